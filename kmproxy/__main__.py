@@ -1,0 +1,8 @@
+"""`python -m kmproxy` is the `kmproxy` command."""
+
+import sys
+
+from kmproxy.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Gets and streams against the API server.
+
+Knows its URL and how it says no. Must not know what is listed or watched, nor
+when to try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from kmproxy.credentials import Identity
+from kmproxy.errors import ApiError
+from kmproxy.upstream import Upstream
+from kmproxy.watch import parse_status
+
+REQUEST_TIMEOUT = 60.0
+"""Seconds of silence after which a plain request is given up."""
+
+MAX_BODY = 256 << 20
+"""Bytes of the largest answer that is held; a page of 500 namespaces has under a MiB."""
+
+MAX_STATUS = 1 << 16
+
+
+class ApiServer:
+    """The API server that an identity belongs to."""
+
+    def __init__(self, upstream: Upstream, identity: Identity) -> None:
+        self._upstream = upstream
+        self._identity = identity
+
+    def __repr__(self) -> str:
+        return f"<ApiServer {self._identity.server}>"
+
+    async def get(self, path: str, params: Mapping[str, str], *, accept: str) -> bytes:
+        """The body of a 200. Raises ApiError for any other status, UpstreamError for none."""
+        async with self.stream(path, params, accept=accept, silence=REQUEST_TIMEOUT) as pieces:
+            return await _collect(pieces, MAX_BODY)
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, params: Mapping[str, str], *, accept: str, silence: float
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body of a 200 as it comes; `silence` is the longest pause in seconds.
+
+        Raises ApiError and UpstreamError, while the body is read too.
+        """
+        url = self._identity.server + path
+        async with self._upstream.get(
+            url, accept=accept, params=params, silence=silence
+        ) as response:
+            pieces = self._upstream.pieces(response)
+            if response.status != 200:
+                body = await _collect(pieces, MAX_STATUS)
+                raise parse_status(response.status, body, response.headers.get("Retry-After"))
+            yield pieces
+
+
+async def _collect(pieces: AsyncIterator[bytes], limit: int) -> bytes:
+    """The whole body. Raises ApiError past `limit` bytes."""
+    body = bytearray()
+    async for piece in pieces:
+        body += piece
+        if len(body) > limit:
+            raise ApiError(200, "garbage", f"the API server's answer is over {limit} bytes")
+    return bytes(body)

@@ -1,0 +1,354 @@
+"""The configuration: every setting once, with its flag, YAML key, help and default.
+
+Knows names, types, defaults and which values make no sense together. Must not
+know files, environment variables or how a command line is split: it is given
+mappings from setting names to values, and reports all that is wrong with them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeVar
+
+from kmproxy.errors import ConfigError
+from kmproxy.labels import LabelRule, parse_rules
+from kmproxy.values import (
+    Address,
+    one_of,
+    parse_address,
+    parse_bool,
+    parse_count,
+    parse_duration,
+    parse_host,
+    parse_path,
+    parse_port,
+    parse_server,
+    parse_text,
+)
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How one setting is spelled, read and explained.
+
+    `parse` takes one value as text and raises ValueError with a reason. A
+    repeatable setting is a tuple of such values. `aliases` are other flags for
+    the same setting, each with the text in which the value given is put.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    metavar: str
+    help: str
+    repeatable: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def boolean(self) -> bool:
+        """Whether the flag may stand without a value."""
+        return self.parse is parse_bool
+
+
+def _setting(
+    name: str,
+    parse: Callable[[str], _T],
+    default: Any,
+    metavar: str,
+    help_: str,
+    *,
+    repeatable: bool = False,
+    aliases: Mapping[str, str] | None = None,
+) -> Any:
+    meta = Setting(name, parse, metavar, help_, repeatable, aliases or {})
+    return field(default=default, metadata={"setting": meta})
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConfig:
+    """Which labels are added, and to what."""
+
+    label: tuple[str, ...] = _setting(
+        "label", parse_text, ("team",), "KEY[=NAME]",
+        "namespace label KEY becomes metric label NAME; '*' takes every label",
+        repeatable=True,
+    )  # fmt: skip
+    annotation: tuple[str, ...] = _setting(
+        "annotation", parse_text, (), "KEY[=NAME]",
+        "the same from namespace annotations", repeatable=True,
+    )  # fmt: skip
+    label_default: tuple[str, ...] = _setting(
+        "label-default", parse_text, (), "NAME=VALUE",
+        "value where the namespace has none", repeatable=True,
+    )  # fmt: skip
+    on_conflict: Any = _setting(
+        "on-conflict", one_of("keep", "overwrite"), "keep", "keep|overwrite",
+        "what to do where a sample already bears NAME",
+    )  # fmt: skip
+    rules: tuple[LabelRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletConfig:
+    """Which kubelets are asked, and how they are reached and verified."""
+
+    node: str = _setting(
+        "node-name-or-ip", parse_host, "localhost", "HOST",
+        "the node of /metrics...", aliases={"node-ip": "{}"},
+    )  # fmt: skip
+    port: int | None = _setting(
+        "node-port", parse_port, None, "PORT",
+        "the kubelet's port (10250); with --kube-apiserver, the API server's (443)",
+    )  # fmt: skip
+    apiserver: str | None = _setting(
+        "kube-apiserver", parse_server, None, "HOST[:PORT]|URL",
+        "fetch through the API server's node proxy instead of the kubelet",
+    )  # fmt: skip
+    all_nodes: bool = _setting(
+        "all-nodes", parse_bool, False, "",
+        "also serve every node of the cluster by name: /api/v1/nodes/{node}/proxy/metrics...",
+    )  # fmt: skip
+    cadvisor_path: str = _setting(
+        "node-cadvisor-path", parse_path, "/metrics/cadvisor", "PATH",
+        "path of the cAdvisor metrics on the kubelet",
+    )  # fmt: skip
+    scheme: str = _setting(
+        "kubelet-scheme", one_of("https", "http"), "https", "https|http",
+        "http is for the read-only port; no credential is sent over it",
+    )  # fmt: skip
+    insecure_tls: bool = _setting(
+        "kubelet-insecure-tls", parse_bool, False, "",
+        "do not verify the kubelet's serving certificate",
+    )  # fmt: skip
+    ca_file: str | None = _setting(
+        "kubelet-ca-file", parse_text, None, "FILE",
+        "CA that the kubelet's certificate is verified by, instead of the cluster's",
+    )  # fmt: skip
+    server_name: str | None = _setting(
+        "kubelet-server-name", parse_host, None, "NAME",
+        "name that the kubelet's certificate must bear, instead of the address",
+    )  # fmt: skip
+
+    @property
+    def kubelet_port(self) -> int:
+        """The port of a kubelet whose Node object says none."""
+        return self.port if self.port and not self.apiserver else 10250
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServerConfig:
+    """Which API server tells the namespaces, and as whom it is asked."""
+
+    kubeconfig: str | None = _setting(
+        "kubeconfig", parse_text, None, "FILE",
+        "the API server and the identity (in a pod its service account, "
+        "else $KUBECONFIG, else ~/.kube/config)",
+    )  # fmt: skip
+    service_account_dir: str = _setting(
+        "service-account-dir", parse_text,
+        "/var/run/secrets/kubernetes.io/serviceaccount", "DIR",
+        "where a pod finds its token and ca.crt",
+    )  # fmt: skip
+    cache_sync_timeout: float = _setting(
+        "cache-sync-timeout", parse_duration, 30.0, "DURATION",
+        "how long the first load of namespaces may take",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What is listened on, and how much is done at once."""
+
+    listen: Address = _setting(
+        "listen", parse_address, Address("", 8080), "ADDR:PORT",
+        "the enriched metrics", aliases={"metrics-port": ":{}"},
+    )  # fmt: skip
+    telemetry_listen: Address = _setting(
+        "telemetry-listen", parse_address, Address("", 8081), "ADDR:PORT",
+        "/healthz, /readyz and kmproxy's own /metrics",
+        aliases={"health-probe-bind-address": "{}"},
+    )  # fmt: skip
+    max_concurrency: int = _setting(
+        "max-concurrency", parse_count, 5, "N",
+        "kubelet fetches under way at once",
+    )  # fmt: skip
+    enable_http2: bool = _setting(
+        "enable-http2", parse_bool, False, "",
+        "must be false: HTTP/1.1 is what Prometheus scrapes",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What is logged, and how it looks."""
+
+    level: str = _setting(
+        "log-level", one_of("debug", "info", "warning", "error"), "info",
+        "LEVEL", "debug, info, warning or error",
+    )  # fmt: skip
+    format: str = _setting(
+        "log-format", one_of("text", "json"), "text", "text|json",
+        "one line of text or one JSON object per record",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration. A class receives its section, never the whole."""
+
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    kubelet: KubeletConfig = field(default_factory=KubeletConfig)
+    apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+_OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
+_PLAIN = "the enriched metrics are served over plain HTTP"
+_WEBHOOK = "kmproxy has no webhook"
+_LOGGING = "use --log-level and --log-format"
+
+IGNORED: Final[Mapping[str, str]] = {
+    "metrics-bind-address": _OWN_METRICS,
+    "metrics-secure": _PLAIN,
+    "metrics-cert-path": _PLAIN,
+    "metrics-cert-name": _PLAIN,
+    "metrics-cert-key": _PLAIN,
+    "webhook-cert-path": _WEBHOOK,
+    "webhook-cert-name": _WEBHOOK,
+    "webhook-cert-key": _WEBHOOK,
+    "zap-devel": _LOGGING,
+    "zap-encoder": _LOGGING,
+    "zap-log-level": _LOGGING,
+    "zap-stacktrace-level": _LOGGING,
+    "zap-time-encoding": _LOGGING,
+}
+"""Flags of kubelet-meta-proxy that have no meaning here, each with the reason."""
+
+
+class Layer(NamedTuple):
+    """Values from one place. `prefix` makes a setting's name what its user wrote."""
+
+    origin: str
+    prefix: str
+    values: Mapping[str, Any]
+
+
+def sections() -> dict[str, type[Any]]:
+    """The sections of the configuration by name, in order."""
+    return {
+        spec.name: spec.default_factory  # type: ignore[misc] # each has one, a dataclass
+        for spec in dataclasses.fields(Config)
+    }
+
+
+def settings(section: type[Any]) -> dict[str, Setting]:
+    """The settings of a section by attribute, in order."""
+    fields = dataclasses.fields(section)
+    return {spec.name: spec.metadata["setting"] for spec in fields if "setting" in spec.metadata}
+
+
+def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
+    """Build the configuration from layers, of which the later ones win.
+
+    Returns it with a warning line for each setting that is accepted and has no
+    effect. Raises ConfigError with every problem found.
+    """
+    problems: list[str] = []
+    warnings: list[str] = []
+    known = {
+        setting.name: setting
+        for section in sections().values()
+        for setting in settings(section).values()
+    }
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values |= _read_layer(layer, known, problems, warnings)
+    built: dict[str, Any] = {}
+    for name, section in sections().items():
+        chosen = settings(section)
+        built[name] = section(
+            **{key: values[spec.name] for key, spec in chosen.items() if spec.name in values}
+        )
+    labels = built["labels"]
+    rules, wrong = parse_rules(labels.label, labels.annotation, labels.label_default)
+    built["labels"] = dataclasses.replace(labels, rules=rules)
+    config = Config(**built)
+    problems += wrong + _contradictions(config)
+    if problems:
+        raise ConfigError(problems)
+    return config, warnings
+
+
+def _read_layer(
+    layer: Layer, known: Mapping[str, Setting], problems: list[str], warnings: list[str]
+) -> dict[str, Any]:
+    aliases = {alias: (s, form) for s in known.values() for alias, form in s.aliases.items()}
+    suffix = f" ({layer.origin})" if not layer.prefix else ""
+    read: dict[str, Any] = {}
+    for name, value in layer.values.items():
+        shown = f"{layer.prefix}{name}"
+        setting, form = aliases.get(name, (known.get(name), "{}"))
+        if name in IGNORED:
+            warnings.append(f"{shown} has no meaning here and is ignored: {IGNORED[name]}{suffix}")
+        elif setting is None:
+            nearest = difflib.get_close_matches(name, [*known, *aliases], 1)
+            hint = f", did you mean {layer.prefix}{nearest[0]}?" if nearest else ""
+            what = "flag" if layer.prefix else "key"
+            problems.append(f"unknown {what} {shown}{hint}{suffix}")
+        elif name in aliases and setting.name in layer.values:
+            warnings.append(f"{shown} is ignored beside {layer.prefix}{setting.name}{suffix}")
+        else:
+            try:
+                read[setting.name] = _parse(setting, value, form)
+            except ValueError as error:
+                problems.append(f"{shown}: {error}{suffix}")
+    return read
+
+
+def _parse(setting: Setting, value: Any, form: str) -> Any:
+    """A value of YAML, or a tuple of those that a command line gave, the last of which counts."""
+    if isinstance(value, list) and not setting.repeatable:
+        raise ValueError("one value is expected, not a list")
+    parsed = [
+        setting.parse(form.format(_text(item)))
+        for item in (value if isinstance(value, list | tuple) else [value])
+    ]
+    return tuple(parsed) if setting.repeatable else parsed[-1]
+
+
+def _text(value: Any) -> str:
+    """A scalar as it would be written on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError("the value is missing" if value is None else "the value is not text")
+
+
+def _contradictions(config: Config) -> list[str]:
+    """What makes no sense together, or at all."""
+    problems = []
+    if config.server.enable_http2:
+        problems.append("--enable-http2=true: HTTP/1.1 is what Prometheus scrapes; leave it out")
+    kubelet = config.kubelet
+    verifying = [
+        f"--{spec.name}"
+        for key, spec in settings(KubeletConfig).items()
+        if key in {"insecure_tls", "ca_file", "server_name"} and getattr(kubelet, key)
+    ]
+    if kubelet.apiserver and verifying:
+        problems.append(
+            f"{', '.join(verifying)}: with --kube-apiserver, that is who connects to the kubelet"
+        )
+    if kubelet.apiserver and kubelet.scheme == "http":
+        problems.append("--kubelet-scheme=http: with --kube-apiserver, give http://HOST there")
+    if kubelet.scheme == "http" and verifying:
+        problems.append(f"{', '.join(verifying)}: plain http has no certificate to verify")
+    if kubelet.insecure_tls and len(verifying) > 1:
+        problems.append("--kubelet-insecure-tls makes no sense beside " + ", ".join(verifying[1:]))
+    return problems

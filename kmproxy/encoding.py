@@ -1,0 +1,84 @@
+"""The gzip content coding: whether a client takes it, and both directions of it.
+
+Knows RFC 9110's Accept-Encoding and RFC 1952's members. Must not know HTTP
+messages, sockets or what the bytes mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from isal import igzip_lib, isal_zlib
+
+from kmproxy.errors import UpstreamError
+
+_GZIP_WINDOW = 31  # 15 bits of window, with a gzip header and trailer
+_PIECE = 1 << 18
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding value allows gzip (RFC 9110, 12.5.3).
+
+    `gzip;q=0` does not; `*` does, unless gzip itself is named. An absent or
+    empty header asks for the identity.
+    """
+    weights: dict[str, float] = {}
+    for item in header.split(","):
+        coding, *parameters = (part.strip().lower() for part in item.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = 0.0
+        weights["gzip" if coding == "x-gzip" else coding] = weight
+    return weights.get("gzip", weights.get("*", 0.0)) > 0
+
+
+class GzipDecoder:
+    """A gzip stream to its bytes, in pieces of bounded size.
+
+    A stream is complete only at the end of a member: `finish` raises otherwise,
+    as a stream that was cut short looks whole up to there.
+    """
+
+    def __init__(self) -> None:
+        self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what `data` decodes to. Raises UpstreamError if it is not gzip."""
+        piece = b""
+        while data or len(piece) == _PIECE:  # a full piece: more may be held back
+            if self._member.eof:
+                if not data:
+                    return
+                self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
+            try:
+                piece = self._member.decompress(data, _PIECE)
+            except igzip_lib.IsalError as error:  # type: ignore[misc] # the stub leaves its base out
+                raise UpstreamError("gzip", "the kubelet's gzip body is damaged") from error
+            if piece:
+                yield piece
+            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+
+    def finish(self) -> None:
+        """The stream has ended. Raises UpstreamError if that was too early."""
+        if not self._member.eof:
+            raise UpstreamError("truncated", "the kubelet's gzip body was cut short")
+
+
+class GzipEncoder:
+    """Bytes to one gzip member, at the level that costs least per byte saved."""
+
+    def __init__(self) -> None:
+        self._member = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP_WINDOW)
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what is ready to be sent; it may be nothing."""
+        return self._member.compress(data)
+
+    def finish(self) -> bytes:
+        """Return the rest, with the trailer that proves the end."""
+        return self._member.flush()

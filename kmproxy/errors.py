@@ -1,0 +1,73 @@
+"""What can go wrong, as one tree.
+
+    KmproxyError
+    ├── ConfigError            the command line, the YAML file or a file they name is wrong
+    ├── CredentialError        a token, CA or kubeconfig cannot be used
+    ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
+    └── UpstreamError          the kubelet or the API server refused, failed or fell silent
+        └── ApiError           the API server answered with an error status
+
+A message is one plain line for a person: what failed and what to do. It never
+carries a credential or an upstream's body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class KmproxyError(Exception):
+    """The root: whatever kmproxy raises on purpose."""
+
+
+class ConfigError(KmproxyError):
+    """Everything that is wrong with the configuration, not just the first.
+
+    `problems` holds one line each and is never empty.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class CredentialError(KmproxyError):
+    """A token, a CA or a kubeconfig is missing, unreadable or invalid."""
+
+
+class StartupError(KmproxyError):
+    """The daemon could not begin its work."""
+
+
+class UpstreamError(KmproxyError):
+    """A kubelet or the API server did not give what was asked of it.
+
+    `reason` is a short word, the value of a metric label and so from a bounded
+    set. `status` is the HTTP status that a scraper deserves to see for it.
+    """
+
+    def __init__(self, reason: str, message: str, *, status: int = 502) -> None:
+        self.reason = reason
+        self.status = status
+        super().__init__(message)
+
+
+class ApiError(UpstreamError):
+    """The API server answered, and the answer was an error.
+
+    `code` is the HTTP status or the code of a `Status` object, `retry_after`
+    the seconds it asked for, if any.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        reason: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        status: int = 502,
+    ) -> None:
+        self.code = code
+        self.retry_after = retry_after
+        super().__init__(reason, message, status=status)

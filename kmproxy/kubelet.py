@@ -1,0 +1,143 @@
+"""A node's metrics, from its kubelet or through the API server's node proxy.
+
+Knows the four endpoints, both ways to them and what an answer must look like to
+be served. Must not know what is done with the bytes, nor who asked for them:
+nothing of a client's request reaches a kubelet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from kmproxy.config import KubeletConfig
+from kmproxy.encoding import GzipDecoder
+from kmproxy.errors import UpstreamError
+from kmproxy.nodes import Node
+from kmproxy.upstream import Upstream
+
+ACCEPT = "text/plain;version=0.0.4"
+"""Text, never protobuf."""
+
+CADVISOR = "/metrics/cadvisor"
+ENDPOINTS = (CADVISOR, "/metrics", "/metrics/resource", "/metrics/probes")
+"""What is fetched from a kubelet, and nothing else ever is."""
+
+_TEXT = frozenset({"text/plain", "application/openmetrics-text"})
+
+
+@dataclass(frozen=True, slots=True)
+class Exposition:
+    """A kubelet's answer: its own Content-Type, and its body as it comes, decoded.
+
+    `pieces` ends only at the proven end of the body; else it raises
+    UpstreamError.
+    """
+
+    content_type: str
+    pieces: AsyncIterator[bytes]
+
+
+class Kubelet:
+    """Fetches from the kubelets of a cluster, in the configured way."""
+
+    def __init__(self, config: KubeletConfig, upstream: Upstream) -> None:
+        self._config = config
+        self._upstream = upstream
+        self._proxy = _proxy_base(config)
+
+    def __repr__(self) -> str:
+        return f"<Kubelet through {self._proxy}>" if self._proxy else "<Kubelet direct>"
+
+    @property
+    def configured(self) -> Node:
+        """The node of the paths that name none."""
+        return Node(self._config.node, self._config.node, self._config.kubelet_port)
+
+    def url(self, node: Node, endpoint: str) -> str:
+        """Where an endpoint of a node is fetched; one of `ENDPOINTS`."""
+        if endpoint not in ENDPOINTS:
+            raise ValueError(endpoint)
+        path = self._config.cadvisor_path if endpoint == CADVISOR else endpoint
+        if self._proxy:
+            return f"{self._proxy}/api/v1/nodes/{quote(node.name, safe='')}/proxy{path}"
+        host = f"[{node.host}]" if ":" in node.host else node.host
+        return f"{self._config.scheme}://{host}:{node.port or self._config.kubelet_port}{path}"
+
+    @asynccontextmanager
+    async def fetch(self, node: Node, endpoint: str) -> AsyncIterator[Exposition]:
+        """Ask a node's kubelet for one of `ENDPOINTS`. Raises UpstreamError."""
+        url = self.url(node, endpoint)
+        async with self._upstream.get(url, accept=ACCEPT, accept_encoding="gzip") as response:
+            self._check(response)
+            yield Exposition(response.headers["Content-Type"], self._pieces(response))
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        pieces = self._upstream.pieces(response)
+        if response.headers.get("Content-Encoding", "identity").lower() == "identity":
+            async for piece in pieces:
+                yield piece
+            return
+        decoder = GzipDecoder()
+        async for piece in pieces:
+            for decoded in decoder.feed(piece):
+                yield decoded
+        decoder.finish()
+
+    def _check(self, response: aiohttp.ClientResponse) -> None:
+        """Refuse what must not be served as a whole exposition."""
+        name = self._upstream.name
+        if response.status != 200:
+            raise UpstreamError(*self._refusal(response.status))
+        media = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media not in _TEXT:
+            what = f"Content-Type {media[:60]!r}" if media else "no Content-Type"
+            raise UpstreamError(
+                "content_type", f"the {name} answered {what}, which is not Prometheus text"
+            )
+        coding = response.headers.get("Content-Encoding", "identity").lower()
+        if coding not in {"identity", "gzip", "x-gzip"}:
+            raise UpstreamError(
+                "encoding", f"the {name} answered with Content-Encoding {coding[:40]!r}"
+            )
+        chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
+        if not chunked and response.content_length is None:
+            raise UpstreamError(
+                "framing",
+                f"the {name}'s answer has neither Content-Length nor chunks: "
+                "its end would prove nothing",
+            )
+
+    def _refusal(self, status: int) -> tuple[str, str]:
+        """Why a status other than 200 came: a reason and a message."""
+        name = self._upstream.name
+        resource = "nodes/proxy" if self._proxy else "nodes/metrics"
+        if status == 401:
+            return "unauthorized", (
+                f"the {name} does not accept our credentials (401): "
+                "is token authentication on, and the token for this cluster?"
+            )
+        if status == 403:
+            return "forbidden", (
+                f"the {name} forbids it (403): add a ClusterRole rule with "
+                f"resources [{resource}] and verbs [get]"
+            )
+        if 300 <= status < 400:
+            return "redirect", f"the {name} answered with a redirect ({status}), not followed"
+        hint = ": is --node-cadvisor-path right?" if status == 404 else ""
+        return "status", f"the {name} answered with HTTP status {status}{hint}"
+
+
+def _proxy_base(config: KubeletConfig) -> str | None:
+    """The URL before /api of the API server whose node proxy is used, if one is."""
+    if not config.apiserver:
+        return None
+    named = config.apiserver if "://" in config.apiserver else f"https://{config.apiserver}"
+    parts = urlsplit(named)
+    default = 443 if parts.scheme == "https" else 80
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{parts.port or config.port or default}"

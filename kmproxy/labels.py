@@ -1,0 +1,220 @@
+"""Rules from namespace metadata to metric labels, and the map that applies them.
+
+Knows label names, their order, escaping and how long a deleted namespace is
+remembered. Must not know where namespaces come from, what time it is, or what
+a sample looks like: `LabelMap` renders ready-made bytes, and is told the time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Source = Literal["label", "annotation"]
+
+WILDCARD = "*"
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""On every namespace, and equal to its name: `*` leaves it out."""
+
+RETENTION = 300.0
+"""Seconds for which a deleted namespace keeps its labels."""
+
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
+_OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What matters of a namespace: its name, its labels, its annotations."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRule:
+    """Namespace metadata `key` becomes metric label `name`.
+
+    With the key `*`, `name` is empty and every key of the source makes its own.
+    `default` is the value where the namespace has none; empty means no label.
+    """
+
+    source: Source
+    key: str
+    name: str
+    default: str = ""
+
+
+def label_name(key: str) -> str:
+    """The metric label name that a metadata key becomes when none is given."""
+    name = _OUTSIDE_NAME.sub("_", key)
+    return "_" + name if name[:1].isdigit() else name
+
+
+def name_problem(name: str) -> str | None:
+    """Why `name` cannot be the name of an added label, or None where it can."""
+    if not _LABEL_NAME.fullmatch(name):
+        return f"{name!r} is not a label name: [a-zA-Z_][a-zA-Z0-9_]*"
+    if name.startswith("__"):
+        return f"{name!r} begins with two underscores, which Prometheus keeps for itself"
+    if name == "namespace":
+        return "'namespace' is the label that the others are looked up by"
+    return None
+
+
+def parse_rules(
+    labels: Sequence[str], annotations: Sequence[str], defaults: Sequence[str]
+) -> tuple[tuple[LabelRule, ...], list[str]]:
+    """Read `KEY[=NAME]` and `NAME=VALUE` specifications.
+
+    Returns the rules in the order given, labels before annotations, and a line
+    for each problem. The rules are of use only where there is no problem.
+    """
+    problems: list[str] = []
+    values = _parse_defaults(defaults, problems)
+    rules: list[LabelRule] = []
+    taken: dict[str, str] = {}
+    specifications: list[tuple[Source, str]] = [("label", text) for text in labels]
+    specifications += [("annotation", text) for text in annotations]
+    for source, text in specifications:
+        key, equals, name = text.partition("=")
+        if not key or (equals and not name):
+            problems.append(f"--{source}: {text!r} is not KEY or KEY=NAME")
+            continue
+        if key == WILDCARD:
+            if name:
+                problems.append(f"--{source}: '*' stands for many labels and takes no name")
+                continue
+        else:
+            name = name or label_name(key)
+            if problem := name_problem(name):
+                problems.append(f"--{source} {text}: {problem}")
+                continue
+        spelling = f"--{source} {text}"
+        if (other := taken.setdefault(name or f"{source} {key}", spelling)) is not spelling:
+            what = f"the label {name!r}" if name else "'*'"
+            problems.append(f"{spelling}: {what} is already made by {other}")
+            continue
+        rules.append(LabelRule(source, key, name, values.pop(name, "") if name else ""))
+    rules += _default_rules(rules, values, problems)
+    return tuple(rules), problems
+
+
+def _parse_defaults(defaults: Sequence[str], problems: list[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for text in defaults:
+        name, equals, value = text.partition("=")
+        if not equals:
+            problems.append(f"--label-default: {text!r} is not NAME=VALUE")
+        elif problem := name_problem(name):
+            problems.append(f"--label-default {text}: {problem}")
+        elif name in values:
+            problems.append(f"--label-default {text}: {name!r} has a default already")
+        else:
+            values[name] = value
+    return values
+
+
+def _default_rules(
+    rules: Sequence[LabelRule], values: Mapping[str, str], problems: list[str]
+) -> list[LabelRule]:
+    """Defaults for names that no rule spells out: right only where `*` may make them."""
+    if any(rule.key == WILDCARD for rule in rules):
+        return [LabelRule("label", "", name, value) for name, value in values.items()]
+    known = ", ".join(rule.name for rule in rules) or "none"
+    problems += [
+        f"--label-default {name}={value}: no rule makes the label {name!r} (made: {known})"
+        for name, value in values.items()
+    ]
+    return []
+
+
+class LabelMap:
+    """From a namespace's name to the bytes that its samples get.
+
+    The bytes are rendered once per change, `,team="frontend"`, so that a sample
+    costs one look-up. One writer; readers call `lookup`. `replace` swaps the
+    whole map, which is never seen half done. Times are seconds on any one
+    clock that does not go back.
+    """
+
+    def __init__(self, rules: Sequence[LabelRule], *, retention: float = RETENTION) -> None:
+        self._rules = tuple(rules)
+        self._named = frozenset(rule.name for rule in rules if rule.key and rule.name)
+        self._retention = retention
+        self._unknown = self.render(Namespace(""))
+        self._rendered: dict[bytes, bytes] = {}
+        self._gone: dict[bytes, float] = {}  # name -> when to forget it
+
+    def __len__(self) -> int:
+        """Namespaces that exist: the deleted ones still remembered do not count."""
+        return len(self._rendered) - len(self._gone)
+
+    def __repr__(self) -> str:
+        return f"<LabelMap {len(self)} namespaces, {len(self._gone)} deleted and remembered>"
+
+    @property
+    def rules(self) -> tuple[LabelRule, ...]:
+        """The rules in the order in which their labels appear."""
+        return self._rules
+
+    def lookup(self, namespace: bytes) -> bytes:
+        """The pairs to add, each with its leading comma; `b""` where there are none.
+
+        A namespace that is not known has no labels, so it gets the defaults.
+        """
+        return self._rendered.get(namespace, self._unknown)
+
+    def replace(self, namespaces: Iterable[Namespace], now: float) -> None:
+        """Take these for all the namespaces there are; the missing ones were deleted."""
+        rendered = {space.name.encode(): self.render(space) for space in namespaces}
+        gone = {}
+        for name, labels in self._rendered.items():
+            forget_at = self._gone.get(name, now + self._retention)
+            if name not in rendered and forget_at > now:
+                gone[name] = forget_at
+                rendered[name] = labels
+        self._rendered, self._gone = rendered, gone
+
+    def put(self, namespace: Namespace) -> None:
+        """Add or change one namespace."""
+        name = namespace.name.encode()
+        self._rendered[name] = self.render(namespace)
+        self._gone.pop(name, None)
+
+    def delete(self, name: str, now: float) -> None:
+        """Mark a namespace deleted; its labels stay for the time of retention."""
+        key = name.encode()
+        if key in self._rendered:
+            self._gone.setdefault(key, now + self._retention)
+
+    def expire(self, now: float) -> float | None:
+        """Forget what was deleted long enough ago; returns when the next is due."""
+        for name in [name for name, forget_at in self._gone.items() if forget_at <= now]:
+            del self._rendered[name], self._gone[name]
+        return min(self._gone.values(), default=None)
+
+    def render(self, namespace: Namespace) -> bytes:
+        """The pairs of one namespace, in the order of the rules."""
+        pairs: dict[str, str] = {}
+        for rule in self._rules:
+            metadata = namespace.labels if rule.source == "label" else namespace.annotations
+            if rule.key == WILDCARD:
+                self._render_all(metadata, pairs)
+            elif value := metadata.get(rule.key) or rule.default:
+                pairs.setdefault(rule.name, value)
+        text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
+        return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
+
+    def _render_all(self, metadata: Mapping[str, str], pairs: dict[str, str]) -> None:
+        for key in sorted(metadata):
+            name, value = label_name(key), metadata[key]
+            if value and key != NAME_LABEL and name not in self._named and not name_problem(name):
+                pairs.setdefault(name, value)
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

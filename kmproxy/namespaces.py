@@ -1,0 +1,177 @@
+"""The loop that keeps the label map true: list, watch, and begin again.
+
+Knows the order of requests and what each failure is called. Must not know how
+they are sent or how labels are rendered. It ends only by being cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from contextlib import suppress
+
+from kmproxy.apiserver import ApiServer
+from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
+from kmproxy.labels import LabelMap, Namespace
+from kmproxy.telemetry import Telemetry
+from kmproxy.watch import (
+    LIST_ACCEPT,
+    SILENCE,
+    WATCH_ACCEPT,
+    Backoff,
+    Next,
+    WatchState,
+    parse_page,
+)
+
+PATH = "/api/v1/namespaces"
+
+_FORBIDDEN = (
+    "the API server forbids to {verb} namespaces: add a ClusterRole rule with "
+    "resources [namespaces] and verbs [list, watch]"
+)
+
+_log = logging.getLogger(__name__)
+
+
+class NamespaceWatcher:
+    """Feeds a label map from the API server. It is the map's one writer."""
+
+    def __init__(
+        self,
+        api: ApiServer,
+        labels: LabelMap,
+        *,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        uniform: Callable[[float, float], float],
+    ) -> None:
+        self._api = api
+        self._labels = labels
+        self._telemetry = telemetry
+        self._clock = clock
+        self._state = WatchState(uniform=uniform)
+        self._backoff = Backoff(uniform=uniform)
+        self._synced_at: float | None = None
+        self._loaded = asyncio.Event()
+        self._trouble: str | None = None
+
+    def __repr__(self) -> str:
+        if self._synced_at is None:
+            return f"<NamespaceWatcher not loaded, {self._trouble or 'no trouble yet'}>"
+        return f"<NamespaceWatcher {self._labels!r}, synced {self.sync_age:.0f}s ago>"
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the namespaces have been listed once; it stays so."""
+        return self._loaded.is_set()
+
+    @property
+    def sync_age(self) -> float:
+        """Seconds since the API server last confirmed the map; infinite before the first list."""
+        return math.inf if self._synced_at is None else self._clock() - self._synced_at
+
+    @property
+    def trouble(self) -> str | None:
+        """What went wrong last, None once it is well again."""
+        return self._trouble
+
+    async def wait_loaded(self) -> None:
+        """Wait for the first list."""
+        await self._loaded.wait()
+
+    async def run(self) -> None:
+        """List and watch for ever; failures are waited out."""
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            await self._run()
+        finally:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+
+    async def _run(self) -> None:
+        step = Next.LIST
+        while True:
+            listing = step is Next.LIST
+            try:
+                if listing:
+                    await self._list()
+                else:
+                    await self._watch()
+                step = Next.WATCH
+            except (UpstreamError, CredentialError) as error:
+                step = self._failed(error, listing=listing)
+                at_least = getattr(error, "retry_after", None) or 0.0
+                await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
+
+    async def _list(self) -> None:
+        namespaces: list[Namespace] = []
+        token = ""
+        while True:
+            params = self._state.list_params(token)
+            page = parse_page(await self._api.get(PATH, params, accept=LIST_ACCEPT))
+            namespaces += page.namespaces
+            token = page.token
+            if not token:
+                break
+        self._labels.replace(namespaces, self._clock())
+        self._state.listed(page.version)
+        self._confirmed()
+        if not self.loaded:
+            _log.info("namespaces loaded: %d", len(self._labels))
+        self._loaded.set()
+
+    async def _watch(self) -> None:
+        began = self._clock()
+        params = self._state.watch_params()
+        async with self._api.stream(PATH, params, accept=WATCH_ACCEPT, silence=SILENCE) as pieces:
+            async for piece in pieces:
+                for change in self._state.feed(piece):
+                    if change is None:
+                        pass
+                    elif change.kind == "DELETED":
+                        self._labels.delete(change.namespace.name, self._clock())
+                    else:
+                        self._labels.put(change.namespace)
+                self._confirmed()
+        self._state.ended(self._clock() - began)
+        self._telemetry.watch_restarted("ended")
+
+    def _confirmed(self) -> None:
+        self._synced_at = self._clock()
+        if self._trouble:
+            _log.info("the API server answers again")
+            self._trouble = None
+
+    def _failed(self, error: KmproxyError, *, listing: bool) -> Next:
+        """Note a failure; say what to do next."""
+        verb = "list" if listing else "watch"
+        reason, message = "credential", str(error)
+        step = Next.LIST if listing else Next.WATCH
+        if isinstance(error, ApiError):
+            step = self._state.failed(error, listing=listing)
+            message = f"the API server answered {error.code} {error.reason}"
+            if error.code == 403:
+                message = _FORBIDDEN.format(verb=verb)
+            elif error.code == 401:
+                message = "the API server does not accept our credentials (401)"
+            elif error.code == 200:
+                message = str(error)
+        if isinstance(error, UpstreamError):
+            reason = error.reason
+            self._telemetry.upstream_failed("apiserver", reason)
+        if not listing:
+            self._telemetry.watch_restarted(reason)
+        level = logging.INFO if reason in {"Expired", "Gone", "short"} else logging.WARNING
+        _log.log(level, "cannot %s namespaces: %s", verb, message)
+        self._trouble = message
+        return step
+
+    async def _sweep(self) -> None:
+        """Forget deleted namespaces when their time has come."""
+        while True:
+            await asyncio.sleep(1.0)
+            self._labels.expire(self._clock())

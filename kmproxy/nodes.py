@@ -1,0 +1,110 @@
+"""The nodes of the cluster by name, as the API server knows them.
+
+Knows Node objects and how long one is remembered. Must not know what is
+fetched from a node. An address never comes from anywhere but the Node object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from kmproxy.apiserver import ApiServer
+from kmproxy.errors import ApiError, UpstreamError
+
+REMEMBERED = 60.0
+"""Seconds for which a Node object that was found is not asked for again."""
+
+MAX_REMEMBERED = 20_000
+
+_ADDRESSES = ("InternalIP", "InternalDNS", "ExternalIP", "ExternalDNS", "Hostname")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+class _Address(msgspec.Struct):
+    type: str
+    address: str
+
+
+class _Endpoint(msgspec.Struct):
+    Port: int = 0
+
+
+class _Endpoints(msgspec.Struct, rename="camel"):
+    kubelet_endpoint: _Endpoint = msgspec.field(default_factory=_Endpoint)
+
+
+class _Status(msgspec.Struct, rename="camel"):
+    addresses: list[_Address] | None = None
+    daemon_endpoints: _Endpoints = msgspec.field(default_factory=_Endpoints)
+
+
+class _Node(msgspec.Struct):
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
+_DECODER = msgspec.json.Decoder(_Node)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node, and where its kubelet listens. `port` is None where nothing says."""
+
+    name: str
+    host: str
+    port: int | None = None
+
+
+class NodeDirectory:
+    """Finds nodes by name."""
+
+    def __init__(self, api: ApiServer, *, clock: Callable[[], float]) -> None:
+        self._api = api
+        self._clock = clock
+        self._found: dict[str, tuple[Node, float]] = {}  # name -> node, when to ask again
+
+    def __repr__(self) -> str:
+        return f"<NodeDirectory {len(self._found)} remembered>"
+
+    async def find(self, name: str) -> Node:
+        """The node of this name.
+
+        Raises UpstreamError, with status 404 where the API server knows none.
+        """
+        if not _NAME.fullmatch(name):
+            raise UpstreamError("no_node", f"{name[:80]!r} is not a node's name", status=404)
+        node, ask_at = self._found.get(name, (None, 0.0))
+        if node is not None and self._clock() < ask_at:
+            return node
+        self._found.pop(name, None)
+        node = await self._ask(name)
+        if len(self._found) >= MAX_REMEMBERED:
+            self._found.clear()
+        self._found[name] = (node, self._clock() + REMEMBERED)
+        return node
+
+    async def _ask(self, name: str) -> Node:
+        try:
+            body = await self._api.get(f"/api/v1/nodes/{name}", {}, accept="application/json")
+            status = _DECODER.decode(body).status
+        except ApiError as error:
+            raise _explained(error, name) from error
+        except msgspec.MsgspecError as error:
+            raise UpstreamError("garbage", f"the API server's node {name!r} is not one") from error
+        addresses = {address.type: address.address for address in reversed(status.addresses or [])}
+        host = next((addresses[kind] for kind in _ADDRESSES if addresses.get(kind)), None)
+        if host is None:
+            raise UpstreamError("no_address", f"node {name} has no address yet")
+        return Node(name, host, status.daemon_endpoints.kubelet_endpoint.Port or None)
+
+
+def _explained(error: ApiError, name: str) -> UpstreamError:
+    if error.code == 404:
+        return UpstreamError("no_node", f"the cluster has no node {name!r}", status=404)
+    if error.code == 403:
+        rule = "add a ClusterRole rule with resources [nodes] and verbs [get]"
+        return UpstreamError("forbidden", f"the API server forbids to get nodes: {rule}")
+    return UpstreamError(error.reason, f"the API server cannot tell node {name}: {error.code}")

@@ -1,0 +1,123 @@
+"""kmproxy's own metrics, on a registry of its own.
+
+Knows the names, the labels and their bounded values. Must not know who counts.
+No label carries a namespace, a node or anything a client sent.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from kmproxy import __version__
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+# What an upstream calls its failure is its own choice; only these become label values.
+_REASONS = frozenset(
+    ["Expired", "Forbidden", "Gone", "InternalError", "NotFound", "ServiceUnavailable", "Timeout", "TooManyRequests", "Unauthorized", "content_type", "credential", "cut", "disconnected", "encoding", "ended", "forbidden", "framing", "garbage", "gzip", "no_address", "no_node", "protocol", "redirect", "refused", "short", "status", "timeout", "tls", "truncated", "unauthorized", "unreachable", "unresolved"]
+)
+
+
+class Telemetry:
+    """Every metric of the daemon, each an attribute."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.scrapes = Counter(
+            "kmproxy_scrapes",
+            "Requests for kubelet metrics, by path as in the documentation and HTTP status; "
+            "'broken' is a connection broken after the first byte, 'gone' a client that left.",
+            ["path", "code"],
+            registry=registry,
+        )
+        self.scrape_duration = Histogram(
+            "kmproxy_scrape_duration_seconds",
+            "Time from a request for kubelet metrics to the end of its answer.",
+            ["path"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.scrapes_in_flight = Gauge(
+            "kmproxy_scrapes_in_flight", "Kubelet fetches under way.", registry=registry
+        )
+        self.upstream_errors = Counter(
+            "kmproxy_upstream_errors",
+            "Failures of the kubelet or the API server, by reason.",
+            ["upstream", "reason"],
+            registry=registry,
+        )
+        self.samples = Counter("kmproxy_samples", "Samples seen.", registry=registry)
+        self.samples_enriched = Counter(
+            "kmproxy_samples_enriched",
+            "Samples that got or changed a label.",
+            registry=registry,
+        )
+        self.lines_unparsed = Counter(
+            "kmproxy_lines_unparsed",
+            "Lines that could not be understood, passed on unchanged.",
+            registry=registry,
+        )
+        self.label_conflicts = Counter(
+            "kmproxy_label_conflicts",
+            "Labels to add that a sample bore already.",
+            registry=registry,
+        )
+        self.namespaces = Gauge(
+            "kmproxy_namespaces", "Namespaces in the label map.", registry=registry
+        )
+        self.sync_age = Gauge(
+            "kmproxy_namespaces_sync_age_seconds",
+            "Time since the API server last confirmed the label map, by a list, an event or "
+            "a bookmark; +Inf before the first list. Bookmarks come once a minute.",
+            registry=registry,
+        )
+        self.watch_restarts = Counter(
+            "kmproxy_watch_restarts",
+            "Namespace watches begun anew, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.credential_errors = Counter(
+            "kmproxy_credential_errors",
+            "Failures to read a token, CA or certificate anew; the last good one stays in use.",
+            ["credential"],
+            registry=registry,
+        )
+        build = Info("kmproxy_build", "What is running.", registry=registry)
+        build.info({"version": __version__, "python": platform.python_version()})
+
+    def follow(self, *, namespaces: Callable[[], float], sync_age: Callable[[], float]) -> None:
+        """Ask these for the two gauges of the label map, at each scrape."""
+        self.namespaces.set_function(namespaces)
+        self.sync_age.set_function(sync_age)
+
+    def upstream_failed(self, upstream: str, reason: str) -> None:
+        """Count a failure of `kubelet` or `apiserver`."""
+        self.upstream_errors.labels(upstream, _bounded(reason)).inc()
+
+    def watch_restarted(self, reason: str) -> None:
+        """Count the end of a watch."""
+        self.watch_restarts.labels(_bounded(reason)).inc()
+
+    def render(self) -> bytes:
+        """The exposition of all of them, as text format 0.0.4."""
+        return generate_latest(self.registry)
+
+
+def _bounded(reason: str) -> str:
+    return reason if reason in _REASONS else "other"

@@ -1,0 +1,130 @@
+"""How the text of a setting is read: durations, ports, hosts, addresses, URLs.
+
+Each parser takes text and raises ValueError with a reason fit to stand behind
+the setting's name. Must not know which settings there are.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)", re.ASCII)
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
+_TRUE = {"true", "1", "t"}
+_FALSE = {"false", "0", "f"}
+
+
+class Address(NamedTuple):
+    """Where to listen. An empty host means every interface."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_bool(text: str) -> bool:
+    """A boolean as Go's strconv.ParseBool reads it."""
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration as Go's time.ParseDuration writes them; more than none."""
+    seconds, end = 0.0, 0
+    while part := _DURATION.match(text, end):
+        seconds, end = seconds + float(part[1]) * _UNITS[part[2]], part.end()
+    if not text or end != len(text):
+        raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
+    if seconds <= 0:
+        raise ValueError(f"{text!r} is no time at all")
+    return seconds
+
+
+def parse_port(text: str) -> int:
+    """A TCP port, 1 to 65535."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
+        raise ValueError(f"{text!r} is not a port (1 to 65535)")
+    return int(text)
+
+
+def parse_count(text: str) -> int:
+    """A whole number, one at least."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise ValueError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def parse_host(text: str) -> str:
+    """A host name, a node name or an IP address; an IPv6 address may be in brackets."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        if host != text or not _HOST_NAME.fullmatch(text):
+            raise ValueError(f"{text!r} is neither a host name nor an IP address") from None
+        return text
+
+
+def parse_address(text: str) -> Address:
+    """ADDR:PORT; port 0 asks the system for a free one."""
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        raise ValueError(f"{text!r} is not ADDR:PORT, such as :8080, 127.0.0.1:8080 or [::1]:8080")
+    return Address(parse_host(host) if host else "", 0 if port == "0" else parse_port(port))
+
+
+def parse_server(text: str) -> str:
+    """HOST, HOST:PORT or an http(s) URL without a path; returns it as it came."""
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if (
+        parts.scheme not in {"https", "http"}
+        or not parts.hostname
+        or port == 0
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+        or parts.username is not None
+    ):
+        raise ValueError(f"{text!r} is not HOST, HOST:PORT or https://HOST:PORT")
+    parse_host(parts.hostname)
+    return text
+
+
+def parse_path(text: str) -> str:
+    """The path of a URL."""
+    if not _PATH.fullmatch(text) or "/../" in f"{text}/" or "//" in text:
+        raise ValueError(f"{text!r} is not a path such as /metrics/cadvisor")
+    return text
+
+
+def parse_text(text: str) -> str:
+    """Any text but the empty one."""
+    if not text:
+        raise ValueError("the value is empty")
+    return text
+
+
+def one_of(*values: str) -> Callable[[str], str]:
+    """A parser that takes one of these words."""
+
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"{text!r} is not one of {', '.join(values)}")
+        return text
+
+    return parse

@@ -1,0 +1,269 @@
+"""List and watch: bytes to events, and when to list, resume or back off.
+
+Knows the rules of client-go's reflector and the JSON of lists and watch events.
+Must not know sockets, clocks or randomness: bytes, seconds and a random source
+are passed in. The resume version lives here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from kmproxy.errors import ApiError
+from kmproxy.labels import Namespace
+
+LIST_ACCEPT = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+WATCH_ACCEPT = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+
+PAGE = 500
+"""Objects asked for per page of a list."""
+
+WATCH_TIMEOUT = (300.0, 600.0)
+"""Seconds after which the server is asked to end a watch: a random value between."""
+
+SILENCE = 80.0
+"""Seconds without a byte after which a watch is dead: a bookmark comes every 60."""
+
+MAX_EVENT = 64 << 20
+"""Bytes of the longest event line accepted; etcd holds objects of 1.5 MB at most."""
+
+SHORT_WATCH = 1.0
+"""A watch that ends without an event before this many seconds is a failure."""
+
+PATIENCE = 5
+"""Failures that may pass by themselves, one after the other, before a list is due all the same."""
+
+BACKOFF_FIRST = 0.8
+BACKOFF_LIMIT = 30.0
+BACKOFF_RESET = 120.0
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    name: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Object(msgspec.Struct):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+
+
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct):
+    items: list[_Object] | None
+    metadata: _ListMeta
+
+
+class _Details(msgspec.Struct, rename="camel"):
+    retry_after_seconds: float = 0
+
+
+class _Status(msgspec.Struct):
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    details: _Details | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+_PASSING = frozenset({429, 500, 502, 503, 504})
+
+_LIST = msgspec.json.Decoder(_List)
+_OBJECT = msgspec.json.Decoder(_Object)
+_STATUS = msgspec.json.Decoder(_Status)
+_EVENT = msgspec.json.Decoder(_Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list. `token` asks for the next; empty on the last."""
+
+    namespaces: list[Namespace]
+    version: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A namespace came, changed or went."""
+
+    kind: Literal["ADDED", "MODIFIED", "DELETED"]
+    namespace: Namespace
+
+
+class Next(enum.Enum):
+    """What to do after a list or a watch has ended."""
+
+    LIST = enum.auto()
+    WATCH = enum.auto()
+
+
+def parse_page(body: bytes) -> Page:
+    """Read one page of a NamespaceList or PartialObjectMetadataList.
+
+    Raises ApiError if it is none.
+    """
+    try:
+        page = _LIST.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ApiError(200, "garbage", "the API server's namespace list is not one") from error
+    return Page(
+        [_namespace(item.metadata) for item in page.items or ()],
+        page.metadata.resource_version,
+        page.metadata.continue_,
+    )
+
+
+def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
+    """The error that an answer other than 200 is; its body is a `Status`, or anything."""
+    try:
+        status = _STATUS.decode(body)
+    except msgspec.MsgspecError:
+        status = _Status()
+    seconds = status.details.retry_after_seconds if status.details else 0.0
+    if retry_after and retry_after.isdecimal():
+        seconds = float(retry_after)
+    return ApiError(
+        status.code or code,
+        status.reason or f"http_{code}",
+        status.message or f"HTTP status {code}",
+        retry_after=seconds or None,
+    )
+
+
+def _namespace(meta: _Meta) -> Namespace:
+    return Namespace(meta.name, meta.labels or {}, meta.annotations or {})
+
+
+class WatchState:
+    """Where the next list or watch begins, and what a failure means for it.
+
+    The version is opaque: it is taken from what the server sent and given back
+    as it came.
+    """
+
+    def __init__(self, *, uniform: Callable[[float, float], float]) -> None:
+        self._uniform = uniform
+        self._version = "0"  # any state of the server's cache will do for a first list
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._seen = False  # an event or bookmark in this watch
+        self._failures = 0  # since the last list or event
+
+    def __repr__(self) -> str:
+        return f"<WatchState at version {self._version or 'latest'}>"
+
+    def list_params(self, token: str = "") -> dict[str, str]:
+        """The query of a list, or of the page that `token` stands for."""
+        if token:
+            return {"limit": str(PAGE), "continue": token}
+        return {"limit": str(PAGE), "resourceVersion": self._version}
+
+    def listed(self, version: str) -> None:
+        """A list is complete, and its metadata says `version`."""
+        self._version = version
+        self._failures = 0
+
+    def watch_params(self) -> dict[str, str]:
+        """The query of the next watch, whose bytes `feed` takes from their beginning."""
+        self._buffer, self._buffered, self._seen = [], 0, False
+        return {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(round(self._uniform(*WATCH_TIMEOUT))),
+        }
+
+    def feed(self, data: bytes) -> Iterator[Change | None]:
+        """Take bytes of a watch; yield a change per event, None per bookmark.
+
+        The version moves on as each is yielded. An ERROR event, or a line that
+        is no event, is raised as ApiError.
+        """
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*self._buffer, lines[0]])
+            self._buffer, self._buffered = [], 0
+        self._buffer.append(rest)
+        self._buffered += len(rest)
+        if self._buffered > MAX_EVENT:
+            raise ApiError(200, "garbage", f"a watch event is longer than {MAX_EVENT} bytes")
+        for line in lines:
+            if line.strip():
+                yield self._event(line)
+
+    def _event(self, line: bytes) -> Change | None:
+        try:
+            event = _EVENT.decode(line)
+            if event.type == "ERROR":
+                raise parse_status(500, event.object)
+            meta = _OBJECT.decode(event.object).metadata
+        except msgspec.MsgspecError as error:
+            raise ApiError(200, "garbage", "a watch event cannot be read") from error
+        if not meta.resource_version:
+            raise ApiError(200, "garbage", f"a watch event {event.type!r} has no resourceVersion")
+        self._version = meta.resource_version
+        self._seen, self._failures = True, 0
+        match event.type:
+            case "ADDED" | "MODIFIED" | "DELETED":
+                return Change(event.type, _namespace(meta))
+            case _:  # BOOKMARK, or a kind of event that is still to be invented
+                return None
+
+    def ended(self, lasted: float) -> None:
+        """The server ended the watch cleanly after `lasted` seconds.
+
+        Raises ApiError if that is no way to end one: at once and without an
+        event, or in the middle of a line.
+        """
+        if self._buffered:
+            raise ApiError(200, "cut", "the watch ended in the middle of an event")
+        if lasted < SHORT_WATCH and not self._seen:
+            raise ApiError(200, "short", "the watch ended at once, without an event")
+
+    def failed(self, error: ApiError, *, listing: bool) -> Next:
+        """What comes after an error that the API server answered."""
+        if error.code == 410 or "Too large resource version" in str(error):
+            self._version = ""  # read from etcd, whatever the cache holds
+            return Next.LIST
+        passing = error.code in _PASSING or error.reason in {"cut", "short"}
+        self._failures += 1
+        if listing or not passing or self._failures > PATIENCE:
+            return Next.LIST
+        return Next.WATCH
+
+
+class Backoff:
+    """Full-jitter delays: each is drawn from 0 to a bound that doubles.
+
+    The bound starts over after `BACKOFF_RESET` seconds without a failure. It
+    spreads thousands of pods that lost the same API server in the same second.
+    """
+
+    def __init__(self, *, uniform: Callable[[float, float], float]) -> None:
+        self._uniform = uniform
+        self._bound = BACKOFF_FIRST
+        self._failed_at: float | None = None
+
+    def delay(self, now: float, *, at_least: float = 0.0) -> float:
+        """Seconds to wait after a failure at `now`, never less than `at_least`."""
+        if self._failed_at is not None and now - self._failed_at > BACKOFF_RESET:
+            self._bound = BACKOFF_FIRST
+        self._failed_at = now
+        delay = self._uniform(0.0, self._bound)
+        self._bound = min(self._bound * 2, BACKOFF_LIMIT)
+        return at_least + delay
