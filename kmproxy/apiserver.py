@@ -7,7 +7,7 @@ when to try again.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 from kmproxy.credentials import Identity
 from kmproxy.errors import ApiError
@@ -47,10 +47,10 @@ class ApiServer:
         Raises ApiError and UpstreamError, while the body is read too.
         """
         url = self._identity.server + path
-        async with self._upstream.get(
-            url, accept=accept, params=params, silence=silence
-        ) as response:
-            pieces = self._upstream.pieces(response)
+        async with (
+            self._upstream.get(url, accept=accept, params=params, silence=silence) as response,
+            aclosing(self._upstream.pieces(response)) as pieces,
+        ):
             if response.status != 200:
                 body = await _collect(pieces, MAX_STATUS)
                 raise parse_status(response.status, body, response.headers.get("Retry-After"))

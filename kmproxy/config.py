@@ -54,7 +54,7 @@ class Setting:
         return self.parse is parse_bool
 
 
-def _setting(
+def setting(
     name: str,
     parse: Callable[[str], _T],
     default: Any,
@@ -64,6 +64,7 @@ def _setting(
     repeatable: bool = False,
     aliases: Mapping[str, str] | None = None,
 ) -> Any:
+    """A field of a section that is a setting."""
     meta = Setting(name, parse, metavar, help_, repeatable, aliases or {})
     return field(default=default, metadata={"setting": meta})
 
@@ -72,20 +73,20 @@ def _setting(
 class LabelConfig:
     """Which labels are added, and to what."""
 
-    label: tuple[str, ...] = _setting(
+    label: tuple[str, ...] = setting(
         "label", parse_text, ("team",), "KEY[=NAME]",
         "namespace label KEY becomes metric label NAME; '*' takes every label",
         repeatable=True,
     )  # fmt: skip
-    annotation: tuple[str, ...] = _setting(
+    annotation: tuple[str, ...] = setting(
         "annotation", parse_text, (), "KEY[=NAME]",
         "the same from namespace annotations", repeatable=True,
     )  # fmt: skip
-    label_default: tuple[str, ...] = _setting(
+    label_default: tuple[str, ...] = setting(
         "label-default", parse_text, (), "NAME=VALUE",
         "value where the namespace has none", repeatable=True,
     )  # fmt: skip
-    on_conflict: Any = _setting(
+    on_conflict: Any = setting(
         "on-conflict", one_of("keep", "overwrite"), "keep", "keep|overwrite",
         "what to do where a sample already bears NAME",
     )  # fmt: skip
@@ -96,39 +97,39 @@ class LabelConfig:
 class KubeletConfig:
     """Which kubelets are asked, and how they are reached and verified."""
 
-    node: str = _setting(
+    node: str = setting(
         "node-name-or-ip", parse_host, "localhost", "HOST",
         "the node of /metrics...", aliases={"node-ip": "{}"},
     )  # fmt: skip
-    port: int | None = _setting(
+    port: int | None = setting(
         "node-port", parse_port, None, "PORT",
         "the kubelet's port (10250); with --kube-apiserver, the API server's (443)",
     )  # fmt: skip
-    apiserver: str | None = _setting(
+    apiserver: str | None = setting(
         "kube-apiserver", parse_server, None, "HOST[:PORT]|URL",
         "fetch through the API server's node proxy instead of the kubelet",
     )  # fmt: skip
-    all_nodes: bool = _setting(
+    all_nodes: bool = setting(
         "all-nodes", parse_bool, False, "",
         "also serve every node of the cluster by name: /api/v1/nodes/{node}/proxy/metrics...",
     )  # fmt: skip
-    cadvisor_path: str = _setting(
+    cadvisor_path: str = setting(
         "node-cadvisor-path", parse_path, "/metrics/cadvisor", "PATH",
         "path of the cAdvisor metrics on the kubelet",
     )  # fmt: skip
-    scheme: str = _setting(
+    scheme: str = setting(
         "kubelet-scheme", one_of("https", "http"), "https", "https|http",
         "http is for the read-only port; no credential is sent over it",
     )  # fmt: skip
-    insecure_tls: bool = _setting(
+    insecure_tls: bool = setting(
         "kubelet-insecure-tls", parse_bool, False, "",
         "do not verify the kubelet's serving certificate",
     )  # fmt: skip
-    ca_file: str | None = _setting(
+    ca_file: str | None = setting(
         "kubelet-ca-file", parse_text, None, "FILE",
         "CA that the kubelet's certificate is verified by, instead of the cluster's",
     )  # fmt: skip
-    server_name: str | None = _setting(
+    server_name: str | None = setting(
         "kubelet-server-name", parse_host, None, "NAME",
         "name that the kubelet's certificate must bear, instead of the address",
     )  # fmt: skip
@@ -143,17 +144,17 @@ class KubeletConfig:
 class ApiServerConfig:
     """Which API server tells the namespaces, and as whom it is asked."""
 
-    kubeconfig: str | None = _setting(
+    kubeconfig: str | None = setting(
         "kubeconfig", parse_text, None, "FILE",
         "the API server and the identity (in a pod its service account, "
         "else $KUBECONFIG, else ~/.kube/config)",
     )  # fmt: skip
-    service_account_dir: str = _setting(
+    service_account_dir: str = setting(
         "service-account-dir", parse_text,
         "/var/run/secrets/kubernetes.io/serviceaccount", "DIR",
         "where a pod finds its token and ca.crt",
     )  # fmt: skip
-    cache_sync_timeout: float = _setting(
+    cache_sync_timeout: float = setting(
         "cache-sync-timeout", parse_duration, 30.0, "DURATION",
         "how long the first load of namespaces may take",
     )  # fmt: skip
@@ -163,20 +164,20 @@ class ApiServerConfig:
 class ServerConfig:
     """What is listened on, and how much is done at once."""
 
-    listen: Address = _setting(
+    listen: Address = setting(
         "listen", parse_address, Address("", 8080), "ADDR:PORT",
         "the enriched metrics", aliases={"metrics-port": ":{}"},
     )  # fmt: skip
-    telemetry_listen: Address = _setting(
+    telemetry_listen: Address = setting(
         "telemetry-listen", parse_address, Address("", 8081), "ADDR:PORT",
         "/healthz, /readyz and kmproxy's own /metrics",
         aliases={"health-probe-bind-address": "{}"},
     )  # fmt: skip
-    max_concurrency: int = _setting(
+    max_concurrency: int = setting(
         "max-concurrency", parse_count, 5, "N",
         "kubelet fetches under way at once",
     )  # fmt: skip
-    enable_http2: bool = _setting(
+    enable_http2: bool = setting(
         "enable-http2", parse_bool, False, "",
         "must be false: HTTP/1.1 is what Prometheus scrapes",
     )  # fmt: skip
@@ -186,11 +187,11 @@ class ServerConfig:
 class LogConfig:
     """What is logged, and how it looks."""
 
-    level: str = _setting(
+    level: str = setting(
         "log-level", one_of("debug", "info", "warning", "error"), "info",
         "LEVEL", "debug, info, warning or error",
     )  # fmt: skip
-    format: str = _setting(
+    format: str = setting(
         "log-format", one_of("text", "json"), "text", "text|json",
         "one line of text or one JSON object per record",
     )  # fmt: skip
@@ -205,6 +206,46 @@ class Config:
     apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrichConfig:
+    """What the filter for standard input reads besides it."""
+
+    namespaces: str | None = setting(
+        "namespaces", parse_text, None, "FILE",
+        "what kubectl get namespaces -o json or -o yaml prints",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DemoConfig:
+    """What is simulated, and where."""
+
+    listen: Address = setting(
+        "listen", parse_address, Address("127.0.0.1", 8080), "ADDR:PORT",
+        "the daemon's enriched metrics", aliases={"metrics-port": "127.0.0.1:{}"},
+    )  # fmt: skip
+    telemetry_listen: Address = setting(
+        "telemetry-listen", parse_address, Address("127.0.0.1", 8081), "ADDR:PORT",
+        "the daemon's health and own metrics",
+    )  # fmt: skip
+    api_port: int = setting(
+        "api-port", parse_port, 8001, "PORT",
+        "the simulated API server on 127.0.0.1, as kubectl proxy would offer it",
+    )  # fmt: skip
+    nodes: int = setting(
+        "nodes", parse_count, 2, "N",
+        "simulated nodes, each with a kubelet",
+    )  # fmt: skip
+    payload: str | None = setting(
+        "payload", parse_text, None, "FILE",
+        "serve this exposition as every node's /metrics/cadvisor",
+    )  # fmt: skip
+    label: tuple[str, ...] = setting(
+        "label", parse_text, ("team",), "KEY[=NAME]",
+        "namespace label KEY becomes metric label NAME", repeatable=True,
+    )  # fmt: skip
 
 
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
@@ -238,18 +279,20 @@ class Layer(NamedTuple):
     values: Mapping[str, Any]
 
 
-def sections() -> dict[str, type[Any]]:
-    """The sections of the configuration by name, in order."""
-    return {
-        spec.name: spec.default_factory  # type: ignore[misc] # each has one, a dataclass
-        for spec in dataclasses.fields(Config)
-    }
-
-
 def settings(section: type[Any]) -> dict[str, Setting]:
     """The settings of a section by attribute, in order."""
     fields = dataclasses.fields(section)
     return {spec.name: spec.metadata["setting"] for spec in fields if "setting" in spec.metadata}
+
+
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "labels": LabelConfig,
+    "kubelet": KubeletConfig,
+    "apiserver": ApiServerConfig,
+    "server": ServerConfig,
+    "log": LogConfig,
+}
+"""The sections of `Config`, in order."""
 
 
 def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
@@ -258,34 +301,58 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     Returns it with a warning line for each setting that is accepted and has no
     effect. Raises ConfigError with every problem found.
     """
-    problems: list[str] = []
-    warnings: list[str] = []
-    known = {
-        setting.name: setting
-        for section in sections().values()
-        for setting in settings(section).values()
-    }
-    values: dict[str, Any] = {}
-    for layer in layers:
-        values |= _read_layer(layer, known, problems, warnings)
-    built: dict[str, Any] = {}
-    for name, section in sections().items():
-        chosen = settings(section)
-        built[name] = section(
-            **{key: values[spec.name] for key, spec in chosen.items() if spec.name in values}
-        )
-    labels = built["labels"]
-    rules, wrong = parse_rules(labels.label, labels.annotation, labels.label_default)
-    built["labels"] = dataclasses.replace(labels, rules=rules)
+    built, warnings, problems = _build(layers, SECTIONS)
     config = Config(**built)
-    problems += wrong + _contradictions(config)
+    problems += _contradictions(config)
     if problems:
         raise ConfigError(problems)
     return config, warnings
 
 
+def load_sections(layers: Sequence[Layer], *sections: type[Any]) -> list[Any]:
+    """Build just these sections. Raises ConfigError with every problem found."""
+    built, _, problems = _build(layers, {section.__name__: section for section in sections})
+    if problems:
+        raise ConfigError(problems)
+    return list(built.values())
+
+
+def _build(
+    layers: Sequence[Layer], sections: Mapping[str, type[Any]]
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The sections by name, warnings, problems."""
+    warnings: list[str] = []
+    problems: list[str] = []
+    known = {
+        spec.name: spec for section in sections.values() for spec in settings(section).values()
+    }
+    ignored = IGNORED if KubeletConfig in sections.values() else {}
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values |= _read_layer(layer, known, ignored, problems, warnings)
+    built: dict[str, Any] = {}
+    for name, section in sections.items():
+        chosen = {
+            key: values[spec.name] for key, spec in settings(section).items() if spec.name in values
+        }
+        built[name] = section(**chosen)
+        if isinstance(built[name], LabelConfig):
+            built[name], wrong = _with_rules(built[name])
+            problems += wrong
+    return built, warnings, problems
+
+
+def _with_rules(labels: LabelConfig) -> tuple[LabelConfig, list[str]]:
+    rules, problems = parse_rules(labels.label, labels.annotation, labels.label_default)
+    return dataclasses.replace(labels, rules=rules), problems
+
+
 def _read_layer(
-    layer: Layer, known: Mapping[str, Setting], problems: list[str], warnings: list[str]
+    layer: Layer,
+    known: Mapping[str, Setting],
+    ignored: Mapping[str, str],
+    problems: list[str],
+    warnings: list[str],
 ) -> dict[str, Any]:
     aliases = {alias: (s, form) for s in known.values() for alias, form in s.aliases.items()}
     suffix = f" ({layer.origin})" if not layer.prefix else ""
@@ -293,8 +360,8 @@ def _read_layer(
     for name, value in layer.values.items():
         shown = f"{layer.prefix}{name}"
         setting, form = aliases.get(name, (known.get(name), "{}"))
-        if name in IGNORED:
-            warnings.append(f"{shown} has no meaning here and is ignored: {IGNORED[name]}{suffix}")
+        if name in ignored:
+            warnings.append(f"{shown} has no meaning here and is ignored: {ignored[name]}{suffix}")
         elif setting is None:
             nearest = difflib.get_close_matches(name, [*known, *aliases], 1)
             hint = f", did you mean {layer.prefix}{nearest[0]}?" if nearest else ""
@@ -318,6 +385,10 @@ def _parse(setting: Setting, value: Any, form: str) -> Any:
         setting.parse(form.format(_text(item)))
         for item in (value if isinstance(value, list | tuple) else [value])
     ]
+    if not parsed:
+        if setting.repeatable and isinstance(value, list):
+            return ()  # `label: []` in YAML: no rule at all
+        raise ValueError("the value is missing")
     return tuple(parsed) if setting.repeatable else parsed[-1]
 
 

@@ -7,8 +7,8 @@ nothing of a client's request reaches a kubelet.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
@@ -51,7 +51,14 @@ class Kubelet:
         self._proxy = _proxy_base(config)
 
     def __repr__(self) -> str:
-        return f"<Kubelet through {self._proxy}>" if self._proxy else "<Kubelet direct>"
+        return f"<Kubelet {self.source}>"
+
+    @property
+    def source(self) -> str:
+        """Where metrics come from, for a person."""
+        if self._proxy:
+            return f"{self._config.node}, through the node proxy of {self._proxy}"
+        return f"{self._config.scheme}://{self._config.node}:{self._config.kubelet_port}"
 
     @property
     def configured(self) -> Node:
@@ -74,9 +81,10 @@ class Kubelet:
         url = self.url(node, endpoint)
         async with self._upstream.get(url, accept=ACCEPT, accept_encoding="gzip") as response:
             self._check(response)
-            yield Exposition(response.headers["Content-Type"], self._pieces(response))
+            async with aclosing(self._pieces(response)) as pieces:
+                yield Exposition(response.headers["Content-Type"], pieces)
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         pieces = self._upstream.pieces(response)
         if response.headers.get("Content-Encoding", "identity").lower() == "identity":
             async for piece in pieces:

@@ -28,8 +28,16 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 # What an upstream calls its failure is its own choice; only these become label values.
 _REASONS = frozenset(
-    ["Expired", "Forbidden", "Gone", "InternalError", "NotFound", "ServiceUnavailable", "Timeout", "TooManyRequests", "Unauthorized", "content_type", "credential", "cut", "disconnected", "encoding", "ended", "forbidden", "framing", "garbage", "gzip", "no_address", "no_node", "protocol", "redirect", "refused", "short", "status", "timeout", "tls", "truncated", "unauthorized", "unreachable", "unresolved"]
-)
+    {
+        "Expired", "Forbidden", "Gone", "InternalError", "NotFound",
+        "ServiceUnavailable", "Timeout", "TooManyRequests", "Unauthorized", "content_type",
+        "credential", "cut", "disconnected", "encoding", "ended",
+        "forbidden", "framing", "garbage", "gzip", "no_address",
+        "no_node", "protocol", "redirect", "refused", "short",
+        "status", "timeout", "tls", "truncated", "unauthorized",
+        "unreachable", "unresolved",
+    }
+)  # fmt: skip
 
 
 class Telemetry:

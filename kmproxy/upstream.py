@@ -7,8 +7,10 @@ credentials not sent over plain HTTP.
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -112,7 +114,7 @@ class Upstream:
         finally:
             response.close()  # kept alive only if the body was read to its end
 
-    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body as it comes, to its end. Raises UpstreamError if it is cut short."""
         try:
             async for piece in response.content.iter_any():
@@ -134,8 +136,8 @@ class Upstream:
             case TimeoutError():
                 return UpstreamError("timeout", f"the {name} fell silent", status=504)
             case aiohttp.ClientConnectorError(host=host, port=port, os_error=os_error):
-                reason = "refused" if os_error.errno == 111 else "unreachable"
-                what = (os_error.strerror or "no connection").partition("[")[0].strip()
+                reason = "refused" if os_error.errno == errno.ECONNREFUSED else "unreachable"
+                what = os.strerror(os_error.errno).lower() if os_error.errno else "no connection"
                 message = f"the {name} at {host}:{port} cannot be reached: {what}"
                 return UpstreamError(reason, message)
             case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():

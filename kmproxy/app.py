@@ -1,0 +1,196 @@
+"""The daemon: the only place where its objects are made, started and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+
+from aiohttp import web
+
+from kmproxy.apiserver import ApiServer
+from kmproxy.config import Config
+from kmproxy.credentials import TlsContext, find_identity, kubelet_trust
+from kmproxy.errors import ConfigError, CredentialError, StartupError
+from kmproxy.kubelet import Kubelet
+from kmproxy.labels import LabelMap
+from kmproxy.namespaces import NamespaceWatcher
+from kmproxy.nodes import NodeDirectory
+from kmproxy.server import KEEP_ALIVE, MetricsServer, Readiness, TelemetryServer
+from kmproxy.telemetry import Telemetry
+from kmproxy.upstream import Upstream, open_session
+from kmproxy.values import Address
+
+SHUTDOWN_TIMEOUT = 12.0
+"""Seconds that what is under way may take at the end; aiohttp may take them twice, and a
+pod has 30."""
+
+_log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """kmproxy as one object: `start`, `wait`, `stop`."""
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Mapping[str, str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._config = config
+        self._environment = environment
+        self._clock = clock
+        self._uniform = uniform
+        self._stack = AsyncExitStack()
+        self._watching: asyncio.Task[None] | None = None
+        self._watcher: NamespaceWatcher | None = None
+        self._readiness: Readiness | None = None
+        self.metrics_port = 0
+        self.telemetry_port = 0
+
+    def __repr__(self) -> str:
+        return f"<Daemon {self._watcher!r}>"
+
+    async def start(self) -> None:
+        """Listen, and begin to load the namespaces.
+
+        Raises ConfigError, CredentialError or StartupError; then `stop` is
+        still to be called.
+        """
+        config, clock = self._config, self._clock
+        telemetry = Telemetry()
+        identity = await find_identity(
+            config.apiserver, self._environment, clock=clock, telemetry=telemetry
+        )
+        api_tls = TlsContext(
+            lambda: identity.trust, "the cluster's CA", clock=clock, telemetry=telemetry
+        )
+        kubelet_tls = TlsContext(
+            lambda: kubelet_trust(config.kubelet, identity),
+            "the kubelets' CA",
+            clock=clock,
+            telemetry=telemetry,
+        )
+        api_tls.current()
+        try:
+            kubelet_tls.current()
+        except CredentialError as error:
+            raise ConfigError([f"--kubelet-ca-file: {error}"]) from error
+        session = await self._stack.enter_async_context(open_session())
+        upstream = Upstream(
+            "API server", session, identity, api_tls,
+            server_name=identity.server_name, proxied=True,
+        )  # fmt: skip
+        api = ApiServer(upstream, identity)
+        if not config.kubelet.apiserver:
+            upstream = Upstream(
+                "kubelet", session, identity, kubelet_tls, server_name=config.kubelet.server_name
+            )
+        labels = LabelMap(config.labels.rules)
+        self._watcher = watcher = NamespaceWatcher(
+            api, labels, telemetry=telemetry, clock=clock, uniform=self._uniform
+        )
+        self._readiness = readiness = Readiness(watcher)
+        telemetry.follow(namespaces=lambda: len(labels), sync_age=lambda: watcher.sync_age)
+        metrics = MetricsServer(
+            config.server,
+            config.labels,
+            labels=labels,
+            kubelet=Kubelet(config.kubelet, upstream),
+            nodes=NodeDirectory(api, clock=clock) if config.kubelet.all_nodes else None,
+            watcher=watcher,
+            readiness=readiness,
+            telemetry=telemetry,
+            clock=clock,
+        )
+        probes = TelemetryServer(readiness, telemetry)
+        self.telemetry_port = await self._listen(
+            probes.application(), config.server.telemetry_listen, "--telemetry-listen"
+        )
+        self.metrics_port = await self._listen(
+            metrics.application(), config.server.listen, "--listen"
+        )
+        _log.info(
+            "serving metrics on port %d, telemetry on port %d; namespaces from %s",
+            self.metrics_port,
+            self.telemetry_port,
+            identity.server,
+        )
+        self._watching = asyncio.create_task(watcher.run())
+        self._stack.push_async_callback(self._stop_watching)
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set.
+
+        Raises StartupError if the namespaces are not loaded in time.
+        """
+        watcher, watching = self._watcher, self._watching
+        if watcher is None or watching is None:
+            raise StartupError("the daemon has not been started")
+        stopped = asyncio.create_task(stop.wait())
+        loaded = asyncio.create_task(watcher.wait_loaded())
+        limit = self._config.apiserver.cache_sync_timeout
+        try:
+            await asyncio.wait(
+                {stopped, loaded, watching}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not stopped.done() and not watcher.loaded and not watching.done():
+                why = watcher.trouble or "the API server has not answered"
+                raise StartupError(f"namespaces not loaded within {limit:g} s: {why}")
+            await asyncio.wait({stopped, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                await watching  # it never ends by itself: this raises what ended it
+        finally:
+            for task in (stopped, loaded):
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Become unready, finish what is under way, and close everything."""
+        if self._readiness is not None:
+            self._readiness.stopping = True
+        await self._stack.aclose()
+
+    async def _stop_watching(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+
+    async def _listen(self, application: web.Application, address: Address, flag: str) -> int:
+        """Serve an application; returns the port. Raises StartupError if it is not to be had."""
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            keepalive_timeout=KEEP_ALIVE,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
+        )
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        try:
+            await web.TCPSite(runner, address.host or None, address.port).start()
+        except OSError as error:
+            why = (
+                "the address is in use"
+                if error.errno == errno.EADDRINUSE
+                else error.strerror or str(error)
+            )
+            raise StartupError(f"cannot listen on {address} ({flag}): {why}") from error
+        return int(runner.addresses[0][1])
+
+
+async def serve(config: Config, environment: Mapping[str, str], stop: asyncio.Event) -> None:
+    """Run a daemon until `stop` is set. Raises KmproxyError."""
+    daemon = Daemon(config, environment)
+    try:
+        await daemon.start()
+        await daemon.wait(stop)
+    finally:
+        await daemon.stop()

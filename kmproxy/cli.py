@@ -1,0 +1,316 @@
+"""The command line: flags and YAML to a configuration, and the commands.
+
+Knows argv, the environment, files named by flags, signals, exit statuses and
+how log lines look. Exit status 0: done; 1: failed at run time; 2: the command
+line or the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kmproxy import __version__
+from kmproxy.config import (
+    IGNORED,
+    SECTIONS,
+    Config,
+    DemoConfig,
+    EnrichConfig,
+    LabelConfig,
+    Layer,
+    LogConfig,
+    Setting,
+    load,
+    load_sections,
+    settings,
+)
+from kmproxy.errors import ConfigError, KmproxyError
+from kmproxy.values import parse_text
+
+COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
+    "serve": ("the daemon; also what kmproxy without a command does", tuple(SECTIONS.values())),
+    "demo": ("a simulated cluster with the daemon in front; no cluster needed", (DemoConfig,)),
+    "enrich": ("labels on an exposition, from standard input", (EnrichConfig, LabelConfig)),
+}
+"""What each command does, and the sections whose settings are its flags."""
+
+_CONFIG_FILE: Setting = Setting(
+    "config", parse_text, "FILE", "the same settings as YAML, without dashes; flags win"
+)
+_IGNORED_BOOLEANS = frozenset({"metrics-secure", "zap-devel"})
+
+_log = logging.getLogger("kmproxy")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = "serve"
+    if arguments and not arguments[0].startswith("-"):
+        command = arguments.pop(0)
+    try:
+        return _run(command, arguments)
+    except ConfigError as error:
+        for problem in error.problems:
+            _say(problem)
+        return 2
+    except KmproxyError as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone: the interpreter must not flush to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise ConfigError([f"unknown command {command!r}; the commands are: {known}"])
+    if {"-h", "-help", "--help"} & set(arguments):
+        print(help_text(command), end="")
+        return 0
+    if {"-version", "--version"} & set(arguments):
+        print(f"kmproxy {__version__}")
+        return 0
+    match command:
+        case "enrich":
+            return _enrich(arguments)
+        case "demo":
+            return _demo(arguments)
+        case _:
+            return _serve(arguments)
+
+
+def _serve(arguments: list[str]) -> int:
+    config, warnings = read_config(arguments)
+    _configure_log(config.log)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    from kmproxy.app import serve  # noqa: PLC0415 - a wrong command line need not wait for it
+
+    async def run() -> None:
+        await serve(config, os.environ, _stop_event())
+
+    asyncio.run(run())
+    _log.info("stopped")
+    return 0
+
+
+def _demo(arguments: list[str]) -> int:
+    (config,) = _sections("demo", arguments)
+    from kmproxy.demo import demo  # noqa: PLC0415 - only here is a cluster simulated
+
+    async def run() -> None:
+        await demo(config, _stop_event())
+
+    asyncio.run(run())
+    return 0
+
+
+def _enrich(arguments: list[str]) -> int:
+    files, labels = _sections("enrich", arguments)
+    if files.namespaces is None:
+        raise ConfigError(["--namespaces FILE is missing: kubectl get namespaces -o json > FILE"])
+    from kmproxy.enrich import enrich, read_namespaces  # noqa: PLC0415 - the daemon does without
+
+    namespaces = read_namespaces(files.namespaces)
+    done = enrich(labels, namespaces, sys.stdin.buffer, sys.stdout.buffer)
+    if done.unparsed:
+        _say(f"{done.unparsed} lines could not be understood and were passed on unchanged")
+    if done.conflicts:
+        what = "kept its own" if labels.on_conflict == "keep" else "had it replaced"
+        _say(f"{done.conflicts} times a sample bore a label already, and {what}")
+    return 0
+
+
+def _stop_event() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+
+    def stopping(number: signal.Signals) -> None:
+        _log.info("%s: finishing what is under way", number.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping, number)
+    return stop
+
+
+def read_config(arguments: Sequence[str]) -> tuple[Config, list[str]]:
+    """The configuration of `serve`, from its flags and the YAML file they name.
+
+    Returns it with a line for each flag that has no effect. Raises ConfigError
+    with every problem of both.
+    """
+    flags, problems = split_flags(arguments, _booleans(SECTIONS.values()) | _IGNORED_BOOLEANS)
+    layers = []
+    for path in flags.pop(_CONFIG_FILE.name, ()):
+        try:
+            layers.append(Layer(path, "", read_yaml(path)))
+        except ConfigError as error:
+            problems += error.problems
+    layers.append(Layer("command line", "--", flags))
+    try:
+        config, warnings = load(layers)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return config, warnings
+
+
+def _sections(command: str, arguments: Sequence[str]) -> list[Any]:
+    """The sections of a command that reads only flags."""
+    sections = COMMANDS[command][1]
+    flags, problems = split_flags(arguments, _booleans(sections))
+    try:
+        built = load_sections([Layer("command line", "--", flags)], *sections)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return built
+
+
+def _booleans(sections: Iterable[type[Any]]) -> frozenset[str]:
+    return frozenset(
+        spec.name for section in sections for spec in settings(section).values() if spec.boolean
+    )
+
+
+def split_flags(
+    arguments: Sequence[str], booleans: frozenset[str]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Split a command line in the syntax of Go's flag package, with one dash or two.
+
+    Returns the values of each flag in order, and a line for each problem. A
+    flag that stands alone is true if it is one of `booleans`; another takes the
+    next argument for its value, and has none if there is none. A value that
+    begins with a dash needs `=`.
+    """
+    flags: dict[str, tuple[str, ...]] = {}
+    problems: list[str] = []
+    rest = list(reversed(arguments))
+    while rest:
+        argument = rest.pop()
+        name, equals, value = argument.removeprefix("-").removeprefix("-").partition("=")
+        if not argument.startswith("-") or not name or name.startswith("-"):
+            problems.append(f"{argument!r} is no flag")
+            continue
+        given = flags.setdefault(name, ())
+        if equals:
+            flags[name] = (*given, value)
+        elif name in booleans:
+            flags[name] = (*given, "true")
+        elif rest and not rest[-1].startswith("-"):
+            flags[name] = (*given, rest.pop())
+    return flags, problems
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError if there is none."""
+    import yaml  # noqa: PLC0415 - most daemons are configured by flags alone
+
+    try:
+        document = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError([f"--config {path}: {reason}"]) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or "it is not YAML"
+        raise ConfigError([f"--config {path}: {what}{where}"]) from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise ConfigError([f"--config {path}: a mapping from settings to values is expected"])
+    return document
+
+
+def help_text(command: str) -> str:
+    """What `--help` prints: generated, so that it cannot differ from what is read."""
+    lines = [f"kmproxy {__version__} - a namespace's labels on every kubelet metric of it", ""]
+    if command == "serve":
+        lines += ["Usage: kmproxy [COMMAND] [FLAGS]", "", "Commands (each has its own --help):"]
+        lines += [f"  {name:<8} {what}" for name, (what, _) in COMMANDS.items()]
+        lines += ["", "Flags of serve:", *_flag_lines(_CONFIG_FILE, None)]
+    else:
+        lines += [f"Usage: kmproxy {command} [FLAGS]", "", f"{COMMANDS[command][0]}", "", "Flags:"]
+    for section in COMMANDS[command][1]:
+        blank = section()
+        for key, spec in settings(section).items():
+            lines += _flag_lines(spec, getattr(blank, key))
+    if command == "serve":
+        ignored = ", ".join(f"-{name}" for name in IGNORED)
+        text = f"Flags of kubelet-meta-proxy that are accepted and have no effect: {ignored}"
+        lines += ["", *textwrap.wrap(text, 90)]
+    return "\n".join(lines) + "\n"
+
+
+def _flag_lines(spec: Setting, default: object) -> Iterator[str]:
+    yield f"  --{spec.name} {spec.metavar}".rstrip()
+    notes = []
+    if spec.repeatable:
+        notes.append("repeatable")
+    if default is not None and default is not False and default != ():
+        shown = default if isinstance(default, tuple) and spec.repeatable else (default,)
+        seconds = spec.metavar == "DURATION"
+        notes.append("default " + ", ".join(f"{v:g}s" if seconds else f"{v}" for v in shown))
+    notes += [f"also --{alias}" for alias in spec.aliases]
+    text = spec.help + (f" ({'; '.join(notes)})" if notes else "")
+    yield from textwrap.wrap(text, 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
+
+
+class _TextFormatter(logging.Formatter):
+    """One line: time in UTC, level, message."""
+
+    def __init__(self) -> None:
+        self.converter = time.gmtime
+        super().__init__(
+            "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S"
+        )
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def __init__(self) -> None:
+        self.converter = time.gmtime
+        super().__init__()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON; a traceback becomes the value of `exception`."""
+        when = self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{record.msecs:03.0f}Z"
+        fields = {
+            "time": when,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+def _configure_log(config: LogConfig) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if config.format == "json" else _TextFormatter())
+    logging.basicConfig(level=config.level.upper(), handlers=[handler])
+
+
+def _say(line: str) -> None:
+    print(f"kmproxy: {line}", file=sys.stderr)

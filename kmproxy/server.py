@@ -1,0 +1,348 @@
+"""What is served: enriched metrics, the status page, health and own metrics.
+
+Knows routes, HTTP statuses and when an answer may still become an error. Must
+not know how anything is fetched. Before the first byte a failure is a status;
+after it the connection is broken, never ended cleanly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from kmproxy import __version__
+from kmproxy.config import LabelConfig, ServerConfig
+from kmproxy.encoding import GzipEncoder, accepts_gzip
+from kmproxy.errors import CredentialError, UpstreamError
+from kmproxy.exposition import Enricher
+from kmproxy.kubelet import ENDPOINTS, Exposition, Kubelet
+from kmproxy.labels import LabelMap
+from kmproxy.namespaces import NamespaceWatcher
+from kmproxy.nodes import Node, NodeDirectory
+from kmproxy.pages import Status, status_page
+from kmproxy.telemetry import CONTENT_TYPE, Telemetry
+
+TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
+DEFAULT_TIMEOUT = 10.0
+"""Seconds for a scrape that does not say how long it waits."""
+
+MARGIN = 0.5
+"""Seconds before the scraper's own end at which we answer, so that it sees the answer."""
+
+KEEP_ALIVE = 120.0
+NODE_PREFIX = "/api/v1/nodes/{node}/proxy"
+
+_NODE_PATH = re.compile(r"/api/v1/nodes/([^/?#]*)/proxy(/[^?#]*)")
+_ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: a reset instead of an end
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a path asks for. `node` is None for the configured one."""
+
+    path: str
+    endpoint: str
+    node: str | None = None
+
+
+@dataclass(eq=False)
+class Readiness:
+    """Whether scrapes are served. The assembly ends it when it stops."""
+
+    watcher: NamespaceWatcher
+    stopping: bool = False
+
+    def problem(self) -> str | None:
+        """Why not, or None."""
+        if self.stopping:
+            return "stopping"
+        if not self.watcher.loaded:
+            trouble = self.watcher.trouble
+            return f"namespaces are not loaded yet{f': {trouble}' if trouble else ''}"
+        return None
+
+
+class _RefusedError(Exception):
+    """A scrape that ends in a status: before the first byte only."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+def scrape_budget(header: str | None) -> float:
+    """Seconds that a scrape may take: what the scraper waits, less a margin.
+
+    A header that is no positive finite number counts as none.
+    """
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return DEFAULT_TIMEOUT
+    if not math.isfinite(seconds) or seconds <= 0:
+        return DEFAULT_TIMEOUT
+    return seconds - min(MARGIN, seconds / 10)
+
+
+class MetricsServer:
+    """The port that Prometheus scrapes."""
+
+    def __init__(  # noqa: PLR0913 - it is where all services meet
+        self,
+        config: ServerConfig,
+        label_config: LabelConfig,
+        *,
+        labels: LabelMap,
+        kubelet: Kubelet,
+        nodes: NodeDirectory | None,
+        watcher: NamespaceWatcher,
+        readiness: Readiness,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+    ) -> None:
+        self._label_config = label_config
+        self._labels = labels
+        self._kubelet = kubelet
+        self._nodes = nodes
+        self._watcher = watcher
+        self._readiness = readiness
+        self._telemetry = telemetry
+        self._clock = clock
+        self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._slot_count = config.max_concurrency
+
+    def application(self) -> web.Application:
+        """The application to run; its router leaves every path as it was sent."""
+        return _application(self._handle)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
+        route = self._route(path)
+        if route is None and path != "/":
+            self._telemetry.scrapes.labels("other", "404").inc()
+            return _plain(404, "no such path: only kubelet metrics are served here, see /")
+        if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
+            return _not_allowed()
+        if route is None:
+            return web.Response(text=self._status_page(), content_type="text/html")
+        began = self._clock()
+        code = "gone"
+        try:
+            response, code = await self._scrape(request, route)
+        except ConnectionResetError:  # the client left while we wrote
+            return web.Response(status=499)
+        else:
+            return response
+        finally:
+            self._telemetry.scrapes.labels(route.path, code).inc()
+            self._telemetry.scrape_duration.labels(route.path).observe(self._clock() - began)
+
+    def _route(self, path: str) -> Route | None:
+        if path in ENDPOINTS:
+            return Route(path, path)
+        if self._nodes and (match := _NODE_PATH.fullmatch(path)) and match[2] in ENDPOINTS:
+            return Route(NODE_PREFIX + match[2], match[2], match[1])
+        return None
+
+    async def _scrape(self, request: web.Request, route: Route) -> tuple[web.StreamResponse, str]:
+        """Answer a scrape; returns the response, and its status or `broken` for the metric."""
+        budget = scrape_budget(request.headers.get(TIMEOUT_HEADER))
+        response = web.StreamResponse()
+        try:
+            self._require_ready()
+            deadline = asyncio.get_running_loop().time() + budget
+            async with self._slot(deadline):
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._fetch(request, response, route)
+                except TimeoutError as error:
+                    self._telemetry.upstream_failed("kubelet", "timeout")
+                    message = f"no whole answer from the kubelet within {budget:g} s"
+                    raise _RefusedError(504, message) from error
+        except UpstreamError as error:
+            return self._failed(request, response, route, error.status, str(error))
+        except CredentialError as error:
+            return self._failed(request, response, route, 502, str(error))
+        except _RefusedError as error:
+            return self._failed(request, response, route, error.status, str(error))
+        return response, "200"
+
+    def _require_ready(self) -> None:
+        if problem := self._readiness.problem():
+            raise _RefusedError(503, problem)
+
+    def _failed(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        route: Route,
+        status: int,
+        message: str,
+    ) -> tuple[web.StreamResponse, str]:
+        if not response.prepared:
+            _log.warning("%s: %d: %s", route.path, status, message)
+            return _plain(status, message), str(status)
+        _log.warning("%s: connection broken: %s", route.path, message)
+        _break(request)
+        return response, "broken"
+
+    @asynccontextmanager
+    async def _slot(self, deadline: float) -> AsyncIterator[None]:
+        """One of the fetches that may be under way at once."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            message = (
+                f"no free slot in time: {self._slot_count} fetches are under way, "
+                "see --max-concurrency"
+            )
+            raise _RefusedError(503, message) from error
+        self._telemetry.scrapes_in_flight.inc()
+        try:
+            yield
+        finally:
+            self._telemetry.scrapes_in_flight.dec()
+            self._slots.release()
+
+    async def _fetch(
+        self, request: web.Request, response: web.StreamResponse, route: Route
+    ) -> None:
+        try:
+            node = await self._node(route)
+        except UpstreamError as error:
+            self._telemetry.upstream_failed("apiserver", error.reason)
+            raise
+        try:
+            async with self._kubelet.fetch(node, route.endpoint) as exposition:
+                await self._stream(request, response, exposition)
+        except UpstreamError as error:
+            self._telemetry.upstream_failed("kubelet", error.reason)
+            raise
+
+    async def _node(self, route: Route) -> Node:
+        if route.node is None or self._nodes is None:
+            return self._kubelet.configured
+        return await self._nodes.find(route.node)
+
+    async def _stream(
+        self, request: web.Request, response: web.StreamResponse, exposition: Exposition
+    ) -> None:
+        """Pass the exposition on as it comes, enriched; the first bytes begin the response."""
+        response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
+        response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
+        encoder = None
+        if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            encoder = GzipEncoder()
+            response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+        enricher = Enricher(self._labels.lookup, on_conflict=self._label_config.on_conflict)
+        head = request.method == hdrs.METH_HEAD
+        try:
+            async for piece in exposition.pieces:
+                data = enricher.feed(piece)
+                if encoder:
+                    data = encoder.feed(data)
+                if head and data:
+                    break
+                if data:
+                    await self._write(request, response, data)
+            data = enricher.finish()
+            if encoder:
+                data = encoder.feed(data) + encoder.finish()
+            if not response.prepared:
+                await response.prepare(request)
+            if not head:
+                await response.write_eof(data)
+        finally:
+            self._telemetry.samples.inc(enricher.samples)
+            self._telemetry.samples_enriched.inc(enricher.enriched)
+            self._telemetry.lines_unparsed.inc(enricher.unparsed)
+            self._telemetry.label_conflicts.inc(enricher.conflicts)
+
+    async def _write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+        if not response.prepared:
+            await response.prepare(request)
+        await response.write(data)
+
+    def _status_page(self) -> str:
+        age = self._watcher.sync_age
+        paths = list(ENDPOINTS)
+        if self._nodes:
+            paths += [NODE_PREFIX + endpoint for endpoint in ENDPOINTS]
+        return status_page(
+            Status(
+                version=__version__,
+                ready=self._readiness.problem() is None,
+                trouble=self._watcher.trouble,
+                namespaces=len(self._labels),
+                sync_age=age if math.isfinite(age) else None,
+                rules=self._labels.rules,
+                on_conflict=self._label_config.on_conflict,
+                paths=paths,
+                source=self._kubelet.source,
+            )
+        )
+
+
+class TelemetryServer:
+    """The port of the kubelet's probes and of whoever watches kmproxy itself."""
+
+    def __init__(self, readiness: Readiness, telemetry: Telemetry) -> None:
+        self._readiness = readiness
+        self._telemetry = telemetry
+
+    def application(self) -> web.Application:
+        """The application to run."""
+        return _application(self._handle)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.raw_path.partition("?")[0]
+        if path not in {"/healthz", "/readyz", "/metrics"}:
+            return _plain(404, "no such path: /healthz, /readyz and /metrics are here")
+        if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
+            return _not_allowed()
+        if path == "/metrics":
+            headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE}
+            return web.Response(body=self._telemetry.render(), headers=headers)
+        problem = self._readiness.problem() if path == "/readyz" else None
+        return _plain(503, problem) if problem else _plain(200, "ok")
+
+
+def _application(handler: Callable[[web.Request], object]) -> web.Application:
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handler)  # type: ignore[arg-type] # a coroutine function
+    application.on_response_prepare.append(_sign)
+    return application
+
+
+async def _sign(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.SERVER] = "kmproxy"
+
+
+def _plain(status: int, line: str) -> web.Response:
+    return web.Response(status=status, text=line.replace("\n", " ") + "\n")
+
+
+def _not_allowed() -> web.Response:
+    response = _plain(405, "only GET and HEAD")
+    response.headers[hdrs.ALLOW] = "GET, HEAD"
+    return response
+
+
+def _break(request: web.Request) -> None:
+    """Reset the connection, so that no client takes what it has for the whole."""
+    if (transport := request.transport) is not None:
+        if (sock := transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        transport.abort()
