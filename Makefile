@@ -1,0 +1,65 @@
+# Needs Python 3.11 or newer, make and a package index; everything else is set up here.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+IMG    ?= kmproxy:latest
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The locked packages, then the project itself; done again when a lock changes.
+$(BIN)/kmproxy: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/dev: $(BIN)/kmproxy requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+.PHONY: run
+run: $(BIN)/kmproxy ## start the demo: a simulated cluster with the daemon in front
+	$(BIN)/kmproxy demo $(ARGS)
+
+.PHONY: test
+test: $(VENV)/dev ## run all tests, with branch coverage
+	$(BIN)/coverage erase
+	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/dev ## check style, types and the Dockerfile
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+
+.PHONY: format
+format: $(VENV)/dev ## put the code in its form
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.PHONY: lock
+lock: ## choose the newest packages anew and lock them (needs uv)
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" \
+	  pyproject.toml --output-file requirements.lock
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \
+	  --group dev pyproject.toml --output-file requirements-dev.lock
+
+.PHONY: docker-build
+docker-build: ## build the image IMG
+	docker build --tag $(IMG) .
+
+.PHONY: docker-push
+docker-push: ## push the image IMG
+	docker push $(IMG)
+
+.PHONY: clean
+clean: ## remove what was set up and built
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .coverage*
