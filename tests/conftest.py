@@ -1,11 +1,19 @@
-"""What all tests share: outside programs are asked for by a marker, and skipped where missing."""
+"""What all tests share: a simulated cluster, a daemon in front of it, and outside programs."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
+
+from kmproxy.app import Daemon
+from kmproxy.cli import read_config
+from kmproxy.simcluster import SimCluster
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
@@ -26,3 +34,97 @@ def corpus():
     if not CORPUS.is_dir():
         pytest.skip("the recorded kubelet answers do not ship with the project")
     return CORPUS
+
+
+@pytest.fixture
+async def cluster():
+    """Two nodes, seven namespaces."""
+    async with SimCluster(nodes=("node-a", "node-b")) as running:
+        yield running
+
+
+class Front:
+    """A running daemon, and a client in front of it."""
+
+    def __init__(self, daemon, session):
+        self.daemon = daemon
+        self.session = session
+        self.url = f"http://127.0.0.1:{daemon.metrics_port}"
+        self.telemetry_url = f"http://127.0.0.1:{daemon.telemetry_port}"
+
+    async def get(self, path="/metrics/cadvisor", **headers):
+        """Status and text of a GET; headers by their names with underscores."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self.session.get(self.url + path, headers=named) as response:
+            return response.status, await response.text()
+
+    async def probe(self, path):
+        """Status and text of a GET on the telemetry port."""
+        async with self.session.get(self.telemetry_url + path) as response:
+            return response.status, await response.text()
+
+    async def metric(self, name, **labels):
+        """The value of one of our own metrics; 0 where it is not there."""
+        wanted = {f'{key}="{value}"' for key, value in labels.items()}
+        for line in (await self.probe("/metrics"))[1].splitlines():
+            series, _, value = line.rpartition(" ")
+            base, _, rest = series.partition("{")
+            if base == name and wanted <= set(rest.rstrip("}").split(",")):
+                return float(value)
+        return 0.0
+
+    async def raw(self, request):
+        """All bytes that come back for the bytes of a request, and how the connection ended."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.daemon.metrics_port)
+        writer.write(request)
+        answer = bytearray()
+        try:
+            while piece := await reader.read(65536):
+                answer += piece
+            end = "closed"
+        except ConnectionResetError:
+            end = "reset"
+        finally:
+            writer.close()
+        return bytes(answer), end
+
+
+@pytest.fixture
+async def front(cluster, tmp_path):
+    """A function that starts daemons in front of node-a, as a pod would, with flags."""
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def start(*flags, loaded=True):
+            cluster.write_service_account(tmp_path / "sa")
+            kubelet = cluster.kubelets["node-a"]
+            api = urlsplit(cluster.api.url)
+            defaults = [
+                "--listen=127.0.0.1:0",
+                "--telemetry-listen=127.0.0.1:0",
+                f"--service-account-dir={tmp_path / 'sa'}",
+                f"--node-name-or-ip={kubelet.host}",
+                f"--node-port={kubelet.port}",
+            ]
+            config, _ = read_config([*defaults, *flags])
+            environment = {
+                "KUBERNETES_SERVICE_HOST": api.hostname,
+                "KUBERNETES_SERVICE_PORT": str(api.port),
+            }
+            daemon = Daemon(config, environment)
+            stack.push_async_callback(daemon.stop)
+            await daemon.start()
+            if loaded:
+                async with asyncio.timeout(10):
+                    await daemon._watcher.wait_loaded()
+            return Front(daemon, session)
+
+        yield start
+
+
+async def until(condition, seconds=5.0):
+    """Wait for an async condition to become true; its last value is returned."""
+    async with asyncio.timeout(seconds):
+        while not (value := await condition()):  # noqa: ASYNC110 - what is asked is elsewhere
+            await asyncio.sleep(0.01)
+    return value

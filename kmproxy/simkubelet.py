@@ -1,0 +1,606 @@
+"""A simulated kubelet: its metrics endpoints over TLS and on the plain read-only port.
+
+Knows the kubelet's statuses, headers and framing, and how to break each of them on the wire.
+Whom to believe and what to allow it asks the callables it is given. Must not know the API
+server, certificates, or anything of the proxy under test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import json
+import os
+import ssl
+import tempfile
+import time
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from kmproxy.simcadvisor import ENDPOINTS, Container, Node, NodeMetrics, Pod
+
+HOST = "127.0.0.1"
+PIECE = 64 * 1024
+"""Bytes of a body handed to the transport at once."""
+
+TEXT = "text/plain; charset=utf-8"
+_METRICS = "text/plain; version=0.0.4; charset=utf-8; escaping="
+_PROTOBUF = (
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; "
+    "encoding=delimited; escaping=underscores"
+)
+_PROTOBUF_BODY = b'\x15\n\x02up\x12\x04help\x18\x01"\x07\x12\x05\t' + bytes(8)
+_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_SUBRESOURCES = {
+    "/metrics": ("metrics",),
+    "/stats": ("stats",),
+    "/logs": ("log",),
+    "/pods": ("pods", "proxy"),
+    "/runningpods": ("pods", "proxy"),
+    "/healthz": ("healthz", "proxy"),
+    "/configz": ("configz", "proxy"),
+}
+_FORBIDDEN_GROUND = (
+    *("/exec", "/run", "/attach", "/portForward", "/containerLogs", "/cri", "/debug"),
+    *("/logs", "/stats", "/runningpods", "/configz", "/checkpoint"),
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+T = TypeVar("T")
+
+
+class Fault(enum.Enum):
+    """The ways in which an answer can go wrong. `Failure` has what each of them needs."""
+
+    STATUS = "`status` with `body`"
+    HANG_BEFORE_HEADERS = "accepts the request and says nothing"
+    HANG_IN_BODY = "says nothing more after `after` bytes of a chunked body"
+    SLOW = "a whole body, at `rate` bytes a second"
+    CUT_CHUNKED = "closes after `after` bytes of a chunked body, without the last chunk"
+    CUT_CONTENT_LENGTH = "closes after `after` bytes of a body whose length was announced"
+    CUT_GZIP = "a gzip stream without its end, in complete framing"
+    GARBAGE_GZIP = "says gzip, and is not"
+    GZIP_TRAILING_GARBAGE = "a complete gzip stream with bytes behind it"
+    NO_FRAMING = "neither Content-Length nor chunks: `after` bytes (all), then closes"
+    HTML = "200 with a page"
+    PROTOBUF = "200 with protobuf, whatever was asked for"
+    NO_CONTENT_TYPE = "200 without a Content-Type"
+    EMPTY = "200 with no body"
+    REDIRECT = "302 to `location`"
+    DISCONNECT = "closes before the headers"
+    CLOSE_AFTER = "a good answer on a connection that seems to stay open, and is closed at once"
+    BOMB = "gzip of `size` bytes of the same line"
+    BODY = "200 with `body` as `content_type`"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A fault, the only path it is for (or None for all), and what it needs.
+
+    `after` counts bytes of the body as sent, so after compression; None is half of them.
+    """
+
+    fault: Fault
+    path: str | None = None
+    status: int = 500
+    body: bytes = b"simulated failure\n"
+    content_type: str = TEXT
+    location: str = "/"
+    rate: int = 4096
+    after: int | None = None
+    size: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A request as it came; `path` is with the query, `headers` look up in any case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+class Plan(Generic[T]):
+    """What is to go wrong: the newest entry that matches wins, until its `times` are used up."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[str | None, T, list[int]]] = []
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.entries}>"
+
+    @property
+    def entries(self) -> tuple[T, ...]:
+        """What is still to happen, oldest first."""
+        return tuple(what for _, what, _ in self._entries)
+
+    def add(self, match: str | None, what: T, times: int | None) -> None:
+        """Plan `what` for `match` (None: for anything), `times` times (None: for ever)."""
+        self._entries.append((match, what, [-1 if times is None else times]))
+
+    def take(self, *names: str) -> T | None:
+        """Return what is planned for one of `names`, and count it as done."""
+        for entry in reversed(self._entries):
+            match, what, left = entry
+            if match is None or match in names:
+                left[0] -= 1
+                if left[0] == 0:
+                    self._entries.remove(entry)
+                return what
+        return None
+
+    def clear(self) -> None:
+        """Let everything go well again."""
+        self._entries.clear()
+
+
+class Listener:
+    """One handler on a TLS port and a plain port of the loopback interface.
+
+    The ports are chosen at the first start and kept. `stop` takes less than 0.1 s: it sets
+    `closing`, gives the handlers a moment to end, then aborts what is still open.
+    """
+
+    def __init__(self, handler: Handler, context: ssl.SSLContext, *, plain_port: int = 0) -> None:
+        self.port = 0
+        self.plain_port = plain_port
+        self.closing = asyncio.Event()
+        self._handler = handler
+        self._context = context
+        self._runner: web.AppRunner | None = None
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.port}/{self.plain_port} {'up' if self._runner else 'down'}>"
+
+    async def start(self) -> None:
+        """Listen; `OSError` if a port is taken."""
+        self.closing = asyncio.Event()
+        app = web.Application(client_max_size=256 * 1024 * 1024)
+        app.router.add_route("*", "/{path:.*}", self._handler)
+        app.on_response_prepare.append(_without_server_header)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            keepalive_timeout=90,
+            shutdown_timeout=0.02,
+        )
+        await runner.setup()
+        self._runner = runner
+        secure = web.TCPSite(runner, HOST, self.port, ssl_context=self._context)
+        await secure.start()
+        self.port = secure.port
+        plain = web.TCPSite(runner, HOST, self.plain_port)
+        await plain.start()
+        self.plain_port = plain.port
+
+    async def stop(self) -> None:
+        """Stop listening and end every connection; does nothing if it is down."""
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        self.closing.set()
+        await asyncio.sleep(0)
+        server = runner.server
+        open_ = [each.transport for each in server.connections] if server is not None else []
+        await runner.cleanup()
+        for transport in open_:
+            if transport is not None:
+                transport.abort()
+        await asyncio.sleep(0)
+
+
+async def _without_server_header(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.popall("Server", None)
+
+
+def is_secure(request: web.Request) -> bool:
+    """Tell whether the request came through the TLS port."""
+    return request.transport is not None and bool(request.transport.get_extra_info("ssl_object"))
+
+
+def identify(request: web.Request, authenticate: Callable[[str], str | None]) -> str | None:
+    """Return the user of a client certificate (its common name) or a bearer token, or None."""
+    certificate = request.transport and request.transport.get_extra_info("peercert")
+    for relative in (certificate or {}).get("subject", ()):
+        for key, value in relative:
+            if key == "commonName":
+                return str(value)
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return authenticate(token.strip()) if scheme.lower() == "bearer" else None
+
+
+class Raw(web.StreamResponse):
+    """Bytes written past aiohttp to the transport; the connection is closed after them."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write everything; stop early if the client has gone."""
+        async for piece in self._pieces:
+            if request.transport is None or request.transport.is_closing():
+                break
+            request.transport.write(piece)
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Add nothing: what was to be said is said."""
+
+
+class Payload:
+    """A file served as it is. Its gzip is made once, in an unnamed temporary file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = asyncio.Lock()
+        self._plain = path.open("rb")
+        self._packed: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Payload {self.path.name}>"
+
+    async def pieces(self, *, packed: bool, limit: int | None = None) -> AsyncIterator[bytes]:
+        """Read the file, or its gzip, in pieces; at most one piece is held at a time."""
+        async with self._lock:
+            if packed and self._packed is None:
+                self._packed = await asyncio.to_thread(self._pack)
+        file, offset = self._packed if packed else self._plain, 0
+        while limit is None or offset < limit:
+            piece = os.pread(file.fileno(), PIECE, offset)
+            if not piece:
+                return
+            offset += len(piece)
+            yield piece
+
+    def close(self) -> None:
+        """Give up the files."""
+        self._plain.close()
+        if self._packed is not None:
+            self._packed.close()
+
+    def _pack(self) -> Any:
+        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+        with self.path.open("rb") as source:
+            target = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by `close`
+            while piece := source.read(PIECE):
+                target.write(packer.compress(piece))
+            target.write(packer.flush())
+            target.flush()
+        return target
+
+
+class SimKubelet:
+    """The kubelet of one node. `requests` holds what was asked of it, in order.
+
+    `authenticate` maps a bearer token to a user, or None; `authorize` says whether a user may
+    do a verb (`get`) on a resource (`nodes/metrics`). The plain port asks neither.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        context: ssl.SSLContext,
+        *,
+        authenticate: Callable[[str], str | None],
+        authorize: Callable[[str, str, str], bool],
+        payload: Payload | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.metrics = NodeMetrics(node)
+        self.requests: list[Record] = []
+        self._authenticate = authenticate
+        self._authorize = authorize
+        self._payload = payload
+        self._clock = clock
+        self._plan: Plan[Failure] = Plan()
+        self._listener = Listener(self._handle, context)
+        self.start = self._listener.start
+        self.stop = self._listener.stop
+
+    def __repr__(self) -> str:
+        return f"<SimKubelet {self.node.name} {self.url}, {len(self.requests)} requests>"
+
+    @property
+    def node(self) -> Node:
+        """The node; replace it to change its pods."""
+        return self.metrics.node
+
+    @node.setter
+    def node(self, node: Node) -> None:
+        self.metrics = NodeMetrics(node)
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return HOST
+
+    @property
+    def port(self) -> int:
+        """The port of the TLS listener."""
+        return self._listener.port
+
+    @property
+    def url(self) -> str:
+        """The TLS listener, without a path."""
+        return f"https://{HOST}:{self._listener.port}"
+
+    @property
+    def plain_url(self) -> str:
+        """The read-only port, without a path."""
+        return f"http://{HOST}:{self._listener.plain_port}"
+
+    @property
+    def faults(self) -> tuple[Failure, ...]:
+        """What is still to go wrong."""
+        return self._plan.entries
+
+    def fail(
+        self, fault: Fault, *, times: int | None = None, path: str | None = None, **needs: Any
+    ) -> None:
+        """Let `fault` happen, `times` times (None: until `recover`), to `path` (None: to all).
+
+        `needs` are further fields of `Failure`. Only requests that may be made are failed.
+        """
+        self._plan.add(path, Failure(fault, path, **needs), times)
+
+    def recover(self) -> None:
+        """Let everything go well again."""
+        self._plan.clear()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(Record(request.method, request.raw_path, request.headers))
+        path = request.raw_path.partition("?")[0]
+        if "//" in path:
+            clean = "/" + "/".join(filter(None, path.split("/")))
+            body = f'<a href="{clean}">Temporary Redirect</a>.\n\n'.encode()
+            return _answer(307, body, "text/html; charset=utf-8", Location=clean)
+        if is_secure(request) and (refusal := self._refuse(request, path)) is not None:
+            return refusal
+        if (failure := self._plan.take(path)) is not None:
+            return await self._fail(request, path, failure)
+        if is_secure(request) and path.startswith(_FORBIDDEN_GROUND):
+            return _answer(200, b"you should not be here")
+        if path not in (*ENDPOINTS, "/pods", "/healthz"):
+            return _answer(404, b"404: Page Not Found")
+        if request.method != "GET":
+            return _answer(405, b"405: Method Not Allowed")
+        return await self._serve(request, path)
+
+    def _refuse(self, request: web.Request, path: str) -> web.Response | None:
+        user = identify(request, self._authenticate)
+        if user is None:
+            return _answer(401, b"Unauthorized")
+        verb = _VERBS.get(request.method, "")
+        names = _SUBRESOURCES.get("/" + path.split("/")[1], ("proxy",))
+        if any(self._authorize(user, verb, f"nodes/{name}") for name in names):
+            return None
+        what = f"user={user}, verb={verb}, resource=nodes, subresource(s)=[{' '.join(names)}]"
+        return _answer(403, f"Forbidden ({what})\n".encode())
+
+    async def _serve(self, request: web.Request, path: str) -> web.StreamResponse:
+        accept = request.headers.get("Accept", "*/*")
+        if path == "/healthz":
+            return _answer(200, b"ok")
+        if path == "/pods":
+            if not any(each in accept for each in ("*/*", "application/json", "application/*")):
+                return _answer(406, b"406: Not Acceptable")
+            body = json.dumps(pod_list(self.node), separators=(",", ":")).encode()
+            return await send(request, whole(body), {"Content-Type": "application/json"}, body)
+        headers = {"Content-Type": content_type(accept)}
+        if headers["Content-Type"] == _PROTOBUF:
+            return _answer(200, _PROTOBUF_BODY, _PROTOBUF)
+        packed = accepts_gzip(request)
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        if path == "/metrics/cadvisor" and self._payload is not None:
+            return await send(request, self._payload.pieces(packed=packed), headers)
+        body = self.metrics.text(path, self._clock())
+        body = pack(body) if packed else body
+        return await send(request, whole(body), headers, body)
+
+    async def _fail(self, request: web.Request, path: str, how: Failure) -> web.StreamResponse:
+        body = await self._body(path)
+        if how.fault is Fault.BOMB:
+            headers = {"Content-Type": _PLAIN, "Content-Encoding": "gzip"}
+            return await send(request, _bomb(how.size), headers)
+        if how.fault in _FRAMED:
+            status, kind, body, extra = _FRAMED[how.fault](how, body)
+            return _answer(status, body, kind, **extra)
+        return Raw(self._broken(request, how, body))
+
+    async def _body(self, path: str) -> bytes:
+        if path == "/metrics/cadvisor" and self._payload is not None:
+            return b"".join([piece async for piece in self._payload.pieces(packed=False, limit=1)])
+        return self.metrics.text(path, self._clock()) if path in ENDPOINTS else b"ok\n"
+
+    async def _broken(
+        self, request: web.Request, how: Failure, body: bytes
+    ) -> AsyncIterator[bytes]:
+        if how.fault is Fault.HANG_BEFORE_HEADERS:
+            await self._listener.closing.wait()
+        if how.fault in (Fault.HANG_BEFORE_HEADERS, Fault.DISCONNECT):
+            return
+        packed = accepts_gzip(request)
+        body = pack(body) if packed else body
+        framing = {
+            Fault.NO_FRAMING: "Connection: close",
+            Fault.NO_CONTENT_TYPE: f"Content-Length: {len(body)}",
+            Fault.CLOSE_AFTER: f"Content-Length: {len(body)}",
+            Fault.CUT_CONTENT_LENGTH: f"Content-Length: {len(body)}",
+        }.get(how.fault, "Transfer-Encoding: chunked")
+        head = ["HTTP/1.1 200 OK", framing]
+        if how.fault is not Fault.NO_CONTENT_TYPE:
+            head.append(f"Content-Type: {_PLAIN}")
+        if packed:
+            head.append("Content-Encoding: gzip")
+        yield "\r\n".join([*head, "", ""]).encode()
+        cut = body[: len(body) // 2 if how.after is None else how.after]
+        if how.fault is Fault.SLOW:
+            step = max(1, how.rate // 20)
+            for start in range(0, len(body), step):
+                yield _chunk(body[start : start + step])
+                await asyncio.sleep(0.05)
+            yield _chunk(b"")
+        elif framing.startswith("Transfer"):
+            yield _chunk(cut)
+            if how.fault is Fault.HANG_IN_BODY:
+                await self._listener.closing.wait()
+        elif how.fault is Fault.CUT_CONTENT_LENGTH:
+            yield cut
+        else:
+            yield body[: how.after]
+
+
+_Framed = tuple[int, str, bytes, dict[str, str]]
+_PLAIN = _METRICS + "underscores"
+_GZIP = {"Content_Encoding": "gzip"}
+_FRAMED: dict[Fault, Callable[[Failure, bytes], _Framed]] = {
+    Fault.STATUS: lambda how, _: (how.status, how.content_type, how.body, {}),
+    Fault.BODY: lambda how, _: (200, how.content_type, how.body, {}),
+    Fault.HTML: lambda *_: (200, "text/html; charset=utf-8", b"<html><h1>Log in</h1></html>", {}),
+    Fault.PROTOBUF: lambda *_: (200, _PROTOBUF, _PROTOBUF_BODY, {}),
+    Fault.EMPTY: lambda *_: (200, _PLAIN, b"", {}),
+    Fault.REDIRECT: lambda how, _: (302, TEXT, b"", {"Location": how.location}),
+    Fault.CUT_GZIP: lambda _, body: (200, _PLAIN, pack(body)[: len(pack(body)) // 2], _GZIP),
+    Fault.GARBAGE_GZIP: lambda *_: (200, _PLAIN, b"\x1f\x8b\x08\x00garbage" * 100, _GZIP),
+    Fault.GZIP_TRAILING_GARBAGE: lambda _, body: (200, _PLAIN, pack(body) + b"garbage", _GZIP),
+}
+
+
+def _answer(status: int, body: bytes, kind: str = TEXT, **headers: str) -> web.Response:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return web.Response(status=status, body=body, headers={"Content-Type": kind} | given)
+
+
+async def send(
+    request: web.Request,
+    pieces: AsyncIterator[bytes],
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+) -> web.StreamResponse:
+    """Send as Go does: up to 2048 bytes with a Content-Length, more than that in chunks."""
+    if body is not None and len(body) <= 2048:
+        return web.Response(body=body, headers=headers)
+    response = web.StreamResponse(headers=headers)
+    response.enable_chunked_encoding()
+    await response.prepare(request)
+    async for piece in pieces:
+        await response.write(piece)
+    return response
+
+
+async def whole(body: bytes) -> AsyncIterator[bytes]:
+    """Cut a body into pieces."""
+    for start in range(0, len(body), PIECE):
+        yield body[start : start + PIECE]
+
+
+def pack(body: bytes) -> bytes:
+    """Compress as gzip, without a time or a name in it."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    return packer.compress(body) + packer.flush()
+
+
+def accepts_gzip(request: web.Request) -> bool:
+    """Tell whether the answer may be gzip, the only encoding a kubelet has."""
+    for clause in request.headers.get("Accept-Encoding", "").split(","):
+        coding, _, quality = clause.partition(";")
+        if coding.strip() == "gzip" and quality.replace(" ", "") not in ("q=0", "q=0.0"):
+            return True
+    return False
+
+
+def content_type(accept: str) -> str:
+    """Return the Content-Type of a metrics endpoint for this Accept."""
+    if "application/vnd.google.protobuf" in accept.partition(",")[0]:
+        return _PROTOBUF
+    utf8 = "escaping=allow-utf-8" in accept.replace(" ", "")
+    return _METRICS + ("allow-utf-8" if utf8 else "underscores")
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def _bomb(size: int) -> AsyncIterator[bytes]:
+    line = b"zero_bytes 0\n"
+    block = line * (1024 * 1024 // len(line))
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
+    yield b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+    checksum = length = 0
+    while length < size:
+        checksum, length = zlib.crc32(block, checksum), length + len(block)
+        yield packed
+    yield b"\x03\x00" + checksum.to_bytes(4, "little") + (length % 2**32).to_bytes(4, "little")
+
+
+def pod_list(node: Node) -> dict[str, Any]:
+    """Return the PodList of `/pods`: the pods of the metrics, as the kubelet describes them."""
+    items = [_pod(node, pod) for pod in node.pods]
+    return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
+
+
+def _pod(node: Node, pod: Pod) -> dict[str, Any]:
+    since = datetime.fromtimestamp(pod.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "metadata": {
+            "name": pod.name,
+            "namespace": pod.namespace,
+            "uid": pod.uid,
+            "creationTimestamp": since,
+            "labels": {"app": pod.app},
+            "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "9090"},
+        },
+        "spec": {
+            "containers": [
+                {
+                    "name": each.name,
+                    "image": each.image,
+                    "ports": [
+                        {"name": name, "containerPort": port, "protocol": "TCP"}
+                        for name, port in (("http", 8080), ("metrics", 9090))
+                        if each.name == pod.app
+                    ],
+                }
+                for each in pod.containers
+            ],
+            "nodeName": node.name,
+            "restartPolicy": "Always",
+        },
+        "status": {
+            "phase": "Running",
+            "conditions": [
+                {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": since}
+                for kind in ("Initialized", "Ready", "ContainersReady", "PodScheduled")
+            ],
+            "hostIP": HOST,
+            "podIP": pod.ip,
+            "podIPs": [{"ip": pod.ip}],
+            "startTime": since,
+            "containerStatuses": [_container_status(each, since) for each in pod.containers],
+            "qosClass": pod.qos,
+        },
+    }
+
+
+def _container_status(container: Container, since: str) -> dict[str, Any]:
+    return {
+        "name": container.name,
+        "state": {"running": {"startedAt": since}},
+        "ready": True,
+        "restartCount": 0,
+        "image": container.image,
+        "imageID": f"sha256:{container.id}",
+        "containerID": f"containerd://{container.id}",
+        "started": True,
+    }

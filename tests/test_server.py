@@ -1,0 +1,359 @@
+"""Statuses, headers and broken connections, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+
+import pytest
+
+from kmproxy.server import scrape_budget
+from kmproxy.simapi import ApiFault
+from kmproxy.simkubelet import Fault
+
+from .conftest import until
+
+GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("10", 9.5),
+        ("10.000000", 9.5),
+        ("60", 59.5),
+        ("1", 0.9),
+        ("0.5", 0.45),
+        (None, 10.0),
+        ("", 10.0),
+        ("soon", 10.0),
+        ("0", 10.0),
+        ("-1", 10.0),
+        ("inf", 10.0),
+        ("nan", 10.0),
+    ],
+)
+def test_scrape_budget(header, seconds):
+    """The scraper's own time less a margin; ten seconds where it says nothing sensible."""
+    assert scrape_budget(header) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics/cadvisor", "/metrics", "/metrics/resource", "/metrics/probes"]
+)
+async def test_every_endpoint(front, cluster, path):
+    """Each of the four endpoints is served, with the kubelet's own Content-Type."""
+    proxy = await front()
+    async with proxy.session.get(proxy.url + path) as response:
+        text = await response.text()
+        assert response.status == 200
+        assert response.headers["Content-Type"] == (
+            "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+        )
+        assert response.headers["Vary"] == "Accept-Encoding"
+        assert response.headers["Server"] == "kmproxy"
+    assert 'namespace="frontend-service1",team="frontend"' in text
+    assert [record.path for record in cluster.kubelets["node-a"].requests] == [path]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics/cadvisor/",
+        "/metrics/probes/x",
+        "/metric",
+        "/pods",
+        "/exec/default/pod/container",
+        "/run/default/pod/container",
+        "/logs/",
+        "/stats/summary",
+        "/configz",
+        "/healthz",
+        "//metrics",
+        "/metrics/%63advisor",
+        "/metrics/../pods",
+        "/metrics/cadvisor%2f..%2f..%2fpods",
+        "/api/v1/nodes/node-a/proxy/pods",
+        "/api/v1/nodes/node-a/proxy/metrics/../pods",
+        "/api/v1/nodes/node-a/proxy/metrics/",
+        "/api/v1/nodes/node-a/metrics",
+        "/api/v1/namespaces",
+    ],
+)
+async def test_no_other_path(front, cluster, path):
+    """Anything else is 404, as it was sent, and nothing of it reaches a kubelet."""
+    proxy = await front("--all-nodes")
+    answer, _ = await proxy.raw(GET % (path.encode(), b""))
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert not [r for kubelet in cluster.kubelets.values() for r in kubelet.requests]
+
+
+async def test_node_paths_need_all_nodes(front):
+    """Without --all-nodes there are no nodes by name."""
+    proxy = await front()
+    status, _ = await proxy.get("/api/v1/nodes/node-a/proxy/metrics/cadvisor")
+    assert status == 404
+
+
+async def test_a_query_is_not_passed_on(front, cluster):
+    """Neither a query nor a header of the client reaches the kubelet."""
+    proxy = await front()
+    status, _ = await proxy.get(
+        "/metrics?x=1", Authorization="Bearer mine", X_Secret="s", Cookie="c=d"
+    )
+    assert status == 200
+    (record,) = cluster.kubelets["node-a"].requests
+    assert record.path == "/metrics"
+    assert record.headers["Authorization"] == f"Bearer {cluster.token}"
+    assert record.headers["Accept"] == "text/plain;version=0.0.4"
+    assert not {"X-Secret", "Cookie"} & set(record.headers)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("path", ["/metrics", "/"])
+async def test_only_get_and_head(front, cluster, method, path):
+    """Another method is 405 and names the two that are not."""
+    proxy = await front()
+    async with proxy.session.request(method, proxy.url + path) as response:
+        assert response.status == 405
+        assert response.headers["Allow"] == "GET, HEAD"
+    assert not cluster.kubelets["node-a"].requests
+
+
+async def test_head(front, cluster):
+    """HEAD has the status and headers of GET, and no body; the kubelet is asked by GET."""
+    proxy = await front()
+    answer, _ = await proxy.raw(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert b"Content-Type: text/plain; version=0.0.4" in head
+    assert body == b""
+    assert cluster.kubelets["node-a"].requests[0].method == "GET"
+    cluster.kubelets["node-a"].fail(Fault.STATUS)
+    answer, _ = await proxy.raw(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize(
+    ("accepts", "packed"),
+    [
+        ("gzip", True),
+        ("gzip;q=0.1", True),
+        ("deflate, gzip", True),
+        ("*", True),
+        ("gzip;q=0", False),
+        ("identity", False),
+        ("zstd", False),
+        ("", False),
+    ],
+)
+async def test_gzip_where_the_client_takes_it(front, accepts, packed):
+    """The body is gzip by the client's q-values, and the same bytes either way."""
+    proxy = await front()
+    header = f"Accept-Encoding: {accepts}\r\n".encode()
+    answer, end = await proxy.raw(b"GET /metrics/probes HTTP/1.0\r\nHost: x\r\n%b\r\n" % header)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert end == "closed"
+    assert (b"Content-Encoding: gzip" in head) == packed
+    text = gzip.decompress(body) if packed else body
+    assert b'namespace="payments",team="payments"' in text
+
+
+FAILURES = [
+    (
+        {"fault": Fault.STATUS, "status": 401, "body": b"Unauthorized"},
+        "unauthorized",
+        "credentials",
+    ),
+    ({"fault": Fault.STATUS, "status": 403}, "forbidden", "resources [nodes/metrics]"),
+    ({"fault": Fault.STATUS, "status": 404}, "status", "404"),
+    ({"fault": Fault.STATUS, "status": 500, "body": b"secret text"}, "status", "500"),
+    ({"fault": Fault.REDIRECT, "location": "http://127.0.0.1:1/"}, "redirect", "redirect"),
+    ({"fault": Fault.HTML}, "content_type", "text/html"),
+    ({"fault": Fault.PROTOBUF}, "content_type", "protobuf"),
+    ({"fault": Fault.NO_CONTENT_TYPE}, "content_type", "no Content-Type"),
+    ({"fault": Fault.NO_FRAMING}, "framing", "neither Content-Length nor chunks"),
+    ({"fault": Fault.GARBAGE_GZIP}, "gzip", "gzip"),
+    ({"fault": Fault.DISCONNECT}, "disconnected", "closed the connection"),
+]
+
+
+@pytest.mark.parametrize(("failure", "reason", "says"), FAILURES)
+async def test_a_kubelet_that_fails_before_the_first_byte(front, cluster, failure, reason, says):
+    """502, one plain line that says what failed, nothing of the upstream's body, and a count."""
+    proxy = await front()
+    cluster.kubelets["node-a"].fail(**failure)
+    async with proxy.session.get(proxy.url + "/metrics/cadvisor") as response:
+        text = await response.text()
+        assert response.status == 502
+        assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert says in text
+    assert text.count("\n") == 1
+    assert "secret" not in text
+    assert cluster.token not in text
+    assert (
+        await proxy.metric("kmproxy_upstream_errors_total", upstream="kubelet", reason=reason) == 1
+    )
+    assert await proxy.metric("kmproxy_scrapes_total", path="/metrics/cadvisor", code="502") == 1
+    cluster.kubelets["node-a"].recover()
+    assert (await proxy.get())[0] == 200
+
+
+CUTS = [
+    {"fault": Fault.CUT_CHUNKED},
+    {"fault": Fault.CUT_CONTENT_LENGTH},
+    {"fault": Fault.CUT_GZIP},
+    {"fault": Fault.GZIP_TRAILING_GARBAGE},
+]
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+@pytest.mark.parametrize("accepts", [b"", b"Accept-Encoding: gzip\r\n"])
+@pytest.mark.parametrize("failure", CUTS)
+async def test_a_body_that_is_cut(front, cluster, failure, accepts, version):
+    """An answer that has begun is broken off by a reset: no client can take it for whole."""
+    proxy = await front()
+    cluster.kubelets["node-a"].fail(**failure)
+    request = b"GET /metrics/cadvisor HTTP/%b\r\nHost: x\r\nConnection: close\r\n%b\r\n"
+    answer, end = await proxy.raw(request % (version, accepts))
+    if answer.startswith((b"HTTP/1.1 502", b"HTTP/1.0 502")):
+        return  # found before the first byte
+    assert end == "reset"
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert await proxy.metric("kmproxy_scrapes_total", path="/metrics/cadvisor", code="broken") == 1
+
+
+async def test_a_cut_does_begin(front, cluster):
+    """The case above is not always found before the first byte."""
+    proxy = await front()
+    cluster.kubelets["node-a"].fail(Fault.CUT_CHUNKED)
+    answer, end = await proxy.raw(GET % (b"/metrics/cadvisor", b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b'team="frontend"' in answer
+    assert end == "reset"
+
+
+async def test_an_empty_exposition(front, cluster):
+    """An empty 200 is a whole exposition of nothing."""
+    cluster.kubelets["node-a"].fail(Fault.BODY, body=b"", content_type="text/plain; version=0.0.4")
+    proxy = await front()
+    assert await proxy.get() == (200, "")
+
+
+@pytest.mark.parametrize("fault", [Fault.HANG_BEFORE_HEADERS, Fault.HANG_IN_BODY])
+async def test_a_kubelet_that_hangs(front, cluster, fault):
+    """504 when the scrape's time is up, or a broken connection if the body has begun."""
+    proxy = await front()
+    cluster.kubelets["node-a"].fail(fault)
+    header = b"X-Prometheus-Scrape-Timeout-Seconds: 0.4\r\n"
+    answer, end = await proxy.raw(GET % (b"/metrics/cadvisor", header))
+    if fault is Fault.HANG_BEFORE_HEADERS:
+        assert answer.startswith(b"HTTP/1.1 504 ")
+        assert b"within 0.36 s" in answer
+    else:
+        assert end == "reset"
+    assert (
+        await proxy.metric("kmproxy_upstream_errors_total", upstream="kubelet", reason="timeout")
+        == 1
+    )
+    assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
+
+
+async def test_no_free_slot(front, cluster):
+    """503 when all slots stay taken for the scrape's time; a slot is free again afterwards."""
+    proxy = await front("--max-concurrency=1")
+    cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS, times=1)
+    hanging = asyncio.create_task(proxy.get(X_Prometheus_Scrape_Timeout_Seconds="0.8"))
+    await until(lambda: _busy(proxy))
+    status, text = await proxy.get(X_Prometheus_Scrape_Timeout_Seconds="0.2")
+    assert status == 503
+    assert "--max-concurrency" in text
+    assert (await hanging)[0] == 504
+    assert (await proxy.get())[0] == 200
+
+
+async def _busy(proxy):
+    return await proxy.metric("kmproxy_scrapes_in_flight") == 1
+
+
+async def test_a_client_that_leaves_frees_its_slot(front, cluster):
+    """The upstream of a client that has gone is given up at once."""
+    proxy = await front("--max-concurrency=1")
+    cluster.kubelets["node-a"].fail(Fault.HANG_IN_BODY, times=1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port)
+    writer.write(GET % (b"/metrics/cadvisor", b""))
+    await reader.readuntil(b"\r\n\r\n")
+    assert await _busy(proxy)
+    writer.transport.abort()
+    status, _ = await proxy.get(X_Prometheus_Scrape_Timeout_Seconds="2")
+    assert status == 200
+    assert await proxy.metric("kmproxy_scrapes_total", path="/metrics/cadvisor", code="gone") == 1
+
+
+async def test_before_the_namespaces_are_loaded(front, cluster):
+    """503 with the reason, and not ready; both end with the first list."""
+    cluster.api.fail("list", ApiFault.STATUS, status=500)
+    proxy = await front(loaded=False)
+    await until(lambda: _says(proxy, "500"))
+    status, text = await proxy.get()
+    assert status == 503
+    assert "namespaces are not loaded yet" in text
+    assert (await proxy.probe("/readyz"))[0] == 503
+    assert (await proxy.probe("/healthz")) == (200, "ok\n")
+    assert not cluster.kubelets["node-a"].requests
+    cluster.api.recover()
+    await until(lambda: _ready(proxy))
+    assert (await proxy.get())[0] == 200
+
+
+async def _says(proxy, word):
+    return word in (await proxy.probe("/readyz"))[1]
+
+
+async def _ready(proxy):
+    return (await proxy.probe("/readyz"))[0] == 200
+
+
+async def test_the_status_page(front):
+    """It says what is served, from what, with which labels."""
+    proxy = await front("--label=team", "--label=owner.example.com/cost-center=cc", "--all-nodes")
+    status, text = await proxy.get("/")
+    assert status == 200
+    for word in ("ready", "<td>7", "owner.example.com/cost-center", "/metrics/cadvisor", "{node}"):
+        assert word in text
+
+
+async def test_telemetry_paths(front):
+    """Own metrics, health, readiness; nothing else, and only to be read."""
+    proxy = await front()
+    assert (await proxy.probe("/"))[0] == 404
+    assert (await proxy.probe("/metrics/cadvisor"))[0] == 404
+    async with proxy.session.post(proxy.telemetry_url + "/metrics") as response:
+        assert response.status == 405
+
+
+async def test_counts(front):
+    """What passed is counted: samples, enriched ones, namespaces, durations, the build."""
+    proxy = await front()
+    _, text = await proxy.get()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert await proxy.metric("kmproxy_samples_total") == len(lines)
+    enriched = sum('team="' in line for line in lines)
+    assert await proxy.metric("kmproxy_samples_enriched_total") == enriched > 0
+    assert await proxy.metric("kmproxy_lines_unparsed_total") == 0
+    assert await proxy.metric("kmproxy_namespaces") == 7
+    assert 0 <= await proxy.metric("kmproxy_namespaces_sync_age_seconds") < 5
+    assert (
+        await proxy.metric("kmproxy_scrape_duration_seconds_count", path="/metrics/cadvisor") == 1
+    )
+    assert "kmproxy_build_info{" in (await proxy.probe("/metrics"))[1]
+
+
+async def test_a_line_not_understood_does_not_end_the_scrape(front, cluster):
+    """It passes unchanged and is counted."""
+    body = b'm{namespace="payments"} 1\nm{namespace="payments" 1\n'
+    cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type="text/plain; version=0.0.4")
+    proxy = await front()
+    expected = 'm{namespace="payments",team="payments"} 1\nm{namespace="payments" 1\n'
+    assert await proxy.get() == (200, expected)
+    assert await proxy.metric("kmproxy_lines_unparsed_total") == 1
