@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import copy
 import enum
 import json
@@ -36,6 +37,7 @@ from kmproxy.simkubelet import (
     identify,
     is_secure,
     pack,
+    record,
     send,
     whole,
 )
@@ -163,7 +165,8 @@ class Authority:
 class Store:
     """Objects by resource and name under one growing version, and the last of their changes.
 
-    Objects are never changed in place. A watch can resume at any version from `floor` on.
+    Objects are never changed in place. A watch can resume at any version from `floor` on. Take
+    `changed` before reading, then wait for it: so no change is missed.
     """
 
     def __init__(self, history: int = 1000) -> None:
@@ -171,7 +174,7 @@ class Store:
         self.floor = 0
         self.objects: dict[str, dict[str, Object]] = {name: {} for name in _KINDS}
         self._history: deque[tuple[int, str, str, Object]] = deque(maxlen=history)
-        self._changed = asyncio.Event()
+        self.changed = asyncio.Event()
         self._backup = (self.version, self.objects)
 
     def __repr__(self) -> str:
@@ -211,18 +214,10 @@ class Store:
             if of == resource and at > version:
                 yield at, kind, item
 
-    async def change(self, seconds: float) -> None:
-        """Wait for a change or a `wake`, at most `seconds`."""
-        try:
-            async with asyncio.timeout(max(seconds, 0)):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-
     def wake(self) -> None:
-        """Let every `change` return."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        """Set `changed`, and put a new one in its place."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def expire(self) -> None:
         """Make every version given out so far too old."""
@@ -403,8 +398,9 @@ class SimAPI:
     ) -> None:
         """Let `fault` happen, `times` times (None: until `recover`), to `match` (None: to all).
 
-        `match` is `list` or `watch` (of anything), `namespaces` or `nodes`, `proxy`, `review`, or
-        a verb. `needs` are further fields of `ApiFailure`. Only allowed requests are failed.
+        `match` is a verb (`list`, `watch`, `get`, `patch`, ...), a resource (`namespaces`,
+        `nodes`), both (`list nodes`), `proxy` or `review`. `needs` are further fields of
+        `ApiFailure`. Only allowed requests are failed.
         """
         self._plan.add(match, ApiFailure(fault, **needs), times)
 
@@ -433,14 +429,11 @@ class SimAPI:
                 request.transport.abort()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(Record(request.method, request.raw_path, request.headers))
+        record(self.requests, request)
         try:
             return await self._route(request, self._user(request))
         except StatusError as error:
             return await _json(request, error.status, error.code, error.headers)
-        except aiohttp.ClientError as error:
-            failed = StatusError(503, f"error trying to reach service: {error}")
-            return await _json(request, failed.status, failed.code)
 
     def _user(self, request: web.Request) -> str:
         if not is_secure(request):
@@ -491,7 +484,8 @@ class SimAPI:
                 if name
                 else {"kind": plural},
             )
-        failure = self._plan.take(named or verb, resource.partition("/")[0])
+        plain = (verb, resource, f"{verb} {resource}")
+        failure = self._plan.take(*((named,) if named else plain))
         if failure is not None and failure.fault is ApiFault.STATUS:
             raise failure.error()
         return failure
@@ -547,6 +541,8 @@ class SimAPI:
             metadata["continue"] = secrets.token_urlsafe(16)
             metadata["remainingItemCount"] = len(items) - limit
             self._pages[metadata["continue"]] = (version, items[limit:])
+            while len(self._pages) > 1000:
+                del self._pages[next(iter(self._pages))]
             items = items[:limit]
         if partial := _wants_metadata(request):
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
@@ -612,6 +608,7 @@ class SimAPI:
         if seen == 0 or query.get("sendInitialEvents") == "true":
             seen, lines = self._initial(request, resource)
         while not self._listener.closing.is_set():
+            changed = self.store.changed
             for version, kind, item in self.store.since(resource, seen):
                 seen = version
                 if _selected(request, item):
@@ -627,7 +624,9 @@ class SimAPI:
             lines.clear()
             if clock() >= end:
                 return
-            await self.store.change(min(end, mark if marks else end) - clock())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(min(end, mark if marks else end)):
+                    await changed.wait()
 
     def _initial(self, request: web.Request, resource: str) -> tuple[int, list[bytes]]:
         shape, version = _wants_metadata(request) or _same, self.store.version
@@ -714,16 +713,20 @@ class SimAPI:
             for key, value in request.headers.items()
             if key.title() not in (*_HOP_BY_HOP, "Authorization")
         }
-        query = f"?{request.query_string}" if request.query_string else ""
-        async with self._session.request(
-            request.method,
-            URL(f"{kubelet.url}{path}{query}", encoded=True),
-            headers=passed,
-            data=await request.read() or None,
-            allow_redirects=False,
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-            timeout=aiohttp.ClientTimeout(total=None),
-        ) as answer:
+        query = f"?{raw}" if (raw := request.rel_url.raw_query_string) else ""
+        try:
+            answer = await self._session.request(
+                request.method,
+                URL(f"{kubelet.url}{path}{query}", encoded=True),
+                headers=passed,
+                data=await request.read() or None,
+                allow_redirects=False,
+                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
+                timeout=aiohttp.ClientTimeout(total=None),
+            )
+        except aiohttp.ClientError as error:
+            raise StatusError(503, f"error trying to reach service: {error}") from error
+        async with answer:
             kept = {
                 key: value
                 for key, value in answer.headers.items()

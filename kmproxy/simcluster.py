@@ -42,7 +42,7 @@ Auth = Literal["token", "client-certificate", "exec"]
 
 
 class SimCluster:
-    """An API server and a kubelet per node, running between `async with` and its end.
+    """An API server and a kubelet per node, running from `async with` to its end, once.
 
     `payload` is a file that every kubelet serves as it is as `/metrics/cadvisor`; `api_port` is
     the port of the API server's plain listener (0: any). `OSError` if it is taken.
@@ -57,6 +57,7 @@ class SimCluster:
         pods_per_namespace: int = 3,
         api_port: int = 0,
     ) -> None:
+        nodes = tuple(nodes)
         self._authorities = trustme.CA(organization_name="kmproxy simulated cluster")
         self._payload = Payload(payload) if payload is not None else None
         self._exit = AsyncExitStack()

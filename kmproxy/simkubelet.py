@@ -201,6 +201,13 @@ async def _without_server_header(_: web.Request, response: web.StreamResponse) -
     response.headers.popall("Server", None)
 
 
+def record(requests: list[Record], request: web.Request) -> None:
+    """Add a request to a record; of more than 10,000 the older half is dropped."""
+    requests.append(Record(request.method, request.raw_path, request.headers))
+    if len(requests) > 10_000:
+        del requests[:5_000]
+
+
 def is_secure(request: web.Request) -> bool:
     """Tell whether the request came through the TLS port."""
     return request.transport is not None and bool(request.transport.get_extra_info("ssl_object"))
@@ -357,7 +364,7 @@ class SimKubelet:
         self._plan.clear()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(Record(request.method, request.raw_path, request.headers))
+        record(self.requests, request)
         path = request.raw_path.partition("?")[0]
         if "//" in path:
             clean = "/" + "/".join(filter(None, path.split("/")))

@@ -1,0 +1,62 @@
+"""The tree of errors: drawn in the docstring, and true."""
+
+import inspect
+import re
+
+import pytest
+
+from kmproxy import errors
+from kmproxy.errors import ApiError, ConfigError, KmproxyError, UpstreamError
+
+
+def drawn():
+    """The parent of each class in the drawing of the module's docstring."""
+    parents, path = {}, []
+    for line in errors.__doc__.splitlines():
+        if found := re.match(r"([ │├└─]*)([A-Z][A-Za-z]+Error)\b", line):
+            depth, name = len(found[1]), found[2]
+            path = [(at, other) for at, other in path if at < depth]
+            parents[name] = path[-1][1] if path else "Exception"
+            path.append((depth, name))
+    return parents
+
+
+def test_the_tree_is_as_drawn():
+    """The docstring draws every class under the class that it derives from."""
+    classes = {
+        name: cls.__base__.__name__
+        for name, cls in inspect.getmembers(errors, inspect.isclass)
+        if cls.__module__ == errors.__name__
+    }
+    assert len(classes) == 6
+    assert drawn() == classes
+
+
+def test_config_error_holds_every_problem():
+    """All problems are kept, in order, and shown one a line."""
+    error = ConfigError(["first", "second"])
+    assert error.problems == ("first", "second")
+    assert str(error) == "first\nsecond"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "status"),
+    [
+        (UpstreamError("tls", "no trust"), "tls", 502),
+        (UpstreamError("timeout", "fell silent", status=504), "timeout", 504),
+        (ApiError(410, "Expired", "too old"), "Expired", 502),
+        (ApiError(404, "NotFound", "no such node", status=404), "NotFound", 404),
+    ],
+)
+def test_an_upstream_error_knows_what_a_scraper_sees(error, reason, status):
+    """It carries a short reason and the status it deserves: 502 unless said otherwise."""
+    assert isinstance(error, KmproxyError)
+    assert (error.reason, error.status) == (reason, status)
+    assert "\n" not in str(error)
+
+
+def test_an_api_error_knows_the_answer():
+    """The API server's code and the seconds it asked for are kept apart from our status."""
+    error = ApiError(429, "TooManyRequests", "slow down", retry_after=3.0)
+    assert (error.code, error.retry_after, error.status) == (429, 3.0, 502)
+    assert ApiError(500, "InternalError", "oops").retry_after is None
