@@ -24,7 +24,6 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from yarl import URL
 
 from kmproxy.simkubelet import (
     HOST,
@@ -54,6 +53,7 @@ _RULES = (
     *(("get", f"nodes/{name}") for name in ("metrics", "proxy", "pods")),
     *(("create", name) for name in ("tokenreviews", "subjectaccessreviews")),
 )
+_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _KINDS = {"namespaces": "Namespace", "nodes": "Node"}
 _REVIEWS = {
     "selfsubjectaccessreviews": "authorization.k8s.io",
@@ -469,20 +469,19 @@ class SimAPI:
         group: str = "",
         named: str = "",
     ) -> ApiFailure | None:
-        """Refuse what is not allowed; return what is planned to go wrong, if it is a watch's."""
+        """Refuse what is not allowed; raise a planned Status, return any other planned failure."""
         if not self.authority.allows(user, verb, resource):
             plural = resource.partition("/")[0]
             subject = f'{plural} "{name}"' if name else plural
             where = f'in the namespace "{name}"' if name and plural == "namespaces" else ""
             dotted = f".{group}" if group else ""
+            details = {"name": name, "group": group, "kind": plural}
             raise StatusError(
                 403,
                 f'{subject.replace(plural, plural + dotted, 1)} is forbidden: User "{user}" cannot '
                 f'{verb} resource "{resource}" in API group "{group}" '
                 f"{where or 'at the cluster scope'}",
-                details={"name": name, "group": group, "kind": plural}
-                if name
-                else {"kind": plural},
+                details={key: value for key, value in details.items() if value},
             )
         plain = (verb, resource, f"{verb} {resource}")
         failure = self._plan.take(*((named,) if named else plain))
@@ -639,9 +638,7 @@ class SimAPI:
     async def _item(
         self, request: web.Request, user: str, resource: str, name: str
     ) -> web.StreamResponse:
-        verb = {"GET": "get", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}.get(
-            request.method, ""
-        )
+        verb = _VERBS.get(request.method, "")
         failure = self._check(user, verb, resource, name=name)
         item = self.store.objects[resource].get(name)
         if item is None:
@@ -700,7 +697,7 @@ class SimAPI:
     async def _proxy(
         self, request: web.Request, user: str, node: str, path: str
     ) -> web.StreamResponse:
-        verb = {"POST": "create"}.get(request.method, "get")
+        verb = _VERBS.get(request.method, "get")
         failure = self._check(user, verb, "nodes/proxy", name=node, named="proxy")
         if failure is not None:
             return await self._spoil(failure, b"# cut\n")
@@ -717,7 +714,7 @@ class SimAPI:
         try:
             answer = await self._session.request(
                 request.method,
-                URL(f"{kubelet.url}{path}{query}", encoded=True),
+                f"{kubelet.url}{path}{query}",
                 headers=passed,
                 data=await request.read() or None,
                 allow_redirects=False,

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -250,7 +250,7 @@ class Payload:
         self.path = path
         self._lock = asyncio.Lock()
         self._plain = path.open("rb")
-        self._packed: Any = None
+        self._packed: IO[bytes] | None = None
 
     def __repr__(self) -> str:
         return f"<Payload {self.path.name}>"
@@ -260,7 +260,7 @@ class Payload:
         async with self._lock:
             if packed and self._packed is None:
                 self._packed = await asyncio.to_thread(self._pack)
-        file, offset = self._packed if packed else self._plain, 0
+        file, offset = (self._packed if packed and self._packed else self._plain), 0
         while limit is None or offset < limit:
             piece = os.pread(file.fileno(), PIECE, offset)
             if not piece:
@@ -274,10 +274,10 @@ class Payload:
         if self._packed is not None:
             self._packed.close()
 
-    def _pack(self) -> Any:
+    def _pack(self) -> IO[bytes]:
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
         with self.path.open("rb") as source:
-            target = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by `close`
+            target: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by `close`
             while piece := source.read(PIECE):
                 target.write(packer.compress(piece))
             target.write(packer.flush())

@@ -25,7 +25,7 @@ def space(name="shop", /, **labels):
 
 @pytest.fixture
 def teams():
-    """A map of three namespaces, in the order of time 1000."""
+    """A map of three namespaces, listed at time 1000."""
     labels = LabelMap(rules(["team"]))
     labels.replace([space("a", team="x"), space("b", team="y"), space("c")], now=1000.0)
     return labels
@@ -53,7 +53,7 @@ def test_a_name_is_made_of_a_key(key, name):
     assert rules([key]) == (LabelRule("label", key, name),)
 
 
-@pytest.mark.parametrize("name", ["team", "T", "_a", "a1", "exported_namespace", "namespace_", "x__y"])
+@pytest.mark.parametrize("name", ["team", "T", "_a", "a1", "exported_namespace", "x__y"])
 def test_a_good_name(name):
     """What matches [a-zA-Z_][a-zA-Z0-9_]* is fit for a label."""
     assert name_problem(name) is None
@@ -61,7 +61,7 @@ def test_a_good_name(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "1a", "a-b", "a.b", "a b", "__name__", "__x", "namespace", "te\u00e0m", "a\n", "a\u0661", "a=b"],
+    ["", "1a", "a-b", "a.b", "a b", "__name__", "__x", "namespace", "\u00e9", "a\n", "a\u0661"],
 )
 def test_a_bad_name(name):
     """Others, those that Prometheus keeps and `namespace` are not, and the reason says so."""

@@ -130,7 +130,7 @@ def test_kubernetes_asyncio_is_imported_where_it_is_needed(module):
     ("module", "unwanted"),
     [
         ("kmproxy.cli", {"argparse", "aiohttp", "prometheus_client", "kmproxy.app"}),
-        ("kmproxy.app", {"kmproxy.cli", "kmproxy.enrich", "http.server"}),
+        ("kmproxy.app", {"kmproxy.cli", "kmproxy.enrich", "kmproxy.simcadvisor"}),
     ],
 )
 def test_the_daemon_loads_nothing_that_it_may_not_need(module, unwanted):

@@ -127,7 +127,7 @@ async def test_metrics_endpoints(kubelet, session, path):
     assert headers["Transfer-Encoding"] == "chunked"
     assert "Server" not in headers
     assert body == kubelet.metrics.text(path, NOW)
-    assert await fetch(session, kubelet.plain_url + path) == (200, headers, body)
+    assert (await fetch(session, kubelet.plain_url + path))[::2] == (200, body)
 
 
 async def test_small_bodies_have_a_length(authority, session):

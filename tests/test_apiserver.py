@@ -1,0 +1,97 @@
+"""How the API server says no, and what of its answers is held."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+import pytest
+
+from kmproxy import apiserver
+from kmproxy.apiserver import ApiServer
+from kmproxy.credentials import ServiceAccount, TlsContext
+from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.simapi import ApiFault
+from kmproxy.telemetry import Telemetry
+from kmproxy.upstream import Upstream, open_session
+
+
+@pytest.fixture
+async def api(cluster, tmp_path):
+    """The cluster's API server, as a pod reaches it."""
+    cluster.write_service_account(tmp_path)
+    parts = urlsplit(cluster.api.url)
+    environment = {
+        "KUBERNETES_SERVICE_HOST": parts.hostname,
+        "KUBERNETES_SERVICE_PORT": str(parts.port),
+    }
+    clock, telemetry = asyncio.get_running_loop().time, Telemetry()
+    identity = ServiceAccount(str(tmp_path), environment, clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
+    async with open_session() as session:
+        yield ApiServer(Upstream("API server", session, identity, tls), identity)
+
+
+async def test_get(api):
+    """The body of a 200, whole."""
+    body = await api.get("/api/v1/namespaces", {"limit": "2"}, accept="application/json")
+    assert body.count(b'"uid"') == 2
+
+
+@pytest.mark.parametrize(
+    ("needs", "code", "reason", "retry_after"),
+    [
+        ({"status": 500, "reason": "InternalError"}, 500, "InternalError", None),
+        (
+            {"status": 429, "reason": "TooManyRequests", "retry_after": 3},
+            429,
+            "TooManyRequests",
+            3.0,
+        ),
+        ({"status": 410, "reason": "Expired"}, 410, "Expired", None),
+    ],
+)
+async def test_an_error_status(api, cluster, needs, code, reason, retry_after):
+    """A Status is raised with its code, its reason and the pause it asks for."""
+    cluster.api.fail("list", ApiFault.STATUS, **needs)
+    with pytest.raises(ApiError) as raised:
+        await api.get("/api/v1/namespaces", {}, accept="application/json")
+    error = raised.value
+    assert (error.code, error.reason, error.retry_after) == (code, reason, retry_after)
+
+
+async def test_a_refused_permission(api, cluster):
+    """403 comes as itself."""
+    cluster.api.deny("list", "namespaces")
+    with pytest.raises(ApiError) as raised:
+        await api.get("/api/v1/namespaces", {}, accept="application/json")
+    assert (raised.value.code, raised.value.reason) == (403, "Forbidden")
+
+
+async def test_a_list_that_is_cut(api, cluster):
+    """Half an answer is none."""
+    cluster.api.fail("list", ApiFault.CUT)
+    with pytest.raises(UpstreamError) as raised:
+        await api.get("/api/v1/namespaces", {}, accept="application/json")
+    assert raised.value.reason == "truncated"
+
+
+async def test_an_answer_without_end(api, monkeypatch):
+    """What is held of an answer is bounded."""
+    monkeypatch.setattr(apiserver, "MAX_BODY", 100)
+    with pytest.raises(ApiError, match="over 100 bytes"):
+        await api.get("/api/v1/namespaces", {}, accept="application/json")
+
+
+async def test_a_stream_falls_silent(api, cluster):
+    """A watch without a byte for too long has timed out."""
+    cluster.api.fail("watch", ApiFault.SILENT)
+
+    async def read():
+        stream = api.stream("/api/v1/namespaces", {"watch": "true"}, accept="*/*", silence=0.1)
+        async with stream as pieces:
+            return [piece async for piece in pieces]
+
+    with pytest.raises(UpstreamError) as raised:
+        await read()
+    assert raised.value.reason == "timeout"

@@ -1,0 +1,263 @@
+"""The list-and-watch loop against an API server that does all it can to upset it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from kmproxy.apiserver import ApiServer
+from kmproxy.credentials import ServiceAccount, TlsContext
+from kmproxy.labels import LabelMap, LabelRule
+from kmproxy.namespaces import NamespaceWatcher
+from kmproxy.simapi import ApiFault
+from kmproxy.telemetry import Telemetry
+from kmproxy.upstream import Upstream, open_session
+
+from .conftest import until
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@asynccontextmanager
+async def watching(cluster, directory, clock=None):
+    """A watcher that never waits before it tries again; yields it, its map and its metrics."""
+    cluster.write_service_account(directory)
+    clock = clock or asyncio.get_running_loop().time
+    telemetry = Telemetry()
+    api = urlsplit(cluster.api.url)
+    environment = {
+        "KUBERNETES_SERVICE_HOST": api.hostname,
+        "KUBERNETES_SERVICE_PORT": str(api.port),
+    }
+    identity = ServiceAccount(str(directory), environment, clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
+    labels = LabelMap([LabelRule("label", "team", "team")])
+    async with open_session() as session:
+        watcher = NamespaceWatcher(
+            ApiServer(Upstream("API server", session, identity, tls), identity),
+            labels,
+            telemetry=telemetry,
+            clock=clock,
+            uniform=lambda low, high: low or high / 100,
+        )
+        task = asyncio.create_task(watcher.run())
+        try:
+            yield watcher, labels, telemetry
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def becomes(labels, namespace, expected):
+    """Wait until a namespace has just these labels."""
+
+    async def same():
+        return labels.lookup(namespace) == expected
+
+    await until(same)
+
+
+def requests(cluster):
+    """The queries of lists and watches, in order."""
+    queries = []
+    for record in cluster.api.requests:
+        parts = urlsplit(record.path)
+        if parts.path == "/api/v1/namespaces":
+            queries.append({key: values[0] for key, values in parse_qs(parts.query).items()})
+    return queries
+
+
+def restarts(telemetry, reason):
+    """How often a watch was begun anew for a reason."""
+    return telemetry.watch_restarts.labels(reason)._value.get()
+
+
+async def test_list_then_watch(cluster, tmp_path):
+    """One list of any version, one watch from the list's version, metadata only."""
+    async with watching(cluster, tmp_path) as (watcher, labels, _):
+        assert not watcher.loaded
+        assert watcher.sync_age == math.inf
+        await becomes(labels, b"payments", b',team="payments"')
+        assert watcher.loaded
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await becomes(labels, b"payments", b',team="x"')
+    listed, watched = requests(cluster)
+    assert listed["resourceVersion"] == "0"
+    assert watched["watch"] == "true"
+    assert watched["allowWatchBookmarks"] == "true"
+    assert int(watched["resourceVersion"]) > 0
+    assert 300 <= int(watched["timeoutSeconds"]) <= 600
+    for record in cluster.api.requests:
+        assert "as=PartialObjectMetadata" in record.headers["Accept"]
+
+
+async def test_a_list_of_many_pages(cluster, tmp_path):
+    """The pages of a large list are put together, and shown only then."""
+    for number in range(1234):
+        cluster.api.namespaces.apply(f"n{number}", {"team": f"t{number}"})
+    async with watching(cluster, tmp_path) as (_, labels, _):
+        await becomes(labels, b"n1233", b',team="t1233"')
+        assert len(labels) == 1234 + 7
+
+
+async def test_a_cut_watch_resumes(cluster, tmp_path):
+    """A watch that is cut goes on from the last version: no second list, nothing missed."""
+    async with watching(cluster, tmp_path) as (watcher, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        for number in range(3):
+            cluster.api.break_watches()
+            cluster.api.namespaces.apply("payments", {"team": f"t{number}"})
+            await becomes(labels, b"payments", b',team="t%d"' % number)
+        assert watcher.trouble is None
+    assert sum("watch" not in query for query in requests(cluster)) == 1
+
+
+@pytest.mark.parametrize("expired_as", ["event", "status"])
+async def test_an_expired_version(cluster, tmp_path, expired_as):
+    """410, as a status or as an ERROR event: a new list, of the newest version."""
+    cluster.api.expired_as = expired_as
+    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        cluster.api.break_watches()
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        cluster.api.namespaces.delete("monitoring")
+        cluster.api.expire_history()
+        await becomes(labels, b"payments", b',team="x"')
+        assert len(labels) == 6
+        assert restarts(telemetry, "Expired") + restarts(telemetry, "Gone") >= 1
+    lists = [query for query in requests(cluster) if "watch" not in query]
+    assert lists[-1].get("resourceVersion", "") == ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "needs", "reason"),
+    [
+        (ApiFault.STATUS, {"status": 500}, "InternalError"),
+        (ApiFault.STATUS, {"status": 429, "reason": "TooManyRequests"}, "TooManyRequests"),
+        (ApiFault.ERROR_EVENT, {"status": 500, "reason": "InternalError"}, "InternalError"),
+        (ApiFault.GARBAGE, {}, "cut"),
+        (ApiFault.END, {}, "short"),
+        (ApiFault.CUT, {}, "truncated"),
+    ],
+)
+async def test_watches_that_fail(cluster, tmp_path, fault, needs, reason):
+    """Each failure of a watch is counted by its reason, and got over without a gap."""
+    cluster.api.fail("watch", fault, times=2, **needs)
+    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await becomes(labels, b"payments", b',team="x"')
+        await until(lambda: counted(telemetry, reason))
+
+
+async def counted(telemetry, reason):
+    """Whether a watch was begun anew for a reason."""
+    return restarts(telemetry, reason) >= 1
+
+
+async def test_retry_after_is_kept_to(cluster, tmp_path):
+    """A server that asks for a pause of a second gets it."""
+    cluster.api.fail("list", ApiFault.STATUS, times=1, status=429, retry_after=1)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with watching(cluster, tmp_path) as (_, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        assert loop.time() - began >= 1.0
+
+
+async def test_a_very_long_event(cluster, tmp_path):
+    """An event line of megabytes is read like any other."""
+    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        cluster.api.namespaces.pad("no-team", 3_000_000)
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await becomes(labels, b"payments", b',team="x"')
+        assert not [
+            sample
+            for metric in telemetry.watch_restarts.collect()
+            for sample in metric.samples
+            if sample.value and sample.name.endswith("_total")
+        ]
+
+
+async def test_an_api_server_that_goes_away(cluster, tmp_path):
+    """The last known labels stay; the age grows; what changed meanwhile is caught up."""
+    async with watching(cluster, tmp_path) as (watcher, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        await cluster.api.stop()
+        await until(lambda: troubled(watcher))
+        age = watcher.sync_age
+        assert labels.lookup(b"payments") == b',team="payments"'
+        assert watcher.loaded
+        await asyncio.sleep(0.05)
+        assert watcher.sync_age > age
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await cluster.api.start()
+        await becomes(labels, b"payments", b',team="x"')
+        assert watcher.trouble is None
+
+
+async def troubled(watcher):
+    """Whether something has gone wrong."""
+    return watcher.trouble is not None
+
+
+async def test_bookmarks_confirm(cluster, tmp_path):
+    """A bookmark says that nothing has changed, so the map is as fresh as it."""
+    cluster.api.bookmark_interval = 0.05
+    clock = Clock()
+    async with watching(cluster, tmp_path, clock) as (watcher, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        clock.now += 50
+
+        async def confirmed():
+            return watcher.sync_age == 0
+
+        await until(confirmed)
+        assert (
+            repr(watcher)
+            == "<NamespaceWatcher <LabelMap 7 namespaces, 0 deleted and remembered>, synced 0s ago>"
+        )
+
+
+async def test_deleted_namespaces_are_forgotten_in_time(cluster, tmp_path):
+    """After five minutes, and not before, a deleted namespace has no labels."""
+    cluster.api.bookmark_interval = 0.05
+    clock = Clock()
+    async with watching(cluster, tmp_path, clock) as (_, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        cluster.api.namespaces.delete("payments")
+
+        async def deleted():
+            return len(labels) == 6
+
+        await until(deleted)
+        clock.now += 299
+        await asyncio.sleep(1.1)  # the sweeper's own second
+        assert labels.lookup(b"payments") == b',team="payments"'
+        clock.now += 1
+        await becomes(labels, b"payments", b"")
+
+
+async def test_a_restored_backup(cluster, tmp_path):
+    """An API server whose history went back: a version too large, and a new list."""
+    async with watching(cluster, tmp_path) as (_, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        for number in range(10):
+            cluster.api.namespaces.apply("payments", {"team": f"t{number}"})
+        await becomes(labels, b"payments", b',team="t9"')
+        cluster.api.restore_backup()
+        await becomes(labels, b"payments", b',team="payments"')

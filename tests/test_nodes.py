@@ -1,0 +1,134 @@
+"""Node names: which are nodes, and where their kubelets are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.nodes import REMEMBERED, Node, NodeDirectory
+
+
+class Nodes:
+    """An API server that holds Node objects and counts what is asked."""
+
+    def __init__(self, **nodes):
+        self.nodes = nodes
+        self.asked = []
+        self.error = None
+
+    async def get(self, path, _, *, accept):
+        assert accept == "application/json"
+        self.asked.append(path)
+        if self.error:
+            raise self.error
+        name = path.removeprefix("/api/v1/nodes/")
+        if name not in self.nodes:
+            raise ApiError(404, "NotFound", "not found")
+        node = self.nodes[name]
+        return node if isinstance(node, bytes) else json.dumps(node).encode()
+
+
+def node(port=None, **addresses):
+    """A Node object with addresses by type."""
+    status = {"addresses": [{"type": kind, "address": value} for kind, value in addresses.items()]}
+    if port is not None:
+        status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": port}}
+    return {"kind": "Node", "metadata": {"name": "a"}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (node(10350, InternalIP="10.0.0.1", Hostname="h"), Node("a", "10.0.0.1", 10350)),
+        (node(Hostname="h", InternalIP="10.0.0.1"), Node("a", "10.0.0.1", None)),
+        (node(Hostname="h", ExternalIP="1.2.3.4"), Node("a", "1.2.3.4", None)),
+        (node(Hostname="h"), Node("a", "h", None)),
+        (node(InternalIP="fd00::1"), Node("a", "fd00::1", None)),
+        (node(0, InternalIP="", InternalDNS="d"), Node("a", "d", None)),
+    ],
+)
+async def test_addresses(given, found):
+    """The kind of address that Prometheus' node role takes, and the kubelet's own port."""
+    directory = NodeDirectory(Nodes(a=given), clock=lambda: 0.0)
+    assert await directory.find("a") == found
+
+
+async def test_the_first_of_a_kind():
+    """Of two addresses of one kind the first counts, as on dual-stack nodes."""
+    given = node(InternalIP="10.0.0.1")
+    given["status"]["addresses"].append({"type": "InternalIP", "address": "fd00::1"})
+    assert (await NodeDirectory(Nodes(a=given), clock=lambda: 0.0).find("a")).host == "10.0.0.1"
+
+
+async def test_a_node_is_remembered_for_a_minute():
+    """And asked for again then; a node that has gone is gone."""
+    now = [0.0]
+    api = Nodes(a=node(InternalIP="10.0.0.1"))
+    directory = NodeDirectory(api, clock=lambda: now[0])
+    await directory.find("a")
+    now[0] = REMEMBERED - 1
+    await directory.find("a")
+    assert len(api.asked) == 1
+    api.nodes.clear()
+    now[0] = REMEMBERED
+    with pytest.raises(UpstreamError) as raised:
+        await directory.find("a")
+    assert raised.value.status == 404
+    assert len(api.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "-a",
+        "A",
+        "a/b",
+        "a%2fb",
+        "a:1",
+        "https:a:1",
+        "a?b",
+        "a b",
+        "a\n",
+        "ä",
+        "x" * 300,
+    ],
+)
+async def test_what_is_no_name(name):
+    """404, and the API server is not even asked."""
+    api = Nodes(a=node(InternalIP="10.0.0.1"))
+    with pytest.raises(UpstreamError) as raised:
+        await NodeDirectory(api, clock=lambda: 0.0).find(name)
+    assert raised.value.status == 404
+    assert api.asked == []
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (ApiError(404, "NotFound", "x"), 404, "no node 'a'"),
+        (ApiError(403, "Forbidden", "x"), 502, "resources [nodes] and verbs [get]"),
+        (ApiError(500, "InternalError", "x"), 502, "500"),
+        (UpstreamError("refused", "the API server cannot be reached"), 502, "cannot be reached"),
+    ],
+)
+async def test_an_api_server_that_cannot_tell(error, status, says):
+    """The status a scraper deserves, and what to do."""
+    api = Nodes()
+    api.error = error
+    with pytest.raises(UpstreamError) as raised:
+        await NodeDirectory(api, clock=lambda: 0.0).find("a")
+    assert raised.value.status == status
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("given", [b"<html>", b"[]", node()])
+async def test_what_is_no_node(given):
+    """Garbage, and a node without an address, are 502."""
+    with pytest.raises(UpstreamError) as raised:
+        await NodeDirectory(Nodes(a=given), clock=lambda: 0.0).find("a")
+    assert raised.value.status == 502

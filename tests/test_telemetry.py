@@ -1,0 +1,169 @@
+"""Our own metrics: their names, their bounded labels, and that Prometheus takes them."""
+
+import ast
+import math
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+
+import kmproxy
+from kmproxy.telemetry import CONTENT_TYPE, Telemetry
+
+NAMES = {
+    "kmproxy_build": "info",
+    "kmproxy_credential_errors": "counter",
+    "kmproxy_label_conflicts": "counter",
+    "kmproxy_lines_unparsed": "counter",
+    "kmproxy_namespaces": "gauge",
+    "kmproxy_namespaces_sync_age_seconds": "gauge",
+    "kmproxy_samples": "counter",
+    "kmproxy_samples_enriched": "counter",
+    "kmproxy_scrape_duration_seconds": "histogram",
+    "kmproxy_scrapes": "counter",
+    "kmproxy_scrapes_in_flight": "gauge",
+    "kmproxy_upstream_errors": "counter",
+    "kmproxy_watch_restarts": "counter",
+}
+"""The documented metrics, without the suffixes of their type."""
+
+
+@pytest.fixture
+def telemetry():
+    """The metrics of a daemon that has done a little of everything."""
+    telemetry = Telemetry()
+    telemetry.follow(namespaces=lambda: 312, sync_age=lambda: math.inf)
+    telemetry.scrapes.labels("/metrics", "200").inc()
+    telemetry.scrape_duration.labels("/metrics").observe(0.07)
+    telemetry.credential_errors.labels("token").inc()
+    telemetry.upstream_failed("kubelet", "tls")
+    telemetry.watch_restarted("ended")
+    return telemetry
+
+
+def samples(telemetry):
+    """The value of every sample that is exposed, by name and labels."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(telemetry.render().decode())
+        for sample in family.samples
+    }
+
+
+def failures(telemetry, reason):
+    """The counts of upstream failures and watch restarts for a reason."""
+    found = samples(telemetry)
+    why = ("reason", reason)
+    return (
+        found.get(("kmproxy_upstream_errors_total", why, ("upstream", "kubelet")), 0),
+        found.get(("kmproxy_watch_restarts_total", why), 0),
+    )
+
+
+def test_every_metric_is_there(telemetry):
+    """With its type, its help, and nothing of ours besides."""
+    families = {
+        metric.name: metric for metric in telemetry.registry.collect() if "process" not in metric.name
+    }  # fmt: skip
+    assert {name: metric.type for name, metric in families.items()} == NAMES
+    assert all(metric.documentation.endswith(".") for metric in families.values())
+
+
+def test_no_label_can_grow_without_bound(telemetry):
+    """Nothing is labelled by namespace, node, pod, instance or what a client sent."""
+    labels = {
+        label
+        for metric in telemetry.registry.collect()
+        for sample in metric.samples
+        for label in sample.labels
+    }
+    assert labels == {"path", "code", "upstream", "reason", "credential", "le", "version", "python"}
+
+
+def test_the_gauges_ask_when_they_are_scraped():
+    """The size and age of the label map are those of the moment."""
+    ages = iter([1.5, 2.5])
+    telemetry = Telemetry()
+    telemetry.follow(namespaces=lambda: 7, sync_age=lambda: next(ages))
+    for age in (1.5, 2.5):
+        found = samples(telemetry)
+        assert found[("kmproxy_namespaces_sync_age_seconds",)] == age
+        assert found[("kmproxy_namespaces",)] == 7
+
+
+def test_before_the_first_list_the_age_is_infinite(telemetry):
+    """An alert on the age fires for a map that was never loaded, too."""
+    assert b"kmproxy_namespaces_sync_age_seconds +Inf\n" in telemetry.render()
+
+
+def raised_reasons():
+    """Every reason that is spelled out where an UpstreamError or ApiError is made."""
+    for path in Path(kmproxy.__file__).parent.glob("*.py"):
+        if path.stem.startswith("sim"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                position = {"UpstreamError": 0, "ApiError": 1}.get(node.func.id)
+                argument = node.args[position] if position is not None and node.args else None
+                if isinstance(argument, ast.Constant):
+                    yield argument.value
+
+
+OTHERS = {"Expired", "Gone", "TooManyRequests", "credential", "ended", "redirect", "refused",
+          "status", "unauthorized", "unreachable"}  # fmt: skip
+"""Reasons that come from the API server's own list, or by a variable."""
+
+
+@pytest.mark.parametrize("reason", sorted(OTHERS.union(raised_reasons())))
+def test_a_reason_of_our_own_is_counted_by_its_name(reason):
+    """Each failure that the code names can be told from the others on a graph."""
+    telemetry = Telemetry()
+    telemetry.upstream_failed("kubelet", reason)
+    telemetry.watch_restarted(reason)
+    assert failures(telemetry, reason) == (1, 1)
+
+
+@pytest.mark.parametrize("reason", ["", "http_599", "MadeUp", 'a"b\n', "x" * 99])
+def test_a_foreign_reason_is_other(reason):
+    """What an upstream calls its failure makes no new series."""
+    telemetry = Telemetry()
+    telemetry.upstream_failed("kubelet", reason)
+    telemetry.watch_restarted(reason)
+    assert failures(telemetry, "other") == (1, 1)
+
+
+def test_two_daemons_do_not_share_a_registry(telemetry):
+    """Each has its own, and the library's global one is left alone."""
+    telemetry.samples.inc(5)
+    assert samples(Telemetry())[("kmproxy_samples_total",)] == 0
+    assert REGISTRY.get_sample_value("kmproxy_samples_total") is None
+
+
+def test_the_build_is_named(telemetry):
+    """One series says which version runs on which Python."""
+    build = [key for key in samples(telemetry) if key[0] == "kmproxy_build_info"]
+    assert len(build) == 1
+    assert ("version", kmproxy.__version__) in build[0]
+
+
+def test_the_content_type_is_that_of_what_is_rendered(telemetry):
+    """Text format 0.0.4: no OpenMetrics end mark, counters by their full name."""
+    assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
+    assert b"# EOF" not in telemetry.render()
+    assert b"# TYPE kmproxy_samples_total counter\n" in telemetry.render()
+
+
+@pytest.mark.program("promtool")
+def test_promtool_has_nothing_to_say(telemetry):
+    """Names, help and types are as Prometheus' own linter wants them."""
+    check = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=telemetry.render(),
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (check.stdout + check.stderr).decode() == ""
+    assert check.returncode == 0

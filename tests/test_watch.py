@@ -1,0 +1,452 @@
+"""List and watch: what the bytes mean, and what comes next, as client-go's reflector has it."""
+
+import json
+
+import pytest
+
+from kmproxy.errors import ApiError
+from kmproxy.labels import Namespace
+from kmproxy.watch import (
+    LIST_ACCEPT,
+    MAX_EVENT,
+    PATIENCE,
+    WATCH_ACCEPT,
+    Backoff,
+    Change,
+    Next,
+    WatchState,
+    parse_page,
+    parse_status,
+)
+
+ANNOTATIONS = {"owner": "o"}
+STATUS_410 = {"kind": "Status", "status": "Failure", "message": "too old resource version: 1 (9)",
+              "reason": "Expired", "code": 410}  # fmt: skip
+
+
+def middle(low, high):
+    """A random source that always draws the middle."""
+    return (low + high) / 2
+
+
+def highest(low, high):
+    """A random source that always draws the upper bound."""
+    assert low <= high
+    return high
+
+
+def event(kind, obj):
+    """A line of a watch."""
+    return json.dumps({"type": kind, "object": obj}).encode() + b"\n"
+
+
+def namespace(kind, name, version, **labels):
+    """An event of a namespace, with more in it than matters."""
+    metadata = {"name": name, "resourceVersion": version, "labels": labels, "uid": "u",
+                "annotations": ANNOTATIONS, "managedFields": [{"manager": "kubectl"}]}  # fmt: skip
+    return event(kind, {"kind": "PartialObjectMetadata", "metadata": metadata})
+
+
+def change(kind, name, **labels):
+    """What such an event is read as."""
+    return Change(kind, Namespace(name, labels, ANNOTATIONS))
+
+
+def bookmark(version):
+    """A BOOKMARK as a real API server sends it."""
+    metadata = {"resourceVersion": version, "creationTimestamp": None}
+    return event("BOOKMARK", {"kind": "PartialObjectMetadata", "metadata": metadata})
+
+
+def watching(version="100"):
+    """A state in a watch that follows a list of this version."""
+    state = WatchState(uniform=middle)
+    state.listed(version)
+    state.watch_params()
+    return state
+
+
+def at(state):
+    """The version that the state would resume from."""
+    return state.list_params()["resourceVersion"]
+
+
+def take(data, cut):
+    """Feed a watch in pieces of `cut` bytes: the changes, the error that ended it, the version."""
+    state, changes = watching(), []
+    try:
+        for begin in range(0, len(data), cut):
+            changes += state.feed(data[begin : begin + cut])
+    except ApiError as error:
+        return changes, (error.code, error.reason), at(state)
+    return changes, None, at(state)
+
+
+def check(data, changes, error, version):
+    """The same whole, byte by byte, in odd pieces, and with more data behind it."""
+    for cut in (len(data), 1, 13):
+        assert take(data, cut) == (changes, error, version)
+    more = (changes, error, version) if error else ([*changes, change("ADDED", "z")], None, "999")
+    trailing = data + namespace("ADDED", "z", "999") + b'{"type":"ADDED","obj'
+    for cut in (len(trailing), 1, 13):
+        assert take(trailing, cut) == more
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "version"),
+    [
+        (namespace("ADDED", "a", "101", team="x"), [change("ADDED", "a", team="x")], "101"),
+        (namespace("MODIFIED", "a", "102"), [change("MODIFIED", "a")], "102"),
+        (namespace("DELETED", "a", "103", t="1"), [change("DELETED", "a", t="1")], "103"),
+        (bookmark("104"), [None], "104"),
+        (namespace("ADDED", "a", "1") + namespace("DELETED", "a", "2") + bookmark("3"),
+         [change("ADDED", "a"), change("DELETED", "a"), None], "3"),
+        (b"\n \r\n" + bookmark("105") + b"\n", [None], "105"),
+        (bookmark("105").replace(b"\n", b"\r\n"), [None], "105"),
+        (namespace("ADDED", "a", "opaque/\u00fc"), [change("ADDED", "a")], "opaque/\u00fc"),
+        (bookmark("9") + bookmark("8"), [None, None], "8"),
+        (event("ADDED", {"metadata": {"name": "n", "resourceVersion": "7", "labels": None}}),
+         [Change("ADDED", Namespace("n"))], "7"),
+        (event("INVENTED", {"metadata": {"resourceVersion": "106"}}), [None], "106"),
+        (namespace("ADDED", "a", "107", team="x\ny\u2028{\U0001f680"),
+         [change("ADDED", "a", team="x\ny\u2028{\U0001f680")], "107"),
+        (b"", [], "100"),
+    ],
+)  # fmt: skip
+def test_events(data, changes, version):
+    """Each event and bookmark moves the version on, which is opaque: taken as it comes."""
+    check(data, changes, None, version) if data else None
+    assert take(data, 1 << 20) == (changes, None, version)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (event("ERROR", STATUS_410), (410, "Expired")),
+        (event("ERROR", {"code": 429, "reason": "TooManyRequests"}), (429, "TooManyRequests")),
+        (event("ERROR", {"code": 500, "reason": "InternalError"}), (500, "InternalError")),
+        (event("ERROR", {}), (500, "http_500")),
+        (event("ERROR", None), (500, "http_500")),
+        (event("ERROR", "what"), (500, "http_500")),
+        (b"garbage\n", (200, "garbage")),
+        (b"{}\n", (200, "garbage")),
+        (b"[]\n", (200, "garbage")),
+        (b"null\n", (200, "garbage")),
+        (b'{"type":"ADDED"}\n', (200, "garbage")),
+        (b'{"type":7,"object":{}}\n', (200, "garbage")),
+        (event("ADDED", None), (200, "garbage")),
+        (event("ADDED", {"metadata": {"name": "a"}}), (200, "garbage")),
+        (event("BOOKMARK", {"metadata": {}}), (200, "garbage")),
+        (event("ADDED", {"metadata": {"resourceVersion": 5}}), (200, "garbage")),
+        (event("ADDED", {"metadata": {"resourceVersion": "5", "labels": {"a": 1}}}), (200, "garbage")),
+        (namespace("ADDED", "a", "5")[:-2] + b"\n", (200, "garbage")),
+        (namespace("ADDED", "a", "5")[:-1] + b"{}\n", (200, "garbage")),
+        (namespace("ADDED", "bad\xff", "5").replace(b"\\u00ff", b"\xff"), (200, "garbage")),
+        (b'{"type":"\xff","object":{"metadata":{"resourceVersion":"5"}}}\n', (200, "garbage")),
+        (event("ERROR", {"code": 410, "message": "bad\xff"}).replace(b"\\u00ff", b"\xff"), (200, "garbage")),
+        (b'{"type":"ADDED","object":' + b"[" * 9999 + b"]" * 9999 + b"}\n", (200, "garbage")),
+        (b"[" * 99_999 + b"\n", (200, "garbage")),
+        (b"\x00" * 99 + b"\n", (200, "garbage")),
+    ],
+)  # fmt: skip
+def test_events_that_end_a_watch(line, error):
+    """An ERROR event and what is no event raise ApiError; what came before them counts."""
+    if error == (200, "garbage") and b'"ERROR"' in line:
+        pytest.skip("an ERROR that cannot be read: see test_an_unreadable_error_event")
+    check(line, [], error, "100")
+    check(bookmark("101") + line, [None], error, "101")
+
+
+def test_an_event_of_many_megabytes():
+    """A line may be longer than any reader's limit: it is put together from its pieces."""
+    value = "v" * (5 << 20)
+    data = namespace("ADDED", "big", "101", team=value) + bookmark("102")
+    expected = ([change("ADDED", "big", team=value), None], None, "102")
+    for cut in (len(data), 1 << 16, 4093):
+        assert take(data, cut) == expected
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1000])
+@pytest.mark.parametrize(("size", "error"), [(200, None), (201, (200, "garbage"))])
+def test_an_event_without_end(monkeypatch, cut, size, error):
+    """A line over MAX_EVENT bytes is garbage, however it is cut, so memory is bounded."""
+    assert MAX_EVENT >= 4 << 20
+    monkeypatch.setattr("kmproxy.watch.MAX_EVENT", 200)
+    line = bookmark("101").rstrip(b"\n")
+    changes = [] if error else [None]
+    found = take(line + b" " * (size - len(line)) + b"\n", cut)
+    assert found == (changes, error, "100" if error else "101")
+
+
+def test_a_new_watch_begins_with_new_bytes():
+    """What an earlier watch left unfinished is not put before the next one's first event."""
+    state = watching()
+    assert list(state.feed(b'{"type":"ADD')) == []
+    state.watch_params()
+    assert list(state.feed(bookmark("101"))) == [None]
+
+
+def test_the_version_moves_on_with_each_event_taken():
+    """A reader that fails between two events resumes behind the first, not the second."""
+    state = watching()
+    events = state.feed(bookmark("101") + bookmark("102"))
+    assert next(events) is None
+    assert at(state) == "101"
+
+
+def test_the_first_list_takes_any_version():
+    """`0`: the server's cache will do. Metadata only, with plain JSON where that is not known."""
+    params = WatchState(uniform=middle).list_params()
+    assert params["resourceVersion"] == "0"
+    assert int(params["limit"]) > 0
+    assert "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" in LIST_ACCEPT
+    assert "as=PartialObjectMetadata;g=meta.k8s.io;v=v1" in WATCH_ACCEPT
+    assert {LIST_ACCEPT.split(",")[-1], WATCH_ACCEPT.split(",")[-1]} == {"application/json"}
+
+
+def test_further_pages_are_asked_for_by_their_token():
+    """A version beside a continue token would be refused by the API server."""
+    params = watching().list_params("token+/=")
+    assert params["continue"] == "token+/="
+    assert "resourceVersion" not in params
+
+
+def test_a_watch_begins_at_the_version_of_the_list():
+    """It asks for bookmarks, and for its own end after 300 to 600 seconds."""
+    bounds = []
+
+    def draw(low, high):
+        bounds.append((low, high))
+        return 432.1
+
+    state = WatchState(uniform=draw)
+    state.listed("123")
+    assert state.watch_params() == {
+        "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": "123",
+        "timeoutSeconds": "432",
+    }  # fmt: skip
+    assert bounds == [(300.0, 600.0)]
+
+
+def test_a_relist_asks_for_the_last_version():
+    """A list after a watch takes no state older than what was seen already."""
+    state = watching("100")
+    list(state.feed(bookmark("250")))
+    assert at(state) == "250"
+    assert state.failed(ApiError(400, "BadRequest", "bad"), listing=False) is Next.LIST
+    assert at(state) == "250"
+
+
+TOO_LARGE = "Timeout: Too large resource version: 9, current: 5"
+
+
+@pytest.mark.parametrize("listing", [True, False])
+@pytest.mark.parametrize(
+    ("error", "step", "version"),
+    [
+        (parse_status(410, json.dumps(STATUS_410).encode()), Next.LIST, ""),
+        (parse_status(410, b"gone"), Next.LIST, ""),
+        (ApiError(504, "Timeout", TOO_LARGE), Next.LIST, ""),
+        (ApiError(500, "InternalError", TOO_LARGE), Next.LIST, ""),
+        (ApiError(429, "TooManyRequests", "slow down"), Next.WATCH, "100"),
+        (ApiError(500, "InternalError", "oops"), Next.WATCH, "100"),
+        (ApiError(503, "ServiceUnavailable", "later"), Next.WATCH, "100"),
+        (ApiError(504, "Timeout", "later"), Next.WATCH, "100"),
+        (ApiError(200, "garbage", "no event"), Next.LIST, "100"),
+        (ApiError(400, "BadRequest", "bad"), Next.LIST, "100"),
+        (ApiError(401, "Unauthorized", "who"), Next.LIST, "100"),
+        (ApiError(403, "Forbidden", "no"), Next.LIST, "100"),
+        (ApiError(404, "NotFound", "no"), Next.LIST, "100"),
+    ],
+)
+def test_what_comes_after_a_failure(error, step, version, listing):
+    """410: list anew from etcd; 429 and 5xx: the same watch again; otherwise a list."""
+    state = watching()
+    expected = Next.LIST if listing else step
+    assert state.failed(error, listing=listing) is expected
+    assert at(state) == version
+
+
+def test_an_error_event_is_as_the_same_status():
+    """410 within a watch means what it means as its answer: list anew, from etcd."""
+    state = watching()
+    with pytest.raises(ApiError) as caught:
+        list(state.feed(event("ERROR", STATUS_410)))
+    assert state.failed(caught.value, listing=False) is Next.LIST
+    assert at(state) == ""
+    state.listed("500")
+    assert state.watch_params()["resourceVersion"] == "500"
+
+
+def test_an_unreadable_error_event():
+    """An ERROR event in invalid UTF-8 ends the watch with ApiError, as any other."""
+    line = event("ERROR", {"code": 410, "message": "bad\xff"}).replace(b"\\u00ff", b"\xff")
+    with pytest.raises(ApiError):
+        list(watching().feed(line))
+
+
+def test_patience_ends():
+    """What may pass by itself is waited out PATIENCE times; then a list is due, from there."""
+    state = watching()
+    error = ApiError(500, "InternalError", "oops")
+    steps = [state.failed(error, listing=False) for _ in range(PATIENCE + 2)]
+    assert steps == [Next.WATCH] * PATIENCE + [Next.LIST] * 2
+    assert at(state) == "100"
+
+
+@pytest.mark.parametrize("sign", ["event", "list"])
+def test_patience_is_renewed(sign):
+    """An event, a bookmark or a list starts the count over."""
+    state = watching()
+    error = ApiError(503, "ServiceUnavailable", "later")
+    for _ in range(PATIENCE):
+        state.failed(error, listing=False)
+    if sign == "list":
+        state.listed("200")
+    else:
+        list(state.feed(bookmark("200")))
+    assert [state.failed(error, listing=False) for _ in range(PATIENCE)] == [Next.WATCH] * PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("data", "lasted", "reason"),
+    [
+        (b"", 300.0, None),
+        (b"", 1.0, None),
+        (b"", 0.999, "short"),
+        (b"\n", 0.5, "short"),
+        (bookmark("101"), 0.01, None),
+        (namespace("ADDED", "a", "101"), 0.01, None),
+        (bookmark("101")[:-1], 300.0, "cut"),
+        (bookmark("101") + b"{", 300.0, "cut"),
+        (b'{"type":', 0.1, "cut"),
+    ],
+)
+def test_the_end_of_a_watch(data, lasted, reason):
+    """A clean end is normal; at once without an event, or in mid-line, it is a failure."""
+    state = watching()
+    list(state.feed(data))
+    if reason is None:
+        state.ended(lasted)
+        return
+    with pytest.raises(ApiError) as caught:
+        state.ended(lasted)
+    assert caught.value.reason == reason
+    assert state.failed(caught.value, listing=False) is Next.WATCH
+
+
+def test_each_watch_has_to_bring_its_own_event():
+    """That the last watch had one does not excuse a short one."""
+    state = watching()
+    list(state.feed(bookmark("101")))
+    state.ended(0.5)
+    assert state.watch_params()["resourceVersion"] == "101"
+    with pytest.raises(ApiError):
+        state.ended(0.5)
+
+
+def test_the_state_shows_where_it_is():
+    """Its repr is a status line."""
+    state = watching("77")
+    assert repr(state) == "<WatchState at version 77>"
+    state.failed(ApiError(410, "Gone", "gone"), listing=False)
+    assert repr(state) == "<WatchState at version latest>"
+
+
+def test_backoff_doubles_to_its_limit():
+    """Bounds of 0.8 s doubling to 30 s."""
+    backoff = Backoff(uniform=highest)
+    delays = [backoff.delay(float(now)) for now in range(8)]
+    assert delays == [0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+
+
+def test_backoff_has_full_jitter():
+    """Each delay is drawn from the whole range between nothing and the bound."""
+    drawn = []
+
+    def draw(low, high):
+        drawn.append((low, high))
+        return low
+
+    backoff = Backoff(uniform=draw)
+    assert [backoff.delay(0.0), backoff.delay(1.0)] == [0.0, 0.0]
+    assert drawn == [(0.0, 0.8), (0.0, 1.6)]
+
+
+@pytest.mark.parametrize(("quiet", "delay"), [(0.0, 3.2), (119.9, 3.2), (120.1, 0.8), (9e9, 0.8)])
+def test_backoff_starts_over_after_two_quiet_minutes(quiet, delay):
+    """Without a failure for that long, the next is the first again, and doubles from there."""
+    backoff = Backoff(uniform=highest)
+    backoff.delay(1000.0)
+    backoff.delay(1010.0)
+    assert backoff.delay(1010.0 + quiet) == delay
+    assert backoff.delay(1010.0 + quiet) == delay * 2
+
+
+def test_backoff_never_undercuts_what_the_server_asked_for():
+    """Retry-After is the least, and the jitter still spreads those who got the same."""
+    backoff = Backoff(uniform=highest)
+    assert backoff.delay(0.0, at_least=5.0) == pytest.approx(5.8)
+    assert Backoff(uniform=min).delay(0.0, at_least=5.0) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "header", "expected"),
+    [
+        (410, json.dumps(STATUS_410).encode(), None, (410, "Expired", None)),
+        (429, b'{"code":429,"details":{"retryAfterSeconds":2}}', None, (429, "http_429", 2.0)),
+        (429, b'{"code":429,"details":{"retryAfterSeconds":2}}', "7", (429, "http_429", 7.0)),
+        (429, b"slow down", "1", (429, "http_429", 1.0)),
+        (503, b"", "Fri, 20 Nov 2026 20:00:00 GMT", (503, "http_503", None)),
+        (503, b"", "-1", (503, "http_503", None)),
+        (429, b'{"reason":"TooManyRequests"}', "0", (429, "TooManyRequests", None)),
+        (500, b'{"code":410,"reason":"Gone"}', None, (410, "Gone", None)),
+        (502, b"<html>Bad Gateway</html>", None, (502, "http_502", None)),
+        (500, b"null", None, (500, "http_500", None)),
+        (500, b'{"code":"x"}', None, (500, "http_500", None)),
+        (500, b"\xff\xfe", None, (500, "http_500", None)),
+        (500, b'{"message":"\xff"}', None, (500, "http_500", None)),
+        (500, b"[" * 99_999, None, (500, "http_500", None)),
+    ],
+)
+def test_an_error_status_is_read(code, body, header, expected):
+    """The Status object tells more than the answer's line; any other body does no harm."""
+    error = parse_status(code, body, header)
+    assert (error.code, error.reason, error.retry_after) == expected
+
+
+PAGE_ITEM = b'{"metadata":{"name":"a","labels":{"team":"x"},"resourceVersion":"5"}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "names", "version", "token"),
+    [
+        (b'{"metadata":{"resourceVersion":"9"},"items":[%b]}' % PAGE_ITEM, ["a"], "9", ""),
+        (b'{"items":[%b],"metadata":{"resourceVersion":"9","continue":"t"}}' % PAGE_ITEM, ["a"], "9", "t"),
+        (b'{"kind":"NamespaceList","metadata":{"resourceVersion":"9"},"items":[]}', [], "9", ""),
+        (b'{"metadata":{"resourceVersion":"9"},"items":null}', [], "9", ""),
+    ],
+)  # fmt: skip
+def test_a_page_is_read(body, names, version, token):
+    """The version is the list's own, not an item's; the token asks for the next page."""
+    page = parse_page(body)
+    assert ([item.name for item in page.namespaces], page.version, page.token) == (
+        names, version, token,
+    )  # fmt: skip
+    assert all(item.labels == {"team": "x"} for item in page.namespaces)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{}", b"[]", b"null", b"<html>", b'{"items":[]}', b'{"metadata":{}}',
+        b'{"metadata":{},"items":[1]}', b'{"metadata":{},"items":[', b'{"metadata":{},"items":{}}',
+        b'{"metadata":{},"items":[{"metadata":{"name":"\xff"}}]}', b"[" * 99_999,
+        b'{"metadata":{},"items":[{"metadata":{"labels":{"a":1}}}]}',
+    ],
+)  # fmt: skip
+def test_what_is_no_page(body):
+    """A body of 200 that is no list of namespaces is an ApiError, never an empty cluster."""
+    with pytest.raises(ApiError) as caught:
+        parse_page(body)
+    assert caught.value.reason == "garbage"
