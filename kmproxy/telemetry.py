@@ -16,6 +16,7 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -44,6 +45,8 @@ class Telemetry:
     """Every metric of the daemon, each an attribute."""
 
     def __init__(self) -> None:
+        # They would double the series; when a counter began shows in the process' start.
+        disable_created_metrics()
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.scrapes = Counter(

@@ -1,0 +1,83 @@
+"""What the README and the manifests say is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from kmproxy import cli
+from kmproxy.config import SECTIONS, Layer, load, settings
+from kmproxy.telemetry import Telemetry
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def rows():
+    """The table of settings, from the settings themselves."""
+    for section in SECTIONS.values():
+        blank = section()
+        for key, spec in settings(section).items():
+            default = getattr(blank, key)
+            if spec.repeatable:
+                shown = ", ".join(default)
+            elif spec.metavar == "DURATION":
+                shown = f"{default:g}s"
+            else:
+                shown = "" if default in {None, False} else str(default)
+            flag = f"--{spec.name} {spec.metavar}".rstrip().replace("|", "\\|")
+            notes = ["repeatable"] if spec.repeatable else []
+            notes += [f"also `--{alias}`" for alias in spec.aliases]
+            text = spec.help.replace("|", "\\|") + (f" ({'; '.join(notes)})" if notes else "")
+            yield f"| `{flag}` | {f'`{shown}`' if shown else ''} | {text} |"
+
+
+def test_the_table_of_settings():
+    """Every setting has its row, generated from the same field as its flag."""
+    table = "\n".join(rows())
+    between = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", README, re.DOTALL)
+    assert between[1] == table
+
+
+def test_the_table_of_metrics():
+    """Every metric of ours is in the README, and no other."""
+    ours = set(re.findall(r"^# TYPE (kmproxy_\w+) ", Telemetry().render().decode(), re.MULTILINE))
+    assert set(re.findall(r"`(kmproxy_\w+)", README)) == ours
+
+
+def test_the_table_of_modules():
+    """Every module is in the architecture section."""
+    section = README.partition("## Architecture")[2].partition("## Develop")[0]
+    for path in (ROOT / "kmproxy").glob("[a-z]*.py"):
+        if not path.stem.startswith("sim"):
+            assert f"`{path.stem}`" in section, path.stem
+
+
+def test_the_yaml_example():
+    """The configuration that is shown is one."""
+    example = re.search(r"```yaml\n(label: .*?)```", README, re.DOTALL)[1]
+    config, warnings = load([Layer("README", "", yaml.safe_load(example))])
+    assert [rule.name for rule in config.labels.rules] == ["team", "cost_center"]
+    assert warnings == []
+
+
+def test_every_flag_of_the_manifests_is_accepted():
+    """A manifest holds only flags that the command line knows."""
+    found = 0
+    for path in (ROOT / "manifests").rglob("*.yaml"):
+        for document in yaml.safe_load_all(path.read_text("utf-8")):
+            if document["kind"] != "DaemonSet":
+                continue
+            (container,) = document["spec"]["template"]["spec"]["containers"]
+            arguments = [each.replace("$(NODE_IP)", "10.0.0.7") for each in container["args"]]
+            config, warnings = cli.read_config(arguments)
+            assert config.kubelet.node == "10.0.0.7"
+            assert warnings == []
+            found += 1
+    assert found
+
+
+if __name__ == "__main__":
+    print("\n".join(rows()))  # noqa: T201 - to be pasted into the README
