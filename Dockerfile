@@ -6,14 +6,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_ROOT_USER_ACTION=ignore
 
 WORKDIR /src
-COPY requirements.lock ./
-RUN python -m venv --without-pip /opt/kmproxy \
+COPY requirements.lock requirements-build.lock ./
+RUN python -m pip install --require-hashes -r requirements-build.lock \
+ && python -m venv --without-pip /opt/kmproxy \
  && python -m pip --python /opt/kmproxy/bin/python install --no-compile \
       --require-hashes --only-binary=:all: -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY kmproxy ./kmproxy
-RUN python -m pip --python /opt/kmproxy/bin/python install --no-compile --no-deps . \
- # Bytecode now: on a read-only root it could never be written, and every start would pay.
+# Bytecode now: on a read-only root it could never be written, and every start would pay.
+RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
+ && python -m pip --python /opt/kmproxy/bin/python install --no-compile --no-deps /tmp/wheel/*.whl \
  && /opt/kmproxy/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
       /opt/kmproxy/lib
 

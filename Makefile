@@ -45,12 +45,13 @@ format: $(VENV)/dev ## put the code in its form
 
 .PHONY: lock
 lock: ## choose the newest packages anew and lock them (needs uv)
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --custom-compile-command "make lock" \
-	  pyproject.toml --output-file requirements.lock
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --custom-compile-command "make lock" --constraint requirements.lock \
-	  --group dev pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) --upgrade pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --constraint requirements.lock --group dev pyproject.toml \
+	  --output-file requirements-dev.lock
+	$(COMPILE) --upgrade --group build --output-file requirements-build.lock
+
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --custom-compile-command "make lock"
 
 .PHONY: docker-build
 docker-build: ## build the image IMG

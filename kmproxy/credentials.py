@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -255,15 +256,22 @@ class Kubeconfig(Identity):
         self._authorization = settings.api_key.get("BearerToken")
 
 
-def _modified(path: str) -> tuple[int, int, int]:
-    """What tells one version of a file from another. Raises CredentialError if it is no text."""
+def _modified(path: str) -> tuple[tuple[int, int, int], ...]:
+    """What tells one version of a kubeconfig from another.
+
+    `path` may be several, as $KUBECONFIG has them; of those, some may be
+    missing. Raises CredentialError if there is nothing to read.
+    """
+    files = [Path(each).expanduser() for each in path.split(os.pathsep) if each]
+    present = [file for file in files if file.exists()] or files
     try:
-        Path(path).read_text("utf-8")
-        stat = Path(path).stat()
+        for file in present:
+            file.read_text("utf-8")
+        stats = [file.stat() for file in present]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise CredentialError(f"{path}: {reason}") from error
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+    return tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats)
 
 
 def _first_line(error: Exception) -> str:

@@ -46,7 +46,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         # They would double the series; when a counter began shows in the process' start.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call] # the library leaves it so
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self.scrapes = Counter(

@@ -261,3 +261,11 @@ def test_the_default_directory():
     """Where every pod finds its own."""
     config, _ = read_config([])
     assert config.apiserver.service_account_dir == "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+async def test_several_kubeconfigs(tmp_path, clock, telemetry, cluster):
+    """$KUBECONFIG may name several files, some of which may be missing."""
+    cluster.write_kubeconfig(tmp_path / "two")
+    environment = {"KUBECONFIG": f"{tmp_path / 'one'}:{tmp_path / 'two'}"}
+    identity = await find_identity(ApiServerConfig(), environment, clock=clock, telemetry=telemetry)
+    assert identity.server == cluster.api.url
