@@ -34,7 +34,7 @@ from kmproxy.config import (
     load_sections,
     settings,
 )
-from kmproxy.errors import ConfigError, KmproxyError
+from kmproxy.errors import ConfigError, KmproxyError, StreamError
 from kmproxy.values import parse_text
 
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
@@ -80,11 +80,9 @@ def _run(command: str, arguments: list[str]) -> int:
         known = ", ".join(COMMANDS)
         raise ConfigError([f"unknown command {command!r}; the commands are: {known}"])
     if {"-h", "-help", "--help"} & set(arguments):
-        print(help_text(command), end="")
-        return 0
+        return _print(help_text(command))
     if {"-version", "--version"} & set(arguments):
-        print(f"kmproxy {__version__}")
-        return 0
+        return _print(f"kmproxy {__version__}\n")
     match command:
         case "enrich":
             return _enrich(arguments)
@@ -92,6 +90,16 @@ def _run(command: str, arguments: list[str]) -> int:
             return _demo(arguments)
         case _:
             return _serve(arguments)
+
+
+def _print(text: str) -> int:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StreamError(f"standard output: {error.strerror}") from error
+    return 0
 
 
 def _serve(arguments: list[str]) -> int:
@@ -122,11 +130,11 @@ def _demo(arguments: list[str]) -> int:
 
 def _enrich(arguments: list[str]) -> int:
     files, labels = _sections("enrich", arguments)
-    if files.namespaces is None:
-        raise ConfigError(["--namespaces FILE is missing: kubectl get namespaces -o json > FILE"])
     from kmproxy.enrich import enrich, read_namespaces  # noqa: PLC0415 - the daemon does without
 
     namespaces = read_namespaces(files.namespaces)
+    if sys.stdin is None or sys.stdout is None:
+        raise StreamError("standard input or output is closed")
     done = enrich(labels, namespaces, sys.stdin.buffer, sys.stdout.buffer)
     if done.unparsed:
         _say(f"{done.unparsed} lines could not be understood and were passed on unchanged")
@@ -157,7 +165,10 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, list[str]]:
     """
     flags, problems = split_flags(arguments, _booleans(SECTIONS.values()) | _IGNORED_BOOLEANS)
     layers = []
-    for path in flags.pop(_CONFIG_FILE.name, ()):
+    files = flags.pop(_CONFIG_FILE.name, None)
+    if files == ():
+        problems.append(f"--{_CONFIG_FILE.name}: the value is missing")
+    for path in files or ():
         try:
             layers.append(Layer(path, "", read_yaml(path)))
         except ConfigError as error:
@@ -176,6 +187,8 @@ def _sections(command: str, arguments: Sequence[str]) -> list[Any]:
     """The sections of a command that reads only flags."""
     sections = COMMANDS[command][1]
     flags, problems = split_flags(arguments, _booleans(sections))
+    if command == "enrich" and "namespaces" not in flags:
+        problems.append("--namespaces FILE is missing: kubectl get namespaces -o json > FILE")
     try:
         built = load_sections([Layer("command line", "--", flags)], *sections)
     except ConfigError as error:
@@ -229,7 +242,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError([f"--config {path}: {reason}"]) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or "it is not YAML"
@@ -257,7 +270,7 @@ def help_text(command: str) -> str:
     if command == "serve":
         ignored = ", ".join(f"-{name}" for name in IGNORED)
         text = f"Flags of kubelet-meta-proxy that are accepted and have no effect: {ignored}"
-        lines += ["", *textwrap.wrap(text, 90)]
+        lines += ["", *textwrap.wrap(text, 90, break_on_hyphens=False)]
     return "\n".join(lines) + "\n"
 
 
@@ -272,7 +285,10 @@ def _flag_lines(spec: Setting, default: object) -> Iterator[str]:
         notes.append("default " + ", ".join(f"{v:g}s" if seconds else f"{v}" for v in shown))
     notes += [f"also --{alias}" for alias in spec.aliases]
     text = spec.help + (f" ({'; '.join(notes)})" if notes else "")
-    yield from textwrap.wrap(text, 90, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    indent = " " * 8
+    yield from textwrap.wrap(
+        text, 90, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 class _TextFormatter(logging.Formatter):

@@ -14,11 +14,13 @@ import msgspec
 import yaml
 
 from kmproxy.config import LabelConfig
-from kmproxy.errors import ConfigError
+from kmproxy.errors import ConfigError, StreamError
 from kmproxy.exposition import Enricher
 from kmproxy.labels import LabelMap, Namespace
 
 PIECE = 1 << 16
+
+_LISTS = {"List", "NamespaceList", "PartialObjectMetadataList"}
 
 
 class _Meta(msgspec.Struct):
@@ -42,9 +44,11 @@ def read_namespaces(path: str) -> list[Namespace]:
         documents = [json.loads(text)] if text[:1] == "{" else _yaml_documents(text)
         items = [item for document in documents for item in _items(document)]
         spaces = msgspec.convert(items, list[_Namespace])
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise ConfigError([f"--namespaces {path}: {reason}"]) from error
+    if not any(documents):
+        raise ConfigError([f"--namespaces {path}: the file is empty"])
     for space in spaces:
         if space.kind not in {"Namespace", "PartialObjectMetadata"}:
             raise ConfigError([f"--namespaces {path}: holds a {space.kind}, not only namespaces"])
@@ -59,6 +63,8 @@ def _yaml_documents(text: str) -> list[Any]:
 
 def _items(document: Any) -> Iterator[Any]:
     if isinstance(document, dict) and isinstance(document.get("items"), list):
+        if (kind := document.get("kind", "List")) not in _LISTS:
+            raise ValueError(f"a {kind} is not a list of namespaces")
         yield from document["items"]
     elif document is not None:
         yield document
@@ -67,12 +73,20 @@ def _items(document: Any) -> Iterator[Any]:
 def enrich(
     config: LabelConfig, namespaces: list[Namespace], source: BinaryIO, sink: BinaryIO
 ) -> Enricher:
-    """Copy an exposition with the labels put on; returns the enricher with its counts."""
+    """Copy an exposition with the labels put on; returns the enricher with its counts.
+
+    Raises StreamError if a stream fails, but BrokenPipeError as it is.
+    """
     labels = LabelMap(config.rules)
     labels.replace(namespaces, now=0.0)
     enricher = Enricher(labels.lookup, on_conflict=config.on_conflict)
-    while data := source.read(PIECE):
-        sink.write(enricher.feed(data))
-    sink.write(enricher.finish())
-    sink.flush()
+    try:
+        while data := source.read(PIECE):
+            sink.write(enricher.feed(data))
+        sink.write(enricher.finish())
+        sink.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StreamError(f"the exposition could not be copied: {error.strerror}") from error
     return enricher

@@ -4,11 +4,13 @@
     ├── ConfigError            the command line, the YAML file or a file they name is wrong
     ├── CredentialError        a token, CA or kubeconfig cannot be used
     ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
+    ├── StreamError            standard input or output failed
     └── UpstreamError          the kubelet or the API server refused, failed or fell silent
         └── ApiError           the API server answered with an error status
 
 A message is one plain line for a person: what failed and what to do. It never
-carries a credential or an upstream's body.
+carries a credential or an upstream's body, but for ApiError's, which is what the
+API server said and so must not be shown as it is.
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ class StartupError(KmproxyError):
     """The daemon could not begin its work."""
 
 
+class StreamError(KmproxyError):
+    """Standard input could not be read, or standard output not be written."""
+
+
 class UpstreamError(KmproxyError):
     """A kubelet or the API server did not give what was asked of it.
 
@@ -55,8 +61,9 @@ class UpstreamError(KmproxyError):
 class ApiError(UpstreamError):
     """The API server answered, and the answer was an error.
 
-    `code` is the HTTP status or the code of a `Status` object, `retry_after`
-    the seconds it asked for, if any.
+    `code` is the HTTP status or the code of a `Status` object, 200 where the
+    answer itself is the fault and the message our own. `retry_after` is the
+    seconds it asked for, if any.
     """
 
     def __init__(

@@ -92,7 +92,7 @@ class NodeDirectory:
             status = _DECODER.decode(body).status
         except ApiError as error:
             raise _explained(error, name) from error
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError("garbage", f"the API server's node {name!r} is not one") from error
         addresses = {address.type: address.address for address in reversed(status.addresses or [])}
         host = next((addresses[kind] for kind in _ADDRESSES if addresses.get(kind)), None)

@@ -12,12 +12,23 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)", re.ASCII)
-_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)", re.ASCII)
+_UNITS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "\u00b5s": 1e-6,
+    "\u03bcs": 1e-6,
+    "ms": 1e-3,
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+}
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\.?")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
-_TRUE = {"true", "1", "t"}
-_FALSE = {"false", "0", "f"}
+_TRUE = {"1", "t", "T", "TRUE", "true", "True"}
+_FALSE = {"0", "f", "F", "FALSE", "false", "False"}
+_LONGEST = 2**63 / 1e9  # seconds that fit a Go duration
+_SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # of a link-local address
 
 
 class Address(NamedTuple):
@@ -32,22 +43,24 @@ class Address(NamedTuple):
 
 def parse_bool(text: str) -> bool:
     """A boolean as Go's strconv.ParseBool reads it."""
-    if text.lower() in _TRUE:
+    if text in _TRUE:
         return True
-    if text.lower() in _FALSE:
+    if text in _FALSE:
         return False
     raise ValueError(f"{text!r} is neither true nor false")
 
 
 def parse_duration(text: str) -> float:
     """Seconds of a duration as Go's time.ParseDuration writes them; more than none."""
-    seconds, end = 0.0, 0
+    seconds, end = 0.0, int(text.startswith("+"))
     while part := _DURATION.match(text, end):
         seconds, end = seconds + float(part[1]) * _UNITS[part[2]], part.end()
-    if not text or end != len(text):
+    if end != len(text) or not text.strip("+"):
         raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
     if seconds <= 0:
         raise ValueError(f"{text!r} is no time at all")
+    if seconds >= _LONGEST:
+        raise ValueError(f"{text[:40]!r} is longer than 292 years")
     return seconds
 
 
@@ -68,6 +81,9 @@ def parse_count(text: str) -> int:
 def parse_host(text: str) -> str:
     """A host name, a node name or an IP address; an IPv6 address may be in brackets."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    _, percent, scope = host.partition("%")
+    if percent and not _SCOPE.fullmatch(scope):
+        raise ValueError(f"{text!r} is neither a host name nor an IP address")
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -91,6 +107,8 @@ def parse_server(text: str) -> str:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
+    if not text.isascii() or not text.isprintable() or " " in text:
+        parts = urlsplit("")  # which would let them vanish
     if (
         parts.scheme not in {"https", "http"}
         or not parts.hostname

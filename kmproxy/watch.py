@@ -8,14 +8,17 @@ are passed in. The resume version lives here and nowhere else.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from kmproxy.errors import ApiError
 from kmproxy.labels import Namespace
+
+_T = TypeVar("_T")
 
 LIST_ACCEPT = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 WATCH_ACCEPT = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
@@ -80,6 +83,7 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
+_REASON = re.compile(r"[A-Za-z]{1,40}")
 _PASSING = frozenset({429, 500, 502, 503, 504})
 
 _LIST = msgspec.json.Decoder(_List)
@@ -117,10 +121,7 @@ def parse_page(body: bytes) -> Page:
 
     Raises ApiError if it is none.
     """
-    try:
-        page = _LIST.decode(body)
-    except msgspec.MsgspecError as error:
-        raise ApiError(200, "garbage", "the API server's namespace list is not one") from error
+    page = _decode(_LIST, body, "the API server's namespace list is not one")
     return Page(
         [_namespace(item.metadata) for item in page.items or ()],
         page.metadata.resource_version,
@@ -131,18 +132,26 @@ def parse_page(body: bytes) -> Page:
 def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
     """The error that an answer other than 200 is; its body is a `Status`, or anything."""
     try:
-        status = _STATUS.decode(body)
-    except msgspec.MsgspecError:
+        status = _decode(_STATUS, body, "no Status")
+    except ApiError:
         status = _Status()
     seconds = status.details.retry_after_seconds if status.details else 0.0
     if retry_after and retry_after.isdecimal():
         seconds = float(retry_after)
     return ApiError(
         status.code or code,
-        status.reason or f"http_{code}",
+        status.reason if _REASON.fullmatch(status.reason) else f"http_{code}",
         status.message or f"HTTP status {code}",
         retry_after=seconds or None,
     )
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw, otherwise: str) -> _T:
+    """What the decoder makes of `data`. Raises ApiError, saying `otherwise`."""
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(200, "garbage", otherwise) from error
 
 
 def _namespace(meta: _Meta) -> Namespace:
@@ -200,20 +209,17 @@ class WatchState:
             self._buffer, self._buffered = [], 0
         self._buffer.append(rest)
         self._buffered += len(rest)
-        if self._buffered > MAX_EVENT:
+        if max(self._buffered, *map(len, lines), 0) > MAX_EVENT:
             raise ApiError(200, "garbage", f"a watch event is longer than {MAX_EVENT} bytes")
         for line in lines:
             if line.strip():
                 yield self._event(line)
 
     def _event(self, line: bytes) -> Change | None:
-        try:
-            event = _EVENT.decode(line)
-            if event.type == "ERROR":
-                raise parse_status(500, event.object)
-            meta = _OBJECT.decode(event.object).metadata
-        except msgspec.MsgspecError as error:
-            raise ApiError(200, "garbage", "a watch event cannot be read") from error
+        event = _decode(_EVENT, line, "a watch event cannot be read")
+        if event.type == "ERROR":
+            raise parse_status(500, bytes(event.object))
+        meta = _decode(_OBJECT, event.object, "a watch event cannot be read").metadata
         if not meta.resource_version:
             raise ApiError(200, "garbage", f"a watch event {event.type!r} has no resourceVersion")
         self._version = meta.resource_version
@@ -241,7 +247,7 @@ class WatchState:
             self._version = ""  # read from etcd, whatever the cache holds
             return Next.LIST
         passing = error.code in _PASSING or error.reason in {"cut", "short"}
-        self._failures += 1
+        self._failures += error.code != 429  # which a list would make worse
         if listing or not passing or self._failures > PATIENCE:
             return Next.LIST
         return Next.WATCH

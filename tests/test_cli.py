@@ -37,12 +37,12 @@ def problems(*arguments):
     return list(caught.value.problems)
 
 
-def run(*arguments, home):
+def run(*arguments, home, **more):
     """The exit status, output and standard error of a process outside of any cluster."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("KUBE", "KUBERNETES"))}
     done = subprocess.run(
         [sys.executable, "-m", "kmproxy", *arguments], cwd=ROOT, timeout=60, check=False,
-        env=environment | {"HOME": str(home)}, capture_output=True, text=True,
+        env=environment | {"HOME": str(home)} | more, capture_output=True, text=True,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
@@ -240,9 +240,10 @@ def test_every_problem_of_both_is_told(file):
         (["enrich"], ["--namespaces"]),
         (["enrich", "--namespaces="], ["--namespaces: the value is empty"]),
         (["enrich", "--namespaces"], ["--namespaces: the value is missing"]),
-        (["enrich", "--bogus", "stray"], ["--bogus", "'stray'", "--namespaces"]),
+        (["enrich", "stray", "--bogus"], ["--bogus", "'stray'", "--namespaces"]),
         (["enrich", "--namespaces=f", "--label=a-b", "--label=a.b"], ["'a_b'"]),
         (["enrich", "--namespaces=f", "--listen=:1"], ["unknown flag --listen"]),
+        (["enrich", "--namespaces=f", "stray"], ["'stray' is no flag"]),
     ],
 )
 def test_a_wrong_command_line(capsys, arguments, parts):
@@ -254,18 +255,29 @@ def test_a_wrong_command_line(capsys, arguments, parts):
     assert all(line.startswith("kmproxy: ") for line in said.splitlines())
 
 
-def test_failing_at_run_time(tmp_path):
-    """Exit status 1 or 2, one plain line, no traceback: here there is no cluster."""
+def test_there_is_no_cluster(tmp_path):
+    """Nothing configured to talk to, or a file that is missing: exit status 2, one plain line."""
     status, output, said = run(*PROXY, home=tmp_path)
-    assert (status, output) == (2, "")
+    assert (status, output, said.count("\n")) == (2, "", 1)
     assert said.startswith("kmproxy: no API server")
-    assert said.count("\n") == 1
     status, _, said = run("--kubeconfig", "missing", home=tmp_path)
     assert (status, said) == (2, "kmproxy: --kubeconfig: missing: No such file or directory\n")
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "enrich", "check", "bench"])
-@pytest.mark.parametrize("flag", ["--help", "-help", "-h"])
+def test_failing_at_run_time(tmp_path):
+    """Exit status 1, one plain line: a pod without the token that it should have."""
+    status, output, said = run(
+        f"--service-account-dir={tmp_path}", home=tmp_path, KUBERNETES_SERVICE_HOST="127.0.0.1"
+    )
+    assert (status, output, said.count("\n")) == (1, "", 1)
+    assert said.startswith(f"kmproxy: service-account token {tmp_path}/token: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [*((name, "--help") for name in ("serve", "demo", "enrich")),
+     ("serve", "-h"), ("demo", "-help"), ("enrich", "-h")],
+)  # fmt: skip
 def test_every_command_explains_itself(capsys, command, flag):
     """Exit status 0, on standard output; other flags beside it do not matter."""
     assert main([command, flag, "--bogus"]) == 0
@@ -332,11 +344,11 @@ def test_log_lines(monkeypatch, zone):
 def test_a_traceback_in_json_stays_on_the_line():
     """It is the value of `exception`."""
     try:
-        raise ValueError("planted")
+        int("planted")
     except ValueError:
         line = cli._JsonFormatter().format(record("%s", error=sys.exc_info()))
     assert "\n" not in line
-    assert json.loads(line)["exception"].endswith("ValueError: planted")
+    assert json.loads(line)["exception"].endswith("'planted'")
 
 
 @pytest.mark.parametrize("chosen", ["text", "json"])

@@ -222,6 +222,17 @@ def test_a_full_disk_is_one_plain_line(file, times):
     assert re.fullmatch(rb"kmproxy: .*No space left on device.*\n", done.stderr)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_a_closed_stream_is_one_plain_line(file, closed):
+    """Without a standard input or output at all: exit status 1, and no traceback."""
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command("--namespaces", file(A))]
+    done = subprocess.run(
+        shell, stdin=subprocess.DEVNULL, capture_output=True, cwd=ROOT, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(rb"kmproxy: .+\n", done.stderr)
+
+
 def test_an_interrupt_ends_it_quietly(file):
     """Ctrl-C in the middle of the input: exit status 130, no traceback."""
     with subprocess.Popen(

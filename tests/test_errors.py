@@ -28,7 +28,7 @@ def test_the_tree_is_as_drawn():
         for name, cls in inspect.getmembers(errors, inspect.isclass)
         if cls.__module__ == errors.__name__
     }
-    assert len(classes) == 6
+    assert {"KmproxyError", "ConfigError", "UpstreamError", "ApiError"} <= set(classes)
     assert drawn() == classes
 
 

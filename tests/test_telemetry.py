@@ -148,10 +148,18 @@ def test_the_build_is_named(telemetry):
     assert ("version", kmproxy.__version__) in build[0]
 
 
+def test_the_process_is_measured(telemetry):
+    """Its memory and processor time are those of any exporter, by the same names."""
+    found = samples(telemetry)
+    assert found[("process_resident_memory_bytes",)] > 1 << 20
+    assert found[("process_cpu_seconds_total",)] > 0
+
+
 def test_the_content_type_is_that_of_what_is_rendered(telemetry):
     """Text format 0.0.4: no OpenMetrics end mark, counters by their full name."""
     assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
     assert b"# EOF" not in telemetry.render()
+    assert b"_created" not in telemetry.render()
     assert b"# TYPE kmproxy_samples_total counter\n" in telemetry.render()
 
 
