@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import trustme
 
-from kmproxy.simapi import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority, SimAPI, node_object
+from kmproxy.simapi import SimAPI
 from kmproxy.simcadvisor import simulate_node
-from kmproxy.simkubelet import HOST, Payload, SimKubelet
+from kmproxy.simkubelet import SimKubelet
+from kmproxy.simstore import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority, node_object
+from kmproxy.simwire import HOST, Payload
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -16,7 +16,9 @@ FLOORS = (
     ("telemetry", "credentials", "upstream", "apiserver", "nodes", "kubelet"),
     ("namespaces",),
     ("server",),
-    ("app", "enrich", "simcadvisor", "simkubelet", "simapi", "simcluster", "demo"),
+    ("app", "enrich"),
+    ("simfamilies", "simcadvisor", "simwire", "simkubelet"),
+    ("simstore", "simview", "simapi", "simcluster", "demo"),
     ("cli", "__main__"),
 )
 ORDER = [module for floor in FLOORS for module in floor]

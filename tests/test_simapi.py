@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from kmproxy.simapi import SERVICE_ACCOUNT, ApiFault, Authority, SimAPI, Store, node_object
+from kmproxy.simapi import ApiFault, SimAPI
 from kmproxy.simcluster import SimCluster
 from kmproxy.simkubelet import Fault
+from kmproxy.simstore import SERVICE_ACCOUNT, Authority, node_object
 
 LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
@@ -102,6 +103,12 @@ async def test_list_metadata_only(session):
     assert all(each.keys() == {"kind", "apiVersion", "metadata"} for each in listed["items"])
 
 
+async def test_list_selected(session):
+    """A list has what its selectors let through."""
+    assert names((await get(session, NAMESPACES, fieldSelector="metadata.name=b"))[1]) == ["b"]
+    assert names((await get(session, NAMESPACES, labelSelector="team=y"))[1]) == ["c"]
+
+
 async def test_list_in_pages(session, api):
     """Pages are of one moment: what changes between them does not show."""
     _, first = await get(session, NAMESPACES, limit=2)
@@ -119,13 +126,6 @@ async def test_page_of_an_expired_list(session, api):
     token = first["metadata"]["continue"]
     status, error = await get(session, NAMESPACES, limit=1, **{"continue": token})
     assert (status, error["reason"]) == (410, "Expired")
-
-
-async def test_selectors(session):
-    """Lists can be limited to a name or to labels."""
-    assert names((await get(session, NAMESPACES, fieldSelector="metadata.name=b"))[1]) == ["b"]
-    assert names((await get(session, NAMESPACES, labelSelector="team"))[1]) == ["a", "c"]
-    assert names((await get(session, NAMESPACES, labelSelector="team=y"))[1]) == ["c"]
 
 
 @pytest.mark.parametrize("watch", ["", "true"])
@@ -231,16 +231,6 @@ async def test_open_watch_outlives_the_history(session, api):
         api.expire_history()
         api.namespaces.apply("d")
         assert (await event())["type"] == "ADDED"
-
-
-def test_history_is_bounded():
-    """A store forgets its oldest changes, and knows from where on it can resume."""
-    store = Store(history=2)
-    for name in "abcd":
-        store.put("namespaces", {"metadata": {"name": name}})
-    assert store.floor == 1002
-    assert [version for version, _, _ in store.since("namespaces", 0)] == [1003, 1004]
-    assert repr(store) == "<Store at 1004, history from 1002>"
 
 
 async def test_backup(session, api):
@@ -382,18 +372,6 @@ async def test_forbidden(session, api, verb, resource, path, message):
     api.allow(verb, resource)
     async with session.get(path) as answer:
         assert answer.status == 200
-
-
-def test_rules_name_users_and_groups():
-    """A rule can be of a user or a group, and denied of one without the others."""
-    authority = Authority()
-    authority.allow("get", "/metrics", user="scrapers")
-    authority.allow("get", "/metrics", user="ann")
-    assert authority.allows("bob", "get", "/metrics", ("scrapers",))
-    authority.deny("get", "/metrics", user="scrapers")
-    assert not authority.allows("bob", "get", "/metrics", ("scrapers",))
-    assert authority.allows("ann", "get", "/metrics")
-    assert authority.allows("bob", "get", "/metrics", ("system:masters",))
 
 
 async def post(session, path, spec):

@@ -13,7 +13,8 @@ import pytest
 import trustme
 
 from kmproxy.simcadvisor import simulate_node
-from kmproxy.simkubelet import HOST, Fault, Payload, Plan, SimKubelet
+from kmproxy.simkubelet import Fault, SimKubelet
+from kmproxy.simwire import HOST, Payload
 
 NOW = 1795208090.5
 TEXT = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
@@ -284,17 +285,6 @@ async def test_payload_is_served_as_it_is(authority, session, tmp_path):
     payload.close()
 
 
-def test_plan_counts_and_forgets():
-    """The newest matching entry wins until it is used up; the older one comes back."""
-    plan = Plan()
-    plan.add(None, "always", None)
-    plan.add("/a", "once", 1)
-    assert [plan.take("/b"), plan.take("/a"), plan.take("/a")] == ["always", "once", "always"]
-    assert plan.entries == ("always",)
-    plan.clear()
-    assert plan.take("/a") is None
-
-
 async def test_faults_are_for_a_path_and_a_number_of_times(kubelet, session):
     """A fault hits only its path, as often as asked; `recover` ends all."""
     kubelet.fail(Fault.STATUS, path="/metrics", times=1, status=503, body=b"no")
@@ -446,14 +436,6 @@ async def test_slow(kubelet):
     _, body, _ = await raw(kubelet)
     assert time.monotonic() - started >= 0.1
     assert chunks(body) == (text, True)
-
-
-async def test_idle_connections_are_kept_for_90_seconds(kubelet, session):
-    """The kubelet keeps an idle connection, and would close it after 90 s."""
-    for _ in range(3):
-        await fetch(session, kubelet.url + "/metrics/probes")
-    server = kubelet._listener._runner.server
-    assert [each.keepalive_timeout for each in server.connections] == [90]
 
 
 async def test_restart_on_the_same_ports(kubelet, session):
