@@ -137,11 +137,15 @@ class MetricsServer:
         if route is None:
             return web.Response(text=self._status_page(), content_type="text/html")
         began = self._clock()
-        code = "gone"
+        code = "error"
         try:
             response, code = await self._scrape(request, route)
         except ConnectionResetError:  # the client left while we wrote
+            code = "gone"
             return web.Response(status=499)
+        except asyncio.CancelledError:
+            code = "gone"
+            raise
         else:
             return response
         finally:
@@ -176,6 +180,10 @@ class MetricsServer:
             return self._failed(request, response, route, 502, str(error))
         except _RefusedError as error:
             return self._failed(request, response, route, error.status, str(error))
+        except BaseException:  # whatever it is, what has begun must not look whole
+            if response.prepared:
+                _break(request)
+            raise
         return response, "200"
 
     def _require_ready(self) -> None:

@@ -357,3 +357,25 @@ async def test_a_line_not_understood_does_not_end_the_scrape(front, cluster):
     expected = 'm{namespace="payments",team="payments"} 1\nm{namespace="payments" 1\n'
     assert await proxy.get() == (200, expected)
     assert await proxy.metric("kmproxy_lines_unparsed_total") == 1
+
+
+async def test_a_fault_of_our_own_breaks_the_connection(front, monkeypatch):
+    """Even an error that nobody thought of never ends a begun answer cleanly."""
+
+    def fail(_):
+        raise RuntimeError
+
+    proxy = await front()
+    monkeypatch.setattr("kmproxy.exposition.Enricher.finish", fail)
+    answer, end = await proxy.raw(b"GET /metrics/cadvisor HTTP/1.0\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.0 200")
+    assert end == "reset"
+    assert await proxy.metric("kmproxy_scrapes_total", path="/metrics/cadvisor", code="error") == 1
+
+
+async def test_a_dead_connection_is_not_an_error(front, cluster):
+    """A kept-alive connection that the kubelet closed meanwhile is opened anew."""
+    proxy = await front()
+    cluster.kubelets["node-a"].fail(Fault.CLOSE_AFTER, times=2)
+    for _ in range(3):
+        assert (await proxy.get("/metrics/probes"))[0] == 200
