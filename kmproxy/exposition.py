@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 OnConflict = Literal["keep", "overwrite"]
@@ -57,20 +58,43 @@ _SAMPLE = re.compile(
         b"e": _EXEMPLAR,
     }
 )
-# The shape nearly all samples have: no blanks but around the value, no escapes,
-# no quoted names. It matches only whole lines that _SAMPLE matches too, with
-# exactly one pair named `namespace`, whose raw value needs no unescaping.
-_PLAIN_PAIR = rb'(?!namespace=)[a-zA-Z_][a-zA-Z0-9_]*+="[^"\\\n]*+"'
-_PLAIN = re.compile(
-    rb'(%(m)b\{(?:%(p)b,)*+namespace="([^"\\\n]*+)")((?:,%(p)b)*+\} %(f)b(?: [0-9]++)?+\n)'
-    rb"|([^\n]*+\n)" % {b"m": _METRIC, b"p": _PLAIN_PAIR, b"f": _FLOAT}
-)
 _EACH_PAIR = re.compile(
     rb"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b(?P<value>%(s)b)"
     % {b"s": _STRING, b"w": _WS}
 )
+# Lines that pass as they are: comments, and samples without a namespace that have no blanks but
+# before the value and the timestamp, no escapes and no quoted names.
+_NAME = rb"[a-zA-Z_][a-zA-Z0-9_]*+"
+_RUN = re.compile(
+    rb"(?:%(m)b(?:\{(?:%(p)b(?:,%(p)b)*+,?+)?+\})?+ %(f)b(?: [0-9]++)?+\n|\#[^\n]*+\n)*+"
+    % {b"m": _METRIC, b"p": rb'(?!namespace=)%b="[^"\\\n]*+"' % _NAME, b"f": _FLOAT}
+)
 _ESCAPE = re.compile(rb'\\([\\"n])')
 _UNESCAPED = {b"\\": b"\\", b'"': b'"', b"n": b"\n"}
+
+
+@lru_cache(maxsize=256)
+def _plain(borne: frozenset[bytes], value: bytes) -> re.Pattern[bytes]:
+    """A line in the shape that nearly all samples with a namespace have.
+
+    No blanks but before the value and the timestamp, no quoted names, one pair
+    named `namespace`, none named as one of `borne`. The groups are what stands
+    before the namespace's value, the value, and the rest with the newline. With
+    `_CAREFUL` for the value of a label, whatever matches is a line that _SAMPLE
+    matches too. With `_HASTY`, which is twice as fast, that is so if
+    the match has no backslash and its only newline is the last byte: then no
+    value holds either, and each is a whole quoted string.
+    """
+    pair = rb'(?!(?:%b)=)%b="%b"' % (b"|".join(map(re.escape, sorted(borne))), _NAME, value)
+    return re.compile(
+        rb'^(%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)"((?:,%(p)b)*+\} %(f)b(?: [0-9]++)?+\n)'
+        % {b"m": _METRIC, b"p": pair, b"v": value, b"f": _FLOAT},
+        re.MULTILINE,
+    )
+
+
+_HASTY = rb'[^"]*+'
+_CAREFUL = rb'[^"\\\n]*+'
 
 
 class Enricher:
@@ -99,6 +123,7 @@ class Enricher:
         "_overwrite",
         "_pairs",
         "_rendered",
+        "_tagged",
         "_tail",
         "conflicts",
         "enriched",
@@ -120,7 +145,8 @@ class Enricher:
         self._overlong = False  # inside a line that is passed on unread
         self._rendered = {b"": b""}  # namespace -> what to add
         self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # what to add -> name -> quoted value
-        self._names: set[bytes] = set()  # all that may be added, each with its `="`
+        self._names = frozenset({b"namespace"})  # with all that may be added
+        self._tagged = {b"": b'"'}  # namespace -> itself with its closing quote and what to add
         self.samples = 0
         self.enriched = 0
         self.unparsed = 0
@@ -157,31 +183,61 @@ class Enricher:
     def _block(self, block: bytes) -> bytes:
         """Whole lines, each ending in a newline.
 
-        The plain samples are put together without a further look if no name
-        that may be added, followed by `="`, stands anywhere in the block: then
-        none of its plain samples bears such a label. Every other line, and a
-        block where one does stand, is taken line by line.
+        The block is split by the lines of the plain shape, which need no look
+        at each but one in a dictionary; what stands between them is taken as
+        whole lines of its own.
         """
         if len(self._rendered) > MAX_NAMESPACES:
-            self._rendered = {b"": b""}
+            self._rendered, self._tagged = {b"": b""}, {b"": b'"'}
             self._pairs.clear()
-        found = _PLAIN.findall(block)
-        for namespace in {namespace for _, namespace, _, _ in found}:
-            self._labels_of(namespace)
-        longest = len(block) > self._max_line and max(map(len, block.split(b"\n")))
-        if longest > self._max_line or any(name in block for name in self._names):
-            lines = block.split(b"\n")
-            return b"\n".join([*map(self._line, lines[:-1]), lines[-1]])
-        rendered, line = self._rendered, self._line
-        plain = [rendered[namespace] for head, namespace, _, _ in found if head]
-        self.samples += len(plain)
-        self.enriched += len(plain) - plain.count(b"")
-        return b"".join(
-            [
-                head + rendered[namespace] + rest if head else line(other[:-1]) + b"\n"
-                for head, namespace, rest, other in found
-            ]
+        if len(block) > self._max_line and max(map(len, block.split(b"\n"))) > self._max_line:
+            return b"".join([self._line(line) + b"\n" for line in block.split(b"\n")[:-1]])
+        if b'namespace="' not in block:
+            return self._between(block)
+        parts = self._split(block, _HASTY) if b"\\" not in block else None
+        if parts is None or _newlines(parts) != block.count(b"\n"):
+            parts = self._split(block, _CAREFUL)
+        namespaces = parts[2::4]
+        parts[2::4] = map(self._tagged.__getitem__, namespaces)
+        between = parts[::4]
+        parts[::4] = [text and self._between(text) for text in between]
+        self.samples += len(namespaces)
+        self.enriched += len(namespaces) - sum(
+            namespaces.count(namespace)
+            for namespace in set(namespaces)
+            if not self._rendered[namespace]
         )
+        return b"".join(parts)
+
+    def _split(self, block: bytes, value: bytes) -> list[bytes]:
+        """The block as: between, head, namespace, rest, between, and so on.
+
+        A sample that bears a name which one of the namespaces adds is not
+        plain, so the split is done again when a look-up brings a new name.
+        """
+        while True:
+            names = self._names
+            parts = _plain(names, value).split(block)
+            for namespace in set(parts[2::4]).difference(self._tagged):
+                self._tagged[namespace] = namespace + b'"' + self._labels_of(namespace)
+            if names == self._names:
+                return parts
+
+    def _between(self, text: bytes) -> bytes:
+        """Whole lines that are not of the plain shape."""
+        lines = []
+        at = 0
+        while at < len(text):
+            if (match := _RUN.match(text, at)) is not None and match[0]:
+                run, at = match[0], match.end()
+                comments = run.count(b"\n#") + run.startswith(b"#")
+                self.samples += run.count(b"\n") - comments
+                lines.append(run)
+            if at < len(text):
+                end = text.index(b"\n", at)
+                lines.append(self._line(text[at:end]) + b"\n")
+                at = end + 1
+        return b"".join(lines)
 
     def _line(self, line: bytes) -> bytes:
         """One line without its newline, or the beginning of one that is too long."""
@@ -240,8 +296,13 @@ class Enricher:
         if rendered not in self._pairs:
             pairs = {pair["name"]: pair["value"] for pair in _EACH_PAIR.finditer(rendered)}
             self._pairs[rendered] = pairs
-            self._names.update(name + b'="' for name in pairs)
+            self._names = self._names.union(pairs)
         return rendered
+
+
+def _newlines(parts: list[bytes]) -> int:
+    """Newlines in the parts of a split block if its plain lines are lines."""
+    return len(parts) // 4 + sum([text.count(b"\n") for text in parts[::4] if text])
 
 
 def _unquote(string: bytes) -> bytes:

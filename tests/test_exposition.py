@@ -148,6 +148,9 @@ def test_comments_and_blank_lines(line):
         b'm-x{namespace="payments"} 1',
         b'm{a-b="",namespace="payments"} 1',
         b'm{"my.m",namespace="payments"} 1',
+        b'm{a="\\",namespace="payments"} 1',
+        b'm{namespace="payments\\"} 1',
+        b'm{namespace="payments",a="\\"} 1',
         b"m1",
         b"m",
         b"<html>",
@@ -194,6 +197,27 @@ def test_conflicts(line, kept, overwritten, conflicts):
         enricher = enrich(line, on_conflict=choice)[1]
         assert enricher.conflicts == conflicts
         assert enricher.enriched == (output != line)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b'm{a="x\ny",namespace="payments"} 1\n',
+        b'm{namespace="pay\nments"} 1\n',
+        b'm{namespace="payments",a="\n"} 1\n',
+        b'm{a="1",b="\nm{a=",namespace="payments"} 1\n',
+        b'm{a="\n# ",namespace="payments"} 1\n',
+    ],
+)
+def test_no_string_goes_over_a_line(lines):
+    """A newline ends the line, also inside quotes: neither half is understood."""
+    good = b'm{namespace="payments"} 1\n'
+    expected = reference.enrich(good + lines + good, LABELS)
+    for cut in (None, 1):
+        output, enricher = enrich(good + lines + good, cut)
+        assert output == expected.output
+        assert (enricher.samples, enricher.unparsed) == (expected.samples, expected.unparsed)
+    assert lines in output
 
 
 def test_long_lines_pass_in_pieces():
@@ -247,7 +271,7 @@ NAMES = [b"m", b"a:b_total", b"_x9", b"m1", b"", b"1m", b"m-x", b"namespace"]
 KEYS = [b"namespace", b"team", b"tier", b"a", b"exported_namespace", b"le", b'"namespace"', b'"team"',
         b'"x y"', b"a-b", b"", b"namespac"]  # fmt: skip
 VALUES = [b"payments", b"web", b"", b"bare", b"x", b'o\\"dd', b"a,b", b"}", b'",namespace="web', b"\\\\",
-          b"\\n", b"\\", b"# {", b"team=", b"\xff", b"\x00", b"\r"]  # fmt: skip
+          b"\\n", b"\\", b"# {", b"team=", b"\xff", b"\x00", b"\r", b"x\ny", b"\n"]  # fmt: skip
 NUMBERS = [
     b"1",
     b"0",
@@ -276,7 +300,8 @@ def random_line(rng):
         )
     if rng.random() < 0.5:  # as cAdvisor writes it
         good = b",".join(
-            b'%b="%b"' % (pick(KEYS[:6]), pick(VALUES[:5])) for _ in range(rng.randrange(5))
+            b'%b="%b"' % (pick(KEYS[:6]), pick(VALUES if rng.random() < 0.1 else VALUES[:5]))
+            for _ in range(rng.randrange(5))
         )
         return b"m{%b} %b\n" % (good, pick(NUMBERS[:6]))
     pairs = [
