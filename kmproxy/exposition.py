@@ -13,7 +13,8 @@ comment nor blank passes as it came, and is counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Literal
 
@@ -45,9 +46,9 @@ _EXEMPLAR = rb"%(g)b\#%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b%(f)b(?:%(g)b%(f)b)?+" 
     b"f": _FLOAT,
 }
 _SAMPLE = re.compile(
-    rb"%(w)b(?:%(m)b(?:%(w)b\{%(w)b(?P<pairs>%(p)b)?+%(w)b\}%(w)b|%(g)b)"
-    rb"|\{%(w)b%(s)b%(w)b(?:,%(w)b(?P<more>%(p)b)?+)?+%(w)b\}%(w)b)"
-    rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b"
+    rb"%(w)b(?:(?P<name>%(m)b)(?:%(w)b\{%(w)b(?P<pairs>%(p)b)?+%(w)b\}%(w)b|%(g)b)"
+    rb"|\{%(w)b(?P<quoted>%(s)b)%(w)b(?:,%(w)b(?P<more>%(p)b)?+)?+%(w)b\}%(w)b)"
+    rb"%(f)b(?P<stamp>%(g)b%(f)b)?+(?:%(e)b)*+%(w)b"
     % {
         b"w": _WS,
         b"m": _METRIC,
@@ -97,66 +98,50 @@ _HASTY = rb'[^"]*+'
 _CAREFUL = rb'[^"\\\n]*+'
 
 
-class Enricher:
-    """Puts labels on the samples of one exposition, as it streams through.
+class Sample:
+    """A sample line that was understood: its name, its pairs, its timestamp.
 
-    `lookup` maps the value of a `namespace` label, unescaped, to the pairs to
-    add: ready-made bytes such as `,team="a",tier="b"`, or `b""`. It is asked
-    once per namespace (up to `MAX_NAMESPACES`), so an exposition shows one
-    state of each namespace even if the labels change while it passes.
-
-    However the input is cut into pieces, the joined output is the same; where
-    nothing is added it is the input. Between calls at most one unfinished line
-    is held, `max_line` bytes and one piece at most: what belongs to a longer
-    line is passed on as it comes.
-
-    `samples`, `enriched`, `unparsed` and `conflicts` count sample lines
-    understood, samples that were changed, lines not understood (or longer than
-    `max_line`), and labels that a sample bore already.
+    `name` is the metric's, unquoted. `pairs` is the span of its pairs in the
+    line, empty where it has none; `stamp` that of its timestamp and the blanks
+    before it, None where it has none.
     """
 
-    __slots__ = (
-        "_lookup",
-        "_max_line",
-        "_names",
-        "_overlong",
-        "_overwrite",
-        "_pairs",
-        "_rendered",
-        "_tagged",
-        "_tail",
-        "conflicts",
-        "enriched",
-        "samples",
-        "unparsed",
-    )
+    __slots__ = ("_line", "name", "pairs", "stamp")
 
-    def __init__(
-        self,
-        lookup: Callable[[bytes], bytes],
-        *,
-        on_conflict: OnConflict = "keep",
-        max_line: int = MAX_LINE,
-    ) -> None:
-        self._lookup = lookup
-        self._overwrite = on_conflict == "overwrite"
+    def __init__(self, match: re.Match[bytes]) -> None:
+        self._line = match.string
+        quoted = match["quoted"]
+        self.name: bytes = match["name"] if quoted is None else _unquote(quoted)
+        start, end = match.span("pairs" if quoted is None else "more")
+        self.pairs = (start, end) if start >= 0 else (0, 0)
+        self.stamp = match.span("stamp") if match["stamp"] else None
+
+    @classmethod
+    def parse(cls, line: bytes) -> Sample | None:
+        """Read a line without its newline; None if it is no sample."""
+        match = _SAMPLE.fullmatch(line)
+        return cls(match) if match else None
+
+    def labels(self) -> Iterator[tuple[bytes, re.Match[bytes]]]:
+        """Each pair's unquoted name, and its match with the groups `name` and `value`."""
+        for pair in _EACH_PAIR.finditer(self._line, *self.pairs):
+            name = pair["name"]
+            yield (_unquote(name) if name[0] == 0x22 else name), pair
+
+
+class LineFilter(ABC):
+    """Takes an exposition in pieces of any size and works on its lines.
+
+    Between calls at most one unfinished line is held, `max_line` bytes and one
+    piece at most: what belongs to a longer line is passed on as it comes.
+    """
+
+    __slots__ = ("_max_line", "_overlong", "_tail")
+
+    def __init__(self, max_line: int) -> None:
         self._max_line = max_line
         self._tail = b""  # the beginning of a line, without a newline
         self._overlong = False  # inside a line that is passed on unread
-        self._rendered = {b"": b""}  # namespace -> what to add
-        self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # what to add -> name -> quoted value
-        self._names = frozenset({b"namespace"})  # with all that may be added
-        self._tagged = {b"": b'"'}  # namespace -> itself with its closing quote and what to add
-        self.samples = 0
-        self.enriched = 0
-        self.unparsed = 0
-        self.conflicts = 0
-
-    def __repr__(self) -> str:
-        return (
-            f"<Enricher {self.samples} samples, {self.enriched} enriched, "
-            f"{self.unparsed} unparsed, {self.conflicts} conflicts>"
-        )
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; return what can be passed on already."""
@@ -175,10 +160,76 @@ class Enricher:
         return lines
 
     def finish(self) -> bytes:
-        """The input is complete: return the rest, a line without a newline."""
+        """The input is complete: return the rest, which may be a line without a newline."""
         tail, self._tail = self._tail, b""
         self._overlong = False
         return self._line(tail) if tail else b""
+
+    @abstractmethod
+    def _block(self, block: bytes) -> bytes:
+        """Whole lines, each ending in a newline."""
+
+    @abstractmethod
+    def _line(self, line: bytes) -> bytes:
+        """One line without its newline, or the beginning of one that is too long."""
+
+
+class Enricher(LineFilter):
+    """Puts labels on the samples of one exposition, as it streams through.
+
+    `lookup` maps the value of a `namespace` label, unescaped, to the pairs to
+    add: ready-made bytes such as `,team="a",tier="b"`, or `b""`. It is asked
+    once per namespace (up to `MAX_NAMESPACES`), so an exposition shows one
+    state of each namespace even if the labels change while it passes.
+
+    However the input is cut into pieces, the joined output is the same; where
+    nothing is added it is the input.
+
+    `samples`, `enriched`, `unparsed` and `conflicts` count sample lines
+    understood, samples that were changed, lines not understood (or longer than
+    `max_line`), and labels that a sample bore already. `seen` holds the
+    namespaces of the samples, unescaped, with what each adds.
+    """
+
+    __slots__ = (
+        "_lookup",
+        "_names",
+        "_overwrite",
+        "_pairs",
+        "_rendered",
+        "_tagged",
+        "conflicts",
+        "enriched",
+        "samples",
+        "seen",
+        "unparsed",
+    )
+
+    def __init__(
+        self,
+        lookup: Callable[[bytes], bytes],
+        *,
+        on_conflict: OnConflict = "keep",
+        max_line: int = MAX_LINE,
+    ) -> None:
+        super().__init__(max_line)
+        self._lookup = lookup
+        self._overwrite = on_conflict == "overwrite"
+        self._rendered = {b"": b""}  # namespace -> what to add
+        self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # what to add -> name -> quoted value
+        self._names = frozenset({b"namespace"})  # with all that may be added
+        self._tagged = {b"": b'"'}  # namespace -> itself with its closing quote and what to add
+        self.samples = 0
+        self.enriched = 0
+        self.unparsed = 0
+        self.conflicts = 0
+        self.seen: dict[bytes, bytes] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"<Enricher {self.samples} samples, {self.enriched} enriched, "
+            f"{self.unparsed} unparsed, {self.conflicts} conflicts>"
+        )
 
     def _block(self, block: bytes) -> bytes:
         """Whole lines, each ending in a newline.
@@ -190,6 +241,7 @@ class Enricher:
         if len(self._rendered) > MAX_NAMESPACES:
             self._rendered, self._tagged = {b"": b""}, {b"": b'"'}
             self._pairs.clear()
+            self.seen.clear()
         if len(block) > self._max_line and max(map(len, block.split(b"\n"))) > self._max_line:
             return b"".join([self._line(line) + b"\n" for line in block.split(b"\n")[:-1]])
         if b'namespace="' not in block:
@@ -202,11 +254,11 @@ class Enricher:
         between = parts[::4]
         parts[::4] = [text and self._between(text) for text in between]
         self.samples += len(namespaces)
-        self.enriched += len(namespaces) - sum(
-            namespaces.count(namespace)
-            for namespace in set(namespaces)
-            if not self._rendered[namespace]
-        )
+        self.enriched += len(namespaces)
+        for namespace in set(namespaces):
+            self.seen[namespace] = rendered = self._rendered[namespace]
+            if not rendered:
+                self.enriched -= namespaces.count(namespace)
         return b"".join(parts)
 
     def _split(self, block: bytes, value: bytes) -> list[bytes]:
@@ -240,30 +292,24 @@ class Enricher:
         return b"".join(lines)
 
     def _line(self, line: bytes) -> bytes:
-        """One line without its newline, or the beginning of one that is too long."""
         overlong = len(line) > self._max_line
-        sample = None if overlong else _SAMPLE.fullmatch(line)
+        sample = None if overlong else Sample.parse(line)
         if sample is None:
             # How much of an overlong line is at hand depends on how it was cut.
             text = line[: self._max_line].lstrip(b" \t")
             if not text.startswith(b"#") and (text or overlong):
                 self.unparsed += 1
             return line
-        start, end = sample.span("pairs" if sample["pairs"] else "more")
-        if start < 0 or b"namespace" not in line:
+        if b"namespace" not in line:
             self.samples += 1
             return line
-        return self._enrich(line, start, end)
+        return self._enrich(line, sample)
 
-    def _enrich(self, line: bytes, start: int, end: int) -> bytes:
-        """A sample whose pairs are `line[start:end]`."""
-        namespace = None
-        after = end
+    def _enrich(self, line: bytes, sample: Sample) -> bytes:
+        """A sample that may have a namespace."""
+        namespace, after = None, 0
         borne: dict[bytes, list[tuple[int, int]]] = {}  # name -> where its values stand
-        for pair in _EACH_PAIR.finditer(line, start, end):
-            name = pair["name"]
-            if name[0] == 0x22:
-                name = _unquote(name)
+        for name, pair in sample.labels():
             if name != b"namespace":
                 borne.setdefault(name, []).append(pair.span("value"))
             elif namespace is None:
@@ -272,7 +318,9 @@ class Enricher:
                 self.unparsed += 1  # two namespaces: whose sample it is cannot be known
                 return line
         self.samples += 1
-        rendered = self._labels_of(namespace or b"")
+        if not namespace:
+            return line
+        self.seen[namespace] = rendered = self._labels_of(namespace)
         pairs = self._pairs[rendered]
         conflicts = pairs.keys() & borne.keys()
         if not conflicts:
