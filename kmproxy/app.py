@@ -101,6 +101,7 @@ class Daemon:
         metrics = MetricsServer(
             config.server,
             config.labels,
+            config.selection,
             labels=labels,
             kubelet=Kubelet(config.kubelet, upstream),
             nodes=NodeDirectory(api, clock=clock) if config.kubelet.all_nodes else None,

@@ -29,6 +29,7 @@ from kmproxy.config import (
     LabelConfig,
     Layer,
     LogConfig,
+    SelectionConfig,
     Setting,
     load,
     load_sections,
@@ -40,7 +41,10 @@ from kmproxy.values import parse_text
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
     "serve": ("the daemon; also what kmproxy without a command does", tuple(SECTIONS.values())),
     "demo": ("a simulated cluster with the daemon in front; no cluster needed", (DemoConfig,)),
-    "enrich": ("labels on an exposition, from standard input", (EnrichConfig, LabelConfig)),
+    "enrich": (
+        "labels on an exposition, from standard input",
+        (EnrichConfig, LabelConfig, SelectionConfig),
+    ),
 }
 """What each command does, and the sections whose settings are its flags."""
 
@@ -129,13 +133,16 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _enrich(arguments: list[str]) -> int:
-    files, labels = _sections("enrich", arguments)
+    files, labels, selection = _sections("enrich", arguments)
     from kmproxy.enrich import enrich, read_namespaces  # noqa: PLC0415 - the daemon does without
 
     namespaces = read_namespaces(files.namespaces)
     if sys.stdin is None or sys.stdout is None:
         raise StreamError("standard input or output is closed")
-    done = enrich(labels, namespaces, sys.stdin.buffer, sys.stdout.buffer)
+    pipeline = enrich(labels, selection, namespaces, sys.stdin.buffer, sys.stdout.buffer)
+    done = pipeline.enricher
+    if pipeline.selector is not None and (merged := pipeline.selector.dropped["merged"]):
+        _say(f"{merged} samples were left out: without the dropped labels they were another's")
     if done.unparsed:
         _say(f"{done.unparsed} lines could not be understood and were passed on unchanged")
     if done.conflicts:

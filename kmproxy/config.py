@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
 from kmproxy.errors import ConfigError
-from kmproxy.labels import LabelRule, parse_rules
+from kmproxy.labels import LabelRule, name_problem, parse_rules
 from kmproxy.values import (
     Address,
     one_of,
@@ -25,6 +26,7 @@ from kmproxy.values import (
     parse_host,
     parse_path,
     parse_port,
+    parse_regex,
     parse_server,
     parse_text,
 )
@@ -91,6 +93,56 @@ class LabelConfig:
         "what to do where a sample already bears NAME",
     )  # fmt: skip
     rules: tuple[LabelRule, ...] = ()
+
+
+def parse_label_name(text: str) -> str:
+    """A label that may be taken off."""
+    if problem := name_problem(text):
+        raise ValueError(problem)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionConfig:
+    """Which samples pass, and what is taken off or added; by default nothing is."""
+
+    keep_metric: tuple[re.Pattern[str], ...] = setting(
+        "keep-metric", parse_regex, (), "REGEX",
+        "only metrics whose whole name, or family's name, matches one of these", repeatable=True,
+    )  # fmt: skip
+    drop_metric: tuple[re.Pattern[str], ...] = setting(
+        "drop-metric", parse_regex, (), "REGEX",
+        "no metrics whose whole name, or family's name, matches one of these", repeatable=True,
+    )  # fmt: skip
+    namespace: tuple[str, ...] = setting(
+        "namespace", parse_text, (), "NAME",
+        "only samples of these namespaces (globs)", repeatable=True,
+    )  # fmt: skip
+    exclude_namespace: tuple[str, ...] = setting(
+        "exclude-namespace", parse_text, (), "NAME",
+        "no samples of these namespaces (globs)", repeatable=True,
+    )  # fmt: skip
+    cluster_samples: str = setting(
+        "cluster-samples", one_of("keep", "drop"), "keep", "keep|drop",
+        "samples that have no namespace",
+    )  # fmt: skip
+    drop_label: tuple[str, ...] = setting(
+        "drop-label", parse_label_name, (), "NAME",
+        "take this label off samples; of series that become one only the first is served",
+        repeatable=True,
+    )  # fmt: skip
+    timestamps: str = setting(
+        "timestamps", one_of("keep", "strip"), "keep", "keep|strip",
+        "strip takes the samples' timestamps off",
+    )  # fmt: skip
+    info_metric: bool = setting(
+        "info-metric", parse_bool, False, "",
+        "add kube_namespace_labels with the labels of each namespace seen",
+    )  # fmt: skip
+    max_line_bytes: int = setting(
+        "max-line-bytes", parse_count, 1 << 20, "N",
+        "a longer line is passed on unread, and counted",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +254,7 @@ class Config:
     """The whole configuration. A class receives its section, never the whole."""
 
     labels: LabelConfig = field(default_factory=LabelConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     kubelet: KubeletConfig = field(default_factory=KubeletConfig)
     apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
@@ -287,6 +340,7 @@ def settings(section: type[Any]) -> dict[str, Setting]:
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "labels": LabelConfig,
+    "selection": SelectionConfig,
     "kubelet": KubeletConfig,
     "apiserver": ApiServerConfig,
     "server": ServerConfig,

@@ -13,10 +13,11 @@ from typing import Any, BinaryIO
 import msgspec
 import yaml
 
-from kmproxy.config import LabelConfig
+from kmproxy.config import LabelConfig, SelectionConfig
 from kmproxy.errors import ConfigError, StreamError
-from kmproxy.exposition import Enricher
 from kmproxy.labels import LabelMap, Namespace
+from kmproxy.pipeline import Pipeline
+from kmproxy.selection import Selection
 
 PIECE = 1 << 16
 
@@ -71,22 +72,32 @@ def _items(document: Any) -> Iterator[Any]:
 
 
 def enrich(
-    config: LabelConfig, namespaces: list[Namespace], source: BinaryIO, sink: BinaryIO
-) -> Enricher:
-    """Copy an exposition with the labels put on; returns the enricher with its counts.
+    config: LabelConfig,
+    selection: SelectionConfig,
+    namespaces: list[Namespace],
+    source: BinaryIO,
+    sink: BinaryIO,
+) -> Pipeline:
+    """Copy an exposition with the labels put on; returns the pipeline with its counts.
 
     Raises StreamError if a stream fails, but BrokenPipeError as it is.
     """
     labels = LabelMap(config.rules)
     labels.replace(namespaces, now=0.0)
-    enricher = Enricher(labels.lookup, on_conflict=config.on_conflict)
+    pipeline = Pipeline(
+        labels.lookup,
+        config,
+        Selection.of(selection),
+        info=selection.info_metric,
+        max_line=selection.max_line_bytes,
+    )
     try:
         while data := source.read(PIECE):
-            sink.write(enricher.feed(data))
-        sink.write(enricher.finish())
+            sink.write(pipeline.feed(data))
+        sink.write(pipeline.finish())
         sink.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         raise StreamError(f"the exposition could not be copied: {error.strerror}") from error
-    return enricher
+    return pipeline

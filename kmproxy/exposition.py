@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -111,7 +111,7 @@ class Sample:
     def __init__(self, match: re.Match[bytes]) -> None:
         self._line = match.string
         quoted = match["quoted"]
-        self.name: bytes = match["name"] if quoted is None else _unquote(quoted)
+        self.name: bytes = match["name"] if quoted is None else unquote(quoted)
         start, end = match.span("pairs" if quoted is None else "more")
         self.pairs = (start, end) if start >= 0 else (0, 0)
         self.stamp = match.span("stamp") if match["stamp"] else None
@@ -126,7 +126,7 @@ class Sample:
         """Each pair's unquoted name, and its match with the groups `name` and `value`."""
         for pair in _EACH_PAIR.finditer(self._line, *self.pairs):
             name = pair["name"]
-            yield (_unquote(name) if name[0] == 0x22 else name), pair
+            yield (unquote(name) if name[0] == 0x22 else name), pair
 
 
 class LineFilter(ABC):
@@ -313,7 +313,7 @@ class Enricher(LineFilter):
             if name != b"namespace":
                 borne.setdefault(name, []).append(pair.span("value"))
             elif namespace is None:
-                namespace, after = _unquote(pair["value"]), pair.end()
+                namespace, after = unquote(pair["value"]), pair.end()
             else:
                 self.unparsed += 1  # two namespaces: whose sample it is cannot be known
                 return line
@@ -348,12 +348,32 @@ class Enricher(LineFilter):
         return rendered
 
 
+def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
+    """A family with a sample per namespace, spelled as kube-state-metrics does.
+
+    `seen` maps namespaces to what is added to their samples, as
+    `Enricher.seen` does; each name becomes `label_` and the name.
+    """
+    lines = [
+        b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.",
+        b"# TYPE kube_namespace_labels gauge",
+    ]
+    for namespace in sorted(seen):
+        value = namespace.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+        pairs = [
+            b",label_%b=%b" % pair.group("name", "value")
+            for pair in _EACH_PAIR.finditer(seen[namespace])
+        ]
+        lines.append(b'kube_namespace_labels{namespace="%b"%b} 1' % (value, b"".join(pairs)))
+    return b"\n".join(lines) + b"\n"
+
+
 def _newlines(parts: list[bytes]) -> int:
     """Newlines in the parts of a split block if its plain lines are lines."""
     return len(parts) // 4 + sum([text.count(b"\n") for text in parts[::4] if text])
 
 
-def _unquote(string: bytes) -> bytes:
+def unquote(string: bytes) -> bytes:
     """The text of a quoted string; a backslash before another byte stands for itself."""
     text = string[1:-1]
     if b"\\" in text:

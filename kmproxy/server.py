@@ -16,19 +16,21 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import parse_qs
 
 from aiohttp import hdrs, web
 
 from kmproxy import __version__
-from kmproxy.config import LabelConfig, ServerConfig
+from kmproxy.config import LabelConfig, SelectionConfig, ServerConfig
 from kmproxy.encoding import GzipEncoder, accepts_gzip
 from kmproxy.errors import CredentialError, UpstreamError
-from kmproxy.exposition import Enricher
 from kmproxy.kubelet import ENDPOINTS, Exposition, Kubelet
 from kmproxy.labels import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import Node, NodeDirectory
 from kmproxy.pages import Status, status_page
+from kmproxy.pipeline import Pipeline
+from kmproxy.selection import Selection
 from kmproxy.telemetry import CONTENT_TYPE, Telemetry
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
@@ -102,6 +104,7 @@ class MetricsServer:
         self,
         config: ServerConfig,
         label_config: LabelConfig,
+        selection_config: SelectionConfig,
         *,
         labels: LabelMap,
         kubelet: Kubelet,
@@ -112,6 +115,8 @@ class MetricsServer:
         clock: Callable[[], float],
     ) -> None:
         self._label_config = label_config
+        self._selection_config = selection_config
+        self._selection = Selection.of(selection_config)
         self._labels = labels
         self._kubelet = kubelet
         self._nodes = nodes
@@ -254,18 +259,26 @@ class MetricsServer:
         if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
             encoder = GzipEncoder()
             response.headers[hdrs.CONTENT_ENCODING] = "gzip"
-        enricher = Enricher(self._labels.lookup, on_conflict=self._label_config.on_conflict)
+        pipeline = Pipeline(
+            self._labels.lookup,
+            self._label_config,
+            self._selection.narrow(
+                parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True)
+            ),
+            info=self._selection_config.info_metric,
+            max_line=self._selection_config.max_line_bytes,
+        )
         head = request.method == hdrs.METH_HEAD
         try:
             async for piece in exposition.pieces:
-                data = enricher.feed(piece)
+                data = pipeline.feed(piece)
                 if encoder:
                     data = encoder.feed(data)
                 if head and data:
                     break
                 if data:
                     await self._write(request, response, data)
-            data = enricher.finish()
+            data = pipeline.finish()
             if encoder:
                 data = encoder.feed(data) + encoder.finish()
             if not response.prepared:
@@ -273,10 +286,7 @@ class MetricsServer:
             if not head:
                 await response.write_eof(data)
         finally:
-            self._telemetry.samples.inc(enricher.samples)
-            self._telemetry.samples_enriched.inc(enricher.enriched)
-            self._telemetry.lines_unparsed.inc(enricher.unparsed)
-            self._telemetry.label_conflicts.inc(enricher.conflicts)
+            self._telemetry.exposition_passed(pipeline)
 
     async def _write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
         if not response.prepared:

@@ -22,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from kmproxy import __version__
+from kmproxy.pipeline import Pipeline
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -88,6 +89,12 @@ class Telemetry:
             "Labels to add that a sample bore already.",
             registry=registry,
         )
+        self.samples_dropped = Counter(
+            "kmproxy_samples_dropped",
+            "Samples not selected, by what left them out; 'merged' had become another's series.",
+            ["by"],
+            registry=registry,
+        )
         self.namespaces = Gauge(
             "kmproxy_namespaces", "Namespaces in the label map.", registry=registry
         )
@@ -116,6 +123,17 @@ class Telemetry:
         """Ask these for the two gauges of the label map, at each scrape."""
         self.namespaces.set_function(namespaces)
         self.sync_age.set_function(sync_age)
+
+    def exposition_passed(self, pipeline: Pipeline) -> None:
+        """Count what has passed through, whole or not."""
+        enricher = pipeline.enricher
+        self.samples.inc(enricher.samples)
+        self.samples_enriched.inc(enricher.enriched)
+        self.lines_unparsed.inc(enricher.unparsed)
+        self.label_conflicts.inc(enricher.conflicts)
+        if pipeline.selector is not None:
+            for what, count in pipeline.selector.dropped.items():
+                self.samples_dropped.labels(what).inc(count)
 
     def upstream_failed(self, upstream: str, reason: str) -> None:
         """Count a failure of `kubelet` or `apiserver`."""

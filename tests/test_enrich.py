@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kmproxy
-from kmproxy.config import EnrichConfig, LabelConfig, Layer, load_sections
+from kmproxy.config import EnrichConfig, LabelConfig, Layer, SelectionConfig, load_sections
 from kmproxy.enrich import PIECE, enrich, read_namespaces
 from kmproxy.errors import ConfigError
 from kmproxy.labels import Namespace
@@ -135,7 +135,7 @@ def test_a_file_that_cannot_be_read(tmp_path, name):
 def test_labels_are_put_on():
     """Between two streams: only samples of namespaces with labels change, and are counted."""
     sink = io.BytesIO()
-    done = enrich(config(), [READ_A, READ_B], io.BytesIO(TEXT), sink)
+    done = enrich(config(), SelectionConfig(), [READ_A, READ_B], io.BytesIO(TEXT), sink).enricher
     assert sink.getvalue() == ENRICHED
     assert (done.samples, done.enriched, done.unparsed, done.conflicts) == (5, 1, 0, 0)
 
@@ -147,7 +147,7 @@ def test_long_input_comes_through_whole(end):
     text = b"\n".join(lines) + end
     assert len(text) > 2 * PIECE
     sink = io.BytesIO()
-    enrich(config(), [READ_A], io.BytesIO(text), sink)
+    enrich(config(), SelectionConfig(), [READ_A], io.BytesIO(text), sink)
     assert sink.getvalue() == text.replace(b'"a"', b'"a",team="x"')
 
 
@@ -166,7 +166,7 @@ def test_long_input_comes_through_whole(end):
 def test_the_label_flags_count(flags, line, expected):
     """The same rules as the daemon's."""
     sink = io.BytesIO()
-    enrich(config(**flags), [READ_A, READ_B], io.BytesIO(line), sink)
+    enrich(config(**flags), SelectionConfig(), [READ_A, READ_B], io.BytesIO(line), sink)
     assert sink.getvalue() == expected
 
 
@@ -269,7 +269,7 @@ def test_recorded_answers_of_kubelets(name):
     text = (CORPUS / name).read_bytes()
     namespaces = teams(text)
     sink = io.BytesIO()
-    done = enrich(config(), namespaces, io.BytesIO(text), sink)
+    done = enrich(config(), SelectionConfig(), namespaces, io.BytesIO(text), sink).enricher
     expected = [labelled(line, namespaces) for line in text.split(b"\n")]
     assert sink.getvalue().split(b"\n") == expected
     assert (done.unparsed, done.conflicts) == (0, 0)
@@ -283,7 +283,7 @@ def test_recorded_answers_without_labels_to_add(name):
     text = (CORPUS / name).read_bytes()
     for flags, namespaces in (({"label": ["absent"]}, teams(text)), ({}, [])):
         sink = io.BytesIO()
-        assert enrich(config(**flags), namespaces, io.BytesIO(text), sink).enriched == 0
+        assert enrich(config(**flags), SelectionConfig(), namespaces, io.BytesIO(text), sink).enricher.enriched == 0
         assert sink.getvalue() == text
 
 

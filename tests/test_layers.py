@@ -12,7 +12,7 @@ import kmproxy
 PACKAGE = Path(kmproxy.__file__).parent
 
 FLOORS = (
-    ("errors", "values", "labels", "config", "encoding", "exposition", "watch", "pages"),
+    ("errors", "values", "labels", "config", "encoding", "exposition", "selection", "pipeline", "watch", "pages"),
     ("telemetry", "credentials", "upstream", "apiserver", "nodes", "kubelet"),
     ("namespaces",),
     ("server",),

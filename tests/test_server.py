@@ -379,3 +379,29 @@ async def test_a_dead_connection_is_not_an_error(front, cluster):
     cluster.kubelets["node-a"].fail(Fault.CLOSE_AFTER, times=2)
     for _ in range(3):
         assert (await proxy.get("/metrics/probes"))[0] == 200
+
+
+async def test_a_request_narrows(front):
+    """A query leaves out samples, and what is left out is counted; the flags hold besides."""
+    proxy = await front("--drop-metric=container_memory_.*", "--exclude-namespace=payments")
+    _, text = await proxy.get(
+        "/metrics/cadvisor?namespace=pay*&namespace=front*1&cluster-samples=drop"
+    )
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert lines
+    assert all('namespace="frontend-service1",team="frontend"' in line for line in lines)
+    assert "container_memory" not in text
+    _, text = await proxy.get("/metrics/cadvisor?metric=container_cpu_*&namespace=")
+    assert {line.split("{")[0] for line in text.splitlines() if line[:1] != "#"} >= {
+        "container_cpu_usage_seconds_total"
+    }
+    assert 'namespace="frontend' not in text
+    for by in ("metric", "namespace"):
+        assert await proxy.metric("kmproxy_samples_dropped_total", by=by) > 0
+
+
+async def test_the_info_metric(front):
+    """With --info-metric the answer ends in the namespaces it has shown."""
+    proxy = await front("--info-metric")
+    _, text = await proxy.get("/metrics/probes")
+    assert 'kube_namespace_labels{namespace="payments",label_team="payments"} 1\n' in text

@@ -16,6 +16,7 @@ NAMES = {
     "kmproxy_build": "info",
     "kmproxy_credential_errors": "counter",
     "kmproxy_label_conflicts": "counter",
+    "kmproxy_samples_dropped": "counter",
     "kmproxy_lines_unparsed": "counter",
     "kmproxy_namespaces": "gauge",
     "kmproxy_namespaces_sync_age_seconds": "gauge",

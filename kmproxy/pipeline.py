@@ -1,0 +1,83 @@
+"""All that is done to one exposition, in order: select, enrich, add the info metric.
+
+Knows the stages and their order. Must not know what each of them does to a
+line. A stage that is not asked for is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kmproxy.config import LabelConfig
+from kmproxy.exposition import Enricher, info_metric
+from kmproxy.selection import Selection, Selector
+
+_END = b"# EOF"
+
+
+class Pipeline:
+    """One exposition from the kubelet's bytes to those that are served.
+
+    `enricher` and `selector` (None where everything is selected) hold the
+    counts.
+    """
+
+    def __init__(
+        self,
+        lookup: Callable[[bytes], bytes],
+        labels: LabelConfig,
+        selection: Selection,
+        *,
+        info: bool = False,
+        max_line: int,
+    ) -> None:
+        self.enricher = Enricher(lookup, on_conflict=labels.on_conflict, max_line=max_line)
+        self.selector = None
+        if not selection.everything:
+            self.selector = Selector(selection, max_line=max_line)
+        self._info = _InfoStage(self.enricher) if info else None
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self.selector!r} {self.enricher!r}>"
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next piece; return what can be passed on already."""
+        if self.selector is not None:
+            data = self.selector.feed(data)
+        data = self.enricher.feed(data)
+        return data if self._info is None else self._info.feed(data)
+
+    def finish(self) -> bytes:
+        """The input is complete: return the rest."""
+        data = b""
+        if self.selector is not None:
+            data = self.enricher.feed(self.selector.finish())
+        data += self.enricher.finish()
+        return data if self._info is None else self._info.finish(data)
+
+
+class _InfoStage:
+    """Adds the info metric at the end, before OpenMetrics' end marker where there is one."""
+
+    def __init__(self, enricher: Enricher) -> None:
+        self._enricher = enricher
+        self._held = b""  # the end of what came: a whole last line, or the beginning of one
+        self._whole = True  # whether what was passed on ends in a newline
+
+    def feed(self, data: bytes) -> bytes:
+        data = self._held + data
+        start = data.rfind(b"\n", 0, len(data) - 1 if data.endswith(b"\n") else len(data)) + 1
+        at_line = start > 0 or self._whole
+        last = data[start:].rstrip(b"\n")
+        self._held = data[start:] if at_line and _END.startswith(last[: len(_END)]) else b""
+        passed = data[: len(data) - len(self._held)]
+        if passed:
+            self._whole = passed.endswith(b"\n")
+        return passed
+
+    def finish(self, data: bytes) -> bytes:
+        passed, end = self.feed(data), self._held
+        if end.rstrip(b"\n") != _END:
+            passed, end = passed + end, b""
+        whole = passed.endswith(b"\n") if passed else self._whole
+        return passed + (b"" if whole else b"\n") + info_metric(self._enricher.seen) + end

@@ -1,0 +1,248 @@
+"""Which samples pass, and with what: families, namespaces, labels, timestamps.
+
+Knows the grammar through `exposition`. Must not know HTTP, configuration or
+where a narrowing comes from. What is not selected leaves no byte behind; what
+passes is unchanged but for labels and timestamps that are taken off. A line
+that is not understood passes as it came.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from kmproxy.config import SelectionConfig
+from kmproxy.exposition import MAX_LINE, LineFilter, Sample, unquote
+
+_METADATA = re.compile(
+    rb"[ \t]*\#[ \t]+(?P<kind>HELP|TYPE|UNIT)[ \t]+"
+    rb'(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*+|"(?:[^"\\]|\\.)*+")(?:[ \t].*)?',
+    re.DOTALL,
+)
+_SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
+
+Label = tuple[bytes, re.Match[bytes]]
+"""A pair's unquoted name, and its match with the groups `name` and `value`."""
+
+MAX_NAMES = 1 << 16
+"""Metric names whose verdict is remembered at most."""
+
+
+@lru_cache(maxsize=1024)
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))
+
+
+@dataclass(frozen=True, slots=True)
+class Globs:
+    """Alternatives: a name matches if it matches one of them, whole."""
+
+    any_of: tuple[str, ...]
+
+    def match(self, name: str) -> bool:
+        """Whether the whole name matches one of the patterns."""
+        return any(_glob(pattern).match(name) is not None for pattern in self.any_of)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of an exposition is wanted. As it is by default, all of it.
+
+    Regular expressions and globs match a whole name, as Prometheus anchors
+    them. A metric has to match one of each of `keep_metrics`, which are
+    alternatives, and none of `drop_metrics`; likewise namespaces. A family's
+    HELP and TYPE go with its name. What has no namespace follows
+    `cluster_samples`.
+    """
+
+    keep_metrics: tuple[tuple[re.Pattern[str], ...], ...] = ()
+    drop_metrics: tuple[re.Pattern[str], ...] = ()
+    namespaces: tuple[Globs, ...] = ()
+    exclude_namespaces: Globs = Globs(())
+    cluster_samples: bool = True
+    drop_labels: frozenset[bytes] = frozenset()
+    strip_timestamps: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left out or taken off."""
+        return self == Selection()
+
+    @classmethod
+    def of(cls, config: SelectionConfig) -> Selection:
+        """The selection that is configured."""
+        return cls(
+            keep_metrics=(config.keep_metric,) if config.keep_metric else (),
+            drop_metrics=config.drop_metric,
+            namespaces=(Globs(config.namespace),) if config.namespace else (),
+            exclude_namespaces=Globs(config.exclude_namespace),
+            cluster_samples=config.cluster_samples == "keep",
+            drop_labels=frozenset(name.encode() for name in config.drop_label),
+            strip_timestamps=config.timestamps == "strip",
+        )
+
+    def narrow(self, query: Mapping[str, Sequence[str]]) -> Selection:
+        """What a request's query leaves of it: `namespace` and `metric`, globs, repeatable.
+
+        It can leave out, and never bring back. Other keys mean nothing here.
+        """
+        narrowed = self
+        if spaces := tuple(query.get("namespace", ())):
+            narrowed = replace(narrowed, namespaces=(*narrowed.namespaces, Globs(spaces)))
+        if metrics := tuple(query.get("metric", ())):
+            patterns = tuple(_glob(pattern) for pattern in metrics)
+            narrowed = replace(narrowed, keep_metrics=(*narrowed.keep_metrics, patterns))
+        if "drop" in query.get("cluster-samples", ()):
+            narrowed = replace(narrowed, cluster_samples=False)
+        return narrowed
+
+    def wants_metric(self, names: Iterable[str]) -> bool:
+        """Whether a metric passes that goes by these names, its own and its family's."""
+        names = list(names)
+        if any(pattern.fullmatch(name) for pattern in self.drop_metrics for name in names):
+            return False
+        return all(
+            any(pattern.fullmatch(name) for pattern in patterns for name in names)
+            for patterns in self.keep_metrics
+        )
+
+    def wants_namespace(self, namespace: str) -> bool:
+        """Whether samples of a namespace pass; of none if it is empty."""
+        if not namespace:
+            return self.cluster_samples
+        return not self.exclude_namespaces.match(namespace) and all(
+            globs.match(namespace) for globs in self.namespaces
+        )
+
+
+class Selector(LineFilter):
+    """Applies a selection to one exposition.
+
+    `dropped` counts samples left out, by `metric`, `namespace` or `merged`:
+    with labels taken off, two series may become one; the first is passed, the
+    others would be taken for it and are not. The series of one exposition are
+    remembered for that by digests of 16 bytes.
+    """
+
+    __slots__ = ("_family", "_metrics", "_namespaces", "_selection", "_series", "dropped")
+
+    def __init__(self, selection: Selection, *, max_line: int = MAX_LINE) -> None:
+        super().__init__(max_line)
+        self._selection = selection
+        self._family = b""
+        self._metrics: dict[tuple[bytes, bytes], bool] = {}
+        self._namespaces: dict[bytes, bool] = {}
+        self._series: dict[bytes, bytes] = {}  # without the labels taken off -> as it came
+        self.dropped = {"metric": 0, "namespace": 0, "merged": 0}
+
+    def __repr__(self) -> str:
+        return f"<Selector dropped {self.dropped}>"
+
+    def _block(self, block: bytes) -> bytes:
+        lines = [self._select(line) for line in block.split(b"\n")[:-1]]
+        return b"".join([line + b"\n" for line in lines if line is not None])
+
+    def _line(self, line: bytes) -> bytes:
+        return self._select(line) or b""
+
+    def _select(self, line: bytes) -> bytes | None:
+        """The line as it passes, None if it does not."""
+        if len(line) > self._max_line:
+            return line
+        sample = Sample.parse(line)
+        if sample is None:
+            return line if self._wants_metadata(line) else None
+        family = self._family_of(sample.name)
+        if not self._wants_metric(sample.name, family):
+            self.dropped["metric"] += 1
+            return None
+        selection = self._selection
+        edits: list[tuple[int, int]] = []
+        if selection.strip_timestamps and sample.stamp:
+            edits.append(sample.stamp)
+        labels = list(sample.labels())
+        spaces = [unquote(pair["value"]) for name, pair in labels if name == b"namespace"]
+        if len(spaces) > 1:
+            return line  # whose it is cannot be known: as if not understood
+        if not self._wants_namespace(spaces[0] if spaces else b""):
+            self.dropped["namespace"] += 1
+            return None
+        if selection.drop_labels:
+            edits += _cuts(labels, selection.drop_labels, sample.pairs[1])
+            if self._is_merged(sample.name, labels):
+                self.dropped["merged"] += 1
+                return None
+        for start, end in sorted(edits, reverse=True):
+            line = line[:start] + line[end:]
+        return line
+
+    def _wants_metadata(self, line: bytes) -> bool:
+        """Whether a line that is no sample passes; its family is that of what follows."""
+        match = _METADATA.fullmatch(line)
+        if match is None:
+            return True
+        name = match["name"]
+        self._family = unquote(name) if name[0] == 0x22 else name
+        return self._wants_metric(self._family, self._family)
+
+    def _family_of(self, name: bytes) -> bytes:
+        family = self._family
+        if name == family or (name.startswith(family) and name[len(family) :] in _SUFFIXES):
+            return family
+        return name
+
+    def _wants_metric(self, name: bytes, family: bytes) -> bool:
+        wanted = self._metrics.get((name, family))
+        if wanted is None:
+            if len(self._metrics) >= MAX_NAMES:
+                self._metrics.clear()
+            names = {each.decode(errors="replace") for each in (name, family)}
+            wanted = self._metrics[name, family] = self._selection.wants_metric(names)
+        return wanted
+
+    def _wants_namespace(self, namespace: bytes) -> bool:
+        wanted = self._namespaces.get(namespace)
+        if wanted is None:
+            if len(self._namespaces) >= MAX_NAMES:
+                self._namespaces.clear()
+            text = namespace.decode(errors="replace")
+            wanted = self._namespaces[namespace] = self._selection.wants_namespace(text)
+        return wanted
+
+    def _is_merged(self, name: bytes, labels: Sequence[Label]) -> bool:
+        """Whether another series has become this one, without the labels taken off."""
+        kept = [each for each in labels if each[0] not in self._selection.drop_labels]
+        series, whole = _digest(name, kept), _digest(name, labels)
+        return self._series.setdefault(series, whole) != whole
+
+
+def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
+    """What tells a series from others: an empty label value equals an absent label."""
+    values = ((label, unquote(pair["value"])) for label, pair in labels)
+    parts = [name, *(part for label, value in sorted(values) if value for part in (label, value))]
+    text = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _cuts(labels: Sequence[Label], names: frozenset[bytes], end: int) -> list[tuple[int, int]]:
+    """The spans to cut so that the pairs of these names are gone, each with one comma.
+
+    `end` is where the pairs end, a trailing comma included.
+    """
+    cuts = []
+    kept = cut_from = cut_to = None
+    for name, pair in labels:
+        if name in names:
+            cut_from = pair.start() if cut_from is None else cut_from
+            cut_to = pair.end()
+        else:
+            if cut_from is not None:
+                cuts.append((cut_from, pair.start()))
+            kept, cut_from = pair.end(), None
+    if cut_from is not None and cut_to is not None:
+        cuts.append((cut_from, end) if kept is None else (kept, cut_to))
+    return cuts

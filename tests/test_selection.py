@@ -1,0 +1,252 @@
+"""Which samples pass a selection, and what of them does not."""
+
+from __future__ import annotations
+
+import random
+import re
+from fnmatch import fnmatchcase
+
+import pytest
+
+from kmproxy.cli import split_flags
+from kmproxy.config import Layer, SelectionConfig, load_sections
+from kmproxy.errors import ConfigError
+from kmproxy.selection import Selection, Selector
+
+from . import reference
+from .test_exposition import mutate, random_line
+
+TEXT = b"""\
+# HELP cpu Seconds.
+# TYPE cpu counter
+cpu{namespace="a",pod="p"} 1 1000
+cpu{namespace="b",pod="p"} 2 1000
+cpu{namespace="",pod=""} 3 1000
+# HELP lat Latency.
+# TYPE lat histogram
+lat_bucket{namespace="a",le="1"} 1
+lat_bucket{namespace="a",le="+Inf"} 1
+lat_sum{namespace="a"} 1
+lat_count{namespace="a"} 1
+# a comment
+up 1
+
+broken{namespace="a" 1
+"""
+
+
+def selection(*flags):
+    """The selection of these flags."""
+    values, problems = split_flags(flags, frozenset())
+    assert not problems
+    (config,) = load_sections([Layer("command line", "--", values)], SelectionConfig)
+    return Selection.of(config)
+
+
+def select(text, chosen, cut=None, **options):
+    """Feed a text, whole or in pieces; returns the output and the selector."""
+    selector = Selector(chosen, **options)
+    step = cut or max(len(text), 1)
+    output = b"".join(selector.feed(text[at : at + step]) for at in range(0, len(text), step))
+    return output + selector.finish(), selector
+
+
+def check(text, expected, *flags, dropped=None):
+    """A text becomes another however it is cut, also without its last newline."""
+    chosen = selection(*flags)
+    for cut in (None, 1, 7, 64):
+        output, selector = select(text, chosen, cut)
+        assert output == expected
+        if dropped is not None:
+            assert {key: count for key, count in selector.dropped.items() if count} == dropped
+    bare = select(text.removesuffix(b"\n"), chosen)[0]
+    assert bare in (expected, expected.removesuffix(b"\n"))
+
+
+def without(*prefixes):
+    """The text without the lines that begin so."""
+    lines = TEXT.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(prefixes))
+
+
+def test_everything():
+    """By default all passes, and there is nothing to do."""
+    assert selection().everything
+    check(TEXT, TEXT, dropped={})
+    assert not selection("--drop-metric=x").everything
+
+
+@pytest.mark.parametrize(
+    ("flags", "gone", "dropped"),
+    [
+        (["--drop-metric=cpu"], [b"cpu", b"# HELP cpu", b"# TYPE cpu"], 3),
+        (["--drop-metric=cp"], [], 0),
+        (
+            ["--drop-metric=c.*", "--drop-metric=u."],
+            [b"cpu", b"# HELP cpu", b"# TYPE cpu", b"up"],
+            4,
+        ),
+        (["--drop-metric=lat"], [b"lat", b"# HELP lat", b"# TYPE lat"], 4),
+        (["--drop-metric=lat_bucket"], [b"lat_bucket"], 2),
+        (["--keep-metric=lat"], [b"cpu", b"# HELP cpu", b"# TYPE cpu", b"up"], 4),
+        (["--keep-metric=cpu|up"], [b"lat", b"# HELP lat", b"# TYPE lat"], 4),
+        (["--keep-metric=.*", "--drop-metric=up"], [b"up"], 1),
+    ],
+)
+def test_metrics(flags, gone, dropped):
+    """Families go with their HELP and TYPE; expressions match the whole name."""
+    counts = {"metric": dropped} if dropped else {}
+    check(TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
+
+
+@pytest.mark.parametrize(
+    ("flags", "gone", "dropped"),
+    [
+        (["--namespace=a"], [b'cpu{namespace="b"'], 1),
+        (["--namespace=[ab]"], [], 0),
+        (["--namespace=x*"], [b'cpu{namespace="a"', b'cpu{namespace="b"', b"lat"], 6),
+        (["--exclude-namespace=b*"], [b'cpu{namespace="b"'], 1),
+        (["--namespace=a", "--namespace=b", "--exclude-namespace=b"], [b'cpu{namespace="b"'], 1),
+        (["--cluster-samples=drop"], [b'cpu{namespace=""', b"up"], 2),
+        (
+            ["--namespace=a", "--cluster-samples=drop"],
+            [b'cpu{namespace="b"', b'cpu{namespace=""', b"up"],
+            3,
+        ),
+    ],
+)
+def test_namespaces(flags, gone, dropped):
+    """Globs match the whole name; what has no namespace follows --cluster-samples."""
+    counts = {"namespace": dropped} if dropped else {}
+    check(TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'm{a="1",x="2",b="3"} 1 5', b'm{a="1",b="3"} 1 5'),
+        (b'm{x="2",b="3"} 1', b'm{b="3"} 1'),
+        (b'm{a="1",x="2"} 1', b'm{a="1"} 1'),
+        (b'm{a="1",x="2",y="3"} 1', b'm{a="1"} 1'),
+        (b'm{x="2",a="1",y="3"} 1', b'm{a="1"} 1'),
+        (b'm{x="2",y="3",a="1"} 1', b'm{a="1"} 1'),
+        (b'm{x="2"} 1', b"m{} 1"),
+        (b'm{x="2",} 1', b"m{} 1"),
+        (b'm{a="1",x="2",} 1', b'm{a="1",} 1'),
+        (b'm{ a="1" , x = "2" , b="3" } 1', b'm{ a="1" , b="3" } 1'),
+        (b'{"my.m","x"="2"} 1', b'{"my.m",} 1'),
+        (b'm{exported_x="2"} 1', b'm{exported_x="2"} 1'),
+        (b'm{a="x=",x="\\"y"} 1', b'm{a="x="} 1'),
+        (b'm 1 # {x="2"} 1', b'm 1 # {x="2"} 1'),
+        (b'm{x="2" 1', b'm{x="2" 1'),
+    ],
+)
+def test_labels_are_taken_off(before, after):
+    """A pair goes with one comma; everything else stays as it was."""
+    check(before + b"\n", after + b"\n", "--drop-label=x", "--drop-label=y")
+
+
+def test_series_that_become_one():
+    """The first is served, the others are counted; the same series twice is no such thing."""
+    text = b'm{a="1",x="1"} 1\nm{x="2",a="1"} 2\nm{a="2",x="1"} 3\nm{a="2",x="1"} 4 5\nm{a="1",b=""} 6\n'
+    expected = b'm{a="1"} 1\nm{a="2"} 3\nm{a="2"} 4 5\n'
+    check(text, expected, "--drop-label=x", dropped={"merged": 2})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'm{a="1"} 1 1000', b'm{a="1"} 1'),
+        (b"m 1  -5 ", b"m 1 "),
+        (b"m 1", b"m 1"),
+        (b'm 1 5.5 # {a="b"} 1 2', b'm 1 # {a="b"} 1 2'),
+        (b"m 1 x", b"m 1 x"),
+    ],
+)
+def test_timestamps_are_taken_off(before, after):
+    """A sample's own timestamp goes, with the blanks before it."""
+    check(before + b"\n", after + b"\n", "--timestamps=strip")
+
+
+def test_two_namespaces():
+    """Whose sample it is cannot be known: it passes, as what is not understood does."""
+    line = b'm{namespace="a",namespace="b"} 1\n'
+    check(line, line, "--namespace=x")
+
+
+def test_long_lines_pass():
+    """A line over the limit passes unread, however it is cut."""
+    text = b'm{namespace="b",a="' + b"x" * 100 + b'"} 1\n' + b'm{namespace="b"} 1\n'
+    for cut in (None, 1, 50):
+        output, _ = select(text, selection("--namespace=a"), cut, max_line=50)
+        assert output == text.splitlines(keepends=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "query", "namespaces", "metrics"),
+    [
+        ([], {}, "ab-", "cpu up"),
+        ([], {"namespace": ["a"]}, "a-", "cpu up"),
+        ([], {"namespace": ["a", "b"]}, "ab-", "cpu up"),
+        ([], {"namespace": [""]}, "-", "cpu up"),
+        (["--namespace=a"], {"namespace": ["b"]}, "-", "cpu up"),
+        (["--namespace=a"], {"namespace": ["*"]}, "a-", "cpu up"),
+        (["--exclude-namespace=a"], {"namespace": ["a", "b"]}, "b-", "cpu up"),
+        (["--cluster-samples=drop"], {"cluster-samples": ["keep"]}, "ab", "cpu up"),
+        ([], {"cluster-samples": ["drop"]}, "ab", "cpu up"),
+        ([], {"metric": ["c*"]}, "ab-", "cpu"),
+        (["--keep-metric=up"], {"metric": ["c*"]}, "ab-", ""),
+        (["--drop-metric=cpu"], {"metric": ["*"]}, "ab-", "up"),
+        ([], {"metric": ["c.*"]}, "ab-", ""),
+        ([], {"other": ["x"]}, "ab-", "cpu up"),
+    ],
+)
+def test_a_request_narrows(flags, query, namespaces, metrics):
+    """It can leave out what the flags allow, and never bring back what they do not."""
+    chosen = selection(*flags).narrow(query)
+    assert "".join(n for n in "ab-" if chosen.wants_namespace(n.strip("-"))) == namespaces
+    assert " ".join(m for m in ("cpu", "up") if chosen.wants_metric([m])) == metrics
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--drop-metric=(",
+        "--drop-label=a-b",
+        "--drop-label=namespace",
+        "--timestamps=off",
+        "--namespace=",
+    ],
+)
+def test_what_is_no_selection(flag):
+    """A flag that cannot be is refused."""
+    with pytest.raises(ConfigError):
+        selection(flag)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_plain_reading_agrees(seed):
+    """On random and mutated lines the selector leaves out what a plain reading does."""
+    rng = random.Random(seed)
+    chosen = selection("--namespace=p*", "--drop-metric=a:b.*", "--timestamps=keep")
+    for _ in range(60):
+        text = b"".join(mutate(random_line(rng), rng) for _ in range(rng.randrange(1, 30)))
+        expected = b"\n".join(kept for kept in map(plainly, text.split(b"\n")) if kept is not None)
+        for cut in (None, 1, rng.randrange(1, 40)):
+            output = select(text, chosen, cut)[0]
+            assert output.rstrip(b"\n") == expected.rstrip(b"\n")
+
+
+def plainly(line):
+    """A line as that selection lets it pass, by the plain reading; None if it does not."""
+    try:
+        sample = reference.Line(line)
+    except reference.NotUnderstood:
+        return line
+    name = re.match(rb"[ \t]*([a-zA-Z0-9_:]*)", line)[1]
+    if name.startswith(b"a:b"):
+        return None
+    spaces = [value for label, value, _, _ in sample.pairs if label == b"namespace"]
+    if len(spaces) != 1 or not spaces[0]:
+        return line
+    return line if fnmatchcase(spaces[0].decode(errors="replace"), "p*") else None
