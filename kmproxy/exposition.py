@@ -1,22 +1,17 @@
 """The exposition format: bytes in, the same bytes with namespace labels out.
 
-Knows the Prometheus text format (0.0.4 and 1.0.0, with quoted UTF-8 names) and
-the sample lines of OpenMetrics 1.0. Must not know HTTP, configuration, the time
-or where labels come from.
-
-What counts as understood is one whole sample line of the grammar below; where
-the published grammar and the parser of the Prometheus server differ, a line is
-understood only if the server takes it too. A line that is neither a sample, a
-comment nor blank passes as it came, and is counted.
+Knows how a stream falls into lines, and what the samples of a namespace get.
+Must not know HTTP, configuration, the time or where labels come from. A line
+that is neither a sample, a comment nor blank passes as it came, and is counted.
 """
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import Literal
+
+from kmproxy.grammar import NAMESPACED, PAIR, PASSING, Sample, split_plain, unquote
 
 OnConflict = Literal["keep", "overwrite"]
 
@@ -25,108 +20,6 @@ MAX_LINE = 1 << 20
 
 MAX_NAMESPACES = 1 << 16
 """Look-ups remembered at most: far over what a node runs, a bound on what a payload can cost."""
-
-# Every repetition is possessive or bounded by a byte that it cannot take
-# itself, so matching is linear in the length of the line.
-_WS = rb"[ \t]*+"
-_GAP = rb"[ \t]++"
-_METRIC = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
-_STRING = rb'"(?:[^"\\\n]|\\[^\n])*+"'
-_PAIR = rb"(?:[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b%(s)b" % {b"s": _STRING, b"w": _WS}
-_PAIRS = rb"%(p)b(?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+" % {b"p": _PAIR, b"w": _WS}
-# strconv.ParseFloat without hexadecimal and underscores, as the server calls it.
-_FLOAT = (
-    rb"(?:[+-]?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+"
-    rb"|[+-]?+[iI][nN][fF](?:[iI][nN][iI][tT][yY])?+|[nN][aA][nN])"
-)
-_EXEMPLAR = rb"%(g)b\#%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b%(f)b(?:%(g)b%(f)b)?+" % {
-    b"g": _GAP,
-    b"w": _WS,
-    b"p": _PAIRS,
-    b"f": _FLOAT,
-}
-_SAMPLE = re.compile(
-    rb"%(w)b(?:(?P<name>%(m)b)(?:%(w)b\{%(w)b(?P<pairs>%(p)b)?+%(w)b\}%(w)b|%(g)b)"
-    rb"|\{%(w)b(?P<quoted>%(s)b)%(w)b(?:,%(w)b(?P<more>%(p)b)?+)?+%(w)b\}%(w)b)"
-    rb"%(f)b(?P<stamp>%(g)b%(f)b)?+(?:%(e)b)*+%(w)b"
-    % {
-        b"w": _WS,
-        b"m": _METRIC,
-        b"p": _PAIRS,
-        b"g": _GAP,
-        b"s": _STRING,
-        b"f": _FLOAT,
-        b"e": _EXEMPLAR,
-    }
-)
-_EACH_PAIR = re.compile(
-    rb"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b(?P<value>%(s)b)"
-    % {b"s": _STRING, b"w": _WS}
-)
-# Lines that pass as they are: comments, and samples without a namespace that have no blanks but
-# before the value and the timestamp, no escapes and no quoted names.
-_NAME = rb"[a-zA-Z_][a-zA-Z0-9_]*+"
-_RUN = re.compile(
-    rb"(?:%(m)b(?:\{(?:%(p)b(?:,%(p)b)*+,?+)?+\})?+ %(f)b(?: [0-9]++)?+\n|\#[^\n]*+\n)*+"
-    % {b"m": _METRIC, b"p": rb'(?!namespace=)%b="[^"\\\n]*+"' % _NAME, b"f": _FLOAT}
-)
-_ESCAPE = re.compile(rb'\\([\\"n])')
-_UNESCAPED = {b"\\": b"\\", b'"': b'"', b"n": b"\n"}
-
-
-@lru_cache(maxsize=256)
-def _plain(borne: frozenset[bytes], value: bytes) -> re.Pattern[bytes]:
-    """A line in the shape that nearly all samples with a namespace have.
-
-    No blanks but before the value and the timestamp, no quoted names, one pair
-    named `namespace`, none named as one of `borne`. The groups are what stands
-    before the namespace's value, the value, and the rest with the newline. With
-    `_CAREFUL` for the value of a label, whatever matches is a line that _SAMPLE
-    matches too. With `_HASTY`, which is twice as fast, that is so if
-    the match has no backslash and its only newline is the last byte: then no
-    value holds either, and each is a whole quoted string.
-    """
-    pair = rb'(?!(?:%b)=)%b="%b"' % (b"|".join(map(re.escape, sorted(borne))), _NAME, value)
-    return re.compile(
-        rb'^(%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)"((?:,%(p)b)*+\} %(f)b(?: [0-9]++)?+\n)'
-        % {b"m": _METRIC, b"p": pair, b"v": value, b"f": _FLOAT},
-        re.MULTILINE,
-    )
-
-
-_HASTY = rb'[^"]*+'
-_CAREFUL = rb'[^"\\\n]*+'
-
-
-class Sample:
-    """A sample line that was understood: its name, its pairs, its timestamp.
-
-    `name` is the metric's, unquoted. `pairs` is the span of its pairs in the
-    line, empty where it has none; `stamp` that of its timestamp and the blanks
-    before it, None where it has none.
-    """
-
-    __slots__ = ("_line", "name", "pairs", "stamp")
-
-    def __init__(self, match: re.Match[bytes]) -> None:
-        self._line = match.string
-        quoted = match["quoted"]
-        self.name: bytes = match["name"] if quoted is None else unquote(quoted)
-        start, end = match.span("pairs" if quoted is None else "more")
-        self.pairs = (start, end) if start >= 0 else (0, 0)
-        self.stamp = match.span("stamp") if match["stamp"] else None
-
-    @classmethod
-    def parse(cls, line: bytes) -> Sample | None:
-        """Read a line without its newline; None if it is no sample."""
-        match = _SAMPLE.fullmatch(line)
-        return cls(match) if match else None
-
-    def labels(self) -> Iterator[tuple[bytes, re.Match[bytes]]]:
-        """Each pair's unquoted name, and its match with the groups `name` and `value`."""
-        for pair in _EACH_PAIR.finditer(self._line, *self.pairs):
-            name = pair["name"]
-            yield (unquote(name) if name[0] == 0x22 else name), pair
 
 
 class LineFilter(ABC):
@@ -164,6 +57,10 @@ class LineFilter(ABC):
         tail, self._tail = self._tail, b""
         self._overlong = False
         return self._line(tail) if tail else b""
+
+    def _has_overlong(self, block: bytes) -> bool:
+        limit = self._max_line
+        return len(block) > limit and max(map(len, block.split(b"\n"))) > limit
 
     @abstractmethod
     def _block(self, block: bytes) -> bytes:
@@ -242,34 +139,48 @@ class Enricher(LineFilter):
             self._rendered, self._tagged = {b"": b""}, {b"": b'"'}
             self._pairs.clear()
             self.seen.clear()
-        if len(block) > self._max_line and max(map(len, block.split(b"\n"))) > self._max_line:
+        if self._has_overlong(block):
             return b"".join([self._line(line) + b"\n" for line in block.split(b"\n")[:-1]])
-        if b'namespace="' not in block:
+        first = block.find(b'namespace="')
+        if first < 0:
             return self._between(block)
-        parts = self._split(block, _HASTY) if b"\\" not in block else None
-        if parts is None or _newlines(parts) != block.count(b"\n"):
-            parts = self._split(block, _CAREFUL)
+        start = block.rfind(b"\n", 0, first) + 1
+        end = block.index(b"\n", block.rfind(b'namespace="')) + 1
+        if not start and end == len(block):
+            return self._namespaced(block)
+        return b"".join(
+            (
+                self._between(block[:start]),
+                self._namespaced(block[start:end]),
+                self._between(block[end:]),
+            )
+        )
+
+    def _namespaced(self, block: bytes) -> bytes:
+        """Whole lines, of which the first and the last have a namespace, or look it."""
+        parts = self._split(block)
         namespaces = parts[2::4]
         parts[2::4] = map(self._tagged.__getitem__, namespaces)
-        between = parts[::4]
-        parts[::4] = [text and self._between(text) for text in between]
+        parts[::4] = [text and self._between(text) for text in parts[::4]]
         self.samples += len(namespaces)
         self.enriched += len(namespaces)
         for namespace in set(namespaces):
-            self.seen[namespace] = rendered = self._rendered[namespace]
+            rendered = self._rendered[namespace]
             if not rendered:
                 self.enriched -= namespaces.count(namespace)
+            if namespace:
+                self.seen[namespace] = rendered
         return b"".join(parts)
 
-    def _split(self, block: bytes, value: bytes) -> list[bytes]:
-        """The block as: between, head, namespace, rest, between, and so on.
+    def _split(self, block: bytes) -> list[bytes]:
+        """The block split by its plain lines, each of whose namespaces has been looked up.
 
         A sample that bears a name which one of the namespaces adds is not
         plain, so the split is done again when a look-up brings a new name.
         """
         while True:
             names = self._names
-            parts = _plain(names, value).split(block)
+            parts = split_plain(block, names)
             for namespace in set(parts[2::4]).difference(self._tagged):
                 self._tagged[namespace] = namespace + b'"' + self._labels_of(namespace)
             if names == self._names:
@@ -280,16 +191,45 @@ class Enricher(LineFilter):
         lines = []
         at = 0
         while at < len(text):
-            if (match := _RUN.match(text, at)) is not None and match[0]:
+            if (match := PASSING.match(text, at)) is not None and match[0]:
                 run, at = match[0], match.end()
                 comments = run.count(b"\n#") + run.startswith(b"#")
                 self.samples += run.count(b"\n") - comments
                 lines.append(run)
             if at < len(text):
-                end = text.index(b"\n", at)
-                lines.append(self._line(text[at:end]) + b"\n")
-                at = end + 1
+                end = text.index(b"\n", at) + 1
+                plain = NAMESPACED.match(text, at, end)
+                if plain is not None:
+                    lines.append(self._conflict(*plain.groups()))
+                else:
+                    lines.append(self._line(text[at : end - 1]) + b"\n")
+                at = end
         return b"".join(lines)
+
+    def _conflict(self, head: bytes, namespace: bytes, rest: bytes) -> bytes:
+        """A plain line that bears a name which one of the namespaces adds, perhaps its own.
+
+        Without escapes every quote begins or ends a value, so that splitting by
+        them gives the names, each between its comma or brace and its `=`, and
+        the values in turn.
+        """
+        pieces = (head + namespace + b'"' + rest).split(b'"')
+        names = [piece[1:-1] for piece in pieces[2:-1:2]]
+        names.insert(0, pieces[0][pieces[0].index(b"{") + 1 : -1])
+        pairs = self._pairs[self._labels_of(namespace)]
+        conflicts = pairs.keys() & set(names)
+        added = [b'",%b=%b' % (name, pairs[name][:-1]) for name in pairs if name not in conflicts]
+        if namespace:
+            self.seen[namespace] = self._rendered[namespace]
+        self.samples += 1
+        self.conflicts += len(conflicts)
+        self.enriched += bool(added or (conflicts and self._overwrite))
+        pieces[2 * names.index(b"namespace") + 1] += b"".join(added)
+        if self._overwrite:
+            for at, name in enumerate(names):
+                if name in conflicts:
+                    pieces[2 * at + 1] = pairs[name][1:-1]
+        return b'"'.join(pieces)
 
     def _line(self, line: bytes) -> bytes:
         overlong = len(line) > self._max_line
@@ -342,7 +282,7 @@ class Enricher(LineFilter):
         if rendered is None:
             rendered = self._rendered[namespace] = self._lookup(namespace)
         if rendered not in self._pairs:
-            pairs = {pair["name"]: pair["value"] for pair in _EACH_PAIR.finditer(rendered)}
+            pairs = {pair["name"]: pair["value"] for pair in PAIR.finditer(rendered)}
             self._pairs[rendered] = pairs
             self._names = self._names.union(pairs)
         return rendered
@@ -361,21 +301,7 @@ def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
     for namespace in sorted(seen):
         value = namespace.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
         pairs = [
-            b",label_%b=%b" % pair.group("name", "value")
-            for pair in _EACH_PAIR.finditer(seen[namespace])
+            b",label_%b=%b" % pair.group("name", "value") for pair in PAIR.finditer(seen[namespace])
         ]
         lines.append(b'kube_namespace_labels{namespace="%b"%b} 1' % (value, b"".join(pairs)))
     return b"\n".join(lines) + b"\n"
-
-
-def _newlines(parts: list[bytes]) -> int:
-    """Newlines in the parts of a split block if its plain lines are lines."""
-    return len(parts) // 4 + sum([text.count(b"\n") for text in parts[::4] if text])
-
-
-def unquote(string: bytes) -> bytes:
-    """The text of a quoted string; a backslash before another byte stands for itself."""
-    text = string[1:-1]
-    if b"\\" in text:
-        return _ESCAPE.sub(lambda escape: _UNESCAPED[escape[1]], text)
-    return text

@@ -1,6 +1,6 @@
 """Which samples pass, and with what: families, namespaces, labels, timestamps.
 
-Knows the grammar through `exposition`. Must not know HTTP, configuration or
+Knows the names that a selection is made by. Must not know HTTP, configuration or
 where a narrowing comes from. What is not selected leaves no byte behind; what
 passes is unchanged but for labels and timestamps that are taken off. A line
 that is not understood passes as it came.
@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from kmproxy.config import SelectionConfig
-from kmproxy.exposition import MAX_LINE, LineFilter, Sample, unquote
+from kmproxy.exposition import MAX_LINE, LineFilter
+from kmproxy.grammar import Sample, split_plain, unquote
 
 _METADATA = re.compile(
     rb"[ \t]*\#[ \t]+(?P<kind>HELP|TYPE|UNIT)[ \t]+"
@@ -24,6 +25,8 @@ _METADATA = re.compile(
     re.DOTALL,
 )
 _SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
+
+_NAMESPACE = frozenset({b"namespace"})
 
 Label = tuple[bytes, re.Match[bytes]]
 """A pair's unquoted name, and its match with the groups `name` and `value`."""
@@ -143,7 +146,29 @@ class Selector(LineFilter):
         return f"<Selector dropped {self.dropped}>"
 
     def _block(self, block: bytes) -> bytes:
-        lines = [self._select(line) for line in block.split(b"\n")[:-1]]
+        if self._selection.drop_labels or self._has_overlong(block):
+            return self._lines(block)
+        parts = split_plain(block, _NAMESPACE)
+        passed = []
+        for at in range(0, len(parts) - 1, 4):
+            between, head, namespace, rest = parts[at : at + 4]
+            if between:
+                passed.append(self._lines(between))
+            name = head[: head.index(b"{")]
+            if not self._wants_metric(name, self._family_of(name)):
+                self.dropped["metric"] += 1
+            elif not self._wants_namespace(namespace):
+                self.dropped["namespace"] += 1
+            else:
+                if self._selection.strip_timestamps:
+                    rest = _without_stamp(rest)
+                passed += (head, namespace, b'"', rest)
+        passed.append(self._lines(parts[-1]))
+        return b"".join(passed)
+
+    def _lines(self, text: bytes) -> bytes:
+        """Whole lines of any kind."""
+        lines = [self._select(line) for line in text.split(b"\n")[:-1]]
         return b"".join([line + b"\n" for line in lines if line is not None])
 
     def _line(self, line: bytes) -> bytes:
@@ -218,6 +243,13 @@ class Selector(LineFilter):
         kept = [each for each in labels if each[0] not in self._selection.drop_labels]
         series, whole = _digest(name, kept), _digest(name, labels)
         return self._series.setdefault(series, whole) != whole
+
+
+def _without_stamp(rest: bytes) -> bytes:
+    """The rest of a plain line, from somewhere in its pairs on, without its timestamp."""
+    value = rest.rindex(b"}") + 2
+    blank = rest.find(b" ", value)
+    return rest if blank < 0 else rest[:blank] + b"\n"
 
 
 def _digest(name: bytes, labels: Sequence[Label]) -> bytes:

@@ -58,6 +58,7 @@ INFO = (
         (b"# E", b"# E\n" + HELP),
         (b"m 1 # EOF", b"m 1 # EOF\n" + HELP),
         (b"m 1\n\n", b"m 1\n\n" + HELP),
+        (b'm{namespace=""} 1\nm{namespace="",team="y"} 1\n', b'm{namespace=""} 1\nm{namespace="",team="y"} 1\n' + HELP),
         (b"", HELP),
         (b'm{namespace="q\\"\\\\"} 1\n',
          b'm{namespace="q\\"\\\\"} 1\n' + HELP + b'kube_namespace_labels{namespace="q\\"\\\\"} 1\n'),
