@@ -86,3 +86,4 @@ def test_labels_are_selected_before_they_are_added():
     text = b'm{namespace="a",team="old"} 1\n'
     chosen = Selection(drop_labels=frozenset({b"team"}))
     assert run(text, selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1\n'
+    assert run(text[:-1], selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1'

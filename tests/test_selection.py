@@ -157,6 +157,8 @@ def test_series_that_become_one():
     ("before", "after"),
     [
         (b'm{a="1"} 1 1000', b'm{a="1"} 1'),
+        (b'm{namespace="a",b="} 1 2"} 3 1000', b'm{namespace="a",b="} 1 2"} 3'),
+        (b'm{namespace="a"} 3', b'm{namespace="a"} 3'),
         (b"m 1  -5 ", b"m 1 "),
         (b"m 1", b"m 1"),
         (b'm 1 5.5 # {a="b"} 1 2', b'm 1 # {a="b"} 1 2'),
