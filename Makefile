@@ -26,10 +26,26 @@ $(VENV)/dev: $(BIN)/kmproxy requirements-dev.lock
 run: $(BIN)/kmproxy ## start the demo: a simulated cluster with the daemon in front
 	$(BIN)/kmproxy demo $(ARGS)
 
+.PHONY: bench
+bench: $(BIN)/kmproxy ## measure the engine, the daemon and nginx, side by side
+	$(BIN)/kmproxy bench --daemon $(ARGS)
+
 .PHONY: test
 test: $(VENV)/dev ## run all tests, with branch coverage
 	$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
+	mkdir -p .fuzz
+	$(BIN)/python -m tests.fuzz.fuzz_exposition -max_total_time=$(SECONDS) -print_final_stats=1 \
+	  -dict=tests/fuzz/exposition.dict -artifact_prefix=tests/fuzz/corpus/ .fuzz tests/fuzz/corpus
+
+SECONDS ?= 60
+
+$(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	touch $@
 
 .PHONY: lint
 lint: $(VENV)/dev ## check style, types and the Dockerfile
@@ -49,6 +65,7 @@ lock: ## choose the newest packages anew and lock them (needs uv)
 	$(COMPILE) --upgrade --constraint requirements.lock --group dev pyproject.toml \
 	  --output-file requirements-dev.lock
 	$(COMPILE) --upgrade --group build --output-file requirements-build.lock
+	$(COMPILE) --upgrade --group fuzz --output-file requirements-fuzz.lock
 
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --custom-compile-command "make lock"
@@ -63,4 +80,4 @@ docker-push: ## push the image IMG
 
 .PHONY: clean
 clean: ## remove what was set up and built
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf $(VENV) .fuzz dist build .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -23,6 +23,7 @@ from kmproxy import __version__
 from kmproxy.config import (
     IGNORED,
     SECTIONS,
+    BenchConfig,
     Config,
     DemoConfig,
     EnrichConfig,
@@ -45,6 +46,7 @@ COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
         "labels on an exposition, from standard input",
         (EnrichConfig, LabelConfig, SelectionConfig),
     ),
+    "bench": ("the engine and the whole daemon, measured side by side", (BenchConfig,)),
 }
 """What each command does, and the sections whose settings are its flags."""
 
@@ -92,6 +94,8 @@ def _run(command: str, arguments: list[str]) -> int:
             return _enrich(arguments)
         case "demo":
             return _demo(arguments)
+        case "bench":
+            return _bench(arguments)
         case _:
             return _serve(arguments)
 
@@ -149,6 +153,13 @@ def _enrich(arguments: list[str]) -> int:
         what = "kept its own" if labels.on_conflict == "keep" else "had it replaced"
         _say(f"{done.conflicts} times a sample bore a label already, and {what}")
     return 0
+
+
+def _bench(arguments: list[str]) -> int:
+    (config,) = _sections("bench", arguments)
+    from kmproxy.bench import bench  # noqa: PLC0415 - only here is anything measured
+
+    return _print(bench(config, _say))
 
 
 def _stop_event() -> asyncio.Event:

@@ -301,6 +301,28 @@ class DemoConfig:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class BenchConfig:
+    """What is measured, and for how long."""
+
+    payload: tuple[str, ...] = setting(
+        "payload", parse_text, (), "FILE",
+        "measure on this exposition instead of generated ones", repeatable=True,
+    )  # fmt: skip
+    seconds: int = setting(
+        "seconds", parse_count, 20, "N",
+        "seconds to measure for; with --daemon about twice that",
+    )  # fmt: skip
+    daemon: bool = setting(
+        "daemon", parse_bool, False, "",
+        "also measure whole scrapes, through the daemon and through nginx",
+    )  # fmt: skip
+    output: str = setting(
+        "output", one_of("text", "json"), "text", "text|json",
+        "tables or one JSON document",
+    )  # fmt: skip
+
+
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
 _PLAIN = "the enriched metrics are served over plain HTTP"
 _WEBHOOK = "kmproxy has no webhook"

@@ -13,7 +13,7 @@ from isal import igzip_lib, isal_zlib
 from kmproxy.errors import UpstreamError
 
 _GZIP_WINDOW = 31  # 15 bits of window, with a gzip header and trailer
-_PIECE = 1 << 18
+_PIECE = 1 << 17
 
 
 def accepts_gzip(header: str) -> bool:

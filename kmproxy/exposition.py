@@ -79,6 +79,9 @@ class Enricher(LineFilter):
     once per namespace (up to `MAX_NAMESPACES`), so an exposition shows one
     state of each namespace even if the labels change while it passes.
 
+    `names` are labels that may be added: others are found out, each at the cost
+    of going over a piece once more.
+
     However the input is cut into pieces, the joined output is the same; where
     nothing is added it is the input.
 
@@ -106,6 +109,7 @@ class Enricher(LineFilter):
         self,
         lookup: Callable[[bytes], bytes],
         *,
+        names: frozenset[bytes] = frozenset(),
         on_conflict: OnConflict = "keep",
         max_line: int = MAX_LINE,
     ) -> None:
@@ -114,7 +118,7 @@ class Enricher(LineFilter):
         self._overwrite = on_conflict == "overwrite"
         self._rendered = {b"": b""}  # namespace -> what to add
         self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # what to add -> name -> quoted value
-        self._names = frozenset({b"namespace"})  # with all that may be added
+        self._names = names | {b"namespace"}  # with all that may be added
         self._tagged = {b"": b'"'}  # namespace -> itself with its closing quote and what to add
         self.samples = 0
         self.enriched = 0

@@ -31,7 +31,12 @@ class Pipeline:
         info: bool = False,
         max_line: int,
     ) -> None:
-        self.enricher = Enricher(lookup, on_conflict=labels.on_conflict, max_line=max_line)
+        self.enricher = Enricher(
+            lookup,
+            names=frozenset(rule.name.encode() for rule in labels.rules if rule.name),
+            on_conflict=labels.on_conflict,
+            max_line=max_line,
+        )
         self.selector = None
         if not selection.everything:
             self.selector = Selector(selection, max_line=max_line)

@@ -12,13 +12,25 @@ import kmproxy
 PACKAGE = Path(kmproxy.__file__).parent
 
 FLOORS = (
-    ("errors", "values", "labels", "config", "encoding", "exposition", "selection", "pipeline", "watch", "pages"),
+    (
+        "errors",
+        "values",
+        "labels",
+        "config",
+        "encoding",
+        "grammar",
+        "exposition",
+        "selection",
+        "pipeline",
+        "watch",
+        "pages",
+    ),
     ("telemetry", "credentials", "upstream", "apiserver", "nodes", "kubelet"),
     ("namespaces",),
     ("server",),
     ("app", "enrich"),
     ("simfamilies", "simcadvisor", "simwire", "simkubelet"),
-    ("simstore", "simview", "simapi", "simcluster", "demo"),
+    ("simstore", "simview", "simapi", "simcluster", "demo", "benchdaemon", "bench"),
     ("cli", "__main__"),
 )
 ORDER = [module for floor in FLOORS for module in floor]

@@ -1,0 +1,275 @@
+"""`kmproxy bench`: its rows and relations, with little time to measure; no figure is judged."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kmproxy import bench, benchdaemon
+from kmproxy.cli import main
+from kmproxy.config import BenchConfig
+from kmproxy.errors import KmproxyError
+from kmproxy.simcadvisor import NodeMetrics, simulate_node
+
+SUBJECTS = [
+    "memcpy",
+    "engine, 1 label",
+    "engine, 3 labels",
+    "engine, 1 label, overwrite",
+    "engine, 1 label, 10,000 namespaces",
+    "engine, 1 label, all conflict",
+    "engine, 1 label, all conflict, overwrite",
+    "prometheus_client, 1 label",
+    "isal gzip level 1",
+]
+ALWAYS = [("engine, 1 label", "kube-state-metrics"), ("engine, 1 label", "kubelet")]
+
+
+def start(*flags, **environment):
+    """Start the command."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "kmproxy", "bench", *flags],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*flags, **environment):
+    """Run the command to its good end; returns standard output and standard error."""
+    process = start(*flags, **environment)
+    output, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert all(line.startswith("kmproxy: bench: ") for line in said.splitlines())
+    return output, said
+
+
+def left_behind(directory):
+    """Command lines of processes that know a directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(directory) in command:
+            found.append(command)
+    return found
+
+
+@pytest.fixture
+def payload(tmp_path):
+    """A small exposition in a file."""
+    path = tmp_path / "payload.txt"
+    node = simulate_node("node-1", ["one", "two"], pods_per_namespace=1)
+    path.write_bytes(NodeMetrics(node).text("/metrics/cadvisor", 1_795_000_000.0))
+    return path
+
+
+def test_the_engine():
+    """A line on the machine, and a row for everything, on generated payloads."""
+    output, said = run("--seconds=1")
+    head, _, *table = output.splitlines()
+    assert "Python" in head
+    assert head.endswith(f"{os.cpu_count()} CPUs")
+    assert table[0].startswith("The engine, in pieces of 64 KiB; the fastest of ")
+    names = [(name, "cAdvisor") for name in SUBJECTS] + ALWAYS
+    assert len(table) == 2 + len(names)
+    for line, (name, shape) in zip(table[2:], names, strict=True):
+        assert line.startswith(f"{name} ")
+        assert shape in line
+    assert "daemon" not in output + said
+
+
+@pytest.mark.program("nginx")
+def test_the_daemon(payload, tmp_path):
+    """Every way is there, each ratio is that of its figures, nothing is left behind."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    output, _ = run(
+        "--daemon", "--seconds=1", f"--payload={payload}", "--output=json", TMPDIR=str(temporary)
+    )
+    document = json.loads(output)
+    assert document["cpus"] == os.cpu_count()
+    assert document["rounds"] >= bench.ROUNDS
+    rows = {(row["name"], row["payload"]): row for row in document["engine"]}
+    assert list(rows) == [*((name, str(payload)) for name in SUBJECTS), *ALWAYS]
+    memcpy, client = (rows[name, str(payload)] for name in (bench.MEMCPY, bench.REENCODE))
+    for row in rows.values():
+        assert math.isclose(row["bytes_per_second"], row["bytes"] / row["seconds"])
+        for base, key in ((memcpy, "to_memcpy"), (client, "to_prometheus_client")):
+            assert math.isclose(row[key], row["bytes_per_second"] / base["bytes_per_second"])
+        if row["samples"] is not None:
+            assert math.isclose(row["samples_per_second"], row["samples"] / row["seconds"])
+    assert memcpy["bytes"] == payload.stat().st_size
+    assert rows["engine, 1 label", str(payload)]["samples"] == client["samples"]
+
+    daemon = document["daemon"]
+    assert daemon["nginx_skipped"] is None
+    scrapes = {
+        f"{row['server']}, {row['from_kubelet']} to {row['to_client']}": row
+        for row in daemon["scrapes"]
+    }
+    assert list(scrapes) == [way.name for way in benchdaemon.WAYS]
+    for row in scrapes.values():
+        assert row["scrapes"] >= benchdaemon.ROUNDS
+        assert 0 < row["first_byte_seconds"] <= row["last_byte_seconds"]
+        assert row["cpu_seconds"] > 0
+        assert row["peak_rss_bytes"] > 1 << 20
+        packed = row["to_client"] == "gzip"
+        assert (row["received_bytes"] < row["bytes"] == payload.stat().st_size) is packed
+    assert len(daemon["ratios"]) == len(benchdaemon.COMPARED)
+    for row in daemon["ratios"]:
+        ours, other = scrapes[row["of"]], scrapes[row["to"]]
+        assert math.isclose(row["cpu"], ours["cpu_seconds"] / other["cpu_seconds"])
+    assert not list(temporary.iterdir())
+    assert not left_behind(temporary)
+
+
+def test_without_nginx(payload, tmp_path):
+    """What can be measured is, and the reason for the rest is told."""
+    output, said = run("--daemon", "--seconds=1", f"--payload={payload}", PATH=str(tmp_path))
+    assert "through the daemon" in said
+    table = output.partition("The daemon, ")[2].splitlines()
+    assert [line.split()[:2] for line in table[2:4]] == [["payload.txt", "kmproxy"]] * 2
+    assert table[5] == "nginx was not measured: nginx is not on the PATH"
+    assert len(table) == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (f"#!{shutil.which('sh')}", "nginx did not start: nginx: [emerg] no such directive"),
+        ("#!/nowhere", "nginx cannot be run: No such file or directory"),
+    ],
+)
+def test_with_an_nginx_that_does_not_start(payload, tmp_path, monkeypatch, first, reason):
+    """Its own words are the reason, or the system's."""
+    program = tmp_path / "nginx"
+    program.write_text(f"{first}\necho 'nginx: [emerg] no such directive'\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = []
+    rows, skipped = benchdaemon.measure([("small", payload)], {"one": {}}, 0.1, said.append)
+    assert skipped == reason
+    assert [row.way for row in rows] == [benchdaemon.KMPROXY_IDENTITY, benchdaemon.KMPROXY_GZIP]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_it_is_interrupted(payload, tmp_path, number, status):
+    """All that was started ends with it, and no file stays."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = start("--daemon", "--seconds=1", f"--payload={payload}", TMPDIR=str(temporary))
+    try:
+        end = time.monotonic() + 30
+        while not list(temporary.glob("*/kmproxy.log")):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(number)
+        output, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, output) == (status, "")
+    assert "Traceback" not in said
+    assert not list(temporary.glob("kmproxy-*"))
+    assert not left_behind(temporary)
+
+
+def test_every_wrong_flag_is_told(capsys, tmp_path):
+    """Exit status 2, and a line for each."""
+    assert main(["bench", "--seconds=0", "--output=xml", "--nodes=3", "stray"]) == 2
+    output, said = capsys.readouterr()
+    assert output == ""
+    for part in ("--seconds: '0'", "--output: 'xml'", "unknown flag --nodes", "'stray'"):
+        assert part in said
+    cut = tmp_path / "cut"
+    cut.write_bytes(b"a 1\nb")
+    assert main(["bench", f"--payload={cut}", "--payload=/nowhere"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"kmproxy: --payload {cut}: an exposition ends with a newline, this does not",
+        "kmproxy: --payload /nowhere: No such file or directory",
+    ]
+
+
+def test_help(capsys):
+    """Every flag is explained."""
+    assert main(["bench", "--help"]) == 0
+    text = capsys.readouterr().out
+    for flag in ("--payload FILE", "--seconds N", "--daemon", "--output text|json", "default 20"):
+        assert flag in text
+    assert BenchConfig().output == "text"
+
+
+def test_the_generated_payloads():
+    """Sizes are as announced, and every line is understood."""
+    spaces = bench._namespaces([])
+    for text, least in (
+        (bench.cadvisor(spaces), 10_000_000),
+        (bench.kubelet(spaces), 6_000_000),
+        (bench.kube_state_metrics(spaces), 4_000_000),
+    ):
+        assert least <= len(text) < 2 * least
+        enricher = bench.Enricher(bench._labels(spaces, bench._ONE).lookup)
+        assert enricher.feed(text).count(b',team="team-') == enricher.enriched > 0
+        assert (enricher.unparsed, enricher.conflicts) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (b"HTTP/1.1 503 Busy\r\n\r\n", "the answer is 'http/1.1 503 busy'"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n0\r\n\r\n", "the answer is in gzip"),
+        (b"HTTP/1.1 200 OK\r\n\r\n3\r\na 1", "the answer is cut short after 25 bytes"),
+        (b"", "the answer is ''"),
+    ],
+)
+def test_a_bad_scrape_is_no_figure(answer, problem):
+    """An answer that is not whole, or another than was asked for, ends the run."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def respond():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=respond)
+        thread.start()
+        with pytest.raises(KmproxyError) as raised:
+            benchdaemon.scrape(benchdaemon.KMPROXY_IDENTITY, server.getsockname()[1])
+        thread.join()
+    assert problem in str(raised.value)
+
+
+def test_nobody_listens():
+    """A server that is gone is told by its way."""
+    (port,) = benchdaemon._free_ports(1)
+    with pytest.raises(KmproxyError, match=r"^nginx, gzip to gzip: the scrape failed: "):
+        benchdaemon.scrape(benchdaemon.NGINX_PASSED_ON, port)
+
+
+def test_cpu_time(monkeypatch):
+    """The clock and /proc tell the same, as far as /proc can."""
+    clock = benchdaemon.cpu_seconds(os.getpid())
+
+    def refuse(_):
+        raise OSError
+
+    monkeypatch.setattr(time, "clock_gettime", refuse)
+    assert abs(benchdaemon.cpu_seconds(os.getpid()) - clock) < 0.5
