@@ -86,7 +86,7 @@ class Enricher(LineFilter):
     nothing is added it is the input.
 
     `samples`, `enriched`, `unparsed` and `conflicts` count sample lines
-    understood, samples that were changed, lines not understood (or longer than
+    understood, samples that got a label or a new value, lines not understood (or longer than
     `max_line`), and labels that a sample bore already. `seen` holds the
     namespaces of the samples, unescaped, with what each adds.
     """
@@ -168,12 +168,15 @@ class Enricher(LineFilter):
         parts[::4] = [text and self._between(text) for text in parts[::4]]
         self.samples += len(namespaces)
         self.enriched += len(namespaces)
+        bare = set()
         for namespace in set(namespaces):
             rendered = self._rendered[namespace]
             if not rendered:
-                self.enriched -= namespaces.count(namespace)
+                bare.add(namespace)
             if namespace:
                 self.seen[namespace] = rendered
+        if bare:
+            self.enriched -= sum(map(bare.__contains__, namespaces))
         return b"".join(parts)
 
     def _split(self, block: bytes) -> list[bytes]:

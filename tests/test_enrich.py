@@ -283,7 +283,12 @@ def test_recorded_answers_without_labels_to_add(name):
     text = (CORPUS / name).read_bytes()
     for flags, namespaces in (({"label": ["absent"]}, teams(text)), ({}, [])):
         sink = io.BytesIO()
-        assert enrich(config(**flags), SelectionConfig(), namespaces, io.BytesIO(text), sink).enricher.enriched == 0
+        assert (
+            enrich(
+                config(**flags), SelectionConfig(), namespaces, io.BytesIO(text), sink
+            ).enricher.enriched
+            == 0
+        )
         assert sink.getvalue() == text
 
 

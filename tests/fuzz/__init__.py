@@ -1,0 +1,1 @@
+"""Coverage-guided runs, apart from the tests: `make fuzz`."""

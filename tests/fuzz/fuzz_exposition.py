@@ -1,0 +1,26 @@
+"""The engine against the plain reading, on bytes that coverage of both leads to.
+
+Run by `make fuzz`. A difference is written to the corpus, where tests/test_corpus.py
+has it again from then on. The input's layout is that of `lines.fuzz_case`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+ENGINE = ["kmproxy.exposition", "kmproxy.grammar", "tests.reference"]
+
+with atheris.instrument_imports(include=ENGINE):
+    from tests import lines
+
+
+def main():
+    """Hand the command line to libFuzzer."""
+    atheris.Setup(sys.argv, lines.check_fuzz_case)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
