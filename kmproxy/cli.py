@@ -21,22 +21,19 @@ from typing import Any
 
 from kmproxy import __version__
 from kmproxy.config import (
-    IGNORED,
     SECTIONS,
     BenchConfig,
     Config,
     DemoConfig,
     EnrichConfig,
     LabelConfig,
-    Layer,
     LogConfig,
     SelectionConfig,
     Setting,
-    load,
-    load_sections,
     settings,
 )
 from kmproxy.errors import ConfigError, KmproxyError, StreamError
+from kmproxy.loader import IGNORED, Layer, load, load_sections
 from kmproxy.values import parse_text
 
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import kmproxy
-from kmproxy.config import EnrichConfig, LabelConfig, Layer, SelectionConfig, load_sections
+from kmproxy.config import EnrichConfig, LabelConfig, SelectionConfig
 from kmproxy.enrich import PIECE, enrich, read_namespaces
 from kmproxy.errors import ConfigError
 from kmproxy.labels import Namespace
+from kmproxy.loader import Layer, load_sections
 
 ROOT = Path(kmproxy.__file__).parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"

@@ -17,6 +17,7 @@ FLOORS = (
         "values",
         "labels",
         "config",
+        "loader",
         "encoding",
         "grammar",
         "exposition",

@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 
 from kmproxy import cli
-from kmproxy.config import SECTIONS, Layer, load, settings
+from kmproxy.config import SECTIONS, settings
+from kmproxy.loader import Layer, load
 from kmproxy.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[1]

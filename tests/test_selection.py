@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 import pytest
 
 from kmproxy.cli import split_flags
-from kmproxy.config import Layer, SelectionConfig, load_sections
+from kmproxy.config import SelectionConfig
 from kmproxy.errors import ConfigError
+from kmproxy.loader import Layer, load_sections
 from kmproxy.selection import Selection, Selector
 
 from . import reference

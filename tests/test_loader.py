@@ -5,21 +5,18 @@ import dataclasses
 import pytest
 
 from kmproxy.config import (
-    IGNORED,
     SECTIONS,
     Config,
     DemoConfig,
     EnrichConfig,
     KubeletConfig,
     LabelConfig,
-    Layer,
     ServerConfig,
-    load,
-    load_sections,
     settings,
 )
 from kmproxy.errors import ConfigError
 from kmproxy.labels import LabelRule
+from kmproxy.loader import IGNORED, Layer, load, load_sections
 from kmproxy.values import Address
 
 
@@ -250,12 +247,7 @@ def test_a_problem_is_named(layer, problem):
     ("values", "about"),
     [
         ({"enable_http2": "true"}, ["--enable-http2"]),
-        ({"kube_apiserver": "h", "kubelet_insecure_tls": "true"}, ["--kubelet-insecure-tls", "--kube-apiserver"]),
-        ({"kube_apiserver": "h", "kubelet_ca_file": "f"}, ["--kubelet-ca-file", "--kube-apiserver"]),
-        ({"kube_apiserver": "h", "kubelet_server_name": "n"}, ["--kubelet-server-name"]),
         ({"kube_apiserver": "h", "kubelet_scheme": "http"}, ["--kubelet-scheme"]),
-        ({"kubelet_scheme": "http", "kubelet_ca_file": "f"}, ["--kubelet-ca-file", "http"]),
-        ({"kubelet_scheme": "http", "kubelet_insecure_tls": "true"}, ["--kubelet-insecure-tls"]),
         ({"kubelet_insecure_tls": "true", "kubelet_ca_file": "f"}, ["--kubelet-insecure-tls", "--kubelet-ca-file"]),
         ({"kubelet_insecure_tls": "true", "kubelet_server_name": "n"}, ["--kubelet-server-name"]),
     ],
@@ -264,6 +256,18 @@ def test_contradictions(values, about):
     """What makes no sense together is refused, and both are named."""
     (found,) = problems(flags(**values))
     assert all(word in found for word in about)
+
+
+@pytest.mark.parametrize("way", [{"kube_apiserver": "h"}, {"kubelet_scheme": "http"}])
+@pytest.mark.parametrize(
+    "unused",
+    [{"kubelet_insecure_tls": "true"}, {"kubelet_ca_file": "f"}, {"kubelet_server_name": "n"}],
+)
+def test_what_has_no_effect(way, unused):
+    """A flag that another leaves without effect is accepted, with a warning that names it."""
+    _, (warning,) = load([flags(**way, **unused)])
+    assert all(f"--{name.replace('_', '-')}" in warning for name in unused)
+    assert "has no effect" in warning
 
 
 def test_all_problems_are_reported_at_once():

@@ -1,0 +1,185 @@
+"""From layers of values to the configuration, with all that is wrong with them.
+
+Knows how a value is found, read and explained, and which make no sense
+together. Must not know files, environment variables or how a command line is
+split: it is given mappings from setting names to values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from kmproxy.config import (
+    SECTIONS,
+    Config,
+    KubeletConfig,
+    LabelConfig,
+    Setting,
+    settings,
+)
+from kmproxy.errors import ConfigError
+from kmproxy.labels import parse_rules
+
+_OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
+_PLAIN = "the enriched metrics are served over plain HTTP"
+_WEBHOOK = "kmproxy has no webhook"
+_LOGGING = "use --log-level and --log-format"
+
+IGNORED: Final[Mapping[str, str]] = {
+    "metrics-bind-address": _OWN_METRICS,
+    "metrics-secure": _PLAIN,
+    "metrics-cert-path": _PLAIN,
+    "metrics-cert-name": _PLAIN,
+    "metrics-cert-key": _PLAIN,
+    "webhook-cert-path": _WEBHOOK,
+    "webhook-cert-name": _WEBHOOK,
+    "webhook-cert-key": _WEBHOOK,
+    "zap-devel": _LOGGING,
+    "zap-encoder": _LOGGING,
+    "zap-log-level": _LOGGING,
+    "zap-stacktrace-level": _LOGGING,
+    "zap-time-encoding": _LOGGING,
+}
+"""Flags of kubelet-meta-proxy that have no meaning here, each with the reason."""
+
+
+class Layer(NamedTuple):
+    """Values from one place. `prefix` makes a setting's name what its user wrote."""
+
+    origin: str
+    prefix: str
+    values: Mapping[str, Any]
+
+
+def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
+    """Build the configuration from layers, of which the later ones win.
+
+    Returns it with a warning line for each setting that is accepted and has no
+    effect. Raises ConfigError with every problem found.
+    """
+    built, warnings, problems = _build(layers, SECTIONS)
+    config = Config(**built)
+    wrong, unused = _contradictions(config)
+    problems += wrong
+    if problems:
+        raise ConfigError(problems)
+    return config, warnings + unused
+
+
+def load_sections(layers: Sequence[Layer], *sections: type[Any]) -> list[Any]:
+    """Build just these sections. Raises ConfigError with every problem found."""
+    built, _, problems = _build(layers, {section.__name__: section for section in sections})
+    if problems:
+        raise ConfigError(problems)
+    return list(built.values())
+
+
+def _build(
+    layers: Sequence[Layer], sections: Mapping[str, type[Any]]
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """The sections by name, warnings, problems."""
+    warnings: list[str] = []
+    problems: list[str] = []
+    known = {
+        spec.name: spec for section in sections.values() for spec in settings(section).values()
+    }
+    ignored = IGNORED if KubeletConfig in sections.values() else {}
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values |= _read_layer(layer, known, ignored, problems, warnings)
+    built: dict[str, Any] = {}
+    for name, section in sections.items():
+        chosen = {
+            key: values[spec.name] for key, spec in settings(section).items() if spec.name in values
+        }
+        built[name] = section(**chosen)
+        if isinstance(built[name], LabelConfig):
+            built[name], wrong = _with_rules(built[name])
+            problems += wrong
+    return built, warnings, problems
+
+
+def _with_rules(labels: LabelConfig) -> tuple[LabelConfig, list[str]]:
+    rules, problems = parse_rules(labels.label, labels.annotation, labels.label_default)
+    return dataclasses.replace(labels, rules=rules), problems
+
+
+def _read_layer(
+    layer: Layer,
+    known: Mapping[str, Setting],
+    ignored: Mapping[str, str],
+    problems: list[str],
+    warnings: list[str],
+) -> dict[str, Any]:
+    aliases = {alias: (s, form) for s in known.values() for alias, form in s.aliases.items()}
+    suffix = f" ({layer.origin})" if not layer.prefix else ""
+    read: dict[str, Any] = {}
+    for name, value in layer.values.items():
+        shown = f"{layer.prefix}{name}"
+        setting, form = aliases.get(name, (known.get(name), "{}"))
+        if name in ignored:
+            warnings.append(f"{shown} has no meaning here and is ignored: {ignored[name]}{suffix}")
+        elif setting is None:
+            nearest = difflib.get_close_matches(name, [*known, *aliases], 1)
+            hint = f", did you mean {layer.prefix}{nearest[0]}?" if nearest else ""
+            what = "flag" if layer.prefix else "key"
+            problems.append(f"unknown {what} {shown}{hint}{suffix}")
+        elif name in aliases and setting.name in layer.values:
+            warnings.append(f"{shown} is ignored beside {layer.prefix}{setting.name}{suffix}")
+        else:
+            try:
+                read[setting.name] = _parse(setting, value, form)
+            except ValueError as error:
+                problems.append(f"{shown}: {error}{suffix}")
+    return read
+
+
+def _parse(setting: Setting, value: Any, form: str) -> Any:
+    """A value of YAML, or a tuple of those that a command line gave, the last of which counts."""
+    if isinstance(value, list) and not setting.repeatable:
+        raise ValueError("one value is expected, not a list")
+    parsed = [
+        setting.parse(form.format(_text(item)))
+        for item in (value if isinstance(value, list | tuple) else [value])
+    ]
+    if not parsed:
+        if setting.repeatable and isinstance(value, list):
+            return ()  # `label: []` in YAML: no rule at all
+        raise ValueError("the value is missing")
+    return tuple(parsed) if setting.repeatable else parsed[-1]
+
+
+def _text(value: Any) -> str:
+    """A scalar as it would be written on a command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError("the value is missing" if value is None else "the value is not text")
+
+
+def _contradictions(config: Config) -> tuple[list[str], list[str]]:
+    """What makes no sense together, or at all; and what has no effect beside another."""
+    problems, warnings = [], []
+    if config.server.enable_http2:
+        problems.append("--enable-http2=true: HTTP/1.1 is what Prometheus scrapes; leave it out")
+    kubelet = config.kubelet
+    verifying = [
+        f"--{spec.name}"
+        for key, spec in settings(KubeletConfig).items()
+        if key in {"insecure_tls", "ca_file", "server_name"} and getattr(kubelet, key)
+    ]
+    if kubelet.insecure_tls and len(verifying) > 1:
+        problems.append("--kubelet-insecure-tls makes no sense beside " + ", ".join(verifying[1:]))
+    unused = ", ".join(verifying)
+    if kubelet.apiserver and kubelet.scheme == "http":
+        problems.append("--kubelet-scheme=http: with --kube-apiserver, give http://HOST there")
+    elif kubelet.apiserver and unused:
+        reason = "with --kube-apiserver, that is who connects to the kubelet"
+        warnings.append(f"{unused} has no effect: {reason}")
+    elif kubelet.scheme == "http" and unused:
+        warnings.append(f"{unused} has no effect: plain http has no certificate to verify")
+    return problems, warnings
