@@ -191,11 +191,10 @@ class LabelMap:
         if key in self._rendered:
             self._gone.setdefault(key, now + self._retention)
 
-    def expire(self, now: float) -> float | None:
-        """Forget what was deleted long enough ago; returns when the next is due."""
+    def expire(self, now: float) -> None:
+        """Forget what was deleted long enough ago."""
         for name in [name for name, forget_at in self._gone.items() if forget_at <= now]:
             del self._rendered[name], self._gone[name]
-        return min(self._gone.values(), default=None)
 
     def render(self, namespace: Namespace) -> bytes:
         """The pairs of one namespace, in the order of the rules."""

@@ -179,12 +179,10 @@ class MetricsServer:
                     self._telemetry.upstream_failed("kubelet", "timeout")
                     message = f"no whole answer from the kubelet within {budget:g} s"
                     raise _RefusedError(504, message) from error
-        except UpstreamError as error:
+        except (UpstreamError, _RefusedError) as error:
             return self._failed(request, response, route, error.status, str(error))
         except CredentialError as error:
             return self._failed(request, response, route, 502, str(error))
-        except _RefusedError as error:
-            return self._failed(request, response, route, error.status, str(error))
         except BaseException:  # whatever it is, what has begun must not look whole
             if response.prepared:
                 _break(request)
