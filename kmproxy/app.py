@@ -16,11 +16,13 @@ from kmproxy.apiserver import ApiServer
 from kmproxy.config import Config
 from kmproxy.credentials import TlsContext, find_identity, kubelet_trust
 from kmproxy.errors import ConfigError, CredentialError, StartupError
+from kmproxy.health import Readiness, TelemetryServer
 from kmproxy.kubelet import Kubelet
 from kmproxy.labels import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import NodeDirectory
-from kmproxy.server import KEEP_ALIVE, MetricsServer, Readiness, TelemetryServer
+from kmproxy.responses import KEEP_ALIVE
+from kmproxy.server import MetricsServer
 from kmproxy.telemetry import Telemetry
 from kmproxy.upstream import Upstream, open_session
 from kmproxy.values import Address

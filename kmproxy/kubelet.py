@@ -18,14 +18,11 @@ from kmproxy.config import KubeletConfig
 from kmproxy.encoding import GzipDecoder
 from kmproxy.errors import UpstreamError
 from kmproxy.nodes import Node
+from kmproxy.routes import CADVISOR, ENDPOINTS
 from kmproxy.upstream import Upstream
 
 ACCEPT = "text/plain;version=0.0.4"
 """Text, never protobuf."""
-
-CADVISOR = "/metrics/cadvisor"
-ENDPOINTS = (CADVISOR, "/metrics", "/metrics/resource", "/metrics/probes")
-"""What is fetched from a kubelet, and nothing else ever is."""
 
 _TEXT = frozenset({"text/plain", "application/openmetrics-text"})
 

@@ -1,6 +1,6 @@
-"""What is served: enriched metrics, the status page, health and own metrics.
+"""What is served to scrapers: enriched metrics and the status page.
 
-Knows routes, HTTP statuses and when an answer may still become an error. Must
+Knows HTTP statuses and when an answer may still become an error. Must
 not know how anything is fetched. Before the first byte a failure is a status;
 after it the connection is broken, never ended cleanly.
 """
@@ -10,12 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
-import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from aiohttp import hdrs, web
@@ -24,14 +20,17 @@ from kmproxy import __version__
 from kmproxy.config import LabelConfig, SelectionConfig, ServerConfig
 from kmproxy.encoding import GzipEncoder, accepts_gzip
 from kmproxy.errors import CredentialError, UpstreamError
-from kmproxy.kubelet import ENDPOINTS, Exposition, Kubelet
+from kmproxy.health import Readiness
+from kmproxy.kubelet import Exposition, Kubelet
 from kmproxy.labels import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import Node, NodeDirectory
 from kmproxy.pages import Status, status_page
 from kmproxy.pipeline import Pipeline
+from kmproxy.responses import application, break_off, not_allowed, plain, reads
+from kmproxy.routes import Route, find_route, served_paths
 from kmproxy.selection import Selection
-from kmproxy.telemetry import CONTENT_TYPE, Telemetry
+from kmproxy.telemetry import Telemetry
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 DEFAULT_TIMEOUT = 10.0
@@ -40,39 +39,7 @@ DEFAULT_TIMEOUT = 10.0
 MARGIN = 0.5
 """Seconds before the scraper's own end at which we answer, so that it sees the answer."""
 
-KEEP_ALIVE = 120.0
-NODE_PREFIX = "/api/v1/nodes/{node}/proxy"
-
-_NODE_PATH = re.compile(r"/api/v1/nodes/([^/?#]*)/proxy(/[^?#]*)")
-_ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: a reset instead of an end
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What a path asks for. `node` is None for the configured one."""
-
-    path: str
-    endpoint: str
-    node: str | None = None
-
-
-@dataclass(eq=False)
-class Readiness:
-    """Whether scrapes are served. The assembly ends it when it stops."""
-
-    watcher: NamespaceWatcher
-    stopping: bool = False
-
-    def problem(self) -> str | None:
-        """Why not, or None."""
-        if self.stopping:
-            return "stopping"
-        if not self.watcher.loaded:
-            trouble = self.watcher.trouble
-            return f"namespaces are not loaded yet{f': {trouble}' if trouble else ''}"
-        return None
 
 
 class _RefusedError(Exception):
@@ -129,16 +96,16 @@ class MetricsServer:
 
     def application(self) -> web.Application:
         """The application to run; its router leaves every path as it was sent."""
-        return _application(self._handle)
+        return application(self._handle)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
-        route = self._route(path)
+        route = find_route(path, all_nodes=self._nodes is not None)
         if route is None and path != "/":
             self._telemetry.scrapes.labels("other", "404").inc()
-            return _plain(404, "no such path: only kubelet metrics are served here, see /")
-        if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
-            return _not_allowed()
+            return plain(404, "no such path: only kubelet metrics are served here, see /")
+        if not reads(request):
+            return not_allowed()
         if route is None:
             return web.Response(text=self._status_page(), content_type="text/html")
         began = self._clock()
@@ -156,13 +123,6 @@ class MetricsServer:
         finally:
             self._telemetry.scrapes.labels(route.path, code).inc()
             self._telemetry.scrape_duration.labels(route.path).observe(self._clock() - began)
-
-    def _route(self, path: str) -> Route | None:
-        if path in ENDPOINTS:
-            return Route(path, path)
-        if self._nodes and (match := _NODE_PATH.fullmatch(path)) and match[2] in ENDPOINTS:
-            return Route(NODE_PREFIX + match[2], match[2], match[1])
-        return None
 
     async def _scrape(self, request: web.Request, route: Route) -> tuple[web.StreamResponse, str]:
         """Answer a scrape; returns the response, and its status or `broken` for the metric."""
@@ -185,7 +145,7 @@ class MetricsServer:
             return self._failed(request, response, route, 502, str(error))
         except BaseException:  # whatever it is, what has begun must not look whole
             if response.prepared:
-                _break(request)
+                break_off(request)
             raise
         return response, "200"
 
@@ -203,9 +163,9 @@ class MetricsServer:
     ) -> tuple[web.StreamResponse, str]:
         if not response.prepared:
             _log.warning("%s: %d: %s", route.path, status, message)
-            return _plain(status, message), str(status)
+            return plain(status, message), str(status)
         _log.warning("%s: connection broken: %s", route.path, message)
-        _break(request)
+        break_off(request)
         return response, "broken"
 
     @asynccontextmanager
@@ -293,9 +253,6 @@ class MetricsServer:
 
     def _status_page(self) -> str:
         age = self._watcher.sync_age
-        paths = list(ENDPOINTS)
-        if self._nodes:
-            paths += [NODE_PREFIX + endpoint for endpoint in ENDPOINTS]
         return status_page(
             Status(
                 version=__version__,
@@ -305,60 +262,7 @@ class MetricsServer:
                 sync_age=age if math.isfinite(age) else None,
                 rules=self._labels.rules,
                 on_conflict=self._label_config.on_conflict,
-                paths=paths,
+                paths=served_paths(all_nodes=self._nodes is not None),
                 source=self._kubelet.source,
             )
         )
-
-
-class TelemetryServer:
-    """The port of the kubelet's probes and of whoever watches kmproxy itself."""
-
-    def __init__(self, readiness: Readiness, telemetry: Telemetry) -> None:
-        self._readiness = readiness
-        self._telemetry = telemetry
-
-    def application(self) -> web.Application:
-        """The application to run."""
-        return _application(self._handle)
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        path = request.raw_path.partition("?")[0]
-        if path not in {"/healthz", "/readyz", "/metrics"}:
-            return _plain(404, "no such path: /healthz, /readyz and /metrics are here")
-        if request.method not in {hdrs.METH_GET, hdrs.METH_HEAD}:
-            return _not_allowed()
-        if path == "/metrics":
-            headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE}
-            return web.Response(body=self._telemetry.render(), headers=headers)
-        problem = self._readiness.problem() if path == "/readyz" else None
-        return _plain(503, problem) if problem else _plain(200, "ok")
-
-
-def _application(handler: Callable[[web.Request], object]) -> web.Application:
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", handler)  # type: ignore[arg-type] # a coroutine function
-    application.on_response_prepare.append(_sign)
-    return application
-
-
-async def _sign(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers[hdrs.SERVER] = "kmproxy"
-
-
-def _plain(status: int, line: str) -> web.Response:
-    return web.Response(status=status, text=line.replace("\n", " ") + "\n")
-
-
-def _not_allowed() -> web.Response:
-    response = _plain(405, "only GET and HEAD")
-    response.headers[hdrs.ALLOW] = "GET, HEAD"
-    return response
-
-
-def _break(request: web.Request) -> None:
-    """Reset the connection, so that no client takes what it has for the whole."""
-    if (transport := request.transport) is not None:
-        if (sock := transport.get_extra_info("socket")) is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-        transport.abort()

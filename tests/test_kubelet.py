@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kmproxy.config import KubeletConfig
-from kmproxy.kubelet import ENDPOINTS, Kubelet
+from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import Node
+from kmproxy.routes import ENDPOINTS
 
 
 def url(endpoint, config, node=None):

@@ -1,0 +1,57 @@
+"""Answers that are not an exposition, and how one in the making is broken off.
+
+Knows how an application, a plain line and a broken connection look to aiohttp.
+Must not know what is served.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+KEEP_ALIVE = 120.0
+"""Seconds for which a client's idle connection is kept: over any scrape interval."""
+
+_ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: a reset instead of an end
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(handler: Handler) -> web.Application:
+    """An application that gives every request to `handler`, its path as it was sent."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    app.on_response_prepare.append(_sign)
+    return app
+
+
+async def _sign(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.SERVER] = "kmproxy"
+
+
+def plain(status: int, line: str) -> web.Response:
+    """One plain line: what failed and what to do."""
+    return web.Response(status=status, text=line.replace("\n", " ") + "\n")
+
+
+def reads(request: web.Request) -> bool:
+    """Whether the method is one that only reads."""
+    return request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
+
+
+def not_allowed() -> web.Response:
+    """The answer to a method that does more than read."""
+    response = plain(405, "only GET and HEAD")
+    response.headers[hdrs.ALLOW] = "GET, HEAD"
+    return response
+
+
+def break_off(request: web.Request) -> None:
+    """Reset the connection, so that no client takes what it has for the whole."""
+    if (transport := request.transport) is not None:
+        if (sock := transport.get_extra_info("socket")) is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        transport.abort()

@@ -1,0 +1,47 @@
+"""The paths that are served, and what each asks for.
+
+Knows a kubelet's metrics endpoints and the API server's path to a node's. Must
+not know methods, statuses or how anything is fetched. A path is compared as it
+was sent: what is encoded, doubled or dotted in it is another path.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+CADVISOR = "/metrics/cadvisor"
+ENDPOINTS = (CADVISOR, "/metrics", "/metrics/resource", "/metrics/probes")
+"""What is fetched from a kubelet, and nothing else ever is."""
+
+NODE_PREFIX = "/api/v1/nodes/{node}/proxy"
+
+_NODE_PATH = re.compile(r"/api/v1/nodes/([^/?#]*)/proxy(/[^?#]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a path asks for: one of `ENDPOINTS` of a node.
+
+    `path` is as the documentation writes it, so that it is from a bounded set.
+    `node` is None for the configured one.
+    """
+
+    path: str
+    endpoint: str
+    node: str | None = None
+
+
+def find_route(path: str, *, all_nodes: bool) -> Route | None:
+    """The route of a path without its query, or None where there is none."""
+    if path in ENDPOINTS:
+        return Route(path, path)
+    if all_nodes and (match := _NODE_PATH.fullmatch(path)) and match[2] in ENDPOINTS:
+        return Route(NODE_PREFIX + match[2], match[2], match[1])
+    return None
+
+
+def served_paths(*, all_nodes: bool) -> list[str]:
+    """Every path that is served, as the documentation writes it."""
+    nodes = [NODE_PREFIX + endpoint for endpoint in ENDPOINTS] if all_nodes else []
+    return [*ENDPOINTS, *nodes]
