@@ -5,11 +5,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 IMG    ?= kmproxy:latest
 
+KUBECTL ?= kubectl
+# Which of manifests/overlays is deployed.
+OVERLAY ?= daemonset
+
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The locked packages, then the project itself; done again when a lock changes.
 $(BIN)/kmproxy: requirements.lock pyproject.toml
@@ -77,6 +81,21 @@ docker-build: ## build the image IMG
 .PHONY: docker-push
 docker-push: ## push the image IMG
 	docker push $(IMG)
+
+.PHONY: build-installer
+build-installer: ## write OVERLAY with the image IMG to dist/install.yaml
+	mkdir -p dist
+	$(KUBECTL) kustomize manifests/overlays/$(OVERLAY) >dist/overlay.yaml
+	sed 's|image: kmproxy:latest$$|image: $(IMG)|' dist/overlay.yaml >dist/install.yaml
+	rm dist/overlay.yaml
+
+.PHONY: deploy
+deploy: build-installer ## put OVERLAY with the image IMG into the cluster
+	$(KUBECTL) apply -f dist/install.yaml
+
+.PHONY: undeploy
+undeploy: build-installer ## take OVERLAY out of the cluster
+	$(KUBECTL) delete --ignore-not-found -f dist/install.yaml
 
 .PHONY: clean
 clean: ## remove what was set up and built

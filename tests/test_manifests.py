@@ -1,0 +1,338 @@
+"""The manifests: what they build, that Kubernetes takes it, and the rules they keep to."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from kmproxy import cli
+from kmproxy.app import SHUTDOWN_TIMEOUT
+from tests.kustomize import build
+
+ROOT = Path(__file__).parents[1]
+MANIFESTS = ROOT / "manifests"
+OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
+COMPONENTS = sorted(path.name for path in (MANIFESTS / "components").iterdir())
+
+VERSIONS = ("1.31", "1.36")
+"""The oldest and the newest Kubernetes whose kubelets' answers are recorded and tested."""
+
+OF_CUSTOM_KINDS = ("monitoring.coreos.com/", "cert-manager.io/")
+
+# What a component cannot be put on: these overlays bring it, or have nothing for it to change.
+NOT_ON = {
+    "kubelet-certificates": {"deployment"},
+}
+ON_DAEMONSETS = {"daemonset", "recommended"}
+
+
+def pairs():
+    """Every overlay alone, and with each component that fits it."""
+    for overlay in OVERLAYS:
+        yield overlay, ()
+        for component in COMPONENTS:
+            if overlay not in NOT_ON.get(component, ()):
+                yield overlay, (component,)
+
+
+def built(overlay, components=()):
+    """The objects of an overlay with components."""
+    folders = [MANIFESTS / "components" / name for name in components]
+    return build(MANIFESTS / "overlays" / overlay, *folders)
+
+
+def of_kind(objects, *kinds):
+    """The objects of these kinds."""
+    return [one for one in objects if one["kind"] in kinds]
+
+
+def workload(objects):
+    """The one object that runs pods."""
+    (one,) = of_kind(objects, "DaemonSet", "Deployment")
+    return one
+
+
+def pod_of(objects):
+    """The pod that it runs, and its one container."""
+    spec = workload(objects)["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    return spec, container
+
+
+def permissions(objects):
+    """All that the service account may do, as (group, resource, verb)."""
+    bound = {
+        binding["roleRef"]["name"]
+        for binding in of_kind(objects, "ClusterRoleBinding")
+        if binding["subjects"]
+        == [{"kind": "ServiceAccount", "name": "kmproxy", "namespace": "kmproxy-system"}]
+    }
+    return {
+        (group, resource, verb)
+        for role in of_kind(objects, "ClusterRole")
+        if role["metadata"]["name"] in bound
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def by_name(objects):
+    """The objects by what identifies them."""
+    return {(one["apiVersion"], one["kind"], one["metadata"]["name"]): one for one in objects}
+
+
+every_pair = pytest.mark.parametrize(
+    ("overlay", "components"),
+    [pytest.param(*pair, id="+".join([pair[0], *pair[1]])) for pair in pairs()],
+)
+every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+
+
+@pytest.mark.program("kubectl")
+@every_pair
+def test_kubectl_builds_what_the_other_tests_look_at(overlay, components, tmp_path):
+    """`kubectl kustomize` builds every overlay, and the same objects as our reader."""
+    folder = MANIFESTS / "overlays" / overlay
+    if components:
+        copy = tmp_path / "manifests"
+        copy.symlink_to(MANIFESTS)
+        document = {
+            "resources": [f"manifests/overlays/{overlay}"],
+            "components": [f"manifests/components/{name}" for name in components],
+        }
+        folder = tmp_path
+        (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(document))
+    done = subprocess.run(
+        ["kubectl", "kustomize", folder], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert by_name(yaml.safe_load_all(done.stdout)) == by_name(built(overlay, components))
+
+
+@every_pair
+@pytest.mark.parametrize("version", VERSIONS)
+def test_kubernetes_takes_it(overlay, components, version):
+    """Strictly: an unknown field is an error, in the oldest and the newest version."""
+    for one in built(overlay, components):
+        if not one["apiVersion"].startswith(OF_CUSTOM_KINDS):
+            assert kubernetes_validate.validate(one, version, strict=True) == version
+
+
+@every_pair
+def test_the_command_line_accepts_every_flag(overlay, components):
+    """Every argument, with what Kubernetes puts for its variables, without a warning."""
+    _, container = pod_of(built(overlay, components))
+    arguments = [each.replace("$(NODE_IP)", "10.0.0.7") for each in container["args"]]
+    config, warnings = cli.read_config(arguments)
+    assert warnings == []
+    assert [rule.name for rule in config.labels.rules] == ["team"]
+    assert config.kubelet.all_nodes == (overlay not in ON_DAEMONSETS)
+
+
+@every_pair
+def test_pod_security_restricted(overlay, components):
+    """The namespace demands it, and the pod has it with a read-only root besides."""
+    objects = built(overlay, components)
+    (namespace,) = of_kind(objects, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    pod, container = pod_of(objects)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & set(pod)
+    allowed = {"configMap", "emptyDir", "secret", "projected"}
+    assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
+
+
+@every_pair
+def test_everything_has_its_place(overlay, components):
+    """Every object that lives in a namespace lives in ours, and bears our name as a label."""
+    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+    for one in built(overlay, components):
+        metadata = one["metadata"]
+        if one["kind"] not in cluster_wide:
+            assert metadata["namespace"] == "kmproxy-system", one["kind"]
+        if one["kind"] != "Namespace":
+            assert metadata["labels"]["app.kubernetes.io/name"] == "kmproxy", one["kind"]
+
+
+NAMESPACES = {("", "namespaces", "list"), ("", "namespaces", "watch")}
+KUBELETS = {
+    "daemonset": {("", "nodes/metrics", "get")},
+    "deployment": {("", "nodes/proxy", "get"), ("", "nodes", "get")},
+    "deployment-direct": {("", "nodes/metrics", "get"), ("", "nodes", "get")},
+}
+
+
+@pytest.mark.parametrize("overlay", KUBELETS)
+def test_what_the_service_account_may_do(overlay):
+    """Namespaces, and one way to the kubelets; nothing more."""
+    objects = built(overlay)
+    assert permissions(objects) == NAMESPACES | KUBELETS[overlay]
+    assert not of_kind(objects, "Role", "RoleBinding")
+    assert len(of_kind(objects, "ClusterRoleBinding")) == 2
+
+
+@every_overlay
+def test_ports_probes_and_the_end(overlay):
+    """Probes ask the telemetry port, Services name the pod's ports, the end has its time."""
+    objects = built(overlay)
+    pod, container = pod_of(objects)
+    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {
+        "metrics": 8080,
+        "telemetry": 8081,
+    }
+    probes = {
+        kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")
+    }
+    assert {kind: probe["path"] for kind, probe in probes.items()} == {
+        "startup": "/healthz",
+        "liveness": "/healthz",
+        "readiness": "/readyz",
+    }
+    assert {probe["port"] for probe in probes.values()} == {"telemetry"}
+    template = workload(objects)["spec"]["template"]
+    for service in of_kind(objects, "Service"):
+        assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+        (port,) = service["spec"]["ports"]
+        assert port["name"] == port["targetPort"]
+    before = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    assert pod["terminationGracePeriodSeconds"] >= before + 2 * SHUTDOWN_TIMEOUT + 5
+
+
+@every_overlay
+def test_requests_and_limits(overlay):
+    """Memory has both, above what is measured; CPU has no limit, which would delay scrapes."""
+    _, container = pod_of(built(overlay))
+    assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+    assert container["resources"]["requests"]["memory"] == "64Mi"
+    assert container["resources"]["limits"] == {"memory": "128Mi"}
+
+
+@pytest.mark.parametrize("overlay", sorted(ON_DAEMONSETS & set(OVERLAYS)))
+def test_the_daemonset_reaches_every_node(overlay):
+    """Whatever the taints, before other pods, a tenth at a time, asking its own node."""
+    objects = built(overlay)
+    daemonset, (pod, container) = workload(objects), pod_of(objects)
+    assert daemonset["kind"] == "DaemonSet"
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert pod["priorityClassName"] == "system-node-critical"
+    assert daemonset["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": "10%"}
+    assert "--node-name-or-ip=$(NODE_IP)" in container["args"]
+    address = {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
+    assert container["env"] == [address]
+
+
+@pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - ON_DAEMONSETS))
+def test_the_deployment_is_never_without_a_pod(overlay):
+    """Two replicas over zones and nodes, a budget, and no update that leaves fewer."""
+    objects = built(overlay)
+    deployment, (pod, _) = workload(objects), pod_of(objects)
+    assert deployment["kind"] == "Deployment"
+    assert deployment["spec"]["replicas"] == 2
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert pod["priorityClassName"] == "system-cluster-critical"
+    spread = {each["topologyKey"] for each in pod["topologySpreadConstraints"]}
+    assert spread == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+    (budget,) = of_kind(objects, "PodDisruptionBudget")
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+
+
+@every_overlay
+def test_the_usual_annotations(overlay):
+    """On Services and pods, naming a port that is there and speaks the scheme that is named."""
+    objects = built(overlay)
+    _, container = pod_of(objects)
+    ports = {str(port["containerPort"]): port["name"] for port in container["ports"]}
+    tls = any(each.startswith("--web-config-file") for each in container["args"])
+    annotated = [*of_kind(objects, "Service"), workload(objects)["spec"]["template"]]
+    assert len(annotated) == 3
+    for one in annotated:
+        annotations = one["metadata"]["annotations"]
+        told = {each: annotations[f"prometheus.io/{each}"] for each in ("scrape", "scheme", "path", "port")}  # fmt: skip
+        assert told["scheme"] == ("https" if tls and ports[told["port"]] == "metrics" else "http")
+        expected = {"metrics": "/metrics/cadvisor", "telemetry": "/metrics"}
+        assert told["path"] == expected[ports[told["port"]]]
+        # A path without a node is of use only where there is one node.
+        central = overlay not in ON_DAEMONSETS
+        assert told["scrape"] == ("false" if central and told["path"] != "/metrics" else "true")
+
+
+@pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - {"deployment"}))
+def test_the_one_patch_for_kubelets_with_certificates(overlay):
+    """Without it their certificates are not verified, with it they are; nothing else changes."""
+    before, after = built(overlay), built(overlay, ["kubelet-certificates"])
+    arguments = [pod_of(objects)[1]["args"] for objects in (before, after)]
+    assert arguments[0] == ["--kubelet-insecure-tls", *arguments[1]]
+    pod_of(before)[1]["args"].pop(0)
+    assert before == after
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_readme_names_every_overlay_and_component():
+    """Each has its row, and no other has."""
+    section = README.partition("## Install")[2].partition("\n## ")[0]
+    rows = set(re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE))
+    assert rows == {*OVERLAYS, *COMPONENTS}
+
+
+@pytest.mark.program("kubectl")
+def test_the_example_of_a_component(tmp_path):
+    """The kustomization that is shown builds beside our manifests."""
+    example = re.search(r"```yaml\n(apiVersion: kustomize.*?)```", README, re.DOTALL)[1]
+    (tmp_path / "manifests").symlink_to(MANIFESTS)
+    (tmp_path / "kustomization.yaml").write_text(example)
+    done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, check=True)
+    shown = by_name(yaml.safe_load_all(done.stdout))
+    assert shown == by_name(built("daemonset", ["kubelet-certificates"]))
+
+
+def make(folder, *arguments):
+    """Run make in a folder that has our manifests; kubectl but writes down what it is given."""
+    (folder / "manifests").symlink_to(MANIFESTS)
+    recorder = folder / "kubectl"
+    recorder.write_text(
+        '#!/bin/sh\n[ "$1" = kustomize ] && exec kubectl "$@"\necho "$@" >>asked\n', "utf-8"
+    )
+    recorder.chmod(0o755)
+    subprocess.run(
+        ["make", "-C", folder, "-f", ROOT / "Makefile", f"KUBECTL={recorder}", *arguments],
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.mark.program("kubectl", "make")
+@every_overlay
+def test_make_deploy(overlay, tmp_path):
+    """The overlay with the image is written to dist/install.yaml, and applied."""
+    make(tmp_path, "deploy", f"OVERLAY={overlay}", "IMG=registry.example.com:5000/kmproxy:1.2.3")
+    installer = list(yaml.safe_load_all((tmp_path / "dist/install.yaml").read_text("utf-8")))
+    expected = built(overlay)
+    pod_of(expected)[1]["image"] = "registry.example.com:5000/kmproxy:1.2.3"
+    assert by_name(installer) == by_name(expected)
+    assert [path.name for path in (tmp_path / "dist").iterdir()] == ["install.yaml"]
+    assert (tmp_path / "asked").read_text() == "apply -f dist/install.yaml\n"
+
+
+@pytest.mark.program("kubectl", "make")
+def test_make_undeploy(tmp_path):
+    """What was applied is deleted, and what is gone already does no harm."""
+    make(tmp_path, "undeploy")
+    assert (tmp_path / "asked").read_text() == "delete --ignore-not-found -f dist/install.yaml\n"
