@@ -1,4 +1,4 @@
-"""Gets and streams against the API server.
+"""Gets, posts and streams against the API server.
 
 Knows its URL and how it says no. Must not know what is listed or watched, nor
 when to try again.
@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
 
 from kmproxy.credentials import Identity
 from kmproxy.errors import ApiError
@@ -38,6 +42,16 @@ class ApiServer:
         async with self.stream(path, params, accept=accept, silence=REQUEST_TIMEOUT) as pieces:
             return await _collect(pieces, MAX_BODY)
 
+    async def post(self, path: str, document: Mapping[str, Any]) -> bytes:
+        """The body of the 200 or 201 that a document is answered with. Raises as `get` does."""
+        url = self._identity.server + path
+        body = msgspec.json.encode(document)
+        async with (
+            self._upstream.post(url, body, silence=REQUEST_TIMEOUT) as response,
+            self._answer(response) as pieces,
+        ):
+            return await _collect(pieces, MAX_BODY)
+
     @asynccontextmanager
     async def stream(
         self, path: str, params: Mapping[str, str], *, accept: str, silence: float
@@ -49,9 +63,17 @@ class ApiServer:
         url = self._identity.server + path
         async with (
             self._upstream.get(url, accept=accept, params=params, silence=silence) as response,
-            aclosing(self._upstream.pieces(response)) as pieces,
+            self._answer(response) as pieces,
         ):
-            if response.status != 200:
+            yield pieces
+
+    @asynccontextmanager
+    async def _answer(
+        self, response: aiohttp.ClientResponse
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The body of an answer that is none of an error."""
+        async with aclosing(self._upstream.pieces(response)) as pieces:
+            if response.status not in {200, 201}:
                 body = await _collect(pieces, MAX_STATUS)
                 raise parse_status(response.status, body, response.headers.get("Retry-After"))
             yield pieces

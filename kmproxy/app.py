@@ -12,19 +12,15 @@ from contextlib import AsyncExitStack, suppress
 
 from aiohttp import web
 
-from kmproxy.apiserver import ApiServer
+from kmproxy.clients import open_clients
 from kmproxy.config import Config
-from kmproxy.credentials import TlsContext, find_identity, kubelet_trust
-from kmproxy.errors import ConfigError, CredentialError, StartupError
+from kmproxy.errors import StartupError
 from kmproxy.health import Readiness, TelemetryServer
-from kmproxy.kubelet import Kubelet
 from kmproxy.labels import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
-from kmproxy.nodes import NodeDirectory
 from kmproxy.responses import KEEP_ALIVE
 from kmproxy.server import MetricsServer
 from kmproxy.telemetry import Telemetry
-from kmproxy.upstream import Upstream, open_session
 from kmproxy.values import Address
 
 SHUTDOWN_TIMEOUT = 12.0
@@ -67,36 +63,12 @@ class Daemon:
         """
         config, clock = self._config, self._clock
         telemetry = Telemetry()
-        identity = await find_identity(
-            config.apiserver, self._environment, clock=clock, telemetry=telemetry
+        clients = await self._stack.enter_async_context(
+            open_clients(config, self._environment, clock=clock, telemetry=telemetry)
         )
-        api_tls = TlsContext(
-            lambda: identity.trust, "the cluster's CA", clock=clock, telemetry=telemetry
-        )
-        kubelet_tls = TlsContext(
-            lambda: kubelet_trust(config.kubelet, identity),
-            "the kubelets' CA",
-            clock=clock,
-            telemetry=telemetry,
-        )
-        api_tls.current()
-        try:
-            kubelet_tls.current()
-        except CredentialError as error:
-            raise ConfigError([f"--kubelet-ca-file: {error}"]) from error
-        session = await self._stack.enter_async_context(open_session())
-        upstream = Upstream(
-            "API server", session, identity, api_tls,
-            server_name=identity.server_name, proxied=True,
-        )  # fmt: skip
-        api = ApiServer(upstream, identity)
-        if not config.kubelet.apiserver:
-            upstream = Upstream(
-                "kubelet", session, identity, kubelet_tls, server_name=config.kubelet.server_name
-            )
         labels = LabelMap(config.labels.rules)
         self._watcher = watcher = NamespaceWatcher(
-            api, labels, telemetry=telemetry, clock=clock, uniform=self._uniform
+            clients.api, labels, telemetry=telemetry, clock=clock, uniform=self._uniform
         )
         self._readiness = readiness = Readiness(watcher)
         telemetry.follow(namespaces=lambda: len(labels), sync_age=lambda: watcher.sync_age)
@@ -105,8 +77,8 @@ class Daemon:
             config.labels,
             config.selection,
             labels=labels,
-            kubelet=Kubelet(config.kubelet, upstream),
-            nodes=NodeDirectory(api, clock=clock) if config.kubelet.all_nodes else None,
+            kubelet=clients.kubelet,
+            nodes=clients.nodes,
             watcher=watcher,
             readiness=readiness,
             telemetry=telemetry,
@@ -123,7 +95,7 @@ class Daemon:
             "serving metrics on port %d, telemetry on port %d; namespaces from %s",
             self.metrics_port,
             self.telemetry_port,
-            identity.server,
+            clients.identity.server,
         )
         self._watching = asyncio.create_task(watcher.run())
         self._stack.push_async_callback(self._stop_watching)

@@ -11,7 +11,7 @@ import errno
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import aiohttp
 
@@ -68,8 +68,7 @@ class Upstream:
     def __repr__(self) -> str:
         return f"<Upstream {self.name} as {self._identity!r}>"
 
-    @asynccontextmanager
-    async def get(
+    def get(
         self,
         url: str,
         *,
@@ -77,7 +76,7 @@ class Upstream:
         accept_encoding: str = "identity",
         params: Mapping[str, str] | None = None,
         silence: float | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """GET, and once again with a token read anew after a 401.
 
         Yields the answer, whatever its status, its body still to be read.
@@ -85,6 +84,30 @@ class Upstream:
         Raises UpstreamError.
         """
         headers = {"Accept": accept, "Accept-Encoding": accept_encoding}
+        return self._request("GET", url, headers, params=params, silence=silence)
+
+    def post(
+        self, url: str, body: bytes, *, silence: float | None = None
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """POST of JSON for an answer in JSON; the rest as with `get`."""
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+        }
+        return self._request("POST", url, headers, body=body, silence=silence)
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        *,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        silence: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
         secure = url.startswith("https:")
         tls = self._tls.current() if secure else False
@@ -93,10 +116,12 @@ class Upstream:
             if authorization:
                 headers["Authorization"] = authorization
             try:
-                response = await self._session.get(
+                response = await self._session.request(
+                    method,
                     url,
                     params=params,
                     headers=headers,
+                    data=body,
                     allow_redirects=False,
                     ssl=tls,
                     server_hostname=self._server_name if secure else None,

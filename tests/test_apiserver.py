@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,6 +15,8 @@ from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.simapi import ApiFault
 from kmproxy.telemetry import Telemetry
 from kmproxy.upstream import Upstream, open_session
+
+REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 @pytest.fixture
@@ -65,6 +68,36 @@ async def test_a_refused_permission(api, cluster):
     cluster.api.deny("list", "namespaces")
     with pytest.raises(ApiError) as raised:
         await api.get("/api/v1/namespaces", {}, accept="application/json")
+    assert (raised.value.code, raised.value.reason) == (403, "Forbidden")
+
+
+async def test_post(api, cluster):
+    """The document arrives as it is, as JSON, and its answer comes back, although it is a 201."""
+    attributes = {"verb": "list", "resource": "namespaces"}
+    for allowed in (True, False):
+        body = await api.post(REVIEW, {"spec": {"resourceAttributes": attributes}})
+        review = json.loads(body)
+        assert review["spec"] == {"resourceAttributes": attributes}
+        assert review["status"]["allowed"] is allowed
+        cluster.api.deny("list", "namespaces")
+    assert [record.method for record in cluster.api.requests] == ["POST", "POST"]
+
+
+async def test_a_post_after_the_token_was_rotated(api, cluster, tmp_path):
+    """It is sent once more, whole, with the token read anew."""
+    cluster.rotate_token()
+    cluster.write_service_account(tmp_path)
+    attributes = {"verb": "list", "resource": "namespaces"}
+    body = await api.post(REVIEW, {"spec": {"resourceAttributes": attributes}})
+    assert json.loads(body)["status"]["allowed"]
+    assert len(cluster.api.requests) == 2
+
+
+async def test_a_post_that_is_refused(api, cluster):
+    """Another status than 200 and 201 is raised as with a get."""
+    cluster.api.deny("create", "tokenreviews")
+    with pytest.raises(ApiError) as raised:
+        await api.post("/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": "t"}})
     assert (raised.value.code, raised.value.reason) == (403, "Forbidden")
 
 

@@ -30,7 +30,7 @@ FLOORS = (
     ("telemetry", "credentials", "upstream", "apiserver", "nodes", "kubelet"),
     ("namespaces",),
     ("responses", "health", "server"),
-    ("app", "enrich"),
+    ("clients", "app", "enrich"),
     ("simfamilies", "simcadvisor", "simwire", "simkubelet"),
     ("simstore", "simview", "simapi", "simcluster", "demo", "benchdaemon", "bench"),
     ("cli", "__main__"),
