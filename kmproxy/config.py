@@ -183,6 +183,11 @@ class KubeletConfig:
         "name that the kubelet's certificate must bear, instead of the address",
     )  # fmt: skip
 
+    max_response_bytes: int = setting(
+        "max-response-bytes", parse_count, 512 << 20, "N",
+        "a kubelet's answer over this size, decompressed, is broken off",
+    )  # fmt: skip
+
     @property
     def kubelet_port(self) -> int:
         """The port of a kubelet whose Node object says none."""

@@ -82,8 +82,26 @@ class Kubelet:
                 yield Exposition(response.headers["Content-Type"], pieces)
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        left = self._config.max_response_bytes
+        async with aclosing(self._decoded(response)) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    raise self._too_large()
+                yield piece
+
+    def _too_large(self) -> UpstreamError:
+        return UpstreamError(
+            "too_large",
+            f"the {self._upstream.name}'s answer is over {self._config.max_response_bytes} bytes: "
+            "see --max-response-bytes",
+        )
+
+    async def _decoded(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         pieces = self._upstream.pieces(response)
         if response.headers.get("Content-Encoding", "identity").lower() == "identity":
+            if (response.content_length or 0) > self._config.max_response_bytes:
+                raise self._too_large()
             async for piece in pieces:
                 yield piece
             return

@@ -36,8 +36,8 @@ _REASONS = frozenset(
         "credential", "cut", "disconnected", "encoding", "ended",
         "forbidden", "framing", "garbage", "gzip", "no_address",
         "no_node", "protocol", "redirect", "refused", "short",
-        "status", "timeout", "tls", "truncated", "unauthorized",
-        "unreachable", "unresolved",
+        "status", "timeout", "tls", "too_large", "truncated",
+        "unauthorized", "unreachable", "unresolved",
     }
 )  # fmt: skip
 

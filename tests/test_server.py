@@ -233,6 +233,29 @@ async def test_a_cut_does_begin(front, cluster):
     assert end == "reset"
 
 
+async def test_a_bomb(front, cluster):
+    """A small gzip body that becomes a large one is broken off at the limit."""
+    proxy = await front("--max-response-bytes=1000000")
+    cluster.kubelets["node-a"].fail(Fault.BOMB, size=64 << 20)
+    answer, end = await proxy.raw(GET % (b"/metrics/cadvisor", b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert end == "reset"
+    assert len(answer) < 1_100_000
+    assert await proxy.metric("kmproxy_upstream_errors_total", reason="too_large") == 1
+    assert await proxy.metric("kmproxy_scrapes_total", code="broken") == 1
+
+
+@pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 502)])
+async def test_the_size_of_an_answer(front, cluster, size, status):
+    """An answer of just the limit is served; one that announces more is refused at once."""
+    proxy = await front("--max-response-bytes=1000")
+    body = b"m 1".ljust(size - 1) + b"\n"
+    cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type="text/plain; version=0.0.4")
+    answered, text = await proxy.get()
+    assert answered == status
+    assert text == body.decode() if status == 200 else "--max-response-bytes" in text
+
+
 async def test_an_empty_exposition(front, cluster):
     """An empty 200 is a whole exposition of nothing."""
     cluster.kubelets["node-a"].fail(Fault.BODY, body=b"", content_type="text/plain; version=0.0.4")
