@@ -20,12 +20,16 @@ from kmproxy.labels import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.responses import KEEP_ALIVE
 from kmproxy.server import MetricsServer
+from kmproxy.snapshot import LabelSnapshot
 from kmproxy.telemetry import Telemetry
 from kmproxy.values import Address
 
 SHUTDOWN_TIMEOUT = 12.0
 """Seconds that what is under way may take at the end; aiohttp may take them twice, and a
 pod has 30."""
+
+SNAPSHOT_TIMEOUT = 2.0
+"""Seconds that the last write of the label snapshot may take."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,11 +43,13 @@ class Daemon:
         environment: Mapping[str, str],
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._config = config
         self._environment = environment
         self._clock = clock
+        self._wall = wall
         self._uniform = uniform
         self._stack = AsyncExitStack()
         self._watching: asyncio.Task[None] | None = None
@@ -71,7 +77,11 @@ class Daemon:
             clients.api, labels, telemetry=telemetry, clock=clock, uniform=self._uniform
         )
         self._readiness = readiness = Readiness(watcher)
-        telemetry.follow(namespaces=lambda: len(labels), sync_age=lambda: watcher.sync_age)
+        telemetry.follow(
+            namespaces=lambda: len(labels),
+            sync_age=lambda: watcher.sync_age,
+            restored=lambda: watcher.restored,
+        )
         metrics = MetricsServer(
             config.server,
             config.labels,
@@ -99,6 +109,18 @@ class Daemon:
         )
         self._watching = asyncio.create_task(watcher.run())
         self._stack.push_async_callback(self._stop_watching)
+        if config.apiserver.label_snapshot:
+            snapshot = LabelSnapshot(
+                config.apiserver.label_snapshot,
+                server=identity.server,
+                labels=labels,
+                watcher=watcher,
+                telemetry=telemetry,
+                clock=clock,
+                wall=self._wall,
+            )
+            keeping = asyncio.create_task(snapshot.run())
+            self._stack.push_async_callback(_stop_keeping, snapshot, keeping)
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set.
@@ -159,6 +181,15 @@ class Daemon:
             )
             raise StartupError(f"cannot listen on {address} ({flag}): {why}") from error
         return int(runner.addresses[0][1])
+
+
+async def _stop_keeping(snapshot: LabelSnapshot, keeping: asyncio.Task[None]) -> None:
+    """Let the snapshot be written once more, unless its disk hangs."""
+    snapshot.stop()
+    await asyncio.wait({keeping}, timeout=SNAPSHOT_TIMEOUT)
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping
 
 
 async def serve(config: Config, environment: Mapping[str, str], stop: asyncio.Event) -> None:

@@ -212,6 +212,10 @@ class ApiServerConfig:
         "cache-sync-timeout", parse_duration, 30.0, "DURATION",
         "how long the first load of namespaces may take",
     )  # fmt: skip
+    label_snapshot: str | None = setting(
+        "label-snapshot", parse_text, None, "FILE",
+        "keep the labels here, and begin with them while the API server is away",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

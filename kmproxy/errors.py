@@ -3,6 +3,7 @@
     KmproxyError
     ├── ConfigError            the command line, the YAML file or a file they name is wrong
     ├── CredentialError        a token, CA or kubeconfig cannot be used
+    ├── SnapshotError          the label snapshot cannot be read or written
     ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
     ├── StreamError            standard input or output failed
     └── UpstreamError          the kubelet or the API server refused, failed or fell silent
@@ -35,6 +36,10 @@ class ConfigError(KmproxyError):
 
 class CredentialError(KmproxyError):
     """A token, a CA or a kubeconfig is missing, unreadable or invalid."""
+
+
+class SnapshotError(KmproxyError):
+    """A label snapshot is damaged, not ours, too old, or cannot be written."""
 
 
 class StartupError(KmproxyError):

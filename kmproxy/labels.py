@@ -132,6 +132,18 @@ def _default_rules(
     return []
 
 
+@dataclass(frozen=True, slots=True)
+class LabelState:
+    """What a label map holds, to be kept elsewhere: text, and seconds from now.
+
+    `rendered` are the pairs of every namespace, `deleted` the seconds for which
+    those of them that were deleted are still to be remembered.
+    """
+
+    rendered: Mapping[str, str]
+    deleted: Mapping[str, float]
+
+
 class LabelMap:
     """From a namespace's name to the bytes that its samples get.
 
@@ -148,6 +160,7 @@ class LabelMap:
         self._unknown = self.render(Namespace(""))
         self._rendered: dict[bytes, bytes] = {}
         self._gone: dict[bytes, float] = {}  # name -> when to forget it
+        self._changes = 0
 
     def __len__(self) -> int:
         """Namespaces that exist: the deleted ones still remembered do not count."""
@@ -160,6 +173,11 @@ class LabelMap:
     def rules(self) -> tuple[LabelRule, ...]:
         """The rules in the order in which their labels appear."""
         return self._rules
+
+    @property
+    def changes(self) -> int:
+        """A number that is another one after every change."""
+        return self._changes
 
     def lookup(self, namespace: bytes) -> bytes:
         """The pairs to add, each with its leading comma; `b""` where there are none.
@@ -177,24 +195,46 @@ class LabelMap:
             if name not in rendered and forget_at > now:
                 gone[name] = forget_at
                 rendered[name] = labels
+        self._changes += (rendered, gone) != (self._rendered, self._gone)
         self._rendered, self._gone = rendered, gone
 
     def put(self, namespace: Namespace) -> None:
         """Add or change one namespace."""
         name = namespace.name.encode()
-        self._rendered[name] = self.render(namespace)
-        self._gone.pop(name, None)
+        labels = self.render(namespace)
+        returned = self._gone.pop(name, None) is not None
+        self._changes += returned or self._rendered.get(name) != labels
+        self._rendered[name] = labels
 
     def delete(self, name: str, now: float) -> None:
         """Mark a namespace deleted; its labels stay for the time of retention."""
         key = name.encode()
-        if key in self._rendered:
-            self._gone.setdefault(key, now + self._retention)
+        if key in self._rendered and key not in self._gone:
+            self._gone[key] = now + self._retention
+            self._changes += 1
 
     def expire(self, now: float) -> None:
         """Forget what was deleted long enough ago."""
         for name in [name for name, forget_at in self._gone.items() if forget_at <= now]:
             del self._rendered[name], self._gone[name]
+            self._changes += 1
+
+    def state(self, now: float) -> LabelState:
+        """All that `restore` needs, in another process and under the same rules."""
+        return LabelState(
+            {name.decode(): labels.decode() for name, labels in self._rendered.items()},
+            {name.decode(): forget_at - now for name, forget_at in self._gone.items()},
+        )
+
+    def restore(self, state: LabelState, now: float) -> None:
+        """Become what another map was: only right under the rules which that one had."""
+        self._rendered = {name.encode(): labels.encode() for name, labels in state.rendered.items()}
+        self._gone = {
+            name.encode(): now + min(left, self._retention)
+            for name, left in state.deleted.items()
+            if name in state.rendered
+        }
+        self._changes += 1
 
     def render(self, namespace: Namespace) -> bytes:
         """The pairs of one namespace, in the order of the rules."""

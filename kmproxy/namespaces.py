@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from kmproxy.apiserver import ApiServer
 from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
-from kmproxy.labels import LabelMap, Namespace
+from kmproxy.labels import LabelMap, LabelState, Namespace
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import (
     LIST_ACCEPT,
@@ -57,6 +57,8 @@ class NamespaceWatcher:
         self._synced_at: float | None = None
         self._loaded = asyncio.Event()
         self._trouble: str | None = None
+        self._away = False
+        self._restored = False
 
     def __repr__(self) -> str:
         if self._synced_at is None:
@@ -65,8 +67,18 @@ class NamespaceWatcher:
 
     @property
     def loaded(self) -> bool:
-        """Whether the namespaces have been listed once; it stays so."""
+        """Whether there are labels to serve, listed or restored; it stays so."""
         return self._loaded.is_set()
+
+    @property
+    def restored(self) -> bool:
+        """Whether the labels are from a snapshot, and still to be listed."""
+        return self._restored
+
+    @property
+    def away(self) -> bool:
+        """Whether the API server failed last, rather than refused us."""
+        return self._away
 
     @property
     def sync_age(self) -> float:
@@ -79,8 +91,21 @@ class NamespaceWatcher:
         return self._trouble
 
     async def wait_loaded(self) -> None:
-        """Wait for the first list."""
+        """Wait until `loaded`."""
         await self._loaded.wait()
+
+    def restore(self, state: LabelState, age: float) -> bool:
+        """Serve what was known `age` seconds ago, until the first list replaces it.
+
+        Returns whether that is so: what has been listed meanwhile is not undone.
+        """
+        if self.loaded:
+            return False
+        self._labels.restore(state, self._clock())
+        self._synced_at = self._clock() - age
+        self._restored = True
+        self._loaded.set()
+        return True
 
     async def run(self) -> None:
         """List and watch for ever; failures are waited out."""
@@ -120,8 +145,9 @@ class NamespaceWatcher:
         self._labels.replace(namespaces, self._clock())
         self._state.listed(page.version)
         self._confirmed()
-        if not self.loaded:
+        if self._restored or not self.loaded:
             _log.info("namespaces loaded: %d", len(self._labels))
+        self._restored = False
         self._loaded.set()
 
     async def _watch(self) -> None:
@@ -145,13 +171,16 @@ class NamespaceWatcher:
         if self._trouble:
             _log.info("the API server answers again")
             self._trouble = None
+            self._away = False
 
     def _failed(self, error: KmproxyError, *, listing: bool) -> Next:
         """Note a failure; say what to do next."""
         verb = "list" if listing else "watch"
         reason, message = "credential", str(error)
         step = Next.LIST if listing else Next.WATCH
+        self._away = isinstance(error, UpstreamError)
         if isinstance(error, ApiError):
+            self._away = error.code == 429 or error.code >= 500
             step = self._state.failed(error, listing=listing)
             message = f"the API server answered {error.code} {error.reason}"
             if error.code == 403:

@@ -22,6 +22,7 @@ class Status:
     trouble: str | None
     namespaces: int
     sync_age: float | None
+    restored: bool
     rules: Sequence[LabelRule]
     on_conflict: str
     paths: Sequence[str]
@@ -35,6 +36,10 @@ def status_page(status: Status) -> str:
         ("State", "ready" if status.ready else "not ready: nothing is served yet"),
         ("Namespaces", str(status.namespaces)),
         ("Confirmed by the API server", age),
+        (
+            "Labels from",
+            "the snapshot, until they are listed" if status.restored else "the cluster",
+        ),
         ("Trouble", status.trouble or "none"),
         ("Metrics from", status.source),
         ("A label borne already", "is kept" if status.on_conflict == "keep" else "is overwritten"),

@@ -260,6 +260,7 @@ class MetricsServer:
                 trouble=self._watcher.trouble,
                 namespaces=len(self._labels),
                 sync_age=age if math.isfinite(age) else None,
+                restored=self._watcher.restored,
                 rules=self._labels.rules,
                 on_conflict=self._label_config.on_conflict,
                 paths=served_paths(all_nodes=self._nodes is not None),

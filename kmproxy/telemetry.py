@@ -116,13 +116,36 @@ class Telemetry:
             ["credential"],
             registry=registry,
         )
+        self.snapshot_errors = Counter(
+            "kmproxy_snapshot_errors",
+            "Failures to read or write the label snapshot.",
+            ["operation"],
+            registry=registry,
+        )
+        self.snapshot_saved = Gauge(
+            "kmproxy_snapshot_saved_timestamp_seconds",
+            "When the label snapshot was last written; 0 before the first time.",
+            registry=registry,
+        )
+        self.labels_restored = Gauge(
+            "kmproxy_labels_restored",
+            "1 while the labels are those of the snapshot, 0 once they have been listed.",
+            registry=registry,
+        )
         build = Info("kmproxy_build", "What is running.", registry=registry)
         build.info({"version": __version__, "python": platform.python_version()})
 
-    def follow(self, *, namespaces: Callable[[], float], sync_age: Callable[[], float]) -> None:
-        """Ask these for the two gauges of the label map, at each scrape."""
+    def follow(
+        self,
+        *,
+        namespaces: Callable[[], float],
+        sync_age: Callable[[], float],
+        restored: Callable[[], float],
+    ) -> None:
+        """Ask these for the gauges of the label map, at each scrape."""
         self.namespaces.set_function(namespaces)
         self.sync_age.set_function(sync_age)
+        self.labels_restored.set_function(restored)
 
     def exposition_passed(self, pipeline: Pipeline) -> None:
         """Count what has passed through, whole or not."""

@@ -28,7 +28,10 @@ FLOORS = (
         "pages",
     ),
     ("telemetry", "credentials", "upstream", "apiserver", "nodes", "kubelet"),
-    ("namespaces",),
+    (
+        "namespaces",
+        "snapshot",
+    ),
     ("responses", "health", "server"),
     ("clients", "app", "enrich"),
     ("simfamilies", "simcadvisor", "simwire", "simkubelet"),

@@ -14,6 +14,7 @@ STATUS = Status(
     trouble=None,
     namespaces=312,
     sync_age=4.4,
+    restored=False,
     rules=(LabelRule("label", "team", "squad"), LabelRule("annotation", "own/er", "owner", "nobody")),
     on_conflict="keep",
     paths=("/metrics/cadvisor", "/api/v1/nodes/{node}/proxy/metrics"),

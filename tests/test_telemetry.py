@@ -18,6 +18,7 @@ NAMES = {
     "kmproxy_label_conflicts": "counter",
     "kmproxy_samples_dropped": "counter",
     "kmproxy_lines_unparsed": "counter",
+    "kmproxy_labels_restored": "gauge",
     "kmproxy_namespaces": "gauge",
     "kmproxy_namespaces_sync_age_seconds": "gauge",
     "kmproxy_samples": "counter",
@@ -26,6 +27,8 @@ NAMES = {
     "kmproxy_scrapes": "counter",
     "kmproxy_scrapes_in_flight": "gauge",
     "kmproxy_upstream_errors": "counter",
+    "kmproxy_snapshot_errors": "counter",
+    "kmproxy_snapshot_saved_timestamp_seconds": "gauge",
     "kmproxy_watch_restarts": "counter",
 }
 """The documented metrics, without the suffixes of their type."""
@@ -35,7 +38,7 @@ NAMES = {
 def telemetry():
     """The metrics of a daemon that has done a little of everything."""
     telemetry = Telemetry()
-    telemetry.follow(namespaces=lambda: 312, sync_age=lambda: math.inf)
+    telemetry.follow(namespaces=lambda: 312, sync_age=lambda: math.inf, restored=lambda: 0)
     telemetry.scrapes.labels("/metrics", "200").inc()
     telemetry.scrape_duration.labels("/metrics").observe(0.07)
     telemetry.credential_errors.labels("token").inc()
@@ -87,7 +90,7 @@ def test_the_gauges_ask_when_they_are_scraped():
     """The size and age of the label map are those of the moment."""
     ages = iter([1.5, 2.5])
     telemetry = Telemetry()
-    telemetry.follow(namespaces=lambda: 7, sync_age=lambda: next(ages))
+    telemetry.follow(namespaces=lambda: 7, sync_age=lambda: next(ages), restored=lambda: 1)
     for age in (1.5, 2.5):
         found = samples(telemetry)
         assert found[("kmproxy_namespaces_sync_age_seconds",)] == age

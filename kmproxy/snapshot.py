@@ -1,0 +1,220 @@
+"""The label map on disk, for a start while the API server is away.
+
+Knows the file's format, when it is written and when it is read. Must not know
+how labels are listed, rendered or served.
+
+The file is two lines: the first names the format, its version and the SHA-256
+of the second, which is a JSON document. It holds rendered labels, so that it is
+only good for the same rules and the same API server, both of which it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from kmproxy.errors import SnapshotError
+from kmproxy.labels import LabelMap, LabelRule, LabelState
+from kmproxy.namespaces import NamespaceWatcher
+from kmproxy.telemetry import Telemetry
+
+MAX_AGE = 24 * 3600.0
+"""Seconds after which labels are too old to begin with."""
+
+PATIENCE = 5.0
+"""Seconds for which a first list is waited for that neither comes nor fails."""
+
+DELAY = 10.0
+"""Seconds between two writes of a map that changes."""
+
+REFRESH = 600.0
+"""Seconds after which a map that does not change is written again, to be young."""
+
+_FORMAT = b"kmproxy-labels"
+_VERSION = b"1"
+
+_log = logging.getLogger(__name__)
+
+
+class _Rule(msgspec.Struct, array_like=True):
+    source: str
+    key: str
+    name: str
+    default: str
+
+
+class _Document(msgspec.Struct):
+    server: str
+    rules: list[_Rule]
+    confirmed: float  # seconds since 1970
+    labels: dict[str, str]
+    deleted: dict[str, float]
+
+
+def encode(state: LabelState, rules: Sequence[LabelRule], server: str, confirmed: float) -> bytes:
+    """A snapshot's bytes. `confirmed` is when the API server last said so, since 1970."""
+    document = _Document(
+        server, _rules(rules), confirmed, dict(state.rendered), dict(state.deleted)
+    )
+    body = msgspec.json.encode(document)
+    digest = hashlib.sha256(body).hexdigest().encode()
+    return b"%b %b %b\n%b\n" % (_FORMAT, _VERSION, digest, body)
+
+
+def decode(
+    data: bytes, rules: Sequence[LabelRule], server: str, now: float
+) -> tuple[LabelState, float]:
+    """What a snapshot holds, and its age in seconds at `now`.
+
+    Raises SnapshotError for a file that is damaged, of another program or
+    version, of other rules or another API server, or older than `MAX_AGE`. A
+    clock that went back makes it no younger than new.
+    """
+    head, _, body = data.removesuffix(b"\n").partition(b"\n")
+    name, _, rest = head.partition(b" ")
+    version, _, digest = rest.partition(b" ")
+    if name != _FORMAT:
+        raise SnapshotError("it is not a label snapshot")
+    if version != _VERSION:
+        raise SnapshotError("it is of another version of kmproxy")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise SnapshotError("it is damaged: the checksum is wrong")
+    try:
+        document = msgspec.json.decode(body, type=_Document)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise SnapshotError("it is damaged: it cannot be read") from error
+    if document.server != server:
+        raise SnapshotError(f"it is of another API server, {document.server}")
+    if document.rules != _rules(rules):
+        raise SnapshotError("it was made under other label rules")
+    age = max(now - document.confirmed, 0.0)
+    if age > MAX_AGE:
+        raise SnapshotError(f"it is {age / 3600:.0f} hours old")
+    deleted = {name: max(left - age, 0.0) for name, left in document.deleted.items()}
+    return LabelState(document.labels, deleted), age
+
+
+def _rules(rules: Sequence[LabelRule]) -> list[_Rule]:
+    return [_Rule(rule.source, rule.key, rule.name, rule.default) for rule in rules]
+
+
+class LabelSnapshot:
+    """Keeps a label map in a file, and gives it back where the API server is away.
+
+    It is the file's one writer. A file that cannot be read or written is a log
+    line and a metric, never an end.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        server: str,
+        labels: LabelMap,
+        watcher: NamespaceWatcher,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._path = Path(path)
+        self._server = server
+        self._labels = labels
+        self._watcher = watcher
+        self._telemetry = telemetry
+        self._clock = clock
+        self._wall = wall
+        self._saved: int | None = None  # the map's number when it was written
+        self._save_by = 0.0
+        self._failing = False
+        self._stopping = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<LabelSnapshot {self._path}>"
+
+    async def run(self) -> None:
+        """Give the labels back if they are missed; then keep them until `stop`."""
+        await self._restore()
+        while not self._stopping.is_set():
+            await self.save()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), DELAY)
+        await self.save()
+
+    def stop(self) -> None:
+        """Let `run` write once more and end."""
+        self._stopping.set()
+
+    async def save(self) -> None:
+        """Write the file, if it would say anything new and what is known was listed."""
+        if not self._watcher.loaded or self._watcher.restored:
+            return
+        if self._labels.changes == self._saved and self._clock() < self._save_by:
+            return
+        changes, save_by = self._labels.changes, self._clock() + REFRESH
+        confirmed = self._wall() - self._watcher.sync_age
+        state = self._labels.state(self._clock())
+        try:
+            data = encode(state, self._labels.rules, self._server, confirmed)
+            await asyncio.to_thread(_replace, self._path, data)
+        except OSError as error:
+            self._telemetry.snapshot_errors.labels("write").inc()
+            if not self._failing:
+                _log.warning("--label-snapshot %s: cannot write: %s", self._path, error.strerror)
+            self._failing = True
+            return
+        self._failing = False
+        self._saved, self._save_by = changes, save_by
+        self._telemetry.snapshot_saved.set(self._wall())
+
+    async def _restore(self) -> None:
+        watcher = self._watcher
+        waited_until = self._clock() + PATIENCE
+        while not watcher.loaded and not watcher.away:
+            if self._stopping.is_set():
+                return
+            if watcher.trouble is None and self._clock() >= waited_until:
+                break
+            await asyncio.sleep(0.05)
+        if watcher.loaded:
+            return
+        try:
+            data = await asyncio.to_thread(self._path.read_bytes)
+            state, age = decode(data, self._labels.rules, self._server, self._wall())
+        except FileNotFoundError:
+            _log.info("--label-snapshot %s: there is none yet", self._path)
+            return
+        except (OSError, SnapshotError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            _log.warning("--label-snapshot %s is not used: %s", self._path, reason)
+            self._telemetry.snapshot_errors.labels("read").inc()
+            return
+        if watcher.restore(state, age):
+            _log.warning(
+                "the API server is away: "
+                "serving the labels of %d namespaces as they were %.0f s ago",
+                len(self._labels),
+                age,
+            )
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put a whole new file in the place of the old one. Raises OSError."""
+    new = path.with_name(path.name + ".new")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise

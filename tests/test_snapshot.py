@@ -1,0 +1,252 @@
+"""The label map on disk: what is kept, what is refused, and when it is used."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kmproxy import snapshot
+from kmproxy.errors import SnapshotError, StartupError
+from kmproxy.labels import LabelMap, LabelRule, LabelState, Namespace
+from kmproxy.simapi import ApiFault
+from kmproxy.snapshot import MAX_AGE, decode, encode
+
+from .conftest import until
+
+RULES = (LabelRule("label", "team", "team", "nobody"), LabelRule("annotation", "*", ""))
+SERVER = "https://10.96.0.1:443"
+STATE = LabelState({"a": ',team="x\\"\u00e9"', "b": ""}, {"b": 100.0})
+NOW = 1_700_000_000.0
+LINE = 'namespace="frontend-service2",team="{}"'
+
+
+def test_what_is_kept_comes_back():
+    """Labels, what is left of a deleted namespace's time, and the age."""
+    data = encode(STATE, RULES, SERVER, NOW)
+    assert decode(data, RULES, SERVER, NOW) == (STATE, 0.0)
+    state, age = decode(data, RULES, SERVER, NOW + 60.5)
+    assert age == 60.5
+    assert state.rendered == STATE.rendered
+    assert state.deleted == {"b": 39.5}
+    assert decode(data, RULES, SERVER, NOW + 300)[0].deleted == {"b": 0.0}
+
+
+def test_a_clock_that_went_back():
+    """What seems to be from the future is taken for new."""
+    assert decode(encode(STATE, RULES, SERVER, NOW), RULES, SERVER, NOW - 1e9) == (STATE, 0.0)
+
+
+def test_every_damage_is_found():
+    """No byte can change, no end be missing."""
+    data = encode(STATE, RULES, SERVER, NOW)
+    for at in range(len(data) - 1):
+        damaged = bytearray(data)
+        damaged[at] ^= 1
+        with pytest.raises(SnapshotError):
+            decode(bytes(damaged), RULES, SERVER, NOW)
+        with pytest.raises(SnapshotError):
+            decode(data[:at], RULES, SERVER, NOW)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "not a label snapshot"),
+        (b"apiVersion: v1\nkind: Secret\n", "not a label snapshot"),
+        (encode(STATE, RULES, SERVER, NOW).replace(b" 1 ", b" 2 ", 1), "another version"),
+        (encode(STATE, RULES, "https://other", NOW), "another API server, https://other"),
+        (encode(STATE, RULES[:1], SERVER, NOW), "other label rules"),
+        (encode(STATE, RULES, SERVER, NOW - MAX_AGE - 1), "24 hours old"),
+    ],
+)
+def test_what_is_refused(data, says):
+    """A snapshot of something else, or of long ago, is not used, and why is said."""
+    with pytest.raises(SnapshotError, match=says):
+        decode(data, RULES, SERVER, NOW)
+
+
+def test_a_restored_map_is_the_same():
+    """It answers as the first, forgets when the first would, and can be changed."""
+    first = LabelMap(RULES[:1])
+    first.replace([Namespace("a", {"team": "x"}), Namespace("b", {"team": "y"})], 0)
+    first.delete("b", 10)
+    second = LabelMap(RULES[:1])
+    second.restore(first.state(110), 5000)
+    assert repr(second) == repr(first)
+    assert [second.lookup(name) for name in (b"a", b"b", b"c")] == [
+        b',team="x"', b',team="y"', b',team="nobody"',
+    ]  # fmt: skip
+    second.expire(5199)
+    assert second.lookup(b"b") == b',team="y"'
+    second.expire(5200)
+    assert second.lookup(b"b") == b',team="nobody"'
+
+
+@pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        (lambda m: m.put(Namespace("a", {"team": "y"})), True),
+        (lambda m: m.put(Namespace("a", {"team": "x", "other": "z"})), False),
+        (lambda m: m.put(Namespace("c")), True),
+        (lambda m: m.delete("a", 1), True),
+        (lambda m: m.delete("c", 1), False),
+        (lambda m: m.replace([Namespace("a", {"team": "x"})], 1), False),
+        (lambda m: m.replace([], 1), True),
+        (lambda m: m.expire(1e9), False),
+    ],
+)
+def test_a_change_is_noticed(change, counts):
+    """The number of a map moves with what it holds, and only with that."""
+    labels = LabelMap(RULES[:1])
+    labels.replace([Namespace("a", {"team": "x"})], 0)
+    before = labels.changes
+    change(labels)
+    assert (labels.changes != before) == counts
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Writes follow changes at once."""
+    monkeypatch.setattr(snapshot, "DELAY", 0.02)
+
+
+async def written(file, holds=b""):
+    """Wait until the file is there, with these bytes in it."""
+
+    async def there():
+        return file.exists() and holds in file.read_bytes()
+
+    await until(there)
+
+
+async def test_a_restart_while_the_api_server_is_away(front, cluster, tmp_path, soon):
+    """The last labels are served and said to be old; the first list replaces them."""
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert await first.metric("kmproxy_snapshot_saved_timestamp_seconds") > 1e9
+    await first.daemon.stop()
+    await cluster.api.stop()
+    cluster.api.namespaces.apply("frontend-service2", {"team": "backend"})
+    second = await front(f"--label-snapshot={file}")
+    assert LINE.format("frontend") in (await second.get())[1]
+    assert (await second.probe("/readyz"))[0] == 200
+    assert await second.metric("kmproxy_labels_restored") == 1
+    assert await second.metric("kmproxy_namespaces") == 7
+    assert await second.metric("kmproxy_namespaces_sync_age_seconds") < 60
+    assert "the snapshot" in (await second.get("/"))[1]
+    await cluster.api.start()
+    await written(file, b"backend")
+
+    async def listed():
+        return LINE.format("backend") in (await second.get())[1]
+
+    await until(listed, 10)
+    assert await second.metric("kmproxy_labels_restored") == 0
+    assert "the snapshot" not in (await second.get("/"))[1]
+    assert await second.metric("kmproxy_snapshot_errors_total") == 0
+
+
+async def test_an_api_server_that_hangs(front, cluster, tmp_path, soon, monkeypatch):
+    """One that does not answer at all is away as well, after some patience."""
+    monkeypatch.setattr(snapshot, "PATIENCE", 0.1)
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    await first.daemon.stop()
+    cluster.api.fail("list", ApiFault.HANG)
+    second = await front(f"--label-snapshot={file}")
+    assert LINE.format("frontend") in (await second.get())[1]
+
+
+async def test_what_is_listed_wins(front, cluster, tmp_path, soon):
+    """Where the API server answers, no scrape ever shows what the snapshot says."""
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    await first.daemon.stop()
+    cluster.api.namespaces.apply("frontend-service2", {"team": "backend"})
+    second = await front(f"--label-snapshot={file}", loaded=False)
+
+    async def served():
+        status, text = await second.get()
+        assert LINE.format("frontend") not in text
+        return status == 200
+
+    await until(served)
+    assert LINE.format("backend") in (await second.get())[1]
+
+
+async def test_a_refusal_is_no_absence(front, cluster, tmp_path, soon):
+    """Without the permission to list, the start fails as it does without a snapshot."""
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    await first.daemon.stop()
+    cluster.api.deny("list", "namespaces")
+    second = await front(f"--label-snapshot={file}", "--cache-sync-timeout=300ms", loaded=False)
+    with pytest.raises(StartupError, match="forbids to list namespaces"):
+        await second.daemon.wait(asyncio.Event())
+    assert (await second.get())[0] == 503
+
+
+@pytest.mark.parametrize("data", [b"garbage\n", None])
+async def test_a_snapshot_that_cannot_be_used(front, cluster, tmp_path, data, caplog):
+    """It is refused with a line and a metric; nothing is served until the first list."""
+    file = tmp_path / "labels"
+    file.mkdir() if data is None else file.write_bytes(data)
+    await cluster.api.stop()
+    proxy = await front(f"--label-snapshot={file}", loaded=False)
+
+    async def refused():
+        return await proxy.metric("kmproxy_snapshot_errors_total", operation="read") == 1
+
+    await until(refused)
+    assert "is not used" in caplog.text
+    assert (await proxy.get())[0] == 503
+    await cluster.api.start()
+
+    async def served():
+        return (await proxy.get())[0] == 200
+
+    await until(served, 10)
+
+
+async def test_a_full_disk(front, cluster, tmp_path, soon, caplog):
+    """The last whole snapshot stays, scrapes go on, and a metric counts; later it is written."""
+    file = tmp_path / "labels"
+    proxy = await front(f"--label-snapshot={file}")
+    await written(file)
+    before = file.read_bytes()
+    (tmp_path / "labels.new").symlink_to("/dev/full")
+    cluster.api.namespaces.apply("frontend-service2", {"team": "backend"})
+
+    async def counted():
+        (tmp_path / "labels.new").unlink(missing_ok=True)
+        (tmp_path / "labels.new").symlink_to("/dev/full")
+        return await proxy.metric("kmproxy_snapshot_errors_total", operation="write") > 1
+
+    await until(counted)
+    assert file.read_bytes() == before
+    assert "No space left on device" in caplog.text
+    assert LINE.format("backend") in (await proxy.get())[1]
+    await written(file, b"backend")
+    assert file.is_file()
+
+
+async def test_the_last_change_is_kept(front, cluster, tmp_path):
+    """What has changed since the last write is written at the end."""
+    file = tmp_path / "labels"
+    proxy = await front(f"--label-snapshot={file}")
+    await written(file)
+    cluster.api.namespaces.apply("frontend-service2", {"team": "backend"})
+
+    async def moved():
+        return LINE.format("backend") in (await proxy.get())[1]
+
+    await until(moved)
+    assert b"backend" not in file.read_bytes().partition(b"frontend-service2")[2][:40]
+    await proxy.daemon.stop()
+    await written(file, b'"frontend-service2":",team=\\"backend\\""')
