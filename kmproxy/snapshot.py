@@ -152,8 +152,8 @@ class LabelSnapshot:
         self._stopping.set()
 
     async def save(self) -> None:
-        """Write the file, if it would say anything new and what is known was listed."""
-        if not self._watcher.loaded or self._watcher.restored:
+        """Write the file, if there are labels and it would say anything new."""
+        if not self._watcher.loaded:
             return
         if self._labels.changes == self._saved and self._clock() < self._save_by:
             return

@@ -177,6 +177,17 @@ async def test_what_is_listed_wins(front, cluster, tmp_path, soon):
 
     await until(served)
     assert LINE.format("backend") in (await second.get())[1]
+    assert not second.daemon._watcher.restore(LabelState({}, {}), 0)
+    assert LINE.format("backend") in (await second.get())[1]
+
+
+async def test_a_snapshot_that_is_not_needed_is_not_read(front, tmp_path, soon):
+    """A damaged one is no matter where the API server answers: it is replaced."""
+    file = tmp_path / "labels"
+    file.write_bytes(b"garbage")
+    proxy = await front(f"--label-snapshot={file}")
+    await written(file, b"frontend-service2")
+    assert await proxy.metric("kmproxy_snapshot_errors_total") == 0
 
 
 async def test_a_refusal_is_no_absence(front, cluster, tmp_path, soon):
