@@ -112,7 +112,7 @@ class Daemon:
         if config.apiserver.label_snapshot:
             snapshot = LabelSnapshot(
                 config.apiserver.label_snapshot,
-                server=identity.server,
+                server=clients.identity.server,
                 labels=labels,
                 watcher=watcher,
                 telemetry=telemetry,
