@@ -1,6 +1,6 @@
-"""A simulated API server: namespaces and nodes, watches, reviews, and the node proxy.
+"""A simulated API server: objects, watches, reviews, and the way to the node proxy.
 
-Knows the API's paths, methods and statuses, and how each answer goes wrong; what there is and who
+Knows the API's methods and statuses, and when an answer is to go wrong; what there is and who
 may do what it asks its store and its authority. Must not know certificates, files, or anything
 of the proxy under test.
 """
@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import json
 import ssl
-import uuid
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 
+from kmproxy.simanswers import ApiFailure, ApiFault, body_of, document, headers, spoiled
 from kmproxy.simkubelet import SimKubelet
+from kmproxy.simobjects import KINDS, Object
+from kmproxy.simproxy import NodeProxy
+from kmproxy.simservices import Services
 from kmproxy.simstore import (
     Authority,
     Namespaces,
-    Object,
     StatusError,
     Store,
     already_exists,
@@ -32,53 +31,8 @@ from kmproxy.simstore import (
     not_found,
     patched,
 )
-from kmproxy.simview import DISCOVERY, REVIEWS, Pages, View, event_line
-from kmproxy.simwire import (
-    HOST,
-    VERBS,
-    Listener,
-    Plan,
-    Raw,
-    Record,
-    accepts_gzip,
-    end_to_end,
-    identify,
-    is_secure,
-    pack,
-    record,
-    relay,
-    send,
-    whole,
-)
-
-
-class ApiFault(enum.Enum):
-    """The ways in which the API server can go wrong. `ApiFailure` has what each needs."""
-
-    STATUS = "a Status of `status`, `reason`, `message`, perhaps with `retry_after` (seconds)"
-    HANG = "accepts the request and says nothing"
-    GARBAGE = "200 with a body that is not JSON"
-    CUT = "half of a list, or of the next event's line; then the connection is closed"
-    END = "a watch that ends at once"
-    SILENT = "a watch without events and bookmarks"
-    ERROR_EVENT = "a watch that begins with an ERROR event of `status`, `reason`, `message`"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiFailure:
-    """A fault and what it needs."""
-
-    fault: ApiFault
-    status: int = 500
-    reason: str | None = None
-    message: str = "simulated failure"
-    retry_after: int | None = None
-
-    def error(self) -> StatusError:
-        """Return it as the Status it is to be."""
-        return StatusError(
-            self.status, self.message, reason=self.reason, retry_after=self.retry_after
-        )
+from kmproxy.simview import DISCOVERY, REVIEWS, Pages, Place, View, event_line, place
+from kmproxy.simwire import HOST, VERBS, Listener, Plan, Record, identify, is_secure, record
 
 
 class SimAPI:
@@ -104,13 +58,12 @@ class SimAPI:
         self.deny = authority.deny
         self.store = Store()
         self.namespaces = Namespaces(self.store)
+        self.services = Services(self.store)
         self.requests: list[Record] = []
         self.bookmark_interval = 60.0
         self.expired_as = "event"
         self.future_watch_waits = False
-        self._kubelets = kubelets
-        self._client_context = client_context
-        self._session: aiohttp.ClientSession | None = None
+        self._nodes = NodeProxy(kubelets, client_context)
         self._plan: Plan[ApiFailure] = Plan()
         self._watches: list[web.Request] = []
         self._pages = Pages(self.store)
@@ -136,16 +89,14 @@ class SimAPI:
 
     async def start(self) -> None:
         """Listen, on the same ports as before if it was stopped."""
-        connector = aiohttp.TCPConnector(ssl=self._client_context)
-        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        await self._nodes.start()
         await self._listener.start()
 
     async def stop(self) -> None:
         """Go down: open watches end, connections are closed. The store stays."""
         self._listener.closing.set()
         self.store.wake()
-        if self._session is not None:
-            await self._session.close()
+        await self._nodes.stop()
         await self._listener.stop()
 
     def fail(
@@ -188,7 +139,7 @@ class SimAPI:
         try:
             return await self._route(request, self._user(request))
         except StatusError as error:
-            return await _json(request, error.status, error.code, error.headers)
+            return await document(request, error.status, error.code, error.headers)
 
     def _user(self, request: web.Request) -> str:
         if not is_secure(request):
@@ -199,84 +150,67 @@ class SimAPI:
         return user
 
     async def _route(self, request: web.Request, user: str) -> web.StreamResponse:
-        match request.raw_path.partition("?")[0].strip("/").split("/"):
-            case ["api", "v1", "nodes", node, "proxy", *path]:
-                return await self._proxy(request, user, node, "/" + "/".join(path))
-            case ["api", "v1", ("namespaces" | "nodes") as resource]:
-                return await self._collection(request, user, resource)
-            case ["api", "v1", ("namespaces" | "nodes") as resource, name]:
-                return await self._item(request, user, resource, name)
+        path = request.raw_path.partition("?")[0].strip("/")
+        match path.split("/"):
+            case ["api", "v1", "nodes", node, "proxy", *more]:
+                return await self._proxy(request, user, node, "/" + "/".join(more))
             case ["apis", group, "v1", kind] if REVIEWS.get(kind) == group:
                 return await self._review(request, user, kind, group)
-            case path:
-                found = DISCOVERY.get("/".join(path))
-                if found is None:
-                    raise StatusError(404, "the server could not find the requested resource")
-                return await _json(request, found)
+        where = place(path)
+        if where is not None:
+            act = self._item if where.name else self._collection
+            return await act(request, user, where)
+        if path not in DISCOVERY:
+            raise StatusError(404, "the server could not find the requested resource")
+        return await document(request, DISCOVERY[path])
 
     def _check(
-        self,
-        user: str,
-        verb: str,
-        resource: str,
-        *,
-        name: str = "",
-        group: str = "",
-        named: str = "",
+        self, user: str, verb: str, resource: str, *, named: str = "", **where: str
     ) -> ApiFailure | None:
-        """Refuse what is not allowed; raise a planned Status, return any other planned failure."""
-        self.authority.check(user, verb, resource, name=name, group=group)
+        """Refuse what is not allowed; raise a planned Status, return any other planned failure.
+
+        `where` is what `Authority.check` takes: name, namespace, group.
+        """
+        self.authority.check(user, verb, resource, **where)
         plain = (verb, resource, f"{verb} {resource}")
         failure = self._plan.take(*((named,) if named else plain))
         if failure is not None and failure.fault is ApiFault.STATUS:
             raise failure.error()
         return failure
 
-    async def _spoil(self, failure: ApiFailure, body: bytes) -> web.StreamResponse:
-        if failure.fault is ApiFault.GARBAGE:
-            return web.Response(body=b"<html>not JSON</html>", content_type="application/json")
-        return Raw(self._broken(failure, body))
-
-    async def _broken(self, failure: ApiFailure, body: bytes) -> AsyncIterator[bytes]:
-        if failure.fault is ApiFault.HANG:
-            await self._listener.closing.wait()
-        elif failure.fault is ApiFault.CUT:
-            yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            yield b"Content-Length: %d\r\n\r\n" % len(body)
-            yield body[: len(body) // 2]
-
     async def _collection(
-        self, request: web.Request, user: str, resource: str
+        self, request: web.Request, user: str, where: Place
     ) -> web.StreamResponse:
+        resource, scope = where.resource, where.scope
         if request.method == "POST":
-            failure = self._check(user, "create", resource)
-            item = await _body(request)
+            failure = self._check(user, "create", resource, **scope)
+            item = await body_of(request)
             name = item.get("metadata", {}).get("name", "")
-            if name in self.store.objects[resource]:
+            if where.key(name) in self.store.objects[resource]:
                 raise already_exists(resource, name)
-            return await self._done(request, failure, self._write(resource, item), 201)
+            return await self._done(request, failure, self._write(where, item), 201)
         if request.method != "GET":
             raise StatusError(
                 405, "the server does not allow this method", reason="MethodNotAllowed"
             )
-        view = self._view(request, resource)
+        view = self._view(request, where)
         if request.query.get("watch", "") in ("true", "1"):
-            return await self._watch(request, view, self._check(user, "watch", resource))
-        failure = self._check(user, "list", resource)
+            return await self._watch(request, view, self._check(user, "watch", resource, **scope))
+        failure = self._check(user, "list", resource, **scope)
         return await self._done(request, failure, self._pages.turn(view))
 
     async def _watch(
         self, request: web.Request, view: View, failure: ApiFailure | None
     ) -> web.StreamResponse:
         if failure is not None and failure.fault in (ApiFault.HANG, ApiFault.GARBAGE):
-            return await self._spoil(failure, b"")
+            return self._spoil(failure, b"")
         text = request.query.get("resourceVersion", "")
         version = int(text) if self.future_watch_waits and text else self.store.reached(text)
         expired = StatusError(410, f"too old resource version: {version} ({self.store.floor})")
         too_old = text not in ("", "0") and version < self.store.floor
         if too_old and self.expired_as == "status":
             raise expired
-        response = web.StreamResponse(headers=_headers({"Content-Type": "application/json"}))
+        response = web.StreamResponse(headers=headers({"Content-Type": "application/json"}))
         response.enable_chunked_encoding()
         self._watches.append(request)
         try:
@@ -325,43 +259,52 @@ class SimAPI:
                 async with asyncio.timeout_at(min(end, mark if marks else end)):
                     await changed.wait()
 
-    async def _item(
-        self, request: web.Request, user: str, resource: str, name: str
-    ) -> web.StreamResponse:
+    async def _item(self, request: web.Request, user: str, where: Place) -> web.StreamResponse:
         verb = VERBS.get(request.method, "")
-        failure = self._check(user, verb, resource, name=name)
-        item = self.store.objects[resource].get(name)
+        resource, name = where.resource, where.name
+        failure = self._check(user, verb, resource, name=name, **where.scope)
+        item = self.store.objects[resource].get(where.key(name))
         if item is None:
             raise not_found(resource, name)
         if verb == "delete":
-            self.store.remove(resource, name)
+            self._remove(where)
         elif verb != "get":
-            new = await _body(request)
+            new = await body_of(request)
             if verb == "patch":
                 new = patched(item, new, request.content_type)
             given = new.get("metadata", {}).get("resourceVersion")
             if given not in (None, "", item["metadata"]["resourceVersion"]):
                 raise conflict(resource, name)
             new["metadata"]["name"] = name
-            item = self._write(resource, new)
-        shape = self._view(request, resource).shape
+            item = self._write(where, new)
+        shape = self._view(request, where).shape
         return await self._done(request, failure, shape(item))
 
-    def _view(self, request: web.Request, resource: str) -> View:
+    def _view(self, request: web.Request, where: Place) -> View:
         accept = request.headers.get("Accept", "")
-        return View(self.store, resource, request.query, accept)
+        return View(self.store, where.resource, request.query, accept, where.namespace)
 
-    def _write(self, resource: str, item: Object) -> Object:
-        if resource == "namespaces":
+    def _write(self, where: Place, item: Object) -> Object:
+        kind = KINDS[where.resource]
+        item |= {"kind": kind.name, "apiVersion": kind.version}
+        if where.namespace:
+            item["metadata"]["namespace"] = where.namespace
+        if where.resource == "namespaces":
             return self.namespaces.put(item)
-        return self.store.put(resource, item)
+        if where.resource in ("pods", "services"):
+            return self.services.put(where.resource, item)
+        return self.store.put(where.resource, item)
+
+    def _remove(self, where: Place) -> None:
+        holder = self.services if where.resource in ("pods", "services") else self.store
+        holder.remove(where.resource, where.key(where.name))
 
     async def _done(
         self, request: web.Request, failure: ApiFailure | None, item: Object, code: int = 200
     ) -> web.StreamResponse:
         if failure is not None:
-            return await self._spoil(failure, json.dumps(item).encode())
-        return await _json(request, item, code)
+            return self._spoil(failure, json.dumps(item).encode())
+        return await document(request, item, code)
 
     async def _review(
         self, request: web.Request, user: str, kind: str, group: str
@@ -369,7 +312,7 @@ class SimAPI:
         failure = None
         if kind != "selfsubjectaccessreviews":
             failure = self._check(user, "create", kind, group=group, named="review")
-        review = await _body(request)
+        review = await body_of(request)
         spec = review.get("spec") or {}
         if kind == "tokenreviews":
             status = self.authority.review(spec.get("token", ""), spec.get("audiences") or [])
@@ -389,53 +332,11 @@ class SimAPI:
         verb = VERBS.get(request.method, "get")
         failure = self._check(user, verb, "nodes/proxy", name=node, named="proxy")
         if failure is not None:
-            return await self._spoil(failure, b"# cut\n")
+            return self._spoil(failure, b"# cut\n")
         name = node.removeprefix("https:").partition(":")[0]
-        kubelet = self._kubelets.get(name)
-        if kubelet is None or self._session is None or name not in self.store.objects["nodes"]:
+        if name not in self.store.objects["nodes"]:
             raise not_found("nodes", name)
-        passed = {
-            key: value
-            for key, value in end_to_end(request.headers).items()
-            if key.title() != "Authorization"
-        }
-        query = f"?{raw}" if (raw := request.rel_url.raw_query_string) else ""
-        try:
-            answer = await self._session.request(
-                request.method,
-                f"{kubelet.url}{path}{query}",
-                headers=passed,
-                data=await request.read() or None,
-                allow_redirects=False,
-                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-                timeout=aiohttp.ClientTimeout(total=None),
-            )
-        except aiohttp.ClientError as error:
-            raise StatusError(503, f"error trying to reach service: {error}") from error
-        async with answer:
-            return await relay(request, answer, _headers({}))
+        return await self._nodes.serve(request, node, path)
 
-
-def _headers(more: Mapping[str, str]) -> dict[str, str]:
-    return {"Audit-Id": str(uuid.uuid4()), "Cache-Control": "no-cache, private", **more}
-
-
-async def _json(
-    request: web.Request, item: Object, code: int = 200, more: Mapping[str, str] | None = None
-) -> web.StreamResponse:
-    body = json.dumps(item, separators=(",", ":")).encode() + b"\n"
-    headers = _headers({"Content-Type": "application/json", **(more or {})})
-    if len(body) > 128 * 1024 and accepts_gzip(request):
-        body, headers["Content-Encoding"] = pack(body), "gzip"
-    if code != 200:
-        return web.Response(status=code, body=body, headers=headers)
-    return await send(request, whole(body), headers, body)
-
-
-async def _body(request: web.Request) -> Any:
-    if not request.content_type.endswith("json"):
-        raise StatusError(415, f"only JSON is understood, not {request.content_type}")
-    try:
-        return await request.json()
-    except ValueError as error:
-        raise StatusError(400, f"the object provided is unrecognized: {error}") from error
+    def _spoil(self, failure: ApiFailure, body: bytes) -> web.StreamResponse:
+        return spoiled(failure, body, self._listener.closing)

@@ -12,7 +12,7 @@ import json
 import ssl
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -22,7 +22,8 @@ import trustme
 from kmproxy.simapi import SimAPI
 from kmproxy.simcadvisor import simulate_node
 from kmproxy.simkubelet import SimKubelet
-from kmproxy.simstore import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority, node_object
+from kmproxy.simobjects import node_object, pod_object
+from kmproxy.simstore import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority
 from kmproxy.simwire import HOST, Payload
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class SimCluster:
 
     `payload` is a file that every kubelet serves as it is as `/metrics/cadvisor`; `api_port` is
     the port of the API server's plain listener (0: any). `OSError` if it is taken.
+
+    With `hosts`, loopback addresses in the order of the nodes, the kubelets listen on
+    `kubelet_port` of these, as nodes do; else each on a port of its own of the first address.
     """
 
     def __init__(
@@ -58,15 +62,18 @@ class SimCluster:
         payload: Path | None = None,
         pods_per_namespace: int = 3,
         api_port: int = 0,
+        hosts: Sequence[str] = (),
+        kubelet_port: int = 0,
     ) -> None:
         nodes = tuple(nodes)
+        places = dict(zip(nodes, hosts or [HOST] * len(nodes), strict=True))
         self._authorities = trustme.CA(organization_name="kmproxy simulated cluster")
         self._payload = Payload(payload) if payload is not None else None
         self._exit = AsyncExitStack()
         self.ca_pem = self._authorities.cert_pem.bytes()
         self.authority = Authority()
         self.token = self.authority.issue(SERVICE_ACCOUNT)
-        server = self._context(ssl.PROTOCOL_TLS_SERVER, HOST, "localhost", *nodes)
+        server = self._context(ssl.PROTOCOL_TLS_SERVER, HOST, "localhost", *nodes, *hosts)
         started = time.time() - UPTIME
         self.kubelets = {
             name: SimKubelet(
@@ -77,6 +84,8 @@ class SimCluster:
                 authenticate=self.authority.authenticate,
                 authorize=self.authority.allows,
                 payload=self._payload,
+                host=places[name],
+                port=kubelet_port,
             )
             for name in nodes
         }
@@ -105,7 +114,10 @@ class SimCluster:
                 await kubelet.start()
             stack.push_async_callback(self.api.stop)
             for name, kubelet in self.kubelets.items():
-                self.api.store.put("nodes", node_object(name, kubelet.port))
+                self.api.store.put("nodes", node_object(name, kubelet.port, kubelet.host))
+                for pod in kubelet.node.pods:
+                    item = pod_object(kubelet.node, pod, kubelet.host)
+                    self.api.store.put("pods", item)
             await self.api.start()
             self.api.take_backup()
             self._exit = stack.pop_all()

@@ -15,12 +15,12 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
-from kmproxy.simcadvisor import ENDPOINTS, Container, Node, NodeMetrics, Pod
+from kmproxy.simcadvisor import ENDPOINTS, Node, NodeMetrics
+from kmproxy.simobjects import pod_list
 from kmproxy.simwire import (
     HOST,
     VERBS,
@@ -106,7 +106,8 @@ class SimKubelet:
     """The kubelet of one node. `requests` holds what was asked of it, in order.
 
     `authenticate` maps a bearer token to a user, or None; `authorize` says whether a user may
-    do a verb (`get`) on a resource (`nodes/metrics`). The plain port asks neither.
+    do a verb (`get`) on a resource (`nodes/metrics`). The plain port asks neither. `host` is the
+    address that it listens on, `port` that of TLS (0: any).
     """
 
     def __init__(
@@ -118,7 +119,10 @@ class SimKubelet:
         authorize: Callable[[str, str, str], bool],
         payload: Payload | None = None,
         clock: Callable[[], float] = time.time,
+        host: str = HOST,
+        port: int = 0,
     ) -> None:
+        self.host = host
         self.metrics = NodeMetrics(node)
         self.requests: list[Record] = []
         self._authenticate = authenticate
@@ -126,7 +130,7 @@ class SimKubelet:
         self._payload = payload
         self._clock = clock
         self._plan: Plan[Failure] = Plan()
-        self._listener = Listener(self._handle, context)
+        self._listener = Listener(self._handle, context, host=host, port=port)
         self.start = self._listener.start
         self.stop = self._listener.stop
 
@@ -143,11 +147,6 @@ class SimKubelet:
         self.metrics = NodeMetrics(node)
 
     @property
-    def host(self) -> str:
-        """The address it listens on."""
-        return HOST
-
-    @property
     def port(self) -> int:
         """The port of the TLS listener."""
         return self._listener.port
@@ -155,12 +154,12 @@ class SimKubelet:
     @property
     def url(self) -> str:
         """The TLS listener, without a path."""
-        return f"https://{HOST}:{self._listener.port}"
+        return f"https://{self.host}:{self._listener.port}"
 
     @property
     def plain_url(self) -> str:
         """The read-only port, without a path."""
-        return f"http://{HOST}:{self._listener.plain_port}"
+        return f"http://{self.host}:{self._listener.plain_port}"
 
     @property
     def faults(self) -> tuple[Failure, ...]:
@@ -217,7 +216,7 @@ class SimKubelet:
         if path == "/pods":
             if not any(each in accept for each in ("*/*", "application/json", "application/*")):
                 return _answer(406, b"406: Not Acceptable")
-            body = json.dumps(pod_list(self.node), separators=(",", ":")).encode()
+            body = json.dumps(pod_list(self.node, self.host), separators=(",", ":")).encode()
             return await send(request, whole(body), {"Content-Type": "application/json"}, body)
         headers = {"Content-Type": content_type(accept)}
         if headers["Content-Type"] == _PROTOBUF:
@@ -328,65 +327,3 @@ async def _bomb(size: int) -> AsyncIterator[bytes]:
         checksum, length = zlib.crc32(block, checksum), length + len(block)
         yield packed
     yield b"\x03\x00" + checksum.to_bytes(4, "little") + (length % 2**32).to_bytes(4, "little")
-
-
-def pod_list(node: Node) -> dict[str, Any]:
-    """Return the PodList of `/pods`: the pods of the metrics, as the kubelet describes them."""
-    items = [_pod(node, pod) for pod in node.pods]
-    return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}
-
-
-def _pod(node: Node, pod: Pod) -> dict[str, Any]:
-    since = datetime.fromtimestamp(pod.started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
-        "metadata": {
-            "name": pod.name,
-            "namespace": pod.namespace,
-            "uid": pod.uid,
-            "creationTimestamp": since,
-            "labels": {"app": pod.app},
-            "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "9090"},
-        },
-        "spec": {
-            "containers": [
-                {
-                    "name": each.name,
-                    "image": each.image,
-                    "ports": [
-                        {"name": name, "containerPort": port, "protocol": "TCP"}
-                        for name, port in (("http", 8080), ("metrics", 9090))
-                        if each.name == pod.app
-                    ],
-                }
-                for each in pod.containers
-            ],
-            "nodeName": node.name,
-            "restartPolicy": "Always",
-        },
-        "status": {
-            "phase": "Running",
-            "conditions": [
-                {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": since}
-                for kind in ("Initialized", "Ready", "ContainersReady", "PodScheduled")
-            ],
-            "hostIP": HOST,
-            "podIP": pod.ip,
-            "podIPs": [{"ip": pod.ip}],
-            "startTime": since,
-            "containerStatuses": [_container_status(each, since) for each in pod.containers],
-            "qosClass": pod.qos,
-        },
-    }
-
-
-def _container_status(container: Container, since: str) -> dict[str, Any]:
-    return {
-        "name": container.name,
-        "state": {"running": {"startedAt": since}},
-        "ready": True,
-        "restartCount": 0,
-        "image": container.image,
-        "imageID": f"sha256:{container.id}",
-        "containerID": f"containerd://{container.id}",
-        "started": True,
-    }

@@ -1,6 +1,6 @@
 """What a simulated API server keeps: objects with their versions, tokens, and who may do what.
 
-Knows how namespaces and nodes look, how they change and are patched, and the Status objects for
+Knows what namespaces are, how objects change and are patched, and the Status objects for
 what cannot be done. Must not know requests, connections, or anything of the proxy under test.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kmproxy.simwire import HOST
+from kmproxy.simobjects import KINDS, Object, key
 
 AUDIENCE = "https://kubernetes.default.svc"
 SERVICE_ACCOUNT = "system:serviceaccount:kmproxy:kmproxy"
@@ -26,9 +26,6 @@ CERTIFICATE_USER = "kmproxy"
 DAEMON = (SERVICE_ACCOUNT, CERTIFICATE_USER)
 """The users that `allow` and `deny` mean when none is named."""
 MASTERS = ("system:admin", "kube-apiserver-kubelet-client", "system:masters")
-
-KINDS = {"namespaces": "Namespace", "nodes": "Node"}
-"""The kinds of object, by their resource."""
 
 _RULES = (
     *((verb, name) for verb in ("get", "list", "watch") for name in ("namespaces", "nodes")),
@@ -48,7 +45,6 @@ _REASONS = {
     503: "ServiceUnavailable",
     504: "Timeout",
 }
-Object = dict[str, Any]
 
 
 class StatusError(Exception):
@@ -158,28 +154,37 @@ class Authority:
         return any(name in MASTERS or (name, verb, resource) in self._rules for name in names)
 
     def check(
-        self, user: str, verb: str, resource: str, *, name: str = "", group: str = ""
+        self,
+        user: str,
+        verb: str,
+        resource: str,
+        *,
+        name: str = "",
+        group: str = "",
+        namespace: str = "",
     ) -> None:
         """Refuse what `user` may not do, in the API server's words."""
         if self.allows(user, verb, resource):
             return
         plural = resource.partition("/")[0]
         subject = f'{plural} "{name}"' if name else plural
-        where = f'in the namespace "{name}"' if name and plural == "namespaces" else ""
+        inside = name if plural == "namespaces" else namespace
+        where = f'in the namespace "{inside}"' if inside else "at the cluster scope"
         dotted = f".{group}" if group else ""
         details = {"name": name, "group": group, "kind": plural}
         raise StatusError(
             403,
             f'{subject.replace(plural, plural + dotted, 1)} is forbidden: User "{user}" cannot '
             f'{verb} resource "{resource}" in API group "{group}" '
-            f"{where or 'at the cluster scope'}",
+            f"{where}",
             details={key: value for key, value in details.items() if value},
         )
 
 
 class Store:
-    """Objects by resource and name under one growing version, and the last of their changes.
+    """Objects by resource and key under one growing version, and the last of their changes.
 
+    A key is NAME or, where objects live in namespaces, NAMESPACE/NAME.
     Objects are never changed in place. A watch can resume at any version from `floor` on. Take
     `changed` before reading, then wait for it: so no change is missed.
     """
@@ -198,16 +203,16 @@ class Store:
     def put(self, resource: str, item: Object) -> Object:
         """Create or replace an object; a change that changes nothing is none."""
         known = self.objects[resource]
-        name = item["metadata"]["name"]
+        name = key(item)
         old = known.get(name)
         if old == item:
             return old
-        kept = (old or {}).get("metadata", {})
+        kept = (old or item)["metadata"]
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.version += 1
         fixed = {
-            "uid": kept.get("uid", str(uuid.uuid4())),
-            "creationTimestamp": kept.get("creationTimestamp", now),
+            "uid": kept.get("uid") or str(uuid.uuid4()),
+            "creationTimestamp": kept.get("creationTimestamp") or now,
             "resourceVersion": str(self.version),
         }
         item = item | {"metadata": item["metadata"] | fixed}
@@ -325,33 +330,6 @@ class Namespaces:
         """Give a namespace an annotation of `size` bytes."""
         annotations = (self.get(name) or {}).get("metadata", {}).get("annotations", {})
         return self.apply(name, annotations=annotations | {"example.com/padding": "x" * size})
-
-
-def node_object(name: str, port: int) -> Object:
-    """Return a Node whose kubelet listens on `port` of the loopback interface."""
-    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
-    addresses = [{"type": "InternalIP", "address": HOST}, {"type": "Hostname", "address": name}]
-    conditions = [
-        {"type": kind, "status": status, "reason": f"Kubelet{kind}"}
-        for kind, status in (
-            ("MemoryPressure", "False"),
-            ("DiskPressure", "False"),
-            ("Ready", "True"),
-        )
-    ]
-    return {
-        "kind": "Node",
-        "apiVersion": "v1",
-        "metadata": {"name": name, "labels": labels},
-        "spec": {},
-        "status": {
-            "capacity": {"cpu": "4", "memory": "24684084Ki", "pods": "110"},
-            "conditions": conditions,
-            "addresses": addresses,
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
-            "nodeInfo": {"kubeletVersion": "v1.36.2", "operatingSystem": "linux"},
-        },
-    }
 
 
 def patched(item: Object, patch: Any, kind: str) -> Object:

@@ -1,8 +1,8 @@
-"""What a simulated API server shows of its store: lists, the lines of a watch, discovery.
+"""What a simulated API server shows of its store: places, lists, lines of a watch, discovery.
 
-Knows selectors, pages, bookmarks, and objects of which only the metadata is wanted. Decides and
-waits for nothing. Must not know connections, clocks, who asks, or anything of the proxy under
-test.
+Knows paths, selectors, pages, bookmarks, and objects of which only the metadata is wanted.
+Decides and waits for nothing. Must not know connections, clocks, who asks, or anything of the
+proxy under test.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from kmproxy.simstore import KINDS, Object, StatusError, Store
+from kmproxy.simobjects import KINDS, Object
+from kmproxy.simstore import StatusError, Store
 
 REVIEWS = {
     "selfsubjectaccessreviews": "authorization.k8s.io",
@@ -21,23 +23,82 @@ REVIEWS = {
 """The kinds of review, each with its API group."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a path is of: a resource, in one namespace or all (""), one object or all ("")."""
+
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def scope(self) -> dict[str, str]:
+        """The API group and the namespace, where there are any."""
+        group = KINDS[self.resource].version.rpartition("/")[0]
+        found = {"group": group, "namespace": self.namespace}
+        return {name: value for name, value in found.items() if value}
+
+    def key(self, name: str) -> str:
+        """Return the key of an object of that name here."""
+        return f"{self.namespace}/{name}" if self.namespace else name
+
+
+def place(path: str) -> Place | None:
+    """Return the place that a path without its outer slashes leads to, if it does."""
+    match path.split("/"):
+        case ["api", version, *rest]:
+            pass
+        case ["apis", group, version, *rest]:
+            version = f"{group}/{version}"
+        case _:
+            return None
+    match rest:
+        case ["namespaces", namespace, resource, *name]:
+            found = Place(resource, namespace, "".join(name))
+        case [resource, *name]:
+            found = Place(resource, "", "".join(name))
+        case _:
+            return None
+    kind = KINDS.get(found.resource)
+    if kind is None or kind.version != version or len(name) > 1:
+        return None
+    if kind.namespaced != bool(found.namespace) and (found.namespace or found.name):
+        return None
+    return found
+
+
 class View:
-    """A resource of a store as a request wants it: its query parameters and its Accept header."""
+    """A resource of a store as a request wants it: its query parameters and its Accept header.
+
+    Of one namespace if that is given, else of all.
+    """
 
     def __init__(
-        self, store: Store, resource: str, query: Mapping[str, str], accept: str = ""
+        self,
+        store: Store,
+        resource: str,
+        query: Mapping[str, str],
+        accept: str = "",
+        namespace: str = "",
     ) -> None:
         self.query = query
         self._store = store
         self._resource = resource
+        self._namespace = namespace
         self._metadata_only = "as=PartialObjectMetadata" in accept
 
     def __repr__(self) -> str:
         return f"<View of {self._resource}{', metadata only' if self._metadata_only else ''}>"
 
     def selects(self, item: Object) -> bool:
-        """Tell whether the selectors (`metadata.name=N`, `KEY=VALUE` and `KEY`) let it through."""
+        """Tell whether it is of the namespace and the selectors let it through.
+
+        These are `metadata.name=N`, `spec.nodeName=N`, `KEY=VALUE` and `KEY`.
+        """
+        if self._namespace not in ("", item["metadata"].get("namespace")):
+            return False
         known = {"metadata.name": item["metadata"]["name"]}
+        known["spec.nodeName"] = item.get("spec", {}).get("nodeName")
         labels = item["metadata"].get("labels", {})
         for given, clauses in ((known, "fieldSelector"), (labels, "labelSelector")):
             for clause in filter(None, self.query.get(clauses, "").split(",")):
@@ -64,7 +125,8 @@ class View:
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
             items = [self.shape(each) for each in items]
         else:
-            head = {"kind": f"{KINDS[self._resource]}List", "apiVersion": "v1"}
+            kind = KINDS[self._resource]
+            head = {"kind": f"{kind.name}List", "apiVersion": kind.version}
             items = [_without(each, "kind", "apiVersion") for each in items]
         return {**head, "metadata": metadata, "items": items}
 
@@ -90,7 +152,8 @@ class View:
         metadata: Object = {"resourceVersion": str(version), "creationTimestamp": None}
         if initial:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-        item = {"kind": KINDS[self._resource], "apiVersion": "v1", "metadata": metadata}
+        kind = KINDS[self._resource]
+        item = {"kind": kind.name, "apiVersion": kind.version, "metadata": metadata}
         return event_line("BOOKMARK", self.shape(item))
 
 
@@ -142,23 +205,39 @@ def _without(item: Object, *keys: str) -> Object:
     return {key: value for key, value in item.items() if key not in keys}
 
 
-def _resource_list(version: str, resources: list[tuple[str, str, str, list[str]]]) -> Object:
+_ALL_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
+
+
+def _resource_list(version: str) -> Object:
+    """What the server has of an API version: objects and reviews."""
+    group = version.rpartition("/")[0]
     listed = [
-        {
-            "name": plural,
-            "singularName": kind.lower(),
-            "shortNames": [short] if short else [],
-            "namespaced": False,
-            "kind": kind,
-            "verbs": verbs,
-        }
-        for plural, short, kind, verbs in resources
+        _resource(plural, kind.name, kind.short, namespaced=kind.namespaced, verbs=_ALL_VERBS)
+        for plural, kind in KINDS.items()
+        if kind.version == version
+    ]
+    listed += [
+        _resource(plural, plural.title(), "", namespaced=False, verbs=["create"])
+        for plural, of in REVIEWS.items()
+        if of == group
     ]
     return {"kind": "APIResourceList", "groupVersion": version, "resources": listed}
 
 
-_GROUPS = sorted(set(REVIEWS.values()))
-_ALL_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
+def _resource(plural: str, kind: str, short: str, *, namespaced: bool, verbs: list[str]) -> Object:
+    return {
+        "name": plural,
+        "singularName": kind.lower(),
+        "shortNames": [short] if short else [],
+        "namespaced": namespaced,
+        "kind": kind,
+        "verbs": verbs,
+    }
+
+
+_VERSIONS = sorted(
+    {kind.version for kind in KINDS.values()} | {f"{group}/v1" for group in REVIEWS.values()}
+)
 DISCOVERY: dict[str, Object] = {
     "version": {"major": "1", "minor": "36", "gitVersion": "v1.36.2", "platform": "linux/amd64"},
     "api": {"kind": "APIVersions", "versions": ["v1"]},
@@ -166,18 +245,14 @@ DISCOVERY: dict[str, Object] = {
         "kind": "APIGroupList",
         "apiVersion": "v1",
         "groups": [
-            {"name": group, "versions": [version], "preferredVersion": version}
-            for group in _GROUPS
-            for version in ({"groupVersion": f"{group}/v1", "version": "v1"},)
+            {"name": group, "versions": [known], "preferredVersion": known}
+            for version in _VERSIONS
+            if (group := version.rpartition("/")[0])
+            for known in ({"groupVersion": version, "version": "v1"},)
         ],
     },
-    "api/v1": _resource_list(
-        "v1", [("namespaces", "ns", "Namespace", _ALL_VERBS), ("nodes", "no", "Node", _ALL_VERBS)]
-    ),
 }
 """The documents by which a client finds out what the server has, by their path."""
-for _group in _GROUPS:
-    DISCOVERY[f"apis/{_group}/v1"] = _resource_list(
-        f"{_group}/v1",
-        [(name, "", name.title(), ["create"]) for name, of in REVIEWS.items() if of == _group],
-    )
+for _version in _VERSIONS:
+    _path = f"apis/{_version}" if "/" in _version else f"api/{_version}"
+    DISCOVERY[_path] = _resource_list(_version)

@@ -76,14 +76,23 @@ class Plan(Generic[T]):
 
 
 class Listener:
-    """One handler on a TLS port and a plain port of the loopback interface.
+    """One handler on a TLS port and a plain port of an address of the loopback interface.
 
-    The ports are chosen at the first start and kept. `stop` takes less than 0.1 s: it sets
+    Ports that are 0 are chosen at the first start and kept. `stop` takes less than 0.1 s: it sets
     `closing`, gives the handlers a moment to end, then aborts what is still open.
     """
 
-    def __init__(self, handler: Handler, context: ssl.SSLContext, *, plain_port: int = 0) -> None:
-        self.port = 0
+    def __init__(
+        self,
+        handler: Handler,
+        context: ssl.SSLContext,
+        *,
+        host: str = HOST,
+        port: int = 0,
+        plain_port: int = 0,
+    ) -> None:
+        self.host = host
+        self.port = port
         self.plain_port = plain_port
         self.closing = asyncio.Event()
         self._handler = handler
@@ -108,10 +117,10 @@ class Listener:
         )
         await runner.setup()
         self._runner = runner
-        secure = web.TCPSite(runner, HOST, self.port, ssl_context=self._context)
+        secure = web.TCPSite(runner, self.host, self.port, ssl_context=self._context)
         await secure.start()
         self.port = secure.port
-        plain = web.TCPSite(runner, HOST, self.plain_port)
+        plain = web.TCPSite(runner, self.host, self.plain_port)
         await plain.start()
         self.plain_port = plain.port
 

@@ -12,7 +12,7 @@ from kmproxy import apiserver
 from kmproxy.apiserver import ApiServer
 from kmproxy.credentials import ServiceAccount, TlsContext
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.simapi import ApiFault
+from kmproxy.simanswers import ApiFault
 from kmproxy.telemetry import Telemetry
 from kmproxy.upstream import Upstream, open_session
 

@@ -34,8 +34,9 @@ FLOORS = (
     ),
     ("responses", "health", "server"),
     ("clients", "app", "enrich"),
-    ("simfamilies", "simcadvisor", "simwire", "simkubelet"),
-    ("simstore", "simview", "simapi", "simcluster", "demo", "benchdaemon", "bench"),
+    ("simfamilies", "simcadvisor", "simwire", "simobjects", "simkubelet"),
+    ("simstore", "simview", "simservices", "simanswers", "simproxy", "simapi", "simcluster"),
+    ("demo", "benchdaemon", "bench"),
     ("cli", "__main__"),
 )
 ORDER = [module for floor in FLOORS for module in floor]

@@ -13,7 +13,7 @@ from kmproxy.apiserver import ApiServer
 from kmproxy.credentials import ServiceAccount, TlsContext
 from kmproxy.labels import LabelMap, LabelRule
 from kmproxy.namespaces import NamespaceWatcher
-from kmproxy.simapi import ApiFault
+from kmproxy.simanswers import ApiFault
 from kmproxy.telemetry import Telemetry
 from kmproxy.upstream import Upstream, open_session
 

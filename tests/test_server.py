@@ -8,7 +8,7 @@ import gzip
 import pytest
 
 from kmproxy.server import scrape_budget
-from kmproxy.simapi import ApiFault
+from kmproxy.simanswers import ApiFault
 from kmproxy.simkubelet import Fault
 
 from .conftest import until

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from kmproxy.simapi import ApiFault, SimAPI
+from kmproxy.simanswers import ApiFault
+from kmproxy.simapi import SimAPI
 from kmproxy.simcluster import SimCluster
-from kmproxy.simkubelet import Fault
-from kmproxy.simstore import SERVICE_ACCOUNT, Authority, node_object
+from kmproxy.simobjects import node_object
+from kmproxy.simstore import SERVICE_ACCOUNT, Authority
 
 LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
@@ -418,41 +419,54 @@ async def test_nodes(session, cluster):
         assert (await event())["object"]["metadata"]["name"] == "node-b"
 
 
-async def test_node_proxy(session, cluster):
-    """The proxy forwards path, query and encoding, not the caller's token, to the kubelet."""
-    kubelet = cluster.kubelets["node-a"]
-    path = "/api/v1/nodes/node-a/proxy/metrics/probes"
-    async with session.get(path + "?a=%26b", headers={"Accept-Encoding": "gzip"}) as answer:
-        text = await answer.read()
-        assert answer.headers["Content-Encoding"] == "gzip"
-        assert answer.headers["Cache-Control"] == "no-cache, private"
-        assert answer.headers["Audit-Id"]
-    assert text.startswith(b"# HELP prober_probe_duration_seconds")
-    assert kubelet.requests[-1].path == "/metrics/probes?a=%26b"
-    assert "Authorization" not in kubelet.requests[-1].headers
-    kubelet.fail(Fault.STATUS, status=500, body=b"broken", times=1)
-    async with session.get(path) as answer:
-        assert (answer.status, await answer.read()) == (500, b"broken")
-    status, error = await get(session, "/api/v1/nodes/node-z/proxy/metrics")
-    assert (status, error["message"]) == (404, 'nodes "node-z" not found')
-
-
-@pytest.mark.parametrize("fault", [Fault.CUT_CHUNKED, Fault.CUT_CONTENT_LENGTH])
-async def test_node_proxy_breaks_when_the_kubelet_does(session, cluster, fault):
-    """A body that the kubelet cuts is not ended cleanly by the proxy."""
-    cluster.kubelets["node-a"].fail(fault)
-    async with session.get("/api/v1/nodes/node-a/proxy/metrics/cadvisor") as answer:
+async def test_what_lives_in_namespaces(session, admin, api):
+    """Pods, services and endpoints: of all namespaces, of one, and each by its name."""
+    service = {
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 9090}]},
+    }
+    async with admin.post(f"{NAMESPACES}/a/services", json=service) as answer:
+        made = await answer.json()
+        assert (answer.status, made["kind"]) == (201, "Service")
+    async with admin.post(f"{NAMESPACES}/a/services", json=service) as answer:
+        assert (answer.status, (await answer.json())["reason"]) == (409, "AlreadyExists")
+    for verb in ("get", "list", "watch"):
+        for resource in ("pods", "services", "endpoints", "endpointslices"):
+            api.allow(verb, resource)
+    _, pods = await get(session, "/api/v1/pods")
+    assert (pods["kind"], len(pods["items"])) == ("PodList", 3)
+    _, pods = await get(session, f"{NAMESPACES}/a/pods")
+    (pod,) = names(pods)
+    path = f"{NAMESPACES}/a/endpoints/web"
+    _, endpoints = await get(session, path)
+    (subset,) = endpoints["subsets"]
+    assert subset["addresses"][0]["targetRef"]["name"] == pod
+    slices = "/apis/discovery.k8s.io/v1/namespaces/a/endpointslices"
+    assert names((await get(session, slices))[1]) == ["web-0"]
+    async with watching(session, path=f"{NAMESPACES}/a/endpoints") as event:
+        await event()
+        async with admin.delete(f"{NAMESPACES}/a/pods/{pod}") as answer:
+            assert answer.status == 200
+        changed = await event()
+        assert (changed["type"], changed["object"]["subsets"]) == ("MODIFIED", [])
+    async with admin.delete(f"{NAMESPACES}/a/services/web") as answer:
         assert answer.status == 200
-        with pytest.raises(aiohttp.ClientError):
-            await answer.read()
+    assert (await get(session, path))[0] == 404
 
 
-async def test_node_proxy_without_a_kubelet(session, cluster):
-    """A kubelet that is down is a 503 Status."""
-    await cluster.kubelets["node-a"].stop()
-    status, error = await get(session, "/api/v1/nodes/node-a/proxy/metrics")
-    assert (status, error["reason"]) == (503, "ServiceUnavailable")
-    assert error["message"].startswith("error trying to reach service: ")
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("/api/v1/pods", "at the cluster scope"),
+        (f"{NAMESPACES}/a/pods", 'in the namespace "a"'),
+    ],
+)
+async def test_pods_are_not_the_daemons_to_see(session, path, where):
+    """Its role is for namespaces and nodes; what it asks besides is refused."""
+    status, error = await get(session, path)
+    assert (status, error["reason"]) == (403, "Forbidden")
+    message = f'pods is forbidden: User "{SERVICE_ACCOUNT}" cannot list resource "pods" in API group "" {where}'
+    assert error["message"] == message
 
 
 async def test_fault_status(session, api):

@@ -124,6 +124,27 @@ async def test_payload(tmp_path):
             assert await fetch(cluster, url, cluster.token) == (200, path.read_text())
 
 
+async def test_hosts():
+    """Kubelets can share a port, each at an address of its own, as nodes do."""
+    async with SimCluster(["node-a"]) as other:
+        port = other.kubelets["node-a"].port
+    hosts = ("127.0.0.1", "127.0.0.2")
+    async with SimCluster(hosts=hosts, kubelet_port=port) as cluster:
+        for (name, kubelet), host in zip(cluster.kubelets.items(), hosts, strict=True):
+            assert kubelet.url == f"https://{host}:{port}"
+            status, text = await fetch(cluster, f"{kubelet.url}/metrics/resource", cluster.token)
+            assert (status, "pod=" in text) == (200, True)
+            node = cluster.api.store.objects["nodes"][name]
+            assert node["status"]["addresses"][0]["address"] == host
+            pods = [
+                each
+                for each in cluster.api.store.objects["pods"].values()
+                if each["spec"]["nodeName"] == name
+            ]
+            assert len(pods) == len(kubelet.node.pods)
+            assert {each["status"]["hostIP"] for each in pods} == {host}
+
+
 async def test_api_port():
     """The plain listener takes the port that is asked for, and says so if it cannot."""
     async with SimCluster([]) as first:

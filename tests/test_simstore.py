@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from kmproxy.simobjects import node_object
 from kmproxy.simstore import (
     AUDIENCE,
     MASTERS,
@@ -14,7 +15,6 @@ from kmproxy.simstore import (
     Store,
     already_exists,
     conflict,
-    node_object,
     not_found,
     patched,
 )
@@ -161,13 +161,6 @@ def test_what_is_not_given_is_left(namespaces):
     assert padded == {"note": "n", "example.com/padding": "x" * 10}
     namespaces.delete("a")
     assert namespaces.get("a") is None
-
-
-def test_a_node_says_where_its_kubelet_is():
-    """The address is the loopback's, and the port the kubelet's."""
-    node = node_object("n", 10250)
-    assert node["status"]["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10250}}
-    assert {"type": "InternalIP", "address": "127.0.0.1"} in node["status"]["addresses"]
 
 
 def test_rules_name_users_and_groups():

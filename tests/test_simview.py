@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from kmproxy.simobjects import key
 from kmproxy.simstore import Namespaces, StatusError, Store
-from kmproxy.simview import DISCOVERY, REVIEWS, Pages, View, event_line
+from kmproxy.simview import DISCOVERY, REVIEWS, Pages, Place, View, event_line, place
 
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
@@ -149,15 +150,67 @@ def test_a_list_of_a_version_to_come(store):
 
 
 def test_discovery_leads_to_every_resource():
-    """From the groups to their resources: namespaces, nodes and the reviews."""
+    """From the groups to their resources: every kind of object, and the reviews."""
     groups = [group["name"] for group in DISCOVERY["apis"]["groups"]]
-    assert groups == sorted(set(REVIEWS.values()))
+    assert groups == sorted({*REVIEWS.values(), "discovery.k8s.io"})
     found = {
         resource["name"]: group
         for group in groups
         for resource in DISCOVERY[f"apis/{group}/v1"]["resources"]
     }
-    assert found == REVIEWS
-    core = [resource["name"] for resource in DISCOVERY["api/v1"]["resources"]]
-    assert core == ["namespaces", "nodes"]
+    assert found == {**REVIEWS, "endpointslices": "discovery.k8s.io"}
+    core = {each["name"]: each["namespaced"] for each in DISCOVERY["api/v1"]["resources"]}
+    assert core == {
+        "namespaces": False,
+        "nodes": False,
+        "endpoints": True,
+        "pods": True,
+        "services": True,
+    }
     assert DISCOVERY["api"]["versions"] == ["v1"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("api/v1/namespaces", Place("namespaces")),
+        ("api/v1/namespaces/a", Place("namespaces", "", "a")),
+        ("api/v1/pods", Place("pods")),
+        ("api/v1/namespaces/a/pods", Place("pods", "a")),
+        ("api/v1/namespaces/a/pods/p", Place("pods", "a", "p")),
+        (
+            "apis/discovery.k8s.io/v1/namespaces/a/endpointslices",
+            Place("endpointslices", "a"),
+        ),
+        ("apis/discovery.k8s.io/v1/endpointslices", Place("endpointslices")),
+        ("api/v1/pods/p", None),
+        ("api/v1/namespaces/a/nodes", None),
+        ("api/v1/namespaces/a/nodes/n", None),
+        ("api/v1/namespaces/a/pods/p/status", None),
+        ("api/v1/endpointslices", None),
+        ("apis/discovery.k8s.io/v1beta1/endpointslices", None),
+        ("api/v2/pods", None),
+        ("api/v1", None),
+        ("apis/apps/v1/deployments", None),
+        ("version", None),
+        ("", None),
+    ],
+)
+def test_places(path, found):
+    """A path leads to a resource, of one namespace or of all, or to one object; or nowhere."""
+    assert place(path) == found
+
+
+def test_a_namespace_and_a_node(store):
+    """What lives in namespaces is shown of one or of all, and can be limited to a node."""
+    for name, namespace, node in (("p", "a", "n"), ("q", "a", "m"), ("p", "b", "n")):
+        metadata = {"name": name, "namespace": namespace}
+        store.put("pods", {"metadata": metadata, "spec": {"nodeName": node}})
+    whole = View(store, "pods", {})
+    assert [key(each) for each in whole.items()] == ["a/p", "a/q", "b/p"]
+    assert whole.document([], {})["kind"] == "PodList"
+    assert [key(each) for each in View(store, "pods", {}, "", "a").items()] == ["a/p", "a/q"]
+    on_node = View(store, "pods", {"fieldSelector": "spec.nodeName=n"}, "", "a")
+    assert [key(each) for each in on_node.items()] == ["a/p"]
+    _, lines = View(store, "pods", {}, "", "b").since(0)
+    assert [key(item) for _, item in events(lines)] == ["b/p"]
