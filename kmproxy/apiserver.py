@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from kmproxy.credentials import Identity
 from kmproxy.errors import ApiError
+from kmproxy.identity import Identity
 from kmproxy.upstream import Upstream
 from kmproxy.watch import parse_status
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from kmproxy.apiserver import ApiServer
 from kmproxy.config import Config
-from kmproxy.credentials import Identity, TlsContext, find_identity, kubelet_trust
+from kmproxy.credentials import find_identity, kubelet_trust
 from kmproxy.errors import ConfigError, CredentialError
+from kmproxy.identity import Identity
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import NodeDirectory
 from kmproxy.telemetry import Telemetry
+from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
 
 

@@ -35,7 +35,14 @@ class ConfigError(KmproxyError):
 
 
 class CredentialError(KmproxyError):
-    """A token, a CA or a kubeconfig is missing, unreadable or invalid."""
+    """A token, a CA or a kubeconfig is missing, unreadable or invalid.
+
+    `credential` says what it is of: a short word, the value of a metric label.
+    """
+
+    def __init__(self, message: str, *, credential: str = "token") -> None:
+        self.credential = credential
+        super().__init__(message)
 
 
 class SnapshotError(KmproxyError):

@@ -16,8 +16,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import aiohttp
 
 from kmproxy import __version__
-from kmproxy.credentials import Identity, TlsContext
 from kmproxy.errors import UpstreamError
+from kmproxy.identity import Identity
+from kmproxy.tls import TlsContext
 
 KEEP_ALIVE = 80.0
 """Seconds an idle connection is kept: over a scrape interval, under a kubelet's own 90."""
@@ -110,9 +111,9 @@ class Upstream:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
         secure = url.startswith("https:")
-        tls = self._tls.current() if secure else False
         for anew in (False, True):
             authorization = await self._identity.authorization(anew=anew) if secure else None
+            tls = self._tls.current() if secure else False  # after what may have read a new one
             if authorization:
                 headers["Authorization"] = authorization
             try:

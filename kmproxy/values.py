@@ -1,4 +1,4 @@
-"""How the text of a setting is read: durations, ports, hosts, addresses, URLs.
+"""How the text of a setting is read: durations, ports, addresses, URLs, secrets.
 
 Each parser takes text and raises ValueError with a reason fit to stand behind
 the setting's name. Must not know which settings there are.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -39,6 +40,34 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """Text that is never shown: not by repr, str or a format."""
+
+    _text: str
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def reveal(self) -> str:
+        """The text itself, for the one place that sends it."""
+        return self._text
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file whose content is the value, read again as it rotates."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Source = Secret | File
+"""Where the text of a credential comes from."""
 
 
 def parse_bool(text: str) -> bool:

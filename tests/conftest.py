@@ -14,6 +14,7 @@ import pytest
 from kmproxy.app import Daemon
 from kmproxy.cli import read_config
 from kmproxy.simcluster import SimCluster
+from kmproxy.telemetry import Telemetry
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
@@ -34,6 +35,67 @@ def corpus():
     if not CORPUS.is_dir():
         pytest.skip("the recorded kubelet answers do not ship with the project")
     return CORPUS
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    """A clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def telemetry():
+    """Metrics of their own."""
+    return Telemetry()
+
+
+def credential_failures(telemetry, credential):
+    """How often a credential could not be read anew."""
+    return telemetry.credential_errors.labels(credential)._value.get()
+
+
+class Mount:
+    """A directory as the kubelet mounts a Secret: every name a link into `..data`, itself a link.
+
+    `swap` replaces all files at once, as the kubelet does: by renaming a new link over `..data`.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self._turn = 0
+
+    def swap(self, **files):
+        """Let the directory hold these files and no others."""
+        self._turn += 1
+        fresh = self.path / f"..2026_{self._turn}"
+        fresh.mkdir(parents=True)
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else content.encode()
+            (fresh / name).write_bytes(data)
+            if not (link := self.path / name).is_symlink():
+                link.symlink_to(Path("..data", name))
+        old = self.path / "..data"
+        before = old.readlink() if old.is_symlink() else None
+        (self.path / "..data_tmp").symlink_to(fresh.name)
+        (self.path / "..data_tmp").rename(old)
+        if before is not None:
+            shutil.rmtree(self.path / before)
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """A directory whose files rotate as those of a mounted Secret."""
+    return Mount(tmp_path / "mount")
 
 
 @pytest.fixture

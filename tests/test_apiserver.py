@@ -10,10 +10,11 @@ import pytest
 
 from kmproxy import apiserver
 from kmproxy.apiserver import ApiServer
-from kmproxy.credentials import ServiceAccount, TlsContext
+from kmproxy.credentials import ServiceAccount
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.simanswers import ApiFault
 from kmproxy.telemetry import Telemetry
+from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
 
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"

@@ -1,4 +1,4 @@
-"""Tokens, CAs and kubeconfigs: how they are read, and how they rotate."""
+"""Which identity is found, and how a pod's own rotates."""
 
 from __future__ import annotations
 
@@ -9,47 +9,15 @@ import trustme
 
 from kmproxy.cli import read_config
 from kmproxy.config import ApiServerConfig, KubeletConfig
-from kmproxy.credentials import (
-    CA_AGE,
-    TOKEN_AGE,
-    Kubeconfig,
-    ServiceAccount,
-    TlsContext,
-    Trust,
-    find_identity,
-    kubelet_trust,
-)
-from kmproxy.errors import ConfigError, CredentialError
-from kmproxy.telemetry import Telemetry
+from kmproxy.credentials import ServiceAccount, find_identity, kubelet_trust
+from kmproxy.errors import ConfigError
+from kmproxy.identity import TOKEN_AGE
+from kmproxy.tls import Trust
+from kmproxy.values import File
+
+from .conftest import credential_failures
 
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
-
-
-class Clock:
-    """Seconds that pass only when told to."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    """A clock that stands still."""
-    return Clock()
-
-
-@pytest.fixture
-def telemetry():
-    """Metrics of their own."""
-    return Telemetry()
-
-
-def failures(telemetry, credential):
-    """How often a credential could not be read anew."""
-    return telemetry.credential_errors.labels(credential)._value.get()
 
 
 @pytest.fixture
@@ -82,7 +50,7 @@ async def test_a_bad_new_token_keeps_the_last_good_one(account, tmp_path, teleme
     if content is not None:
         (tmp_path / "token").write_bytes(content)
     assert await account.authorization(anew=True) == "Bearer one"
-    assert failures(telemetry, "token") == 1
+    assert credential_failures(telemetry, "token") == 1
 
 
 def test_the_server_of_a_pod(tmp_path, clock, telemetry):
@@ -101,66 +69,18 @@ def test_nothing_secret_is_shown(account):
     assert "one" not in repr(account)
 
 
-def write_ca(path):
-    """A new CA's certificate."""
-    trustme.CA().cert_pem.write_to_path(str(path))
-
-
-def test_a_context_follows_its_files(tmp_path, clock, telemetry):
-    """A new CA makes a new context five minutes later at most; the old CA is forgotten."""
-    write_ca(tmp_path / "ca")
-    trust = Trust(ca_file=str(tmp_path / "ca"))
-    tls = TlsContext(lambda: trust, "CA", clock=clock, telemetry=telemetry)
-    first = tls.current()
-    clock.now += CA_AGE
-    assert tls.current() is first
-    write_ca(tmp_path / "ca")
-    assert tls.current() is first
-    clock.now += CA_AGE
-    second = tls.current()
-    assert second is not first
-    assert len(second.get_ca_certs()) == 1
-    assert second.get_ca_certs() != first.get_ca_certs()
-
-
-@pytest.mark.parametrize("content", [None, "", "no certificate"])
-def test_a_bad_new_ca_keeps_the_last_good_one(tmp_path, clock, telemetry, content):
-    """A missing or damaged CA file is counted, and the old context stays until it is whole."""
-    write_ca(tmp_path / "ca")
-    trust = Trust(ca_file=str(tmp_path / "ca"))
-    tls = TlsContext(lambda: trust, "CA", clock=clock, telemetry=telemetry)
-    first = tls.current()
-    (tmp_path / "ca").unlink()
-    if content is not None:
-        (tmp_path / "ca").write_text(content)
-    clock.now += CA_AGE
-    assert tls.current() is first
-    assert failures(telemetry, "ca") == 1
-    write_ca(tmp_path / "ca")
-    clock.now += CA_AGE
-    assert tls.current() is not first
-
-
-def test_a_context_that_never_was(tmp_path, clock, telemetry):
-    """Without a good one to keep, a bad CA is an error that names the file."""
-    trust = Trust(ca_file=str(tmp_path / "ca"))
-    tls = TlsContext(lambda: trust, "the CA", clock=clock, telemetry=telemetry)
-    with pytest.raises(CredentialError, match=r"the CA: .*/ca: No such file"):
-        tls.current()
-
-
 def test_contexts(tmp_path, account):
     """Certificates are verified unless told otherwise; a kubelet's by the cluster's CA."""
-    write_ca(tmp_path / "ca.crt")
-    write_ca(tmp_path / "other")
+    for name in ("ca.crt", "other"):
+        trustme.CA().cert_pem.write_to_path(str(tmp_path / name))
     strict = kubelet_trust(KubeletConfig(), account)
-    assert strict == Trust(ca_file=str(tmp_path / "ca.crt"))
+    assert strict == Trust(ca=File(str(tmp_path / "ca.crt")))
     context = strict.context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     named = kubelet_trust(KubeletConfig(ca_file=str(tmp_path / "other")), account)
-    assert named.ca_file == str(tmp_path / "other")
+    assert named.ca == File(str(tmp_path / "other"))
     loose = kubelet_trust(KubeletConfig(insecure_tls=True), account).context()
     assert loose.verify_mode is ssl.CERT_NONE
 
@@ -188,73 +108,6 @@ async def test_which_identity(tmp_path, clock, telemetry, cluster):
     assert str(home / ".kube" / "config") in await found(None, homed)
     with pytest.raises(ConfigError, match="no API server"):
         await found(None, {"HOME": str(tmp_path)})
-
-
-async def test_a_kubeconfig_that_changes(tmp_path, clock, telemetry, cluster):
-    """A new token is used a minute later at most; a bad new file keeps the old one."""
-    path = tmp_path / "config"
-    cluster.write_kubeconfig(path)
-    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
-    old = f"Bearer {cluster.token}"
-    assert await identity.authorization() == old
-    new = f"Bearer {cluster.rotate_token()}"
-    cluster.write_kubeconfig(path)
-    assert await identity.authorization() == old
-    clock.now += TOKEN_AGE
-    assert await identity.authorization() == new
-    path.write_text("{")
-    clock.now += TOKEN_AGE
-    assert await identity.authorization() == new
-    assert failures(telemetry, "kubeconfig") == 1
-    assert identity.server == cluster.api.url
-
-
-async def test_an_exec_plugin_runs_again_when_refused(tmp_path, clock, telemetry, cluster):
-    """Its credential holds until a 401 if it names no end."""
-    path = tmp_path / "config"
-    cluster.write_kubeconfig(path, auth="exec")
-    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
-    old = f"Bearer {cluster.token}"
-    assert await identity.authorization() == old
-    cluster.rotate_token()
-    (tmp_path / "config.credential.json").write_text(
-        '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",'
-        f'"status":{{"token":"{cluster.token}"}}}}'
-    )
-    clock.now += TOKEN_AGE
-    assert await identity.authorization() == old
-    assert await identity.authorization(anew=True) == f"Bearer {cluster.token}"
-
-
-async def test_no_token_over_plain_http(tmp_path, clock, telemetry):
-    """A kubeconfig whose server is http:// sends no credential, as client-go does not."""
-    (tmp_path / "config").write_text(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\n"
-        "contexts: [{name: c, context: {cluster: c, user: u}}]\n"
-        "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:8001'}}]\n"
-        "users: [{name: u, user: {token: secret}}]\n"
-    )
-    identity = await Kubeconfig.load(str(tmp_path / "config"), clock=clock, telemetry=telemetry)
-    assert await identity.authorization() is None
-
-
-async def test_contexts_of_a_kubeconfig(tmp_path, clock, telemetry):
-    """A server name, a proxy and an unverified server are taken over."""
-    (tmp_path / "config").write_text(
-        "apiVersion: v1\nkind: Config\ncurrent-context: two\n"
-        "contexts: [{name: one, context: {cluster: one}}, {name: two, context: {cluster: two, user: u}}]\n"
-        "clusters: [{name: one, cluster: {server: 'https://one'}}, {name: two, cluster: "
-        "{server: 'https://two/', tls-server-name: n, proxy-url: 'http://p:1', insecure-skip-tls-verify: true}}]\n"
-        "users: [{name: u, user: {}}]\n"
-    )
-    identity = await Kubeconfig.load(str(tmp_path / "config"), clock=clock, telemetry=telemetry)
-    assert (identity.server, identity.server_name, identity.proxy) == (
-        "https://two",
-        "n",
-        "http://p:1",
-    )
-    assert not identity.trust.verify
-    assert await identity.authorization() is None
 
 
 def test_the_default_directory():

@@ -10,11 +10,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from kmproxy.apiserver import ApiServer
-from kmproxy.credentials import ServiceAccount, TlsContext
+from kmproxy.credentials import ServiceAccount
 from kmproxy.labels import LabelMap, LabelRule
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.simanswers import ApiFault
 from kmproxy.telemetry import Telemetry
+from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
 
 from .conftest import until

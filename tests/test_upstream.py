@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from kmproxy.credentials import Identity, TlsContext, Trust
 from kmproxy.errors import UpstreamError
+from kmproxy.identity import Identity
 from kmproxy.telemetry import Telemetry
+from kmproxy.tls import TlsContext, Trust
 from kmproxy.upstream import Upstream, open_session
 
 

@@ -1,0 +1,141 @@
+"""A kubeconfig as an identity, as kubernetes_asyncio reads it.
+
+Knows kubeconfig files, what tells one version of them from another, and that
+library. Must not know what is asked with them. No error shows what stands in one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kmproxy.errors import ConfigError, CredentialError
+from kmproxy.identity import TOKEN_AGE, Identity, is_token
+from kmproxy.tls import Clock, Trust
+from kmproxy.values import File
+
+if TYPE_CHECKING:
+    from kmproxy.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+
+
+class Kubeconfig(Identity):
+    """A kubeconfig's current context, as kubernetes_asyncio reads it.
+
+    That library costs 37 MiB of memory, so it is imported here and only here.
+    """
+
+    def __init__(self, path: str, *, clock: Clock, telemetry: Telemetry) -> None:
+        self._path = path
+        self._clock = clock
+        self._telemetry = telemetry
+        self._trust = Trust()
+        self._authorization: str | None = None
+        self._loader: Any = None
+        self._modified: object = None
+        self._read_at = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Kubeconfig {self._path}>"
+
+    @classmethod
+    async def load(cls, path: str, *, clock: Clock, telemetry: Telemetry) -> Kubeconfig:
+        """Read the file. Raises ConfigError if it cannot be used."""
+        identity = cls(path, clock=clock, telemetry=telemetry)
+        try:
+            await identity._read(anew=True)
+        except CredentialError as error:
+            raise ConfigError([f"--kubeconfig: {error}"]) from error
+        return identity
+
+    @property
+    def trust(self) -> Trust:
+        """The context's cluster CA and client certificate."""
+        return self._trust
+
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """The token of the context's user, if it has one; the last good one if that fails."""
+        if anew or self._clock() - self._read_at >= TOKEN_AGE:
+            try:
+                await self._read(anew=anew)
+            except CredentialError as error:
+                _log.warning("%s; the last good one stays in use", error)
+                self._telemetry.credential_errors.labels("kubeconfig").inc()
+        return self._authorization if self.server.startswith("https:") else None
+
+    async def _read(self, *, anew: bool) -> None:
+        from kubernetes_asyncio.client import Configuration  # noqa: PLC0415 - its price is memory
+        from kubernetes_asyncio.config import kube_config  # noqa: PLC0415
+
+        self._read_at = self._clock()
+        modified = _modified(self._path)
+        settings = Configuration()
+        try:
+            if anew or modified != self._modified:
+                self._loader = await kube_config.load_kube_config(
+                    self._path, client_configuration=settings, persist_config=False
+                )
+            elif "exec" in (self._loader._user or ()) and not hasattr(  # noqa: SLF001 - it has no other word for it
+                self._loader, "exec_plugin_expiry"
+            ):
+                return  # without an expiry its credential holds until it is refused
+            else:
+                await self._loader.load_and_set(settings)
+        except Exception as error:
+            raise CredentialError(f"{self._path}: {_first_line(error)}") from error
+        authorization = settings.api_key.get("BearerToken")
+        if authorization is not None:
+            authorization = _header(self._path, authorization)
+        self._modified = modified
+        self.server = str(settings.host).rstrip("/")
+        self.server_name = settings.tls_server_name
+        self.proxy = settings.proxy
+        self._trust = Trust(
+            _file(settings.ssl_ca_cert),
+            _file(settings.cert_file),
+            _file(settings.key_file),
+            verify=settings.verify_ssl,
+        )
+        self._authorization = authorization
+
+
+def _file(path: str | None) -> File | None:
+    return File(path) if path else None
+
+
+def _header(path: str, authorization: str) -> str:
+    """A header's value; a token that a file holds comes with its newline."""
+    scheme, _, token = authorization.strip().partition(" ")
+    if not is_token(scheme) or not is_token(token.strip()):
+        raise CredentialError(f"{path}: its token is not a token")
+    return f"{scheme} {token.strip()}"
+
+
+def _modified(path: str) -> tuple[tuple[int, int, int], ...]:
+    """What tells one version of a kubeconfig from another.
+
+    `path` may be several, as $KUBECONFIG has them; of those, some may be
+    missing. Raises CredentialError if there is nothing to read.
+    """
+    files = [Path(each).expanduser() for each in path.split(os.pathsep) if each]
+    present = [file for file in files if file.exists()] or files
+    try:
+        for file in present:
+            file.read_text("utf-8")
+        stats = [file.stat() for file in present]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise CredentialError(f"{path}: {reason}") from error
+    return tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats)
+
+
+def _first_line(error: Exception) -> str:
+    """Why a kubeconfig cannot be read, without what stands in it."""
+    name = type(error).__name__
+    if name in {"ConfigException", "FileNotFoundError", "PermissionError"}:
+        return str(error).partition("\n")[0]
+    return f"it is not a kubeconfig ({name})"

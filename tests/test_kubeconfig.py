@@ -1,0 +1,157 @@
+"""Kubeconfigs: what is taken from them, and how they and the files they name rotate."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+import trustme
+import yaml
+
+from kmproxy.errors import ConfigError
+from kmproxy.identity import TOKEN_AGE
+from kmproxy.kubeconfig import Kubeconfig
+from kmproxy.tls import TlsContext
+
+from .conftest import credential_failures
+
+
+def write(path, user, cluster=None):
+    """A kubeconfig of this user and this cluster."""
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "https://api:6443"} | (cluster or {})}],
+        "users": [{"name": "u", "user": user}],
+    }
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
+
+
+async def test_a_kubeconfig_that_changes(tmp_path, clock, telemetry, cluster):
+    """A new token is used a minute later at most; a bad new file keeps the old one."""
+    path = tmp_path / "config"
+    cluster.write_kubeconfig(path)
+    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
+    old = f"Bearer {cluster.token}"
+    assert await identity.authorization() == old
+    new = f"Bearer {cluster.rotate_token()}"
+    cluster.write_kubeconfig(path)
+    assert await identity.authorization() == old
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == new
+    path.write_text("{")
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == new
+    assert credential_failures(telemetry, "kubeconfig") == 1
+    assert identity.server == cluster.api.url
+
+
+async def test_an_exec_plugin_runs_again_when_refused(tmp_path, clock, telemetry, cluster):
+    """Its credential holds until a 401 if it names no end."""
+    path = tmp_path / "config"
+    cluster.write_kubeconfig(path, auth="exec")
+    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
+    old = f"Bearer {cluster.token}"
+    assert await identity.authorization() == old
+    cluster.rotate_token()
+    (tmp_path / "config.credential.json").write_text(
+        '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",'
+        f'"status":{{"token":"{cluster.token}"}}}}'
+    )
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == old
+    assert await identity.authorization(anew=True) == f"Bearer {cluster.token}"
+
+
+async def test_no_token_over_plain_http(tmp_path, clock, telemetry):
+    """A kubeconfig whose server is http:// sends no credential, as client-go does not."""
+    (tmp_path / "config").write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n"
+        "contexts: [{name: c, context: {cluster: c, user: u}}]\n"
+        "clusters: [{name: c, cluster: {server: 'http://127.0.0.1:8001'}}]\n"
+        "users: [{name: u, user: {token: secret}}]\n"
+    )
+    identity = await Kubeconfig.load(str(tmp_path / "config"), clock=clock, telemetry=telemetry)
+    assert await identity.authorization() is None
+
+
+async def test_contexts_of_a_kubeconfig(tmp_path, clock, telemetry):
+    """A server name, a proxy and an unverified server are taken over."""
+    (tmp_path / "config").write_text(
+        "apiVersion: v1\nkind: Config\ncurrent-context: two\n"
+        "contexts: [{name: one, context: {cluster: one}}, {name: two, context: {cluster: two, user: u}}]\n"
+        "clusters: [{name: one, cluster: {server: 'https://one'}}, {name: two, cluster: "
+        "{server: 'https://two/', tls-server-name: n, proxy-url: 'http://p:1', insecure-skip-tls-verify: true}}]\n"
+        "users: [{name: u, user: {}}]\n"
+    )
+    identity = await Kubeconfig.load(str(tmp_path / "config"), clock=clock, telemetry=telemetry)
+    assert (identity.server, identity.server_name, identity.proxy) == (
+        "https://two",
+        "n",
+        "http://p:1",
+    )
+    assert not identity.trust.verify
+    assert await identity.authorization() is None
+
+
+async def test_a_token_file_rotates(tmp_path, mount, clock, telemetry):
+    """What a tokenFile holds is stripped, and read again a minute later at most."""
+    mount.swap(token="one\n")
+    path = write(tmp_path / "config", {"tokenFile": str(mount.path / "token")})
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert await identity.authorization() == "Bearer one"
+    mount.swap(token="two\n")
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == "Bearer two"
+    mount.swap(token="not a token")
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == "Bearer two"
+    assert credential_failures(telemetry, "kubeconfig") == 1
+
+
+async def test_a_user_name_and_password(tmp_path, clock, telemetry):
+    """They are sent as they have always been."""
+    path = write(tmp_path / "config", {"username": "u", "password": "p"})
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert await identity.authorization() == "Basic " + base64.b64encode(b"u:p").decode()
+
+
+async def test_a_token_that_is_none(tmp_path, clock, telemetry):
+    """A token that cannot stand in a header is refused, and not shown."""
+    path = write(tmp_path / "config", {"token": "planted secret"})
+    with pytest.raises(ConfigError) as raised:
+        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert "not a token" in str(raised.value)
+    assert "planted" not in str(raised.value)
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_client_certificate_rotates(tmp_path, mount, clock, telemetry, inline):
+    """As files or as text, a new certificate makes a new context a minute later at most."""
+    ca = trustme.CA()
+
+    def renew():
+        leaf = ca.issue_cert("node")
+        cert, key = leaf.cert_chain_pems[0].bytes(), leaf.private_key_pem.bytes()
+        mount.swap(crt=cert, key=key)
+        user = {
+            "client-certificate": str(mount.path / "crt"),
+            "client-key": str(mount.path / "key"),
+        }
+        if inline:
+            encoded = [base64.b64encode(each).decode() for each in (cert, key)]
+            names = ("client-certificate-data", "client-key-data")
+            user = dict(zip(names, encoded, strict=True))
+        return write(tmp_path / "config", user, {"insecure-skip-tls-verify": True})
+
+    identity = await Kubeconfig.load(renew(), clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
+    first = tls.current()
+    renew()
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() is None
+    assert tls.current() is not first
+    assert credential_failures(telemetry, "certificate") == 0
