@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 from aiohttp import web
 
@@ -79,6 +80,7 @@ class Daemon:
         self._readiness = readiness = Readiness(watcher)
         telemetry.follow(
             namespaces=lambda: len(labels),
+            lacking={name: partial(labels.lacking, name) for name in labels.names},
             sync_age=lambda: watcher.sync_age,
             restored=lambda: watcher.restored,
         )

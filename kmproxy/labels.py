@@ -159,6 +159,7 @@ class LabelMap:
         self._retention = retention
         self._unknown = self.render(Namespace(""))
         self._rendered: dict[bytes, bytes] = {}
+        self._lacking: dict[str, tuple[str, ...]] = {}  # existing namespace -> labels, if any
         self._gone: dict[bytes, float] = {}  # name -> when to forget it
         self._changes = 0
 
@@ -179,6 +180,18 @@ class LabelMap:
         """A number that is another one after every change."""
         return self._changes
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels that the rules spell out, in their order: not those of `*`."""
+        return tuple(rule.name for rule in self._rules if rule.name in self._named)
+
+    def lacking(self, label: str) -> int:
+        """Namespaces that exist and have no value of their own for one of `names`.
+
+        What was restored is not counted: it says nothing of values that are defaults.
+        """
+        return sum(label in labels for labels in self._lacking.values())
+
     def lookup(self, namespace: bytes) -> bytes:
         """The pairs to add, each with its leading comma; `b""` where there are none.
 
@@ -188,7 +201,9 @@ class LabelMap:
 
     def replace(self, namespaces: Iterable[Namespace], now: float) -> None:
         """Take these for all the namespaces there are; the missing ones were deleted."""
-        rendered = {space.name.encode(): self.render(space) for space in namespaces}
+        spaces = list(namespaces)
+        rendered = {space.name.encode(): self.render(space) for space in spaces}
+        lacking = {space.name: lacks for space in spaces if (lacks := self._lacked(space))}
         gone = {}
         for name, labels in self._rendered.items():
             forget_at = self._gone.get(name, now + self._retention)
@@ -196,7 +211,7 @@ class LabelMap:
                 gone[name] = forget_at
                 rendered[name] = labels
         self._changes += (rendered, gone) != (self._rendered, self._gone)
-        self._rendered, self._gone = rendered, gone
+        self._rendered, self._gone, self._lacking = rendered, gone, lacking
 
     def put(self, namespace: Namespace) -> None:
         """Add or change one namespace."""
@@ -205,10 +220,14 @@ class LabelMap:
         returned = self._gone.pop(name, None) is not None
         self._changes += returned or self._rendered.get(name) != labels
         self._rendered[name] = labels
+        self._lacking.pop(namespace.name, None)
+        if lacks := self._lacked(namespace):
+            self._lacking[namespace.name] = lacks
 
     def delete(self, name: str, now: float) -> None:
         """Mark a namespace deleted; its labels stay for the time of retention."""
         key = name.encode()
+        self._lacking.pop(name, None)
         if key in self._rendered and key not in self._gone:
             self._gone[key] = now + self._retention
             self._changes += 1
@@ -240,7 +259,7 @@ class LabelMap:
         """The pairs of one namespace, in the order of the rules."""
         pairs: dict[str, str] = {}
         for rule in self._rules:
-            metadata = namespace.labels if rule.source == "label" else namespace.annotations
+            metadata = _metadata(namespace, rule)
             if rule.key == WILDCARD:
                 self._render_all(metadata, pairs)
             elif value := metadata.get(rule.key) or rule.default:
@@ -248,11 +267,22 @@ class LabelMap:
         text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
         return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
 
+    def _lacked(self, namespace: Namespace) -> tuple[str, ...]:
+        return tuple(
+            rule.name
+            for rule in self._rules
+            if rule.name in self._named and not _metadata(namespace, rule).get(rule.key)
+        )
+
     def _render_all(self, metadata: Mapping[str, str], pairs: dict[str, str]) -> None:
         for key in sorted(metadata):
             name, value = label_name(key), metadata[key]
             if value and key != NAME_LABEL and name not in self._named and not name_problem(name):
                 pairs.setdefault(name, value)
+
+
+def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
+    return namespace.labels if rule.source == "label" else namespace.annotations
 
 
 def _escape(value: str) -> str:

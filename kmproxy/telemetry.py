@@ -7,7 +7,7 @@ No label carries a namespace, a node or anything a client sent.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -98,6 +98,12 @@ class Telemetry:
         self.namespaces = Gauge(
             "kmproxy_namespaces", "Namespaces in the label map.", registry=registry
         )
+        self.namespaces_without_label = Gauge(
+            "kmproxy_namespaces_without_label",
+            "Namespaces that have no value of their own for a label of the rules.",
+            ["label"],
+            registry=registry,
+        )
         self.sync_age = Gauge(
             "kmproxy_namespaces_sync_age_seconds",
             "Time since the API server last confirmed the label map, by a list, an event or "
@@ -139,11 +145,14 @@ class Telemetry:
         self,
         *,
         namespaces: Callable[[], float],
+        lacking: Mapping[str, Callable[[], float]],
         sync_age: Callable[[], float],
         restored: Callable[[], float],
     ) -> None:
-        """Ask these for the gauges of the label map, at each scrape."""
+        """Ask these for the gauges of the label map, at each scrape; `lacking` by label."""
         self.namespaces.set_function(namespaces)
+        for label, count in lacking.items():
+            self.namespaces_without_label.labels(label).set_function(count)
         self.sync_age.set_function(sync_age)
         self.labels_restored.set_function(restored)
 

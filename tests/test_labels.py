@@ -228,6 +228,21 @@ def test_lookup(teams):
     assert len(teams) == 3
 
 
+def test_namespaces_without_a_value_are_counted():
+    """Those that exist now, for each label that a rule spells out; a default is no value."""
+    labels = LabelMap(rules(["team", "*"], ["owner"], ["team=none", "tier=low"]))
+    assert labels.names == ("team", "owner")
+    labels.replace([space("a", team="x"), space("b", team=""), space("c", tier="y")], now=0.0)
+    assert (labels.lacking("team"), labels.lacking("owner")) == (2, 3)
+    labels.put(Namespace("b", {"team": "y"}, {"owner": "o"}))
+    assert (labels.lacking("team"), labels.lacking("owner")) == (1, 2)
+    labels.put(space("a"))
+    labels.delete("c", now=0.0)
+    assert (labels.lacking("team"), labels.lacking("owner")) == (1, 1)
+    labels.replace([space("d", team="x")], now=1.0)
+    assert (labels.lacking("team"), labels.lacking("owner")) == (0, 1)
+
+
 def test_an_unknown_namespace_gets_the_defaults():
     """Before it is seen, and after it is forgotten, a namespace has the default labels only."""
     labels = LabelMap(rules(["team", "tier"], (), ["team=none"]))

@@ -365,6 +365,7 @@ async def test_counts(front):
     assert await proxy.metric("kmproxy_samples_enriched_total") == enriched > 0
     assert await proxy.metric("kmproxy_lines_unparsed_total") == 0
     assert await proxy.metric("kmproxy_namespaces") == 7
+    assert await proxy.metric("kmproxy_namespaces_without_label", label="team") == 4
     assert 0 <= await proxy.metric("kmproxy_namespaces_sync_age_seconds") < 5
     assert (
         await proxy.metric("kmproxy_scrape_duration_seconds_count", path="/metrics/cadvisor") == 1

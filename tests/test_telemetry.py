@@ -21,6 +21,7 @@ NAMES = {
     "kmproxy_labels_restored": "gauge",
     "kmproxy_namespaces": "gauge",
     "kmproxy_namespaces_sync_age_seconds": "gauge",
+    "kmproxy_namespaces_without_label": "gauge",
     "kmproxy_samples": "counter",
     "kmproxy_samples_enriched": "counter",
     "kmproxy_scrape_duration_seconds": "histogram",
@@ -38,7 +39,12 @@ NAMES = {
 def telemetry():
     """The metrics of a daemon that has done a little of everything."""
     telemetry = Telemetry()
-    telemetry.follow(namespaces=lambda: 312, sync_age=lambda: math.inf, restored=lambda: 0)
+    telemetry.follow(
+        namespaces=lambda: 312,
+        lacking={"team": lambda: 12},
+        sync_age=lambda: math.inf,
+        restored=lambda: 0,
+    )
     telemetry.scrapes.labels("/metrics", "200").inc()
     telemetry.scrape_duration.labels("/metrics").observe(0.07)
     telemetry.credential_errors.labels("token").inc()
@@ -83,18 +89,26 @@ def test_no_label_can_grow_without_bound(telemetry):
         for sample in metric.samples
         for label in sample.labels
     }
-    assert labels == {"path", "code", "upstream", "reason", "credential", "le", "version", "python"}
+    assert labels == {
+        "path", "code", "upstream", "reason", "credential", "label", "le", "version", "python",
+    }  # fmt: skip
 
 
 def test_the_gauges_ask_when_they_are_scraped():
     """The size and age of the label map are those of the moment."""
     ages = iter([1.5, 2.5])
     telemetry = Telemetry()
-    telemetry.follow(namespaces=lambda: 7, sync_age=lambda: next(ages), restored=lambda: 1)
+    telemetry.follow(
+        namespaces=lambda: 7,
+        lacking={"team": lambda: 3},
+        sync_age=lambda: next(ages),
+        restored=lambda: 1,
+    )
     for age in (1.5, 2.5):
         found = samples(telemetry)
         assert found[("kmproxy_namespaces_sync_age_seconds",)] == age
         assert found[("kmproxy_namespaces",)] == 7
+        assert found[("kmproxy_namespaces_without_label", ("label", "team"))] == 3
 
 
 def test_before_the_first_list_the_age_is_infinite(telemetry):
