@@ -82,6 +82,22 @@ docker-build: ## build the image IMG
 docker-push: ## push the image IMG
 	docker push $(IMG)
 
+.PHONY: manifests
+manifests: ## write the PrometheusRules from the rules
+	for each in teams kmproxy; do \
+	  { echo "# Written by make manifests from the component rules: change it there."; \
+	    echo "apiVersion: monitoring.coreos.com/v1"; \
+	    echo "kind: PrometheusRule"; \
+	    echo "metadata:"; \
+	    echo "  name: kmproxy-$$each"; \
+	    echo "  namespace: kmproxy-system"; \
+	    echo "  labels:"; \
+	    echo "    app.kubernetes.io/name: kmproxy"; \
+	    echo "spec:"; \
+	    sed -e '/^#/d' -e 's/^./  &/' manifests/components/rules/$$each.rules.yaml; \
+	  } >manifests/components/prometheusrule/$$each.yaml; \
+	done
+
 .PHONY: build-installer
 build-installer: ## write OVERLAY with the image IMG to dist/install.yaml
 	mkdir -p dist

@@ -159,12 +159,13 @@ def test_pod_security_restricted(overlay, components):
 
 @every_pair
 def test_everything_has_its_place(overlay, components):
-    """Every object that lives in a namespace lives in ours, and bears our name as a label."""
+    """All that lives in a namespace lives in ours, but for what Prometheus mounts, and is named."""
     cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
     for one in built(overlay, components):
         metadata = one["metadata"]
         if one["kind"] not in cluster_wide:
-            assert metadata["namespace"] == "kmproxy-system", one["kind"]
+            mounted = metadata["name"] == "kmproxy-rules"
+            assert metadata["namespace"] == ("monitoring" if mounted else "kmproxy-system")
         if one["kind"] != "Namespace":
             assert metadata["labels"]["app.kubernetes.io/name"] == "kmproxy", one["kind"]
 

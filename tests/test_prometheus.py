@@ -79,7 +79,7 @@ def test_no_target_lends_its_namespace_to_samples_that_have_none(name):
 def test_rules_and_alertmanager_are_named(path):
     """Each file is a whole one: rules are loaded, and alerts go somewhere."""
     document = yaml.safe_load(path.read_text("utf-8"))
-    assert document["rule_files"] == ["rules/*.yaml"]
+    assert document["rule_files"] == ["rules/*.rules.yaml"]
     (alertmanager,) = document["alerting"]["alertmanagers"]
     assert alertmanager == {"static_configs": [{"targets": ["alertmanager.monitoring.svc:9093"]}]}
 

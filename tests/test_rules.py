@@ -1,0 +1,116 @@
+"""The rules: what each records and whom it calls, tried by promtool; one source for both forms."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+COMPONENTS = ROOT / "manifests/components"
+NAMES = ("teams", "kmproxy")
+
+every_file = pytest.mark.parametrize("name", NAMES)
+
+
+def rules(name):
+    """The rules of a file, in order."""
+    document = yaml.safe_load((COMPONENTS / f"rules/{name}.rules.yaml").read_text("utf-8"))
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def cases(name):
+    """Promtool's cases for a file."""
+    return yaml.safe_load((ROOT / f"tests/rules/{name}.test.yaml").read_text("utf-8"))["tests"]
+
+
+@pytest.mark.program("promtool")
+@every_file
+def test_what_is_recorded_and_who_is_called(name):
+    """Every case: these series give those records and alerts, word for word, and no others."""
+    file = ROOT / f"tests/rules/{name}.test.yaml"
+    done = subprocess.run(
+        ["promtool", "test", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@every_file
+def test_every_rule_has_its_cases(name):
+    """A record is asked for by its name; an alert fires in one case, and in another does not."""
+    asked = [test["expr"] for case in cases(name) for test in case.get("promql_expr_test", ())]
+    alerts = [test for case in cases(name) for test in case.get("alert_rule_test", ())]
+    for rule in rules(name):
+        if "record" in rule:
+            assert any(rule["record"] in expression for expression in asked), rule["record"]
+        else:
+            outcomes = {bool(a["exp_alerts"]) for a in alerts if a["alertname"] == rule["alert"]}
+            assert outcomes == {True, False}, rule["alert"]
+
+
+@every_file
+def test_every_alert_can_be_routed(name):
+    """By its team: that of the series, which no aggregation may lose, or the cluster's own."""
+    for rule in rules(name):
+        if "record" in rule:
+            assert rule["record"].startswith("team:")
+            assert " by (team)" in rule["expr"]
+            continue
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+        if name == "teams":
+            assert "team" not in rule["labels"]
+            assert " by (team, namespace, pod" in rule["expr"]
+        else:
+            assert rule["labels"]["team"] == "platform"
+
+
+@every_file
+def test_only_samples_with_a_team_count(name):
+    """Another job's samples of the same containers, and control groups of a node, have none."""
+    for rule in rules(name):
+        if name == "teams":
+            selectors = rule["expr"].count("{")
+            assert selectors == rule["expr"].count('team!=""}')
+
+
+def test_the_readme_names_every_alert():
+    """And no other."""
+    section = (ROOT / "README.md").read_text("utf-8").partition("### Rules")[2].partition("\n#")[0]
+    alerts = {rule["alert"] for name in NAMES for rule in rules(name) if "alert" in rule}
+    assert set(re.findall(r"`((?:Container|Pod|Kmproxy)\w+)`", section)) == alerts
+
+
+@every_file
+def test_the_operator_gets_the_same_rules(name):
+    """What the PrometheusRule holds is what the file holds: `make manifests` writes it."""
+    file = (COMPONENTS / f"rules/{name}.rules.yaml").read_text("utf-8")
+    document = yaml.safe_load((COMPONENTS / f"prometheusrule/{name}.yaml").read_text("utf-8"))
+    assert document.pop("spec") == yaml.safe_load(file)
+    assert document == {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {
+            "name": f"kmproxy-{name}",
+            "namespace": "kmproxy-system",
+            "labels": {"app.kubernetes.io/name": "kmproxy"},
+        },
+    }
+
+
+@pytest.mark.program("make")
+def test_make_manifests_writes_them(tmp_path):
+    """Byte for byte what is committed."""
+    for component in ("rules", "prometheusrule"):
+        (tmp_path / "manifests/components" / component).mkdir(parents=True)
+    for name in NAMES:
+        source = COMPONENTS / f"rules/{name}.rules.yaml"
+        target = tmp_path / f"manifests/components/rules/{name}.rules.yaml"
+        target.write_bytes(source.read_bytes())
+    subprocess.run(["make", "-s", "-C", tmp_path, "-f", ROOT / "Makefile", "manifests"], check=True)
+    for name in NAMES:
+        written = tmp_path / f"manifests/components/prometheusrule/{name}.yaml"
+        assert written.read_bytes() == (COMPONENTS / f"prometheusrule/{name}.yaml").read_bytes()
