@@ -90,3 +90,12 @@ class ApiError(UpstreamError):
         self.code = code
         self.retry_after = retry_after
         super().__init__(reason, message, status=status)
+
+    @property
+    def summary(self) -> str:
+        """What may be shown: it is without the API server's own words."""
+        if self.code == 200:
+            return str(self)
+        if self.code == 401:
+            return "the API server does not accept our credentials (401)"
+        return f"the API server answered {self.code} {self.reason}"

@@ -18,6 +18,7 @@ from kmproxy.config import KubeletConfig
 from kmproxy.encoding import GzipDecoder
 from kmproxy.errors import UpstreamError
 from kmproxy.nodes import Node
+from kmproxy.permissions import NODE_METRICS, NODE_PROXY, advice
 from kmproxy.routes import CADVISOR, ENDPOINTS
 from kmproxy.upstream import Upstream
 
@@ -138,17 +139,14 @@ class Kubelet:
     def _refusal(self, status: int) -> tuple[str, str]:
         """Why a status other than 200 came: a reason and a message."""
         name = self._upstream.name
-        resource = "nodes/proxy" if self._proxy else "nodes/metrics"
+        permission = NODE_PROXY if self._proxy else NODE_METRICS
         if status == 401:
             return "unauthorized", (
                 f"the {name} does not accept our credentials (401): "
                 "is token authentication on, and the token for this cluster?"
             )
         if status == 403:
-            return "forbidden", (
-                f"the {name} forbids it (403): add a ClusterRole rule with "
-                f"resources [{resource}] and verbs [get]"
-            )
+            return "forbidden", (f"the {name} forbids it (403): {advice(permission)}")
         if 300 <= status < 400:
             return "redirect", f"the {name} answered with a redirect ({status}), not followed"
         hint = ": is --node-cadvisor-path right?" if status == 404 else ""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from kmproxy.apiserver import ApiServer
 from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
 from kmproxy.labels import LabelMap, LabelState, Namespace
+from kmproxy.permissions import NAMESPACES, advice
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import (
     LIST_ACCEPT,
@@ -28,12 +29,27 @@ from kmproxy.watch import (
 
 PATH = "/api/v1/namespaces"
 
-_FORBIDDEN = (
-    "the API server forbids to {verb} namespaces: add a ClusterRole rule with "
-    "resources [namespaces] and verbs [list, watch]"
-)
-
 _log = logging.getLogger(__name__)
+
+
+async def list_namespaces(api: ApiServer, state: WatchState) -> list[Namespace]:
+    """Every namespace, page by page; `state` learns the version. Raises UpstreamError."""
+    namespaces: list[Namespace] = []
+    token = ""
+    while True:
+        page = parse_page(await api.get(PATH, state.list_params(token), accept=LIST_ACCEPT))
+        namespaces += page.namespaces
+        token = page.token
+        if not token:
+            state.listed(page.version)
+            return namespaces
+
+
+def explained(error: ApiError, verb: str) -> str:
+    """Why namespaces cannot be listed or watched, and what to do."""
+    if error.code == 403:
+        return f"the API server forbids to {verb} namespaces: {advice(*NAMESPACES)}"
+    return error.summary
 
 
 class NamespaceWatcher:
@@ -133,17 +149,8 @@ class NamespaceWatcher:
                 await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
 
     async def _list(self) -> None:
-        namespaces: list[Namespace] = []
-        token = ""
-        while True:
-            params = self._state.list_params(token)
-            page = parse_page(await self._api.get(PATH, params, accept=LIST_ACCEPT))
-            namespaces += page.namespaces
-            token = page.token
-            if not token:
-                break
+        namespaces = await list_namespaces(self._api, self._state)
         self._labels.replace(namespaces, self._clock())
-        self._state.listed(page.version)
         self._confirmed()
         if self._restored or not self.loaded:
             _log.info("namespaces loaded: %d", len(self._labels))
@@ -182,13 +189,7 @@ class NamespaceWatcher:
         if isinstance(error, ApiError):
             self._away = error.code == 429 or error.code >= 500
             step = self._state.failed(error, listing=listing)
-            message = f"the API server answered {error.code} {error.reason}"
-            if error.code == 403:
-                message = _FORBIDDEN.format(verb=verb)
-            elif error.code == 401:
-                message = "the API server does not accept our credentials (401)"
-            elif error.code == 200:
-                message = str(error)
+            message = explained(error, verb)
         if isinstance(error, UpstreamError):
             reason = error.reason
             self._telemetry.upstream_failed("apiserver", reason)

@@ -14,6 +14,8 @@ import msgspec
 
 from kmproxy.apiserver import ApiServer
 from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.permissions import NODES, advice
+from kmproxy.watch import LIST_ACCEPT, parse_page
 
 REMEMBERED = 60.0
 """Seconds for which a Node object that was found is not asked for again."""
@@ -86,6 +88,18 @@ class NodeDirectory:
         self._found[name] = (node, self._clock() + REMEMBERED)
         return node
 
+    async def first(self) -> Node:
+        """A node to try, the first of a list. Raises UpstreamError, also if it may not be had."""
+        try:
+            body = await self._api.get("/api/v1/nodes", {"limit": "1"}, accept=LIST_ACCEPT)
+            names = [item.name for item in parse_page(body).namespaces]
+        except ApiError as error:
+            message = f"no node to try: {error.summary}; name one by --node-name-or-ip"
+            raise UpstreamError(error.reason, message) from error
+        if not names:
+            raise UpstreamError("no_node", "the cluster has no nodes")
+        return await self.find(names[0])
+
     async def _ask(self, name: str) -> Node:
         try:
             body = await self._api.get(f"/api/v1/nodes/{name}", {}, accept="application/json")
@@ -105,6 +119,5 @@ def _explained(error: ApiError, name: str) -> UpstreamError:
     if error.code == 404:
         return UpstreamError("no_node", f"the cluster has no node {name!r}", status=404)
     if error.code == 403:
-        rule = "add a ClusterRole rule with resources [nodes] and verbs [get]"
-        return UpstreamError("forbidden", f"the API server forbids to get nodes: {rule}")
+        return UpstreamError("forbidden", f"the API server forbids to get nodes: {advice(NODES)}")
     return UpstreamError(error.reason, f"the API server cannot tell node {name}: {error.code}")

@@ -60,3 +60,19 @@ def test_an_api_error_knows_the_answer():
     error = ApiError(429, "TooManyRequests", "slow down", retry_after=3.0)
     assert (error.code, error.retry_after, error.status) == (429, 3.0, 502)
     assert ApiError(500, "InternalError", "oops").retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("error", "summary"),
+    [
+        (ApiError(500, "InternalError", "planted"), "the API server answered 500 InternalError"),
+        (
+            ApiError(401, "Unauthorized", "planted"),
+            "the API server does not accept our credentials (401)",
+        ),
+        (ApiError(200, "garbage", "it is no list"), "it is no list"),
+    ],
+)
+def test_what_may_be_shown_of_an_api_error(error, summary):
+    """The code and the reason, not the API server's words; our own where the fault is ours to tell."""
+    assert error.summary == summary

@@ -19,6 +19,7 @@ FLOORS = (
         "routes",
         "config",
         "loader",
+        "permissions",
         "encoding",
         "grammar",
         "exposition",

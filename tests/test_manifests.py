@@ -12,6 +12,7 @@ import yaml
 
 from kmproxy import cli
 from kmproxy.app import SHUTDOWN_TIMEOUT
+from kmproxy.permissions import needed
 from tests.kustomize import build
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +136,17 @@ def test_the_command_line_accepts_every_flag(overlay, components):
     assert warnings == []
     assert [rule.name for rule in config.labels.rules] == ["team"]
     assert config.kubelet.all_nodes == (overlay not in ON_DAEMONSETS)
+
+
+@every_pair
+def test_the_roles_grant_what_is_needed_and_no_more(overlay, components):
+    """Exactly what `kmproxy check` asks for with the same arguments."""
+    objects = built(overlay, components)
+    _, container = pod_of(objects)
+    arguments = [each.replace("$(NODE_IP)", "10.0.0.7") for each in container["args"]]
+    config, _ = cli.read_config(arguments)
+    wanted = {(each.group, each.resource, each.verb) for each in needed(config)}
+    assert permissions(objects) == wanted
 
 
 @every_pair

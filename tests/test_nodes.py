@@ -132,3 +132,39 @@ async def test_what_is_no_node(given):
     with pytest.raises(UpstreamError) as raised:
         await NodeDirectory(Nodes(a=given), clock=lambda: 0.0).find("a")
     assert raised.value.status == 502
+
+
+class Listed(Nodes):
+    """An API server that lists its nodes as well."""
+
+    async def get(self, path, params, *, accept):
+        if path != "/api/v1/nodes":
+            return await super().get(path, params, accept=accept)
+        if self.error:
+            raise self.error
+        assert params == {"limit": "1"}
+        items = [{"metadata": {"name": name}} for name in list(self.nodes)[:1]]
+        return json.dumps({"items": items, "metadata": {}}).encode()
+
+
+async def test_the_first_node():
+    """Any will do, and its address is found as that of one that was named."""
+    api = Listed(b=node(InternalIP="10.0.0.2"), c=node(InternalIP="10.0.0.3"))
+    assert await NodeDirectory(api, clock=lambda: 0.0).first() == Node("b", "10.0.0.2", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ApiError(403, "Forbidden", "planted"), "403 Forbidden; name one by --node-name-or-ip"),
+        (UpstreamError("refused", "the API server cannot be reached"), "cannot be reached"),
+        (None, "the cluster has no nodes"),
+    ],
+)
+async def test_no_first_node(error, says):
+    """Who may not list nodes has to name one, and a cluster may have none."""
+    api = Listed()
+    api.error = error
+    with pytest.raises(UpstreamError) as raised:
+        await NodeDirectory(api, clock=lambda: 0.0).first()
+    assert says in str(raised.value)

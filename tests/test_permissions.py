@@ -1,0 +1,141 @@
+"""Which settings need which permission, and the rules that grant them."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from kmproxy.cli import read_config
+from kmproxy.permissions import (
+    EVERYTHING,
+    NAMESPACES,
+    NODE_METRICS,
+    NODE_PROXY,
+    NODES,
+    Permission,
+    advice,
+    needed,
+    rules,
+    rules_yaml,
+    unneeded,
+)
+
+ALWAYS = ["list namespaces", "watch namespaces"]
+
+
+def config(*flags):
+    """The configuration of a command line."""
+    return read_config(flags)[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "more"),
+    [
+        ((), ["get nodes/metrics"]),
+        (("--all-nodes",), ["get nodes/metrics", "get nodes"]),
+        (("--kubelet-scheme=http",), []),
+        (("--kube-apiserver=api", "--node-name-or-ip=n1"), ["get nodes/proxy n1"]),
+        (
+            ("--kube-apiserver=https://api:6443", "--all-nodes", "--node-name-or-ip=n1"),
+            ["get nodes/proxy", "get nodes"],
+        ),
+        (("--kube-apiserver=http://localhost:8001",), []),
+    ],
+)
+def test_what_is_needed(flags, more):
+    """Just what the daemon asks with these flags; over plain http nobody is told who asks.
+
+    The node proxy of one node is asked about by name, as a role may name it.
+    """
+    assert [str(each) for each in needed(config(*flags))] == ALWAYS + more
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--all-nodes",), ("--kube-apiserver=api",), ("--kube-apiserver=api", "--all-nodes")],
+)
+def test_what_is_not_needed(flags):
+    """All that is dangerous or for other settings, never what is needed; all of it first."""
+    kinds = {each.kind for each in needed(config(*flags))}
+    rest = unneeded(config(*flags))
+    assert rest[0] is EVERYTHING
+    assert not kinds & {each.kind for each in rest}
+    assert len({each.kind for each in rest}) == len(rest)
+    for one in (NODE_METRICS, NODE_PROXY, NODES):
+        assert (one.kind in kinds) != (one.kind in {each.kind for each in rest})
+    assert {"list secrets", "create pods/exec", "create nodes/proxy"} <= {
+        str(each) for each in rest
+    }
+
+
+def test_why_not():
+    """What runs commands is told as that, what another setting needs with that setting."""
+    why = {str(each): each.why for each in unneeded(config())}
+    assert why["get nodes/proxy"] == "it can run commands in every pod"
+    assert why["get nodes"] == "needed only with --all-nodes"
+    why = {str(each): each.why for each in unneeded(config("--kube-apiserver=api"))}
+    assert why["get nodes/metrics"] == "needed only without --kube-apiserver"
+
+
+@pytest.mark.parametrize(
+    ("permission", "attributes"),
+    [
+        (NAMESPACES[0], {"resource": "namespaces", "verb": "list"}),
+        (NODE_METRICS, {"resource": "nodes", "subresource": "metrics", "verb": "get"}),
+        (
+            Permission("create", "tokenreviews", "", "authentication.k8s.io"),
+            {"group": "authentication.k8s.io", "resource": "tokenreviews", "verb": "create"},
+        ),
+        (
+            Permission("get", "nodes", "", name="n1"),
+            {"resource": "nodes", "verb": "get", "name": "n1"},
+        ),
+        (EVERYTHING, {"group": "*", "resource": "*", "verb": "*"}),
+    ],
+)
+def test_attributes(permission, attributes):
+    """What an access review is asked, without what is empty."""
+    assert permission.attributes() == attributes
+
+
+@pytest.mark.parametrize(
+    ("permission", "text"),
+    [
+        (EVERYTHING, "* *"),
+        (Permission("create", "tokenreviews", "", "authentication.k8s.io"),
+         "create tokenreviews.authentication.k8s.io"),
+        (Permission("get", "nodes/proxy", "", name="n1"), "get nodes/proxy n1"),
+    ],
+)  # fmt: skip
+def test_names(permission, text):
+    """As kubectl auth can-i takes them."""
+    assert str(permission) == text
+
+
+def test_rules():
+    """One per resource, its verbs together, for every object; the YAML says the same."""
+    review = Permission("create", "tokenreviews", "", "authentication.k8s.io")
+    wanted = (*NAMESPACES, review, Permission("get", "nodes/proxy", "", name="n1"), NAMESPACES[0])
+    expected = [
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": ["authentication.k8s.io"],
+            "resources": ["tokenreviews"],
+            "verbs": ["create"],
+        },
+        {"apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["get"]},
+    ]
+    assert rules(wanted) == expected
+    assert yaml.safe_load(rules_yaml(wanted)) == expected
+
+
+def test_advice():
+    """In one line, the group only where it is not the core's."""
+    assert advice(*NAMESPACES) == (
+        "add a ClusterRole rule with resources [namespaces] and verbs [list, watch]"
+    )
+    review = Permission("create", "tokenreviews", "", "authentication.k8s.io")
+    assert advice(review) == (
+        "add a ClusterRole rule with apiGroups [authentication.k8s.io], "
+        "resources [tokenreviews] and verbs [create]"
+    )
