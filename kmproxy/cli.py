@@ -8,6 +8,7 @@ line or the configuration is wrong.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from kmproxy import __version__
 from kmproxy.config import (
     SECTIONS,
     BenchConfig,
+    CheckConfig,
     Config,
     DemoConfig,
     EnrichConfig,
@@ -38,6 +40,10 @@ from kmproxy.values import parse_text
 
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
     "serve": ("the daemon; also what kmproxy without a command does", tuple(SECTIONS.values())),
+    "check": (
+        "what serve needs with the same flags, tried: permissions, certificate, metrics",
+        (CheckConfig, *SECTIONS.values()),
+    ),
     "demo": ("a simulated cluster with the daemon in front; no cluster needed", (DemoConfig,)),
     "enrich": (
         "labels on an exposition, from standard input",
@@ -93,6 +99,8 @@ def _run(command: str, arguments: list[str]) -> int:
             return _demo(arguments)
         case "bench":
             return _bench(arguments)
+        case "check":
+            return _check(arguments)
         case _:
             return _serve(arguments)
 
@@ -159,6 +167,26 @@ def _bench(arguments: list[str]) -> int:
     return _print(bench(config, _say))
 
 
+def _check(arguments: list[str]) -> int:
+    config, (own,), warnings = _read(arguments, CheckConfig)
+    _configure_log(config.log)
+    from kmproxy.check import check  # noqa: PLC0415 - the daemon does without
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a log may know no tick
+
+    def show(text: str) -> None:
+        _print(f"{text}\n")
+
+    if own.output == "json":
+        report = asyncio.run(check(config, warnings, os.environ, announce=_say, show=None))
+        show(json.dumps(report.document(), indent=2))
+    else:
+        report = asyncio.run(check(config, warnings, os.environ, announce=show, show=show))
+        show(f"\n{report.table()}")
+    return 0 if report.ok else 1
+
+
 def _stop_event() -> asyncio.Event:
     """Set by SIGTERM or SIGINT."""
     stop = asyncio.Event()
@@ -178,7 +206,20 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, list[str]]:
     Returns it with a line for each flag that has no effect. Raises ConfigError
     with every problem of both.
     """
+    config, _, warnings = _read(arguments)
+    return config, warnings
+
+
+def _read(arguments: Sequence[str], *own: type[Any]) -> tuple[Config, list[Any], list[str]]:
+    """The configuration of `serve`, sections that only flags set, and warnings."""
     flags, problems = split_flags(arguments, _booleans(SECTIONS.values()) | _IGNORED_BOOLEANS)
+    names = {spec.name for section in own for spec in settings(section).values()}
+    mine = {name: flags.pop(name) for name in names & flags.keys()}
+    sections = []
+    try:
+        sections = load_sections([Layer("command line", "--", mine)], *own)
+    except ConfigError as error:
+        problems += error.problems
     layers = []
     files = flags.pop(_CONFIG_FILE.name, None)
     if files == ():
@@ -195,7 +236,7 @@ def read_config(arguments: Sequence[str]) -> tuple[Config, list[str]]:
         raise ConfigError([*problems, *error.problems]) from error
     if problems:
         raise ConfigError(problems)
-    return config, warnings
+    return config, sections, warnings
 
 
 def _sections(command: str, arguments: Sequence[str]) -> list[Any]:
@@ -278,6 +319,8 @@ def help_text(command: str) -> str:
         lines += ["", "Flags of serve:", *_flag_lines(_CONFIG_FILE, None)]
     else:
         lines += [f"Usage: kmproxy {command} [FLAGS]", "", f"{COMMANDS[command][0]}", "", "Flags:"]
+    if command == "check":
+        lines += _flag_lines(_CONFIG_FILE, None)
     for section in COMMANDS[command][1]:
         blank = section()
         for key, spec in settings(section).items():

@@ -329,6 +329,16 @@ class BenchConfig:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class CheckConfig:
+    """How the preflight shows what it found; all else is the daemon's."""
+
+    output: str = setting(
+        "output", one_of("text", "json"), "text", "text|json",
+        "text as it comes, or one JSON document",
+    )  # fmt: skip
+
+
 def settings(section: type[Any]) -> dict[str, Setting]:
     """The settings of a section by attribute, in order."""
     fields = dataclasses.fields(section)

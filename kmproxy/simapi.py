@@ -105,8 +105,8 @@ class SimAPI:
         """Let `fault` happen, `times` times (None: until `recover`), to `match` (None: to all).
 
         `match` is a verb (`list`, `watch`, `get`, `patch`, ...), a resource (`namespaces`,
-        `nodes`), both (`list nodes`), `proxy` or `review`. `needs` are further fields of
-        `ApiFailure`. Only allowed requests are failed.
+        `nodes`), both (`list nodes`), `proxy`, `review` or `self review`. `needs` are further
+        fields of `ApiFailure`. Only allowed requests are failed.
         """
         self._plan.add(match, ApiFailure(fault, **needs), times)
 
@@ -173,7 +173,11 @@ class SimAPI:
         """
         self.authority.check(user, verb, resource, **where)
         plain = (verb, resource, f"{verb} {resource}")
-        failure = self._plan.take(*((named,) if named else plain))
+        return self._planned(*((named,) if named else plain))
+
+    def _planned(self, *names: str) -> ApiFailure | None:
+        """Raise a planned Status, return any other planned failure."""
+        failure = self._plan.take(*names)
         if failure is not None and failure.fault is ApiFault.STATUS:
             raise failure.error()
         return failure
@@ -309,8 +313,9 @@ class SimAPI:
     async def _review(
         self, request: web.Request, user: str, kind: str, group: str
     ) -> web.StreamResponse:
-        failure = None
-        if kind != "selfsubjectaccessreviews":
+        if kind == "selfsubjectaccessreviews":
+            failure = self._planned("self review")
+        else:
             failure = self._check(user, "create", kind, group=group, named="review")
         review = await body_of(request)
         spec = review.get("spec") or {}

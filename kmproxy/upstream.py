@@ -153,7 +153,7 @@ class Upstream:
         name = self.name
         match error:
             case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as wrong):
-                return UpstreamError("tls", self._certificate_message(wrong))
+                return UpstreamError("tls", certificate_message(name, wrong))
             case aiohttp.ClientConnectorSSLError():
                 hint = "does it speak TLS there, and is the port right?"
                 return UpstreamError("tls", f"the {name}'s TLS handshake failed: {hint}")
@@ -173,16 +173,27 @@ class Upstream:
             case _:
                 return UpstreamError("protocol", f"the {name}'s answer is not HTTP as it should be")
 
-    def _certificate_message(self, error: ssl.SSLError) -> str:
-        code = getattr(error, "verify_code", 0)
-        why = getattr(error, "verify_message", None) or "it cannot be verified"
-        message = f"the {self.name}'s certificate does not verify: {why.rstrip('.')}"
-        if self.name != "kubelet":
-            return f"{message}; check the CA of the kubeconfig or service account"
-        if code == _EXPIRED:
-            return f"{message}; renew it, or give --kubelet-insecure-tls"
-        if code in _NAME_MISMATCH:
-            return f"{message}; give --kubelet-server-name, or --kubelet-insecure-tls"
-        if code in _SELF_SIGNED:
-            return f"{message}; give its CA by --kubelet-ca-file, or --kubelet-insecure-tls"
-        return f"{message}; see --kubelet-ca-file and --kubelet-insecure-tls"
+
+def is_untrusted(error: ssl.SSLError) -> bool:
+    """Whether a certificate was refused because no CA that is trusted signed it."""
+    return getattr(error, "verify_code", 0) in _SELF_SIGNED
+
+
+def is_name_mismatch(error: ssl.SSLError) -> bool:
+    """Whether a certificate was refused because it is for other names."""
+    return getattr(error, "verify_code", 0) in _NAME_MISMATCH
+
+
+def certificate_message(name: str, error: ssl.SSLError) -> str:
+    """Why the certificate of a "kubelet" or "API server" was refused, and what to do."""
+    why = getattr(error, "verify_message", None) or "it cannot be verified"
+    message = f"the {name}'s certificate does not verify: {why.rstrip('.')}"
+    if name != "kubelet":
+        return f"{message}; check the CA of the kubeconfig or service account"
+    if getattr(error, "verify_code", 0) == _EXPIRED:
+        return f"{message}; renew it, or give --kubelet-insecure-tls"
+    if is_name_mismatch(error):
+        return f"{message}; give --kubelet-server-name, or --kubelet-insecure-tls"
+    if is_untrusted(error):
+        return f"{message}; give its CA by --kubelet-ca-file, or --kubelet-insecure-tls"
+    return f"{message}; see --kubelet-ca-file and --kubelet-insecure-tls"

@@ -237,6 +237,10 @@ def test_every_problem_of_both_is_told(file):
         (["--enable-http2=true", "--node-port=x"], ["http2", "'x' is not a port"]),
         (["serve", "--listen", "--bogus"], ["--listen: the value is missing", "--bogus"]),
         (["demo", "--nodes=0", "--all-nodes"], ["--nodes: ", "unknown flag --all-nodes"]),
+        (["serve", "--output=json"], ["unknown flag --output"]),
+        (["check", "--output", "--bogus"], ["--output: the value is missing", "--bogus"]),
+        (["check", "--output=yaml", "--label=a=b", "--label=c=b"], ["'yaml'", "'b' is already"]),
+        (["check", "--config=missing"], ["--config missing: No such file"]),
         (["demo", "--config=x"], ["unknown flag --config"]),
         (["enrich"], ["--namespaces"]),
         (["enrich", "--namespaces="], ["--namespaces: the value is empty"]),
@@ -276,7 +280,7 @@ def test_failing_at_run_time(tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "flag"),
-    [*((name, "--help") for name in ("serve", "demo", "enrich")),
+    [*((name, "--help") for name in ("serve", "check", "demo", "enrich")),
      ("serve", "-h"), ("demo", "-help"), ("enrich", "-h")],
 )  # fmt: skip
 def test_every_command_explains_itself(capsys, command, flag):

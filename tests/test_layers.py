@@ -20,6 +20,7 @@ FLOORS = (
         "config",
         "loader",
         "permissions",
+        "findings",
         "encoding",
         "grammar",
         "exposition",
@@ -35,13 +36,14 @@ FLOORS = (
         "kubeconfig",
         "credentials",
         "upstream",
+        "certificates",
         "apiserver",
         "nodes",
         "kubelet",
     ),
     ("namespaces", "snapshot"),
     ("responses", "health", "server"),
-    ("clients", "app", "enrich"),
+    ("clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simkubelet"),
     ("simstore", "simview", "simservices", "simanswers", "simproxy", "simapi", "simcluster"),
     ("demo", "benchdaemon", "bench"),
@@ -174,5 +176,6 @@ def test_the_daemon_loads_nothing_that_it_may_not_need(module, unwanted):
     )
     loaded = set(result.stdout.split())
     never = {"kubernetes_asyncio", "trustme", "yaml", "kmproxy.simcluster", "kmproxy.demo"}
+    never |= {"cryptography", "kmproxy.check", "kmproxy.certificates"}
     assert module in loaded
     assert sorted(loaded & (unwanted | never)) == []

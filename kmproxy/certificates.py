@@ -1,0 +1,180 @@
+"""The certificate that a TLS server shows, and which flag would make it believed.
+
+Knows handshakes and what stands in a certificate. Must not know what is asked of
+a server. Nothing is sent on a connection made here but the handshake: no
+request, no token, no client certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kmproxy.config import KubeletConfig
+from kmproxy.credentials import kubelet_trust
+from kmproxy.errors import UpstreamError
+from kmproxy.findings import Certificate, Trusted
+from kmproxy.identity import Identity
+from kmproxy.tls import Trust
+from kmproxy.upstream import certificate_message, is_name_mismatch, is_untrusted
+from kmproxy.values import Address
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+_NAMES_TRIED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A TLS server: where it is, how errors call it, and what it is verified by.
+
+    `cluster` is what would verify it without `--kubelet-ca-file`, None where no flag decides.
+    """
+
+    name: str
+    host: str
+    port: int
+    server_name: str | None
+    trust: Trust
+    insecure: bool = False
+    cluster: Trust | None = None
+
+    @classmethod
+    def of_kubelet(cls, config: KubeletConfig, identity: Identity, host: str, port: int) -> Server:
+        """A kubelet that is asked itself."""
+        trust = kubelet_trust(replace(config, insecure_tls=False), identity)
+        return cls(
+            "kubelet", host, port, config.server_name, trust, config.insecure_tls, identity.trust
+        )
+
+    @classmethod
+    def of_apiserver(cls, identity: Identity, host: str, port: int) -> Server:
+        """The API server whose node proxy is asked."""
+        trust = identity.trust
+        return cls(
+            "API server", host, port, identity.server_name, replace(trust, verify=True),
+            not trust.verify,
+        )  # fmt: skip
+
+    async def examine(self) -> Trusted:
+        """What it shows, and whether that is believed. Raises UpstreamError or CredentialError."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        certificate = parse_certificate(await self._handshake(context, self.server_name))
+        error = await self._refusal(self.trust, self.server_name)
+        flags = []
+        if error is not None and self.cluster and not self.insecure:
+            flags = [flag async for flag in self._accepting(error, certificate)]
+        return Trusted(
+            self.name,
+            str(Address(self.host, self.port)),
+            certificate,
+            verified=error is None and not self.insecure,
+            insecure=self.insecure,
+            problem="" if error is None else certificate_message(self.name, error),
+            accepted_by=tuple(flags),
+        )
+
+    async def _accepting(self, error: ssl.SSLError, shown: Certificate) -> AsyncIterator[str]:
+        """With which flags it would be accepted; what can be tried is, before it is said."""
+        if is_name_mismatch(error):
+            names = [name for name in shown.names if "*" not in name]
+            for name in names[:_NAMES_TRIED]:
+                if await self._refusal(self.trust, name) is None:
+                    yield f"with --kubelet-server-name={name}"
+                    break
+        elif is_untrusted(error):
+            cluster = self.cluster or self.trust
+            if cluster != self.trust and await self._refusal(cluster, self.server_name) is None:
+                yield "without --kubelet-ca-file, by the cluster's CA"
+            yield f"with --kubelet-ca-file=FILE, where FILE holds {_signer(shown)}"
+        yield "with --kubelet-insecure-tls, by not verifying it"
+
+    async def _refusal(self, trust: Trust, server_name: str | None) -> ssl.SSLError | None:
+        """Why the certificate is not believed; None if it is."""
+        context = replace(trust, cert=None, key=None).context()
+        try:
+            await self._handshake(context, server_name)
+        except ssl.SSLCertVerificationError as error:
+            return error
+        return None
+
+    async def _handshake(self, context: ssl.SSLContext, server_name: str | None) -> bytes:
+        """Connect, and hang up after the handshake; returns the certificate as DER.
+
+        Raises ssl.SSLCertVerificationError if it is refused, UpstreamError if there is no
+        connection.
+        """
+        try:
+            _, writer = await asyncio.open_connection(
+                self.host, self.port, ssl=context, server_hostname=server_name or self.host
+            )
+        except ssl.SSLCertVerificationError:
+            raise
+        except ssl.SSLError as error:
+            hint = "does it speak TLS there, and is the port right?"
+            message = f"the {self.name}'s TLS handshake failed: {hint}"
+            raise UpstreamError("tls", message) from error
+        except OSError as error:
+            number = error.errno or 0
+            what = os.strerror(number).lower() if number > 0 else "no connection"
+            message = f"the {self.name} at {self.host}:{self.port} cannot be reached: {what}"
+            raise UpstreamError("unreachable", message) from error
+        try:
+            shown: bytes | None = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        return shown or b""
+
+
+def _signer(shown: Certificate) -> str:
+    return "this certificate" if shown.self_signed else f"the CA {shown.issuer}"
+
+
+def parse_certificate(der: bytes) -> Certificate:
+    """Read a certificate. Raises UpstreamError if it is none."""
+    from cryptography import x509  # noqa: PLC0415 - the daemon does without
+
+    try:
+        found = x509.load_der_x509_certificate(der)
+        return Certificate(
+            found.subject.rfc4514_string(),
+            found.issuer.rfc4514_string(),
+            tuple(_alternative_names(found)),
+            found.not_valid_before_utc.isoformat(),
+            found.not_valid_after_utc.isoformat(),
+            _is_self_signed(found),
+        )
+    except (ValueError, TypeError) as error:
+        raise UpstreamError("garbage", "the certificate cannot be read") from error
+
+
+def _alternative_names(certificate: x509.Certificate) -> Iterator[str]:
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return
+    for name in found.value:
+        if isinstance(name, x509.DNSName | x509.IPAddress):
+            yield str(name.value)
+
+
+def _is_self_signed(certificate: x509.Certificate) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

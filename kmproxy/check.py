@@ -1,0 +1,359 @@
+"""`kmproxy check`: what the daemon will need, tried before it is needed.
+
+Knows the steps, how long each may take and what its failure means for the next.
+Must not know how findings are shown. All is asked by the daemon's own clients;
+no credential is shown, or sent where the daemon would not send it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import urlsplit
+
+import msgspec
+
+from kmproxy import __version__
+from kmproxy.apiserver import ApiServer
+from kmproxy.certificates import Server
+from kmproxy.clients import Clients, open_clients
+from kmproxy.config import Config
+from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
+from kmproxy.findings import Access, Coverage, Finding, Metrics, Report, Result, indented
+from kmproxy.grammar import Sample, unquote
+from kmproxy.labels import NAME_LABEL, WILDCARD, LabelMap, LabelRule, Namespace
+from kmproxy.namespaces import explained, list_namespaces
+from kmproxy.nodes import Node
+from kmproxy.permissions import EVERYTHING, NODE_METRICS, Permission, needed, unneeded
+from kmproxy.pipeline import Pipeline
+from kmproxy.routes import CADVISOR
+from kmproxy.selection import Selection
+from kmproxy.telemetry import Telemetry
+from kmproxy.watch import WatchState
+
+STEP_TIMEOUT = 10.0
+"""Seconds that a step may take; loading the namespaces has a setting of its own."""
+
+EXAMPLES = 3
+
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+class _Status(msgspec.Struct):
+    allowed: bool = False
+    denied: bool = False
+
+
+class _Review(msgspec.Struct):
+    status: _Status
+
+
+_REVIEW = msgspec.json.Decoder(_Review)
+
+
+async def is_allowed(api: ApiServer, permission: Permission) -> bool:
+    """Whether the API server grants it to us. Raises UpstreamError if it does not say."""
+    spec = {"resourceAttributes": permission.attributes()}
+    head = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+    body = await api.post(REVIEWS, head | {"spec": spec})
+    try:
+        status = _REVIEW.decode(body).status
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(200, "garbage", "the API server's access review is not one") from error
+    return status.allowed and not status.denied
+
+
+async def check(
+    config: Config,
+    warnings: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    announce: Callable[[str], None],
+    show: Callable[[str], None] | None,
+    step_timeout: float = STEP_TIMEOUT,
+) -> Report:
+    """Try everything that the daemon does, once. Raises ConfigError.
+
+    `announce` is given a line as each step begins, `show` the text of what it
+    found. A step may take `step_timeout` seconds.
+    """
+    report = Report(__version__)
+    for warning in warnings:
+        report.add("settings", "settings", "warning", warning)
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(step_timeout):
+                clients = await stack.enter_async_context(
+                    open_clients(config, environment, clock=time.monotonic, telemetry=Telemetry())
+                )
+        except CredentialError as error:
+            report.add("identity", "identity", "failed", str(error))
+            return report
+        except TimeoutError:
+            message = f"the kubeconfig's plugin has not answered within {step_timeout:g} s"
+            report.add("identity", "identity", "failed", message)
+            return report
+        await _Preflight(config, clients, report, announce, show, step_timeout).run()
+    return report
+
+
+class _Preflight:
+    """The steps, each of which adds to the report whatever comes of it."""
+
+    def __init__(
+        self,
+        config: Config,
+        clients: Clients,
+        report: Report,
+        announce: Callable[[str], None],
+        show: Callable[[str], None] | None,
+        step_timeout: float,
+    ) -> None:
+        self._config = config
+        self._clients = clients
+        self._report = report
+        self._announce = announce
+        self._show = show or (lambda _: None)
+        self._step_timeout = step_timeout
+
+    async def run(self) -> None:
+        report, identity = self._report, self._clients.identity
+        report.identity, report.api_server = repr(identity).strip("<>"), identity.server
+        report.add("identity", "identity", "ok", report.identity)
+        begin = len(report.findings)
+        await self._permissions()
+        labels = await self._namespaces()
+        node = await self._node()
+        if node is None:
+            report.add("metrics", "metrics", "skipped", "there is no node to try")
+        else:
+            report.node = node.name
+            await self._certificate(node)
+            await self._metrics(node, labels)
+        report.findings[begin:begin] = self._access_rows()
+
+    @asynccontextmanager
+    async def _step(
+        self, check: str, subject: str, heading: str, seconds: float | None = None
+    ) -> AsyncIterator[None]:
+        """Announce a step; its failure becomes a row, and the next step can begin."""
+        self._announce(heading)
+        seconds = self._step_timeout if seconds is None else seconds
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            message = f"no answer within {seconds:g} s"
+        except KmproxyError as error:
+            message = error.summary if isinstance(error, ApiError) else str(error)
+        else:
+            return
+        self._report.add(check, subject, "failed", message)
+        self._show(indented([f"failed: {message}"]))
+
+    async def _permissions(self) -> None:
+        wanted, unwanted = needed(self._config), unneeded(self._config)
+        access = self._report.access
+        heading = (
+            f"Permissions, asked of {self._clients.identity.server}: "
+            f"{len(wanted)} needed, {len(unwanted)} that should not be granted"
+        )
+        async with self._step("permissions", "access reviews", heading):
+            for permission in wanted:
+                access.append(
+                    Access(permission, True, await is_allowed(self._clients.api, permission))
+                )
+            for permission in unwanted:
+                allowed = await is_allowed(self._clients.api, permission)
+                access.append(Access(permission, False, allowed))
+                if allowed and permission is EVERYTHING:
+                    break
+        asked = {each.permission for each in access}
+        access += [Access(each, True, None) for each in wanted if each not in asked]
+
+    async def _namespaces(self) -> LabelMap:
+        """The label map of the daemon, empty if the namespaces cannot be listed."""
+        labels = LabelMap(self._config.labels.rules)
+        limit = self._config.apiserver.cache_sync_timeout
+        async with self._step("namespaces", "namespaces", "Namespaces, listed once", limit):
+            try:
+                state = WatchState(uniform=lambda low, _: low)
+                namespaces = await list_namespaces(self._clients.api, state)
+            except ApiError as error:
+                raise UpstreamError(error.reason, explained(error, "list")) from error
+            labels.replace(namespaces, now=0.0)
+            self._report.namespaces = len(namespaces)
+            self._report.add("namespaces", "namespaces", "ok", f"{len(namespaces)} listed")
+            for found in coverage(labels.rules, namespaces):
+                self._report.coverage.append(found)
+                have = found.total - len(found.without)
+                if have or not found.total:
+                    message = f"{have} of {found.total} namespaces have a value"
+                    self._report.add("rule", found.rule, "ok", message)
+                else:
+                    message = "no namespace has a value: is the key spelled as on the namespaces?"
+                    self._report.add("rule", found.rule, "warning", message)
+                self._show(indented(found.lines()))
+        return labels
+
+    async def _node(self) -> Node | None:
+        """The node to try: the configured one, or any other if every node is served."""
+        configured, nodes = self._clients.kubelet.configured, self._clients.nodes
+        if nodes is None:
+            return configured
+        # "localhost" is the default, and no kubelet is there where every node is served from a pod.
+        node: Node | None = None if configured.name == "localhost" else configured
+        async with self._step("node", "node", "Node to try"):
+            try:
+                node = await nodes.find(configured.name)
+            except UpstreamError as error:
+                if error.reason != "no_node":
+                    raise
+                node = await nodes.first()
+            message = f"{node.name}, at {node.host}, stands for all of them"
+            self._report.add("node", "node", "ok", message)
+            self._show(indented([message]))
+        return node
+
+    async def _certificate(self, node: Node) -> None:
+        """Look at the certificate of whoever is asked for metrics."""
+        url = urlsplit(self._clients.kubelet.url(node, CADVISOR))
+        kubelet, identity = self._config.kubelet, self._clients.identity
+        host, port = url.hostname or "", url.port or 443
+        if kubelet.apiserver:
+            server = Server.of_apiserver(identity, host, port)
+        else:
+            server = Server.of_kubelet(kubelet, identity, host, port)
+        subject = f"{server.name}'s certificate"
+        if url.scheme == "http":
+            self._report.add("certificate", subject, "skipped", "plain HTTP has none")
+            return
+        if kubelet.apiserver and identity.proxy:
+            why = "not looked at: it is behind a forward proxy"
+            self._report.add("certificate", subject, "skipped", why)
+            return
+        async with self._step("certificate", subject, f"Certificate of the {server.name}"):
+            self._report.certificate = found = await server.examine()
+            self._report.add("certificate", subject, *found.verdict)
+            self._show(indented(found.lines()))
+
+    async def _metrics(self, node: Node, labels: LabelMap) -> None:
+        """Fetch once, as the daemon does, and keep some of what it would serve."""
+        config, kubelet = self._config, self._clients.kubelet
+        async with self._step("metrics", "metrics", "Metrics, fetched once"):
+            pipeline = Pipeline(
+                labels.lookup,
+                config.labels,
+                Selection.of(config.selection),
+                info=config.selection.info_metric,
+                max_line=config.selection.max_line_bytes,
+            )
+            enricher = pipeline.enricher
+            examples = _Examples(enricher.seen)
+            size = 0
+            async with kubelet.fetch(node, CADVISOR) as exposition:
+                async for piece in exposition.pieces:
+                    size += len(piece)
+                    examples.feed(pipeline.feed(piece))
+            examples.feed(pipeline.finish() + b"\n")
+            self._report.metrics = found = Metrics(
+                kubelet.url(node, CADVISOR),
+                size,
+                enricher.samples,
+                enricher.enriched,
+                enricher.unparsed,
+                enricher.conflicts,
+                tuple(line.decode(errors="replace") for line in examples.best()),
+            )
+            result: Result = "ok"
+            message = f"{found.enriched:,} of {found.samples:,} samples got a label"
+            if not found.samples:
+                result, message = "warning", "the answer holds no samples"
+            elif self._report.namespaces is None:
+                result, message = "warning", f"{found.samples:,} samples; no labels are known"
+            elif config.labels.rules and not found.enriched:
+                result = "warning"
+            self._report.add("metrics", "metrics", result, message)
+            self._show(indented(found.lines()))
+
+    def _access_rows(self) -> Iterator[Finding]:
+        """The rows of the permissions, known at the end only.
+
+        A kubelet that answers has allowed it, whatever the API server says in general: a role
+        may name nodes.
+        """
+        for access in self._report.access:
+            permission, why = access.permission, access.permission.why
+            answered = permission.kind == NODE_METRICS.kind and self._report.metrics is not None
+            match access.needed, access.allowed:
+                case True, None:
+                    row: tuple[Result, str] = "skipped", "not known: the API server did not say"
+                case True, True:
+                    row = "ok", f"granted: {why}"
+                case True, False if answered:
+                    row = "warning", "not granted for every node, but this kubelet answers"
+                case True, False:
+                    row = "failed", f"not granted: {why}"
+                case False, True:
+                    row = "warning", f"granted and not needed: {why}"
+                case _:
+                    continue
+            yield Finding("permission", str(permission), *row)
+
+
+class _Examples:
+    """Up to `EXAMPLES` enriched samples, of different namespaces where there are as many.
+
+    `seen` maps namespaces to what their samples got.
+    """
+
+    def __init__(self, seen: Mapping[bytes, bytes]) -> None:
+        self._seen = seen
+        self._rest = b""
+        self._first: dict[bytes, bytes] = {}  # namespace -> its first sample
+        self._others: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of what would be served."""
+        if len(self._first) >= EXAMPLES:
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            namespace = self._namespace(line)
+            if not self._seen.get(namespace):
+                continue
+            if self._first.setdefault(namespace, line) is not line:
+                if len(self._others) < EXAMPLES:
+                    self._others.append(line)
+            elif len(self._first) >= EXAMPLES:
+                return
+
+    def best(self) -> list[bytes]:
+        """The lines that were chosen."""
+        return [*self._first.values(), *self._others][:EXAMPLES]
+
+    def _namespace(self, line: bytes) -> bytes:
+        sample = Sample.parse(line) if b"namespace=" in line else None
+        for name, pair in sample.labels() if sample else ():
+            if name == b"namespace":
+                return unquote(pair["value"])
+        return b""
+
+
+def coverage(rules: Iterable[LabelRule], namespaces: Sequence[Namespace]) -> Iterator[Coverage]:
+    """Which namespaces have no value for each rule; for `*`, no label but their name."""
+    for rule in rules:
+        if not rule.key:
+            continue  # a default for whatever `*` finds
+        without = tuple(sorted(space.name for space in namespaces if not _has_value(rule, space)))
+        spelling = f"--{rule.source} {rule.key}"
+        yield Coverage(spelling, rule.name, rule.default, len(namespaces), without)
+
+
+def _has_value(rule: LabelRule, namespace: Namespace) -> bool:
+    metadata = namespace.labels if rule.source == "label" else namespace.annotations
+    if rule.key != WILDCARD:
+        return bool(metadata.get(rule.key))
+    return any(value for key, value in metadata.items() if key != NAME_LABEL)
