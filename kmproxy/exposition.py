@@ -8,10 +8,11 @@ that is neither a sample, a comment nor blank passes as it came, and is counted.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from kmproxy.grammar import NAMESPACED, PAIR, PASSING, Sample, split_plain, unquote
+from kmproxy.grammar import NAMESPACED, PAIR, PASSING, Sample, plain_splitter, unquote
 
 OnConflict = Literal["keep", "overwrite"]
 
@@ -45,7 +46,7 @@ class LineFilter(ABC):
             self._overlong = False
             return data[:end] + self.feed(data[end:])
         end = data.rfind(b"\n") + 1
-        lines = self._block(self._tail + data[:end]) if end else b""
+        lines = self._block(self._tail + memoryview(data)[:end]) if end else b""
         self._tail = data[end:] if end else self._tail + data
         if len(self._tail) > self._max_line:
             lines, self._tail = lines + self._line(self._tail), b""
@@ -119,7 +120,7 @@ class Enricher(LineFilter):
         self._rendered = {b"": b""}  # namespace -> what to add
         self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # what to add -> name -> quoted value
         self._names = names | {b"namespace"}  # with all that may be added
-        self._tagged = {b"": b'"'}  # namespace -> itself with its closing quote and what to add
+        self._tagged = {b"": _tag(b"", b"")}  # namespace -> its pair and what to add
         self.samples = 0
         self.enriched = 0
         self.unparsed = 0
@@ -135,63 +136,44 @@ class Enricher(LineFilter):
     def _block(self, block: bytes) -> bytes:
         """Whole lines, each ending in a newline.
 
-        The block is split by the lines of the plain shape, which need no look
-        at each but one in a dictionary; what stands between them is taken as
-        whole lines of its own.
+        Of the plain ones, each costs a look in a dictionary for its namespace;
+        the others are taken one by one.
         """
         if len(self._rendered) > MAX_NAMESPACES:
-            self._rendered, self._tagged = {b"": b""}, {b"": b'"'}
+            self._rendered, self._tagged = {b"": b""}, {b"": _tag(b"", b"")}
             self._pairs.clear()
             self.seen.clear()
         if self._has_overlong(block):
             return b"".join([self._line(line) + b"\n" for line in block.split(b"\n")[:-1]])
-        first = block.find(b'namespace="')
-        if first < 0:
+        if b'namespace="' not in block:
             return self._between(block)
-        start = block.rfind(b"\n", 0, first) + 1
-        end = block.index(b"\n", block.rfind(b'namespace="')) + 1
-        if not start and end == len(block):
-            return self._namespaced(block)
-        return b"".join(
-            (
-                self._between(block[:start]),
-                self._namespaced(block[start:end]),
-                self._between(block[end:]),
-            )
-        )
-
-    def _namespaced(self, block: bytes) -> bytes:
-        """Whole lines, of which the first and the last have a namespace, or look it."""
-        parts = self._split(block)
-        namespaces = parts[2::4]
-        parts[2::4] = map(self._tagged.__getitem__, namespaces)
-        parts[::4] = [text and self._between(text) for text in parts[::4]]
-        self.samples += len(namespaces)
-        self.enriched += len(namespaces)
-        bare = set()
-        for namespace in set(namespaces):
+        parts, odd, counts = self._split(block)
+        parts[2::3] = map(self._tagged.__getitem__, parts[2::3])
+        for at in odd:
+            parts[at], parts[at + 1] = self._between(parts[at]), b""
+        self.samples += counts.total() - len(odd)
+        for namespace, count in counts.items():
             rendered = self._rendered[namespace]
-            if not rendered:
-                bare.add(namespace)
+            if rendered:
+                self.enriched += count
             if namespace:
                 self.seen[namespace] = rendered
-        if bare:
-            self.enriched -= sum(map(bare.__contains__, namespaces))
         return b"".join(parts)
 
-    def _split(self, block: bytes) -> list[bytes]:
-        """The block split by its plain lines, each of whose namespaces has been looked up.
+    def _split(self, block: bytes) -> tuple[list[bytes], list[int], Counter[bytes]]:
+        """The block split by `PlainSplitter`, with its namespaces, each of which was looked up.
 
         A sample that bears a name which one of the namespaces adds is not
         plain, so the split is done again when a look-up brings a new name.
         """
         while True:
             names = self._names
-            parts = split_plain(block, names)
-            for namespace in set(parts[2::4]).difference(self._tagged):
-                self._tagged[namespace] = namespace + b'"' + self._labels_of(namespace)
+            parts, odd = plain_splitter(names).split(block)
+            counts = Counter(parts[2::3])
+            for namespace in counts.keys() - self._tagged.keys():
+                self._tagged[namespace] = _tag(namespace, self._labels_of(namespace))
             if names == self._names:
-                return parts
+                return parts, odd, counts
 
     def _between(self, text: bytes) -> bytes:
         """Whole lines that are not of the plain shape."""
@@ -293,6 +275,10 @@ class Enricher(LineFilter):
             self._pairs[rendered] = pairs
             self._names = self._names.union(pairs)
         return rendered
+
+
+def _tag(namespace: bytes, rendered: bytes) -> bytes:
+    return b'namespace="%b"%b' % (namespace, rendered)
 
 
 def info_metric(seen: Mapping[bytes, bytes]) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 
 # Every repetition is possessive or bounded by a byte that it cannot take
@@ -52,62 +53,123 @@ PAIR = re.compile(
     rb"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b(?P<value>%(s)b)"
     % {b"s": _STRING, b"w": _WS}
 )
-# Lines that pass as they are: comments, and samples without a namespace that have no blanks but
-# before the value and the timestamp, no escapes and no quoted names.
+
+# What follows is of plain lines, which nearly all are: no blanks but before the value and the
+# timestamp, no escapes, no quoted names, no exemplars. Spelled for speed, as each byte of such a
+# line is read: a set of bytes is faster than its complement, what is frequent comes first.
+_PLAIN = rb"[\]-\xff\#-\[\x0b-!\x00-\t]*+"  # of a value: neither quote, backslash nor newline
 _NAME = rb"[a-zA-Z_][a-zA-Z0-9_]*+"
+_COUNT = rb"[0-9]++(?:\.[0-9]++|)(?:e\+[0-9]++|)"  # one kind of _FLOAT
+_PLAIN_END = rb"\} (?:%b|%b)(?: [0-9]++\n|\n)" % (_COUNT, _FLOAT)
+_COMMENTS = rb"(?:\#[^\n]*+\n)*+"
+_OPENING = re.compile(rb"%b%b\{" % (_COMMENTS, _METRIC))
+# Lines that pass as they are: comments, and plain samples without a namespace.
 PASSING = re.compile(
     rb"(?:%(m)b(?:\{(?:%(p)b(?:,%(p)b)*+,?+)?+\})?+ %(f)b(?: [0-9]++)?+\n|\#[^\n]*+\n)*+"
-    % {b"m": _METRIC, b"p": rb'(?!namespace=)%b="[^"\\\n]*+"' % _NAME, b"f": _FLOAT}
+    % {b"m": _METRIC, b"p": rb'(?!namespace=)%b="%b"' % (_NAME, _PLAIN), b"f": _FLOAT}
 )
 _ESCAPE = re.compile(rb'\\([\\"n])')
 _UNESCAPED = {b"\\": b"\\", b'"': b'"', b"n": b"\n"}
 
+MAX_PROVEN = 1 << 21
+"""Bytes that the heads a splitter remembers take at most."""
 
-@lru_cache(maxsize=256)
-def _plain(borne: frozenset[bytes], value: bytes) -> re.Pattern[bytes]:
-    """A line in the shape that nearly all samples with a namespace have.
+_OVERHEAD = 100  # bytes that one takes besides its text, about
 
-    No blanks but before the value and the timestamp, no quoted names, one pair
-    named `namespace`, none named as one of `borne`. The groups are what stands
-    before the namespace's value, the value, and the rest with the newline. With
-    `_CAREFUL` for the value of a label, whatever matches is a line that _SAMPLE
-    matches too. With `_HASTY`, which is twice as fast, that is so if
-    the match has no backslash and its only newline is the last byte: then no
-    value holds either, and each is a whole quoted string.
+
+def _plain_pair(borne: AbstractSet[bytes]) -> bytes:
+    """A pair of a plain line, named as none of `borne`."""
+    return rb'(?!(?:%b)=)%b="%b"' % (b"|".join(map(re.escape, sorted(borne))), _NAME, _PLAIN)
+
+
+# A plain line with one pair named `namespace`: what stands before the namespace's value, the value,
+# and, behind a quote, the rest with the newline. Whatever matches is a line that _SAMPLE matches.
+NAMESPACED = re.compile(
+    rb'^(%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)"((?:,%(p)b)*+%(e)b)'
+    % {b"m": _METRIC, b"p": _plain_pair({b"namespace"}), b"v": _PLAIN, b"e": _PLAIN_END},
+    re.MULTILINE,
+)
+
+
+class PlainSplitter:
+    """Splits whole lines at the namespaces of the plain ones that bear none of `names`.
+
+    The lines of a family bear the same pairs before the namespace as those of
+    the family before. So what a plain line is taken apart into is its head,
+    which is the pairs before the namespace, and the rest, from behind the
+    namespace through the newline and comments to the brace that opens the next
+    line's pairs. The rest is read each time; that a head is made of whole plain
+    pairs is proven once, and remembered.
+
+    That is exact: a rest begins behind `namespace="` and a value, reads pairs,
+    value and timestamp up to a newline, and ends in comments and `metric{` at
+    the beginning of a line, or at the end. What stands between two of them is
+    the next head with `namespace="`, if it is proven to be pairs and commas
+    only: then these are one line, and one that _SAMPLE matches. If it is
+    anything else, nothing is taken for granted of it.
     """
-    pair = rb'(?!(?:%b)=)%b="%b"' % (b"|".join(map(re.escape, sorted(borne))), _NAME, value)
-    return re.compile(
-        rb'^(%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)"((?:,%(p)b)*+\} %(f)b(?: [0-9]++)?+\n)'
-        % {b"m": _METRIC, b"p": pair, b"v": value, b"f": _FLOAT},
-        re.MULTILINE,
-    )
+
+    def __init__(self, names: frozenset[bytes]) -> None:
+        pair = _plain_pair(names | {b"namespace"})
+        self._rest = re.compile(
+            rb'namespace="(%(v)b)"((?:,%(p)b)*+%(e)b(?:[a-z_]++\{|%(c)b(?:%(m)b\{|\Z)))'
+            % {b"v": _PLAIN, b"p": pair, b"e": _PLAIN_END, b"c": _COMMENTS, b"m": _METRIC}
+        )
+        self._head = re.compile(rb"(?:%b,)*+" % pair)
+        self._proven: set[bytes] = set()
+        self._size = 0
+
+    def __repr__(self) -> str:
+        return f"<PlainSplitter {len(self._proven)} heads proven, {self._size} bytes>"
+
+    def split(self, block: bytes) -> tuple[list[bytes], list[int]]:
+        """Split whole lines: something, then head, namespace and rest, over and over.
+
+        Returns the parts, and the indexes of those that hold whole lines of
+        other kinds instead of a head: there the namespace is empty. With
+        `namespace="` and a quote around each other namespace, the parts joined
+        are the block.
+        """
+        parts = self._rest.split(block)
+        opening = _OPENING.match(parts[0])
+        start = opening.end() if opening else 0
+        parts[:1] = parts[0][:start], parts[0][start:]
+        heads = parts[1:-1:3]
+        odd = []
+        if unproven := self._unproven(heads):
+            odd = [3 * at + 1 for at, head in enumerate(heads) if head in unproven]
+        if not opening and heads and odd[:1] != [1]:
+            odd.insert(0, 1)
+        for at in odd:
+            rest = parts[at + 2]
+            end = rest.index(b"\n") + 1
+            parts[at] += b'namespace="%b"%b' % (parts[at + 1], rest[:end])
+            parts[at + 1], parts[at + 2] = b"", rest[end:]
+        if parts[-1]:
+            odd.append(len(parts) - 1)
+            parts += (b"", b"")
+        for at in odd:
+            before = parts[at - 1]
+            line = before.find(b"\n") + 1
+            parts[at - 1], parts[at] = before[:line], before[line:] + parts[at]
+        return parts, odd
+
+    def _unproven(self, heads: list[bytes]) -> set[bytes]:
+        """Those that are not made of whole plain pairs; the others are remembered."""
+        if self._proven.issuperset(heads):
+            return set()
+        new = set(heads) - self._proven
+        proven = {head for head in new if self._head.fullmatch(head)}
+        self._proven |= proven
+        self._size += sum(map(len, proven)) + len(proven) * _OVERHEAD
+        if self._size > MAX_PROVEN:
+            self._proven.clear()
+            self._size = 0
+        return new - proven
 
 
-_HASTY = rb'[^"]*+'
-_CAREFUL = rb'[^"\\\n]*+'
-
-
-NAMESPACED = _plain(frozenset({b"namespace"}), _CAREFUL)
-
-
-def split_plain(block: bytes, names: frozenset[bytes]) -> list[bytes]:
-    """Split whole lines by those of the plain shape: between, head, namespace, rest, and so on.
-
-    A plain line is `head`, the raw value of its only `namespace` pair, a quote,
-    and `rest`; it bears none of `names`, and _SAMPLE matches it. `between` holds
-    whole lines of any other kind, or nothing.
-
-    The hasty expression is exact under two conditions, and these are tested:
-    the block holds no backslash, and no match more than one newline. Each match
-    ends in one, so the second holds if there are just as many newlines as
-    matches and lines between them.
-    """
-    if b"\\" not in block:
-        parts = _plain(names, _HASTY).split(block)
-        between = sum([text.count(b"\n") for text in parts[::4] if text])
-        if len(parts) // 4 + between == block.count(b"\n"):
-            return parts
-    return _plain(names, _CAREFUL).split(block)
+plain_splitter = lru_cache(maxsize=4)(PlainSplitter)
+"""The splitter for some names, with what it has proven before: the same for all expositions."""
 
 
 class Sample:

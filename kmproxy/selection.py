@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from kmproxy.config import SelectionConfig
 from kmproxy.exposition import MAX_LINE, LineFilter
-from kmproxy.grammar import Sample, split_plain, unquote
+from kmproxy.grammar import NAMESPACED, Sample, unquote
 
 _METADATA = re.compile(
     rb"[ \t]*\#[ \t]+(?P<kind>HELP|TYPE|UNIT)[ \t]+"
@@ -25,8 +25,6 @@ _METADATA = re.compile(
     re.DOTALL,
 )
 _SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
-
-_NAMESPACE = frozenset({b"namespace"})
 
 Label = tuple[bytes, re.Match[bytes]]
 """A pair's unquoted name, and its match with the groups `name` and `value`."""
@@ -148,7 +146,7 @@ class Selector(LineFilter):
     def _block(self, block: bytes) -> bytes:
         if self._selection.drop_labels or self._has_overlong(block):
             return self._lines(block)
-        parts = split_plain(block, _NAMESPACE)
+        parts = NAMESPACED.split(block)
         passed = []
         for at in range(0, len(parts) - 1, 4):
             between, head, namespace, rest = parts[at : at + 4]
