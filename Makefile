@@ -39,6 +39,17 @@ test: $(VENV)/dev ## run all tests, with branch coverage
 	$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
 
+.PHONY: e2e
+e2e: $(VENV)/dev discovery ## the proof with the real Prometheus and Alertmanager
+	$(BIN)/pytest -m e2e $(ARGS)
+
+# Debian builds Prometheus without its Kubernetes discovery: this is it, from Prometheus' source.
+.PHONY: discovery
+discovery: $(BIN)/prometheus-discovery
+
+$(BIN)/prometheus-discovery: $(wildcard tests/discovery/*) | $(VENV)/dev
+	cd tests/discovery && go build -o ../../$@ .
+
 .PHONY: fuzz
 fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
 	mkdir -p .fuzz

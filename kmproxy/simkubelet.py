@@ -107,7 +107,7 @@ class SimKubelet:
 
     `authenticate` maps a bearer token to a user, or None; `authorize` says whether a user may
     do a verb (`get`) on a resource (`nodes/metrics`). The plain port asks neither. `host` is the
-    address that it listens on, `port` that of TLS (0: any).
+    address that it listens on, `port` that of TLS (0: any); `clock` can be replaced, to hold time.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SimKubelet:
         self._authenticate = authenticate
         self._authorize = authorize
         self._payload = payload
-        self._clock = clock
+        self.clock = clock
         self._plan: Plan[Failure] = Plan()
         self._listener = Listener(self._handle, context, host=host, port=port)
         self.start = self._listener.start
@@ -226,7 +226,7 @@ class SimKubelet:
             headers["Content-Encoding"] = "gzip"
         if path == "/metrics/cadvisor" and self._payload is not None:
             return await send(request, self._payload.pieces(packed=packed), headers)
-        body = self.metrics.text(path, self._clock())
+        body = self.metrics.text(path, self.clock())
         body = pack(body) if packed else body
         return await send(request, whole(body), headers, body)
 
@@ -243,7 +243,7 @@ class SimKubelet:
     async def _body(self, path: str) -> bytes:
         if path == "/metrics/cadvisor" and self._payload is not None:
             return b"".join([piece async for piece in self._payload.pieces(packed=False, limit=1)])
-        return self.metrics.text(path, self._clock()) if path in ENDPOINTS else b"ok\n"
+        return self.metrics.text(path, self.clock()) if path in ENDPOINTS else b"ok\n"
 
     async def _broken(
         self, request: web.Request, how: Failure, body: bytes

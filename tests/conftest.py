@@ -16,6 +16,8 @@ from kmproxy.cli import read_config
 from kmproxy.simcluster import SimCluster
 from kmproxy.telemetry import Telemetry
 
+from .programs import Stage, free_port, which
+
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
 
@@ -23,7 +25,7 @@ def pytest_collection_modifyitems(items):
     """Skip what needs a program that is not installed, and say which."""
     for item in items:
         for marker in item.iter_markers("program"):
-            missing = [name for name in marker.args if shutil.which(name) is None]
+            missing = [name for name in marker.args if which(name) is None]
             if missing:
                 reason = f"not installed: {', '.join(missing)}"
                 item.add_marker(pytest.mark.skip(reason=reason))
@@ -190,3 +192,15 @@ async def until(condition, seconds=5.0):
         while not (value := await condition()):  # noqa: ASYNC110 - what is asked is elsewhere
             await asyncio.sleep(0.01)
     return value
+
+
+@pytest.fixture
+async def stage(tmp_path):
+    """Two nodes with a kubelet on the same port of an address each, and what is put on them."""
+    cluster = SimCluster(
+        pods_per_namespace=2,
+        hosts=("127.0.0.1", "127.0.0.2"),
+        kubelet_port=free_port(),
+    )
+    async with cluster, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
+        yield Stage(cluster, tmp_path, session, stack)

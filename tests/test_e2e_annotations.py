@@ -1,0 +1,66 @@
+"""Targets found by annotations: Prometheus' own discovery, in the manifests' Services and Pods."""
+
+from __future__ import annotations
+
+import pytest
+
+from .programs import eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus", "prometheus-discovery")]
+
+JOB = "kubernetes-service-endpoints"
+
+
+async def test_the_services_annotations(stage):
+    """Scheme, path and port are what the Services say; the samples bear their namespaces."""
+    await stage.deploy("daemonset")
+    prometheus = await stage.prometheus(stage.shipped("discovery-annotations"))
+    targets = await prometheus.up(JOB, 4)
+    assert {each["scrapeUrl"] for each in targets} == {
+        url
+        for each in stage.daemons
+        for url in (f"{each.url}/metrics/cadvisor", f"http://{each.telemetry}/metrics")
+    }
+    assert {each["labels"].get("node") for each in targets} == set(stage.cluster.kubelets)
+
+    async def stored():
+        found = await prometheus.query(
+            'container_memory_working_set_bytes{namespace="payments",container!=""}'
+        )
+        assert found
+        assert {labels["team"] for labels, _ in found} == {"payments"}
+        assert len(await prometheus.query("kmproxy_build_info")) == 2
+
+    await eventually(stored)
+
+
+async def test_discovery_follows_the_cluster(stage):
+    """A pod that goes, a Service that is annotated otherwise: the watches tell of both."""
+    await stage.deploy("daemonset")
+    prometheus = await stage.prometheus(stage.shipped("discovery-annotations"))
+    await prometheus.up(JOB, 4)
+    api = stage.cluster.api
+    api.services.remove("pods", "kmproxy-system/kmproxy-2")
+    await prometheus.up(JOB, 2)
+    path = f"{api.plain_url}/api/v1/namespaces/kmproxy-system/services/kmproxy-telemetry"
+    patch = {"metadata": {"annotations": {"prometheus.io/scrape": "false"}}}
+    headers = {"Content-Type": "application/merge-patch+json"}
+    async with stage.session.patch(path, json=patch, headers=headers) as response:
+        assert response.status == 200
+    (target,) = await prometheus.up(JOB, 1)
+    assert target["scrapeUrl"] == f"{stage.daemons[0].url}/metrics/cadvisor"
+
+
+async def test_a_cluster_without_rights(stage):
+    """Without the right to list Services nothing is found: it is by these that they are found."""
+    await stage.deploy("daemonset")
+    config = stage.shipped("discovery-annotations")
+    stage.cluster.api.deny("list", "services")
+    prometheus = await stage.prometheus(config)
+
+    async def refused():
+        log = prometheus.log.with_name("discovery.log").read_text("utf-8")
+        assert 'cannot list resource "services"' in log
+
+    await eventually(refused)
+    await prometheus.up(JOB, 0)
