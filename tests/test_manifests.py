@@ -26,10 +26,14 @@ VERSIONS = ("1.31", "1.36")
 OF_CUSTOM_KINDS = ("monitoring.coreos.com/", "cert-manager.io/")
 
 # What a component cannot be put on: these overlays bring it, or have nothing for it to change.
+ON_DAEMONSETS = {"daemonset", "recommended"}
 NOT_ON = {
     "kubelet-certificates": {"deployment"},
+    "podmonitor": set(OVERLAYS) - ON_DAEMONSETS,
+    "podmonitor-instead": set(OVERLAYS) - ON_DAEMONSETS,
+    "servicemonitor": set(OVERLAYS) - ON_DAEMONSETS,
+    "scrapeconfig": ON_DAEMONSETS,
 }
-ON_DAEMONSETS = {"daemonset", "recommended"}
 
 
 def pairs():
