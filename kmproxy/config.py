@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from kmproxy.access import Access
 from kmproxy.labels import LabelRule, name_problem
 from kmproxy.values import (
     Address,
@@ -257,7 +258,10 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration. A class receives its section, never the whole."""
+    """The whole configuration. A class receives its section, never the whole.
+
+    `access` is the YAML file's `kubelet` section, None where there is none.
+    """
 
     labels: LabelConfig = field(default_factory=LabelConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
@@ -265,6 +269,7 @@ class Config:
     apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)

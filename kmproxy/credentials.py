@@ -7,13 +7,15 @@ and a metric. No `repr` and no error shows a credential.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kmproxy.access import Access, TlsOptions
 from kmproxy.errors import ConfigError
-from kmproxy.identity import Identity, RotatingText, is_token
+from kmproxy.identity import Credential, Identity, RotatingText, is_token
 from kmproxy.kubeconfig import Kubeconfig
 from kmproxy.tls import Clock, Trust
 from kmproxy.values import File
@@ -95,9 +97,65 @@ def _default_kubeconfig(environment: Mapping[str, str]) -> str:
     return named or str(home)
 
 
-def kubelet_trust(config: KubeletConfig, identity: Identity) -> Trust:
-    """What a kubelet's serving certificate is verified by: the cluster's CA, or as configured."""
+def kubelet_trust(config: KubeletConfig, identity: Identity, access: Access | None = None) -> Trust:
+    """What a kubelet's serving certificate is verified by: the cluster's CA, or as configured.
+
+    A client certificate is the identity's, unless `access` says who we are.
+    """
     trust = identity.trust
-    if config.insecure_tls:
+    if access is not None:
+        tls = access.tls
+        trust = replace(trust, ca=tls.ca or trust.ca, minimum=tls.min_version)
+        if access.identifies:
+            trust = replace(trust, cert=tls.cert, key=tls.key)
+    if config.insecure_tls or (access is not None and access.tls.insecure):
         return replace(trust, ca=None, verify=False)
     return replace(trust, ca=File(config.ca_file) if config.ca_file else trust.ca, verify=True)
+
+
+def client_trust(options: TlsOptions) -> Trust:
+    """What any other server is verified by: the CA of its own options, else the system's."""
+    if options.insecure:
+        return Trust(None, options.cert, options.key, verify=False, minimum=options.min_version)
+    return Trust(options.ca, options.cert, options.key, minimum=options.min_version)
+
+
+class Header(Credential):
+    """A credential that is sent as it is, behind the name of its scheme."""
+
+    def __init__(self, scheme: str, text: RotatingText) -> None:
+        self._scheme = scheme
+        self._text = text
+
+    def __repr__(self) -> str:
+        return f"<Header {self._scheme} {self._text!r}>"
+
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """The scheme and the text; the last good one if a new one is not."""
+        return f"{self._scheme} {self._text.current(anew=anew)}"
+
+
+class Login(Credential):
+    """A user name and a password (RFC 7617)."""
+
+    def __init__(self, username: RotatingText, password: RotatingText) -> None:
+        self._username = username
+        self._password = password
+
+    def __repr__(self) -> str:
+        return f"<Login {self._username!r}>"
+
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """Both as UTF-8; the last good one if a new one is not."""
+        pair = f"{self._username.current(anew=anew)}:{self._password.current(anew=anew)}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+def is_password(text: str) -> bool:
+    """Whether text can be a password; one that a file holds is not empty."""
+    return not any(ord(character) < 32 or ord(character) == 127 for character in text)
+
+
+def is_user_name(text: str) -> bool:
+    """Whether text can be a user name, which ends at the first colon."""
+    return bool(text) and ":" not in text and is_password(text)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmproxy.errors import CredentialError
+from kmproxy.proxies import Proxy
 from kmproxy.tls import Clock, Trust
 from kmproxy.values import File, Source
 
@@ -40,13 +41,13 @@ class Identity(Credential):
     """As whom the API server at `server` is asked.
 
     `server` is a URL without a path's slash at its end. `server_name` is what
-    its certificate must bear if not the host, `proxy` the URL of a forward
-    proxy on the way to it.
+    its certificate must bear if not the host, `proxy` a forward proxy on the way
+    to it.
     """
 
     server: str
     server_name: str | None = None
-    proxy: str | None = None
+    proxy: Proxy | None = None
 
     @property
     @abstractmethod
@@ -96,6 +97,7 @@ class RotatingText:
         return self._text
 
     def _read(self) -> str:
+        empty = False
         if not isinstance(self._source, File):
             text = self._source.reveal()
         else:
@@ -104,7 +106,8 @@ class RotatingText:
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or f"it is not a {self._credential}"
                 raise self._unusable(reason) from error
-        if not self._accept(text):
+            empty = not text  # as it is while somebody writes it
+        if empty or not self._accept(text):
             raise self._unusable(f"it is not a {self._credential}")
         return text
 
@@ -112,6 +115,11 @@ class RotatingText:
         return CredentialError(f"{self._what}: {reason}", credential=self._credential)
 
 
+def is_header_value(text: str) -> bool:
+    """Whether text can stand in a header."""
+    return text.isascii() and text.isprintable() and bool(text)
+
+
 def is_token(text: str) -> bool:
     """Whether text can stand in a header as one word."""
-    return text.isascii() and text.isprintable() and bool(text) and " " not in text
+    return is_header_value(text) and " " not in text

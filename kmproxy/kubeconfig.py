@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import TOKEN_AGE, Identity, is_token
+from kmproxy.proxies import parse_proxy
 from kmproxy.tls import Clock, Trust
 from kmproxy.values import File
 
@@ -90,10 +91,14 @@ class Kubeconfig(Identity):
         authorization = settings.api_key.get("BearerToken")
         if authorization is not None:
             authorization = _header(self._path, authorization)
+        try:
+            proxy = parse_proxy(settings.proxy) if settings.proxy else None
+        except ValueError as error:
+            raise CredentialError(f"{self._path}: proxy-url: {error}") from error
         self._modified = modified
         self.server = str(settings.host).rstrip("/")
         self.server_name = settings.tls_server_name
-        self.proxy = settings.proxy
+        self.proxy = proxy
         self._trust = Trust(
             _file(settings.ssl_ca_cert),
             _file(settings.cert_file),

@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from kmproxy.access import SECTION, Access, read_access
 from kmproxy.config import (
     SECTIONS,
     Config,
@@ -60,8 +61,10 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     Returns it with a warning line for each setting that is accepted and has no
     effect. Raises ConfigError with every problem found.
     """
+    layers, access, wrong_access = _without_access(layers)
     built, warnings, problems = _build(layers, SECTIONS)
-    config = Config(**built)
+    problems += wrong_access
+    config = Config(**built, access=access)
     wrong, unused = _contradictions(config)
     problems += wrong
     if problems:
@@ -75,6 +78,19 @@ def load_sections(layers: Sequence[Layer], *sections: type[Any]) -> list[Any]:
     if problems:
         raise ConfigError(problems)
     return list(built.values())
+
+
+def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None, list[str]]:
+    """The layers without the `kubelet` section of a file, the last such section, problems."""
+    rest, problems = [], []
+    access = None
+    for layer in layers:
+        values = dict(layer.values)
+        if not layer.prefix and SECTION in values:
+            access, wrong = read_access(values.pop(SECTION))
+            problems += [f"{problem} ({layer.origin})" for problem in wrong]
+        rest.append(layer._replace(values=values))
+    return rest, access, problems
 
 
 def _build(
@@ -172,6 +188,8 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
         for key, spec in settings(KubeletConfig).items()
         if key in {"insecure_tls", "ca_file", "server_name"} and getattr(kubelet, key)
     ]
+    if config.access:
+        problems += _access_contradictions(kubelet, config.access)
     if kubelet.insecure_tls and len(verifying) > 1:
         problems.append("--kubelet-insecure-tls makes no sense beside " + ", ".join(verifying[1:]))
     unused = ", ".join(verifying)
@@ -183,3 +201,32 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
     elif kubelet.scheme == "http" and unused:
         warnings.append(f"{unused} has no effect: plain http has no certificate to verify")
     return problems, warnings
+
+
+def _access_contradictions(kubelet: KubeletConfig, access: Access) -> list[str]:
+    """What the `kubelet` section cannot stand beside."""
+    problems = []
+    senseless = "the section makes no sense beside"
+    if kubelet.apiserver:
+        why = "it is the API server that connects to the kubelet, and --kubeconfig says who we are"
+        problems.append(f"{SECTION}: {senseless} --kube-apiserver: {why}")
+    elif kubelet.scheme == "http":
+        why = "no credential is sent over plain http, and nothing verified"
+        problems.append(f"{SECTION}: {senseless} --kubelet-scheme=http: {why}")
+    tls = access.tls
+    pairs = {
+        "--kubelet-insecure-tls": (kubelet.insecure_tls, tls.insecure, "insecure_skip_verify"),
+        "--kubelet-ca-file": (kubelet.ca_file, tls.ca, "ca or ca_file"),
+        "--kubelet-server-name": (kubelet.server_name, tls.server_name, "server_name"),
+    }
+    problems += [
+        f"{flag} is in {SECTION}.tls_config as {key}, too: give one of them"
+        for flag, (given, there, key) in pairs.items()
+        if given and there
+    ]
+    insecure, also = "insecure_skip_verify", "makes no sense beside a CA or a server name"
+    if kubelet.insecure_tls and (tls.ca or tls.server_name):
+        problems.append(f"--kubelet-insecure-tls {also} in {SECTION}.tls_config")
+    if tls.insecure and (kubelet.ca_file or kubelet.server_name):
+        problems.append(f"{SECTION}.tls_config.{insecure} {also} in a flag")
+    return problems

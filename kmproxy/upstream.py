@@ -1,8 +1,8 @@
 """One request to a kubelet or the API server, and what can go wrong with it.
 
 Knows aiohttp's client and its exceptions, which end here. Must not know paths,
-bodies or what an answer is for. Redirects are not followed, cookies not kept,
-credentials not sent over plain HTTP.
+bodies or what an answer is for. Cookies are not kept, credentials not sent over
+plain HTTP, nor after a redirect to anywhere else.
 """
 
 from __future__ import annotations
@@ -10,20 +10,29 @@ from __future__ import annotations
 import errno
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
+from multidict import CIMultiDict
 
 from kmproxy import __version__
 from kmproxy.errors import UpstreamError
-from kmproxy.identity import Identity
+from kmproxy.identity import Credential
+from kmproxy.proxies import Headers, Proxy
 from kmproxy.tls import TlsContext
 
 KEEP_ALIVE = 80.0
 """Seconds an idle connection is kept: over a scrape interval, under a kubelet's own 90."""
 
 PIECE = 1 << 16
+
+MAX_REDIRECTS = 5
+
+Find = Callable[[str], Proxy | None]
+"""What tells the proxy on the way to a URL."""
 
 _SELF_SIGNED = {18, 19, 20, 21}  # X509_V_ERR_*: no chain to a CA that is trusted
 _NAME_MISMATCH = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
@@ -46,28 +55,35 @@ def open_session() -> aiohttp.ClientSession:
 class Upstream:
     """A server of one kind, reached in one way, as one identity.
 
-    `name` is how errors call it: "kubelet" or "API server".
+    `name` is how errors call it: "kubelet" or "API server". `headers` are sent
+    with the credential, over TLS only. With a TLS context for what is
+    `elsewhere`, redirects of a GET are followed: to the same host and port as
+    the same identity, to any other as nobody, to plain http never.
     """
 
     def __init__(
         self,
         name: str,
         session: aiohttp.ClientSession,
-        identity: Identity,
+        credential: Credential | None,
         tls: TlsContext,
         *,
         server_name: str | None = None,
-        proxied: bool = False,
+        proxy: Find | None = None,
+        headers: Headers = (),
+        elsewhere: TlsContext | None = None,
     ) -> None:
         self.name = name
         self._session = session
-        self._identity = identity
+        self._credential = credential
         self._tls = tls
         self._server_name = server_name
-        self._proxied = proxied
+        self._proxy = proxy
+        self._headers = headers
+        self._elsewhere = elsewhere
 
     def __repr__(self) -> str:
-        return f"<Upstream {self.name} as {self._identity!r}>"
+        return f"<Upstream {self.name} as {self._credential!r}>"
 
     def get(
         self,
@@ -88,14 +104,25 @@ class Upstream:
         return self._request("GET", url, headers, params=params, silence=silence)
 
     def post(
-        self, url: str, body: bytes, *, silence: float | None = None
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
+        authorization: str | None = None,
+        silence: float | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """POST of JSON for an answer in JSON; the rest as with `get`."""
+        """POST for an answer in JSON; the rest as with `get`.
+
+        An `authorization` is sent as it is, if no credential is.
+        """
         headers = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
-            "Content-Type": "application/json",
+            "Content-Type": content_type,
         }
+        if authorization:
+            headers["Authorization"] = authorization
         return self._request("POST", url, headers, body=body, silence=silence)
 
     @asynccontextmanager
@@ -110,35 +137,78 @@ class Upstream:
         silence: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
-        secure = url.startswith("https:")
-        for anew in (False, True):
-            authorization = await self._identity.authorization(anew=anew) if secure else None
-            tls = self._tls.current() if secure else False  # after what may have read a new one
-            if authorization:
-                headers["Authorization"] = authorization
-            try:
-                response = await self._session.request(
-                    method,
-                    url,
-                    params=params,
-                    headers=headers,
-                    data=body,
-                    allow_redirects=False,
-                    ssl=tls,
-                    server_hostname=self._server_name if secure else None,
-                    proxy=self._identity.proxy if self._proxied else None,
-                    timeout=timeout,
-                )
-            except (aiohttp.ClientError, OSError) as error:
-                raise self._failure(error) from error
-            if response.status == 401 and authorization and not anew:
-                response.close()
-                continue
-            break
+        ours = True
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._send(
+                method, url, headers, ours=ours, params=params, data=body, timeout=timeout
+            )
+            if self._elsewhere is None or method != "GET" or not _is_redirect(response):
+                break
+            response.close()
+            onward = self._redirected(url, response.headers["Location"])
+            ours = ours and _origin(onward) == _origin(url)
+            url, params = onward, None
+        else:
+            message = f"the {self.name} redirects more than {MAX_REDIRECTS} times"
+            raise UpstreamError("redirect", message)
         try:
             yield response
         finally:
             response.close()  # kept alive only if the body was read to its end
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        ours: bool,
+        **options: Any,
+    ) -> aiohttp.ClientResponse:
+        """One request; as nobody if the URL is not `ours`. Once again after a 401."""
+        secure = url.startswith("https:")
+        credential = self._credential if secure and ours else None
+        sent = CIMultiDict(headers)
+        if secure and ours:
+            sent.extend((name, value.reveal()) for name, value in self._headers)
+        for anew in (False, True):
+            authorization = await credential.authorization(anew=anew) if credential else None
+            if authorization:
+                sent["Authorization"] = authorization
+            # After the identity, which may just have read what the context is made of.
+            context = self._tls if ours or self._elsewhere is None else self._elsewhere
+            proxy = self._proxy(url) if self._proxy else None
+            try:
+                response = await self._session.request(
+                    method,
+                    url,
+                    headers=sent,
+                    allow_redirects=False,
+                    ssl=context.current() if secure else False,
+                    server_hostname=self._server_name if secure and ours else None,
+                    proxy=proxy.url if proxy else None,
+                    proxy_headers=_revealed(proxy.headers) if proxy else None,
+                    **options,
+                )
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._failure(error) from error
+            if response.status != 401 or not authorization or anew:
+                break
+            response.close()
+        return response
+
+    def _redirected(self, url: str, location: str) -> str:
+        """Where a redirect leads. Raises UpstreamError if that is nowhere to go."""
+        try:
+            onward = urljoin(url, location)
+            parts = urlsplit(onward)
+            good = parts.scheme == "https" and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or parts.username is not None:
+            message = f"the {self.name} redirects to what is not https, which is not followed"
+            raise UpstreamError("redirect", message)
+        return onward
 
     async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body as it comes, to its end. Raises UpstreamError if it is cut short."""
@@ -157,6 +227,10 @@ class Upstream:
             case aiohttp.ClientConnectorSSLError():
                 hint = "does it speak TLS there, and is the port right?"
                 return UpstreamError("tls", f"the {name}'s TLS handshake failed: {hint}")
+            case aiohttp.ClientHttpProxyError(status=status):
+                what = "wants a user and password" if status == 407 else "does not connect"
+                message = f"the proxy before the {name} {what} ({status})"
+                return UpstreamError("proxy", message)
             case aiohttp.ClientConnectorDNSError(host=host):
                 return UpstreamError("unresolved", f"the {name}'s host name {host} is not known")
             case TimeoutError():
@@ -164,6 +238,8 @@ class Upstream:
             case aiohttp.ClientConnectorError(host=host, port=port, os_error=os_error):
                 reason = "refused" if os_error.errno == errno.ECONNREFUSED else "unreachable"
                 what = os.strerror(os_error.errno).lower() if os_error.errno else "no connection"
+                if isinstance(error, aiohttp.ClientProxyConnectionError):
+                    reason, name = "proxy", f"proxy before the {name}"
                 message = f"the {name} at {host}:{port} cannot be reached: {what}"
                 return UpstreamError(reason, message)
             case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
@@ -188,8 +264,10 @@ def certificate_message(name: str, error: ssl.SSLError) -> str:
     """Why the certificate of a "kubelet" or "API server" was refused, and what to do."""
     why = getattr(error, "verify_message", None) or "it cannot be verified"
     message = f"the {name}'s certificate does not verify: {why.rstrip('.')}"
-    if name != "kubelet":
+    if name == "API server":
         return f"{message}; check the CA of the kubeconfig or service account"
+    if name != "kubelet":
+        return f"{message}; see its tls_config"
     if getattr(error, "verify_code", 0) == _EXPIRED:
         return f"{message}; renew it, or give --kubelet-insecure-tls"
     if is_name_mismatch(error):
@@ -197,3 +275,17 @@ def certificate_message(name: str, error: ssl.SSLError) -> str:
     if is_untrusted(error):
         return f"{message}; give its CA by --kubelet-ca-file, or --kubelet-insecure-tls"
     return f"{message}; see --kubelet-ca-file and --kubelet-insecure-tls"
+
+
+def _is_redirect(response: aiohttp.ClientResponse) -> bool:
+    return response.status in {301, 302, 303, 307, 308} and "Location" in response.headers
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    """Scheme, host and port: what a credential is for."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or 443
+
+
+def _revealed(headers: Headers) -> CIMultiDict[str]:
+    return CIMultiDict((name, value.reveal()) for name, value in headers)

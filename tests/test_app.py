@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from kmproxy.app import Daemon
 from kmproxy.cli import read_config
@@ -17,6 +19,7 @@ from kmproxy.errors import StartupError
 from kmproxy.simcluster import SimCluster
 
 from .conftest import until
+from .sites import ForwardProxy
 
 LOCAL = ["--listen=127.0.0.1:0", "--telemetry-listen=127.0.0.1:0"]
 
@@ -240,3 +243,26 @@ async def test_not_started():
     config, _ = read_config([])
     with pytest.raises(StartupError):
         await Daemon(config, {}).wait(asyncio.Event())
+
+
+async def test_nothing_secret_is_shown(front, tmp_path, caplog):
+    """What the `kubelet` section holds is in no log line, error, page, metric or repr."""
+    async with ForwardProxy() as forward:
+        section = {
+            "bearer_token": "planted-token",
+            "proxy_url": forward.url.replace("://", "://planted-user:planted-password@"),
+            "proxy_connect_header": {"X-A": "planted-header"},
+            "http_headers": {"X-B": "planted-extra"},
+        }
+        (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": section}))
+        with caplog.at_level(logging.DEBUG):
+            served = await front(f"--config={tmp_path / 'k.yaml'}")
+            status, text = await served.get()
+            assert status == 502
+            assert "does not accept our credentials" in text
+            shown = [text, (await served.get("/"))[1], (await served.probe("/metrics"))[1]]
+            shown += [caplog.text, repr(served.daemon), repr(vars(served.daemon))]
+        assert forward.asked
+    assert "401" in caplog.text
+    for each in shown:
+        assert "planted" not in each

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
+import base64
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
+from aiohttp import web
 
 from kmproxy.cli import read_config
 from kmproxy.clients import open_clients
-from kmproxy.errors import ConfigError
+from kmproxy.errors import ConfigError, UpstreamError
+from kmproxy.identity import TOKEN_AGE
 from kmproxy.routes import CADVISOR
-from kmproxy.telemetry import Telemetry
+from kmproxy.simkubelet import Fault
+from kmproxy.simstore import CERTIFICATE_USER
+from kmproxy.tls import LOOK_AGAIN
+
+from .conftest import credential_failures
+from .sites import ForwardProxy, Site, metrics, new_ca, pem_of
 
 
 @pytest.fixture
-def opened(cluster, tmp_path):
-    """A function that opens the clients of a pod that was given flags."""
+def opened(cluster, tmp_path, clock, telemetry):
+    """A function that opens the clients of a pod that was given flags, and a `kubelet` section."""
     cluster.write_service_account(tmp_path)
     api, kubelet = urlsplit(cluster.api.url), cluster.kubelets["node-a"]
     environment = {
@@ -25,10 +33,12 @@ def opened(cluster, tmp_path):
     }
     defaults = (f"--service-account-dir={tmp_path}", f"--node-port={kubelet.port}")
 
-    def open_them(*flags):
+    def open_them(*flags, environ=None, **section):
+        if section:
+            (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": section}))
+            flags = (*flags, f"--config={tmp_path / 'k.yaml'}")
         config, _ = read_config([*defaults, *flags])
-        clock = asyncio.get_running_loop().time
-        return open_clients(config, environment, clock=clock, telemetry=Telemetry())
+        return open_clients(config, environment | (environ or {}), clock=clock, telemetry=telemetry)
 
     return open_them
 
@@ -60,3 +70,318 @@ async def test_a_ca_that_is_none(opened, tmp_path):
     with pytest.raises(ConfigError, match="--kubelet-ca-file"):
         async with opened(f"--kubelet-ca-file={tmp_path / 'ca'}"):
             pass
+
+
+READER = "system:serviceaccount:monitoring:kubelet-reader"
+
+
+async def scrape(clients):
+    """The bytes of the configured node's metrics."""
+    async with clients.kubelet.fetch(clients.kubelet.configured, CADVISOR) as exposition:
+        return b"".join([piece async for piece in exposition.pieces])
+
+
+@pytest.fixture
+def reader(cluster):
+    """A token of somebody else, who may read the kubelets' metrics."""
+    cluster.authority.allow("get", "nodes/metrics", user=READER)
+    return cluster.authority.issue(READER)
+
+
+@pytest.fixture
+def asked(cluster):
+    """A function: the header by which node-a was last told who asks."""
+
+    def last():
+        return cluster.kubelets["node-a"].requests[-1].headers.get("Authorization")
+
+    return last
+
+
+async def test_a_section_that_says_nothing(opened, cluster, asked):
+    """We are who we are anyway: the pod."""
+    async with opened(follow_redirects=False) as clients:
+        assert b"container_" in await scrape(clients)
+    assert asked() == f"Bearer {cluster.token}"
+
+
+@pytest.mark.parametrize("how", ["text", "file", "authorization"])
+async def test_a_bearer_token(opened, reader, asked, mount, how):
+    """The kubelet is asked with it, and not with the pod's own."""
+    mount.swap(token=reader)
+    section = {
+        "text": {"bearer_token": reader},
+        "file": {"bearer_token_file": str(mount.path / "token")},
+        "authorization": {"authorization": {"credentials_file": str(mount.path / "token")}},
+    }[how]
+    async with opened(**section) as clients:
+        assert b"container_" in await scrape(clients)
+        assert asked() == f"Bearer {reader}"
+        assert reader not in repr(clients)
+        assert await clients.identity.authorization() != f"Bearer {reader}"
+
+
+async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clock, telemetry):
+    """It is used a minute later, or at once when the old one is refused; a bad one never."""
+    mount.swap(token=reader)
+    second, third = cluster.authority.issue(READER), cluster.authority.issue(READER)
+    async with opened(bearer_token_file=str(mount.path / "token")) as clients:
+        await scrape(clients)
+        mount.swap(token=second)
+        await scrape(clients)
+        assert asked() == f"Bearer {reader}"
+        clock.now += TOKEN_AGE
+        await scrape(clients)
+        assert asked() == f"Bearer {second}"
+        mount.swap()
+        clock.now += TOKEN_AGE
+        await scrape(clients)
+        assert asked() == f"Bearer {second}"
+        assert credential_failures(telemetry, "token") == 1
+        mount.swap(token=third)
+        cluster.authority.revoke(second)
+        await scrape(clients)
+        assert asked() == f"Bearer {third}"
+
+
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_client_certificate(opened, cluster, asked, mount, inline):
+    """It says who we are: no token is sent beside it."""
+    cert, key = pem_of(cluster._authorities.issue_cert(common_name=CERTIFICATE_USER))
+    mount.swap(crt=cert, key=key)
+    names = {"cert_file": str(mount.path / "crt"), "key_file": str(mount.path / "key")}
+    tls = {"cert": cert.decode(), "key": key.decode()} if inline else names
+    async with opened(tls_config=tls) as clients:
+        assert b"container_" in await scrape(clients)
+    assert asked() is None
+
+
+async def test_a_client_certificate_rotates(opened, cluster, mount, clock, telemetry):
+    """The kubelet sees the new one a minute later; until then, and if it is bad, the old one."""
+    users = ["system:node:one", "system:node:two"]
+    pairs = [pem_of(cluster._authorities.issue_cert(common_name=user)) for user in users]
+    cluster.authority.allow("get", "nodes/metrics", user=users[0])
+    mount.swap(crt=pairs[0][0], key=pairs[0][1])
+    tls = {"cert_file": str(mount.path / "crt"), "key_file": str(mount.path / "key")}
+    async with opened(tls_config=tls) as clients:
+        await scrape(clients)
+        mount.swap(crt=pairs[1][0], key=pairs[0][1])
+        clock.now += LOOK_AGAIN
+        await scrape(clients)
+        assert credential_failures(telemetry, "certificate") == 1
+        mount.swap(crt=pairs[1][0], key=pairs[1][1])
+        cluster.authority.deny("get", "nodes/metrics", user=users[0])
+        cluster.authority.allow("get", "nodes/metrics", user=users[1])
+        with pytest.raises(UpstreamError, match="forbids"):
+            await scrape(clients)
+        clock.now += LOOK_AGAIN
+        await scrape(clients)
+
+
+async def test_a_ca_rotates(opened, mount, clock):
+    """A kubelet whose certificate is of the new CA is trusted a minute later."""
+    old, new = new_ca(), new_ca()
+    mount.swap(ca=old.cert_pem.bytes())
+    async with Site(lambda _: metrics(), old) as site:
+        flags = ("--node-name-or-ip=127.0.0.1", f"--node-port={site.port}")
+        async with opened(*flags, tls_config={"ca_file": str(mount.path / "ca")}) as clients:
+            await scrape(clients)
+            site.show(new.issue_cert("127.0.0.1"))
+            mount.swap(ca=new.cert_pem.bytes())
+            clock.now += LOOK_AGAIN
+            await scrape(clients)
+
+
+async def test_what_the_certificate_must_bear(opened, cluster):
+    """A CA as text and a server name, verified; without verification anything is taken."""
+    foreign = new_ca()
+    async with Site(lambda _: metrics(), foreign, "node-x") as site:
+        flags = ("--node-name-or-ip=127.0.0.1", f"--node-port={site.port}")
+        ca = foreign.cert_pem.bytes().decode()
+        for tls, good in (
+            ({"ca_pem": ca, "server_name": "node-x"}, True),
+            ({"ca": ca, "server_name": "node-y"}, False),
+            ({"ca": ca, "min_version": "TLS13"}, True),
+            ({"insecure_skip_verify": True}, True),
+            ({"ca": cluster.ca_pem.decode()}, False),
+            ({}, False),
+        ):
+            async with opened(*flags, tls_config=tls) as clients:
+                if good:
+                    assert await scrape(clients)
+                    continue
+                with pytest.raises(UpstreamError, match="does not verify"):
+                    await scrape(clients)
+
+
+async def test_basic_auth(opened, mount, clock):
+    """As a proxy before the kubelet may want it; user and password rotate on disk."""
+    known = {"password": "pass: word"}
+
+    def answer(seen):
+        pair = f"\u00fcser:{known['password']}".encode()
+        good = "Basic " + base64.b64encode(pair).decode()
+        return metrics() if seen.headers.get("Authorization") == good else web.Response(status=401)
+
+    ca = new_ca()
+    mount.swap(user="\u00fcser\n", password="pass: word\n")
+    section = {
+        "basic_auth": {
+            "username_file": str(mount.path / "user"),
+            "password_file": str(mount.path / "password"),
+        },
+        "tls_config": {"ca": ca.cert_pem.bytes().decode()},
+    }
+    async with Site(answer, ca) as site:
+        flags = ("--node-name-or-ip=127.0.0.1", f"--node-port={site.port}")
+        async with opened(*flags, **section) as clients:
+            assert await scrape(clients)
+            known["password"] = "new"
+            mount.swap(user="\u00fcser", password="new")
+            clock.now += TOKEN_AGE
+            assert await scrape(clients)
+            assert len(site.seen) == 2
+            known["password"] = "newer"
+            with pytest.raises(UpstreamError, match="does not accept our credentials"):
+                await scrape(clients)
+
+
+async def test_oauth2(opened, cluster, reader, asked, telemetry):
+    """The kubelet is asked with a token of the endpoint; one that it refuses is replaced."""
+    issued = [reader]
+
+    def answer(seen):
+        assert seen.form == {"grant_type": "client_credentials", "scope": "kubelet"}
+        return web.json_response({"access_token": issued[-1], "expires_in": 3600})
+
+    ca = new_ca()
+    async with Site(answer, ca) as site:
+        section = {
+            "client_id": "kmproxy",
+            "client_secret": "planted-secret",
+            "token_url": f"{site.url}/token",
+            "scopes": ["kubelet"],
+            "tls_config": {"ca": ca.cert_pem.bytes().decode()},
+        }
+        async with opened(oauth2=section) as clients:
+            for _ in range(3):
+                assert b"container_" in await scrape(clients)
+            assert len(site.seen) == 1
+            assert asked() == f"Bearer {reader}"
+            assert "planted" not in repr(clients)
+    async with opened(oauth2=section) as clients:  # the endpoint is gone
+        with pytest.raises(UpstreamError, match="no OAuth2 token") as raised:
+            await scrape(clients)
+    assert raised.value.reason == "oauth2"
+    assert credential_failures(telemetry, "oauth2") == 1
+
+
+async def test_oauth2_through_a_proxy(opened, reader):
+    """The token endpoint has a proxy of its own."""
+    answer = web.json_response({"access_token": reader, "expires_in": 3600})
+    ca = new_ca()
+    async with (
+        Site(lambda _: answer, ca, "login.example") as site,
+        ForwardProxy(known={"login.example": site.port}) as forward,
+    ):
+        section = {
+            "client_id": "kmproxy",
+            "client_secret": "s",
+            "token_url": "https://login.example/token",
+            "tls_config": {"ca": ca.cert_pem.bytes().decode()},
+            "proxy_from_environment": True,
+        }
+        async with opened(oauth2=section, environ={"HTTPS_PROXY": forward.url}) as clients:
+            assert b"container_" in await scrape(clients)
+    assert [connect for connect, _ in forward.asked] == ["CONNECT login.example:443"]
+
+
+async def test_a_proxy(opened, cluster):
+    """The kubelet is reached through it, by name, which only the proxy must know."""
+    port = cluster.kubelets["node-a"].port
+    async with ForwardProxy(known={"node-a": port}, wants="Basic dTpw") as forward:
+        url = forward.url.replace("://", "://u:p@")
+        section = {"proxy_url": url, "proxy_connect_header": {"X-A": ["1"]}}
+        async with opened("--node-name-or-ip=node-a", **section) as clients:
+            assert b"container_" in await scrape(clients)
+    ((connect, headers),) = forward.asked
+    assert connect == f"CONNECT node-a:{port}"
+    assert ("X-A", "1") in headers
+
+
+@pytest.mark.parametrize("excluded", ["", "node-a", "10.0.0.0/8"])
+async def test_the_proxy_of_the_environment(opened, cluster, excluded):
+    """HTTPS_PROXY and NO_PROXY are taken only where the section says so."""
+    port = cluster.kubelets["node-a"].port
+    async with ForwardProxy(known={"node-a": port}) as forward:
+        environ = {"HTTPS_PROXY": forward.url, "NO_PROXY": excluded}
+        flags = ("--node-name-or-ip=node-a",)
+        async with opened(*flags, environ=environ, proxy_from_environment=True) as clients:
+            if excluded == "node-a":
+                with pytest.raises(UpstreamError, match="host name node-a is not known"):
+                    await scrape(clients)
+            else:
+                assert b"container_" in await scrape(clients)
+        async with opened(*flags, environ=environ) as clients:
+            with pytest.raises(UpstreamError, match="host name node-a is not known"):
+                await scrape(clients)
+    assert len(forward.asked) == (excluded != "node-a")
+
+
+async def test_a_redirect(opened, cluster, asked):
+    """Refused by default; followed where the section says so, to another kubelet as nobody."""
+    first, second = (cluster.kubelets[name] for name in ("node-a", "node-b"))
+    first.fail(Fault.REDIRECT, location=f"{second.url}/metrics/cadvisor")
+    async with opened(follow_redirects=False) as clients:
+        with pytest.raises(UpstreamError, match="redirect"):
+            await scrape(clients)
+    assert second.requests == []
+    async with opened(follow_redirects=True) as clients:
+        with pytest.raises(UpstreamError, match="does not accept our credentials"):
+            await scrape(clients)
+    assert "Authorization" not in second.requests[-1].headers
+    first.recover()
+    first.fail(Fault.REDIRECT, path="/metrics/cadvisor", location="/metrics/probes")
+    async with opened(follow_redirects=True) as clients:
+        assert await scrape(clients)
+    assert asked() == f"Bearer {cluster.token}"
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"bearer_token_file": "/nowhere/token"}, "kubelet.bearer_token_file /nowhere/token: No such file"),
+        ({"bearer_token": "planted secret"}, "kubelet.bearer_token: it is not a token"),
+        ({"authorization": {"credentials": "planted\nsecret"}}, "kubelet.authorization: it is not a token"),
+        ({"basic_auth": {"username": "planted:", "password": ""}}, "kubelet.basic_auth.username: it is not"),
+        ({"basic_auth": {"username": "u", "password": "planted\n"}}, "kubelet.basic_auth.password: it is not"),
+        ({"tls_config": {"ca_file": "/nowhere/ca"}}, "kubelet.tls_config: the kubelets' CA: CA /nowhere/ca: No such file"),
+        ({"tls_config": {"ca": "planted"}}, "kubelet.tls_config: the kubelets' CA: CA <secret>: "),
+        ({"tls_config": {"cert": "planted", "key": "planted"}}, "kubelet.tls_config: the kubelets' CA: client certificate"),
+        (
+            {"oauth2": {"client_id": "c", "client_secret_file": "/nowhere/s", "token_url": "https://a"}},
+            "kubelet.oauth2.client_secret /nowhere/s: No such file",
+        ),
+        (
+            {"oauth2": {"client_id": "c", "client_secret": "s", "token_url": "https://a", "tls_config": {"ca_file": "/nowhere/ca"}}},
+            "kubelet.oauth2.tls_config: ",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_section_that_cannot_be_used(opened, section, says):
+    """It is a mistake in the configuration, before anything is asked; nothing secret is shown."""
+    with pytest.raises(ConfigError) as raised:
+        async with opened(**section):
+            pass
+    (problem,) = raised.value.problems
+    assert problem.startswith(says)
+    assert "planted" not in problem
+
+
+async def test_a_proxy_of_the_environment_that_is_none(opened):
+    """It is named, and not shown."""
+    environ = {"https_proxy": "socks5://planted@proxy"}
+    with pytest.raises(ConfigError, match="proxy_from_environment: https_proxy: ") as raised:
+        async with opened(proxy_from_environment=True, environ=environ):
+            pass
+    assert "planted" not in str(raised.value)

@@ -11,6 +11,7 @@ import yaml
 from kmproxy.errors import ConfigError
 from kmproxy.identity import TOKEN_AGE
 from kmproxy.kubeconfig import Kubeconfig
+from kmproxy.proxies import Proxy
 from kmproxy.tls import TlsContext
 
 from .conftest import credential_failures
@@ -88,11 +89,8 @@ async def test_contexts_of_a_kubeconfig(tmp_path, clock, telemetry):
         "users: [{name: u, user: {}}]\n"
     )
     identity = await Kubeconfig.load(str(tmp_path / "config"), clock=clock, telemetry=telemetry)
-    assert (identity.server, identity.server_name, identity.proxy) == (
-        "https://two",
-        "n",
-        "http://p:1",
-    )
+    assert (identity.server, identity.server_name) == ("https://two", "n")
+    assert identity.proxy == Proxy("http://p:1")
     assert not identity.trust.verify
     assert await identity.authorization() is None
 

@@ -15,6 +15,8 @@ FLOORS = (
     (
         "errors",
         "values",
+        "proxies",
+        "access",
         "labels",
         "routes",
         "config",
@@ -36,6 +38,7 @@ FLOORS = (
         "kubeconfig",
         "credentials",
         "upstream",
+        "oauth2",
         "certificates",
         "apiserver",
         "nodes",

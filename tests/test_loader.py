@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from kmproxy.access import Access, Authorization
 from kmproxy.config import (
     SECTIONS,
     Config,
@@ -17,7 +18,7 @@ from kmproxy.config import (
 from kmproxy.errors import ConfigError
 from kmproxy.labels import LabelRule
 from kmproxy.loader import IGNORED, Layer, load, load_sections
-from kmproxy.values import Address
+from kmproxy.values import Address, File
 
 
 def flags(**values):
@@ -316,3 +317,64 @@ def test_a_section_stands_alone():
     """Each section has defaults of its own, so a class is tested with nothing but its section."""
     assert KubeletConfig() == Config().kubelet
     assert ServerConfig(max_concurrency=2).listen == Address("", 8080)
+
+
+def section(**values):
+    """A file with a `kubelet` section."""
+    return Layer("k.yaml", "", {"kubelet": values})
+
+
+def test_the_kubelet_section():
+    """It stands in a file beside the settings; of two files the last one's counts, as a whole."""
+    assert loaded().access is None
+    config = loaded(
+        section(bearer_token="a", follow_redirects=True), section(bearer_token_file="/b")
+    )
+    assert config.access == Access(Authorization(File("/b"), "bearer_token_file"))
+    assert loaded(Layer("k.yaml", "", {"kubelet": {}, "node-port": 1})).access == Access()
+
+
+def test_the_kubelet_section_is_no_flag():
+    """It has keys of its own, which a command line has no form for."""
+    (found,) = problems(flags(kubelet="x"))
+    assert found.startswith("unknown flag --kubelet")
+
+
+def test_problems_of_the_kubelet_section():
+    """They are told with those of the settings, and with the file."""
+    found = problems(
+        Layer(
+            "k.yaml", "", {"kubelet": {"bearer_tokn": "planted", "proxy_url": 1}, "node-port": "x"}
+        )
+    )
+    assert found == [
+        "node-port: 'x' is not a port (1 to 65535) (k.yaml)",
+        "unknown key kubelet.bearer_tokn, did you mean kubelet.bearer_token? (k.yaml)",
+        "kubelet.proxy_url: one text is expected; put it in quotes (k.yaml)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "tls", "about"),
+    [
+        ({"kube_apiserver": "h"}, {}, ["kubelet: ", "--kube-apiserver"]),
+        ({"kubelet_scheme": "http"}, {}, ["kubelet: ", "--kubelet-scheme=http"]),
+        ({"kubelet_ca_file": "f"}, {"ca": "c"}, ["--kubelet-ca-file", "ca or ca_file", "give one"]),
+        ({"kubelet_server_name": "n"}, {"server_name": "n"}, ["--kubelet-server-name", "give one"]),
+        ({"kubelet_insecure_tls": "true"}, {"insecure_skip_verify": True}, ["--kubelet-insecure-tls", "give one"]),
+        ({"kubelet_insecure_tls": "true"}, {"ca_file": "f"}, ["--kubelet-insecure-tls", "CA"]),
+        ({"kubelet_insecure_tls": "true"}, {"server_name": "n"}, ["--kubelet-insecure-tls", "server name"]),
+        ({"kubelet_ca_file": "f"}, {"insecure_skip_verify": True}, ["insecure_skip_verify", "CA"]),
+        ({"kubelet_server_name": "n"}, {"insecure_skip_verify": True}, ["insecure_skip_verify", "flag"]),
+    ],
+)  # fmt: skip
+def test_contradictions_of_the_kubelet_section(values, tls, about):
+    """What a flag says already, or says the opposite of, is refused, and both are named."""
+    (found,) = problems(section(tls_config=tls), flags(**values))
+    assert all(word in found for word in about)
+
+
+def test_flags_beside_the_kubelet_section():
+    """A flag that says something else is not in its way."""
+    config = loaded(section(tls_config={"server_name": "n"}), flags(kubelet_ca_file="f"))
+    assert (config.kubelet.ca_file, config.access.tls.server_name) == ("f", "n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from kmproxy.access import KEYS
 from kmproxy.config import SECTIONS, settings
 from kmproxy.loader import Layer, load
 from kmproxy.telemetry import Telemetry
@@ -61,6 +62,19 @@ def test_the_yaml_example():
     config, warnings = load([Layer("README", "", yaml.safe_load(example))])
     assert [rule.name for rule in config.labels.rules] == ["team", "cost_center"]
     assert warnings == []
+
+
+def test_kubelet_access():
+    """The section that is shown is one, and every key of it has its place in the table."""
+    part = README.partition("### Kubelet access")[2].partition("\n## ")[0]
+    example = re.search(r"```yaml\n(.*?)```", part, re.DOTALL)[1]
+    config, warnings = load([Layer("README", "", yaml.safe_load(example))])
+    assert config.access.credential.client_id == "kmproxy"
+    assert config.access.tls.min_version == "TLS13"
+    assert warnings == []
+    for block, keys in KEYS.items():
+        for key in [block, *keys] if block else keys:
+            assert f"`{key}`" in part, key
 
 
 if __name__ == "__main__":

@@ -8,9 +8,13 @@ import pytest
 
 from kmproxy.errors import UpstreamError
 from kmproxy.identity import Identity
+from kmproxy.proxies import Proxy
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext, Trust
 from kmproxy.upstream import Upstream, open_session
+from kmproxy.values import Secret
+
+from .sites import ForwardProxy, Site, metrics, new_ca, pem_of, redirect
 
 
 class Nobody(Identity):
@@ -129,3 +133,174 @@ async def test_gzip_is_not_decoded_here(upstream, answering):
 def test_repr_shows_no_credential():
     """Who asks is shown, not what with."""
     assert "planted-secret" not in repr(Upstream("kubelet", None, Nobody(), None))
+
+
+@pytest.fixture
+def ca():
+    """The CA of the test's own servers."""
+    return new_ca()
+
+
+@pytest.fixture
+async def direct(ca):
+    """A function that makes a way to those servers, as an identity with a certificate."""
+    trust = Trust(
+        Secret(ca.cert_pem.bytes().decode()),
+        *(Secret(part.decode()) for part in pem_of(ca.issue_cert("x", common_name="kmproxy"))),
+    )
+    telemetry = Telemetry()
+    contexts = [
+        TlsContext(lambda each=each: each, "CA", clock=lambda: 0.0, telemetry=telemetry)
+        for each in (trust, Trust(trust.ca))
+    ]
+    async with open_session() as session:
+
+        def make(*, follow=False, **options):
+            elsewhere = contexts[1] if follow else None
+            headers = (("X-Extra", Secret("planted-extra")), ("X-Extra", Secret("two")))
+            return Upstream(
+                "kubelet", session, Nobody(), contexts[0], elsewhere=elsewhere,
+                **{"headers": headers} | options,
+            )  # fmt: skip
+
+        yield make
+
+
+def known(seen):
+    """What a server learns of who we are."""
+    return seen.headers.get("Authorization"), seen.headers.get("X-Extra"), seen.certificate
+
+
+OURS = ("Bearer planted-secret", "planted-extra", "kmproxy")
+NOBODY = (None, None, None)
+
+
+async def test_extra_headers(ca, direct):
+    """They are sent with the credential over TLS, all values of them, and not over plain http."""
+    async with Site(lambda _: metrics("ok"), ca) as site, Site(lambda _: metrics("ok")) as plain:
+        assert await fetch(direct(), site.url) == (200, b"ok")
+        assert known(site.seen[0])[0] == OURS[0]
+        assert await fetch(direct(), plain.url) == (200, b"ok")
+    assert known(plain.seen[0]) == NOBODY
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_to_the_same_place(ca, direct, status):
+    """It is followed as who we are, where that is wanted."""
+
+    def answer(seen):
+        return redirect("/there?x=1", status) if seen.path == "/here" else metrics("ok")
+
+    async with Site(answer, ca) as site:
+        assert await fetch(direct(follow=True), f"{site.url}/here") == (200, b"ok")
+        assert [seen.path for seen in site.seen] == ["/here", "/there?x=1"]
+        assert [known(seen)[0] for seen in site.seen] == [OURS[0]] * 2
+        assert [seen.certificate for seen in site.seen] == ["kmproxy"] * 2
+        assert (await fetch(direct(), f"{site.url}/here"))[0] == status
+
+
+async def test_a_redirect_to_another_place(ca, direct):
+    """No token, header or certificate goes to another port or name, nor from there back home."""
+
+    def lead_away(seen):
+        if seen.path == "/start":
+            return redirect(f"{other.url}/away")
+        if seen.path == "/name":
+            return redirect(f"https://localhost:{home.port}/end")
+        return metrics("home")
+
+    def lead_back(seen):
+        return redirect(f"{home.url}/end") if seen.path == "/away" else metrics("other")
+
+    async with Site(lead_away, ca) as home, Site(lead_back, ca) as other:
+        assert await fetch(direct(follow=True), f"{home.url}/start") == (200, b"home")
+        assert [known(seen) for seen in other.seen] == [NOBODY]
+        assert [known(seen)[0] for seen in home.seen] == [OURS[0], None]
+        assert [known(seen)[2] for seen in home.seen] == ["kmproxy", None]
+        home.seen.clear()
+        assert await fetch(direct(follow=True), f"{home.url}/name") == (200, b"home")
+        assert known(home.seen[1]) == NOBODY
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://127.0.0.1:1/", "http:/x", "ftp://a/", "https://u:p@127.0.0.1/", "https://[", "https://a:x/", "file:///etc/passwd"],
+)  # fmt: skip
+async def test_a_redirect_to_nowhere_to_go(ca, direct, location):
+    """Plain http, another scheme, or a user in the URL: an error, and nothing is sent."""
+    async with Site(lambda _: redirect(location), ca) as site:
+        with pytest.raises(UpstreamError, match="not followed") as raised:
+            await fetch(direct(follow=True), site.url)
+        assert len(site.seen) == 1
+    assert raised.value.reason == "redirect"
+
+
+async def test_redirects_without_an_end(ca, direct):
+    """At most a few are followed."""
+    async with Site(lambda seen: redirect(f"{seen.path}x"), ca) as site:
+        with pytest.raises(UpstreamError, match="more than 5 times") as raised:
+            await fetch(direct(follow=True), f"{site.url}/")
+        assert len(site.seen) == 6
+    assert raised.value.reason == "redirect"
+
+
+async def test_a_post_is_not_redirected(ca, direct):
+    """What is posted goes where it was meant to go."""
+    async with (
+        Site(lambda _: redirect("/there", 307), ca) as site,
+        direct(follow=True).post(f"{site.url}/here", b"{}") as response,
+    ):
+        assert response.status == 307
+        assert len(site.seen) == 1
+
+
+@pytest.mark.parametrize("over_tls", [False, True])
+async def test_through_a_proxy(ca, direct, over_tls):
+    """TLS goes through it to the server itself; the proxy learns the target and its own headers."""
+    async with (
+        Site(lambda _: metrics("ok"), ca) as site,
+        ForwardProxy(ca=ca if over_tls else None) as forward,
+    ):
+        headers = (
+            ("Proxy-Authorization", Secret("Basic x")),
+            ("X-A", Secret("1")),
+            ("X-A", Secret("2")),
+        )
+        upstream = direct(proxy=lambda _: Proxy(forward.url, headers))
+        for _ in range(2):
+            assert await fetch(upstream, f"{site.url}/x") == (200, b"ok")
+    assert known(site.seen[0])[0::2] == OURS[0::2]
+    assert not {"X-A", "Proxy-Authorization"} & set(site.seen[0].headers)
+    ((connect, told),) = forward.asked  # once: the connection is kept
+    assert connect == f"CONNECT 127.0.0.1:{site.port}"
+    assert {("Proxy-Authorization", "Basic x"), ("X-A", "1"), ("X-A", "2")} <= set(told)
+    assert "planted" not in str(told)
+
+
+async def test_a_proxy_that_fails(ca, direct):
+    """Refused, unreachable or without the server behind it: the reason is `proxy`."""
+    async with ForwardProxy(wants="Basic x") as forward:
+        cases = {
+            "wants a user and password (407)": (forward.url, "https://127.0.0.1:1/"),
+            "at 127.0.0.1:1 cannot be reached": ("http://127.0.0.1:1", "https://127.0.0.1:2/"),
+        }
+        for says, (proxy, url) in cases.items():
+            with pytest.raises(UpstreamError, match="the proxy before the kubelet") as raised:
+                await fetch(direct(proxy=lambda _, proxy=proxy: Proxy(proxy)), url)
+            assert says in str(raised.value)
+            assert raised.value.reason == "proxy"
+    async with ForwardProxy() as forward:
+        with pytest.raises(UpstreamError, match=r"does not connect \(502\)") as raised:
+            await fetch(direct(proxy=lambda _: Proxy(forward.url)), "https://127.0.0.1:1/")
+    assert raised.value.reason == "proxy"
+
+
+async def test_the_certificate_behind_a_proxy(direct):
+    """It is the server's that is verified, by the server's name."""
+    async with (
+        Site(lambda _: metrics("ok"), new_ca()) as site,
+        ForwardProxy() as forward,
+    ):
+        with pytest.raises(UpstreamError, match="certificate does not verify") as raised:
+            await fetch(direct(proxy=lambda _: Proxy(forward.url)), site.url)
+    assert raised.value.reason == "tls"
