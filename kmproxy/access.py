@@ -120,6 +120,11 @@ class Access:
         """Whether it says who we are; then no other credential is sent."""
         return self.credential is not None or self.tls.cert is not None
 
+    @property
+    def proxied(self) -> bool:
+        """Whether a forward proxy may be on the way."""
+        return self.proxy.proxies is not None or self.proxy.from_environment
+
 
 def read_access(document: Any) -> tuple[Access, list[str]]:
     """The section of a YAML document, and a line for each problem, by the path of its key."""

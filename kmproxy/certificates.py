@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from kmproxy.access import Access
 from kmproxy.config import KubeletConfig
 from kmproxy.credentials import kubelet_trust
 from kmproxy.errors import UpstreamError
@@ -46,12 +47,22 @@ class Server:
     cluster: Trust | None = None
 
     @classmethod
-    def of_kubelet(cls, config: KubeletConfig, identity: Identity, host: str, port: int) -> Server:
-        """A kubelet that is asked itself."""
-        trust = kubelet_trust(replace(config, insecure_tls=False), identity)
-        return cls(
-            "kubelet", host, port, config.server_name, trust, config.insecure_tls, identity.trust
-        )
+    def of_kubelet(
+        cls,
+        config: KubeletConfig,
+        identity: Identity,
+        host: str,
+        port: int,
+        access: Access | None = None,
+    ) -> Server:
+        """A kubelet that is asked itself, in the way of a `kubelet` section if there is one."""
+        insecure, server_name = config.insecure_tls, config.server_name
+        if access is not None:
+            insecure = insecure or access.tls.insecure
+            server_name = server_name or access.tls.server_name
+            access = replace(access, tls=replace(access.tls, insecure=False))
+        trust = kubelet_trust(replace(config, insecure_tls=False), identity, access)
+        return cls("kubelet", host, port, server_name, trust, insecure, identity.trust)
 
     @classmethod
     def of_apiserver(cls, identity: Identity, host: str, port: int) -> Server:

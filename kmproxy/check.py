@@ -225,12 +225,13 @@ class _Preflight:
         if kubelet.apiserver:
             server = Server.of_apiserver(identity, host, port)
         else:
-            server = Server.of_kubelet(kubelet, identity, host, port)
+            server = Server.of_kubelet(kubelet, identity, host, port, self._config.access)
         subject = f"{server.name}'s certificate"
         if url.scheme == "http":
             self._report.add("certificate", subject, "skipped", "plain HTTP has none")
             return
-        if kubelet.apiserver and identity.proxy:
+        access = self._config.access
+        if (kubelet.apiserver and identity.proxy) or (access and access.proxied):
             why = "not looked at: it is behind a forward proxy"
             self._report.add("certificate", subject, "skipped", why)
             return

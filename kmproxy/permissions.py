@@ -73,12 +73,15 @@ def _through_the_api_server(config: Config) -> bool:
 
 
 def _direct(config: Config) -> bool:
+    """Whether kubelets themselves are asked, and as the identity that the API server knows."""
+    if config.access is not None and config.access.identifies:
+        return False
     return config.kubelet.apiserver is None and config.kubelet.scheme == "https"
 
 
 _NEEDS = (
     _Need("always", lambda _: True, NAMESPACES),
-    _Need("without --kube-apiserver", _direct, (NODE_METRICS,)),
+    _Need("without --kube-apiserver or an identity of its own", _direct, (NODE_METRICS,)),
     _Need("with --kube-apiserver", _through_the_api_server, (NODE_PROXY,)),
     _Need("with --all-nodes", lambda config: config.kubelet.all_nodes, (NODES,)),
 )

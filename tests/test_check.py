@@ -25,6 +25,9 @@ from kmproxy.simapi import ApiFault
 from kmproxy.simcadvisor import simulate_node
 from kmproxy.simcluster import DEFAULT_NAMESPACES
 from kmproxy.simkubelet import Fault, SimKubelet
+from kmproxy.simstore import SERVICE_ACCOUNT
+
+from .sites import ForwardProxy
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
@@ -557,3 +560,24 @@ async def test_a_kubeconfig(preflight, cluster, tmp_path):
     assert report.ok
     assert report.api_server == cluster.api.url
     assert str(tmp_path / "config") in shown
+
+
+async def test_a_kubelet_section(preflight, cluster, tmp_path):
+    """It is its CA, name and identity that are tried; behind a proxy no certificate is seen."""
+    reader = "system:serviceaccount:monitoring:kubelet-reader"
+    cluster.authority.allow("get", "nodes/metrics", user=reader)
+    cluster.api.deny("get", "nodes/metrics", user=SERVICE_ACCOUNT)
+    tls = {"ca": cluster.ca_pem.decode(), "server_name": "node-a"}
+    section = {"bearer_token": cluster.authority.issue(reader), "tls_config": tls}
+    path = tmp_path / "k.yaml"
+    path.write_text(yaml.safe_dump({"kubelet": section}))
+    report, shown = await preflight.run(f"--config={path}")
+    assert {each.result for each in report.findings} == {"ok"}, shown
+    assert section["bearer_token"] not in shown
+    asked = [each.path for each in cluster.kubelets["node-a"].requests]
+    assert asked == ["/metrics/cadvisor"]
+    async with ForwardProxy() as forward:
+        path.write_text(yaml.safe_dump({"kubelet": section | {"proxy_url": forward.url}}))
+        report, _ = await preflight.run(f"--config={path}")
+    assert "forward proxy" in message(report, "kubelet's certificate")
+    assert len(forward.asked) == 1

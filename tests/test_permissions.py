@@ -68,13 +68,27 @@ def test_what_is_not_needed(flags):
     }
 
 
+def test_another_identity(tmp_path):
+    """Where the `kubelet` section says who asks a kubelet, our own identity needs no leave to."""
+    for section, more in (
+        ("{bearer_token: t}", []),
+        ("{tls_config: {cert_file: /c, key_file: /k}}", []),
+        ("{tls_config: {server_name: n}}", ["get nodes/metrics"]),
+    ):
+        (tmp_path / "k.yaml").write_text(f"kubelet: {section}")
+        flags = (f"--config={tmp_path / 'k.yaml'}",)
+        assert [str(each) for each in needed(config(*flags))] == ALWAYS + more
+
+
 def test_why_not():
     """What runs commands is told as that, what another setting needs with that setting."""
     why = {str(each): each.why for each in unneeded(config())}
     assert why["get nodes/proxy"] == "it can run commands in every pod"
     assert why["get nodes"] == "needed only with --all-nodes"
     why = {str(each): each.why for each in unneeded(config("--kube-apiserver=api"))}
-    assert why["get nodes/metrics"] == "needed only without --kube-apiserver"
+    assert why["get nodes/metrics"] == (
+        "needed only without --kube-apiserver or an identity of its own"
+    )
 
 
 @pytest.mark.parametrize(
