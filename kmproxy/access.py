@@ -18,8 +18,6 @@ from urllib.parse import urlsplit
 from kmproxy.proxies import Headers, Proxies, Proxy, parse_proxy
 from kmproxy.values import File, Secret, Source, one_of, parse_bool, parse_host, parse_text
 
-SECTION: Final = "kubelet"
-
 _TLS: Final = (
     *("ca", "ca_pem", "ca_file", "cert", "cert_pem", "cert_file", "key", "key_pem", "key_file"),
     *("server_name", "min_version", "insecure_skip_verify"),
@@ -126,10 +124,10 @@ class Access:
         return self.proxy.proxies is not None or self.proxy.from_environment
 
 
-def read_access(document: Any) -> tuple[Access, list[str]]:
-    """The section of a YAML document, and a line for each problem, by the path of its key."""
+def read_access(document: Any, path: str) -> tuple[Access, list[str]]:
+    """The section that stands at `path`, and a line for each problem, by the path of its key."""
     problems: list[str] = []
-    block = _Block(document, SECTION, KEYS[""], problems)
+    block = _Block(document, path, KEYS[""], problems)
     block.at_most_one(_CREDENTIALS)
     access = Access(
         credential=_credential(block),

@@ -10,9 +10,8 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from kmproxy.access import Access
 from kmproxy.labels import LabelRule, name_problem
 from kmproxy.values import (
     Address,
@@ -28,6 +27,9 @@ from kmproxy.values import (
     parse_server,
     parse_text,
 )
+
+if TYPE_CHECKING:
+    from kmproxy.access import Access
 
 _T = TypeVar("_T")
 

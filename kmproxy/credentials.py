@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kmproxy.access import Access, TlsOptions
 from kmproxy.errors import ConfigError
 from kmproxy.identity import Credential, Identity, RotatingText, is_token
 from kmproxy.kubeconfig import Kubeconfig
@@ -21,6 +20,7 @@ from kmproxy.tls import Clock, Trust
 from kmproxy.values import File
 
 if TYPE_CHECKING:
+    from kmproxy.access import Access, TlsOptions
     from kmproxy.config import ApiServerConfig, KubeletConfig
     from kmproxy.telemetry import Telemetry
 

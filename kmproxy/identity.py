@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmproxy.errors import CredentialError
-from kmproxy.proxies import Proxy
 from kmproxy.tls import Clock, Trust
 from kmproxy.values import File, Source
 
 if TYPE_CHECKING:
+    from kmproxy.proxies import Proxy
     from kmproxy.telemetry import Telemetry
 
 TOKEN_AGE = 60.0

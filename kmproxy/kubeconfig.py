@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import TOKEN_AGE, Identity, is_token
-from kmproxy.proxies import parse_proxy
 from kmproxy.tls import Clock, Trust
 from kmproxy.values import File
 
 if TYPE_CHECKING:
+    from kmproxy.proxies import Proxy
     from kmproxy.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -91,10 +91,7 @@ class Kubeconfig(Identity):
         authorization = settings.api_key.get("BearerToken")
         if authorization is not None:
             authorization = _header(self._path, authorization)
-        try:
-            proxy = parse_proxy(settings.proxy) if settings.proxy else None
-        except ValueError as error:
-            raise CredentialError(f"{self._path}: proxy-url: {error}") from error
+        proxy = _proxy(self._path, settings.proxy)
         self._modified = modified
         self.server = str(settings.host).rstrip("/")
         self.server_name = settings.tls_server_name
@@ -106,6 +103,17 @@ class Kubeconfig(Identity):
             verify=settings.verify_ssl,
         )
         self._authorization = authorization
+
+
+def _proxy(path: str, url: str | None) -> Proxy | None:
+    if not url:
+        return None
+    from kmproxy.proxies import parse_proxy  # noqa: PLC0415 - few have a proxy
+
+    try:
+        return parse_proxy(url)
+    except ValueError as error:
+        raise CredentialError(f"{path}: proxy-url: {error}") from error
 
 
 def _file(path: str | None) -> File | None:

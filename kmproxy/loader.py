@@ -10,9 +10,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from kmproxy.access import SECTION, Access, read_access
 from kmproxy.config import (
     SECTIONS,
     Config,
@@ -23,6 +22,12 @@ from kmproxy.config import (
 )
 from kmproxy.errors import ConfigError
 from kmproxy.labels import parse_rules
+
+if TYPE_CHECKING:
+    from kmproxy.access import Access
+
+SECTION: Final = "kubelet"
+"""The key of a YAML file that holds not a setting but a section of its own."""
 
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
 _PLAIN = "the enriched metrics are served over plain HTTP"
@@ -87,7 +92,9 @@ def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None
     for layer in layers:
         values = dict(layer.values)
         if not layer.prefix and SECTION in values:
-            access, wrong = read_access(values.pop(SECTION))
+            from kmproxy.access import read_access  # noqa: PLC0415 - most have no such section
+
+            access, wrong = read_access(values.pop(SECTION), SECTION)
             problems += [f"{problem} ({layer.origin})" for problem in wrong]
         rest.append(layer._replace(values=values))
     return rest, access, problems

@@ -12,7 +12,7 @@ import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -21,8 +21,13 @@ from multidict import CIMultiDict
 from kmproxy import __version__
 from kmproxy.errors import UpstreamError
 from kmproxy.identity import Credential
-from kmproxy.proxies import Headers, Proxy
 from kmproxy.tls import TlsContext
+
+if TYPE_CHECKING:
+    from kmproxy.proxies import Headers, Proxy
+
+    Find = Callable[[str], Proxy | None]
+    """What tells the proxy on the way to a URL."""
 
 KEEP_ALIVE = 80.0
 """Seconds an idle connection is kept: over a scrape interval, under a kubelet's own 90."""
@@ -30,9 +35,6 @@ KEEP_ALIVE = 80.0
 PIECE = 1 << 16
 
 MAX_REDIRECTS = 5
-
-Find = Callable[[str], Proxy | None]
-"""What tells the proxy on the way to a URL."""
 
 _SELF_SIGNED = {18, 19, 20, 21}  # X509_V_ERR_*: no chain to a CA that is trusted
 _NAME_MISMATCH = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH

@@ -22,14 +22,14 @@ OAUTH2 = {"client_id": "c", "client_secret": "s", "token_url": "https://login.ex
 
 def read(**document):
     """The section of a document without problems."""
-    access, problems = read_access(document)
+    access, problems = read_access(document, "kubelet")
     assert problems == []
     return access
 
 
 def problems(**document):
     """What is wrong with a document."""
-    return read_access(document)[1]
+    return read_access(document, "kubelet")[1]
 
 
 def test_an_empty_section():
@@ -219,7 +219,7 @@ def test_headers_that_are_not_the_users(name):
 @pytest.mark.parametrize("document", [None, "x", [], 1])
 def test_no_section_at_all(document):
     """A section is a mapping."""
-    (found,) = read_access(document)[1]
+    (found,) = read_access(document, "kubelet")[1]
     assert found.startswith("kubelet: keys are expected here: authorization, ")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from urllib.parse import urlsplit
 
@@ -345,6 +346,42 @@ async def test_a_redirect(opened, cluster, asked):
     async with opened(follow_redirects=True) as clients:
         assert await scrape(clients)
     assert asked() == f"Bearer {cluster.token}"
+
+
+async def test_a_client_certificate_is_not_shown_elsewhere(opened, cluster):
+    """A redirect to another server is followed without it."""
+    ca = cluster._authorities
+    cert, key = (part.decode() for part in pem_of(ca.issue_cert(common_name=CERTIFICATE_USER)))
+    async with Site(lambda _: metrics(), ca) as other:
+        cluster.kubelets["node-a"].fail(Fault.REDIRECT, location=other.url)
+        section = {"tls_config": {"cert": cert, "key": key}, "follow_redirects": True}
+        async with opened(**section) as clients:
+            assert await scrape(clients)
+    assert [seen.certificate for seen in other.seen] == [None]
+
+
+async def test_a_token_that_nobody_waits_for(opened, telemetry):
+    """At the end its request is given up, which is no failure, and no task is left."""
+    arrived = asyncio.Event()
+
+    async def hang(_):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    def asking():
+        return [task for task in asyncio.all_tasks() if "._ask" in repr(task.get_coro())]
+
+    async with Site(hang) as site:
+        section = {"client_id": "c", "client_secret": "s", "token_url": site.url}
+        async with opened(oauth2=section) as clients:
+            waiting = asyncio.create_task(scrape(clients))
+            await arrived.wait()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert asking()
+        assert not asking()
+    assert credential_failures(telemetry, "oauth2") == 0
 
 
 @pytest.mark.parametrize(

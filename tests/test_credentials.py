@@ -7,6 +7,7 @@ import ssl
 import pytest
 import trustme
 
+from kmproxy.access import Access, Authorization, TlsOptions
 from kmproxy.cli import read_config
 from kmproxy.config import ApiServerConfig, KubeletConfig
 from kmproxy.credentials import ServiceAccount, find_identity, kubelet_trust
@@ -122,3 +123,21 @@ async def test_several_kubeconfigs(tmp_path, clock, telemetry, cluster):
     environment = {"KUBECONFIG": f"{tmp_path / 'one'}:{tmp_path / 'two'}"}
     identity = await find_identity(ApiServerConfig(), environment, clock=clock, telemetry=telemetry)
     assert identity.server == cluster.api.url
+
+
+def test_the_trust_of_a_kubelet_section(account):
+    """It changes what it names; our own certificate goes only where no other identity is given."""
+    own = {"cert": File("/own.crt"), "key": File("/own.key")}
+    account._trust = Trust(File("/ca"), **own)
+    pair = {"cert": File("/c"), "key": File("/k")}
+    for access, trust in (
+        (Access(), Trust(File("/ca"), **own)),
+        (Access(tls=TlsOptions(min_version="TLS13")), Trust(File("/ca"), **own, minimum="TLS13")),
+        (Access(tls=TlsOptions(ca=File("/x"))), Trust(File("/x"), **own)),
+        (Access(tls=TlsOptions(insecure=True)), Trust(None, **own, verify=False)),
+        (Access(tls=TlsOptions(**pair)), Trust(File("/ca"), **pair)),
+        (Access(Authorization(File("/t"), "bearer_token_file")), Trust(File("/ca"))),
+    ):
+        assert kubelet_trust(KubeletConfig(), account, access) == trust
+    flagged = kubelet_trust(KubeletConfig(ca_file="/flag"), account, Access())
+    assert flagged.ca == File("/flag")

@@ -46,7 +46,7 @@ FLOORS = (
     ),
     ("namespaces", "snapshot"),
     ("responses", "health", "server"),
-    ("clients", "app", "enrich", "check"),
+    ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simkubelet"),
     ("simstore", "simview", "simservices", "simanswers", "simproxy", "simapi", "simcluster"),
     ("demo", "benchdaemon", "bench"),
@@ -178,7 +178,14 @@ def test_the_daemon_loads_nothing_that_it_may_not_need(module, unwanted):
         timeout=60,
     )
     loaded = set(result.stdout.split())
-    never = {"kubernetes_asyncio", "trustme", "yaml", "kmproxy.simcluster", "kmproxy.demo"}
+    optional = {"kmproxy.access", "kmproxy.proxies", "kmproxy.reach", "kmproxy.oauth2"}
+    never = optional | {
+        "kubernetes_asyncio",
+        "trustme",
+        "yaml",
+        "kmproxy.simcluster",
+        "kmproxy.demo",
+    }
     never |= {"cryptography", "kmproxy.check", "kmproxy.certificates"}
     assert module in loaded
     assert sorted(loaded & (unwanted | never)) == []

@@ -200,7 +200,7 @@ async def test_a_redirect_to_the_same_place(ca, direct, status):
 
 
 async def test_a_redirect_to_another_place(ca, direct):
-    """No token, header or certificate goes to another port or name, nor from there back home."""
+    """No token, header or certificate goes to another port or name, nor anywhere from there."""
 
     def lead_away(seen):
         if seen.path == "/start":
@@ -210,16 +210,28 @@ async def test_a_redirect_to_another_place(ca, direct):
         return metrics("home")
 
     def lead_back(seen):
-        return redirect(f"{home.url}/end") if seen.path == "/away" else metrics("other")
+        if seen.path == "/away":
+            return redirect("/further")
+        return redirect(f"{home.url}/end") if seen.path == "/further" else metrics("other")
 
     async with Site(lead_away, ca) as home, Site(lead_back, ca) as other:
         assert await fetch(direct(follow=True), f"{home.url}/start") == (200, b"home")
-        assert [known(seen) for seen in other.seen] == [NOBODY]
+        assert [known(seen) for seen in other.seen] == [NOBODY] * 2
         assert [known(seen)[0] for seen in home.seen] == [OURS[0], None]
         assert [known(seen)[2] for seen in home.seen] == ["kmproxy", None]
         home.seen.clear()
         assert await fetch(direct(follow=True), f"{home.url}/name") == (200, b"home")
         assert known(home.seen[1]) == NOBODY
+
+
+async def test_the_name_of_another_place(ca, direct):
+    """What the kubelet's certificate must bear is not asked of any other's."""
+    async with (
+        Site(lambda _: metrics("other"), ca) as other,
+        Site(lambda _: redirect(other.url), ca, "node-x") as home,
+    ):
+        upstream = direct(follow=True, server_name="node-x")
+        assert await fetch(upstream, home.url) == (200, b"other")
 
 
 @pytest.mark.parametrize(
