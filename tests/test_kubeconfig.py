@@ -153,3 +153,12 @@ async def test_a_client_certificate_rotates(tmp_path, mount, clock, telemetry, i
     assert await identity.authorization() is None
     assert tls.current() is not first
     assert credential_failures(telemetry, "certificate") == 0
+
+
+@pytest.mark.parametrize("url", ["socks5://planted:secret@proxy", "http://planted:secret@:x"])
+async def test_a_proxy_that_is_none(tmp_path, clock, telemetry, url):
+    """It is refused, and not shown."""
+    path = write(tmp_path / "config", {}, {"proxy-url": url})
+    with pytest.raises(ConfigError, match="proxy-url: ") as raised:
+        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert "planted" not in str(raised.value)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import ssl
+import subprocess
+import sys
+import termios
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from kmproxy.errors import CredentialError
 from kmproxy.tls import LOOK_AGAIN, TlsContext, Trust
@@ -215,18 +221,37 @@ async def test_the_least_version(party):
 
 
 def test_an_encrypted_key_is_refused(party, tmp_path):
-    """Nobody is asked for its password on a terminal."""
+    """At once: nobody is asked for its password, not even where there is a terminal."""
     cert, key = party.pair("kmproxy")
-    locked = key.replace(
-        b"PRIVATE KEY-----\n",
-        b"PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF\n\n",
-        1,
+    locked = serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"x"),
     )
-    (tmp_path / "key").write_bytes(locked)
     (tmp_path / "cert").write_bytes(cert)
-    trust = Trust(cert=File(str(tmp_path / "cert")), key=File(str(tmp_path / "key")))
-    with pytest.raises(CredentialError, match="client certificate"):
-        trust.context()
+    (tmp_path / "key").write_bytes(locked)
+    program = (
+        "import sys, kmproxy.tls as tls, kmproxy.values as values\n"
+        "cert, key = (values.File(each) for each in sys.argv[1:])\n"
+        "try:\n    tls.Trust(cert=cert, key=key).context()\n"
+        "except tls.CredentialError as error:\n    print(error)\n"
+    )
+    master, terminal = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "cert"), str(tmp_path / "key")],
+            stdin=terminal,
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=30,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
+        )
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert done.stdout.startswith("client certificate ")
 
 
 def test_text_that_is_no_certificate():
