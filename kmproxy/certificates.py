@@ -129,7 +129,7 @@ class Server:
             )
         except ssl.SSLCertVerificationError:
             raise
-        except ssl.SSLError as error:
+        except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError) as error:
             hint = "does it speak TLS there, and is the port right?"
             message = f"the {self.name}'s TLS handshake failed: {hint}"
             raise UpstreamError("tls", message) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -57,8 +58,10 @@ async def serving():
     """A function that starts a TLS server with a certificate; returns its port and what it saw."""
     servers = []
 
-    async def start(certificate, *, version=None):
+    async def start(certificate, *, choose=None, newest=ssl.TLSVersion.MAXIMUM_SUPPORTED):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.sni_callback = choose
+        context.maximum_version = newest
         if isinstance(certificate, trustme.LeafCert):
             certificate.configure_cert(context)
         else:
@@ -139,6 +142,21 @@ async def test_another_name(identity, ca, serving):
     assert (await examine(identity, port, server_name="node-a")).verified
 
 
+async def test_a_name_is_tried_before_it_is_given(identity, ca, serving):
+    """A server may show another certificate to who asks for a name: then that name is none."""
+    leaf = ca.issue_cert("node-a", "node-b")
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("node-a").configure_cert(other)
+
+    def choose(connection, name, _):
+        if name == "node-a":
+            connection.context = other
+
+    port, _ = await serving(leaf, choose=choose)
+    found = await examine(identity, port)
+    assert found.accepted_by[0] == "with --kubelet-server-name=node-b"
+
+
 async def test_a_foreign_ca(identity, serving):
     """The CA that is missing is named."""
     port, _ = await serving(trustme.CA(organization_name="foreign").issue_cert("127.0.0.1"))
@@ -216,6 +234,16 @@ async def test_no_server_and_no_tls(identity):
             await examine(identity, port)
     with pytest.raises(UpstreamError, match="cannot be reached: connection refused"):
         await examine(identity, port)
+
+
+async def test_a_version_that_is_too_old(identity, ca, serving):
+    """A handshake that fails for another reason is not blamed on the certificate."""
+    port, _ = await serving(ca.issue_cert("127.0.0.1"), newest=ssl.TLSVersion.TLSv1_2)
+    server = Server.of_kubelet(KubeletConfig(), identity, "127.0.0.1", port)
+    assert (await server.examine()).verified
+    strict = replace(server, trust=replace(server.trust, minimum="TLS13"))
+    with pytest.raises(UpstreamError, match="handshake failed"):
+        await strict.examine()
 
 
 def test_what_is_no_certificate():

@@ -17,10 +17,11 @@ import pytest
 import trustme
 import yaml
 
-from kmproxy.check import check, coverage
+from kmproxy.check import check, coverage, is_allowed
 from kmproxy.cli import read_config
-from kmproxy.errors import ConfigError
+from kmproxy.errors import ConfigError, UpstreamError
 from kmproxy.labels import Namespace, parse_rules
+from kmproxy.permissions import NODE_METRICS
 from kmproxy.simapi import ApiFault
 from kmproxy.simcadvisor import simulate_node
 from kmproxy.simcluster import DEFAULT_NAMESPACES
@@ -141,6 +142,41 @@ def message(report, subject):
 def to_add(shown):
     """The rules that the text says are to be added."""
     return yaml.safe_load(shown.partition("of this identity:\n")[2])
+
+
+class Reviewing:
+    """An API server that answers every review with this."""
+
+    def __init__(self, body):
+        self.body = body
+
+    async def post(self, path, document):
+        assert path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        assert document["spec"] == {"resourceAttributes": NODE_METRICS.attributes()}
+        return self.body
+
+
+@pytest.mark.parametrize(
+    ("status", "allowed"),
+    [
+        ('{"allowed": true}', True),
+        ('{"allowed": false}', False),
+        ('{"allowed": true, "denied": true}', False),
+        ('{"allowed": false, "reason": "no opinion"}', False),
+        ("{}", False),
+    ],
+)
+async def test_what_a_review_says(status, allowed):
+    """Only what is allowed and not denied is granted."""
+    api = Reviewing(f'{{"kind": "SelfSubjectAccessReview", "status": {status}}}'.encode())
+    assert await is_allowed(api, NODE_METRICS) is allowed
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b"[" * 100000])
+async def test_what_is_no_review(body):
+    """It is an error of the API server's, neither yes nor no."""
+    with pytest.raises(UpstreamError, match="is not one"):
+        await is_allowed(Reviewing(body), NODE_METRICS)
 
 
 async def test_all_is_well(preflight):
