@@ -171,9 +171,13 @@ def _check(arguments: list[str]) -> int:
     config, (own,), warnings = _read(arguments, CheckConfig)
     _configure_log(config.log)
     from kmproxy.check import check  # noqa: PLC0415 - the daemon does without
+    from kmproxy.findings import MARKS, PLAIN_MARKS  # noqa: PLC0415
 
+    marks = MARKS
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a log may know no tick
+        sys.stdout.reconfigure(errors="replace")
+        if not sys.stdout.encoding.lower().startswith("utf"):
+            marks = PLAIN_MARKS
 
     def show(text: str) -> None:
         _print(f"{text}\n")
@@ -183,7 +187,7 @@ def _check(arguments: list[str]) -> int:
         show(json.dumps(report.document(), indent=2))
     else:
         report = asyncio.run(check(config, warnings, os.environ, announce=show, show=show))
-        show(f"\n{report.table()}")
+        show(f"\n{report.table(marks)}")
     return 0 if report.ok else 1
 
 

@@ -7,7 +7,7 @@ how anything is found out. What servers said is made printable here.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from kmproxy.permissions import Permission, rules, rules_yaml
 Result = Literal["ok", "warning", "failed", "skipped"]
 
 MARKS: dict[Result, str] = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
+PLAIN_MARKS: dict[Result, str] = MARKS | {"ok": "+", "failed": "x"}
+"""For where there are no others than ASCII's."""
 
 SHOWN_NAMESPACES = 10
 """Namespaces that the text names per rule; the JSON document names all."""
@@ -176,11 +178,11 @@ class Report:
         """One more row of the table."""
         self.findings.append(Finding(check, subject, result, message))
 
-    def table(self) -> str:
+    def table(self, marks: Mapping[Result, str] = MARKS) -> str:
         """The rows with their marks, and the rules that are to be added."""
         width = max((len(finding.subject) for finding in self.findings), default=0)
         lines = [
-            f"{MARKS[row.result]} {row.subject:<{width}}  {row.message}" for row in self.findings
+            f"{marks[row.result]} {row.subject:<{width}}  {row.message}" for row in self.findings
         ]
         if missing := self.missing:
             lines += ["", "Add to the rules of the ClusterRole of this identity:", ""]

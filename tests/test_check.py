@@ -78,12 +78,12 @@ class Preflight:
         assert self.cluster.token not in shown + json.dumps(report.document())
         return report, shown
 
-    async def process(self, *more):
+    async def process(self, *more, **environment):
         """Run it as a command: status, standard output, standard error."""
         bare = {key: value for key, value in os.environ.items() if not key.startswith("KUBE")}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "kmproxy", "check", *self.flags(*more),
-            env=bare | self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=bare | self.environment | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         out, err = await asyncio.wait_for(process.communicate(), 60)
         assert self.cluster.token.encode() not in out + err
@@ -547,6 +547,15 @@ async def test_as_a_command(preflight, cluster):
     status, out, _ = await preflight.process()
     assert status == 1
     assert to_add(out) == [{"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}]
+
+
+async def test_where_there_is_only_ascii(preflight, cluster):
+    """What is well and what failed can still be told from one another."""
+    cluster.api.deny("get", "nodes/metrics")
+    _, out, _ = await preflight.process(PYTHONIOENCODING="ascii")
+    rows = out.partition("\n\n")[2].splitlines()
+    assert rows[1].startswith("+ list namespaces")
+    assert rows[3].startswith("x get nodes/metrics")
 
 
 async def test_the_example_of_the_readme(preflight, cluster):
