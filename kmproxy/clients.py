@@ -59,7 +59,8 @@ async def open_clients(
     try:
         kubelet_tls.current()
     except CredentialError as error:
-        where = "kubelet.tls_config" if config.access else "--kubelet-ca-file"
+        by_flag = config.access is None or (config.kubelet.ca_file and error.credential == "ca")
+        where = "--kubelet-ca-file" if by_flag else "kubelet.tls_config"
         raise ConfigError([f"{where}: {error}"]) from error
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(open_session())

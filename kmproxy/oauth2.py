@@ -13,7 +13,7 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import msgspec
 
@@ -88,7 +88,8 @@ class ClientCredentials(Credential):
         self._renewing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<ClientCredentials {self._config.client_id} at {self._config.token_url}>"
+        host = urlsplit(self._config.token_url).hostname  # there may be more behind it than a path
+        return f"<ClientCredentials {self._config.client_id} at {host}>"
 
     async def authorization(self, *, anew: bool = False) -> str | None:
         """A bearer token. Raises UpstreamError if there is none to be had."""
@@ -119,10 +120,9 @@ class ClientCredentials(Credential):
         return self._renewing
 
     def _unavailable(self) -> UpstreamError:
-        failure = self._failure
-        if failure is None:
-            return UpstreamError("oauth2", "there is no OAuth2 token")
-        return UpstreamError(failure.reason, str(failure), status=failure.status)
+        """What went wrong last, as an error of its own for each who waited."""
+        failure = self._failure or UpstreamError("oauth2", "no OAuth2 token")
+        return UpstreamError("oauth2", str(failure), status=failure.status)
 
     async def _ask(self) -> None:
         """Replace the token, or note why not."""

@@ -415,6 +415,13 @@ async def test_a_section_that_cannot_be_used(opened, section, says):
     assert "planted" not in problem
 
 
+async def test_a_ca_that_is_none_beside_a_section(opened):
+    """It is the flag that is named, where it is the flag that names it."""
+    with pytest.raises(ConfigError, match="--kubelet-ca-file: "):
+        async with opened("--kubelet-ca-file=/nowhere/ca", follow_redirects=True):
+            pass
+
+
 async def test_a_proxy_of_the_environment_that_is_none(opened):
     """It is named, and not shown."""
     environ = {"https_proxy": "socks5://planted@proxy"}

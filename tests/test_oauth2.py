@@ -255,6 +255,12 @@ async def test_a_good_token_outlives_a_failed_renewal(client, endpoint, clock, t
         await client.authorization()
 
 
+def test_repr(site, clock, telemetry):
+    """It shows which client where, and nothing of the path or query."""
+    made = make(site, Secret("planted"), clock, telemetry, url=f"{site.url}/planted?planted")
+    assert repr(made(None)) == "<ClientCredentials my client at 127.0.0.1>"
+
+
 async def test_an_endpoint_that_is_not_there(site, clock, telemetry):
     """What is wrong with the connection is said."""
     made = make(site, Secret("s"), clock, telemetry, url="https://127.0.0.1:1/token")
