@@ -264,23 +264,25 @@ def _secret(text: str) -> Secret:
 
 
 def _credential(block: _Block) -> Authorization | BasicAuth | OAuth2 | None:
+    """The credential that is given; of several, which is a problem, each is looked at."""
+    found: list[Authorization | BasicAuth | OAuth2 | None] = []
     if (inner := block.block("authorization")) is not None:
         inner.required("credentials", "credentials_file")
         scheme = inner.parsed("type", _scheme) or "Bearer"
         source = inner.source("credentials", file="credentials_file")
-        return Authorization(source, "authorization", scheme) if source else None
+        found.append(Authorization(source, "authorization", scheme) if source else None)
     if (inner := block.block("basic_auth")) is not None:
         inner.required("username", "username_file")
         inner.required("password", "password_file")
         user = inner.source("username", file="username_file")
         password = inner.source("password", file="password_file", empty=True)
-        return BasicAuth(user, password) if user and password else None
+        found.append(BasicAuth(user, password) if user and password else None)
     if (inner := block.block("oauth2")) is not None:
-        return _oauth2(inner)
+        found.append(_oauth2(inner))
     for key, kind in (("bearer_token", Secret), ("bearer_token_file", File)):
         if token := block.parsed(key, parse_text):
-            return Authorization(kind(token), key)
-    return None
+            found.append(Authorization(kind(token), key))
+    return found[0] if found else None
 
 
 def _scheme(text: str) -> str:

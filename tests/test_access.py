@@ -228,11 +228,13 @@ def test_all_problems_at_once():
     found = problems(
         lable="x",
         basic_auth={"username": "u", "passwort": "x"},
+        oauth2={"client_id": "c", "client_secret": "", "token_url": "http://login"},
+        bearer_token=7,
         tls_config={"cert_file": "/c", "min_version": "SSL3"},
         proxy_url="ftp://a",
         http_headers={"Host": "x", "X-A": 1},
     )
-    assert len(found) == 8
+    assert len(found) == 12
     assert not any("\n" in line for line in found)
 
 
