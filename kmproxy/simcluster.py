@@ -22,7 +22,8 @@ import trustme
 from kmproxy.simapi import SimAPI
 from kmproxy.simcadvisor import simulate_node
 from kmproxy.simkubelet import SimKubelet
-from kmproxy.simobjects import node_object, pod_object
+from kmproxy.simobjects import node_object
+from kmproxy.simpods import pod_object
 from kmproxy.simstore import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority
 from kmproxy.simwire import HOST, Payload
 

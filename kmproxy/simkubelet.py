@@ -20,7 +20,8 @@ from typing import Any
 from aiohttp import web
 
 from kmproxy.simcadvisor import ENDPOINTS, Node, NodeMetrics
-from kmproxy.simobjects import pod_list
+from kmproxy.simobjects import Object
+from kmproxy.simpods import kubelet_pods, pod_list
 from kmproxy.simwire import (
     HOST,
     VERBS,
@@ -39,6 +40,7 @@ from kmproxy.simwire import (
 )
 
 TEXT = "text/plain; charset=utf-8"
+_JSON = "application/json"
 _METRICS = "text/plain; version=0.0.4; charset=utf-8; escaping="
 _PROTOBUF = (
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; "
@@ -54,6 +56,8 @@ _SUBRESOURCES = {
     "/healthz": ("healthz", "proxy"),
     "/configz": ("configz", "proxy"),
 }
+FINE_GRAINED = (1, 33)
+"""The Kubernetes version from which `/pods`, `/healthz` and others have their own permissions."""
 _FORBIDDEN_GROUND = (
     *("/exec", "/run", "/attach", "/portForward", "/containerLogs", "/cri", "/debug"),
     *("/logs", "/stats", "/runningpods", "/configz", "/checkpoint"),
@@ -108,6 +112,8 @@ class SimKubelet:
     `authenticate` maps a bearer token to a user, or None; `authorize` says whether a user may
     do a verb (`get`) on a resource (`nodes/metrics`). The plain port asks neither. `host` is the
     address that it listens on, `port` that of TLS (0: any); `clock` can be replaced, to hold time.
+    `version` is that of Kubernetes; `pods` are Pod objects for `/pods` in the place of those of
+    the metrics.
     """
 
     def __init__(
@@ -125,6 +131,8 @@ class SimKubelet:
         self.host = host
         self.metrics = NodeMetrics(node)
         self.requests: list[Record] = []
+        self.version = (1, 36)
+        self.pods: list[Object] | None = None
         self._authenticate = authenticate
         self._authorize = authorize
         self._payload = payload
@@ -204,6 +212,8 @@ class SimKubelet:
             return _answer(401, b"Unauthorized")
         verb = VERBS.get(request.method, "")
         names = _SUBRESOURCES.get("/" + path.split("/")[1], ("proxy",))
+        if self.version < FINE_GRAINED:
+            names = names[-1:]
         if any(self._authorize(user, verb, f"nodes/{name}") for name in names):
             return None
         what = f"user={user}, verb={verb}, resource=nodes, subresource(s)=[{' '.join(names)}]"
@@ -216,8 +226,8 @@ class SimKubelet:
         if path == "/pods":
             if not any(each in accept for each in ("*/*", "application/json", "application/*")):
                 return _answer(406, b"406: Not Acceptable")
-            body = json.dumps(pod_list(self.node, self.host), separators=(",", ":")).encode()
-            return await send(request, whole(body), {"Content-Type": "application/json"}, body)
+            body = self._pods()
+            return await send(request, whole(body), {"Content-Type": _JSON}, body)
         headers = {"Content-Type": content_type(accept)}
         if headers["Content-Type"] == _PROTOBUF:
             return _answer(200, _PROTOBUF_BODY, _PROTOBUF)
@@ -238,21 +248,27 @@ class SimKubelet:
         if how.fault in _FRAMED:
             status, kind, body, extra = _FRAMED[how.fault](how, body)
             return _answer(status, body, kind, **extra)
-        return Raw(self._broken(request, how, body))
+        return Raw(self._broken(request, how, body, _JSON if path == "/pods" else _PLAIN))
 
     async def _body(self, path: str) -> bytes:
         if path == "/metrics/cadvisor" and self._payload is not None:
             return b"".join([piece async for piece in self._payload.pieces(packed=False, limit=1)])
+        if path == "/pods":
+            return self._pods()
         return self.metrics.text(path, self.clock()) if path in ENDPOINTS else b"ok\n"
 
+    def _pods(self) -> bytes:
+        items = kubelet_pods(self.node, self.host) if self.pods is None else self.pods
+        return json.dumps(pod_list(items), separators=(",", ":")).encode()
+
     async def _broken(
-        self, request: web.Request, how: Failure, body: bytes
+        self, request: web.Request, how: Failure, body: bytes, kind: str
     ) -> AsyncIterator[bytes]:
         if how.fault is Fault.HANG_BEFORE_HEADERS:
             await self._listener.closing.wait()
         if how.fault in (Fault.HANG_BEFORE_HEADERS, Fault.DISCONNECT):
             return
-        packed = accepts_gzip(request)
+        packed = accepts_gzip(request) and kind != _JSON
         body = pack(body) if packed else body
         framing = {
             Fault.NO_FRAMING: "Connection: close",
@@ -262,7 +278,7 @@ class SimKubelet:
         }.get(how.fault, "Transfer-Encoding: chunked")
         head = ["HTTP/1.1 200 OK", framing]
         if how.fault is not Fault.NO_CONTENT_TYPE:
-            head.append(f"Content-Type: {_PLAIN}")
+            head.append(f"Content-Type: {kind}")
         if packed:
             head.append("Content-Encoding: gzip")
         yield "\r\n".join([*head, "", ""]).encode()

@@ -256,6 +256,40 @@ async def test_pods_agree_with_the_metrics(kubelet, session):
     assert (await fetch(session, url, Accept="text/plain"))[0] == 406
 
 
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [((1, 32), "[proxy]"), ((1, 33), "[pods proxy]"), ((1, 36), "[pods proxy]")],
+)
+async def test_fine_grained_permissions(kubelet, session, version, told):
+    """From 1.33 on `/pods` has a permission of its own, before that it takes `nodes/proxy`."""
+    kubelet.version = version
+    _, _, body = await fetch(session, kubelet.url + "/pods", Authorization="Bearer weak")
+    assert body.decode().endswith(f"subresource(s)={told})\n")
+    status, _, _ = await fetch(session, kubelet.url + "/pods")
+    assert status == (200 if version >= (1, 33) else 403)
+    assert (await fetch(session, kubelet.url + "/metrics"))[0] == 200
+
+
+async def test_pods_of_ones_own(kubelet, session):
+    """Any Pod objects can be served in the place of those of the metrics; none are null."""
+    for pods, items in (([{"metadata": {"name": "p"}}],) * 2, ([], None)):
+        kubelet.pods = pods
+        _, _, body = await fetch(session, kubelet.url + "/pods")
+        assert json.loads(body) == {
+            "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items,
+        }  # fmt: skip
+
+
+async def test_a_cut_list_of_pods(kubelet, session):
+    """Faults hit the list of pods as what it is: JSON."""
+    kubelet.fail(Fault.CUT_CONTENT_LENGTH, path="/pods")
+    headers = {"Authorization": "Bearer good"}
+    async with session.get(kubelet.url + "/pods", headers=headers) as answer:
+        assert answer.headers["Content-Type"] == "application/json"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+
+
 async def test_dangerous_endpoints_are_recorded(authority, session):
     """What nobody must reach answers that it was reached, and is on record."""
     kubelet = make(authority)
