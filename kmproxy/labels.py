@@ -257,6 +257,12 @@ class LabelMap:
 
     def render(self, namespace: Namespace) -> bytes:
         """The pairs of one namespace, in the order of the rules."""
+        pairs = self.pairs(namespace)
+        text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
+        return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
+
+    def pairs(self, namespace: Namespace) -> dict[str, str]:
+        """What the rules make of one namespace, in their order."""
         pairs: dict[str, str] = {}
         for rule in self._rules:
             metadata = _metadata(namespace, rule)
@@ -264,8 +270,7 @@ class LabelMap:
                 self._render_all(metadata, pairs)
             elif value := metadata.get(rule.key) or rule.default:
                 pairs.setdefault(rule.name, value)
-        text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
-        return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
+        return pairs
 
     def _lacked(self, namespace: Namespace) -> tuple[str, ...]:
         return tuple(
