@@ -15,13 +15,16 @@ from aiohttp import web
 
 from kmproxy.clients import open_clients
 from kmproxy.config import Config
+from kmproxy.discovery import TargetLabelMap
 from kmproxy.errors import StartupError
 from kmproxy.health import Readiness, TelemetryServer
+from kmproxy.httpsd import HttpDiscovery
 from kmproxy.labels import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
-from kmproxy.responses import KEEP_ALIVE
+from kmproxy.responses import KEEP_ALIVE, Handler
 from kmproxy.server import MetricsServer
 from kmproxy.snapshot import LabelSnapshot
+from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
 from kmproxy.values import Address
 
@@ -73,9 +76,12 @@ class Daemon:
         clients = await self._stack.enter_async_context(
             open_clients(config, self._environment, clock=clock, telemetry=telemetry)
         )
+        slots = asyncio.Semaphore(config.server.max_concurrency)
         labels = LabelMap(config.labels.rules)
+        target_labels = TargetLabelMap(config.labels.rules) if config.discovery.enabled else None
+        maps = [labels] if target_labels is None else [labels, target_labels]
         self._watcher = watcher = NamespaceWatcher(
-            clients.api, labels, telemetry=telemetry, clock=clock, uniform=self._uniform
+            clients.api, *maps, telemetry=telemetry, clock=clock, uniform=self._uniform
         )
         self._readiness = readiness = Readiness(watcher)
         telemetry.follow(
@@ -84,6 +90,24 @@ class Daemon:
             sync_age=lambda: watcher.sync_age,
             restored=lambda: watcher.restored,
         )
+        others: Mapping[str, Handler] = {}
+        if target_labels is not None:
+            targets = TargetService(
+                config.discovery,
+                kubelet=clients.kubelet,
+                nodes=clients.nodes,
+                slots=slots,
+                telemetry=telemetry,
+                clock=clock,
+            )
+            self._stack.push_async_callback(targets.close)
+            others = HttpDiscovery(
+                targets,
+                target_labels,
+                all_nodes=clients.nodes is not None,
+                readiness=readiness,
+                telemetry=telemetry,
+            ).handlers
         metrics = MetricsServer(
             config.server,
             config.labels,
@@ -95,6 +119,8 @@ class Daemon:
             readiness=readiness,
             telemetry=telemetry,
             clock=clock,
+            slots=slots,
+            others=others,
         )
         probes = TelemetryServer(readiness, telemetry)
         self.telemetry_port = await self._listen(

@@ -1,11 +1,12 @@
 """`kmproxy bench`: the engine and what it is compared with, side by side in one run.
 
-Knows the payloads, what is measured on them, and how figures are shown. Must not know processes
-or sockets: what is measured of the whole daemon comes as figures. A megabyte is 10^6 bytes.
+Knows the payloads and what is measured on them. Must not know processes or sockets: what is
+measured of the whole daemon comes as figures; nor how they are shown. A megabyte is 10^6 bytes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import os
@@ -23,8 +24,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from kmproxy import __version__
+from kmproxy import __version__, benchdiscovery
 from kmproxy.benchdaemon import COMPARED, Figures, Namespaces, measure
+from kmproxy.benchtables import MEGABYTE, tables
 from kmproxy.config import BenchConfig
 from kmproxy.encoding import GzipEncoder
 from kmproxy.errors import ConfigError
@@ -35,7 +37,6 @@ from kmproxy.simcadvisor import NodeMetrics, simulate_node
 PIECE = 1 << 16
 """Bytes that the engine is fed at once."""
 
-MEGABYTE = 1_000_000
 ROUNDS = 2
 """Repetitions at least, whatever the budget."""
 
@@ -81,13 +82,16 @@ def bench(config: BenchConfig, say: Callable[[str], None]) -> str:
         "cpus": os.cpu_count(),
         "rounds": rounds,
         "engine": rows,
+        "discovery": dataclasses.asdict(
+            benchdiscovery.measure(_namespaces([]), config.seconds / 20)
+        ),
     }
     if config.daemon:
         figures, skipped = _measure_daemon(given, payloads[0][1], spaces, config.seconds, say)
         document["daemon"] = _daemon_document(figures, skipped)
     if config.output == "json":
         return json.dumps(document, indent=2) + "\n"
-    return "\n".join(_text(document)) + "\n"
+    return "\n".join(tables(document)) + "\n"
 
 
 def _read(paths: Sequence[str]) -> list[tuple[str, bytes]]:
@@ -359,91 +363,3 @@ def _daemon_document(figures: Sequence[Figures], skipped: str | None) -> dict[st
             if (payload, other) in cpu
         ],
     }
-
-
-def _text(document: dict[str, Any]) -> Iterator[str]:
-    yield (
-        f"kmproxy {document['kmproxy']}, {document['python']}, {document['machine']}, "
-        f"{document['cpus']} CPUs"
-    )
-    yield f"\nThe engine, in pieces of 64 KiB; the fastest of {document['rounds']}"
-    yield from _table(
-        ("", "payload", "MB", "MB/s", "samples/s", "of memcpy", "x prometheus_client"),
-        [
-            (
-                row["name"],
-                Path(row["payload"]).name,
-                f"{row['bytes'] / MEGABYTE:.1f}",
-                f"{row['bytes_per_second'] / MEGABYTE:,.1f}",
-                f"{row['samples_per_second']:,.0f}" if row["samples_per_second"] else "",
-                f"{row['to_memcpy']:.1%}",
-                f"{row['to_prometheus_client']:,.0f}",
-            )
-            for row in document["engine"]
-        ],
-    )
-    if "daemon" in document:
-        yield from _daemon_text(document["daemon"])
-
-
-def _daemon_text(document: dict[str, Any]) -> Iterator[str]:
-    yield "\nThe daemon, directly in front of a kubelet over TLS; of each figure the least"
-    head = (
-        "payload",
-        "server",
-        "kubelet",
-        "client",
-        "n",
-        "CPU ms",
-        "first ms",
-        "last ms",
-        "MB out",
-        "peak MiB",
-    )
-    rows = []
-    for row in document["scrapes"]:
-        peak = row["peak_rss_bytes"]
-        rows.append(
-            (
-                Path(row["payload"]).name,
-                row["server"],
-                row["from_kubelet"],
-                row["to_client"],
-                f"{row['scrapes']}",
-                *(
-                    f"{row[f'{key}_seconds'] * 1000:.1f}"
-                    for key in ("cpu", "first_byte", "last_byte")
-                ),
-                f"{row['received_bytes'] / MEGABYTE:.1f}",
-                "" if peak is None or row["server"] != "kmproxy" else f"{peak / (1 << 20):.1f}",
-            )
-        )
-    yield from _table(head, rows, left=4)
-    if document["nginx_skipped"]:
-        yield f"\nnginx was not measured: {document['nginx_skipped']}"
-        return
-    yield "\nCPU time, kmproxy to nginx, by the codings from the kubelet and to the client"
-    yield from _table(
-        ("payload", "kmproxy", "nginx", "ratio"),
-        [
-            (
-                Path(row["payload"]).name,
-                row["of"].partition(", ")[2],
-                row["to"].partition(", ")[2],
-                f"{row['cpu']:.2f}",
-            )
-            for row in document["ratios"]
-        ],
-        left=3,
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 2) -> Iterator[str]:
-    """Aligned columns, the first `left` of them to the left."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        cells = [
-            f"{cell:<{width}}" if index < left else f"{cell:>{width}}"
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()

@@ -245,6 +245,28 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoveryConfig:
+    """Whether pods are served as scrape targets, which, and how old they may be."""
+
+    enabled: bool = setting(
+        "discovery", parse_bool, False, "",
+        "serve the node's pods as scrape targets: /sd/pods; with --all-nodes also /sd/nodes",
+    )  # fmt: skip
+    namespace: tuple[str, ...] = setting(
+        "discovery-namespace", parse_text, (), "NAME",
+        "only pods of these namespaces (globs)", repeatable=True,
+    )  # fmt: skip
+    refresh_interval: float = setting(
+        "discovery-refresh-interval", parse_duration, 5.0, "DURATION",
+        "a kubelet is asked for its pods no more often than this",
+    )  # fmt: skip
+    max_age: float = setting(
+        "discovery-max-age", parse_duration, 300.0, "DURATION",
+        "how long the last pods are served while the kubelet fails",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged, and how it looks."""
 
@@ -270,6 +292,7 @@ class Config:
     kubelet: KubeletConfig = field(default_factory=KubeletConfig)
     apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     log: LogConfig = field(default_factory=LogConfig)
     access: Access | None = None
 
@@ -358,6 +381,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "kubelet": KubeletConfig,
     "apiserver": ApiServerConfig,
     "server": ServerConfig,
+    "discovery": DiscoveryConfig,
     "log": LogConfig,
 }
 """The sections of `Config`, in order."""

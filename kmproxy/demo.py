@@ -41,6 +41,9 @@ Move a namespace to another team, and look again:
 Any node, by the API server's own path:
   curl -s {metrics}/api/v1/nodes/{other}/proxy/metrics/cadvisor
 
+The pods of {node} as scrape targets, with the team of each namespace:
+  curl -s {metrics}/sd/pods
+
 The status page is at {metrics}/, kmproxy's own metrics are at {telemetry}/metrics.
 Ctrl-C ends it.
 """
@@ -112,6 +115,7 @@ async def _daemon(
             f"--node-name-or-ip={kubelet.host}",
             f"--node-port={kubelet.port}",
             "--all-nodes",
+            "--discovery",
             *(f"--label={label}" for label in config.label),
             env={
                 **os.environ,

@@ -1,12 +1,13 @@
-"""A node's metrics, from its kubelet or through the API server's node proxy.
+"""A node's metrics and pods, from its kubelet or through the API server's node proxy.
 
-Knows the four endpoints, both ways to them and what an answer must look like to
-be served. Must not know what is done with the bytes, nor who asked for them:
-nothing of a client's request reaches a kubelet.
+Knows the four endpoints and /pods, both ways to them and what an answer must
+look like to be served. Must not know what is done with the bytes, nor who asked
+for them: nothing of a client's request reaches a kubelet.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -18,14 +19,48 @@ from kmproxy.config import KubeletConfig
 from kmproxy.encoding import GzipDecoder
 from kmproxy.errors import UpstreamError
 from kmproxy.nodes import Node
-from kmproxy.permissions import NODE_METRICS, NODE_PROXY, advice
+from kmproxy.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permission, advice
 from kmproxy.routes import CADVISOR, ENDPOINTS
 from kmproxy.upstream import Upstream
 
 ACCEPT = "text/plain;version=0.0.4"
 """Text, never protobuf."""
 
-_TEXT = frozenset({"text/plain", "application/openmetrics-text"})
+PODS = "/pods"
+MAX_PODS = 64 << 20
+"""Bytes of the longest list of pods that is held; 500 pods have about 3 MB."""
+
+MAX_REFUSAL = 4096
+_SUBRESOURCES = re.compile(rb"subresource(?:\(s\))?=\[?([a-z ]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What is asked for: what it must look like, and the permission for it.
+
+    The permission is what a kubelet that is asked itself wants.
+    """
+
+    name: str
+    media: frozenset[str]
+    codings: frozenset[str]
+    permission: Permission
+    lost: str = ""
+
+
+_METRICS = _Kind(
+    "Prometheus text",
+    frozenset({"text/plain", "application/openmetrics-text"}),
+    frozenset({"identity", "gzip", "x-gzip"}),
+    NODE_METRICS,
+    lost=": is --node-cadvisor-path right?",
+)
+_POD_LIST = _Kind(
+    "JSON",
+    frozenset({"application/json"}),
+    frozenset({"identity"}),
+    NODE_PODS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +102,9 @@ class Kubelet:
         """Where an endpoint of a node is fetched; one of `ENDPOINTS`."""
         if endpoint not in ENDPOINTS:
             raise ValueError(endpoint)
-        path = self._config.cadvisor_path if endpoint == CADVISOR else endpoint
+        return self._url(node, self._config.cadvisor_path if endpoint == CADVISOR else endpoint)
+
+    def _url(self, node: Node, path: str) -> str:
         if self._proxy:
             return f"{self._proxy}/api/v1/nodes/{quote(node.name, safe='')}/proxy{path}"
         host = f"[{node.host}]" if ":" in node.host else node.host
@@ -78,9 +115,39 @@ class Kubelet:
         """Ask a node's kubelet for one of `ENDPOINTS`. Raises UpstreamError."""
         url = self.url(node, endpoint)
         async with self._upstream.get(url, accept=ACCEPT, accept_encoding="gzip") as response:
-            self._check(response)
+            self._check(response, _METRICS)
             async with aclosing(self._pieces(response)) as pieces:
                 yield Exposition(response.headers["Content-Type"], pieces)
+
+    async def pods(self, node: Node) -> bytearray:
+        """The JSON of a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
+        body = bytearray()
+        async with self._upstream.get(self._url(node, PODS), accept="application/json") as response:
+            if response.status == 403 and not self._proxy:
+                raise UpstreamError("forbidden", await self._forbidden_pods(response))
+            self._check(response, _POD_LIST)
+            async with aclosing(self._upstream.pieces(response)) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > MAX_PODS:
+                        message = (
+                            f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
+                        )
+                        raise UpstreamError("too_large", message)
+        return body
+
+    async def _forbidden_pods(self, response: aiohttp.ClientResponse) -> str:
+        """What to do about a 403: it names the permissions that this kubelet knows."""
+        said = b""
+        async with aclosing(self._upstream.pieces(response)) as pieces:
+            async for piece in pieces:
+                said += piece
+                if len(said) > MAX_REFUSAL:
+                    break
+        found = _SUBRESOURCES.search(said)
+        old = found is not None and b"pods" not in found[1].split()
+        permission, why = (NODE_PROXY, " (it is older than 1.33)") if old else (NODE_PODS, "")
+        return f"the kubelet forbids to list its pods (403): {advice(permission)}{why}"
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         left = self._config.max_response_bytes
@@ -112,19 +179,19 @@ class Kubelet:
                 yield decoded
         decoder.finish()
 
-    def _check(self, response: aiohttp.ClientResponse) -> None:
-        """Refuse what must not be served as a whole exposition."""
+    def _check(self, response: aiohttp.ClientResponse, kind: _Kind) -> None:
+        """Refuse what must not be served as a whole answer."""
         name = self._upstream.name
         if response.status != 200:
-            raise UpstreamError(*self._refusal(response.status))
+            raise UpstreamError(*self._refusal(response.status, kind))
         media = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if media not in _TEXT:
+        if media not in kind.media:
             what = f"Content-Type {media[:60]!r}" if media else "no Content-Type"
             raise UpstreamError(
-                "content_type", f"the {name} answered {what}, which is not Prometheus text"
+                "content_type", f"the {name} answered {what}, which is not {kind.name}"
             )
         coding = response.headers.get("Content-Encoding", "identity").lower()
-        if coding not in {"identity", "gzip", "x-gzip"}:
+        if coding not in kind.codings:
             raise UpstreamError(
                 "encoding", f"the {name} answered with Content-Encoding {coding[:40]!r}"
             )
@@ -136,20 +203,20 @@ class Kubelet:
                 "its end would prove nothing",
             )
 
-    def _refusal(self, status: int) -> tuple[str, str]:
+    def _refusal(self, status: int, kind: _Kind) -> tuple[str, str]:
         """Why a status other than 200 came: a reason and a message."""
         name = self._upstream.name
-        permission = NODE_PROXY if self._proxy else NODE_METRICS
+        permission = NODE_PROXY if self._proxy else kind.permission
         if status == 401:
             return "unauthorized", (
                 f"the {name} does not accept our credentials (401): "
                 "is token authentication on, and the token for this cluster?"
             )
         if status == 403:
-            return "forbidden", (f"the {name} forbids it (403): {advice(permission)}")
+            return "forbidden", f"the {name} forbids it (403): {advice(permission)}"
         if 300 <= status < 400:
             return "redirect", f"the {name} answered with a redirect ({status}), not followed"
-        hint = ": is --node-cadvisor-path right?" if status == 404 else ""
+        hint = kind.lost if status == 404 else ""
         return "status", f"the {name} answered with HTTP status {status}{hint}"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from kmproxy.config import (
     SECTIONS,
     Config,
+    DiscoveryConfig,
     KubeletConfig,
     LabelConfig,
     Setting,
@@ -207,6 +208,16 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
         warnings.append(f"{unused} has no effect: {reason}")
     elif kubelet.scheme == "http" and unused:
         warnings.append(f"{unused} has no effect: plain http has no certificate to verify")
+    discovery = config.discovery
+    if discovery.max_age < discovery.refresh_interval:
+        problems.append("--discovery-max-age is less than --discovery-refresh-interval")
+    if not discovery.enabled and discovery != DiscoveryConfig():
+        unused = ", ".join(
+            f"--{spec.name}"
+            for key, spec in settings(DiscoveryConfig).items()
+            if getattr(discovery, key) != getattr(DiscoveryConfig(), key)
+        )
+        warnings.append(f"{unused} has no effect without --discovery")
     return problems, warnings
 
 

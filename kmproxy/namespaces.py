@@ -22,6 +22,7 @@ from kmproxy.watch import (
     SILENCE,
     WATCH_ACCEPT,
     Backoff,
+    Change,
     Next,
     WatchState,
     parse_page,
@@ -53,19 +54,23 @@ def explained(error: ApiError, verb: str) -> str:
 
 
 class NamespaceWatcher:
-    """Feeds a label map from the API server. It is the map's one writer."""
+    """Feeds label maps from the API server. It is their one writer.
+
+    `also` are further maps, which render the same namespaces for another use.
+    """
 
     def __init__(
         self,
         api: ApiServer,
         labels: LabelMap,
-        *,
+        *also: LabelMap,
         telemetry: Telemetry,
         clock: Callable[[], float],
         uniform: Callable[[float, float], float],
     ) -> None:
         self._api = api
         self._labels = labels
+        self._maps = (labels, *also)
         self._telemetry = telemetry
         self._clock = clock
         self._state = WatchState(uniform=uniform)
@@ -150,7 +155,8 @@ class NamespaceWatcher:
 
     async def _list(self) -> None:
         namespaces = await list_namespaces(self._api, self._state)
-        self._labels.replace(namespaces, self._clock())
+        for labels in self._maps:
+            labels.replace(namespaces, self._clock())
         self._confirmed()
         if self._restored or not self.loaded:
             _log.info("namespaces loaded: %d", len(self._labels))
@@ -163,15 +169,18 @@ class NamespaceWatcher:
         async with self._api.stream(PATH, params, accept=WATCH_ACCEPT, silence=SILENCE) as pieces:
             async for piece in pieces:
                 for change in self._state.feed(piece):
-                    if change is None:
-                        pass
-                    elif change.kind == "DELETED":
-                        self._labels.delete(change.namespace.name, self._clock())
-                    else:
-                        self._labels.put(change.namespace)
+                    if change is not None:
+                        self._apply(change)
                 self._confirmed()
         self._state.ended(self._clock() - began)
         self._telemetry.watch_restarted("ended")
+
+    def _apply(self, change: Change) -> None:
+        for labels in self._maps:
+            if change.kind == "DELETED":
+                labels.delete(change.namespace.name, self._clock())
+            else:
+                labels.put(change.namespace)
 
     def _confirmed(self) -> None:
         self._synced_at = self._clock()
@@ -204,4 +213,5 @@ class NamespaceWatcher:
         """Forget deleted namespaces when their time has come."""
         while True:
             await asyncio.sleep(1.0)
-            self._labels.expire(self._clock())
+            for labels in self._maps:
+                labels.expire(self._clock())

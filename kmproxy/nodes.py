@@ -1,4 +1,4 @@
-"""The nodes of the cluster by name, as the API server knows them.
+"""The nodes of the cluster, by name or all of them, as the API server knows them.
 
 Knows Node objects and how long one is remembered. Must not know what is
 fetched from a node. An address never comes from anywhere but the Node object.
@@ -13,14 +13,17 @@ from dataclasses import dataclass
 import msgspec
 
 from kmproxy.apiserver import ApiServer
+from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.permissions import NODES, advice
-from kmproxy.watch import LIST_ACCEPT, parse_page
+from kmproxy.permissions import NODES, NODES_LISTED, Permission, advice
+from kmproxy.watch import LIST_ACCEPT, PAGE, parse_page
 
 REMEMBERED = 60.0
 """Seconds for which a Node object that was found is not asked for again."""
 
 MAX_REMEMBERED = 20_000
+
+PATH = "/api/v1/nodes"
 
 _ADDRESSES = ("InternalIP", "InternalDNS", "ExternalIP", "ExternalDNS", "Hostname")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
@@ -91,7 +94,7 @@ class NodeDirectory:
     async def first(self) -> Node:
         """A node to try, the first of a list. Raises UpstreamError, also if it may not be had."""
         try:
-            body = await self._api.get("/api/v1/nodes", {"limit": "1"}, accept=LIST_ACCEPT)
+            body = await self._api.get(PATH, {"limit": "1"}, accept=LIST_ACCEPT)
             names = [item.name for item in parse_page(body).namespaces]
         except ApiError as error:
             message = f"no node to try: {error.summary}; name one by --node-name-or-ip"
@@ -100,12 +103,31 @@ class NodeDirectory:
             raise UpstreamError("no_node", "the cluster has no nodes")
         return await self.find(names[0])
 
+    async def list_all(self) -> list[ListedNode]:
+        """All nodes of the cluster, just their metadata. Raises UpstreamError."""
+        params = {"limit": str(PAGE), "resourceVersion": "0"}
+        nodes: list[ListedNode] = []
+        while True:
+            try:
+                page = parse_page(await self._api.get(PATH, params, accept=LIST_ACCEPT))
+            except ApiError as error:
+                raise _explained(error, NODES_LISTED, "all nodes") from error
+            nodes += [
+                ListedNode(item.name, item.labels, item.annotations) for item in page.namespaces
+            ]
+            if not page.token:
+                return nodes
+            params = {"limit": str(PAGE), "continue": page.token}
+
     async def _ask(self, name: str) -> Node:
         try:
-            body = await self._api.get(f"/api/v1/nodes/{name}", {}, accept="application/json")
+            body = await self._api.get(f"{PATH}/{name}", {}, accept="application/json")
             status = _DECODER.decode(body).status
         except ApiError as error:
-            raise _explained(error, name) from error
+            if error.code == 404:
+                message = f"the cluster has no node {name!r}"
+                raise UpstreamError("no_node", message, status=404) from error
+            raise _explained(error, NODES, f"node {name}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError("garbage", f"the API server's node {name!r} is not one") from error
         addresses = {address.type: address.address for address in reversed(status.addresses or [])}
@@ -115,9 +137,8 @@ class NodeDirectory:
         return Node(name, host, status.daemon_endpoints.kubelet_endpoint.Port or None)
 
 
-def _explained(error: ApiError, name: str) -> UpstreamError:
-    if error.code == 404:
-        return UpstreamError("no_node", f"the cluster has no node {name!r}", status=404)
+def _explained(error: ApiError, permission: Permission, what: str) -> UpstreamError:
     if error.code == 403:
-        return UpstreamError("forbidden", f"the API server forbids to get nodes: {advice(NODES)}")
-    return UpstreamError(error.reason, f"the API server cannot tell node {name}: {error.code}")
+        message = f"the API server forbids to {permission.verb} nodes: {advice(permission)}"
+        return UpstreamError("forbidden", message)
+    return UpstreamError(error.reason, f"the API server cannot tell {what}: {error.code}")

@@ -56,6 +56,10 @@ NAMESPACES = (
 NODE_METRICS = Permission("get", "nodes/metrics", "the metrics of a kubelet that is asked itself")
 NODE_PROXY = Permission("get", "nodes/proxy", "the metrics, through the API server's node proxy")
 NODES = Permission("get", "nodes", "the address of a node that is asked for by name")
+NODE_PODS = Permission(
+    "get", "nodes/pods", "the pods of a kubelet that is asked itself, from Kubernetes 1.33 on"
+)
+NODES_LISTED = Permission("list", "nodes", "the nodes as scrape targets")
 
 
 class _Need(NamedTuple):
@@ -84,6 +88,16 @@ _NEEDS = (
     _Need("without --kube-apiserver or an identity of its own", _direct, (NODE_METRICS,)),
     _Need("with --kube-apiserver", _through_the_api_server, (NODE_PROXY,)),
     _Need("with --all-nodes", lambda config: config.kubelet.all_nodes, (NODES,)),
+    _Need(
+        "with --discovery and without --kube-apiserver",
+        lambda config: config.discovery.enabled and _direct(config),
+        (NODE_PODS,),
+    ),
+    _Need(
+        "with --discovery and --all-nodes",
+        lambda config: config.discovery.enabled and config.kubelet.all_nodes,
+        (NODES_LISTED,),
+    ),
 )
 
 EVERYTHING = Permission("*", "*", "whoever has its token owns the cluster", "*")

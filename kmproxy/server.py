@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs
 
@@ -27,7 +27,7 @@ from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import Node, NodeDirectory
 from kmproxy.pages import Status, status_page
 from kmproxy.pipeline import Pipeline
-from kmproxy.responses import application, break_off, not_allowed, plain, reads
+from kmproxy.responses import Handler, application, break_off, not_allowed, plain, reads
 from kmproxy.routes import Route, find_route, served_paths
 from kmproxy.selection import Selection
 from kmproxy.telemetry import Telemetry
@@ -65,7 +65,11 @@ def scrape_budget(header: str | None) -> float:
 
 
 class MetricsServer:
-    """The port that Prometheus scrapes."""
+    """The port that Prometheus scrapes.
+
+    `slots` are the kubelet fetches that may be under way at once, `others` what
+    is served beside metrics, each at its path and to those who may only read.
+    """
 
     def __init__(  # noqa: PLR0913 - it is where all services meet
         self,
@@ -80,6 +84,8 @@ class MetricsServer:
         readiness: Readiness,
         telemetry: Telemetry,
         clock: Callable[[], float],
+        slots: asyncio.Semaphore,
+        others: Mapping[str, Handler],
     ) -> None:
         self._label_config = label_config
         self._selection_config = selection_config
@@ -91,7 +97,8 @@ class MetricsServer:
         self._readiness = readiness
         self._telemetry = telemetry
         self._clock = clock
-        self._slots = asyncio.Semaphore(config.max_concurrency)
+        self._slots = slots
+        self._others = others
         self._slot_count = config.max_concurrency
 
     def application(self) -> web.Application:
@@ -101,11 +108,13 @@ class MetricsServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         route = find_route(path, all_nodes=self._nodes is not None)
-        if route is None and path != "/":
+        if route is None and path != "/" and path not in self._others:
             self._telemetry.scrapes.labels("other", "404").inc()
             return plain(404, "no such path: only kubelet metrics are served here, see /")
         if not reads(request):
             return not_allowed()
+        if other := self._others.get(path):
+            return await other(request)
         if route is None:
             return web.Response(text=self._status_page(), content_type="text/html")
         began = self._clock()
@@ -263,7 +272,7 @@ class MetricsServer:
                 restored=self._watcher.restored,
                 rules=self._labels.rules,
                 on_conflict=self._label_config.on_conflict,
-                paths=served_paths(all_nodes=self._nodes is not None),
+                paths=[*served_paths(all_nodes=self._nodes is not None), *self._others],
                 source=self._kubelet.source,
             )
         )

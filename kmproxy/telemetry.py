@@ -138,6 +138,31 @@ class Telemetry:
             "1 while the labels are those of the snapshot, 0 once they have been listed.",
             registry=registry,
         )
+        self.discovery_requests = Counter(
+            "kmproxy_discovery_requests",
+            "Requests for scrape targets, by path and HTTP status.",
+            ["path", "code"],
+            registry=registry,
+        )
+        self.discovery_fetches = Counter(
+            "kmproxy_discovery_fetches",
+            "Lists of pods or nodes fetched for scrape targets, by how it went: 'ok' or 'failed'.",
+            ["role", "result"],
+            registry=registry,
+        )
+        self.discovery_targets = Gauge(
+            "kmproxy_discovery_targets",
+            "Scrape targets known, of all nodes whose targets were asked for.",
+            ["role"],
+            registry=registry,
+        )
+        self.discovery_age = Gauge(
+            "kmproxy_discovery_age_seconds",
+            "Age of the list that the last answer was made of; over the refresh interval "
+            "when lists cannot be fetched.",
+            ["role"],
+            registry=registry,
+        )
         build = Info("kmproxy_build", "What is running.", registry=registry)
         build.info({"version": __version__, "python": platform.python_version()})
 

@@ -86,8 +86,11 @@ def test_the_engine():
     assert head.endswith(f"{os.cpu_count()} CPUs")
     assert table[0].startswith("The engine, in pieces of 64 KiB; the fastest of ")
     names = [(name, "cAdvisor") for name in SUBJECTS] + ALWAYS
-    assert len(table) == 2 + len(names)
-    for line, (name, shape) in zip(table[2:], names, strict=True):
+    end = table.index("")
+    assert end == 2 + len(names)
+    assert table[end + 1].startswith("Discovery, 500 pods that become ")
+    assert len(table[end + 1 :]) == 4
+    for line, (name, shape) in zip(table[2:end], names, strict=True):
         assert line.startswith(f"{name} ")
         assert shape in line
     assert "daemon" not in output + said
@@ -116,6 +119,8 @@ def test_the_daemon(payload, tmp_path):
     assert memcpy["bytes"] == payload.stat().st_size
     assert rows["engine, 1 label", str(payload)]["samples"] == client["samples"]
 
+    assert document["discovery"]["pods"] == 500
+    assert min(document["discovery"].values()) > 0
     daemon = document["daemon"]
     assert daemon["nginx_skipped"] is None
     scrapes = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmproxy.config import KubeletConfig
+from kmproxy.errors import UpstreamError
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import Node
 from kmproxy.routes import ENDPOINTS
@@ -74,3 +75,36 @@ def test_nothing_else_is_ever_asked(endpoint):
     assert endpoint not in ENDPOINTS
     with pytest.raises(ValueError):
         url(endpoint, {})
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, "https://10.0.0.1:10350/pods"),
+        ({"cadvisor_path": "/c"}, "https://10.0.0.1:10350/pods"),
+        ({"apiserver": "api"}, "https://api:443/api/v1/nodes/a/proxy/pods"),
+    ],
+)
+async def test_where_pods_are_asked_for(config, expected):
+    """Both ways to a kubelet, by a call of its own that takes no path from anybody."""
+    asked = []
+
+    class Nowhere:
+        name = "kubelet"
+
+        def get(self, url, **headers):
+            asked.append((url, headers))
+            raise UpstreamError("refused", "nobody is there")
+
+    with pytest.raises(UpstreamError):
+        await Kubelet(KubeletConfig(**config), Nowhere()).pods(Node("a", "10.0.0.1", 10350))
+    assert asked == [(expected, {"accept": "application/json"})]
+
+
+async def test_a_list_of_pods_that_does_not_end(cluster, front, monkeypatch):
+    """It is given up past the limit, whatever was announced."""
+    monkeypatch.setattr("kmproxy.kubelet.MAX_PODS", 1000)
+    proxy = await front("--discovery")
+    status, text = await proxy.get("/sd/pods")
+    assert status == 502
+    assert "the kubelet's list of pods is over 1000 bytes" in text

@@ -29,6 +29,7 @@ FLOORS = (
         "selection",
         "pipeline",
         "watch",
+        "discovery",
         "pages",
     ),
     (
@@ -44,12 +45,12 @@ FLOORS = (
         "nodes",
         "kubelet",
     ),
-    ("namespaces", "snapshot"),
-    ("responses", "health", "server"),
+    ("namespaces", "snapshot", "targets"),
+    ("responses", "health", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
-    ("simfamilies", "simcadvisor", "simwire", "simobjects", "simkubelet"),
+    ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),
     ("simstore", "simview", "simservices", "simanswers", "simproxy", "simapi", "simcluster"),
-    ("demo", "benchdaemon", "bench"),
+    ("demo", "benchdaemon", "benchdiscovery", "benchtables", "bench"),
     ("cli", "__main__"),
 )
 ORDER = [module for floor in FLOORS for module in floor]

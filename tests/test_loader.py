@@ -378,3 +378,26 @@ def test_flags_beside_the_kubelet_section():
     """A flag that says something else is not in its way."""
     config = loaded(section(tls_config={"server_name": "n"}), flags(kubelet_ca_file="f"))
     assert (config.kubelet.ca_file, config.access.tls.server_name) == ("f", "n")
+
+
+@pytest.mark.parametrize(
+    "unused",
+    [
+        {"discovery_namespace": "a"},
+        {"discovery_refresh_interval": "9s"},
+        {"discovery_max_age": "1h", "discovery_namespace": "a"},
+    ],
+)
+def test_discovery_that_is_off(unused):
+    """What is said of it beside has no effect, and is accepted with a warning."""
+    _, (warning,) = load([flags(**unused)])
+    assert all(f"--{name.replace('_', '-')}" in warning for name in unused)
+    assert warning.endswith("has no effect without --discovery")
+    assert load([flags(discovery="true", **unused)])[1] == []
+
+
+def test_discovery_limits():
+    """A list is served for as long at least as no other is fetched."""
+    (problem,) = problems(flags(discovery="true", discovery_max_age="4s"))
+    assert problem == "--discovery-max-age is less than --discovery-refresh-interval"
+    loaded(flags(discovery="true", discovery_max_age="5s"))

@@ -33,6 +33,8 @@ NOT_ON = {
     "podmonitor-instead": set(OVERLAYS) - ON_DAEMONSETS,
     "servicemonitor": set(OVERLAYS) - ON_DAEMONSETS,
     "scrapeconfig": ON_DAEMONSETS,
+    "discovery": set(OVERLAYS) - ON_DAEMONSETS,
+    "discovery-all-nodes": ON_DAEMONSETS | {"deployment"},
 }
 
 
@@ -297,6 +299,31 @@ def test_the_one_patch_for_kubelets_with_certificates(overlay):
     assert arguments[0] == ["--kubelet-insecure-tls", *arguments[1]]
     pod_of(before)[1]["args"].pop(0)
     assert before == after
+
+
+@pytest.mark.parametrize(
+    ("overlay", "component", "more"),
+    [
+        ("daemonset", "discovery", {("", "nodes/pods", "get")}),
+        (
+            "deployment-direct",
+            "discovery-all-nodes",
+            {("", "nodes/pods", "get"), ("", "nodes", "list")},
+        ),
+    ],
+)
+def test_discovery(overlay, component, more):
+    """It is switched on, and may read the pods of a kubelet besides: never write, never exec."""
+    before, after = built(overlay), built(overlay, [component])
+    arguments = [pod_of(objects)[1]["args"] for objects in (before, after)]
+    assert arguments[1] == [*arguments[0], "--discovery"]
+    assert permissions(after) == permissions(before) | more
+    added = set(by_name(after)) - set(by_name(before))
+    services = {name for _, kind, name in added if kind == "Service"}
+    assert services == ({"kmproxy-local"} if component == "discovery" else set())
+    for one in of_kind(after, "Service"):
+        if one["metadata"]["name"] == "kmproxy-local":
+            assert one["spec"]["internalTrafficPolicy"] == "Local"
 
 
 README = (ROOT / "README.md").read_text("utf-8")

@@ -32,7 +32,7 @@ class Clock:
 
 
 @asynccontextmanager
-async def watching(cluster, directory, clock=None):
+async def watching(cluster, directory, clock=None, also=()):
     """A watcher that never waits before it tries again; yields it, its map and its metrics."""
     cluster.write_service_account(directory)
     clock = clock or asyncio.get_running_loop().time
@@ -49,6 +49,7 @@ async def watching(cluster, directory, clock=None):
         watcher = NamespaceWatcher(
             ApiServer(Upstream("API server", session, identity, tls), identity),
             labels,
+            *also,
             telemetry=telemetry,
             clock=clock,
             uniform=lambda low, high: low or high / 100,
@@ -262,3 +263,28 @@ async def test_a_restored_backup(cluster, tmp_path):
         await becomes(labels, b"payments", b',team="t9"')
         cluster.api.restore_backup()
         await becomes(labels, b"payments", b',team="payments"')
+
+
+async def test_further_maps(cluster, tmp_path):
+    """Each map sees every list, event and expiry: what one says the other says as well."""
+    clock = Clock()
+    other = LabelMap([LabelRule("label", "team", "other")])
+    async with watching(cluster, tmp_path, clock, also=[other]) as (watcher, labels, _):
+        await watcher.wait_loaded()
+
+        def both(name):
+            return labels.lookup(name), other.lookup(name)
+
+        assert both(b"payments") == (b',team="payments"', b',other="payments"')
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await until(lambda: settled(both(b"payments") == (b',team="x"', b',other="x"')))
+        cluster.api.namespaces.delete("payments")
+        await until(lambda: settled((len(labels), len(other)) == (6, 6)))
+        assert both(b"payments") == (b',team="x"', b',other="x"')
+        clock.now += 300.0
+        await until(lambda: settled(both(b"payments") == (b"", b"")))
+
+
+async def settled(condition):
+    """A condition that is known at once."""
+    return condition

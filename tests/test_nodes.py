@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.nodes import REMEMBERED, Node, NodeDirectory
 
@@ -167,4 +168,68 @@ async def test_no_first_node(error, says):
     api.error = error
     with pytest.raises(UpstreamError) as raised:
         await NodeDirectory(api, clock=lambda: 0.0).first()
+    assert says in str(raised.value)
+
+
+class Pages:
+    """An API server that holds pages of nodes' metadata, and notes what is asked."""
+
+    def __init__(self, *pages):
+        self.pages = list(pages)
+        self.asked = []
+
+    async def get(self, path, params, *, accept):
+        assert "as=PartialObjectMetadataList" in accept
+        self.asked.append((path, dict(params)))
+        page = self.pages.pop(0)
+        if isinstance(page, Exception):
+            raise page
+        return page if isinstance(page, bytes) else json.dumps(page).encode()
+
+
+def page(*names, token=""):
+    """One page of a list."""
+    items = [{"metadata": {"name": name}} for name in names]
+    return {"metadata": {"continue": token, "resourceVersion": "7"}, "items": items}
+
+
+async def test_all_nodes_page_by_page():
+    """Every page is asked for, from the cache of the API server; metadata may be missing."""
+    last = {
+        "metadata": {},
+        "items": [{"metadata": {"name": "c", "labels": {"z": "1"}, "annotations": None}}],
+    }
+    api = Pages(page("a", token="next"), page("b", token="more"), page(token="end"), last)
+    nodes = await NodeDirectory(api, clock=lambda: 0.0).list_all()
+    assert nodes == [ListedNode("a"), ListedNode("b"), ListedNode("c", {"z": "1"})]
+    assert [params for _, params in api.asked] == [
+        {"limit": "500", "resourceVersion": "0"},
+        {"limit": "500", "continue": "next"},
+        {"limit": "500", "continue": "more"},
+        {"limit": "500", "continue": "end"},
+    ]
+
+
+async def test_a_cluster_without_nodes():
+    """Null is what the API lists then."""
+    api = Pages({"metadata": {}, "items": None})
+    assert await NodeDirectory(api, clock=lambda: 0.0).list_all() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (ApiError(403, "Forbidden", "x"), "resources [nodes] and verbs [list]"),
+        (ApiError(410, "Expired", "x"), "cannot tell all nodes: 410"),
+        (b"<html>", "cannot tell all nodes: 200"),
+        (b"{}", "cannot tell all nodes: 200"),
+        ({"metadata": {}, "items": [[]]}, "cannot tell all nodes: 200"),
+    ],
+)
+async def test_nodes_that_cannot_be_listed(answer, says):
+    """Half a list is none: an error on any page is one of the list."""
+    api = Pages(page("a", token="next"), answer)
+    with pytest.raises(UpstreamError) as raised:
+        await NodeDirectory(api, clock=lambda: 0.0).list_all()
+    assert raised.value.status == 502
     assert says in str(raised.value)

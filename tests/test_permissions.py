@@ -40,6 +40,16 @@ def config(*flags):
             ["get nodes/proxy", "get nodes"],
         ),
         (("--kube-apiserver=http://localhost:8001",), []),
+        (("--discovery",), ["get nodes/metrics", "get nodes/pods"]),
+        (
+            ("--discovery", "--all-nodes"),
+            ["get nodes/metrics", "get nodes", "get nodes/pods", "list nodes"],
+        ),
+        (
+            ("--discovery", "--kube-apiserver=api", "--all-nodes"),
+            ["get nodes/proxy", "get nodes", "list nodes"],
+        ),
+        (("--discovery", "--kubelet-scheme=http"), []),
     ],
 )
 def test_what_is_needed(flags, more):

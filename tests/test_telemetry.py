@@ -15,6 +15,10 @@ from kmproxy.telemetry import CONTENT_TYPE, Telemetry
 NAMES = {
     "kmproxy_build": "info",
     "kmproxy_credential_errors": "counter",
+    "kmproxy_discovery_age_seconds": "gauge",
+    "kmproxy_discovery_fetches": "counter",
+    "kmproxy_discovery_requests": "counter",
+    "kmproxy_discovery_targets": "gauge",
     "kmproxy_label_conflicts": "counter",
     "kmproxy_samples_dropped": "counter",
     "kmproxy_lines_unparsed": "counter",
@@ -48,6 +52,10 @@ def telemetry():
     telemetry.scrapes.labels("/metrics", "200").inc()
     telemetry.scrape_duration.labels("/metrics").observe(0.07)
     telemetry.credential_errors.labels("token").inc()
+    telemetry.discovery_requests.labels("/sd/pods", "200").inc()
+    telemetry.discovery_fetches.labels("pod", "ok").inc()
+    telemetry.discovery_targets.labels("pod").set(7)
+    telemetry.discovery_age.labels("pod").set(0)
     telemetry.upstream_failed("kubelet", "tls")
     telemetry.watch_restarted("ended")
     return telemetry
@@ -90,8 +98,9 @@ def test_no_label_can_grow_without_bound(telemetry):
         for label in sample.labels
     }
     assert labels == {
-        "path", "code", "upstream", "reason", "credential", "label", "le", "version", "python",
-    }  # fmt: skip
+        *("path", "code", "upstream", "reason", "credential", "label", "le", "version", "python"),
+        *("role", "result"),
+    }
 
 
 def test_the_gauges_ask_when_they_are_scraped():

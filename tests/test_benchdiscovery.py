@@ -1,0 +1,31 @@
+"""What discovery is measured on, and that its figures are of it; no figure is judged."""
+
+from __future__ import annotations
+
+import json
+
+from kmproxy import benchdiscovery
+from kmproxy.discovery import parse_pods
+
+SPACES = {"shop": {"team": "a"}, "bank": {"team": "b"}, "farm": {}}
+
+
+def test_the_payload():
+    """As many pods as are asked for, of the size of real ones, of every namespace."""
+    body = benchdiscovery.pods(SPACES, 100)
+    items = json.loads(body)["items"]
+    assert len(items) == 100
+    assert {item["metadata"]["namespace"] for item in items} == set(SPACES)
+    assert 4_000 < len(body) / len(items) < 6_000
+    assert benchdiscovery.pods(SPACES, 100) == body
+
+
+def test_the_figures():
+    """They are those of 500 pods: every one is read, and every target answered."""
+    figures = benchdiscovery.measure(SPACES, 0.0)
+    held = parse_pods(benchdiscovery.pods(SPACES), lambda _: True)
+    assert (figures.pods, figures.targets) == (500, held.count)
+    assert figures.list_bytes == len(benchdiscovery.pods(SPACES))
+    assert figures.answer_bytes > held.size
+    assert figures.answer_seconds > 0
+    assert figures.read_seconds > 0
