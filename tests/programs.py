@@ -399,6 +399,7 @@ class Stage:
         (port,) = {each.port for each in self.cluster.kubelets.values()}
         for there, here in (
             ("kmproxy.kmproxy-system.svc:8080", address or self.address),
+            ("kmproxy-local.kmproxy-system.svc:8080", address or self.address),
             ("alertmanager.monitoring.svc:9093", alertmanager),
             (":10250", f":{port}"),
         ):
