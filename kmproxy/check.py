@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,13 +21,28 @@ from kmproxy.apiserver import ApiServer
 from kmproxy.certificates import Server
 from kmproxy.clients import Clients, open_clients
 from kmproxy.config import Config
-from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
+from kmproxy.discovery import parse_pods
+from kmproxy.errors import (
+    ApiError,
+    CredentialError,
+    ForbiddenError,
+    KmproxyError,
+    UpstreamError,
+)
 from kmproxy.findings import Access, Coverage, Finding, Metrics, Report, Result, indented
 from kmproxy.grammar import Sample, unquote
 from kmproxy.labels import NAME_LABEL, WILDCARD, LabelMap, LabelRule, Namespace
 from kmproxy.namespaces import explained, list_namespaces
 from kmproxy.nodes import Node
-from kmproxy.permissions import EVERYTHING, NODE_METRICS, Permission, needed, unneeded
+from kmproxy.permissions import (
+    EVERYTHING,
+    NODE_METRICS,
+    NODE_PODS,
+    NODE_PROXY,
+    Permission,
+    needed,
+    unneeded,
+)
 from kmproxy.pipeline import Pipeline
 from kmproxy.routes import CADVISOR
 from kmproxy.selection import Selection
@@ -117,6 +133,7 @@ class _Preflight:
         self._announce = announce
         self._show = show or (lambda _: None)
         self._step_timeout = step_timeout
+        self._answered: set[tuple[str, str, str]] = set()  # what kubelets answered to
 
     async def run(self) -> None:
         report, identity = self._report, self._clients.identity
@@ -132,6 +149,8 @@ class _Preflight:
             report.node = node.name
             await self._certificate(node)
             await self._metrics(node, labels)
+            if self._config.discovery.enabled:
+                await self._pods(node)
         report.findings[begin:begin] = self._access_rows()
 
     @asynccontextmanager
@@ -259,6 +278,7 @@ class _Preflight:
                     size += len(piece)
                     examples.feed(pipeline.feed(piece))
             examples.feed(pipeline.finish() + b"\n")
+            self._answered.add(NODE_METRICS.kind)
             self._report.metrics = found = Metrics(
                 kubelet.url(node, CADVISOR),
                 size,
@@ -279,6 +299,28 @@ class _Preflight:
             self._report.add("metrics", "metrics", result, message)
             self._show(indented(found.lines()))
 
+    async def _pods(self, node: Node) -> None:
+        """List the pods once, which an older kubelet wants another permission for."""
+        async with self._step("pods", "pods", "Pods, listed once"):
+            try:
+                found = parse_pods(await self._clients.kubelet.pods(node), lambda _: True)
+            except ForbiddenError as error:
+                if error.resource == NODE_PROXY.resource:
+                    self._want_proxy()
+                raise
+            self._answered.add(NODE_PODS.kind)
+            message = f"{found.count} targets of {len(found.pods)} pods"
+            self._report.add("pods", "pods", "ok", message)
+            self._show(indented([message]))
+
+    def _want_proxy(self) -> None:
+        """Need `nodes/proxy` in the place of `nodes/pods`, which this kubelet does not know."""
+        access = self._report.access
+        said = {each.permission.kind: each.allowed for each in access}
+        rest = [e for e in access if e.permission.kind not in {NODE_PODS.kind, NODE_PROXY.kind}]
+        wanted = replace(NODE_PROXY, why="the pods of a kubelet older than 1.33")
+        access[:] = [*rest, Access(wanted, True, said.get(NODE_PROXY.kind))]
+
     def _access_rows(self) -> Iterator[Finding]:
         """The rows of the permissions, known at the end only.
 
@@ -287,7 +329,7 @@ class _Preflight:
         """
         for access in self._report.access:
             permission, why = access.permission, access.permission.why
-            answered = permission.kind == NODE_METRICS.kind and self._report.metrics is not None
+            answered = permission.kind in self._answered
             match access.needed, access.allowed:
                 case True, None:
                     row: tuple[Result, str] = "skipped", "not known: the API server did not say"

@@ -7,7 +7,8 @@
     ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
     ├── StreamError            standard input or output failed
     └── UpstreamError          the kubelet or the API server refused, failed or fell silent
-        └── ApiError           the API server answered with an error status
+        ├── ApiError           the API server answered with an error status
+        └── ForbiddenError     a kubelet refused, and told which permission it wants
 
 A message is one plain line for a person: what failed and what to do. It never
 carries a credential or an upstream's body, but for ApiError's, which is what the
@@ -99,3 +100,11 @@ class ApiError(UpstreamError):
         if self.code == 401:
             return "the API server does not accept our credentials (401)"
         return f"the API server answered {self.code} {self.reason}"
+
+
+class ForbiddenError(UpstreamError):
+    """A kubelet refused to be asked; `resource` is what a role has to grant to `get`."""
+
+    def __init__(self, resource: str, message: str) -> None:
+        self.resource = resource
+        super().__init__("forbidden", message)

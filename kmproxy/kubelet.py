@@ -17,7 +17,7 @@ import aiohttp
 
 from kmproxy.config import KubeletConfig
 from kmproxy.encoding import GzipDecoder
-from kmproxy.errors import UpstreamError
+from kmproxy.errors import ForbiddenError, UpstreamError
 from kmproxy.nodes import Node
 from kmproxy.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permission, advice
 from kmproxy.routes import CADVISOR, ENDPOINTS
@@ -124,7 +124,7 @@ class Kubelet:
         body = bytearray()
         async with self._upstream.get(self._url(node, PODS), accept="application/json") as response:
             if response.status == 403 and not self._proxy:
-                raise UpstreamError("forbidden", await self._forbidden_pods(response))
+                raise await self._forbidden_pods(response)
             self._check(response, _POD_LIST)
             async with aclosing(self._upstream.pieces(response)) as pieces:
                 async for piece in pieces:
@@ -136,8 +136,8 @@ class Kubelet:
                         raise UpstreamError("too_large", message)
         return body
 
-    async def _forbidden_pods(self, response: aiohttp.ClientResponse) -> str:
-        """What to do about a 403: it names the permissions that this kubelet knows."""
+    async def _forbidden_pods(self, response: aiohttp.ClientResponse) -> ForbiddenError:
+        """What a 403 means: its body names the permissions that this kubelet knows."""
         said = b""
         async with aclosing(self._upstream.pieces(response)) as pieces:
             async for piece in pieces:
@@ -147,7 +147,8 @@ class Kubelet:
         found = _SUBRESOURCES.search(said)
         old = found is not None and b"pods" not in found[1].split()
         permission, why = (NODE_PROXY, " (it is older than 1.33)") if old else (NODE_PODS, "")
-        return f"the kubelet forbids to list its pods (403): {advice(permission)}{why}"
+        message = f"the kubelet forbids to list its pods (403): {advice(permission)}{why}"
+        return ForbiddenError(permission.resource, message)
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         left = self._config.max_response_bytes

@@ -626,3 +626,45 @@ async def test_a_kubelet_section(preflight, cluster, tmp_path):
         report, _ = await preflight.run(f"--config={path}")
     assert "forward proxy" in message(report, "kubelet's certificate")
     assert len(forward.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "granted", "expected", "words"),
+    [
+        ((1, 36), {"nodes/pods"}, {}, ""),
+        ((1, 36), set(), {"get nodes/pods": "failed", "pods": "failed"}, "nodes/pods] and verbs"),
+        (
+            (1, 36),
+            {"nodes/proxy"},
+            {"get nodes/pods": "warning", "get nodes/proxy": "warning"},
+            "",
+        ),
+        (
+            (1, 32),
+            {"nodes/pods"},
+            {"get nodes/proxy": "failed", "pods": "failed"},
+            "nodes/proxy] and verbs [get] (it is older than 1.33)",
+        ),
+        (
+            (1, 32),
+            set(),
+            {"get nodes/proxy": "failed", "pods": "failed"},
+            "nodes/proxy] and verbs [get] (it is older than 1.33)",
+        ),
+    ],
+)
+async def test_pods(preflight, cluster, version, granted, expected, words):
+    """With --discovery the pods are listed once, and the permission that applies is named."""
+    cluster.kubelets["node-a"].version = version
+    for resource in granted:
+        cluster.api.allow("get", resource)
+    report, shown = await preflight.run("--discovery")
+    assert results(report, but=("ok",)) == expected
+    if words:
+        assert words in message(report, "pods")
+        resource = "nodes/proxy" if version < (1, 33) else "nodes/pods"
+        assert to_add(shown) == [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]
+    else:
+        pods = len(cluster.kubelets["node-a"].node.pods)
+        assert message(report, "pods").endswith(f" targets of {pods} pods")
+    assert "pods" not in results((await preflight.run())[0])
