@@ -21,7 +21,11 @@ class Line:
     def __init__(self, text):
         self.text = text
         self.at = 0
+        self.name = b""  # of the metric, unquoted
         self.pairs = []  # name, value, start of the quoted value, end of the pair
+        self.begins = []  # where each of the pairs begins
+        self.pairs_end = 0  # behind the last of them, and behind the comma that may follow it
+        self.stamp = None  # where the timestamp begins, with the blanks before it, and ends
         self.read()
 
     def peek(self):
@@ -96,17 +100,20 @@ class Line:
         return name, value, start, self.at
 
     def pair_list(self):
-        """Pairs up to a closing brace, which is taken too."""
-        pairs = []
+        """Pairs up to a closing brace, which is taken too; where each begins, where all end."""
+        pairs, begins, end = [], [], self.at
         self.blanks()
         while self.peek() != ord("}"):
+            begins.append(self.at)
             pairs.append(self.pair())
+            end = self.at
             self.blanks()
             if self.peek() != ord("}"):
                 self.take(",")
+                end = self.at
                 self.blanks()
         self.take("}")
-        return pairs
+        return pairs, begins, end
 
     def read(self):
         self.blanks()
@@ -114,17 +121,17 @@ class Line:
         if self.peek() == ord("{"):
             self.take("{")
             self.blanks()
-            self.string()
+            self.name = self.string()
             self.blanks()
             if self.peek() != ord("}"):
                 self.take(",")
-            self.pairs = self.pair_list()
+            self.pairs, self.begins, self.pairs_end = self.pair_list()
         else:
-            self.word(LETTERS | colon, LETTERS | DIGITS | colon)
+            self.name = self.word(LETTERS | colon, LETTERS | DIGITS | colon)
             blank = self.blanks()
             if self.peek() == ord("{"):
                 self.take("{")
-                self.pairs = self.pair_list()
+                self.pairs, self.begins, self.pairs_end = self.pair_list()
             elif not blank:
                 raise NotUnderstood
         self.blanks()
@@ -135,6 +142,7 @@ class Line:
         """A timestamp, exemplars, blanks."""
         timestamp = False
         while self.at < len(self.text):
+            start = self.at
             if not self.blanks():
                 raise NotUnderstood
             if self.peek() == ord("#"):
@@ -144,6 +152,7 @@ class Line:
                 if timestamp:
                     raise NotUnderstood
                 self.number()
+                self.stamp = start, self.at
                 timestamp = True
 
     def exemplar(self):
@@ -213,3 +222,114 @@ def _enrich_line(text, labels, overwrite, max_line, result):
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
     return text
+
+
+class Selector:
+    """A selection made line by line: what passes, with labels and timestamps taken off."""
+
+    def __init__(self, *, wants_metric, wants_namespace, drop_labels=(), strip=False):
+        self.wants_metric = wants_metric
+        self.wants_namespace = wants_namespace
+        self.drop_labels = drop_labels
+        self.strip = strip
+        self.series = {}
+        self.dropped = {"metric": 0, "namespace": 0, "merged": 0}
+
+
+def select(text, selector):
+    """What passes of a whole exposition: a line that does not takes its newline along."""
+    passed = []
+    for line in _lines(text):
+        body = line.removesuffix(b"\n")
+        if (kept := _select_line(body, selector)) is not None:
+            passed.append(kept + line[len(body) :])
+    return b"".join(passed)
+
+
+def _lines(text):
+    """The lines, each with its newline; no other byte ends one."""
+    lines = [line + b"\n" for line in text.split(b"\n")]
+    lines[-1] = lines[-1].removesuffix(b"\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _select_line(text, selector):
+    try:
+        line = Line(text)
+    except NotUnderstood:
+        return text
+    if not selector.wants_metric(line.name):
+        selector.dropped["metric"] += 1
+        return None
+    spaces = [pair[1] for pair in line.pairs if pair[0] == b"namespace"]
+    if len(spaces) > 1:
+        return text
+    if not selector.wants_namespace(spaces[0] if spaces else b""):
+        selector.dropped["namespace"] += 1
+        return None
+    if selector.drop_labels:
+        whole = _series(line, ())
+        if selector.series.setdefault(_series(line, selector.drop_labels), whole) != whole:
+            selector.dropped["merged"] += 1
+            return None
+    if selector.strip and line.stamp:
+        start, end = line.stamp
+        text = text[:start] + text[end:]
+    while True:
+        line = Line(text)
+        names = [pair[0] for pair in line.pairs]
+        if not (there := [at for at, name in enumerate(names) if name in selector.drop_labels]):
+            return text
+        text = _without_pair(line, there[0])
+
+
+def _series(line, dropped):
+    pairs = sorted((name, value) for name, value, _, _ in line.pairs if value)
+    return line.name, tuple(pair for pair in pairs if pair[0] not in dropped)
+
+
+def _without_pair(line, at):
+    """The line without one pair, and without the comma that then separates nothing."""
+    last = len(line.pairs) - 1
+    start, end = line.begins[at], line.pairs_end
+    if at < last:
+        end = line.begins[at + 1]
+    elif at:
+        start, end = line.pairs[at - 1][3], line.pairs[at][3]
+    return line.text[:start] + line.text[end:]
+
+
+def seen(text):
+    """The namespaces of the samples of a whole exposition."""
+    found = set()
+    for body in text.split(b"\n"):
+        try:
+            line = Line(body)
+        except NotUnderstood:
+            continue
+        spaces = [pair[1] for pair in line.pairs if pair[0] == b"namespace"]
+        found.update(spaces if len(spaces) == 1 else ())
+    return found - {b""}
+
+
+def with_info(text, labels):
+    """An exposition with the info metric of its namespaces, before the mark of its end."""
+    rows = []
+    for space in sorted(seen(text)):
+        value = bytearray()
+        for byte in space:
+            value += {10: b"\\n", 34: b'\\"', 92: b"\\\\"}.get(byte, bytes([byte]))
+        pairs = b"".join(b",label_" + name + b"=" + label for name, label in labels.get(space, ()))
+        rows.append(b'kube_namespace_labels{namespace="' + value + b'"' + pairs + b"} 1\n")
+    body, mark = text, b""
+    for end in (b"# EOF\n", b"# EOF"):
+        if not mark and (text == end or text.endswith(b"\n" + end)):
+            body, mark = text.removesuffix(end), end
+    return b"".join([
+        body,
+        b"\n" if body and not body.endswith(b"\n") else b"",
+        b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.\n",
+        b"# TYPE kube_namespace_labels gauge\n",
+        *rows,
+        mark,
+    ])  # fmt: skip

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from kmproxy.config import LabelConfig
 from kmproxy.pipeline import Pipeline
 from kmproxy.selection import Globs, Selection
+
+from . import lines, reference
 
 HELP = (
     b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.\n"
@@ -87,3 +91,37 @@ def test_labels_are_selected_before_they_are_added():
     chosen = Selection(drop_labels=frozenset({b"team"}))
     assert run(text, selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1\n'
     assert run(text[:-1], selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1'
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_plain_reading_agrees(seed):
+    """All stages at once, on random and broken lines: selected, enriched, namespaces at the end."""
+    rng = random.Random(seed)
+    labels = lines.LABELS
+    chosen = Selection(
+        exclude_namespaces=Globs(("sh*",)), drop_labels=frozenset({b"pod"}), strip_timestamps=True
+    )
+    for _ in range(40):
+        odd = rng.choice([*lines.ODD_SPACES, b"web"])
+        text = b'm{namespace="%b",pod="p"} 1 5\n' % odd + lines.random_text(
+            rng, rng.randrange(1, 40)
+        )
+        text += rng.choice([b"", b"", b"# EOF", b"# EOF\n", b"\n# EOF\n"])
+        slow = reference.Selector(
+            wants_metric=lambda _: True,
+            wants_namespace=lambda space: space[:2] != b"sh",
+            drop_labels=(b"pod",),
+            strip=True,
+        )
+        enriched = reference.enrich(reference.select(text, slow), labels).output
+        expected = reference.with_info(enriched, labels)
+        for cut in (len(text), 1, rng.randrange(1, 60)):
+            pipeline = Pipeline(
+                lambda space: b"".join([b",%b=%b" % pair for pair in labels.get(space, ())]),
+                LabelConfig(),
+                chosen,
+                info=True,
+                max_line=lines.MAX_LINE,
+            )
+            pieces = [pipeline.feed(text[at : at + cut]) for at in range(0, len(text), cut or 1)]
+            assert b"".join([*pieces, pipeline.finish()]) == expected

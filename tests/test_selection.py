@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
-from fnmatch import fnmatchcase
 
 import pytest
 
@@ -14,7 +12,7 @@ from kmproxy.errors import ConfigError
 from kmproxy.loader import Layer, load_sections
 from kmproxy.selection import Selection, Selector
 
-from . import reference
+from . import lines, reference
 from .test_exposition import mutate, random_line
 
 TEXT = b"""\
@@ -227,29 +225,49 @@ def test_what_is_no_selection(flag):
         selection(flag)
 
 
+PLAIN_SELECTIONS = [
+    (["--namespace=p*", "--drop-metric=a:b.*"], {}),
+    (["--timestamps=strip"], {"strip": True}),
+    (["--timestamps=strip", "--namespace=p*", "--drop-metric=a:b.*"], {"strip": True}),
+    (["--drop-label=team", "--drop-label=a"], {"drop_labels": (b"team", b"a")}),
+    (["--drop-label=le", "--drop-label=pod", "--drop-label=id", "--timestamps=strip",
+      "--cluster-samples=drop"], {"drop_labels": (b"le", b"pod", b"id"), "strip": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flags", "taken_off"), PLAIN_SELECTIONS)
 @pytest.mark.parametrize("seed", range(8))
-def test_the_plain_reading_agrees(seed):
-    """On random and mutated lines the selector leaves out what a plain reading does."""
+def test_the_plain_reading_agrees(seed, flags, taken_off):
+    """On random and mutated lines the selector does what a plain reading does, and counts it."""
     rng = random.Random(seed)
-    chosen = selection("--namespace=p*", "--drop-metric=a:b.*", "--timestamps=keep")
-    for _ in range(60):
-        text = b"".join(mutate(random_line(rng), rng) for _ in range(rng.randrange(1, 30)))
-        expected = b"\n".join(kept for kept in map(plainly, text.split(b"\n")) if kept is not None)
+    chosen = selection(*flags)
+    dropped = dict.fromkeys(("metric", "namespace", "merged"), 0)
+    changed = 0
+    for turn in range(60):
+        if turn % 2:
+            text = b"".join(mutate(random_line(rng), rng) for _ in range(rng.randrange(1, 30)))
+        else:
+            text = lines.random_text(rng, rng.randrange(1, 40))
+        slow = reference.Selector(
+            wants_metric=lambda name: "--drop-metric=a:b.*" not in flags or name[:3] != b"a:b",
+            wants_namespace=lambda space: wants(flags, space),
+            **taken_off,
+        )
+        expected = reference.select(text, slow)
         for cut in (None, 1, rng.randrange(1, 40)):
-            output = select(text, chosen, cut)[0]
-            assert output.rstrip(b"\n") == expected.rstrip(b"\n")
+            output, selector = select(text, chosen, cut)
+            assert output == expected
+            assert selector.dropped == slow.dropped
+        changed += expected != text
+        for by, count in slow.dropped.items():
+            dropped[by] += count
+    assert changed > 20
+    assert (dropped["metric"] > 0) == ("--drop-metric=a:b.*" in flags)
+    assert (dropped["merged"] > 0) == ("drop_labels" in taken_off)
 
 
-def plainly(line):
-    """A line as that selection lets it pass, by the plain reading; None if it does not."""
-    try:
-        sample = reference.Line(line)
-    except reference.NotUnderstood:
-        return line
-    name = re.match(rb"[ \t]*([a-zA-Z0-9_:]*)", line)[1]
-    if name.startswith(b"a:b"):
-        return None
-    spaces = [value for label, value, _, _ in sample.pairs if label == b"namespace"]
-    if len(spaces) != 1 or not spaces[0]:
-        return line
-    return line if fnmatchcase(spaces[0].decode(errors="replace"), "p*") else None
+def wants(flags, space):
+    """Whether samples of a namespace pass those flags, without the selection's own code."""
+    if not space:
+        return "--cluster-samples=drop" not in flags
+    return "--namespace=p*" not in flags or space[:1] == b"p"
