@@ -116,6 +116,7 @@ class PlainSplitter:
             % {b"v": _PLAIN, b"p": pair, b"e": _PLAIN_END, b"c": _COMMENTS, b"m": _METRIC}
         )
         self._head = re.compile(rb"(?:%b,)*+" % pair)
+        self._heads = re.compile(rb"(?:(?:%b,)*+\n)*+" % pair)
         self._proven: set[bytes] = set()
         self._size = 0
 
@@ -159,7 +160,12 @@ class PlainSplitter:
         if self._proven.issuperset(heads):
             return set()
         new = set(heads) - self._proven
-        proven = {head for head in new if self._head.fullmatch(head)}
+        text = b"\n".join([*new, b""])
+        # All at once, if each is a line of it; one by one only where that is not so.
+        if text.count(b"\n") == len(new) and self._heads.fullmatch(text):
+            proven = new
+        else:
+            proven = {head for head in new if self._head.fullmatch(head)}
         self._proven |= proven
         self._size += sum(map(len, proven)) + len(proven) * _OVERHEAD
         if self._size > MAX_PROVEN:

@@ -89,6 +89,7 @@ def test_plain_lines(block, namespaces):
         b'1m{a="1",namespace="x"} 1',
         b'#{a="1",namespace="x"} 1',
         b'm{a="1\n",namespace="x"} 1',
+        b'm{a="1",\na="1",namespace="x"} 1',
         b'm{a="1",namespace="x\n"} 1',
         b'm{a="1",namespace="x",b="\n"} 1',
         b'm\nm{a="1",namespace="x"} 1 1 1',
