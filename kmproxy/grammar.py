@@ -71,7 +71,7 @@ PASSING = re.compile(
 _ESCAPE = re.compile(rb'\\([\\"n])')
 _UNESCAPED = {b"\\": b"\\", b'"': b'"', b"n": b"\n"}
 
-MAX_PROVEN = 1 << 21
+MAX_PROVEN = 3 << 20
 """Bytes that the heads a splitter remembers take at most."""
 
 _OVERHEAD = 100  # bytes that one takes besides its text, about
@@ -174,7 +174,7 @@ class PlainSplitter:
         return new - proven
 
 
-plain_splitter = lru_cache(maxsize=4)(PlainSplitter)
+plain_splitter = lru_cache(maxsize=2)(PlainSplitter)
 """The splitter for some names, with what it has proven before: the same for all expositions."""
 
 
