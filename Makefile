@@ -58,6 +58,10 @@ fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
 
 SECONDS ?= 60
 
+.PHONY: soak
+soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check every answer
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
+
 $(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 	touch $@

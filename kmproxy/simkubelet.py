@@ -252,7 +252,7 @@ class SimKubelet:
 
     async def _body(self, path: str) -> bytes:
         if path == "/metrics/cadvisor" and self._payload is not None:
-            return b"".join([piece async for piece in self._payload.pieces(packed=False, limit=1)])
+            return b"".join([piece async for piece in self._payload.pieces(packed=False)])
         if path == "/pods":
             return self._pods()
         return self.metrics.text(path, self.clock()) if path in ENDPOINTS else b"ok\n"

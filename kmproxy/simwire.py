@@ -198,16 +198,13 @@ class Payload:
     def __repr__(self) -> str:
         return f"<Payload {self.path.name}>"
 
-    async def pieces(self, *, packed: bool, limit: int | None = None) -> AsyncIterator[bytes]:
+    async def pieces(self, *, packed: bool) -> AsyncIterator[bytes]:
         """Read the file, or its gzip, in pieces; at most one piece is held at a time."""
         async with self._lock:
             if packed and self._packed is None:
                 self._packed = await asyncio.to_thread(self._pack)
         file, offset = (self._packed if packed and self._packed else self._plain), 0
-        while limit is None or offset < limit:
-            piece = os.pread(file.fileno(), PIECE, offset)
-            if not piece:
-                return
+        while piece := os.pread(file.fileno(), PIECE, offset):
             offset += len(piece)
             yield piece
 
