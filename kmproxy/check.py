@@ -199,7 +199,11 @@ class _Preflight:
         async with self._step("namespaces", "namespaces", "Namespaces, listed once", limit):
             try:
                 state = WatchState(uniform=lambda low, _: low)
-                namespaces = await list_namespaces(self._clients.api, state)
+                namespaces = [
+                    space
+                    async for page in list_namespaces(self._clients.api, state)
+                    for space in page
+                ]
             except ApiError as error:
                 raise UpstreamError(error.reason, explained(error, "list")) from error
             labels.replace(namespaces, now=0.0)

@@ -144,6 +144,14 @@ class LabelState:
     deleted: Mapping[str, float]
 
 
+@dataclass(slots=True, eq=False)
+class Listing:
+    """Every namespace there is, collected for a label map that is to take them at once."""
+
+    rendered: dict[bytes, bytes] = field(default_factory=dict)
+    lacking: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 class LabelMap:
     """From a namespace's name to the bytes that its samples get.
 
@@ -201,17 +209,28 @@ class LabelMap:
 
     def replace(self, namespaces: Iterable[Namespace], now: float) -> None:
         """Take these for all the namespaces there are; the missing ones were deleted."""
-        spaces = list(namespaces)
-        rendered = {space.name.encode(): self.render(space) for space in spaces}
-        lacking = {space.name: lacks for space in spaces if (lacks := self._lacked(space))}
+        listing = Listing()
+        self.collect(listing, namespaces)
+        self.swap(listing, now)
+
+    def collect(self, listing: Listing, namespaces: Iterable[Namespace]) -> None:
+        """Add namespaces to a listing that `swap` is to take: of many, best in several goes."""
+        for space in namespaces:
+            listing.rendered[space.name.encode()] = self.render(space)
+            if lacks := self._lacked(space):
+                listing.lacking[space.name] = lacks
+
+    def swap(self, listing: Listing, now: float) -> None:
+        """Take a listing for all the namespaces there are, and own it."""
+        rendered = listing.rendered
         gone = {}
-        for name, labels in self._rendered.items():
+        for name in self._rendered.keys() - rendered.keys():
             forget_at = self._gone.get(name, now + self._retention)
-            if name not in rendered and forget_at > now:
+            if forget_at > now:
                 gone[name] = forget_at
-                rendered[name] = labels
+                rendered[name] = self._rendered[name]
         self._changes += (rendered, gone) != (self._rendered, self._gone)
-        self._rendered, self._gone, self._lacking = rendered, gone, lacking
+        self._rendered, self._gone, self._lacking = rendered, gone, listing.lacking
 
     def put(self, namespace: Namespace) -> None:
         """Add or change one namespace."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 from kmproxy.apiserver import ApiServer
 from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
-from kmproxy.labels import LabelMap, LabelState, Namespace
+from kmproxy.labels import LabelMap, LabelState, Listing, Namespace
 from kmproxy.permissions import NAMESPACES, advice
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import (
@@ -33,17 +33,21 @@ PATH = "/api/v1/namespaces"
 _log = logging.getLogger(__name__)
 
 
-async def list_namespaces(api: ApiServer, state: WatchState) -> list[Namespace]:
-    """Every namespace, page by page; `state` learns the version. Raises UpstreamError."""
-    namespaces: list[Namespace] = []
+async def list_namespaces(
+    api: ApiServer, state: WatchState
+) -> AsyncGenerator[list[Namespace], None]:
+    """Every namespace, page by page; at the end `state` learns the version.
+
+    Raises UpstreamError.
+    """
     token = ""
     while True:
         page = parse_page(await api.get(PATH, state.list_params(token), accept=LIST_ACCEPT))
-        namespaces += page.namespaces
+        yield page.namespaces
         token = page.token
         if not token:
             state.listed(page.version)
-            return namespaces
+            return
 
 
 def explained(error: ApiError, verb: str) -> str:
@@ -154,9 +158,16 @@ class NamespaceWatcher:
                 await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
 
     async def _list(self) -> None:
+<<<<<<< HEAD
         namespaces = await list_namespaces(self._api, self._state)
         for labels in self._maps:
             labels.replace(namespaces, self._clock())
+=======
+        listing = Listing()
+        async for page in list_namespaces(self._api, self._state):
+            self._labels.collect(listing, page)  # page by page, so that scrapes go on
+        self._labels.swap(listing, self._clock())
+>>>>>>> 8d27471 (Render a list page by page, and swap the map at its end)
         self._confirmed()
         if self._restored or not self.loaded:
             _log.info("namespaces loaded: %d", len(self._labels))

@@ -161,8 +161,7 @@ class LabelSnapshot:
         confirmed = self._wall() - self._watcher.sync_age
         state = self._labels.state(self._clock())
         try:
-            data = encode(state, self._labels.rules, self._server, confirmed)
-            await asyncio.to_thread(_replace, self._path, data)
+            await asyncio.to_thread(self._write, state, confirmed)
         except OSError as error:
             self._telemetry.snapshot_errors.labels("write").inc()
             if not self._failing:
@@ -172,6 +171,9 @@ class LabelSnapshot:
         self._failing = False
         self._saved, self._save_by = changes, save_by
         self._telemetry.snapshot_saved.set(self._wall())
+
+    def _write(self, state: LabelState, confirmed: float) -> None:
+        _replace(self._path, encode(state, self._labels.rules, self._server, confirmed))
 
     async def _restore(self) -> None:
         watcher = self._watcher
