@@ -58,6 +58,10 @@ fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
 
 SECONDS ?= 60
 
+.PHONY: load
+load: $(VENV)/dev ## scrape 500 simulated nodes, and change 10,000 namespaces
+	$(BIN)/python -m tests.load $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check every answer
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)

@@ -36,6 +36,7 @@ PATH = "/api/v1/nodes/{}/proxy/metrics/cadvisor"
 TIMEOUT = "2"  # seconds that a scrape waits, as Prometheus says it
 SLOTS = 8
 CALM = 45.0  # seconds after a fault of the API server by which it has been asked again
+TROUBLE, PEACE = 30.0, 60.0  # seconds in turn, with and without faults of the API server
 LAG = 2.0  # seconds that a change may take while all is well
 GROWTH = 8 << 20  # bytes of RSS that are no leak yet: what allocators keep
 STATUSES = {502, 503, 504}
@@ -48,19 +49,21 @@ class Truth:
 
     def __init__(self):
         self._history = defaultdict(list)  # namespace -> [(since, team or None)]
-        self.troubled_until = 0.0
+        self.troubled_since = self.troubled_until = 0.0
 
     def set(self, namespace, team, now):
         """From now on the namespace has this team."""
         self._history[namespace].append((now, team))
 
     def trouble(self, now):
-        """The API server has just failed, or still does."""
+        """The API server has just failed, or still does: what was known before may be shown."""
+        if now > self.troubled_until:
+            self.troubled_since = now
         self.troubled_until = now + CALM
 
     def allowed(self, namespace, began, ended):
         """The teams that an answer of this time may show."""
-        since = began - (CALM if began < self.troubled_until else LAG)
+        since = (self.troubled_since if began < self.troubled_until else began) - LAG
         history = self._history[namespace]
         teams = {team for at, team in history if since <= at <= ended}
         teams |= {team for at, team in history[-1:] if at < since}
@@ -106,6 +109,7 @@ class Soak:
         self.faults = Counter()
         self.problems = []
         self.serial = 0
+        self.fresh = 0  # answers in which only the latest labels were right
 
     async def run(self, seconds, say):
         """Break and check for this long; returns the problems found."""
@@ -128,7 +132,8 @@ class Soak:
             )
             await self._calm()
             before = [rss(process.pid), descriptors(process.pid)]
-            end = time.monotonic() + seconds
+            self.began = time.monotonic()
+            end = self.began + seconds
             tasks = [self._until(end, work) for work in (self._move, self._break, self._storm)]
             tasks += [self._until(end, self._scrape) for _ in range(6)]
             tasks += [
@@ -220,6 +225,8 @@ class Soak:
         await asyncio.sleep(10)
         done = ", ".join(f"{count} {what}" for what, count in self.outcomes.most_common())
         say(f"{sum(self.faults.values())} faults; answers: {done}; {len(self.problems)} problems")
+        if self.problems:
+            say(f"WRONG: {self.problems[-1]}")
 
     def _set_team(self, namespace):
         self.serial += 1
@@ -240,8 +247,10 @@ class Soak:
     async def _break(self):
         """One fault, for a while."""
         await asyncio.sleep(self.random.uniform(0.1, 1.0))
-        breaks = self.random.choice([self._break_kubelet, self._break_api, self._break_cluster])
-        await breaks()
+        breaks = [self._break_kubelet]
+        if (time.monotonic() - self.began) % (TROUBLE + PEACE) < TROUBLE:
+            breaks += [self._break_api, self._break_cluster]
+        await self.random.choice(breaks)()
 
     async def _break_kubelet(self):
         # An EMPTY answer is whole, and not the payload: it proves nothing here.
@@ -269,6 +278,9 @@ class Soak:
         await asyncio.sleep(self.random.uniform(0.1, 2))
         api.recover()
         api.break_watches()
+        if fault is ApiFault.HANG:  # else it would be found dead only after 80 s
+            await api.stop()
+            await api.start()
         self.truth.trouble(time.monotonic())
         self.faults[f"API server {fault.name}"] += 1
 
@@ -332,9 +344,10 @@ class Soak:
             return
         self.outcomes[str(status)] += 1
         if status == 200:
+            self.fresh += began > self.truth.troubled_until
             problem = fault_of(body, self.payload, self.truth, began, time.monotonic())
             if problem:
-                self.problems.append(f"{way.__name__}: {problem}")
+                self.problems.append(f"{way.__name__} after {list(self.faults)[-3:]}: {problem}")
         elif status not in STATUSES or body.count(b"\n") != 1 or len(body) > 300:
             self.problems.append(f"status {status}: {body[:300]!r}")
 
@@ -389,7 +402,8 @@ def main():
     for problem in problems[:20]:
         say(f"WRONG: {problem}")
     whole = soak.outcomes["200"]
-    say(f"{whole} answers whole and rightly labelled, {len(problems)} problems")
+    say(f"{whole} answers whole and rightly labelled, {soak.fresh} of them within {LAG:g} s of a change, "
+        f"{len(problems)} problems")  # fmt: skip
     return 1 if problems or not whole else 0
 
 
