@@ -61,6 +61,10 @@ class Truth:
             self.troubled_since = now
         self.troubled_until = now + CALM
 
+    def settled(self, namespace, now):
+        """Whether its team must be known: only then does a deletion keep just that."""
+        return now > self.troubled_until and now > self._history[namespace][-1][0] + LAG
+
     def allowed(self, namespace, began, ended):
         """The teams that an answer of this time may show."""
         since = (self.troubled_since if began < self.troubled_until else began) - LAG
@@ -239,7 +243,8 @@ class Soak:
         await asyncio.sleep(self.random.uniform(0.02, 0.5))
         namespace = self.random.choice(list(DEFAULT_NAMESPACES))
         spaces = self.cluster.api.namespaces
-        if self.random.random() < 0.1 and spaces.get(namespace):
+        settled = self.truth.settled(namespace, time.monotonic())
+        if settled and spaces.get(namespace) and self.random.random() < 0.3:
             spaces.delete(namespace)
         else:
             self._set_team(namespace)
