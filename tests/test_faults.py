@@ -1,0 +1,205 @@
+"""What can fail, what the daemon does then, what shows it, and which test proves it.
+
+| what happens | what the daemon does | shown by | proven by |
+|---|---|---|---|
+| API server down at the start | not ready, 503; exit 1 past `--cache-sync-timeout`, or the labels of the snapshot | `kmproxy_upstream_errors_total`, `kmproxy_labels_restored` | `test_app::test_an_api_server_that_is_not_there`, `test_snapshot::test_a_restart_while_the_api_server_is_away` |
+| API server away later | serves the last labels, stays ready, asks again with full jitter | `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_an_api_server_that_is_away` |
+| API server slow or silent | a list is given up after 60 s, a watch after 80 s without a byte | `kmproxy_watch_restarts_total` | `test_upstream::test_silence`, `test_snapshot::test_an_api_server_that_hangs` |
+| API server: 401 after a rotation | reads the token anew, once, at once | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_rotated_token_is_read_after_a_401` |
+| API server: 403 | says which rule is missing, keeps asking | `kmproxy_upstream_errors_total` | `test_app::test_an_api_server_that_refuses` |
+| API server: 410, as a status or an event | lists anew from etcd | `kmproxy_watch_restarts_total` | `test_namespaces::test_an_expired_version`, `test_watch::test_an_error_event_is_as_the_same_status` |
+| API server: 429 | waits as long as it says, and watches on | `kmproxy_watch_restarts_total` | `test_namespaces::test_retry_after_is_kept_to` |
+| API server: 500, garbage, a cut, an end at once | tries again, after a while from a list | `kmproxy_watch_restarts_total` | `test_namespaces::test_watches_that_fail`, `test_watch::test_patience_ends` |
+| API server restored from a backup | its version is too large: lists what there is now | `kmproxy_watch_restarts_total` | `test_namespaces::test_a_restored_backup` |
+| kubelet down, or its name unknown | 502 | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_kubelet_that_is_not_there` |
+| kubelet slow, or hung before or in the body | 504, or breaks the connection, when the scrape's time is up | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_hangs` |
+| all slots taken | 503 when the scrape's time is up | `kmproxy_scrapes_in_flight` | `test_server::test_no_free_slot` |
+| kubelet: 401, 403, 404, 500, redirect | 502, saying which rule or flag | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_fails_before_the_first_byte` |
+| kubelet: protobuf, HTML, no type, no framing | 502 | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_fails_before_the_first_byte` |
+| kubelet: wrong certificate | 502, saying which flag accepts it | `kmproxy_upstream_errors_total` | `test_end_to_end::test_the_kubelet_certificate` |
+| kubelet: expired certificate | 502, saying so | `kmproxy_upstream_errors_total` | `test_faults::test_an_expired_certificate` |
+| kubelet: empty answer | 200 of nothing, which is what it said | `kmproxy_scrapes_total` | `test_server::test_an_empty_exposition` |
+| kubelet: cut (chunks, length, gzip, framing, kept-alive connection) | breaks the connection by a reset, or 502 before the first byte; a dead kept-alive connection is opened anew | `kmproxy_scrapes_total` | `test_server::test_a_body_that_is_cut`, `test_server::test_a_dead_connection_is_not_an_error` |
+| kubelet: a gzip bomb | breaks the connection at `--max-response-bytes` | `kmproxy_upstream_errors_total` | `test_server::test_a_bomb` |
+| client slow | breaks the connection when its time is up | `kmproxy_scrapes_total` | `test_faults::test_a_client_that_does_not_read` |
+| client gone | gives the upstream up at once | `kmproxy_scrapes_total` | `test_server::test_a_client_that_leaves_frees_its_slot` |
+| a thousand clients at once | serves them in turn, 503 to whom the time runs out | `kmproxy_scrapes_in_flight` | `test_faults::test_a_thousand_clients` |
+| disk full for the snapshot | keeps the last whole one, scrapes go on | `kmproxy_snapshot_errors_total` | `test_snapshot::test_a_full_disk` |
+| the clock jumps | nothing: time is measured by a clock that does not | `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_only_the_snapshot_knows_what_time_it_is`, `test_snapshot::test_a_clock_that_went_back` |
+| descriptors exhausted | 502, or no connection, until there are some again | `kmproxy_upstream_errors_total` | `test_faults::test_no_descriptors` |
+| SIGTERM in mid-scrape | not ready, no new connections; what is under way is answered whole | `kmproxy_scrapes_total` | `test_end_to_end::test_sigterm_finishes_what_is_under_way` |
+| a namespace is deleted while its pods report | its labels stay for 5 minutes | `kmproxy_namespaces` | `test_end_to_end::test_a_deleted_namespace_keeps_its_labels` |
+| a bad new token, CA or certificate | the last good one stays in use | `kmproxy_credential_errors_total` | `test_credentials::test_a_bad_new_token_keeps_the_last_good_one`, `test_tls::test_a_bad_new_ca_keeps_the_last_good_one` |
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import datetime as dt
+import os
+import re
+import resource
+import socket
+import ssl
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+
+from kmproxy.simkubelet import Fault
+from kmproxy.telemetry import Telemetry
+
+from .conftest import until
+from .test_end_to_end import daemon, in_a_pod
+
+ROOT = Path(__file__).parents[1]
+TABLE = [line for line in __doc__.splitlines() if line.startswith("|")]
+
+
+def test_the_table_is_the_readmes():
+    """The README shows this table, line for line."""
+    assert "\n".join(TABLE) in (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("row", TABLE[2:])
+def test_a_row_of_the_table(row):
+    """Each metric is one of ours, and each test is there."""
+    *_, shown, proven, _ = (cell.strip() for cell in row.split("|"))
+    metrics = set(re.findall(r"`(kmproxy_\w+)`", shown))
+    ours = re.findall(r"^# TYPE (kmproxy_\w+) ", Telemetry().render().decode(), re.MULTILINE)
+    assert metrics
+    assert metrics <= set(ours)
+    names = re.findall(r"`(\w+)::(\w+)`", proven)
+    assert names
+    for module, name in names:
+        assert re.search(
+            rf"^(?:async )?def {name}\(",
+            (ROOT / "tests" / f"{module}.py").read_text("utf-8"),
+            re.MULTILINE,
+        )
+
+
+async def test_an_api_server_that_is_away(front, cluster):
+    """Scrapes go on with the last labels, ready; age, trouble and metric tell of it."""
+    proxy = await front()
+    await cluster.api.stop()
+
+    async def told():
+        _, page = await proxy.get("/")
+        return "cannot be reached" in page or "closed the connection" in page
+
+    await until(told)
+    age = await proxy.metric("kmproxy_namespaces_sync_age_seconds")
+    status, text = await proxy.get()
+    assert status == 200
+    assert 'namespace="payments",team="payments"' in text
+    assert await proxy.probe("/readyz") == (200, "ok\n")
+    assert await proxy.metric("kmproxy_namespaces_sync_age_seconds") > age
+    assert await proxy.metric("kmproxy_upstream_errors_total", upstream="apiserver") > 0
+
+
+async def test_an_expired_certificate(front, tmp_path):
+    """It is refused, and said to be expired."""
+    authority = trustme.CA()
+    (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    before = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+    leaf = authority.issue_cert(
+        "127.0.0.1", not_before=before, not_after=before + dt.timedelta(days=1)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf.configure_cert(context)
+    server = await asyncio.start_server(
+        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context
+    )
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        proxy = await front(f"--node-port={port}", f"--kubelet-ca-file={tmp_path / 'ca.pem'}")
+        status, text = await proxy.get()
+    assert status == 502
+    assert "certificate has expired" in text
+    assert await proxy.metric("kmproxy_upstream_errors_total", reason="tls") == 1
+
+
+async def test_a_client_that_does_not_read(front, cluster):
+    """It costs its slot until its own time is up, and then its connection is reset."""
+    body = b'm{namespace="payments"} 1\n' * 500_000
+    cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type="text/plain; version=0.0.4")
+    proxy = await front("--max-concurrency=1")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", proxy.daemon.metrics_port))
+    with client:
+        timeout = b"X-Prometheus-Scrape-Timeout-Seconds: 2\r\n"
+        await loop.sock_sendall(client, b"GET /metrics HTTP/1.1\r\nHost: x\r\n%b\r\n" % timeout)
+
+        async def broken():
+            return await proxy.metric("kmproxy_scrapes_total", code="broken") == 1
+
+        await until(broken, 15)
+        assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
+        assert await ends_in_a_reset(client)
+
+
+async def ends_in_a_reset(client):
+    """Read all there is; tell whether it ends as something whole never does."""
+    try:
+        while await asyncio.get_running_loop().sock_recv(client, 1 << 20):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+async def test_a_thousand_clients(front):
+    """All of a thousand at once get an answer, whole or 503, through five slots."""
+    proxy = await front()
+    connector = aiohttp.TCPConnector(limit=0)
+    answers = []
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def scrape():
+            async with session.get(proxy.url + "/metrics/probes") as response:
+                answers.append((response.status, await response.text()))
+
+        await asyncio.gather(*(scrape() for _ in range(1000)))
+    assert len(answers) == 1000
+    assert {status for status, _ in answers} <= {200, 503, 504}
+    served = [text for status, text in answers if status == 200]
+    assert served
+    assert all(text.endswith("\n") and 'team="payments"' in text for text in served)
+    assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
+    assert (await proxy.get())[0] == 200
+
+
+def test_only_the_snapshot_knows_what_time_it_is():
+    """The daemon measures by the monotonic clock; wall time is passed in where a file needs it."""
+    telling = set()
+    for path in (ROOT / "kmproxy").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                name = f"{node.value.id}.{node.attr}"
+                if name in {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}:
+                    telling.add(path.stem)
+    assert {each for each in telling if not each.startswith(("sim", "bench"))} <= {"app", "check"}
+
+
+async def test_no_descriptors(cluster, tmp_path):
+    """With none left a scrape fails; once there are some again it is as before."""
+    environment, flags = in_a_pod(cluster, tmp_path / "sa")
+    async with daemon(environment, flags) as (process, (port, _)):
+        url = f"http://127.0.0.1:{port}/metrics/probes"
+        _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        used = len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: PTH208 - a number is wanted
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used + 1, most))
+        async with aiohttp.ClientSession() as session:  # its connection takes the last
+            async with session.get(url) as response:
+                assert response.status == 502
+                assert "too many open files" in (await response.text()).lower()
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))
+            async with session.get(url) as response:
+                assert response.status == 200
+                assert 'team="payments"' in await response.text()
