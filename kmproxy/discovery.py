@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kmproxy.errors import UpstreamError
-from kmproxy.labels import LabelMap, Namespace
+from kmproxy.labels import LabelMap, Listing, Namespace
 
 _META = "__meta_kubernetes_"
 _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
@@ -150,9 +150,9 @@ class TargetLabelMap(LabelMap):
     loaded = False
     """Whether the namespaces have been listed once."""
 
-    def replace(self, namespaces: Iterable[Namespace], now: float) -> None:
-        """Take these for all the namespaces there are; the missing ones were deleted."""
-        super().replace(namespaces, now)
+    def swap(self, listing: Listing, now: float) -> None:
+        """Take a listing for all the namespaces there are, and own it."""
+        super().swap(listing, now)
         self.loaded = True
 
     def render(self, namespace: Namespace) -> bytes:

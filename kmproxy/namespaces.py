@@ -158,16 +158,12 @@ class NamespaceWatcher:
                 await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
 
     async def _list(self) -> None:
-<<<<<<< HEAD
-        namespaces = await list_namespaces(self._api, self._state)
-        for labels in self._maps:
-            labels.replace(namespaces, self._clock())
-=======
-        listing = Listing()
+        listings = [Listing() for _ in self._maps]
         async for page in list_namespaces(self._api, self._state):
-            self._labels.collect(listing, page)  # page by page, so that scrapes go on
-        self._labels.swap(listing, self._clock())
->>>>>>> 8d27471 (Render a list page by page, and swap the map at its end)
+            for labels, listing in zip(self._maps, listings, strict=True):
+                labels.collect(listing, page)  # page by page, so that scrapes go on
+        for labels, listing in zip(self._maps, listings, strict=True):
+            labels.swap(listing, self._clock())
         self._confirmed()
         if self._restored or not self.loaded:
             _log.info("namespaces loaded: %d", len(self._labels))
