@@ -20,6 +20,7 @@ from kmproxy.simanswers import ApiFailure, ApiFault, body_of, document, headers,
 from kmproxy.simkubelet import SimKubelet
 from kmproxy.simobjects import KINDS, Object
 from kmproxy.simproxy import NodeProxy
+from kmproxy.simrbac import Attributes
 from kmproxy.simservices import Services
 from kmproxy.simstore import (
     Authority,
@@ -322,12 +323,15 @@ class SimAPI:
         if kind == "tokenreviews":
             status = self.authority.review(spec.get("token", ""), spec.get("audiences") or [])
         else:
-            what = spec.get("resourceAttributes") or spec.get("nonResourceAttributes") or {}
-            names = (what.get("resource"), what.get("subresource"))
-            resource = what.get("path") or "/".join(filter(None, names))
             who = user if kind.startswith("self") else spec.get("user", "")
             groups = () if kind.startswith("self") else tuple(spec.get("groups") or ())
-            allowed = self.authority.allows(who, what.get("verb", ""), resource, groups)
+            if not who and not groups:
+                raise StatusError(422, "spec.user: at least one of user or group must be specified")
+            try:
+                wanted = Attributes.of(spec)
+            except ValueError as error:
+                raise StatusError(422, f"spec: {error}") from error
+            allowed = self.authority.permits(who, groups, wanted)
             status = {"allowed": allowed} | ({"reason": "RBAC: allowed"} if allowed else {})
         return await self._done(request, failure, review | {"status": status}, 201)
 

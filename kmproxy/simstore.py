@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kmproxy.simobjects import KINDS, Object, key
+from kmproxy.simrbac import Attributes, Rbac
 
 AUDIENCE = "https://kubernetes.default.svc"
 SERVICE_ACCOUNT = "system:serviceaccount:kmproxy:kmproxy"
@@ -40,6 +41,7 @@ _REASONS = {
     409: "AlreadyExists",
     410: "Expired",
     415: "UnsupportedMediaType",
+    422: "Invalid",
     429: "TooManyRequests",
     500: "InternalError",
     503: "ServiceUnavailable",
@@ -97,12 +99,14 @@ class Authority:
     """Who a token is of, and who may do what: tokens and rules, both changeable at any time.
 
     A resource is `namespaces`, `nodes/proxy`, or a path such as `/metrics`. A rule may name a
-    group in the place of a user. `MASTERS` may do everything.
+    group in the place of a user, and holds in every namespace and API group. What `rbac` allows
+    is allowed besides. `MASTERS` may do everything.
     """
 
     def __init__(self) -> None:
         self._tokens: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {}
         self._rules = {(user, *rule) for user in DAEMON for rule in _RULES}
+        self.rbac = Rbac()
 
     def __repr__(self) -> str:
         return f"<Authority {len(self._tokens)} tokens, {len(self._rules)} rules>"
@@ -149,9 +153,18 @@ class Authority:
         }
 
     def allows(self, user: str, verb: str, resource: str, groups: tuple[str, ...] = ()) -> bool:
-        """Tell whether `user`, or one of `groups`, may do `verb` on `resource`."""
+        """Tell whether `user`, or one of `groups`, may do `verb` on `resource`, everywhere."""
+        if resource.startswith("/"):
+            return self.permits(user, groups, Attributes(verb, path=resource))
+        return self.permits(user, groups, Attributes(verb, resource=resource))
+
+    def permits(self, user: str, groups: tuple[str, ...], wanted: Attributes) -> bool:
+        """Tell whether `user`, or one of `groups`, may do what is `wanted` where it is wanted."""
         names = (user, *groups)
-        return any(name in MASTERS or (name, verb, resource) in self._rules for name in names)
+        rule = (wanted.verb, wanted.path or wanted.resource)
+        return any(name in MASTERS or (name, *rule) in self._rules for name in names) or (
+            self.rbac.allows(user, groups, wanted)
+        )
 
     def check(
         self,
@@ -164,7 +177,8 @@ class Authority:
         namespace: str = "",
     ) -> None:
         """Refuse what `user` may not do, in the API server's words."""
-        if self.allows(user, verb, resource):
+        wanted = Attributes(verb, resource=resource, group=group, namespace=namespace, name=name)
+        if self.permits(user, (), wanted):
             return
         plural = resource.partition("/")[0]
         subject = f'{plural} "{name}"' if name else plural

@@ -49,7 +49,16 @@ FLOORS = (
     ("responses", "health", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),
-    ("simstore", "simview", "simservices", "simanswers", "simproxy", "simapi", "simcluster"),
+    (
+        "simrbac",
+        "simstore",
+        "simview",
+        "simservices",
+        "simanswers",
+        "simproxy",
+        "simapi",
+        "simcluster",
+    ),
     ("demo", "benchdaemon", "benchdiscovery", "benchtables", "bench"),
     ("cli", "__main__"),
 )

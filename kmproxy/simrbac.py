@@ -1,0 +1,132 @@
+"""RBAC objects, and what they let whom do: as the API server's own authorizer evaluates them.
+
+Knows roles, bindings, subjects and rules, but no aggregation. Must not know tokens, requests, or
+anything of the proxy under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+
+_ROLES = {"ClusterRole", "Role"}
+_BINDINGS = {"ClusterRoleBinding", "RoleBinding"}
+_CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What somebody wants to do: with `path` of no resource, else with `resource`.
+
+    `resource` is with its subresource (`pods/log`), `group` its API group. An empty `namespace`
+    means the cluster, or every namespace; an empty `name` no object in particular.
+    """
+
+    verb: str
+    path: str = ""
+    resource: str = ""
+    group: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Attributes:
+        """Read what an access review asks for; `ValueError` if that is not one thing."""
+        kinds = {"nonResourceAttributes", "resourceAttributes"} & spec.keys()
+        if len(kinds) != 1:
+            raise ValueError("exactly one of the two kinds of attributes must be specified")
+        what = spec[kinds.pop()]
+        names = (what.get("resource"), what.get("subresource"))
+        return cls(
+            what.get("verb", ""),
+            path=what.get("path", ""),
+            resource="/".join(filter(None, names)),
+            group=what.get("group", ""),
+            namespace=what.get("namespace", ""),
+            name=what.get("name", ""),
+        )
+
+
+class Rbac:
+    """The RBAC objects of a cluster; they can change at any time."""
+
+    def __init__(self) -> None:
+        self._objects: dict[tuple[str, str, str], Object] = {}
+
+    def __repr__(self) -> str:
+        return f"<Rbac {len(self._objects)} objects>"
+
+    def apply(self, *documents: Object) -> None:
+        """Create or replace objects, as `kubectl apply` does; `ValueError` for one of no RBAC."""
+        for document in documents:
+            if document.get("kind") not in _ROLES | _BINDINGS:
+                raise ValueError(f"no RBAC object: {document.get('kind')}")
+            if document.get("apiVersion") != "rbac.authorization.k8s.io/v1":
+                raise ValueError(f"no version of RBAC: {document.get('apiVersion')}")
+            self._objects[_key(document)] = document
+
+    def delete(self, *documents: Object) -> None:
+        """Delete objects; `KeyError` if one is not there."""
+        for document in documents:
+            del self._objects[_key(document)]
+
+    def allows(self, user: str, groups: tuple[str, ...], wanted: Attributes) -> bool:
+        """Tell whether one of the bindings of `user` or of `groups` allows it."""
+        return any(_covers(rule, wanted) for rule in self._rules(user, groups, wanted))
+
+    def _rules(self, user: str, groups: tuple[str, ...], wanted: Attributes) -> Iterator[Object]:
+        """The rules that hold for somebody where it is wanted."""
+        for (kind, namespace, _), binding in tuple(self._objects.items()):
+            if kind not in _BINDINGS or (kind == "RoleBinding" and namespace != wanted.namespace):
+                continue
+            if kind == "RoleBinding" and wanted.path:
+                continue
+            subjects = binding.get("subjects") or []
+            if not any(_is(subject, namespace, user, groups) for subject in subjects):
+                continue
+            ref = binding["roleRef"]
+            where = "" if ref["kind"] == "ClusterRole" else namespace
+            role = self._objects.get((ref["kind"], where, ref["name"]), {})
+            yield from role.get("rules") or []
+
+
+def _key(document: Object) -> tuple[str, str, str]:
+    metadata = document["metadata"]
+    namespace = "" if document["kind"] in _CLUSTER_WIDE else metadata["namespace"]
+    return document["kind"], namespace, metadata["name"]
+
+
+def _is(subject: Object, namespace: str, user: str, groups: tuple[str, ...]) -> bool:
+    match subject["kind"]:
+        case "User":
+            return bool(subject["name"] == user)
+        case "Group":
+            return subject["name"] in groups
+        case "ServiceAccount":
+            where = subject.get("namespace") or namespace
+            return user == f"system:serviceaccount:{where}:{subject['name']}"
+        case _:
+            return False
+
+
+def _covers(rule: Object, wanted: Attributes) -> bool:
+    if not {"*", wanted.verb} & set(rule.get("verbs") or ()):
+        return False
+    if wanted.path:
+        urls = rule.get("nonResourceURLs") or ()
+        return any(
+            url in {"*", wanted.path}
+            or (url.endswith("*") and wanted.path.startswith(url.rstrip("*")))
+            for url in urls
+        )
+    _, slash, subresource = wanted.resource.partition("/")
+    resources = {"*", wanted.resource} | ({f"*/{subresource}"} if slash else set())
+    names = rule.get("resourceNames") or ()
+    return (
+        bool({"*", wanted.group} & set(rule.get("apiGroups") or ()))
+        and bool(resources & set(rule.get("resources") or ()))
+        and (not names or wanted.name in names)
+    )

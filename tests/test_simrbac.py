@@ -1,0 +1,116 @@
+"""RBAC objects let whom do what the API server would let them."""
+
+import pytest
+
+from kmproxy.simrbac import Attributes, Rbac
+from kmproxy.simstore import Authority
+
+VERSION = "rbac.authorization.k8s.io/v1"
+
+
+def role(name, *rules, namespace=None):
+    """A ClusterRole, or a Role of a namespace."""
+    kind = "Role" if namespace else "ClusterRole"
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": VERSION, "kind": kind, "metadata": metadata, "rules": list(rules)}
+
+
+def binding(kind, name, *subjects, namespace=None):
+    """Binds subjects to a role, in the cluster or in a namespace."""
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {
+        "apiVersion": VERSION,
+        "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+        "subjects": list(subjects),
+    }
+
+
+ANN = {"kind": "User", "name": "ann"}
+READ = {"apiGroups": ["metrics.k8s.io"], "resources": ["pods/metrics"], "verbs": ["get"]}
+PODS = Attributes("get", resource="pods/metrics", group="metrics.k8s.io", namespace="payments")
+
+
+@pytest.mark.parametrize(
+    ("rule", "wanted", "allowed"),
+    [
+        (READ, PODS, True),
+        (READ | {"verbs": ["*"]}, PODS, True),
+        (READ | {"verbs": ["list"]}, PODS, False),
+        (READ | {"apiGroups": ["*"]}, PODS, True),
+        (READ | {"apiGroups": [""]}, PODS, False),
+        (READ | {"resources": ["pods"]}, PODS, False),
+        (READ | {"resources": ["*/metrics"]}, PODS, True),
+        (READ | {"resources": ["*"]}, PODS, True),
+        (READ | {"resourceNames": ["a"]}, PODS, False),
+        ({"nonResourceURLs": ["/metrics"], "verbs": ["get"]}, Attributes("get", "/metrics"), True),
+        ({"nonResourceURLs": ["/metrics"], "verbs": ["get"]}, Attributes("get", "/metric"), False),
+        ({"nonResourceURLs": ["/m*"], "verbs": ["get"]}, Attributes("get", "/metrics/x"), True),
+        ({"nonResourceURLs": ["*"], "verbs": ["get"]}, Attributes("get", "/"), True),
+        ({"nonResourceURLs": ["*"], "verbs": ["get"]}, PODS, False),
+        (READ, Attributes("get", "/metrics"), False),
+    ],
+)
+def test_rules(rule, wanted, allowed):
+    """Every part of a rule has to match; a name only where names are given."""
+    rbac = Rbac()
+    rbac.apply(role("r", rule), binding("ClusterRole", "r", ANN))
+    assert rbac.allows("ann", (), wanted) is allowed
+    assert not rbac.allows("bob", (), wanted)
+
+
+def test_a_role_binding_holds_in_its_namespace():
+    """There alone, whether it names a role of the namespace or of the cluster; not for paths."""
+    for kind in ("Role", "ClusterRole"):
+        rbac = Rbac()
+        paths = {"nonResourceURLs": ["*"], "verbs": ["get"]}
+        rbac.apply(role("r", READ, paths, namespace="payments" if kind == "Role" else None))
+        rbac.apply(binding(kind, "r", ANN, namespace="payments"))
+        assert rbac.allows("ann", (), PODS)
+        for namespace in ("frontend", ""):
+            elsewhere = Attributes("get", "", PODS.resource, PODS.group, namespace)
+            assert not rbac.allows("ann", (), elsewhere)
+        assert not rbac.allows("ann", (), Attributes("get", "/metrics"))
+
+
+@pytest.mark.parametrize(
+    ("subject", "user", "groups"),
+    [
+        ({"kind": "Group", "name": "team"}, "x", ("team",)),
+        (
+            {"kind": "ServiceAccount", "name": "prom", "namespace": "mon"},
+            "system:serviceaccount:mon:prom",
+            (),
+        ),
+        ({"kind": "ServiceAccount", "name": "prom"}, "system:serviceaccount:payments:prom", ()),
+    ],
+)
+def test_subjects(subject, user, groups):
+    """Groups, and service accounts by the names that their tokens bear."""
+    rbac = Rbac()
+    rbac.apply(role("r", READ), binding("ClusterRole", "r", subject, namespace="payments"))
+    assert rbac.allows(user, groups, PODS)
+    assert not rbac.allows("x", ("other",), PODS)
+
+
+def test_objects_change():
+    """What is deleted allows nothing any more; what is no RBAC object is refused."""
+    authority = Authority()
+    bound = binding("ClusterRole", "r", ANN)
+    authority.rbac.apply(role("r", READ), bound)
+    assert authority.permits("ann", (), PODS)
+    assert repr(authority.rbac) == "<Rbac 2 objects>"
+    authority.rbac.delete(bound)
+    assert not authority.permits("ann", (), PODS)
+    with pytest.raises(ValueError, match="no RBAC object: Pod"):
+        authority.rbac.apply({"kind": "Pod"})
+    with pytest.raises(ValueError, match="no version of RBAC: v1"):
+        authority.rbac.apply({"kind": "Role", "apiVersion": "v1"})
+
+
+@pytest.mark.parametrize("spec", [{}, {"resourceAttributes": {}, "nonResourceAttributes": {}}])
+def test_a_review_asks_for_one_thing(spec):
+    """Neither kind of attributes, or both, is no question."""
+    with pytest.raises(ValueError, match="exactly one"):
+        Attributes.of(spec)
