@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import random
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
@@ -13,15 +14,17 @@ from functools import partial
 
 from aiohttp import web
 
-from kmproxy.clients import open_clients
+from kmproxy.auth import Gate, open_gate
+from kmproxy.clients import Clients, open_clients
 from kmproxy.config import Config
 from kmproxy.discovery import TargetLabelMap
-from kmproxy.errors import StartupError
+from kmproxy.errors import ConfigError, StartupError
 from kmproxy.health import Readiness, TelemetryServer
 from kmproxy.httpsd import HttpDiscovery
 from kmproxy.labels import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.responses import KEEP_ALIVE, Handler
+from kmproxy.reviewer import Reviewer
 from kmproxy.server import MetricsServer
 from kmproxy.snapshot import LabelSnapshot
 from kmproxy.targets import TargetService
@@ -49,12 +52,14 @@ class Daemon:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         uniform: Callable[[float, float], float] = random.uniform,
+        secret: bytes | None = None,
     ) -> None:
         self._config = config
         self._environment = environment
         self._clock = clock
         self._wall = wall
         self._uniform = uniform
+        self._secret = secret or secrets.token_bytes(32)
         self._stack = AsyncExitStack()
         self._watching: asyncio.Task[None] | None = None
         self._watcher: NamespaceWatcher | None = None
@@ -121,6 +126,7 @@ class Daemon:
             clock=clock,
             slots=slots,
             others=others,
+            gate=self._open_gate(clients, telemetry),
         )
         probes = TelemetryServer(readiness, telemetry)
         self.telemetry_port = await self._listen(
@@ -149,6 +155,29 @@ class Daemon:
             )
             keeping = asyncio.create_task(snapshot.run())
             self._stack.push_async_callback(_stop_keeping, snapshot, keeping)
+
+    def _open_gate(self, clients: Clients, telemetry: Telemetry) -> Gate | None:
+        """What lets scrapers in, None where everyone may scrape. Raises ConfigError."""
+        config = self._config.authorization
+        listen = self._config.server.listen
+        if config.mode == "none":
+            if not listen.loopback:
+                _log.warning(
+                    "--listen=%s: who reaches it may read every metric, see --authorization", listen
+                )
+            return None
+        if not clients.identity.server.startswith("https:"):
+            problem = f"--authorization={config.mode}: scrapers' tokens would be sent in plain text"
+            raise ConfigError([f"{problem} to the API server at {clients.identity.server}"])
+        reviewer = Reviewer(
+            clients.api,
+            audiences=config.audience,
+            secret=self._secret,
+            clock=self._clock,
+            telemetry=telemetry,
+        )
+        self._stack.push_async_callback(reviewer.close)
+        return open_gate(config, reviewer)
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set.

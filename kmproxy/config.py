@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from kmproxy.labels import LabelRule, name_problem
 from kmproxy.values import (
     Address,
+    Resource,
     one_of,
     parse_address,
     parse_bool,
@@ -24,6 +25,7 @@ from kmproxy.values import (
     parse_path,
     parse_port,
     parse_regex,
+    parse_resource,
     parse_server,
     parse_text,
 )
@@ -267,6 +269,32 @@ class DiscoveryConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorizationConfig:
+    """Who may scrape."""
+
+    mode: str = setting(
+        "authorization", one_of("none", "kubernetes", "tenant"), "none", "none|kubernetes|tenant",
+        "who may scrape: everyone, or who may get what is asked for; a tenant sees the "
+        "namespaces that are its own",
+    )  # fmt: skip
+    audience: tuple[str, ...] = setting(
+        "authorization-audience", parse_text, (), "AUDIENCE",
+        "accept tokens for one of these audiences only, instead of the API server's",
+        repeatable=True,
+    )  # fmt: skip
+    tenant_resource: Resource = setting(
+        "tenant-resource", parse_resource, Resource("pods", "metrics", "metrics.k8s.io"),
+        "RESOURCE[/SUBRESOURCE][.GROUP]",
+        "with --authorization=tenant: what a scraper must be allowed to get in a namespace",
+    )  # fmt: skip
+    attributes: str = setting(
+        "authorization-attributes", one_of("path", "nodes/metrics"), "path", "path|nodes/metrics",
+        "with --authorization=kubernetes: what a scraper must be allowed to get, the path as a "
+        "non-resource URL or the resource",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged, and how it looks."""
 
@@ -293,6 +321,7 @@ class Config:
     apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    authorization: AuthorizationConfig = field(default_factory=AuthorizationConfig)
     log: LogConfig = field(default_factory=LogConfig)
     access: Access | None = None
 
@@ -382,6 +411,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "apiserver": ApiServerConfig,
     "server": ServerConfig,
     "discovery": DiscoveryConfig,
+    "authorization": AuthorizationConfig,
     "log": LogConfig,
 }
 """The sections of `Config`, in order."""

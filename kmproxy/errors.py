@@ -6,6 +6,7 @@
     ├── SnapshotError          the label snapshot cannot be read or written
     ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
     ├── StreamError            standard input or output failed
+    ├── AccessError            a caller is not known, may not, or nobody can tell
     └── UpstreamError          the kubelet or the API server refused, failed or fell silent
         ├── ApiError           the API server answered with an error status
         └── ForbiddenError     a kubelet refused, and told which permission it wants
@@ -56,6 +57,19 @@ class StartupError(KmproxyError):
 
 class StreamError(KmproxyError):
     """Standard input could not be read, or standard output not be written."""
+
+
+class AccessError(KmproxyError):
+    """A caller is not let in.
+
+    `reason` is a short word from a bounded set. `status` is the HTTP status
+    that the caller deserves: 401, 403, or 500 where it could not be found out.
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        self.status = status
+        self.reason = reason
+        super().__init__(message)
 
 
 class UpstreamError(KmproxyError):

@@ -17,10 +17,9 @@ from aiohttp import hdrs, web
 from kmproxy.discovery import TargetLabelMap, node_targets
 from kmproxy.errors import UpstreamError
 from kmproxy.health import Readiness
-from kmproxy.responses import Handler, plain
+from kmproxy.responses import DEFAULT_TIMEOUT, Handler, plain, scrape_budget
 from kmproxy.routes import CADVISOR, ENDPOINTS, NODE_PREFIX
 from kmproxy.selection import Globs
-from kmproxy.server import DEFAULT_TIMEOUT, scrape_budget
 from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
 from kmproxy.values import parse_host, parse_port

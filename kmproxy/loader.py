@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmproxy.config import (
     SECTIONS,
+    AuthorizationConfig,
     Config,
     DiscoveryConfig,
     KubeletConfig,
@@ -51,6 +52,13 @@ IGNORED: Final[Mapping[str, str]] = {
     "zap-time-encoding": _LOGGING,
 }
 """Flags of kubelet-meta-proxy that have no meaning here, each with the reason."""
+
+_WITH_AUTHORIZATION: Final[Mapping[str, tuple[str, ...]]] = {
+    "audience": ("kubernetes", "tenant"),
+    "attributes": ("kubernetes",),
+    "tenant_resource": ("tenant",),
+}
+"""The modes of authorization in which each setting of it means something."""
 
 
 class Layer(NamedTuple):
@@ -218,7 +226,19 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
             if getattr(discovery, key) != getattr(DiscoveryConfig(), key)
         )
         warnings.append(f"{unused} has no effect without --discovery")
-    return problems, warnings
+    return problems, warnings + _without_authorization(config.authorization)
+
+
+def _without_authorization(config: AuthorizationConfig) -> list[str]:
+    """What has no effect in this mode of authorization."""
+    warnings = []
+    for key, modes in _WITH_AUTHORIZATION.items():
+        changed = getattr(config, key) != getattr(AuthorizationConfig(), key)
+        if changed and config.mode not in modes:
+            name = settings(AuthorizationConfig)[key].name
+            reason = f"it is for --authorization={' or '.join(modes)}"
+            warnings.append(f"--{name} has no effect: {reason}")
+    return warnings
 
 
 def _access_contradictions(kubelet: KubeletConfig, access: Access) -> list[str]:

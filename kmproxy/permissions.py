@@ -61,6 +61,13 @@ NODE_PODS = Permission(
 )
 NODES_LISTED = Permission("list", "nodes", "the nodes as scrape targets")
 
+TOKEN_REVIEWS = Permission(
+    "create", "tokenreviews", "whose a scraper's token is", "authentication.k8s.io"
+)
+ACCESS_REVIEWS = Permission(
+    "create", "subjectaccessreviews", "what a scraper may see", "authorization.k8s.io"
+)
+
 
 class _Need(NamedTuple):
     """Permissions that a configuration needs if it meets a condition, told in words."""
@@ -87,6 +94,11 @@ _NEEDS = (
     _Need("always", lambda _: True, NAMESPACES),
     _Need("without --kube-apiserver or an identity of its own", _direct, (NODE_METRICS,)),
     _Need("with --kube-apiserver", _through_the_api_server, (NODE_PROXY,)),
+    _Need(
+        "with --authorization",
+        lambda config: config.authorization.mode != "none",
+        (TOKEN_REVIEWS, ACCESS_REVIEWS),
+    ),
     _Need("with --all-nodes", lambda config: config.kubelet.all_nodes, (NODES,)),
     _Need(
         "with --discovery and without --kube-apiserver",

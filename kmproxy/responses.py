@@ -1,16 +1,24 @@
 """Answers that are not an exposition, and how one in the making is broken off.
 
-Knows how an application, a plain line and a broken connection look to aiohttp.
-Must not know what is served.
+Knows how an application, a plain line and a broken connection look to aiohttp,
+and how long a scraper waits. Must not know what is served.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
+
+TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
+DEFAULT_TIMEOUT = 10.0
+"""Seconds for a scrape that does not say how long it waits."""
+
+MARGIN = 0.5
+"""Seconds before the scraper's own end at which we answer, so that it sees the answer."""
 
 KEEP_ALIVE = 120.0
 """Seconds for which a client's idle connection is kept: over any scrape interval."""
@@ -18,6 +26,20 @@ KEEP_ALIVE = 120.0
 _ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: a reset instead of an end
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def scrape_budget(header: str | None) -> float:
+    """Seconds that a scrape may take: what the scraper waits, less a margin.
+
+    A header that is no positive finite number counts as none.
+    """
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return DEFAULT_TIMEOUT
+    if not math.isfinite(seconds) or seconds <= 0:
+        return DEFAULT_TIMEOUT
+    return seconds - min(MARGIN, seconds / 10)
 
 
 def application(handler: Handler) -> web.Application:
@@ -40,6 +62,11 @@ def plain(status: int, line: str) -> web.Response:
 def reads(request: web.Request) -> bool:
     """Whether the method is one that only reads."""
     return request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
+
+
+def not_found() -> web.Response:
+    """The answer to a path that is not served."""
+    return plain(404, "no such path: only kubelet metrics are served here, see /")
 
 
 def not_allowed() -> web.Response:

@@ -12,14 +12,17 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from urllib.parse import parse_qs
 
 from aiohttp import hdrs, web
 
 from kmproxy import __version__
+from kmproxy.auth import Gate, Narrowing, Place, node_name
 from kmproxy.config import LabelConfig, SelectionConfig, ServerConfig
+from kmproxy.door import ADMISSION, Door
 from kmproxy.encoding import GzipEncoder, accepts_gzip
-from kmproxy.errors import CredentialError, UpstreamError
+from kmproxy.errors import AccessError, CredentialError, UpstreamError
 from kmproxy.health import Readiness
 from kmproxy.kubelet import Exposition, Kubelet
 from kmproxy.labels import LabelMap
@@ -27,17 +30,20 @@ from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import Node, NodeDirectory
 from kmproxy.pages import Status, status_page
 from kmproxy.pipeline import Pipeline
-from kmproxy.responses import Handler, application, break_off, not_allowed, plain, reads
+from kmproxy.responses import (
+    TIMEOUT_HEADER,
+    Handler,
+    application,
+    break_off,
+    not_allowed,
+    not_found,
+    plain,
+    reads,
+    scrape_budget,
+)
 from kmproxy.routes import Route, find_route, served_paths
 from kmproxy.selection import Selection
 from kmproxy.telemetry import Telemetry
-
-TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
-DEFAULT_TIMEOUT = 10.0
-"""Seconds for a scrape that does not say how long it waits."""
-
-MARGIN = 0.5
-"""Seconds before the scraper's own end at which we answer, so that it sees the answer."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,20 +54,6 @@ class _RefusedError(Exception):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
-
-
-def scrape_budget(header: str | None) -> float:
-    """Seconds that a scrape may take: what the scraper waits, less a margin.
-
-    A header that is no positive finite number counts as none.
-    """
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        return DEFAULT_TIMEOUT
-    if not math.isfinite(seconds) or seconds <= 0:
-        return DEFAULT_TIMEOUT
-    return seconds - min(MARGIN, seconds / 10)
 
 
 class MetricsServer:
@@ -86,7 +78,9 @@ class MetricsServer:
         clock: Callable[[], float],
         slots: asyncio.Semaphore,
         others: Mapping[str, Handler],
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate
         self._label_config = label_config
         self._selection_config = selection_config
         self._selection = Selection.of(selection_config)
@@ -103,14 +97,40 @@ class MetricsServer:
 
     def application(self) -> web.Application:
         """The application to run; its router leaves every path as it was sent."""
-        return application(self._handle)
+        if self._gate is None:
+            return application(self._handle)
+        door = Door(
+            self._gate,
+            self._handle,
+            find=self._find,
+            telemetry=self._telemetry,
+            clock=self._clock,
+        )
+        return application(door.handle)
+
+    def _selected(self, query: str) -> Selection:
+        return self._selection.narrow(parse_qs(query, keep_blank_values=True))
+
+    def _wanted(self, query: str) -> Callable[[str], bool]:
+        """Whether a request wants a namespace; who asks is known before its query is read."""
+        selected = cache(self._selected)
+        return lambda namespace: selected(query).wants_namespace(namespace)
+
+    def _find(self, target: str) -> tuple[str, Place] | None:
+        """What a path shows, with how it is called in a metric; None if it is not served."""
+        path, _, query = target.partition("?")
+        route = find_route(path, all_nodes=self._nodes is not None)
+        if route is not None:
+            node = self._kubelet.configured.name if route.node is None else route.node
+            return route.path, Place(path, node_name(node), self._wanted(query))
+        return (path, Place(path)) if path == "/" or path in self._others else None
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         route = find_route(path, all_nodes=self._nodes is not None)
         if route is None and path != "/" and path not in self._others:
             self._telemetry.scrapes.labels("other", "404").inc()
-            return plain(404, "no such path: only kubelet metrics are served here, see /")
+            return not_found()
         if not reads(request):
             return not_allowed()
         if other := self._others.get(path):
@@ -136,10 +156,12 @@ class MetricsServer:
     async def _scrape(self, request: web.Request, route: Route) -> tuple[web.StreamResponse, str]:
         """Answer a scrape; returns the response, and its status or `broken` for the metric."""
         budget = scrape_budget(request.headers.get(TIMEOUT_HEADER))
+        deadline = asyncio.get_running_loop().time() + budget
+        if self._gate is not None:
+            deadline = request[ADMISSION].deadline
         response = web.StreamResponse()
         try:
             self._require_ready()
-            deadline = asyncio.get_running_loop().time() + budget
             async with self._slot(deadline):
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -148,7 +170,7 @@ class MetricsServer:
                     self._telemetry.upstream_failed("kubelet", "timeout")
                     message = f"no whole answer from the kubelet within {budget:g} s"
                     raise _RefusedError(504, message) from error
-        except (UpstreamError, _RefusedError) as error:
+        except (AccessError, UpstreamError, _RefusedError) as error:
             return self._failed(request, response, route, error.status, str(error))
         except CredentialError as error:
             return self._failed(request, response, route, 502, str(error))
@@ -226,26 +248,26 @@ class MetricsServer:
         if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
             encoder = GzipEncoder()
             response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+        narrowing = self._narrowing(request)
         pipeline = Pipeline(
             self._labels.lookup,
             self._label_config,
-            self._selection.narrow(
-                parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True)
-            ),
+            self._selected(request.raw_path.partition("?")[2]),
             info=self._selection_config.info_metric,
             max_line=self._selection_config.max_line_bytes,
         )
         head = request.method == hdrs.METH_HEAD
         try:
             async for piece in exposition.pieces:
-                data = pipeline.feed(piece)
+                data = pipeline.feed(await narrowing.feed(piece) if narrowing else piece)
                 if encoder:
                     data = encoder.feed(data)
                 if head and data:
                     break
                 if data:
                     await self._write(request, response, data)
-            data = pipeline.finish()
+            rest = pipeline.feed(await narrowing.finish()) if narrowing else b""
+            data = rest + pipeline.finish()
             if encoder:
                 data = encoder.feed(data) + encoder.finish()
             if not response.prepared:
@@ -254,6 +276,17 @@ class MetricsServer:
                 await response.write_eof(data)
         finally:
             self._telemetry.exposition_passed(pipeline)
+            if narrowing:
+                self._telemetry.samples_withheld(narrowing.dropped)
+
+    def _narrowing(self, request: web.Request) -> Narrowing | None:
+        """What narrows the exposition to what a tenant sees, None for who sees everything."""
+        if self._gate is None or (tenant := request[ADMISSION].tenant) is None:
+            return None
+        return tenant.narrowing(
+            max_line=self._selection_config.max_line_bytes,
+            deadline=request[ADMISSION].deadline,
+        )
 
     async def _write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
         if not response.prepared:

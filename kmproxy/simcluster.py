@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -24,6 +25,7 @@ from kmproxy.simcadvisor import simulate_node
 from kmproxy.simkubelet import SimKubelet
 from kmproxy.simobjects import node_object
 from kmproxy.simpods import pod_object
+from kmproxy.simrbac import Attributes
 from kmproxy.simstore import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority
 from kmproxy.simwire import HOST, Payload
 
@@ -83,7 +85,7 @@ class SimCluster:
                 ),
                 server,
                 authenticate=self.authority.authenticate,
-                authorize=self.authority.allows,
+                authorize=partial(self._authorize, name),
                 payload=self._payload,
                 host=places[name],
                 port=kubelet_port,
@@ -131,6 +133,10 @@ class SimCluster:
         trace: TracebackType | None,
     ) -> None:
         await self._exit.aclose()
+
+    def _authorize(self, node: str, user: str, verb: str, resource: str) -> bool:
+        """What a kubelet asks the API server, by its own name."""
+        return self.authority.permits(user, (), Attributes(verb, resource=resource, name=node))
 
     def rotate_token(self) -> str:
         """Replace the daemon's token: the old one is refused at once. Files stay as they are."""

@@ -91,7 +91,8 @@ class Telemetry:
         )
         self.samples_dropped = Counter(
             "kmproxy_samples_dropped",
-            "Samples not selected, by what left them out; 'merged' had become another's series.",
+            "Samples left out, by what they were left out for; 'merged' had become another's "
+            "series, 'tenant' was not for who asked, 'unparsed' could be anybody's.",
             ["by"],
             registry=registry,
         )
@@ -163,6 +164,12 @@ class Telemetry:
             ["role"],
             registry=registry,
         )
+        self.reviews = Counter(
+            "kmproxy_reviews",
+            "Reviews that the API server was asked for, of a token or of access, by result.",
+            ["kind", "result"],
+            registry=registry,
+        )
         build = Info("kmproxy_build", "What is running.", registry=registry)
         build.info({"version": __version__, "python": platform.python_version()})
 
@@ -192,9 +199,23 @@ class Telemetry:
             for what, count in pipeline.selector.dropped.items():
                 self.samples_dropped.labels(what).inc(count)
 
+    def samples_withheld(self, dropped: Mapping[str, int]) -> None:
+        """Count what a tenant's answer left out, by reason."""
+        for what, count in dropped.items():
+            self.samples_dropped.labels(what).inc(count)
+
     def upstream_failed(self, upstream: str, reason: str) -> None:
         """Count a failure of `kubelet` or `apiserver`."""
         self.upstream_errors.labels(upstream, _bounded(reason)).inc()
+
+    def reviewed(self, kind: str, *, allowed: bool) -> None:
+        """Count a review of a `token` or of `access`."""
+        self.reviews.labels(kind, "allowed" if allowed else "denied").inc()
+
+    def review_failed(self, kind: str, reason: str) -> None:
+        """Count a review that came to nothing, which is a failure of the API server too."""
+        self.reviews.labels(kind, "failed").inc()
+        self.upstream_failed("apiserver", reason)
 
     def watch_restarted(self, reason: str) -> None:
         """Count the end of a watch."""

@@ -29,6 +29,9 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
 _LONGEST = 2**63 / 1e9  # seconds that fit a Go duration
+_RESOURCE = re.compile(
+    r"([a-z][a-z0-9-]*)(?:/([a-z][a-z0-9-]*))?(?:\.([a-z0-9][a-z0-9.-]*[a-z0-9]))?"
+)
 _SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # of a link-local address
 
 
@@ -37,6 +40,14 @@ class Address(NamedTuple):
 
     host: str
     port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect to it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -68,6 +79,18 @@ class File:
 
 Source = Secret | File
 """Where the text of a credential comes from."""
+
+
+class Resource(NamedTuple):
+    """A resource of the API, as RBAC names it. The group of the core is empty."""
+
+    resource: str
+    subresource: str = ""
+    group: str = ""
+
+    def __str__(self) -> str:
+        subresource = f"/{self.subresource}" if self.subresource else ""
+        return f"{self.resource}{subresource}" + (f".{self.group}" if self.group else "")
 
 
 def parse_bool(text: str) -> bool:
@@ -164,6 +187,14 @@ def parse_text(text: str) -> str:
     if not text:
         raise ValueError("the value is empty")
     return text
+
+
+def parse_resource(text: str) -> Resource:
+    """RESOURCE[/SUBRESOURCE][.GROUP]; without a group it is one of the core's."""
+    match = _RESOURCE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a resource such as pods/metrics.metrics.k8s.io")
+    return Resource(match[1], match[2] or "", match[3] or "")
 
 
 def one_of(*values: str) -> Callable[[str], str]:

@@ -11,11 +11,16 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
+from kmproxy.apiserver import ApiServer
 from kmproxy.app import Daemon
 from kmproxy.cli import read_config
+from kmproxy.credentials import ServiceAccount
 from kmproxy.simcluster import SimCluster
 from kmproxy.telemetry import Telemetry
+from kmproxy.tls import TlsContext
+from kmproxy.upstream import Upstream, open_session
 
+from .desk import Desk
 from .programs import Stage, free_port, which
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -107,6 +112,24 @@ async def cluster():
         yield running
 
 
+@pytest.fixture
+async def desk(cluster, tmp_path):
+    """A desk that asks the cluster's API server as a pod does."""
+    cluster.write_service_account(tmp_path)
+    parts = urlsplit(cluster.api.url)
+    environment = {
+        "KUBERNETES_SERVICE_HOST": parts.hostname,
+        "KUBERNETES_SERVICE_PORT": str(parts.port),
+    }
+    clock, telemetry = asyncio.get_running_loop().time, Telemetry()
+    identity = ServiceAccount(str(tmp_path), environment, clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
+    async with open_session() as session:
+        desk = Desk(cluster, ApiServer(Upstream("API server", session, identity, tls), identity))
+        yield desk
+        await desk.reviewer.close()
+
+
 class Front:
     """A running daemon, and a client in front of it."""
 
@@ -155,11 +178,14 @@ class Front:
 
 @pytest.fixture
 async def front(cluster, tmp_path):
-    """A function that starts daemons in front of node-a, as a pod would, with flags."""
+    """A function that starts daemons in front of node-a, as a pod would, with flags.
+
+    What else it is given is passed to the daemon: a clock.
+    """
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
-        async def start(*flags, loaded=True):
+        async def start(*flags, loaded=True, **passed):
             cluster.write_service_account(tmp_path / "sa")
             kubelet = cluster.kubelets["node-a"]
             api = urlsplit(cluster.api.url)
@@ -175,7 +201,7 @@ async def front(cluster, tmp_path):
                 "KUBERNETES_SERVICE_HOST": api.hostname,
                 "KUBERNETES_SERVICE_PORT": str(api.port),
             }
-            daemon = Daemon(config, environment)
+            daemon = Daemon(config, environment, **passed)
             stack.push_async_callback(daemon.stop)
             await daemon.start()
             if loaded:

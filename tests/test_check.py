@@ -29,6 +29,7 @@ from kmproxy.simkubelet import Fault, SimKubelet
 from kmproxy.simstore import SERVICE_ACCOUNT
 
 from .sites import ForwardProxy
+from .test_simrbac import binding, role
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
@@ -277,12 +278,13 @@ async def test_every_permission(preflight, cluster):
 
 async def test_a_kubelet_that_answers_all_the_same(preflight, cluster):
     """A role may name nodes, of which the API server is not asked: then it is a warning."""
-    allows = cluster.authority.allows
-
-    def by_name(user, verb, resource, groups=()):
-        return False if resource == "nodes/metrics" else allows(user, verb, resource, groups)
-
-    cluster.authority.allows = by_name
+    cluster.authority.deny("get", "nodes/metrics")
+    rule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
+    account = {"kind": "ServiceAccount", "name": "kmproxy", "namespace": "kmproxy"}
+    cluster.authority.rbac.apply(
+        role("node-a", rule | {"resourceNames": ["node-a"]}),
+        binding("ClusterRole", "node-a", account),
+    )
     report, _ = await preflight.run()
     assert results(report, but=("ok",)) == {"get nodes/metrics": "warning"}
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from kmproxy import errors
-from kmproxy.errors import ApiError, ConfigError, KmproxyError, UpstreamError
+from kmproxy.errors import AccessError, ApiError, ConfigError, KmproxyError, UpstreamError
 
 
 def drawn():
@@ -53,6 +53,13 @@ def test_an_upstream_error_knows_what_a_scraper_sees(error, reason, status):
     assert isinstance(error, KmproxyError)
     assert (error.reason, error.status) == (reason, status)
     assert "\n" not in str(error)
+
+
+def test_an_access_error_knows_what_a_caller_sees():
+    """It carries the status that the caller deserves, and a reason to be counted by."""
+    error = AccessError(403, "denied", "you may not")
+    assert isinstance(error, KmproxyError)
+    assert (error.status, error.reason, str(error)) == (403, "denied", "you may not")
 
 
 def test_an_api_error_knows_the_answer():

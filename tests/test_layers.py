@@ -31,6 +31,8 @@ FLOORS = (
         "watch",
         "discovery",
         "pages",
+        "reviews",
+        "tenancy",
     ),
     (
         "telemetry",
@@ -45,8 +47,8 @@ FLOORS = (
         "nodes",
         "kubelet",
     ),
-    ("namespaces", "snapshot", "targets"),
-    ("responses", "health", "server", "httpsd"),
+    ("namespaces", "snapshot", "targets", "reviewer", "auth"),
+    ("responses", "health", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),
     (

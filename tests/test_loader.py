@@ -271,6 +271,21 @@ def test_what_has_no_effect(way, unused):
     assert "has no effect" in warning
 
 
+@pytest.mark.parametrize(
+    ("values", "mode"),
+    [
+        ({"authorization_audience": "a"}, "none"),
+        ({"authorization_attributes": "nodes/metrics"}, "none"),
+    ],
+)
+def test_what_authorization_leaves_without_effect(values, mode):
+    """A setting of another mode of authorization is accepted, with a warning."""
+    _, (warning,) = load([flags(authorization=mode, **values)])
+    assert warning.startswith(f"--{next(iter(values)).replace('_', '-')} has no effect: ")
+    _, warnings = load([flags(authorization="kubernetes", **values)])
+    assert warnings == []
+
+
 def test_all_problems_are_reported_at_once():
     """Those of every layer, of every kind, one line each."""
     found = problems(

@@ -50,6 +50,17 @@ def config(*flags):
             ["get nodes/proxy", "get nodes", "list nodes"],
         ),
         (("--discovery", "--kubelet-scheme=http"), []),
+        *[
+            (
+                (f"--authorization={mode}",),
+                [
+                    "get nodes/metrics",
+                    "create tokenreviews.authentication.k8s.io",
+                    "create subjectaccessreviews.authorization.k8s.io",
+                ],
+            )
+            for mode in ("kubernetes", "tenant")
+        ],
     ],
 )
 def test_what_is_needed(flags, more):

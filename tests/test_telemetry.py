@@ -26,6 +26,7 @@ NAMES = {
     "kmproxy_namespaces": "gauge",
     "kmproxy_namespaces_sync_age_seconds": "gauge",
     "kmproxy_namespaces_without_label": "gauge",
+    "kmproxy_reviews": "counter",
     "kmproxy_samples": "counter",
     "kmproxy_samples_enriched": "counter",
     "kmproxy_scrape_duration_seconds": "histogram",
@@ -58,6 +59,7 @@ def telemetry():
     telemetry.discovery_age.labels("pod").set(0)
     telemetry.upstream_failed("kubelet", "tls")
     telemetry.watch_restarted("ended")
+    telemetry.reviewed("token", allowed=True)
     return telemetry
 
 
@@ -99,7 +101,7 @@ def test_no_label_can_grow_without_bound(telemetry):
     }
     assert labels == {
         *("path", "code", "upstream", "reason", "credential", "label", "le", "version", "python"),
-        *("role", "result"),
+        *("role", "result", "kind"),
     }
 
 

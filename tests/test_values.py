@@ -4,6 +4,7 @@ import pytest
 
 from kmproxy.values import (
     Address,
+    Resource,
     one_of,
     parse_address,
     parse_bool,
@@ -12,6 +13,7 @@ from kmproxy.values import (
     parse_host,
     parse_path,
     parse_port,
+    parse_resource,
     parse_server,
     parse_text,
 )
@@ -151,8 +153,43 @@ REFUSED = [
     *[(parse_path, t) for t in ("", "metrics", "/a/../b", "/..", "//a", "/a//b", "/a b", "/a?x=1")],
     *[(parse_path, t) for t in ("/a#b", "/%2e%2e", "/a\n", "/a\\b", "http://h/", "/\u00e9")],
     (parse_text, ""),
+    *[(parse_resource, t) for t in ("", "*", "Pods", "pods/", "/metrics", "pods/a/b", "pods.", "a b")],
     *[(LEVEL, t) for t in ("", "INFO", "trace", "debug,info")],
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("pods", ("pods", "", "")),
+        ("nodes/metrics", ("nodes", "metrics", "")),
+        ("pods.metrics.k8s.io", ("pods", "", "metrics.k8s.io")),
+        ("pods/metrics.metrics.k8s.io", ("pods", "metrics", "metrics.k8s.io")),
+    ],
+)
+def test_a_resource(text, parts):
+    """What RBAC has in two fields, in one, and back."""
+    assert parse_resource(text) == Resource(*parts)
+    assert str(Resource(*parts)) == text
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("", False),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.7", False),
+        ("example.com", False),
+    ],
+)
+def test_loopback(host, loopback):
+    """What only this machine can connect to; every interface is more than that."""
+    assert Address(host, 80).loopback is loopback
 
 
 @pytest.mark.parametrize(("parse", "text"), REFUSED)

@@ -1,0 +1,187 @@
+"""Reviews by the API server: made once for all who wait for one, and remembered.
+
+Knows how long to wait, what to keep and what a failure means. Must not know who
+asks, nor which questions. A token is held only while it is reviewed; no error,
+log line, metric or `repr` has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, TypeVar
+
+from kmproxy import permissions
+from kmproxy.apiserver import ApiServer
+from kmproxy.errors import AccessError, ApiError, CredentialError, UpstreamError
+from kmproxy.reviews import (
+    ACCESS_REVIEWS,
+    ALLOWED_FOR,
+    DENIED_FOR,
+    TOKEN_REVIEWS,
+    Answers,
+    Caller,
+    Question,
+    access_key,
+    access_review,
+    read_access_review,
+    read_token_review,
+    token_key,
+    token_review,
+)
+from kmproxy.telemetry import Telemetry
+
+TIMEOUT = 5.0
+"""Seconds that a review may take; a caller waits no longer than its scrape may last."""
+
+STRANGERS = 16
+"""Reviews under way at most of tokens that were never accepted: who has nothing but such
+tokens does not keep those from being reviewed again that were."""
+
+MAX_CALLERS = 4096
+MAX_REJECTED = 4096
+MAX_ANSWERS = 1 << 14
+"""Answers remembered at most, each of about 300 bytes."""
+
+T = TypeVar("T")
+
+
+class Reviewer:
+    """Asks the API server for reviews, one at a time of each kind and key.
+
+    Who asks for what is under way waits for that; one that waits no longer
+    takes nothing from the others. `secret` is what keys are made with: 16 to 64
+    random bytes.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        *,
+        audiences: Sequence[str],
+        secret: bytes,
+        clock: Callable[[], float],
+        telemetry: Telemetry,
+    ) -> None:
+        self._api = api
+        self._audiences = audiences
+        self._secret = secret
+        self._clock = clock
+        self._telemetry = telemetry
+        self._callers: Answers[Caller] = Answers(MAX_CALLERS)
+        self._rejected: Answers[bool] = Answers(MAX_REJECTED)
+        self._allowed: Answers[bool] = Answers(MAX_ANSWERS)
+        self._under_way: dict[bytes, asyncio.Task[Any]] = {}
+        self._strangers = asyncio.Semaphore(STRANGERS)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Reviewer {len(self._callers)} callers, {len(self._allowed)} answers, "
+            f"{len(self._under_way)} under way>"
+        )
+
+    async def close(self) -> None:
+        """End the reviews that are under way."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def authenticate(self, token: str) -> Caller | None:
+        """Whose a token is; None if the API server does not accept it. Raises AccessError."""
+        key, now = token_key(self._secret, token), self._clock()
+        if (caller := self._callers.get(key, now)) is not None:
+            return caller
+        if self._rejected.get(key, now):
+            return None
+        return await self._shared(key, lambda: self._review_token(key, token))
+
+    async def may(self, caller: Caller, question: Question) -> bool:
+        """Whether a caller may do it. Raises AccessError."""
+        key = access_key(self._secret, caller, question)
+        if (allowed := self._allowed.get(key, self._clock())) is not None:
+            return allowed
+        return await self._shared(key, lambda: self._review_access(key, caller, question))
+
+    async def _shared(self, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(ask())
+            task.add_done_callback(lambda done: self._landed(key, done))
+        return await asyncio.shield(task)
+
+    def _landed(self, key: bytes, task: asyncio.Task[Any]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; perhaps nobody does any more
+
+    async def _review_token(self, key: bytes, token: str) -> Caller | None:
+        known = key in self._callers
+        review = token_review(token, self._audiences)
+        verdict, asked = await self._review(
+            TOKEN_REVIEWS,
+            review,
+            lambda body: read_token_review(body, self._audiences),
+            nullcontext() if known else self._strangers,
+        )
+        self._telemetry.reviewed("token", allowed=verdict.caller is not None)
+        if verdict.caller is not None:
+            self._callers.put(key, verdict.caller, asked + verdict.holds)
+        elif verdict.holds:
+            self._rejected.put(key, True, asked + verdict.holds)
+        return verdict.caller
+
+    async def _review_access(self, key: bytes, caller: Caller, question: Question) -> bool:
+        review = access_review(caller, question)
+        allowed, asked = await self._review(
+            ACCESS_REVIEWS, review, read_access_review, nullcontext()
+        )
+        self._telemetry.reviewed("access", allowed=allowed)
+        self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))
+        return allowed
+
+    async def _review(
+        self,
+        path: str,
+        document: Mapping[str, Any],
+        read: Callable[[bytes], T],
+        turn: asyncio.Semaphore | nullcontext[None],
+    ) -> tuple[T, float]:
+        """The verdict, and when it was asked for. Raises AccessError."""
+        try:
+            async with asyncio.timeout(TIMEOUT), turn:
+                asked = self._clock()
+                return read(await self._post(path, document)), asked
+        except (TimeoutError, UpstreamError, CredentialError) as error:
+            reason, message = _explained(error, path)
+            self._telemetry.review_failed("token" if path == TOKEN_REVIEWS else "access", reason)
+            message = f"your access cannot be reviewed: {message}"
+            raise AccessError(500, "review", message) from error
+
+    async def _post(self, path: str, document: Mapping[str, Any]) -> bytes:
+        try:
+            return await self._api.post(path, document)
+        except UpstreamError as error:
+            if error.reason != "disconnected":
+                raise
+        return await self._api.post(path, document)  # an idle connection had been closed
+
+
+def _explained(error: Exception, path: str) -> tuple[str, str]:
+    """Why a review came to nothing: a reason, and a message for a person."""
+    match error:
+        case TimeoutError():
+            return "timeout", f"the API server has not answered within {TIMEOUT:g} s"
+        case ApiError(code=403, reason=reason):
+            needed = permissions.TOKEN_REVIEWS
+            if path == ACCESS_REVIEWS:
+                needed = permissions.ACCESS_REVIEWS
+            hint = permissions.advice(needed)
+            return reason, f"the API server forbids kmproxy to create {needed.resource}: {hint}"
+        case ApiError(code=code, reason=reason):
+            return reason, f"the API server answered {code}"
+        case UpstreamError(reason=reason):
+            return reason, str(error)
+        case _:
+            return "credential", str(error)

@@ -1,0 +1,172 @@
+"""What a tenant sees of an exposition: samples of namespaces that were decided, and allowed.
+
+Knows whose a line is. Must not know who the tenant is, nor who decides. What is
+not understood does not pass, as it could be anybody's; nor does what has no
+namespace, nor a line longer than is looked at. HELP, TYPE and UNIT do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, islice
+
+from kmproxy.grammar import NAMESPACED, Sample, unquote
+from kmproxy.reviews import is_namespace
+
+_METADATA = re.compile(
+    rb"[ \t]*#[ \t]+(?:HELP|TYPE|UNIT)[ \t]+"
+    rb'(?:[a-zA-Z_:][a-zA-Z0-9_:]*+|"(?:[^"\\]|\\.)*+")(?:[ \t].*)?|\#[ ]EOF',
+    re.DOTALL,
+)
+MAX_NAMESPACES = 1 << 16
+"""Namespaces whose fate is kept at most: a bound on what a payload can cost."""
+
+PASSES = ""
+
+
+class TenantFilter:
+    """Takes an exposition in pieces of any size, and holds each until it is decided.
+
+    After `feed` or `finish`, every namespace that it has returned is to be told
+    by `decide`; then `take` gives what passes, and raises KeyError for one that
+    was not. `wanted` leaves out namespaces that are not even to be decided.
+
+    However the input is cut into pieces, the joined output is the same. Between
+    calls at most one unfinished line is held, of up to `max_line` bytes and one
+    piece. `dropped` counts lines left out: samples of a `namespace` not wanted,
+    of none or another `tenant`'s, and `unparsed` lines.
+    """
+
+    __slots__ = ("_fates", "_held", "_max_line", "_overlong", "_tail", "_wanted", "dropped")
+
+    def __init__(self, wanted: Callable[[str], bool], *, max_line: int) -> None:
+        self._wanted = wanted
+        self._max_line = max_line
+        self._fates = _first_fates()
+        self._held: list[tuple[bytes | None, bytes]] = []  # whose (None: everybody's), a line
+        self._tail = b""  # the beginning of a line, without a newline
+        self._overlong = False  # inside a line that does not pass
+        self.dropped = {"namespace": 0, "tenant": 0, "unparsed": 0}
+
+    def __repr__(self) -> str:
+        return f"<TenantFilter {len(self._fates) - 2} namespaces, dropped {self.dropped}>"
+
+    def feed(self, data: bytes) -> set[str]:
+        """Take the next piece; return the namespaces that are to be decided before `take`."""
+        if self._overlong:
+            end = data.find(b"\n") + 1
+            if not end:
+                return set()
+            self._overlong, data = False, data[end:]
+        end = data.rfind(b"\n") + 1
+        block = self._tail + data[:end] if end else b""
+        self._tail = data[end:] if end else self._tail + data
+        self._hold(block)
+        if len(self._tail) > self._max_line:
+            self.dropped["unparsed"] += 1
+            self._overlong, self._tail = True, b""
+        return self._undecided()
+
+    def finish(self) -> set[str]:
+        """The input is complete: return what is to be decided for the rest."""
+        tail, self._tail = self._tail, b""
+        self._overlong = False
+        if tail:
+            self._hold_line(tail, b"")
+        return self._undecided()
+
+    def decide(self, allowed: Mapping[str, bool]) -> None:
+        """Say of namespaces whether the tenant may see them."""
+        for namespace, passes in allowed.items():
+            self._fates[namespace.encode()] = PASSES if passes is True else "tenant"
+
+    def take(self) -> bytes:
+        """What passes of the lines held. Raises KeyError if one is not decided."""
+        passing = []
+        for namespace, line in self._held:
+            if fate := self._fates[namespace]:
+                self.dropped[fate] += 1
+            else:
+                passing.append(line)
+        self._held.clear()
+        return b"".join(passing)
+
+    def _undecided(self) -> set[str]:
+        """The namespaces of the lines held that are to be asked for; others are decided here."""
+        if len(self._fates) > MAX_NAMESPACES:
+            self._fates = _first_fates()
+        asked = set()
+        for namespace in {namespace for namespace, _ in self._held}.difference(self._fates):
+            text = (namespace or b"").decode("ascii", "replace")
+            if not is_namespace(text):
+                self._fates[namespace] = "tenant"
+            elif not self._wanted(text):
+                self._fates[namespace] = "namespace"
+            else:
+                asked.add(text)
+        return asked
+
+    def _hold(self, block: bytes) -> None:
+        """Whole lines, each ending in a newline."""
+        limit = self._max_line
+        if len(block) > limit and max(map(len, block.split(b"\n"))) > limit:
+            return self._hold_lines(block)
+        parts = NAMESPACED.split(block)
+        for at in range(0, len(parts) - 1, 4):
+            between, head, namespace, rest = parts[at : at + 4]
+            if between:
+                self._hold_lines(between)
+            self._held.append((namespace, b'%b%b"%b' % (head, namespace, rest)))
+        return self._hold_lines(parts[-1])
+
+    def _hold_lines(self, text: bytes) -> None:
+        for line in text.split(b"\n")[:-1]:
+            self._hold_line(line, b"\n")
+
+    def _hold_line(self, line: bytes, end: bytes) -> None:
+        """One line without its newline, of any kind."""
+        if len(line) > self._max_line:
+            self.dropped["unparsed"] += 1
+        elif not line.strip(b" \t") or _METADATA.fullmatch(line):
+            self._held.append((None, line + end))
+        elif line.lstrip(b" \t").startswith(b"#"):
+            pass  # a comment may say anything
+        elif (sample := Sample.parse(line)) is None:
+            self.dropped["unparsed"] += 1
+        else:
+            spaces = [
+                unquote(pair["value"]) for name, pair in sample.labels() if name == b"namespace"
+            ]
+            if len(spaces) > 1:
+                self.dropped["unparsed"] += 1  # whose it is cannot be known
+            else:
+                self._held.append((spaces[0] if spaces else b"", line + end))
+
+
+class Recent:
+    """The namespaces that answers held lately, by path: of so many paths, so many of each."""
+
+    def __init__(self, *, paths: int = 16, names: int = 4096) -> None:
+        self._paths = paths
+        self._names = names
+        self._held: OrderedDict[str, frozenset[str]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Recent {len(self._held)} paths>"
+
+    def of(self, path: str, wanted: Callable[[str], bool]) -> list[str]:
+        """Those of a path that are wanted."""
+        return [name for name in self._held.get(path, ()) if wanted(name)]
+
+    def note(self, path: str, wanted: Callable[[str], bool], namespaces: Iterable[str]) -> None:
+        """The answer of a path held these of all that were wanted of it."""
+        kept = (name for name in self._held.pop(path, ()) if not wanted(name))
+        self._held[path] = frozenset(islice(chain(namespaces, kept), self._names))
+        if len(self._held) > self._paths:
+            self._held.popitem(last=False)
+
+
+def _first_fates() -> dict[bytes | None, str]:
+    return {None: PASSES, b"": "tenant"}

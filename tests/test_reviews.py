@@ -1,0 +1,297 @@
+"""What is asked of the API server, what of its answers counts as a yes, and for how long."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kmproxy.errors import UpstreamError
+from kmproxy.reviews import (
+    ACCEPTED_FOR,
+    MAX_TOKEN,
+    REJECTED_FOR,
+    Answers,
+    Caller,
+    Question,
+    Quiet,
+    TokenVerdict,
+    access_key,
+    access_review,
+    bearer_token,
+    is_namespace,
+    read_access_review,
+    read_token_review,
+    token_key,
+    token_review,
+)
+from kmproxy.values import Resource
+
+SECRET = b"k" * 32
+PODS = Resource("pods", "metrics", "metrics.k8s.io")
+ANN = Caller("ann", "u-1", ("g", "h"), (("scopes", ("a", "b")),))
+
+
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [
+        (["Bearer abc"], "abc"),
+        (["bearer  abc "], "abc"),
+        (["BEARER a.b-c_d~e+f/g=="], "a.b-c_d~e+f/g=="),
+        (["Bearer " + "a" * MAX_TOKEN], "a" * MAX_TOKEN),
+        (["Bearer " + "a" * (MAX_TOKEN + 1)], None),
+        ([], None),
+        ([""], None),
+        (["Bearer"], None),
+        (["Bearer "], None),
+        (["Basic YTpi"], None),
+        (["abc"], None),
+        (["Bearer a b"], None),
+        (["Bearer a\tb"], None),
+        (["Bearer a,b"], None),
+        (['Bearer "a"'], None),
+        (["Bearer ä"], None),
+        (["Bearer a\udcff"], None),
+        (["Bearer a", "Bearer a"], None),
+        (["Bearer a", "Basic b"], None),
+    ],
+)
+def test_bearer_token(headers, token):
+    """One header, the scheme in any case, the form and length of a token; else there is none."""
+    assert bearer_token(headers) == token
+
+
+def test_a_token_review():
+    """The token, and the audiences where some are wanted."""
+    assert token_review("t", ()) == {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": "t"},
+    }
+    assert token_review("t", ("a", "b"))["spec"] == {"token": "t", "audiences": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("question", "attributes", "text"),
+    [
+        (
+            Question("/metrics"),
+            {"nonResourceAttributes": {"path": "/metrics", "verb": "get"}},
+            "get /metrics",
+        ),
+        (
+            Question(resource=Resource("nodes", "metrics"), name="node-a"),
+            {
+                "resourceAttributes": {
+                    "verb": "get",
+                    "resource": "nodes",
+                    "subresource": "metrics",
+                    "name": "node-a",
+                }
+            },
+            "get nodes/metrics 'node-a'",
+        ),
+        (
+            Question(resource=PODS, namespace="payments"),
+            {
+                "resourceAttributes": {
+                    "verb": "get",
+                    "group": "metrics.k8s.io",
+                    "resource": "pods",
+                    "subresource": "metrics",
+                    "namespace": "payments",
+                }
+            },
+            "get pods/metrics.metrics.k8s.io in namespace 'payments'",
+        ),
+    ],
+)
+def test_an_access_review(question, attributes, text):
+    """All that the TokenReview said of the caller, and what is wanted."""
+    review = access_review(ANN, question)
+    assert (review["apiVersion"], review["kind"]) == (
+        "authorization.k8s.io/v1",
+        "SubjectAccessReview",
+    )
+    assert review["spec"] == {
+        "user": "ann",
+        "uid": "u-1",
+        "groups": ["g", "h"],
+        "extra": {"scopes": ["a", "b"]},
+        **attributes,
+    }
+    assert str(question) == text
+
+
+def body(kind, status):
+    """An answer of the API server."""
+    return json.dumps({"kind": kind, "status": status}).encode()
+
+
+USER = {"username": "ann", "uid": "u", "groups": ["g"], "extra": {"b": ["2"], "a": ["1", "0"]}}
+ACCEPTED = Caller("ann", "u", ("g",), (("a", ("1", "0")), ("b", ("2",))))
+
+
+@pytest.mark.parametrize(
+    ("audiences", "status", "verdict"),
+    [
+        ((), {"authenticated": True, "user": USER}, TokenVerdict(ACCEPTED, ACCEPTED_FOR)),
+        (
+            ("a", "b"),
+            {"authenticated": True, "user": USER, "audiences": ["b"]},
+            TokenVerdict(ACCEPTED, ACCEPTED_FOR),
+        ),
+        (
+            ("a",),
+            {"authenticated": True, "user": USER, "audiences": ["b"]},
+            TokenVerdict(None, REJECTED_FOR),
+        ),
+        (
+            ("a",),
+            {"authenticated": True, "user": USER, "audiences": []},
+            TokenVerdict(None, REJECTED_FOR),
+        ),
+        (("a",), {"authenticated": True, "user": USER}, TokenVerdict(None, REJECTED_FOR)),
+        ((), {"user": USER}, TokenVerdict(None, REJECTED_FOR)),
+        ((), {"authenticated": False, "user": USER}, TokenVerdict(None, REJECTED_FOR)),
+        ((), {}, TokenVerdict(None, REJECTED_FOR)),
+        ((), {"authenticated": False, "error": "the issuer is away"}, TokenVerdict(None, 0.0)),
+    ],
+)
+def test_what_a_token_review_says(audiences, status, verdict):
+    """Accepted only if it says so, and for one of the audiences; an error is not remembered."""
+    assert read_token_review(body("TokenReview", status), audiences) == verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "allowed"),
+    [
+        ({"allowed": True}, True),
+        ({"allowed": False}, False),
+        ({"allowed": False, "denied": True}, False),
+        ({"allowed": True, "denied": True}, False),
+        ({"allowed": True, "evaluationError": "a role is missing"}, True),
+    ],
+)
+def test_what_an_access_review_says(status, allowed):
+    """Allowed, and not denied besides."""
+    assert read_access_review(body("SubjectAccessReview", status)) is allowed
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"<html>",
+        b"null",
+        b"[]",
+        b"\xff",
+        b"{}",
+        b'{"kind": "TokenReview"}',
+        b'{"kind": "TokenReview", "status": null}',
+        b'{"kind": "TokenReview", "status": {"authenticated": "true"}}',
+        b'{"kind": "TokenReview", "status": {"authenticated": 1}}',
+        b'{"kind": "TokenReview", "status": {"authenticated": true}}',
+        b'{"kind": "TokenReview", "status": {"authenticated": true, "user": {"username": ""}}}',
+        b'{"kind": "TokenReview", "status": {"authenticated": true, "user": {"username": 7}}}',
+        b'{"kind": "SubjectAccessReview", "status": {}}',
+        b'{"kind": "SubjectAccessReview", "status": {"allowed": "yes"}}',
+        b'{"kind": "Status", "status": {"allowed": true, "authenticated": true}}',
+        b'{"kind": "Status", "status": "Failure"}',
+    ],
+)
+def test_an_answer_that_is_none(answer):
+    """What cannot be understood is an error, which is neither a yes nor a no."""
+    for read in (lambda: read_token_review(answer, ()), lambda: read_access_review(answer)):
+        with pytest.raises(UpstreamError) as raised:
+            read()
+        assert raised.value.reason == "garbage"
+
+
+def test_keys_tell_apart_what_differs():
+    """No two questions, callers or tokens share a key, however their parts are cut."""
+    callers = [
+        Caller("a"),
+        Caller("a", "b"),
+        Caller("ab"),
+        Caller("a", "", ("b",)),
+        Caller("a", "", ("b", "c")),
+        Caller("a", "", ("bc",)),
+        Caller("a", "", ("b,c",)),
+        Caller("a", "", (), (("b", ("c",)),)),
+        Caller("a", "", (), (("b", ()), ("c", ()))),
+        Caller("a", "1", ("0",)),
+        Caller("a", "", ("1", "b")),
+        Caller("a", "", (), (("b", ()),)),
+    ]
+    questions = [
+        Question("/a"),
+        Question("/b"),
+        Question(resource=Resource("a")),
+        Question(resource=Resource("a", "b")),
+        Question(resource=Resource("a", "", "b")),
+        Question(resource=Resource("a"), namespace="b"),
+        Question(resource=Resource("a"), name="b"),
+    ]
+    keys = {access_key(SECRET, caller, question) for caller in callers for question in questions}
+    keys |= {token_key(SECRET, token) for token in ("a", "b", "/a")}
+    assert len(keys) == len(callers) * len(questions) + 3
+    assert token_key(SECRET, "a") != token_key(b"x" * 32, "a")
+    assert b"secret" not in token_key(SECRET, "secret")
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("a", True),
+        ("kube-system", True),
+        ("0", True),
+        ("a" * 63, True),
+        ("a" * 64, False),
+        ("", False),
+        ("*", False),
+        ("A", False),
+        ("a.b", False),
+        ("-a", False),
+        ("a-", False),
+        ("a\n", False),
+        ("a/b", False),
+        ("ä", False),
+    ],
+)
+def test_is_namespace(text, valid):
+    """The names that the API server takes for a namespace; never the empty one, which is all."""
+    assert is_namespace(text) is valid
+
+
+def test_answers_expire():
+    """An answer holds until its time, and is then known of but no answer."""
+    answers = Answers(2)
+    answers.put(b"a", False, 10.0)
+    assert answers.get(b"a", 9.99) is False
+    assert answers.get(b"a", 10.0) is None
+    assert b"a" in answers
+    assert b"b" not in answers
+
+
+def test_answers_are_bounded():
+    """The one that was not used for longest makes room."""
+    answers = Answers(2)
+    answers.put(b"a", 1, 10.0)
+    answers.put(b"b", 2, 10.0)
+    assert answers.get(b"a", 0.0) == 1
+    answers.put(b"c", 3, 10.0)
+    answers.put(b"c", 4, 10.0)
+    assert [answers.get(key, 0.0) for key in (b"a", b"b", b"c")] == [1, None, 4]
+    assert repr(answers) == "<Answers 2 of at most 2>"
+
+
+def test_quiet():
+    """One line in a while for each reason, with the number of those left out."""
+    quiet = Quiet(10.0)
+    assert quiet.lets("a", 100.0) == 0
+    assert quiet.lets("a", 101.0) is None
+    assert quiet.lets("a", 109.9) is None
+    assert quiet.lets("b", 109.9) == 0
+    assert quiet.lets("a", 110.0) == 2
+    assert quiet.lets("a", 120.0) == 0
