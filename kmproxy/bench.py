@@ -210,8 +210,10 @@ def _engine(
     labels: LabelMap,
     on_conflict: OnConflict = "keep",
 ) -> Subject:
+    names = frozenset(rule.name.encode() for rule in labels.rules)
+
     def run() -> int:
-        enricher = Enricher(labels.lookup, on_conflict=on_conflict)
+        enricher = Enricher(labels.lookup, names=names, on_conflict=on_conflict)
         for piece in pieces:
             enricher.feed(piece)
         enricher.finish()
