@@ -20,7 +20,7 @@ from kmproxy.config import Config
 from kmproxy.discovery import TargetLabelMap
 from kmproxy.errors import ConfigError, StartupError
 from kmproxy.health import Readiness, TelemetryServer
-from kmproxy.httpsd import HttpDiscovery
+from kmproxy.httpsd import PODS, HttpDiscovery
 from kmproxy.labels import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.responses import KEEP_ALIVE, Handler
@@ -127,6 +127,7 @@ class Daemon:
             slots=slots,
             others=others,
             gate=self._open_gate(clients, telemetry),
+            narrowed={PODS},
         )
         probes = TelemetryServer(readiness, telemetry)
         self.telemetry_port = await self._listen(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from kmproxy.config import AuthorizationConfig
 from kmproxy.errors import AccessError
 from kmproxy.reviewer import Reviewer
-from kmproxy.reviews import Caller, Question, bearer_token
+from kmproxy.reviews import Caller, Question, bearer_token, is_namespace
 from kmproxy.tenancy import Recent, TenantFilter
 from kmproxy.values import Resource
 
@@ -69,13 +69,22 @@ class Tenant:
     def __repr__(self) -> str:
         return f"<Tenant {self._caller.username!r}>"
 
-    async def sees(self, namespaces: Collection[str]) -> dict[str, bool]:
+    async def sees(self, namespaces: Collection[str], *, deadline: float) -> dict[str, bool]:
         """Of each namespace, whether the tenant sees it. Raises AccessError.
 
-        What has to be reviewed is so `PARALLEL` at a time.
+        What has to be reviewed is so `PARALLEL` at a time. `deadline` is the
+        event loop's time at which the scrape's own is up.
         """
-        verdicts: dict[str, bool] = {}
-        left = iter(namespaces)
+        try:
+            async with asyncio.timeout_at(deadline - MARGIN):
+                return await self._review(namespaces)
+        except TimeoutError as error:
+            message = "your access to every namespace was not reviewed in the scrape's time"
+            raise AccessError(500, "review", message) from error
+
+    async def _review(self, namespaces: Collection[str]) -> dict[str, bool]:
+        verdicts = {name: False for name in namespaces if not is_namespace(name)}
+        left = iter([name for name in namespaces if name not in verdicts])
 
         async def ask() -> None:
             for namespace in left:
@@ -92,7 +101,7 @@ class Tenant:
 
     async def foresee(self) -> None:
         """Have reviewed what the last answers held, before anything is fetched."""
-        await self.sees(self._recent.of(self._path, self._wanted))
+        await self._review(self._recent.of(self._path, self._wanted))
 
     def narrowing(self, *, max_line: int, deadline: float) -> Narrowing:
         """What narrows one exposition to what the tenant sees of what it wants."""
@@ -142,12 +151,7 @@ class Narrowing:
     async def _decided(self, namespaces: Collection[str]) -> bytes:
         if namespaces:
             self._asked.update(namespaces)
-            try:
-                async with asyncio.timeout_at(self._deadline - MARGIN):
-                    self._filter.decide(await self._tenant.sees(namespaces))
-            except TimeoutError as error:
-                message = "your access to every namespace was not reviewed in the scrape's time"
-                raise AccessError(500, "review", message) from error
+            self._filter.decide(await self._tenant.sees(namespaces, deadline=self._deadline))
         return self._filter.take()
 
 

@@ -15,7 +15,8 @@ from urllib.parse import parse_qs
 from aiohttp import hdrs, web
 
 from kmproxy.discovery import TargetLabelMap, node_targets
-from kmproxy.errors import UpstreamError
+from kmproxy.door import ADMISSION
+from kmproxy.errors import AccessError, UpstreamError
 from kmproxy.health import Readiness
 from kmproxy.responses import DEFAULT_TIMEOUT, Handler, plain, scrape_budget
 from kmproxy.routes import CADVISOR, ENDPOINTS, NODE_PREFIX
@@ -72,7 +73,7 @@ class HttpDiscovery:
         try:
             body = await find(request, parse_qs(text, keep_blank_values=True))
             response = _tagged(request, body)
-        except (_RefusedError, UpstreamError) as error:
+        except (_RefusedError, AccessError, UpstreamError) as error:
             response = plain(error.status, str(error))
         self._telemetry.discovery_requests.labels(path, str(response.status)).inc()
         return response
@@ -86,6 +87,12 @@ class HttpDiscovery:
         node = _single(query, "node")
         wanted = Globs(tuple(query["namespace"])).match if "namespace" in query else None
         found = await self._targets.pods(node, _patience(request))
+        admission = request.get(ADMISSION)
+        if admission is not None and admission.tenant is not None:
+            spaces = {pod.namespace for pod in found.value.pods}
+            asked = spaces if wanted is None else set(filter(wanted, spaces))
+            seen = await admission.tenant.sees(asked, deadline=admission.deadline)
+            return found.value.render(self._labels.lookup, lambda space: seen.get(space, False))
         return found.value.render(self._labels.lookup, wanted)
 
     async def _nodes(self, request: web.Request, query: _Query) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from urllib.parse import parse_qs
@@ -60,7 +60,8 @@ class MetricsServer:
     """The port that Prometheus scrapes.
 
     `slots` are the kubelet fetches that may be under way at once, `others` what
-    is served beside metrics, each at its path and to those who may only read.
+    is served beside metrics, each at its path and to those who may only read;
+    those of them that are `narrowed` look for themselves what a tenant sees.
     """
 
     def __init__(  # noqa: PLR0913 - it is where all services meet
@@ -79,8 +80,10 @@ class MetricsServer:
         slots: asyncio.Semaphore,
         others: Mapping[str, Handler],
         gate: Gate | None = None,
+        narrowed: Collection[str] = (),
     ) -> None:
         self._gate = gate
+        self._narrowed = narrowed
         self._label_config = label_config
         self._selection_config = selection_config
         self._selection = Selection.of(selection_config)
@@ -123,7 +126,8 @@ class MetricsServer:
         if route is not None:
             node = self._kubelet.configured.name if route.node is None else route.node
             return route.path, Place(path, node_name(node), self._wanted(query))
-        return (path, Place(path)) if path == "/" or path in self._others else None
+        wanted = self._wanted(query) if path in self._narrowed else None
+        return (path, Place(path, wanted=wanted)) if path == "/" or path in self._others else None
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]

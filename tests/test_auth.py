@@ -17,6 +17,7 @@ from kmproxy.values import Resource
 from .conftest import until
 from .desk import PATHS, bind
 
+LATER = 1e9
 RESOURCE = Resource("pods", "metrics", "metrics.k8s.io")
 PODS = {"apiGroups": ["metrics.k8s.io"], "resources": ["pods/metrics"], "verbs": ["get"]}
 
@@ -83,15 +84,15 @@ async def test_a_few_reviews_at_once(desk, cluster):
     bind(cluster, PODS, namespace="n7")
     names = [f"n{number}" for number in range(100)]
     cluster.api.fail("review", ApiFault.HANG)
-    asking = asyncio.create_task(tenant.sees(names))
+    asking = asyncio.create_task(tenant.sees(names, deadline=LATER))
     await until(lambda: _reaches(desk, auth.PARALLEL))
     await asyncio.sleep(0.05)
     assert desk.asked(ACCESS_REVIEWS) == auth.PARALLEL
     asking.cancel()
     await desk.reviewer.close()
     cluster.api.recover()
-    assert await tenant.sees(names) == {name: name == "n7" for name in names}
-    assert await tenant.sees(()) == {}
+    assert await tenant.sees(names, deadline=LATER) == {name: name == "n7" for name in names}
+    assert await tenant.sees((), deadline=LATER) == {}
     assert repr(tenant) == "<Tenant 'ann'>"
 
 
@@ -102,10 +103,10 @@ async def _reaches(desk, count):
 async def test_one_failure_is_a_failure(desk, cluster):
     """Of many namespaces one cannot be reviewed: then there is no answer."""
     tenant = tenant_of(desk)
-    await tenant.sees(["a"])
+    await tenant.sees(["a"], deadline=LATER)
     cluster.api.fail("review", ApiFault.STATUS, status=500, times=1)
     with pytest.raises(AccessError):
-        await tenant.sees([f"n{number}" for number in range(50)])
+        await tenant.sees([f"n{number}" for number in range(50)], deadline=LATER)
 
 
 async def test_a_tenant_is_not_let_in_everywhere(desk, cluster):
@@ -114,7 +115,10 @@ async def test_a_tenant_is_not_let_in_everywhere(desk, cluster):
     ann = Caller("ann")
     bind(cluster, PODS, namespace="payments")
     tenant = await gate.admit(ann, Place("/metrics", wanted=lambda _: True))
-    assert await tenant.sees(["payments", "shop"]) == {"payments": True, "shop": False}
+    names = ["payments", "shop", "", "*", "Payments"]
+    seen = await tenant.sees(names, deadline=LATER)
+    assert seen == {name: name == "payments" for name in names}
+    assert desk.asked(ACCESS_REVIEWS) == 3
     with pytest.raises(AccessError, match="in every namespace"):
         await gate.admit(ann, Place("/metrics"))
     bind(cluster, PODS)

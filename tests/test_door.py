@@ -176,6 +176,21 @@ async def test_each_path_is_asked_for_itself(front, cluster, path, status):
     assert bool(fetched(cluster)) == (status == 200)
 
 
+@pytest.mark.parametrize("path", ["/sd/pods", "/sd/nodes"])
+async def test_targets_are_behind_the_door(front, cluster, path):
+    """Who may not get the path does not get the targets."""
+    cluster.authority.rbac.apply(
+        role("r", {"nonResourceURLs": [path], "verbs": ["get"]}),
+        binding("ClusterRole", "r", {"kind": "User", "name": "ann"}),
+    )
+    proxy = await front("--authorization=kubernetes", "--discovery", "--all-nodes")
+    target = f"{path}?node=node-a" if path == "/sd/pods" else path
+    for user, status in (("ann", 200), ("bob", 403)):
+        token = f"Bearer {cluster.authority.issue(user)}"
+        assert (await proxy.get(target, Authorization=token))[0] == status
+    assert (await proxy.get(target))[0] == 401
+
+
 async def test_by_nodes_metrics(front, cluster):
     """With the resource, a right for one node is a right for its paths and for no other's."""
     rule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}

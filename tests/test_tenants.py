@@ -306,3 +306,32 @@ async def test_hanging_reviews_take_no_slot(front, cluster):
 
 async def _exceeds(cluster, count):
     return asked(cluster, ACCESS_REVIEWS) > count
+
+
+async def test_targets_are_narrowed(front, cluster):
+    """/sd/pods has a tenant's pods and no others; the nodes are nobody's."""
+    grant(cluster, "payments")
+    grant(cluster, user="root")
+    proxy = await front("--authorization=tenant", "--discovery", "--all-nodes")
+    tenant, root = bearer(cluster), bearer(cluster, "root")
+    status, text = await proxy.get("/sd/pods?node=node-a", **tenant)
+    assert status == 200
+    assert set(re.findall(r'"__meta_kubernetes_namespace":"([^"]*)"', text)) == {"payments"}
+    assert "frontend" not in text
+    assert (await proxy.get("/sd/pods?node=node-a&namespace=front*", **tenant)) == (200, "[]\n")
+    assert (await proxy.get("/sd/pods?node=node-a", **bearer(cluster, "bob"))) == (200, "[]\n")
+    assert "frontend" in (await proxy.get("/sd/pods?node=node-a", **root))[1]
+    assert (await proxy.get("/sd/nodes", **tenant))[0] == 403
+    assert (await proxy.get("/sd/nodes", **root))[0] == 200
+    for path in ("/sd/pods", "/sd/nodes"):
+        assert (await proxy.get(path))[0] == 401
+
+
+async def test_targets_that_cannot_be_reviewed(front, cluster):
+    """500 and not a list without them: Prometheus then keeps what it has."""
+    proxy = await front("--authorization=tenant", "--discovery")
+    tenant = bearer(cluster)
+    await proxy.get("/sd/pods?namespace=none", **tenant)
+    cluster.api.fail("review", ApiFault.STATUS, status=500)
+    status, text = await proxy.get("/sd/pods", **tenant)
+    assert (status, text) == (500, "your access cannot be reviewed: the API server answered 500\n")
