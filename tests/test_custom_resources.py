@@ -1,7 +1,8 @@
-"""The objects of the Prometheus Operator: their form, and the rules of honest labels.
+"""The objects of the Prometheus Operator and cert-manager: their form, and honest labels.
 
 Kubernetes' own schemas know nothing of them, so that the fields of their APIs stand here, as far
-as one might use them: monitoring.coreos.com v1 and v1alpha1 as of the operator 0.80.
+as one might use them: monitoring.coreos.com v1 and v1alpha1 as of the operator 0.80, and
+cert-manager.io v1.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ SCRAPE = {
     "basicAuth": {"username": KEY, "password": KEY},
 }  # fmt: skip
 ENDPOINT = SCRAPE | {"port": str, "path": str, "interval": str, "scrapeTimeout": str}
-SELECTOR = {"matchLabels": {}}
+SELECTOR = {
+    "matchLabels": {},
+    "matchExpressions": [{"key": str, "operator": str, "values": [str]}],
+}
 RULE = {"record": str, "alert": str, "expr": str, "for": str, "labels": {}, "annotations": {}}
 
 SPECS = {
@@ -48,6 +52,12 @@ SPECS = {
     ("monitoring.coreos.com/v1", "PrometheusRule"): {
         "groups": [{"name": str, "interval": str, "rules": [RULE]}],
     },
+    ("cert-manager.io/v1", "Issuer"): {"selfSigned": {}, "ca": {"secretName": str}},
+    ("cert-manager.io/v1", "Certificate"): {
+        "secretName": str, "dnsNames": [str], "ipAddresses": [str], "commonName": str, "isCA": bool,
+        "usages": [str], "duration": str, "renewBefore": str, "issuerRef": {"name": str, "kind": str},
+        "privateKey": {"algorithm": str, "size": int, "rotationPolicy": str},
+    },
 }  # fmt: skip
 """The fields of a spec and the types of their values; `{}` is any mapping from text to text."""
 
@@ -59,7 +69,7 @@ def custom_resources():
     for component in sorted((MANIFESTS / "components").iterdir()):
         overlay = "deployment" if component.name == "scrapeconfig" else "daemonset"
         for one in build(MANIFESTS / "overlays" / overlay, component):
-            if one["apiVersion"].startswith("monitoring.coreos.com/"):
+            if one["apiVersion"].startswith(("monitoring.coreos.com/", "cert-manager.io/")):
                 name = f"{component.name}-{one['kind']}-{one['metadata']['name']}"
                 yield pytest.param(one, id=name)
 
@@ -118,7 +128,7 @@ def test_what_is_wrong_is_found():
     ]
 
 
-MONITORS = [each for each in custom_resources() if "PrometheusRule" not in each.id]
+MONITORS = [each for each in custom_resources() if "relabelings" in str(each.values[0])]
 
 
 @pytest.mark.parametrize("one", MONITORS)
