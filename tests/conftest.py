@@ -21,7 +21,8 @@ from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
 
 from .desk import Desk
-from .programs import Stage, free_port, which
+from .programs import free_port, which
+from .stage import Stage
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 

@@ -34,6 +34,35 @@ async def test_the_services_annotations(stage):
     await eventually(stored)
 
 
+async def test_the_pods_annotations(stage):
+    """The usual job over annotated pods finds kmproxy by its pods' own annotations.
+
+    The relabelling is that of the shipped job for applications; samples are taken as they are.
+    """
+    await stage.deploy("daemonset")
+    config = stage.shipped("http-sd")
+    (job,) = config["scrape_configs"]
+    (discovery,) = stage.shipped("discovery-annotations")["scrape_configs"]
+    del job["http_sd_configs"]
+    job |= {key: discovery[key] for key in ("honor_labels", "honor_timestamps")}
+    (role,) = discovery["kubernetes_sd_configs"]
+    job["kubernetes_sd_configs"] = [role | {"role": "pod"}]
+    prometheus = await stage.prometheus(config)
+    targets = await prometheus.up(job["job_name"], 2)
+    assert {each["scrapeUrl"] for each in targets} == {
+        f"{each.url}/metrics/cadvisor" for each in stage.daemons
+    }
+
+    async def stored():
+        found = await prometheus.query(
+            'container_memory_working_set_bytes{namespace="payments",container!=""}'
+        )
+        assert found
+        assert {labels["team"] for labels, _ in found} == {"payments"}
+
+    await eventually(stored)
+
+
 async def test_discovery_follows_the_cluster(stage):
     """A pod that goes, a Service that is annotated otherwise: the watches tell of both."""
     await stage.deploy("daemonset")
@@ -64,3 +93,26 @@ async def test_a_cluster_without_rights(stage):
 
     await eventually(refused)
     await prometheus.up(JOB, 0)
+
+
+@pytest.mark.parametrize("name", ["beside", "instead", "central", "discovery-annotations"])
+async def test_the_stand_in_finds_the_same(stage, name):
+    """What the tests use where Prometheus' discovery is not built: the same targets."""
+    await stage.deploy("deployment" if name == "central" else "daemonset")
+    config = stage.shipped(name)
+    own = await stage.prometheus(config)
+    ours = await stage.prometheus(config, discovery="standin")
+
+    async def same():
+        found = [await each.api("targets", state="active") for each in (own, ours)]
+        labels = [
+            sorted(
+                (each["scrapePool"], each["scrapeUrl"], sorted(each["labels"].items()))
+                for each in targets["activeTargets"]
+            )
+            for targets in found
+        ]
+        assert len(labels[0]) == 4
+        assert labels[0] == labels[1]
+
+    await eventually(same)

@@ -13,7 +13,7 @@ from kmproxy.simcadvisor import HOUSEKEEPING
 
 from .programs import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus", "prometheus-discovery")]
+pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus")]
 
 CADVISOR = 'job="kubelet", metrics_path="/metrics/cadvisor", image!=""'
 PODS = 'topk by (cluster, namespace, pod) (1, max by (cluster, namespace, pod, node) (kube_pod_info{node!=""}))'

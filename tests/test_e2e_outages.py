@@ -9,7 +9,7 @@ import pytest
 
 from .programs import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus", "prometheus-discovery")]
+pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus")]
 
 JOB = "kubelet-cadvisor"
 OWNED = 'namespace=~"frontend-service1|frontend-service2|payments"'

@@ -11,7 +11,7 @@ from .programs import eventually
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.program("prometheus", "prometheus-alertmanager", "prometheus-discovery"),
+    pytest.mark.program("prometheus", "prometheus-alertmanager"),
 ]
 
 MEMORY = 'container_memory_working_set_bytes{container!=""}'

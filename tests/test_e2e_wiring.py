@@ -8,7 +8,7 @@ import pytest
 
 from .programs import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus", "prometheus-discovery")]
+pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus")]
 
 MEMORY = "container_memory_working_set_bytes"
 TEAMS = {"frontend-service1": "frontend", "frontend-service2": "frontend", "payments": "payments"}

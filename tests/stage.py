@@ -1,0 +1,260 @@
+"""What the tests of the proof play on: a simulated cluster with everything else real.
+
+Knows the files that ship, and puts addresses in the place of addresses, and seconds in that of
+waiting times; nothing else of the files is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from kmproxy.simobjects import running
+
+from . import standin
+from .kustomize import build
+from .programs import Alertmanager, Discovery, Program, Prometheus, Receivers, free_port, which
+
+ROOT = Path(__file__).parents[1]
+MANIFESTS = ROOT / "manifests"
+PROMETHEUS = "system:serviceaccount:monitoring:prometheus"
+
+
+class Daemon(Program):
+    """A pod of the manifests: its object is in the API, its container is this process."""
+
+    @property
+    def ready_url(self):
+        """Its own readiness, as the kubelet asks it."""
+        return f"http://{self.telemetry}/readyz"
+
+
+class Stage:
+    """A simulated cluster with everything else real: what the tests of the proof play on."""
+
+    def __init__(self, cluster, directory, session, stack):
+        self.cluster = cluster
+        self.directory = directory
+        self.session = session
+        self.stack = stack
+        self.ports = {8080: free_port(), 8081: free_port()}
+        self.daemons = []
+        self._made = 0
+
+    @property
+    def address(self):
+        """Where the first of the pods serves the enriched metrics: in the Service's place."""
+        return self.daemons[0].address
+
+    async def deploy(self, overlay, *flags, components=(), ready=True):
+        """Run the pods of an overlay: DaemonSets on every node, Deployments on the first ones."""
+        folders = [MANIFESTS / "components" / name for name in components]
+        objects = [self._placed(each) for each in build(MANIFESTS / "overlays" / overlay, *folders)]
+        self.cluster.write_service_account(self.directory / "sa")
+        nodes = list(self.cluster.kubelets)
+        for each in objects:
+            if each["kind"] == "Namespace":
+                self.cluster.api.namespaces.put(each)
+            if each["kind"] == "Service":
+                self.cluster.api.services.put("services", each)
+            if each["kind"] in ("DaemonSet", "Deployment"):
+                for node in nodes[: each["spec"].get("replicas", len(nodes))]:
+                    await self._run(each, node, flags)
+        for daemon in self.daemons:
+            self.stack.push_async_callback(daemon.stop)
+            await daemon.start(ready=ready)
+
+    def _placed(self, value):
+        """A manifest with free ports for the ports it names."""
+        if isinstance(value, dict):
+            return {key: self._placed(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._placed(each) for each in value]
+        if isinstance(value, int):
+            return self.ports.get(value, value)
+        return str(self.ports[int(value)]) if value in ("8080", "8081") else value
+
+    async def _run(self, workload, node, flags):
+        number = len(self.daemons) + 1
+        template, kubelet = workload["spec"]["template"], self.cluster.kubelets[node]
+        pod = f"127.1.0.{number}"
+        self.cluster.api.services.put(
+            "pods",
+            {
+                "kind": "Pod",
+                "apiVersion": "v1",
+                "metadata": {
+                    **template["metadata"],
+                    "name": f"{workload['metadata']['name']}-{number}",
+                    "namespace": workload["metadata"]["namespace"],
+                },
+                "spec": template["spec"] | {"nodeName": node},
+                "status": running(kubelet.host, pod, "2026-01-01T00:00:00Z"),
+            },
+        )
+        (container,) = template["spec"]["containers"]
+        places = {
+            "$(NODE_IP)": kubelet.host,
+            "$(NODE_NAME)": node,
+            "https://kubernetes.default.svc": self.cluster.api.url,
+        }
+        arguments = list(container["args"])
+        for placeholder, place in places.items():
+            arguments = [each.replace(placeholder, place) for each in arguments]
+        if not any(each.startswith("--kube-apiserver") for each in arguments):
+            arguments.append(f"--node-port={kubelet.port}")
+        metrics, telemetry = (f"{pod}:{port}" for port in self.ports.values())
+        api = urlsplit(self.cluster.api.url)
+        daemon = Daemon(
+            self.session,
+            self.directory / f"kmproxy-{number}.log",
+            f"http://{metrics}",
+            *(sys.executable, "-m", "kmproxy", "serve", *arguments),
+            f"--listen={metrics}",
+            f"--telemetry-listen={telemetry}",
+            f"--service-account-dir={self.directory / 'sa'}",
+            *flags,
+            environment={
+                **os.environ,
+                "KUBERNETES_SERVICE_HOST": api.hostname,
+                "KUBERNETES_SERVICE_PORT": str(api.port),
+            },
+        )
+        daemon.address, daemon.telemetry = metrics, telemetry
+        self.daemons.append(daemon)
+
+    def kubeconfig(self):
+        """The kubeconfig of Prometheus: its own service account, with what its role allows."""
+        path = self.directory / "prometheus.kubeconfig"
+        if not path.exists():
+            self.cluster.write_kubeconfig(path)
+            document = json.loads(path.read_text("utf-8"))
+            (user,) = document["users"]
+            user["user"] = {"token": self.token()}
+            path.write_text(json.dumps(document), "utf-8")
+        return path
+
+    def token(self):
+        """A token of Prometheus' service account."""
+        for resource in ("nodes", "pods", "services", "endpoints", "endpointslices"):
+            for verb in ("get", "list", "watch"):
+                self.cluster.api.allow(verb, resource, user=PROMETHEUS)
+        self.cluster.api.allow("get", "nodes/metrics", user=PROMETHEUS)
+        return self.cluster.authority.issue(PROMETHEUS)
+
+    def shipped(self, name, *, address=None, alertmanager="127.0.0.1:1"):
+        """A configuration of manifests/prometheus with our addresses, and seconds for minutes."""
+        text = (MANIFESTS / "prometheus" / f"{name}.yml").read_text("utf-8")
+        (port,) = {each.port for each in self.cluster.kubelets.values()}
+        for there, here in (
+            ("kmproxy.kmproxy-system.svc:8080", address or self.address),
+            ("kmproxy-local.kmproxy-system.svc:8080", address or self.address),
+            ("alertmanager.monitoring.svc:9093", alertmanager),
+            (":10250", f":{port}"),
+        ):
+            text = text.replace(there, here)
+        assert ".svc" not in re.sub("#.*", "", text), "an address that is not known here"
+        config = yaml.safe_load(text)
+        config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        for job in config["scrape_configs"]:
+            for discovery in job.get("kubernetes_sd_configs", ()):
+                discovery["kubeconfig_file"] = str(self.kubeconfig())
+        return config
+
+    def direct(self):
+        """A configuration that scrapes the kubelets themselves, as kube-prometheus-stack does."""
+        (self.directory / "ca.crt").write_bytes(self.cluster.ca_pem)
+        return {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "scrape_configs": [
+                {
+                    "job_name": "kubelet",
+                    "scheme": "https",
+                    "metrics_path": "/metrics/cadvisor",
+                    "honor_labels": True,
+                    "tls_config": {"ca_file": str(self.directory / "ca.crt")},
+                    "authorization": {"credentials": self.token()},
+                    "kubernetes_sd_configs": [
+                        {"role": "node", "kubeconfig_file": str(self.kubeconfig())}
+                    ],
+                    "relabel_configs": [
+                        {
+                            "source_labels": ["__metrics_path__"],
+                            "target_label": "metrics_path",
+                        },
+                        {
+                            "source_labels": ["__meta_kubernetes_node_name"],
+                            "target_label": "node",
+                        },
+                        # In kube-prometheus-stack the target is an endpoint, whose address it is.
+                        {"source_labels": ["__address__"], "target_label": "instance"},
+                    ],
+                }
+            ],
+        }
+
+    async def prometheus(self, config, *flags, discovery=None):
+        """Run a Prometheus until the end of the test, and Prometheus' discovery beside it.
+
+        Where that is not built a stand-in does its work, and by `discovery` of "standin".
+        """
+        self._made += 1
+        directory = self.directory / f"prometheus-{self._made}"
+        (directory / "rules").mkdir(parents=True)
+        for path in (MANIFESTS / "components" / "rules").glob("*.rules.yaml"):
+            sooner = re.sub("for: 1m$", "for: 1s", path.read_text("utf-8"), flags=re.MULTILINE)
+            (directory / "rules" / path.name).write_text(sooner, "utf-8")
+        if any("kubernetes_sd_configs" in job for job in config["scrape_configs"]):
+            if discovery == "standin" or which("prometheus-discovery") is None:
+                await self._stand_in(config, directory)
+            else:
+                program = Discovery.of(self.session, directory, config)
+                self.stack.push_async_callback(program.stop)
+                await program.start(ready=False)
+            config = _in_files(config, directory)
+        made = Prometheus.of(self.session, directory, config, *flags)
+        self.stack.push_async_callback(made.stop)
+        await made.start()
+        return made
+
+    async def _stand_in(self, config, directory):
+        def objects():
+            return self.cluster.api.store.objects
+
+        task = asyncio.create_task(standin.discover(objects, config, directory))
+
+        async def end():
+            task.cancel()
+            await asyncio.wait([task])
+
+        self.stack.push_async_callback(end)
+
+    async def alertmanager(self):
+        """Run the shipped Alertmanager, with receivers that remember; returns both."""
+        receivers = Receivers()
+        await receivers.start(self.stack)
+        text = (MANIFESTS / "alertmanager" / "alertmanager.yml").read_text("utf-8")
+        config = yaml.safe_load(text.replace("http://alerts.monitoring.svc", receivers.url))
+        config["route"] |= {"group_wait": "1s", "group_interval": "1s"}
+        made = Alertmanager.of(self.session, self.directory / "alertmanager", config)
+        self.stack.push_async_callback(made.stop)
+        await made.start()
+        return made, receivers
+
+
+def _in_files(config, directory):
+    """A configuration with the files of a folder in the place of the API server."""
+    config = copy.deepcopy(config)
+    for job in config["scrape_configs"]:
+        if job.pop("kubernetes_sd_configs", None) is not None:
+            file = directory / f"{job['job_name']}.json"
+            job["file_sd_configs"] = [{"files": [str(file)], "refresh_interval": "1s"}]
+    return config
