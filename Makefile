@@ -13,7 +13,7 @@ OVERLAY ?= daemonset
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The locked packages, then the project itself; done again when a lock changes.
 $(BIN)/kmproxy: requirements.lock pyproject.toml
@@ -40,7 +40,7 @@ test: $(VENV)/dev ## run all tests, with branch coverage
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
 
 .PHONY: e2e
-e2e: $(VENV)/dev discovery ## the proof with the real Prometheus and Alertmanager
+e2e: $(VENV)/dev $(if $(shell command -v go),discovery) ## the proof with the real Prometheus and Alertmanager
 	$(BIN)/pytest -m e2e $(ARGS)
 
 # Debian builds Prometheus without its Kubernetes discovery: this is it, from Prometheus' source.
