@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import random
 import secrets
@@ -11,29 +10,29 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from kmproxy.auth import Gate, open_gate
 from kmproxy.clients import Clients, open_clients
 from kmproxy.config import Config
 from kmproxy.discovery import TargetLabelMap
 from kmproxy.errors import ConfigError, StartupError
+from kmproxy.guard import WebGuard
 from kmproxy.health import Readiness, TelemetryServer
 from kmproxy.httpsd import PODS, HttpDiscovery
 from kmproxy.labels import LabelMap
+from kmproxy.listener import listening
 from kmproxy.namespaces import NamespaceWatcher
-from kmproxy.responses import KEEP_ALIVE, Handler
+from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
 from kmproxy.server import MetricsServer
 from kmproxy.snapshot import LabelSnapshot
 from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
-from kmproxy.values import Address
+from kmproxy.webfile import find_web_config
 
-SHUTDOWN_TIMEOUT = 12.0
-"""Seconds that what is under way may take at the end; aiohttp may take them twice, and a
-pod has 30."""
+if TYPE_CHECKING:
+    from kmproxy.passwords import Passwords
 
 SNAPSHOT_TIMEOUT = 2.0
 """Seconds that the last write of the label snapshot may take."""
@@ -64,6 +63,7 @@ class Daemon:
         self._watching: asyncio.Task[None] | None = None
         self._watcher: NamespaceWatcher | None = None
         self._readiness: Readiness | None = None
+        self._compares: Passwords | None = None
         self.metrics_port = 0
         self.telemetry_port = 0
 
@@ -113,6 +113,17 @@ class Daemon:
                 readiness=readiness,
                 telemetry=telemetry,
             ).handlers
+        gate = self._open_gate(clients, telemetry)
+        web_file = find_web_config(
+            config.server, bearer=gate is not None, clock=clock, telemetry=telemetry
+        )
+        open_to_all = gate is None and not (web_file and web_file.current().config.asks)
+        if open_to_all and not config.server.listen.loopback:
+            _log.warning(
+                "--listen=%s: who reaches it may read every metric, "
+                "see --authorization and --web-config-file",
+                config.server.listen,
+            )
         metrics = MetricsServer(
             config.server,
             config.labels,
@@ -126,15 +137,32 @@ class Daemon:
             clock=clock,
             slots=slots,
             others=others,
-            gate=self._open_gate(clients, telemetry),
+            gate=gate,
             narrowed={PODS},
         )
-        probes = TelemetryServer(readiness, telemetry)
-        self.telemetry_port = await self._listen(
-            probes.application(), config.server.telemetry_listen, "--telemetry-listen"
+        self.telemetry_port = await self._stack.enter_async_context(
+            listening(
+                TelemetryServer(readiness, telemetry).application(),
+                config.server.telemetry_listen,
+                "--telemetry-listen",
+                config.limits,
+                telemetry=telemetry,
+            )
         )
-        self.metrics_port = await self._listen(
-            metrics.application(), config.server.listen, "--listen"
+        scrapes = metrics.application()
+        if web_file is not None:
+            guard = WebGuard(web_file, self._passwords, telemetry=telemetry, clock=clock)
+            scrapes.middlewares.append(guard.check)
+            scrapes.on_response_prepare.append(guard.add_headers)
+        self.metrics_port = await self._stack.enter_async_context(
+            listening(
+                scrapes,
+                config.server.listen,
+                "--listen",
+                config.limits,
+                web_file=web_file,
+                telemetry=telemetry,
+            )
         )
         _log.info(
             "serving metrics on port %d, telemetry on port %d; namespaces from %s",
@@ -160,12 +188,7 @@ class Daemon:
     def _open_gate(self, clients: Clients, telemetry: Telemetry) -> Gate | None:
         """What lets scrapers in, None where everyone may scrape. Raises ConfigError."""
         config = self._config.authorization
-        listen = self._config.server.listen
         if config.mode == "none":
-            if not listen.loopback:
-                _log.warning(
-                    "--listen=%s: who reaches it may read every metric, see --authorization", listen
-                )
             return None
         if not clients.identity.server.startswith("https:"):
             problem = f"--authorization={config.mode}: scrapers' tokens would be sent in plain text"
@@ -211,34 +234,20 @@ class Daemon:
             self._readiness.stopping = True
         await self._stack.aclose()
 
+    def _passwords(self) -> Passwords:
+        """Made when the first password comes: bcrypt is for who uses it."""
+        if self._compares is None:
+            from kmproxy.passwords import Passwords  # noqa: PLC0415
+
+            self._compares = Passwords(self._secret)
+            self._stack.callback(self._compares.close)
+        return self._compares
+
     async def _stop_watching(self) -> None:
         if self._watching is not None:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watching
-
-    async def _listen(self, application: web.Application, address: Address, flag: str) -> int:
-        """Serve an application; returns the port. Raises StartupError if it is not to be had."""
-        runner = web.AppRunner(
-            application,
-            access_log=None,
-            handle_signals=False,
-            handler_cancellation=True,
-            keepalive_timeout=KEEP_ALIVE,
-            shutdown_timeout=SHUTDOWN_TIMEOUT,
-        )
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        try:
-            await web.TCPSite(runner, address.host or None, address.port).start()
-        except OSError as error:
-            why = (
-                "the address is in use"
-                if error.errno == errno.EADDRINUSE
-                else error.strerror or str(error)
-            )
-            raise StartupError(f"cannot listen on {address} ({flag}): {why}") from error
-        return int(runner.addresses[0][1])
 
 
 async def _stop_keeping(snapshot: LabelSnapshot, keeping: asyncio.Task[None]) -> None:

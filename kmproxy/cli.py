@@ -56,7 +56,7 @@ COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
 _CONFIG_FILE: Setting = Setting(
     "config", parse_text, "FILE", "the same settings as YAML, without dashes; flags win"
 )
-_IGNORED_BOOLEANS = frozenset({"metrics-secure", "zap-devel"})
+_IGNORED_BOOLEANS = frozenset({"zap-devel"})
 
 _log = logging.getLogger("kmproxy")
 

@@ -236,9 +236,34 @@ class ServerConfig:
         "/healthz, /readyz and kmproxy's own /metrics",
         aliases={"health-probe-bind-address": "{}"},
     )  # fmt: skip
+    web_config_file: str | None = setting(
+        "web-config-file", parse_text, None, "FILE",
+        "TLS, client certificates and basic auth on --listen, in the exporters' common format",
+        aliases={"web.config.file": "{}"},
+    )  # fmt: skip
+    metrics_cert_path: str | None = setting(
+        "metrics-cert-path", parse_text, None, "DIR",
+        "serve --listen over TLS, with the certificate and key in this directory",
+    )  # fmt: skip
+    metrics_cert_name: str = setting(
+        "metrics-cert-name", parse_text, "tls.crt", "NAME",
+        "the certificate in --metrics-cert-path",
+    )  # fmt: skip
+    metrics_cert_key: str = setting(
+        "metrics-cert-key", parse_text, "tls.key", "NAME",
+        "its key in --metrics-cert-path",
+    )  # fmt: skip
+    metrics_secure: bool | None = setting(
+        "metrics-secure", parse_bool, None, "",
+        "false: plain HTTP in spite of --metrics-cert-path; true needs that",
+    )  # fmt: skip
     max_concurrency: int = setting(
         "max-concurrency", parse_count, 5, "N",
         "kubelet fetches under way at once",
+    )  # fmt: skip
+    max_scrape_time: float = setting(
+        "max-scrape-time", parse_duration, 120.0, "DURATION",
+        "how long a scrape may take, whatever its scraper allows",
     )  # fmt: skip
     enable_http2: bool = setting(
         "enable-http2", parse_bool, False, "",
@@ -295,6 +320,28 @@ class AuthorizationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitConfig:
+    """What a client may cost, on each of the two ports."""
+
+    max_connections: int = setting(
+        "max-connections", parse_count, 128, "N",
+        "connections open at once, for each port; one without a request makes room for a new one",
+    )  # fmt: skip
+    max_header_bytes: int = setting(
+        "max-header-bytes", parse_count, 8190, "N",
+        "length of a request line, and of each of 64 headers at most",
+    )  # fmt: skip
+    header_timeout: float = setting(
+        "header-timeout", parse_duration, 10.0, "DURATION",
+        "how long a TLS handshake, and the head of a request, may each take",
+    )  # fmt: skip
+    idle_timeout: float = setting(
+        "idle-timeout", parse_duration, 120.0, "DURATION",
+        "how long a connection is kept between two requests",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged, and how it looks."""
 
@@ -322,6 +369,7 @@ class Config:
     server: ServerConfig = field(default_factory=ServerConfig)
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     authorization: AuthorizationConfig = field(default_factory=AuthorizationConfig)
+    limits: LimitConfig = field(default_factory=LimitConfig)
     log: LogConfig = field(default_factory=LogConfig)
     access: Access | None = None
 
@@ -412,6 +460,7 @@ SECTIONS: Final[Mapping[str, type[Any]]] = {
     "server": ServerConfig,
     "discovery": DiscoveryConfig,
     "authorization": AuthorizationConfig,
+    "limits": LimitConfig,
     "log": LogConfig,
 }
 """The sections of `Config`, in order."""

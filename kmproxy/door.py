@@ -52,7 +52,8 @@ class Door:
     """Gives to `handler` the requests that its gate admits.
 
     `find` says what a path and its query, as they were sent, show, with how that
-    is called in a metric; or None if it is not served.
+    is called in a metric; or None if it is not served. `longest` is the time in
+    seconds that a scrape may take at most.
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Door:
         find: Callable[[str], tuple[str, Place] | None],
         telemetry: Telemetry,
         clock: Callable[[], float],
+        longest: float,
     ) -> None:
         self._gate = gate
+        self._longest = longest
         self._handler = handler
         self._find = find
         self._telemetry = telemetry
@@ -81,7 +84,7 @@ class Door:
         paths there are. Only a path that is served is worth a review of access.
         """
         label, place = self._find(request.raw_path) or ("other", None)
-        budget = scrape_budget(request.headers.get(TIMEOUT_HEADER))
+        budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)
         deadline = asyncio.get_running_loop().time() + budget
         try:
             async with asyncio.timeout_at(deadline):

@@ -52,5 +52,6 @@ class TelemetryServer:
         if path == "/metrics":
             headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE}
             return web.Response(body=self._telemetry.render(), headers=headers)
+        # Why is on --listen and in the log: this port is open to all, and shows no host or name.
         problem = self._readiness.problem() if path == "/readyz" else None
-        return plain(503, problem) if problem else plain(200, "ok")
+        return plain(503, problem.partition(":")[0]) if problem else plain(200, "ok")

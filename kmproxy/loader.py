@@ -19,6 +19,7 @@ from kmproxy.config import (
     DiscoveryConfig,
     KubeletConfig,
     LabelConfig,
+    ServerConfig,
     Setting,
     settings,
 )
@@ -32,16 +33,11 @@ SECTION: Final = "kubelet"
 """The key of a YAML file that holds not a setting but a section of its own."""
 
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
-_PLAIN = "the enriched metrics are served over plain HTTP"
 _WEBHOOK = "kmproxy has no webhook"
 _LOGGING = "use --log-level and --log-format"
 
 IGNORED: Final[Mapping[str, str]] = {
     "metrics-bind-address": _OWN_METRICS,
-    "metrics-secure": _PLAIN,
-    "metrics-cert-path": _PLAIN,
-    "metrics-cert-name": _PLAIN,
-    "metrics-cert-key": _PLAIN,
     "webhook-cert-path": _WEBHOOK,
     "webhook-cert-name": _WEBHOOK,
     "webhook-cert-key": _WEBHOOK,
@@ -226,7 +222,21 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
             if getattr(discovery, key) != getattr(DiscoveryConfig(), key)
         )
         warnings.append(f"{unused} has no effect without --discovery")
-    return problems, warnings + _without_authorization(config.authorization)
+    wrong, unused_certificate = _certificate_contradictions(config.server)
+    warnings += unused_certificate + _without_authorization(config.authorization)
+    return problems + wrong, warnings
+
+
+def _certificate_contradictions(server: ServerConfig) -> tuple[list[str], list[str]]:
+    """What makes no sense, or has no effect, among the settings of the serving certificate."""
+    if server.web_config_file and server.metrics_cert_path:
+        return ["--web-config-file and --metrics-cert-path both say what TLS is served"], []
+    if server.metrics_cert_path and server.metrics_secure is False:
+        return [], ["--metrics-cert-path has no effect beside --metrics-secure=false"]
+    if server.metrics_secure and not (server.metrics_cert_path or server.web_config_file):
+        why = "no certificate is made up, the enriched metrics are served over plain HTTP"
+        return [], [f"--metrics-secure has no effect without --metrics-cert-path: {why}"]
+    return [], []
 
 
 def _without_authorization(config: AuthorizationConfig) -> list[str]:

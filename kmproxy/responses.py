@@ -20,8 +20,8 @@ DEFAULT_TIMEOUT = 10.0
 MARGIN = 0.5
 """Seconds before the scraper's own end at which we answer, so that it sees the answer."""
 
-KEEP_ALIVE = 120.0
-"""Seconds for which a client's idle connection is kept: over any scrape interval."""
+NAME = "kmproxy"
+"""How the server calls itself: without a version, or what it is made of."""
 
 _ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: a reset instead of an end
 
@@ -45,18 +45,19 @@ def scrape_budget(header: str | None) -> float:
 def application(handler: Handler) -> web.Application:
     """An application that gives every request to `handler`, its path as it was sent."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handler)
+    app.router.add_route("*", r"/{path:[\s\S]*}", handler)
     app.on_response_prepare.append(_sign)
     return app
 
 
 async def _sign(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers[hdrs.SERVER] = "kmproxy"
+    response.headers[hdrs.SERVER] = NAME
 
 
 def plain(status: int, line: str) -> web.Response:
     """One plain line: what failed and what to do."""
-    return web.Response(status=status, text=line.replace("\n", " ") + "\n")
+    headers = {hdrs.SERVER: NAME}
+    return web.Response(status=status, text=line.replace("\n", " ") + "\n", headers=headers)
 
 
 def reads(request: web.Request) -> bool:

@@ -97,6 +97,7 @@ class MetricsServer:
         self._slots = slots
         self._others = others
         self._slot_count = config.max_concurrency
+        self._longest = config.max_scrape_time
 
     def application(self) -> web.Application:
         """The application to run; its router leaves every path as it was sent."""
@@ -108,6 +109,7 @@ class MetricsServer:
             find=self._find,
             telemetry=self._telemetry,
             clock=self._clock,
+            longest=self._longest,
         )
         return application(door.handle)
 
@@ -159,7 +161,7 @@ class MetricsServer:
 
     async def _scrape(self, request: web.Request, route: Route) -> tuple[web.StreamResponse, str]:
         """Answer a scrape; returns the response, and its status or `broken` for the metric."""
-        budget = scrape_budget(request.headers.get(TIMEOUT_HEADER))
+        budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)
         deadline = asyncio.get_running_loop().time() + budget
         if self._gate is not None:
             deadline = request[ADMISSION].deadline

@@ -96,6 +96,19 @@ class Telemetry:
             ["by"],
             registry=registry,
         )
+        self.refused = Counter(
+            "kmproxy_refused",
+            "Connections and requests refused before they were handled, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.certificate_expiry = Gauge(
+            "kmproxy_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a file ends, in seconds since 1970: 'serving' is "
+            "our own, 'client_ca' what clients' are verified by.",
+            ["certificate"],
+            registry=registry,
+        )
         self.namespaces = Gauge(
             "kmproxy_namespaces", "Namespaces in the label map.", registry=registry
         )

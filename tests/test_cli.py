@@ -129,6 +129,10 @@ def test_the_arguments_of_kubelet_meta_proxy():
         ("-kubeconfig=/etc/kubeconfig", "apiserver", "kubeconfig", "/etc/kubeconfig"),
         ("-metrics-port=9000", "server", "listen", Address("", 9000)),
         ("-enable-http2=false", "server", "enable_http2", False),
+        ("-metrics-secure=false", "server", "metrics_secure", False),
+        ("-metrics-cert-path=/certs", "server", "metrics_cert_path", "/certs"),
+        ("-metrics-cert-name=a.crt", "server", "metrics_cert_name", "a.crt"),
+        ("-metrics-cert-key=a.key", "server", "metrics_cert_key", "a.key"),
     ],
 )
 def test_a_flag_of_kubelet_meta_proxy(argument, section, attribute, value):
@@ -142,9 +146,8 @@ def test_a_flag_of_kubelet_meta_proxy(argument, section, attribute, value):
 @pytest.mark.parametrize(
     "argument",
     [
-        "-metrics-bind-address=:8443", "-metrics-bind-address=0", "-metrics-secure",
-        "-metrics-secure=false", "-metrics-cert-path=/certs", "-metrics-cert-name=tls.crt",
-        "-metrics-cert-key=tls.key", "-webhook-cert-path=/certs", "-webhook-cert-name=tls.crt",
+        "-metrics-bind-address=:8443", "-metrics-bind-address=0",
+        "-webhook-cert-path=/certs", "-webhook-cert-name=tls.crt",
         "-webhook-cert-key=tls.key", "-zap-devel", "-zap-devel=true", "-zap-encoder=json",
         "-zap-log-level=debug", "-zap-stacktrace-level=error", "-zap-time-encoding=iso8601",
     ],

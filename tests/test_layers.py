@@ -23,6 +23,8 @@ FLOORS = (
         "loader",
         "permissions",
         "findings",
+        "webconfig",
+        "expiry",
         "encoding",
         "grammar",
         "exposition",
@@ -46,9 +48,11 @@ FLOORS = (
         "apiserver",
         "nodes",
         "kubelet",
+        "webfile",
+        "passwords",
     ),
     ("namespaces", "snapshot", "targets", "reviewer", "auth"),
-    ("responses", "health", "door", "server", "httpsd"),
+    ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),
     (
@@ -199,5 +203,6 @@ def test_the_daemon_loads_nothing_that_it_may_not_need(module, unwanted):
         "kmproxy.demo",
     }
     never |= {"cryptography", "kmproxy.check", "kmproxy.certificates"}
+    never |= {"bcrypt", "kmproxy.passwords"}
     assert module in loaded
     assert sorted(loaded & (unwanted | never)) == []

@@ -251,6 +251,7 @@ def test_a_problem_is_named(layer, problem):
         ({"kube_apiserver": "h", "kubelet_scheme": "http"}, ["--kubelet-scheme"]),
         ({"kubelet_insecure_tls": "true", "kubelet_ca_file": "f"}, ["--kubelet-insecure-tls", "--kubelet-ca-file"]),
         ({"kubelet_insecure_tls": "true", "kubelet_server_name": "n"}, ["--kubelet-server-name"]),
+        ({"web_config_file": "f", "metrics_cert_path": "d"}, ["--web-config-file", "--metrics-cert-path"]),
     ],
 )  # fmt: skip
 def test_contradictions(values, about):
@@ -284,6 +285,36 @@ def test_what_authorization_leaves_without_effect(values, mode):
     assert warning.startswith(f"--{next(iter(values)).replace('_', '-')} has no effect: ")
     _, warnings = load([flags(authorization="kubernetes", **values)])
     assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"metrics_secure": "true"}, "served over plain HTTP"),
+        (
+            {"metrics_secure": "false", "metrics_cert_path": "d"},
+            "--metrics-cert-path has no effect",
+        ),
+    ],
+)
+def test_a_certificate_that_is_not_used(values, says):
+    """A manifest of kubelet-meta-proxy is taken, and a line says that this is not TLS."""
+    _, (warning,) = load([flags(**values)])
+    assert says in warning
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"metrics_secure": "true", "metrics_cert_path": "d"},
+        {"metrics_secure": "true", "web_config_file": "f"},
+        {"metrics_cert_path": "d", "metrics_cert_name": "a", "metrics_cert_key": "b"},
+        {"metrics_secure": "false"},
+    ],
+)
+def test_a_certificate_that_is_used(values):
+    """That is worth no warning."""
+    loaded(flags(**values))
 
 
 def test_all_problems_are_reported_at_once():

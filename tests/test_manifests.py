@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kmproxy import cli
-from kmproxy.app import SHUTDOWN_TIMEOUT
+from kmproxy.listener import SHUTDOWN_TIMEOUT
 from kmproxy.permissions import needed
 from tests.kustomize import build
 

@@ -268,7 +268,8 @@ async def test_a_kubelet_that_hangs(front, cluster, fault):
     """504 when the scrape's time is up, or a broken connection if the body has begun."""
     proxy = await front()
     cluster.kubelets["node-a"].fail(fault)
-    header = b"X-Prometheus-Scrape-Timeout-Seconds: 0.4\r\n"
+    seconds = b"0.4" if fault is Fault.HANG_BEFORE_HEADERS else b"2"  # time for the headers to come
+    header = b"X-Prometheus-Scrape-Timeout-Seconds: %b\r\n" % seconds
     answer, end = await proxy.raw(GET % (b"/metrics/cadvisor", header))
     if fault is Fault.HANG_BEFORE_HEADERS:
         assert answer.startswith(b"HTTP/1.1 504 ")
@@ -320,8 +321,8 @@ async def test_before_the_namespaces_are_loaded(front, cluster):
     await until(lambda: _says(proxy, "500"))
     status, text = await proxy.get()
     assert status == 503
-    assert "namespaces are not loaded yet" in text
-    assert (await proxy.probe("/readyz"))[0] == 503
+    assert "namespaces are not loaded yet: " in text
+    assert await proxy.probe("/readyz") == (503, "namespaces are not loaded yet\n")
     assert (await proxy.probe("/healthz")) == (200, "ok\n")
     assert not cluster.kubelets["node-a"].requests
     cluster.api.recover()
@@ -330,7 +331,7 @@ async def test_before_the_namespaces_are_loaded(front, cluster):
 
 
 async def _says(proxy, word):
-    return word in (await proxy.probe("/readyz"))[1]
+    return word in (await proxy.get())[1]
 
 
 async def _ready(proxy):

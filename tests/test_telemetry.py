@@ -14,6 +14,7 @@ from kmproxy.telemetry import CONTENT_TYPE, Telemetry
 
 NAMES = {
     "kmproxy_build": "info",
+    "kmproxy_certificate_expiry_timestamp_seconds": "gauge",
     "kmproxy_credential_errors": "counter",
     "kmproxy_discovery_age_seconds": "gauge",
     "kmproxy_discovery_fetches": "counter",
@@ -27,6 +28,7 @@ NAMES = {
     "kmproxy_namespaces_sync_age_seconds": "gauge",
     "kmproxy_namespaces_without_label": "gauge",
     "kmproxy_reviews": "counter",
+    "kmproxy_refused": "counter",
     "kmproxy_samples": "counter",
     "kmproxy_samples_enriched": "counter",
     "kmproxy_scrape_duration_seconds": "histogram",
@@ -57,6 +59,8 @@ def telemetry():
     telemetry.discovery_fetches.labels("pod", "ok").inc()
     telemetry.discovery_targets.labels("pod").set(7)
     telemetry.discovery_age.labels("pod").set(0)
+    telemetry.refused.labels("form").inc()
+    telemetry.certificate_expiry.labels("serving").set(2e9)
     telemetry.upstream_failed("kubelet", "tls")
     telemetry.watch_restarted("ended")
     telemetry.reviewed("token", allowed=True)
@@ -101,7 +105,7 @@ def test_no_label_can_grow_without_bound(telemetry):
     }
     assert labels == {
         *("path", "code", "upstream", "reason", "credential", "label", "le", "version", "python"),
-        *("role", "result", "kind"),
+        *("role", "result", "kind", "certificate"),
     }
 
 
