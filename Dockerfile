@@ -25,9 +25,12 @@ LABEL org.opencontainers.image.title="kmproxy" \
       org.opencontainers.image.description="Namespace labels on every kubelet metric" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# pip, setuptools and their like are of no use to a daemon, and of some to an intruder.
+# pip, apt, perl and shells are of no use to a daemon, and of some to an intruder. The list of
+# Debian's packages stays, for scanners; the shell goes last, for it runs this.
 RUN python -m pip uninstall --yes --quiet --root-user-action=ignore pip \
- && rm -rf /usr/local/lib/python3.13/ensurepip /root/.cache
+ && rm -rf /usr/local/lib/python3.13/ensurepip /root/.cache /usr/lib/apt /etc/apt \
+      /usr/bin/apt* /usr/bin/dpkg* /usr/bin/perl* \
+ && rm -f /bin/bash /bin/rbash /bin/dash /bin/sh
 
 COPY --from=build /opt/kmproxy /opt/kmproxy
 

@@ -92,6 +92,8 @@ class Kubeconfig(Identity):
         if authorization is not None:
             authorization = _header(self._path, authorization)
         proxy = _proxy(self._path, settings.proxy)
+        if "@" in str(settings.host):  # it would be shown wherever the server is
+            raise CredentialError(f"{self._path}: the server's URL bears a user or a password")
         self._modified = modified
         self.server = str(settings.host).rstrip("/")
         self.server_name = settings.tls_server_name
