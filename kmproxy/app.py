@@ -124,6 +124,12 @@ class Daemon:
                 "see --authorization and --web-config-file",
                 config.server.listen,
             )
+        encrypted = web_file is not None and web_file.current().config.tls is not None
+        if gate is not None and not encrypted and not config.server.listen.loopback:
+            _log.warning(
+                "--listen=%s: scrapers' tokens can be read on their way, see --web-config-file",
+                config.server.listen,
+            )
         metrics = MetricsServer(
             config.server,
             config.labels,
