@@ -50,8 +50,9 @@ class SharedList(Generic[_T]):
     """A list that is fetched when it is asked for, once for all who ask.
 
     Within `interval` seconds of a fetch that ended, well or not, there is no
-    other. What a fetch brought is given until it is `max_age` seconds old, as
-    long as none has brought better; an upstream's 404 ends it at once.
+    other. What it brought is given until the next one has ended; while that is
+    under way or has failed, until it is `max_age` seconds old. An upstream's 404
+    ends it at once.
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class SharedList(Generic[_T]):
         if self._good is not None:
             value, since = self._good
             age = self._clock() - since
-            if age < self._max_age:
+            newest = self._task is None and self._error is None
+            if newest or age < self._max_age:
                 return Found(value, age)
         if (error := self._error) is None:
             raise UpstreamError("timeout", f"no list within {patience:g} s", status=504)

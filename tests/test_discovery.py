@@ -225,6 +225,7 @@ def test_init_and_ephemeral_containers():
         containerStatuses=[{"name": "web", "containerID": "containerd://w"}],
         initContainerStatuses=[
             {"name": "side", "containerID": "containerd://s"},
+            {"name": "side", "containerID": "containerd://second"},
             {"name": "web", "containerID": "containerd://not-this"},
         ],
         ephemeralContainerStatuses=[{"name": "debugger", "containerID": "containerd://d"}],

@@ -219,3 +219,57 @@ async def test_the_targets_are_those_of_the_pod_role(stage, tmp_path):
 def frozen(targets):
     """Targets in an order of their own, so that they can be compared."""
     return sorted(json.dumps(target, sort_keys=True) for target in targets)
+
+
+async def test_prometheus_takes_every_label(stage):
+    """What is served is what Prometheus has of each target: it refuses none, and adds its own."""
+    stage.cluster.kubelets["node-a"].pods = SHAPES
+    await stage.deploy("daemonset", components=["discovery"])
+    url = f"{stage.daemons[0].url}/sd/pods"
+    discovery = {"url": url, "refresh_interval": "1s"}
+    # Pods here share an address: Prometheus keeps apart only what has other labels in the end.
+    apart = ("pod_name", "pod_container_name", "pod_container_port_number")
+    sources = [f"__meta_kubernetes_{name}" for name in apart]
+    job = {"job_name": JOB, "scrape_interval": "1h", "http_sd_configs": [discovery]}
+    job |= {"relabel_configs": [{"source_labels": sources, "target_label": "apart"}]}
+    prometheus = await stage.prometheus({"scrape_configs": [job]})
+    async with stage.session.get(url) as response:
+        expected = [
+            {name: value for name, value in target.items() if value}
+            for target in flat(await response.read())
+        ]
+    added = {"__meta_url", "__metrics_path__", "__scheme__", "apart", "job"}
+
+    async def taken():
+        active = (await prometheus.api("targets", state="active"))["activeTargets"]
+        found = [
+            {n: v for n, v in each["discoveredLabels"].items() if n not in added and n[:9] != "__scrape_"}
+            for each in active
+        ]  # fmt: skip
+        assert frozen(found) == frozen(expected)
+
+    await eventually(taken, 30.0)
+
+
+async def test_nodes_as_targets(stage):
+    """Each node is scraped through the kmproxy that named it, and its samples bear its name."""
+    await stage.deploy("deployment-direct", components=["discovery-all-nodes"])
+    discovery = {"url": f"{stage.daemons[0].url}/sd/nodes", "refresh_interval": "1s"}
+    job = {"job_name": "nodes", "honor_labels": True, "http_sd_configs": [discovery]}
+    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
+    prometheus = await stage.prometheus(config)
+    targets = await prometheus.up("nodes", 2)
+    assert {each["scrapeUrl"] for each in targets} == {
+        f"{stage.daemons[0].url}/api/v1/nodes/{name}/proxy/metrics/cadvisor"
+        for name in stage.cluster.kubelets
+    }
+
+    async def stored():
+        found = await prometheus.query('container_memory_working_set_bytes{pod!="",container!=""}')
+        assert {labels["node"] for labels, _ in found} == set(stage.cluster.kubelets)
+        assert all(labels["instance"] == labels["node"] for labels, _ in found)
+        assert {labels["team"] for labels, _ in found if labels["namespace"] == "payments"} == {
+            "payments"
+        }
+
+    await eventually(stored)

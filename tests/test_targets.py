@@ -119,6 +119,22 @@ async def test_the_last_good_one_stands_in(clock):
     assert await listed.get(5.0) == module.Found("better", 0.0)
 
 
+async def test_a_fetch_that_takes_longer_than_a_list_may_age(clock):
+    """What it brings is given all the same, as nothing newer is to be had; not after a failure."""
+    source = Source("slow", failure())
+    source.gate.clear()
+    listed = shared(source, clock, interval=1.0, max_age=5.0)
+    asker = asyncio.create_task(listed.get(5.0))
+    await source.begun.wait()
+    clock.now += 8.0
+    source.gate.set()
+    assert await asker == module.Found("slow", 8.0)
+    assert await listed.get(5.0) == module.Found("slow", 8.0)
+    clock.now += 1.0
+    with pytest.raises(UpstreamError):
+        await listed.get(5.0)
+
+
 async def test_a_failure_is_shared_as_well(clock):
     """A kubelet that fails is not asked more often than one that answers."""
     source = Source(failure(), "good")
