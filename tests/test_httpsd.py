@@ -88,10 +88,10 @@ async def test_off(front, cluster):
     ],
 )
 async def test_no_other_path(front, cluster, path):
-    """Anything else stays 404, and nothing of it reaches a kubelet."""
+    """Anything else stays 404, or 400 if it is no path, and nothing of it reaches a kubelet."""
     proxy = await front("--discovery", "--all-nodes")
     head, _ = await proxy.raw(GET % (path.encode(), b"x", b""))
-    assert head.startswith(b"HTTP/1.1 404 ")
+    assert head.startswith(b"HTTP/1.1 404 " if path.startswith("/") else b"HTTP/1.1 400 ")
     assert not [r for kubelet in cluster.kubelets.values() for r in kubelet.requests]
 
 
