@@ -176,3 +176,44 @@ def test_the_operator_and_the_plain_files_do_the_same():
 def _camel(key):
     first, *rest = key.split("_")
     return first + "".join(part.title() for part in rest)
+
+
+MONITORED = {
+    "podmonitor": ("recommended", "PodMonitor", "https"),
+    "podmonitor-instead": ("recommended", "PodMonitor", "https"),
+    "servicemonitor": ("recommended", "ServiceMonitor", "https"),
+    "scrapeconfig": ("deployment", "ScrapeConfig", "HTTPS"),
+}
+
+
+@pytest.mark.parametrize("component", MONITORED)
+def test_a_monitor_of_a_daemon_with_tls(component):
+    """It verifies the certificate by a name that this bears, and shows a token that may scrape."""
+    overlay, kind, scheme = MONITORED[component]
+    folders = [MANIFESTS / "components" / name for name in (component, "monitor-tls")]
+    if overlay == "deployment":
+        folders[:0] = [
+            MANIFESTS / f"components/{name}" for name in ("tls-cert-manager", "authorization")
+        ]
+    objects = {(one["kind"], one["metadata"]["name"]): one for one in build(MANIFESTS / "overlays" / overlay, *folders)}  # fmt: skip
+    monitor = objects[kind, "kmproxy"]
+    assert list(problems(monitor["spec"], SPECS[monitor["apiVersion"], kind], "spec")) == []
+    scrape = scrapes(monitor)[0]
+    assert scrape["scheme"] == scheme
+    certificate = objects["Certificate", "kmproxy-tls"]["spec"]
+    assert scrape["tlsConfig"]["serverName"] in certificate["dnsNames"]
+    assert scrape["tlsConfig"]["ca"]["secret"]["name"] == certificate["secretName"]
+    secret = objects["Secret", scrape["authorization"]["credentials"]["name"]]
+    (subject,) = objects["ClusterRoleBinding", "kmproxy-scraper"]["subjects"]
+    assert secret["type"] == "kubernetes.io/service-account-token"
+    assert (
+        secret["metadata"]["annotations"]["kubernetes.io/service-account.name"] == subject["name"]
+    )
+    assert ("ServiceAccount", subject["name"]) in objects
+    role = objects["ClusterRoleBinding", "kmproxy-scraper"]["roleRef"]["name"]
+    assert objects["ClusterRole", role]["rules"] == [
+        {
+            "nonResourceURLs": ["/metrics", "/metrics/*", "/api/v1/nodes/*", "/sd/*"],
+            "verbs": ["get"],
+        }
+    ]

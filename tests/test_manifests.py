@@ -15,6 +15,7 @@ import yaml
 from kmproxy import cli
 from kmproxy.listener import SHUTDOWN_TIMEOUT
 from kmproxy.permissions import needed
+from kmproxy.webconfig import parse_web_config
 from tests.kustomize import build
 
 ROOT = Path(__file__).parents[1]
@@ -37,11 +38,19 @@ NOT_ON = {
     "scrapeconfig": ON_DAEMONSETS,
     "discovery": set(OVERLAYS) - ON_DAEMONSETS,
     "discovery-all-nodes": ON_DAEMONSETS | {"deployment"},
+    "tls-secret": {"recommended"},
+    "tls-cert-manager": {"recommended"},
+    "authorization": {"recommended"},
+    "label-snapshot": {"recommended"},
 }
 TOGETHER = (
-    ("daemonset", ("podmonitor-instead", "authorization", "label-snapshot", "discovery")),
-    ("deployment-direct", ("authorization", "scrapeconfig", "discovery-all-nodes")),
-    ("deployment", ("authorization", "label-snapshot", "networkpolicy")),
+    ("recommended", ("podmonitor-instead", "monitor-tls")),
+    ("recommended", ("servicemonitor", "monitor-tls", "discovery")),
+    (
+        "deployment-direct",
+        ("tls-secret", "authorization", "scrapeconfig", "monitor-tls", "discovery-all-nodes"),
+    ),
+    ("deployment", ("tls-cert-manager", "label-snapshot", "networkpolicy")),
 )
 
 
@@ -207,6 +216,43 @@ def test_what_is_mounted_is_there(overlay, components):
     assert all(mount.get("readOnly", mount["name"] in written) for mount in mounts)
 
 
+@pytest.mark.parametrize("overlay", sorted(ON_DAEMONSETS))
+@pytest.mark.parametrize("component", ["tls-secret", "tls-cert-manager"])
+def test_the_web_config(overlay, component):
+    """It is one, and names files of the mounted Secret by which cert-manager fills it."""
+    objects = built(overlay, () if overlay == "recommended" else (component,))
+    _, container = pod_of(objects)
+    (path,) = (each.partition("=")[2] for each in container["args"] if "--web-config-file" in each)
+    places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert path == f"{places['web-config']}/web.yml"
+    (config,) = [one for one in of_kind(objects, "ConfigMap") if "web.yml" in one["data"]]
+    web = parse_web_config(yaml.safe_load(config["data"]["web.yml"]), places["web-config"])
+    assert web.tls.certificate.path == f"{places['tls']}/tls.crt"
+    assert web.tls.key.path == f"{places['tls']}/tls.key"
+
+
+def test_the_recommended_overlay_is_not_open():
+    """It is the daemonset with TLS, and lets in only whom the cluster's RBAC does."""
+    config, _ = cli.read_config(flags(built("recommended")))
+    assert config.authorization.mode == "kubernetes"
+    assert config.server.web_config_file
+    before, after = built("daemonset"), by_name(built("recommended"))
+    assert set(by_name(before)) < set(after)
+
+
+@every_pair
+def test_everything_has_its_place(overlay, components):
+    """All that lives in a namespace lives in ours, but for what Prometheus mounts, and is named."""
+    cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+    for one in built(overlay, components):
+        metadata = one["metadata"]
+        if one["kind"] not in cluster_wide:
+            mounted = metadata["name"] == "kmproxy-rules"
+            assert metadata["namespace"] == ("monitoring" if mounted else "kmproxy-system")
+        if one["kind"] != "Namespace":
+            assert metadata["labels"]["app.kubernetes.io/name"] == "kmproxy", one["kind"]
+
+
 NAMESPACES = {("", "namespaces", "list"), ("", "namespaces", "watch")}
 KUBELETS = {
     "daemonset": {("", "nodes/metrics", "get")},
@@ -364,6 +410,26 @@ def test_the_example_of_a_component(tmp_path):
     done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, check=True)
     shown = by_name(yaml.safe_load_all(done.stdout))
     assert shown == by_name(built("daemonset", ["kubelet-certificates"]))
+
+
+@pytest.mark.program("kubectl", "openssl")
+def test_the_example_of_a_certificate(tmp_path):
+    """What is shown makes a Secret whose certificate names the Service, and verifies itself."""
+    commands = re.search(r"```sh\n(openssl req .*?)```", README, re.DOTALL)[1]
+    commands = commands.rstrip("\n") + " --dry-run=client --output=yaml"
+    done = subprocess.run(
+        ["bash", "-euc", commands], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    secret = yaml.safe_load(done.stdout)
+    assert (secret["metadata"]["name"], secret["metadata"]["namespace"]) == (
+        "kmproxy-tls",
+        "kmproxy-system",
+    )
+    assert secret["type"] == "kubernetes.io/tls"
+    assert set(secret["data"]) == {"tls.crt", "tls.key", "ca.crt"}
+    verify = ["openssl", "verify", "-CAfile", "tls.crt"]
+    name = ["-verify_hostname", "kmproxy.kmproxy-system.svc"]
+    subprocess.run([*verify, *name, "tls.crt"], cwd=tmp_path, check=True, capture_output=True)
 
 
 def make(folder, *arguments):

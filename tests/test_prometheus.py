@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -54,6 +55,23 @@ def check(path):
     return subprocess.run(
         ["promtool", "check", "config", path], capture_output=True, text=True, check=False
     )
+
+
+@pytest.mark.program("promtool")
+@every_wiring
+def test_the_readmes_lines_for_tls(name, tmp_path):
+    """Put into the job, they make one that loads; the token file is not asked for then."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    lines = yaml.safe_load(re.search(r"```yaml\n(scheme: https\n.*?)```", readme, re.DOTALL)[1])
+    (tmp_path / "ca.crt").write_text("")
+    lines["tls_config"]["ca_file"] = str(tmp_path / "ca.crt")
+    lines["authorization"]["credentials_file"] = str(tmp_path / "ca.crt")
+    secured = {**job(name), **lines}
+    secured.pop("kubernetes_sd_configs")
+    file = tmp_path / "prometheus.yml"
+    file.write_text(yaml.safe_dump({"scrape_configs": [secured]}), "utf-8")
+    shown = check(file)
+    assert shown.returncode == 0, shown.stderr
 
 
 @every_wiring
