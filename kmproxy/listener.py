@@ -112,6 +112,7 @@ class Connection(web.RequestHandler):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._wire = None
         self._listener.forget(self)
         super().connection_lost(exc)
 
@@ -126,6 +127,8 @@ class Connection(web.RequestHandler):
         Where its bytes have begun to come, it may not.
         """
         self.busy, self._begun = False, self._last != _END
+        if self._wire is None:
+            return  # the client has not waited for it
         self._listener.rest(self)
         limits = self._listener.limits
         # aiohttp closes an idle connection; this is for one that then does not go away.
@@ -233,6 +236,7 @@ class Listener:
         self._open: set[Connection] = set()
         self._opening: dict[asyncio.Task[None], None] = {}
         self._accepting: list[asyncio.Task[None]] = []
+        self._sockets: list[socket.socket] = []
 
     def __repr__(self) -> str:
         return f"<Listener {self._name}, {len(self._open)} of {self.limits.max_connections} open>"
@@ -241,7 +245,7 @@ class Listener:
         """Listen; returns the port. Raises StartupError if the address is not to be had."""
         self._server = server
         try:
-            sockets = await _bind(address)
+            self._sockets = sockets = await _bind(address)
         except OSError as error:
             why = (
                 "the address is in use"
@@ -258,6 +262,8 @@ class Listener:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for sock in self._sockets:
+            sock.close()
 
     def rest(self, connection: Connection) -> None:
         """Note that no request is under way in a connection."""
@@ -280,24 +286,21 @@ class Listener:
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listening:
-            while True:
-                try:
-                    accepted, _ = await loop.sock_accept(listening)
-                except OSError as error:
-                    if error.errno in _NO_ROOM:
-                        _log.error(
-                            "cannot accept a connection (%s): %s", self._name, error.strerror
-                        )
-                        await asyncio.sleep(1)
-                    continue
-                if self._make_room():
-                    task = asyncio.create_task(self._open_one(accepted))
-                    self._opening[task] = None
-                    task.add_done_callback(partial(self._opened, accepted))
-                else:
-                    accepted.close()
-                    await asyncio.sleep(0)
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    _log.error("cannot accept a connection (%s): %s", self._name, error.strerror)
+                    await asyncio.sleep(1)
+                continue
+            if self._make_room():
+                task = asyncio.create_task(self._open_one(accepted))
+                self._opening[task] = None
+                task.add_done_callback(partial(self._opened, accepted))
+            else:
+                accepted.close()
+                await asyncio.sleep(0)
 
     def _opened(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
         self._opening.pop(task, None)
@@ -393,16 +396,21 @@ async def _answer(
 async def _bind(address: Address) -> list[socket.socket]:
     """Sockets that listen on every address that the host has. Raises OSError."""
     if not address.host:
-        if socket.has_dualstack_ipv6():
-            with suppress(OSError):  # an IPv6 that is there, and cannot be used
-                return [_listening(("", address.port), socket.AF_INET6, dual=True)]
-        return [_listening(("", address.port), socket.AF_INET)]
+        sockets = [_listening(("", address.port), socket.AF_INET)]
+        port = sockets[0].getsockname()[1]
+        try:
+            sockets.append(_listening(("", port), socket.AF_INET6))
+        except OSError as error:  # there need not be an IPv6
+            if error.errno == errno.EADDRINUSE and address.port:
+                sockets[0].close()
+                raise
+        return sockets
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     places = dict.fromkeys((family, where) for family, _, _, _, where in found)
-    sockets: list[socket.socket] = []
+    sockets = []
     try:
         for family, where in places:
             sockets.append(_listening(where, family))
@@ -415,7 +423,7 @@ async def _bind(address: Address) -> list[socket.socket]:
     return sockets
 
 
-def _listening(where: Any, family: socket.AddressFamily, *, dual: bool = False) -> socket.socket:
-    sock = socket.create_server(where, family=family, backlog=_BACKLOG, dualstack_ipv6=dual)
+def _listening(where: Any, family: socket.AddressFamily) -> socket.socket:
+    sock = socket.create_server(where, family=family, backlog=_BACKLOG)
     sock.setblocking(False)
     return sock

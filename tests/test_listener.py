@@ -9,7 +9,6 @@ import ssl
 import pytest
 
 from kmproxy.errors import StartupError
-from kmproxy.listener import listening
 from kmproxy.simkubelet import Fault
 from kmproxy.values import Address
 
@@ -459,18 +458,44 @@ async def test_nothing_is_left_of_ended_connections(front):
     assert await proxy.metric("kmproxy_refused_total", reason="limit") == 0
 
 
+async def test_nothing_is_left_of_clients_that_leave(front, cluster):
+    """Nor of those that went while they were answered: their places are free."""
+    cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
+    proxy = await front("--max-connections=2")
+    for number in range(1, 5):
+        ((_, writer),) = await connected(proxy, 1)
+        writer.write(KEPT)
+
+        async def at_work():
+            return await proxy.metric("kmproxy_scrapes_in_flight") == 1
+
+        await until(at_work)
+        writer.transport.abort()
+
+        async def gone(times=number):
+            return await proxy.metric("kmproxy_scrapes_total", code="gone") == times
+
+        await until(gone)
+    cluster.kubelets["node-a"].recover()
+    both = await connected(proxy, 2)
+    assert [await answers(each) for each in both] == [True, True]
+    assert await proxy.metric("kmproxy_refused_total", reason="limit") == 0
+    for _, writer in both:
+        writer.close()
+
+
 @pytest.mark.parametrize("host", ["", "127.0.0.1", "localhost", "::1"])
 async def test_addresses(front, host):
     """Every interface, one address, or a name: the port can be reached."""
-    if host == "::1" and not socket.has_dualstack_ipv6():
+    if host in {"", "::1"} and not socket.has_dualstack_ipv6():
         pytest.skip("no IPv6 here")
     address = Address(host, 0)
     proxy = await front(f"--listen={address}")
-    where = host or "127.0.0.1"
-    reader, writer = await asyncio.open_connection(where, proxy.daemon.metrics_port)
-    writer.write(GET % b"/")
-    assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
-    writer.close()
+    for where in [host] if host else ["127.0.0.1", "::1"]:
+        reader, writer = await asyncio.open_connection(where, proxy.daemon.metrics_port)
+        writer.write(GET % b"/")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+        writer.close()
 
 
 async def test_a_name_that_is_not_known(front):
@@ -479,6 +504,10 @@ async def test_a_name_that_is_not_known(front):
         await front("--listen=no-such.invalid:1")
 
 
-def test_listening_is_one_context():
-    """It is entered and left with the daemon."""
-    assert hasattr(listening, "__wrapped__")
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+async def test_every_interface_or_none(front, family):
+    """A port that is taken for one kind of address is taken."""
+    with socket.create_server(("", 0), family=family) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StartupError, match="the address is in use"):
+            await front(f"--listen=:{port}")
