@@ -45,7 +45,7 @@ e2e: $(VENV)/dev $(if $(shell command -v go),discovery) ## the proof with the re
 
 # Debian builds Prometheus without its Kubernetes discovery: this is it, from Prometheus' source.
 .PHONY: discovery
-discovery: $(BIN)/prometheus-discovery
+discovery: $(BIN)/prometheus-discovery ## build Prometheus' discovery for the proof (needs Go)
 
 $(BIN)/prometheus-discovery: $(wildcard tests/discovery/*) | $(VENV)/dev
 	cd tests/discovery && go build -o ../../$@ .

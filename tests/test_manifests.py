@@ -297,6 +297,23 @@ def test_ports_probes_and_the_end(overlay):
 
 
 @every_overlay
+def test_the_network_policy(overlay):
+    """It is of our pods, opens their ports to Prometheus alone, and leads where they must go."""
+    objects = built(overlay, ["networkpolicy"])
+    (policy,) = of_kind(objects, "NetworkPolicy")
+    spec, template = policy["spec"], workload(objects)["spec"]["template"]
+    assert spec["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    (ingress,) = spec["ingress"]
+    ports = {port["name"] for port in pod_of(objects)[1]["ports"]}
+    assert {port["port"] for port in ingress["ports"]} == ports
+    (prometheus,) = ingress["from"]
+    assert set(prometheus) == {"namespaceSelector", "podSelector"}
+    led = {port["port"] for way in spec["egress"] for port in way["ports"]}
+    assert led == {443, 6443, 10250, 53}
+
+
+@every_overlay
 def test_requests_and_limits(overlay):
     """Memory has both, above what is measured; CPU has no limit, which would delay scrapes."""
     _, container = pod_of(built(overlay))
@@ -465,3 +482,15 @@ def test_make_undeploy(tmp_path):
     """What was applied is deleted, and what is gone already does no harm."""
     make(tmp_path, "undeploy")
     assert (tmp_path / "asked").read_text() == "delete --ignore-not-found -f dist/install.yaml\n"
+
+
+@pytest.mark.program("make")
+def test_make_help():
+    """Every target that is no file is listed, with what it does."""
+    done = subprocess.run(
+        ["make", "-s", "-C", ROOT, "help"], capture_output=True, text=True, check=True
+    )
+    listed = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    phony = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert list(listed) == phony
+    assert {"docker-build", "docker-push", "deploy", "undeploy", "build-installer"} < set(listed)
