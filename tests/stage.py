@@ -55,19 +55,23 @@ class Stage:
         return self.daemons[0].address
 
     async def deploy(self, overlay, *flags, components=(), ready=True):
-        """Run the pods of an overlay: DaemonSets on every node, Deployments on the first ones."""
+        """Run the pods of an overlay: DaemonSets on every node, Deployments on the first ones.
+
+        They may do what the overlay's own roles allow, and no more.
+        """
         folders = [MANIFESTS / "components" / name for name in components]
-        objects = [self._placed(each) for each in build(MANIFESTS / "overlays" / overlay, *folders)]
-        self.cluster.write_service_account(self.directory / "sa")
-        nodes = list(self.cluster.kubelets)
-        for each in objects:
-            if each["kind"] == "Namespace":
-                self.cluster.api.namespaces.put(each)
-            if each["kind"] == "Service":
-                self.cluster.api.services.put("services", each)
-            if each["kind"] in ("DaemonSet", "Deployment"):
-                for node in nodes[: each["spec"].get("replicas", len(nodes))]:
-                    await self._run(each, node, flags)
+        nodes, api = list(self.cluster.kubelets), self.cluster.api
+        for each in build(MANIFESTS / "overlays" / overlay, *folders):
+            match each["kind"]:
+                case "Namespace":
+                    api.namespaces.put(each)
+                case "ClusterRole" | "ClusterRoleBinding" | "Role" | "RoleBinding":
+                    self.cluster.authority.rbac.apply(each)
+                case "Service":
+                    api.services.put("services", self._placed(each))
+                case "DaemonSet" | "Deployment":
+                    for node in nodes[: each["spec"].get("replicas", len(nodes))]:
+                        self._run(self._placed(each), node, flags)
         for daemon in self.daemons:
             self.stack.push_async_callback(daemon.stop)
             await daemon.start(ready=ready)
@@ -82,7 +86,8 @@ class Stage:
             return self.ports.get(value, value)
         return str(self.ports[int(value)]) if value in ("8080", "8081") else value
 
-    async def _run(self, workload, node, flags):
+    def _run(self, workload, node, flags):
+        self._identify(workload)
         number = len(self.daemons) + 1
         template, kubelet = workload["spec"]["template"], self.cluster.kubelets[node]
         pod = f"127.1.0.{number}"
@@ -130,6 +135,14 @@ class Stage:
         )
         daemon.address, daemon.telemetry = metrics, telemetry
         self.daemons.append(daemon)
+
+    def _identify(self, workload):
+        """Give the daemons the token of their service account, which has no rights by itself."""
+        namespace = workload["metadata"]["namespace"]
+        account = workload["spec"]["template"]["spec"]["serviceAccountName"]
+        user = f"system:serviceaccount:{namespace}:{account}"
+        self.cluster.token = self.cluster.authority.issue(user)
+        self.cluster.write_service_account(self.directory / "sa")
 
     def kubeconfig(self):
         """The kubeconfig of Prometheus: its own service account, with what its role allows."""

@@ -1,4 +1,4 @@
-"""Scraped with a token that the API server reviews; others are refused."""
+"""Scraped over TLS with a client certificate, with basic auth, and with a token that is reviewed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from .programs import eventually
 from .stage import PROMETHEUS
-from .test_door import readme_rbac
+from .test_examples import block
+from .tls import HASHES, Authority, write_config
 
 pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus")]
 
@@ -45,19 +46,78 @@ async def scraped(stage, allowed, refused, why):
     assert all(re.search(why, error) for error in errors), errors
 
 
+async def test_a_client_certificate(stage, tmp_path):
+    """Over TLS, and none is served who has no certificate of the right authority."""
+    authority, stranger = Authority(), Authority()
+    directory = tmp_path / "tls"
+    authority.write_pair(directory, host="127.1.0.1")
+    authority.write_pair(directory, "prometheus", "prometheus.example")
+    stranger.write_pair(directory, "stranger", "prometheus.example")
+    (directory / "ca.crt").write_bytes(authority.pem)
+    tls = {"cert_file": "tls.crt", "key_file": "tls.key", "client_ca_file": "ca.crt"}
+    tls |= {"client_auth_type": "RequireAndVerifyClientCert"}
+    web = write_config(directory / "web.yml", {"tls_server_config": tls})
+    await stage.deploy("deployment-direct", f"--web-config-file={web}")
+
+    def shows(name):
+        files = {"cert_file": f"{directory}/{name}.crt", "key_file": f"{directory}/{name}.key"}
+        return {"scheme": "https", "tls_config": {"ca_file": f"{directory}/ca.crt", **files}}
+
+    await scraped(stage, shows("prometheus"), shows("stranger"), "EOF|tls:|reset")
+
+
+async def test_basic_auth(stage, tmp_path):
+    """The password of a user opens, another's does not."""
+    authority = Authority()
+    authority.write_pair(tmp_path / "tls", host="127.1.0.1")
+    (tmp_path / "tls" / "ca.crt").write_bytes(authority.pem)
+    document = {
+        "tls_server_config": {"cert_file": "tls.crt", "key_file": "tls.key"},
+        "basic_auth_users": {"alice": HASHES["alice"]},
+    }
+    web = write_config(tmp_path / "tls" / "web.yml", document)
+    await stage.deploy("deployment-direct", f"--web-config-file={web}")
+
+    def knows(password):
+        trust = {"scheme": "https", "tls_config": {"ca_file": f"{tmp_path}/tls/ca.crt"}}
+        return trust | {"basic_auth": {"username": "alice", "password": password}}
+
+    await scraped(stage, knows("alice"), knows("bob"), "401")
+
+
+async def test_the_web_config_of_the_readme(stage, tmp_path):
+    """As it is shown: a certificate of the name, and a password; without the name, nothing."""
+    authority = Authority()
+    authority.write_pair(tmp_path, host="127.1.0.1")
+    authority.write_pair(tmp_path, "named", "prometheus.example.com")
+    authority.write_pair(tmp_path, "other", "other.example.com")
+    (tmp_path / "ca.crt").write_bytes(authority.pem)
+    (tmp_path / "web.yml").write_text(block("tls_server_config:"), "utf-8")
+    await stage.deploy("deployment-direct", f"--web-config-file={tmp_path}/web.yml")
+
+    def shows(name):
+        files = {"cert_file": f"{tmp_path}/{name}.crt", "key_file": f"{tmp_path}/{name}.key"}
+        return {
+            "scheme": "https",
+            "tls_config": {"ca_file": f"{tmp_path}/ca.crt", **files},
+            "basic_auth": {"username": "prometheus", "password": "example"},
+        }
+
+    await scraped(stage, shows("named"), shows("other"), "EOF|tls:|reset|403")
+
+
 async def test_a_token_that_is_reviewed(stage, tmp_path):
-    """By TokenReview and SubjectAccessReview, with the roles that the README shows."""
-    cluster = stage.cluster
-    cluster.authority.rbac.apply(*readme_rbac("kmproxy-reviews", "kmproxy-scrape"))
-    await stage.deploy("deployment-direct", "--authorization=kubernetes")
-    (tmp_path / "token").write_text(cluster.authority.issue(PROMETHEUS))
-    (tmp_path / "other").write_text(cluster.authority.issue("system:serviceaccount:shop:web"))
+    """By TokenReview and SubjectAccessReview, with the component's roles and flag."""
+    authority = stage.cluster.authority
+    await stage.deploy("deployment-direct", components=["authorization"])
+    (tmp_path / "token").write_text(authority.issue(PROMETHEUS))
+    (tmp_path / "other").write_text(authority.issue("system:serviceaccount:shop:web"))
 
     def bears(name):
         return {"authorization": {"credentials_file": str(tmp_path / name)}}
 
     await scraped(stage, bears("token"), bears("other"), "403")
-    reviews = {each.path for each in cluster.api.requests if each.method == "POST"}
+    reviews = {each.path for each in stage.cluster.api.requests if each.method == "POST"}
     assert reviews >= {
         "/apis/authentication.k8s.io/v1/tokenreviews",
         "/apis/authorization.k8s.io/v1/subjectaccessreviews",

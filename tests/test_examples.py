@@ -162,6 +162,7 @@ RUN_BY = {
     "$ kubectl exec -n kmproxy-system": "test_check.test_as_a_command",
     "✓ identity": "test_check.test_the_example_of_the_readme",
     "kubelet:\n  serviceMonitor:": "test_examples.test_the_values_of_the_stack",
+    "tls_server_config:": "test_e2e_secure.test_the_web_config_of_the_readme",
     "kubelet:\n  oauth2:": "test_readme.test_kubelet_access",
     "label: [team,": "test_readme.test_the_yaml_example",
     "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
