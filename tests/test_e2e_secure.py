@@ -9,7 +9,7 @@ import pytest
 
 from .programs import eventually
 from .stage import PROMETHEUS
-from .test_examples import block
+from .test_readme import block
 from .tls import HASHES, Authority, write_config
 
 pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus")]

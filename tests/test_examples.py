@@ -15,21 +15,7 @@ import yaml
 
 from .conftest import until
 from .test_demo import demo
-
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-
-
-def blocks():
-    """The README's blocks of code: what each is said to be, and its text."""
-    for fence in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
-        yield fence[1], fence[2]
-
-
-def block(start):
-    """The text of the only block that begins so."""
-    (found,) = [text for _, text in blocks() if text.startswith(start)]
-    return found
+from .test_readme import ROOT, block
 
 
 async def run(commands, directory, **environment):
@@ -145,61 +131,3 @@ def test_make_e2e():
     assert shown.stdout.splitlines()[-1].strip().endswith("/pytest -m e2e")
     files = re.findall(r"^tests/(\w+\.py) \.+ ", block("tests/test_e2e_"), re.MULTILINE)
     assert files == sorted(path.name for path in (ROOT / "tests").glob("test_e2e_*.py"))
-
-
-# What runs each of the README's blocks: a test, or a script of .ci; by how the block begins.
-RUN_BY = {
-    "make run\n": ".ci/demo",
-    "curl -s http://localhost:8080/metrics/cadvisor | grep": "test_examples.test_try_it",
-    'container_cpu_usage_seconds_total{container="api"': "test_examples.test_try_it",
-    "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",
-    "$ kubectl get namespaces -o json": "test_examples.test_labels_without_a_daemon",
-    "make docker-build docker-push": "test_examples.test_make_builds_and_pushes_the_image",
-    "apiVersion: kustomize": "test_manifests.test_the_example_of_a_component",
-    "openssl req ": "test_manifests.test_the_example_of_a_certificate",
-    "scheme: https\n": "test_prometheus.test_the_readmes_lines_for_tls",
-    "tls_server_config:": "test_readme.test_the_web_config_example",
-    "$ kubectl exec -n kmproxy-system": "test_check.test_as_a_command",
-    "✓ identity": "test_check.test_the_example_of_the_readme",
-    "kubelet:\n  serviceMonitor:": "test_examples.test_the_values_of_the_stack",
-    "tls_server_config:": "test_e2e_secure.test_the_web_config_of_the_readme",
-    "kubelet:\n  oauth2:": "test_readme.test_kubelet_access",
-    "label: [team,": "test_readme.test_the_yaml_example",
-    "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
-    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-reviews": "test_door.test_the_roles_of_the_readme",
-    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-scrape": "test_door.test_the_roles_of_the_readme",
-    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-tenant": "test_tenants.test_the_roles_of_the_readme",
-    "user 'system:serviceaccount:monitoring:prometheus' may not": "test_door.test_the_refusal_of_the_readme",
-    "curl -s http://localhost:8080/sd/pods": "test_examples.test_targets",
-    '{"targets":["10.244.': "test_examples.test_targets",
-    "make test\n": ".ci/run",
-    "make e2e\n": "test_examples.test_make_e2e",
-    "tests/test_e2e_": "test_examples.test_make_e2e",
-}
-
-
-def test_every_example_is_run():
-    """Every block is run by a test, or is a file that ships; nothing else is listed."""
-    shipped = {path.read_text("utf-8") for path in (ROOT / "manifests").rglob("*.y*ml")}
-    listed = {start: [] for start in RUN_BY}
-    unknown = []
-    for _, text in blocks():
-        starts = [start for start in RUN_BY if text.startswith(start)]
-        for start in starts:
-            listed[start].append(text)
-        if not starts and "────" not in text and not any(text in whole for whole in shipped):
-            unknown.append(text)
-    assert unknown == []
-    assert [start for start, texts in listed.items() if len(texts) != 1] == []
-
-
-@pytest.mark.parametrize("runner", sorted(set(RUN_BY.values())))
-def test_what_runs_an_example_exists(runner):
-    """The test is there; of a script of .ci, that it says the command."""
-    if runner.startswith(".ci/"):
-        (command, *_) = [start.strip() for start, by in RUN_BY.items() if by == runner]
-        assert command in (ROOT / runner).read_text("utf-8")
-    else:
-        module, _, function = runner.partition(".")
-        source = (ROOT / "tests" / f"{module}.py").read_text("utf-8")
-        assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE)
