@@ -8,6 +8,7 @@ import base64
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from kmproxy.errors import ConfigError
 from kmproxy.guard import TokenBucket, basic_credentials
 from kmproxy.webconfig import RateLimit
 
@@ -93,6 +94,22 @@ async def test_basic_auth(front, cluster, tmp_path, auth, status, path):
     kubelet = cluster.kubelets["node-a"]
     assert len(kubelet.requests) == (1 if status == 200 and path != "/" else 0)
     assert all("Basic" not in record.headers["Authorization"] for record in kubelet.requests)
+
+
+async def test_passwords_beside_tokens(front, tmp_path, caplog):
+    """They need the same header: together they are refused, at the start and while running."""
+    flags = [web(tmp_path, {"basic_auth_users": HASHES}), "--authorization=kubernetes"]
+    with pytest.raises(ConfigError, match="basic_auth_users makes no sense beside --authorization"):
+        await front(*flags)
+    web(tmp_path, {})
+    proxy = await front(*flags)
+    web(tmp_path, {"basic_auth_users": HASHES})
+
+    async def told():
+        assert (await proxy.get())[0] == 401  # a bearer token is needed
+        return "makes no sense beside --authorization" in caplog.text
+
+    await until(told)
 
 
 async def test_a_user_who_is_taken_away(front, tmp_path):
