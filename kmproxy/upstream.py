@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,10 @@ KEEP_ALIVE = 80.0
 
 PIECE = 1 << 16
 
+TLS_BUFFER = 1 << 15
+"""Bytes that a TLS connection reads at once, two records: asyncio's own 256 KiB are held, twice,
+by every idle connection, of which there is one per kubelet."""
+
 MAX_REDIRECTS = 5
 
 _SELF_SIGNED = {18, 19, 20, 21}  # X509_V_ERR_*: no chain to a CA that is trusted
@@ -42,7 +47,11 @@ _EXPIRED = 10
 
 
 def open_session() -> aiohttp.ClientSession:
-    """The session for all upstreams; its owner closes it."""
+    """The session for all upstreams; its owner closes it.
+
+    From here on every TLS connection of the process reads `TLS_BUFFER` at once.
+    """
+    SSLProtocol.max_size = TLS_BUFFER
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
         cookie_jar=aiohttp.DummyCookieJar(),

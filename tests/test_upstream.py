@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 import pytest
 
@@ -11,7 +12,7 @@ from kmproxy.identity import Identity
 from kmproxy.proxies import Proxy
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext, Trust
-from kmproxy.upstream import Upstream, open_session
+from kmproxy.upstream import TLS_BUFFER, Upstream, open_session
 from kmproxy.values import Secret
 
 from .sites import ForwardProxy, Site, metrics, new_ca, pem_of, redirect
@@ -316,3 +317,15 @@ async def test_the_certificate_behind_a_proxy(direct):
         with pytest.raises(UpstreamError, match="certificate does not verify") as raised:
             await fetch(direct(proxy=lambda _: Proxy(forward.url)), site.url)
     assert raised.value.reason == "tls"
+
+
+async def test_a_tls_connection_holds_little(cluster):
+    """What an idle connection to a kubelet costs is two records, not asyncio's 256 KiB."""
+    kubelet = cluster.kubelets["node-a"]
+    trust = ssl.create_default_context(cadata=cluster.ca_pem.decode())
+    async with open_session():
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            asyncio.Protocol, kubelet.host, kubelet.port, ssl=trust
+        )
+        assert len(transport._ssl_protocol._ssl_buffer) == TLS_BUFFER < 1 << 16
+        transport.abort()
