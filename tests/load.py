@@ -24,10 +24,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp import web
 
 from kmproxy.benchdaemon import cpu_seconds
 from kmproxy.simcluster import DEFAULT_NAMESPACES, SimCluster
-from kmproxy.simkubelet import Fault
 
 TIMEOUT = "10"
 TRACKED = 100  # namespaces that the small answer shows
@@ -178,16 +178,9 @@ async def load_nodes(directory, nodes, interval, seconds):
 
 async def _many_namespaces(pipe, count, changes, seconds, directory):
     spaces = {f"ns-{number}": {"team": "t0", "app": "web"} for number in range(count)}
-    async with SimCluster(
-        ["node-a"], {**DEFAULT_NAMESPACES, **spaces}, pods_per_namespace=0
-    ) as cluster:
+    async with SimCluster([], {**DEFAULT_NAMESPACES, **spaces}) as cluster:
         cluster.write_service_account(directory / "sa")
-        kubelet = cluster.kubelets["node-a"]
-        lines = [f'm{{namespace="ns-{number}"}} 1\n' for number in range(min(TRACKED, count))]
-        kubelet.fail(
-            Fault.BODY, body="".join(lines).encode(), content_type="text/plain; version=0.0.4"
-        )
-        pipe.send((cluster.api.url, kubelet.host, kubelet.port))
+        pipe.send(cluster.api.url)
         await asyncio.to_thread(pipe.recv)  # the daemon is there
         made, serial = {}, 0
         began = time.monotonic()
@@ -212,16 +205,40 @@ async def _many_namespaces(pipe, count, changes, seconds, directory):
         await asyncio.Event().wait()
 
 
+@asynccontextmanager
+async def plain_kubelet(count):
+    """A kubelet's read-only port in this process, so that no list holds it up; yields the port."""
+    lines = [f'm{{namespace="ns-{number}"}} 1\n' for number in range(count)]
+    body = "".join(lines).encode()
+
+    async def answer(_):
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    application = web.Application()
+    application.router.add_get("/metrics/cadvisor", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
 async def load_namespaces(directory, count, changes, seconds):
     """Scrape a small answer again and again while namespaces change and are listed anew."""
     async with AsyncExitStack() as stack:
         pipe = await stack.enter_async_context(
             elsewhere(_many_namespaces, count, changes, seconds, directory)
         )
-        api_url, host, port = await receive(pipe)
+        api_url = await receive(pipe)
+        port = await stack.enter_async_context(plain_kubelet(min(TRACKED, count)))
         pid, base = await stack.enter_async_context(
-            daemon(directory, api_url, f"--node-name-or-ip={host}", f"--node-port={port}")
-        )
+            daemon(
+                directory, api_url, "--kubelet-scheme=http", "--node-name-or-ip=127.0.0.1",
+                f"--node-port={port}",
+            )
+        )  # fmt: skip
         session = await stack.enter_async_context(aiohttp.ClientSession())
         pipe.send("begin")
         result = asyncio.ensure_future(receive(pipe))
