@@ -32,6 +32,7 @@ from kmproxy.simcluster import DEFAULT_NAMESPACES, SimCluster
 TIMEOUT = "10"
 TRACKED = 100  # namespaces that the small answer shows
 RELIST = 2.0  # seconds between two histories lost, in the second half of the time
+SEEN = 0.25  # seconds before that half in which no change is made that must be seen
 
 
 def memory(pid, what="VmRSS"):
@@ -190,7 +191,7 @@ async def _many_namespaces(pipe, count, changes, seconds, directory):
             serial += 1
             tracked = serial % 5 == 0
             number = random.randrange(min(TRACKED, count) if tracked else count)
-            if tracked and now < half - 1:
+            if tracked and now < half - SEEN:
                 made[serial] = number, now
             cluster.api.namespaces.apply(f"ns-{number}", {"team": f"t{serial}", "app": "web"})
             if now >= next_relist:

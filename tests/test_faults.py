@@ -23,7 +23,7 @@
 | kubelet: a gzip bomb | breaks the connection at `--max-response-bytes` | `kmproxy_upstream_errors_total` | `test_server::test_a_bomb` |
 | client slow | breaks the connection when its time is up | `kmproxy_scrapes_total` | `test_faults::test_a_client_that_does_not_read` |
 | client gone | gives the upstream up at once | `kmproxy_scrapes_total` | `test_server::test_a_client_that_leaves_frees_its_slot` |
-| a thousand clients at once | serves them in turn, 503 to whom the time runs out | `kmproxy_scrapes_in_flight` | `test_faults::test_a_thousand_clients` |
+| a thousand clients at once | serves them in turn, 503 to whom the time runs out, closes those over `--max-connections` | `kmproxy_scrapes_in_flight`, `kmproxy_refused_total` | `test_faults::test_a_thousand_clients` |
 | disk full for the snapshot | keeps the last whole one, scrapes go on | `kmproxy_snapshot_errors_total` | `test_snapshot::test_a_full_disk` |
 | the clock jumps | nothing: time is measured by a clock that does not | `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_only_the_snapshot_knows_what_time_it_is`, `test_snapshot::test_a_clock_that_went_back` |
 | descriptors exhausted | 502, or no connection, until there are some again | `kmproxy_upstream_errors_total` | `test_faults::test_no_descriptors` |
@@ -154,25 +154,31 @@ async def ends_in_a_reset(client):
     return False
 
 
-async def test_a_thousand_clients(front):
-    """All of a thousand at once get an answer, whole or 503, through five slots."""
-    proxy = await front()
+@pytest.mark.parametrize(("flags", "closed"), [([], True), (["--max-connections=2000"], False)])
+async def test_a_thousand_clients(front, flags, closed):
+    """Each of a thousand at once is served whole, or told 503 or 504, or closed if too many."""
+    proxy = await front(*flags)
     connector = aiohttp.TCPConnector(limit=0)
     answers = []
     async with aiohttp.ClientSession(connector=connector) as session:
 
         async def scrape():
-            async with session.get(proxy.url + "/metrics/probes") as response:
-                answers.append((response.status, await response.text()))
+            try:
+                async with session.get(proxy.url + "/metrics/probes") as response:
+                    answers.append((response.status, await response.text()))
+            except aiohttp.ClientError:
+                answers.append((None, ""))
 
         await asyncio.gather(*(scrape() for _ in range(1000)))
     assert len(answers) == 1000
-    assert {status for status, _ in answers} <= {200, 503, 504}
+    assert {status for status, _ in answers} <= {200, 503, 504} | ({None} if closed else set())
     served = [text for status, text in answers if status == 200]
     assert served
     assert all(text.endswith("\n") and 'team="payments"' in text for text in served)
     assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
     assert (await proxy.get())[0] == 200
+    if closed:
+        assert await proxy.metric("kmproxy_refused_total") > 0
 
 
 def test_only_the_snapshot_knows_what_time_it_is():

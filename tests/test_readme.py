@@ -158,6 +158,7 @@ RUN_BY = {
     "user 'system:serviceaccount:monitoring:prometheus' may not": "test_door.test_the_refusal_of_the_readme",
     "curl -s http://localhost:8080/sd/pods": "test_examples.test_targets",
     '{"targets":["10.244.': "test_examples.test_targets",
+    "$ make load\n": "test_load.test_a_small_load",
     "make test\n": ".ci/run",
     "make e2e\n": "test_examples.test_make_e2e",
     "tests/test_e2e_": "test_examples.test_make_e2e",
