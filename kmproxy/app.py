@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from aiohttp import web
+
 from kmproxy.auth import Gate, open_gate
 from kmproxy.clients import Clients, open_clients
 from kmproxy.config import Config
@@ -29,7 +31,8 @@ from kmproxy.server import MetricsServer
 from kmproxy.snapshot import LabelSnapshot
 from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
-from kmproxy.webfile import find_web_config
+from kmproxy.values import Address
+from kmproxy.webfile import WebFile, find_web_config
 
 if TYPE_CHECKING:
     from kmproxy.passwords import Passwords
@@ -97,39 +100,8 @@ class Daemon:
         )
         others: Mapping[str, Handler] = {}
         if target_labels is not None:
-            targets = TargetService(
-                config.discovery,
-                kubelet=clients.kubelet,
-                nodes=clients.nodes,
-                slots=slots,
-                telemetry=telemetry,
-                clock=clock,
-            )
-            self._stack.push_async_callback(targets.close)
-            others = HttpDiscovery(
-                targets,
-                target_labels,
-                all_nodes=clients.nodes is not None,
-                readiness=readiness,
-                telemetry=telemetry,
-            ).handlers
+            others = self._open_discovery(clients, target_labels, slots, readiness, telemetry)
         gate = self._open_gate(clients, telemetry)
-        web_file = find_web_config(
-            config.server, bearer=gate is not None, clock=clock, telemetry=telemetry
-        )
-        open_to_all = gate is None and not (web_file and web_file.current().config.asks)
-        if open_to_all and not config.server.listen.loopback:
-            _log.warning(
-                "--listen=%s: who reaches it may read every metric, "
-                "see --authorization and --web-config-file",
-                config.server.listen,
-            )
-        encrypted = web_file is not None and web_file.current().config.tls is not None
-        if gate is not None and not encrypted and not config.server.listen.loopback:
-            _log.warning(
-                "--listen=%s: scrapers' tokens can be read on their way, see --web-config-file",
-                config.server.listen,
-            )
         metrics = MetricsServer(
             config.server,
             config.labels,
@@ -146,20 +118,72 @@ class Daemon:
             gate=gate,
             narrowed={PODS},
         )
+        await self._listen(metrics.application(), gate, readiness, telemetry)
+        _log.info(
+            "serving metrics on port %d, telemetry on port %d; namespaces from %s",
+            self.metrics_port,
+            self.telemetry_port,
+            clients.identity.server,
+        )
+        self._watching = asyncio.create_task(watcher.run())
+        self._stack.push_async_callback(self._stop_watching)
+        if config.apiserver.label_snapshot:
+            path = config.apiserver.label_snapshot
+            self._keep_labels(path, clients, labels, watcher, telemetry)
+
+    def _open_discovery(
+        self,
+        clients: Clients,
+        labels: TargetLabelMap,
+        slots: asyncio.Semaphore,
+        readiness: Readiness,
+        telemetry: Telemetry,
+    ) -> Mapping[str, Handler]:
+        """What answers the paths of HTTP service discovery."""
+        targets = TargetService(
+            self._config.discovery,
+            kubelet=clients.kubelet,
+            nodes=clients.nodes,
+            slots=slots,
+            telemetry=telemetry,
+            clock=self._clock,
+        )
+        self._stack.push_async_callback(targets.close)
+        return HttpDiscovery(
+            targets,
+            labels,
+            all_nodes=clients.nodes is not None,
+            readiness=readiness,
+            telemetry=telemetry,
+        ).handlers
+
+    async def _listen(
+        self,
+        scrapes: web.Application,
+        gate: Gate | None,
+        readiness: Readiness,
+        telemetry: Telemetry,
+    ) -> None:
+        """Open both ports. Raises ConfigError for a bad web config, StartupError for a port."""
+        config, clock = self._config, self._clock
+        web_file = find_web_config(
+            config.server, bearer=gate is not None, clock=clock, telemetry=telemetry
+        )
+        _warn_of_exposure(config.server.listen, gate, web_file)
+        if web_file is not None:
+            guard = WebGuard(web_file, self._passwords, telemetry=telemetry, clock=clock)
+            scrapes.middlewares.append(guard.check)
+            scrapes.on_response_prepare.append(guard.add_headers)
+        probes = TelemetryServer(readiness, telemetry).application()
         self.telemetry_port = await self._stack.enter_async_context(
             listening(
-                TelemetryServer(readiness, telemetry).application(),
+                probes,
                 config.server.telemetry_listen,
                 "--telemetry-listen",
                 config.limits,
                 telemetry=telemetry,
             )
         )
-        scrapes = metrics.application()
-        if web_file is not None:
-            guard = WebGuard(web_file, self._passwords, telemetry=telemetry, clock=clock)
-            scrapes.middlewares.append(guard.check)
-            scrapes.on_response_prepare.append(guard.add_headers)
         self.metrics_port = await self._stack.enter_async_context(
             listening(
                 scrapes,
@@ -170,26 +194,27 @@ class Daemon:
                 telemetry=telemetry,
             )
         )
-        _log.info(
-            "serving metrics on port %d, telemetry on port %d; namespaces from %s",
-            self.metrics_port,
-            self.telemetry_port,
-            clients.identity.server,
+
+    def _keep_labels(
+        self,
+        path: str,
+        clients: Clients,
+        labels: LabelMap,
+        watcher: NamespaceWatcher,
+        telemetry: Telemetry,
+    ) -> None:
+        """Begin to keep the labels on disk."""
+        snapshot = LabelSnapshot(
+            path,
+            server=clients.identity.server,
+            labels=labels,
+            watcher=watcher,
+            telemetry=telemetry,
+            clock=self._clock,
+            wall=self._wall,
         )
-        self._watching = asyncio.create_task(watcher.run())
-        self._stack.push_async_callback(self._stop_watching)
-        if config.apiserver.label_snapshot:
-            snapshot = LabelSnapshot(
-                config.apiserver.label_snapshot,
-                server=clients.identity.server,
-                labels=labels,
-                watcher=watcher,
-                telemetry=telemetry,
-                clock=clock,
-                wall=self._wall,
-            )
-            keeping = asyncio.create_task(snapshot.run())
-            self._stack.push_async_callback(_stop_keeping, snapshot, keeping)
+        keeping = asyncio.create_task(snapshot.run())
+        self._stack.push_async_callback(_stop_keeping, snapshot, keeping)
 
     def _open_gate(self, clients: Clients, telemetry: Telemetry) -> Gate | None:
         """What lets scrapers in, None where everyone may scrape. Raises ConfigError."""
@@ -254,6 +279,23 @@ class Daemon:
             self._watching.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watching
+
+
+def _warn_of_exposure(listen: Address, gate: Gate | None, web_file: WebFile | None) -> None:
+    """One line where more can be read from elsewhere than its owner may have meant."""
+    if listen.loopback:
+        return
+    if gate is None and not (web_file and web_file.current().config.asks):
+        _log.warning(
+            "--listen=%s: who reaches it may read every metric, "
+            "see --authorization and --web-config-file",
+            listen,
+        )
+    elif gate is not None and not (web_file and web_file.current().config.tls):
+        _log.warning(
+            "--listen=%s: scrapers' tokens can be read on their way, see --web-config-file",
+            listen,
+        )
 
 
 async def _stop_keeping(snapshot: LabelSnapshot, keeping: asyncio.Task[None]) -> None:

@@ -31,11 +31,10 @@ from kmproxy.config import (
     LabelConfig,
     LogConfig,
     SelectionConfig,
-    Setting,
-    settings,
 )
 from kmproxy.errors import ConfigError, KmproxyError, StreamError
 from kmproxy.loader import IGNORED, Layer, load, load_sections
+from kmproxy.settings import Setting, settings
 from kmproxy.values import parse_text
 
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {

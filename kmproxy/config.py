@@ -6,13 +6,13 @@ come from, nor what is wrong with several of them together.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from kmproxy.labels import LabelRule, name_problem
+from kmproxy.settings import setting
 from kmproxy.values import (
     Address,
     Resource,
@@ -32,45 +32,6 @@ from kmproxy.values import (
 
 if TYPE_CHECKING:
     from kmproxy.access import Access
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """How one setting is spelled, read and explained.
-
-    `parse` takes one value as text and raises ValueError with a reason. A
-    repeatable setting is a tuple of such values. `aliases` are other flags for
-    the same setting, each with the text in which the value given is put.
-    """
-
-    name: str
-    parse: Callable[[str], Any]
-    metavar: str
-    help: str
-    repeatable: bool = False
-    aliases: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def boolean(self) -> bool:
-        """Whether the flag may stand without a value."""
-        return self.parse is parse_bool
-
-
-def setting(
-    name: str,
-    parse: Callable[[str], _T],
-    default: Any,
-    metavar: str,
-    help_: str,
-    *,
-    repeatable: bool = False,
-    aliases: Mapping[str, str] | None = None,
-) -> Any:
-    """A field of a section that is a setting."""
-    meta = Setting(name, parse, metavar, help_, repeatable, aliases or {})
-    return field(default=default, metadata={"setting": meta})
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,12 +405,6 @@ class CheckConfig:
         "output", one_of("text", "json"), "text", "text|json",
         "text as it comes, or one JSON document",
     )  # fmt: skip
-
-
-def settings(section: type[Any]) -> dict[str, Setting]:
-    """The settings of a section by attribute, in order."""
-    fields = dataclasses.fields(section)
-    return {spec.name: spec.metadata["setting"] for spec in fields if "setting" in spec.metadata}
 
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {

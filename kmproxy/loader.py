@@ -20,11 +20,10 @@ from kmproxy.config import (
     KubeletConfig,
     LabelConfig,
     ServerConfig,
-    Setting,
-    settings,
 )
 from kmproxy.errors import ConfigError
 from kmproxy.labels import parse_rules
+from kmproxy.settings import Setting, settings
 
 if TYPE_CHECKING:
     from kmproxy.access import Access

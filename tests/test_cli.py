@@ -15,9 +15,9 @@ import pytest
 import kmproxy
 from kmproxy import cli
 from kmproxy.cli import COMMANDS, help_text, main, read_config, split_flags
-from kmproxy.config import settings
 from kmproxy.errors import ConfigError
 from kmproxy.loader import IGNORED
+from kmproxy.settings import settings
 from kmproxy.values import Address
 
 ROOT = Path(kmproxy.__file__).parents[1]

@@ -19,6 +19,7 @@ FLOORS = (
         "access",
         "labels",
         "routes",
+        "settings",
         "config",
         "loader",
         "permissions",

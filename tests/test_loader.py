@@ -13,11 +13,11 @@ from kmproxy.config import (
     KubeletConfig,
     LabelConfig,
     ServerConfig,
-    settings,
 )
 from kmproxy.errors import ConfigError
 from kmproxy.labels import LabelRule
 from kmproxy.loader import IGNORED, Layer, load, load_sections
+from kmproxy.settings import settings
 from kmproxy.values import Address, File
 
 

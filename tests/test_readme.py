@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from kmproxy.access import KEYS
-from kmproxy.config import SECTIONS, settings
+from kmproxy.config import SECTIONS
 from kmproxy.loader import Layer, load
+from kmproxy.settings import settings
 from kmproxy.telemetry import Telemetry
 from kmproxy.webconfig import Pem
 from kmproxy.webfile import read_web_config
