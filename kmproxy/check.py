@@ -48,6 +48,7 @@ from kmproxy.routes import CADVISOR
 from kmproxy.selection import Selection
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import WatchState
+from kmproxy.webfile import find_web_config
 
 STEP_TIMEOUT = 10.0
 """Seconds that a step may take; loading the namespaces has a setting of its own."""
@@ -98,11 +99,14 @@ async def check(
     report = Report(__version__)
     for warning in warnings:
         report.add("settings", "settings", "warning", warning)
+    telemetry, bearer = Telemetry(), config.authorization.mode != "none"
+    if find_web_config(config.server, bearer=bearer, clock=time.monotonic, telemetry=telemetry):
+        report.add("web-config", "web config", "ok", "it and all that it names can be loaded")
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(step_timeout):
                 clients = await stack.enter_async_context(
-                    open_clients(config, environment, clock=time.monotonic, telemetry=Telemetry())
+                    open_clients(config, environment, clock=time.monotonic, telemetry=telemetry)
                 )
         except CredentialError as error:
             report.add("identity", "identity", "failed", str(error))

@@ -600,6 +600,20 @@ async def test_a_wrong_command_line(preflight):
         assert words in err
 
 
+async def test_a_web_config(preflight, tmp_path):
+    """It is loaded with all that it names; a broken one is a wrong configuration."""
+    (tmp_path / "web.yaml").write_text("tls_server_config: {cert_file: a.crt, key_file: a.key}")
+    flag = f"--web-config-file={tmp_path / 'web.yaml'}"
+    with pytest.raises(ConfigError, match=r"a\.crt"):
+        await preflight.run(flag)
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        tmp_path / "a.crt"
+    )
+    (tmp_path / "a.key").write_bytes((tmp_path / "a.crt").read_bytes())
+    report, _ = await preflight.run(flag)
+    assert results(report)["web config"] == "ok"
+
+
 async def test_a_kubeconfig(preflight, cluster, tmp_path):
     """A user's own permissions are checked the same way, and the file is named, not shown."""
     cluster.write_kubeconfig(tmp_path / "config")
