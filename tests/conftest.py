@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -25,6 +26,10 @@ from .programs import free_port, which
 from .stage import Stage
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
+
+# A make that runs the tests must not speak through the ones that a test runs.
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
+    os.environ.pop(_name, None)
 
 
 def pytest_collection_modifyitems(items):
