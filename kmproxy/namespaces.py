@@ -145,7 +145,7 @@ class NamespaceWatcher:
     async def _run(self) -> None:
         step = Next.LIST
         while True:
-            listing = step is Next.LIST
+            listing = step is not Next.WATCH
             try:
                 if listing:
                     await self._list()
@@ -154,6 +154,8 @@ class NamespaceWatcher:
                 step = Next.WATCH
             except (UpstreamError, CredentialError) as error:
                 step = self._failed(error, listing=listing)
+                if step is Next.LIST_AT_ONCE:
+                    continue
                 at_least = getattr(error, "retry_after", None) or 0.0
                 await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
 

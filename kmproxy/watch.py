@@ -113,6 +113,7 @@ class Next(enum.Enum):
     """What to do after a list or a watch has ended."""
 
     LIST = enum.auto()
+    LIST_AT_ONCE = enum.auto()
     WATCH = enum.auto()
 
 
@@ -244,8 +245,9 @@ class WatchState:
     def failed(self, error: ApiError, *, listing: bool) -> Next:
         """What comes after an error that the API server answered."""
         if error.code == 410 or "Too large resource version" in str(error):
+            at_once = listing and self._version  # it answers, and the next question is another
             self._version = ""  # read from etcd, whatever the cache holds
-            return Next.LIST
+            return Next.LIST_AT_ONCE if at_once else Next.LIST
         passing = error.code in _PASSING or error.reason in {"cut", "short"}
         self._failures += error.code != 429  # which a list would make worse
         if listing or not passing or self._failures > PATIENCE:

@@ -248,11 +248,24 @@ TOO_LARGE = "Timeout: Too large resource version: 9, current: 5"
     ],
 )
 def test_what_comes_after_a_failure(error, step, version, listing):
-    """410: list anew from etcd; 429 and 5xx: the same watch again; otherwise a list."""
+    """410: list anew from etcd; 429 and 5xx: the same watch again; otherwise a list.
+
+    A list that asked for a version which is not to be had is made anew at once.
+    """
     state = watching()
-    expected = Next.LIST if listing else step
+    expected = step
+    if listing:
+        expected = Next.LIST if version else Next.LIST_AT_ONCE
     assert state.failed(error, listing=listing) is expected
     assert at(state) == version
+
+
+def test_a_list_is_repeated_at_once_but_once():
+    """If etcd itself says 410 the next list waits its turn."""
+    state = watching()
+    gone = parse_status(410, b"gone")
+    steps = [state.failed(gone, listing=True) for _ in range(3)]
+    assert steps == [Next.LIST_AT_ONCE, Next.LIST, Next.LIST]
 
 
 def test_an_error_event_is_as_the_same_status():
