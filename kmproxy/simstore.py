@@ -284,6 +284,7 @@ class Store:
         self.objects = {name: dict(items) for name, items in objects.items()}
         kept = [entry for entry in self._history if entry[0] <= self.version]
         self._history = deque(kept, maxlen=self._history.maxlen)
+        self.floor = min(self.floor, self.version)  # else no list could be watched on from
 
     def _log(self, resource: str, kind: str, item: Object) -> None:
         if len(self._history) == self._history.maxlen:

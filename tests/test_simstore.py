@@ -140,6 +140,16 @@ def test_restored_objects_version_and_history(store):
         assert [version for version, _, _ in store.since("namespaces", 0)] == [1001]
 
 
+def test_what_is_restored_can_be_watched_from(store):
+    """A history that was lost after the backup is no bar to watching on from it."""
+    store.put("namespaces", {"metadata": {"name": "a"}})
+    store.back_up()
+    store.put("namespaces", {"metadata": {"name": "b"}})
+    store.expire()
+    store.restore()
+    assert store.floor <= store.version
+
+
 def test_namespaces_are_completed(namespaces):
     """A namespace gets its own name as a label, a phase, and no empty annotations."""
     made = namespaces.apply("a", {"team": "x"}, {})
