@@ -28,6 +28,7 @@ from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
 from kmproxy.server import MetricsServer
+from kmproxy.slots import Slots
 from kmproxy.snapshot import LabelSnapshot
 from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
@@ -84,7 +85,7 @@ class Daemon:
         clients = await self._stack.enter_async_context(
             open_clients(config, self._environment, clock=clock, telemetry=telemetry)
         )
-        slots = asyncio.Semaphore(config.server.max_concurrency)
+        slots = Slots(config.server.max_concurrency, telemetry)
         labels = LabelMap(config.labels.rules)
         target_labels = TargetLabelMap(config.labels.rules) if config.discovery.enabled else None
         maps = [labels] if target_labels is None else [labels, target_labels]
@@ -135,7 +136,7 @@ class Daemon:
         self,
         clients: Clients,
         labels: TargetLabelMap,
-        slots: asyncio.Semaphore,
+        slots: Slots,
         readiness: Readiness,
         telemetry: Telemetry,
     ) -> Mapping[str, Handler]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from urllib.parse import parse_qs
 
@@ -43,6 +42,7 @@ from kmproxy.responses import (
 )
 from kmproxy.routes import Route, find_route, served_paths
 from kmproxy.selection import Selection
+from kmproxy.slots import Slots
 from kmproxy.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class MetricsServer:
         readiness: Readiness,
         telemetry: Telemetry,
         clock: Callable[[], float],
-        slots: asyncio.Semaphore,
+        slots: Slots,
         others: Mapping[str, Handler],
         gate: Gate | None = None,
         narrowed: Collection[str] = (),
@@ -96,7 +96,6 @@ class MetricsServer:
         self._clock = clock
         self._slots = slots
         self._others = others
-        self._slot_count = config.max_concurrency
         self._longest = config.max_scrape_time
 
     def application(self) -> web.Application:
@@ -168,7 +167,7 @@ class MetricsServer:
         response = web.StreamResponse()
         try:
             self._require_ready()
-            async with self._slot(deadline):
+            async with self._slots.taken(deadline):
                 try:
                     async with asyncio.timeout_at(deadline):
                         await self._fetch(request, response, route)
@@ -204,25 +203,6 @@ class MetricsServer:
         _log.warning("%s: connection broken: %s", route.path, message)
         break_off(request)
         return response, "broken"
-
-    @asynccontextmanager
-    async def _slot(self, deadline: float) -> AsyncIterator[None]:
-        """One of the fetches that may be under way at once."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError as error:
-            message = (
-                f"no free slot in time: {self._slot_count} fetches are under way, "
-                "see --max-concurrency"
-            )
-            raise _RefusedError(503, message) from error
-        self._telemetry.scrapes_in_flight.inc()
-        try:
-            yield
-        finally:
-            self._telemetry.scrapes_in_flight.dec()
-            self._slots.release()
 
     async def _fetch(
         self, request: web.Request, response: web.StreamResponse, route: Route

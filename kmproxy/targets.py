@@ -20,6 +20,7 @@ from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import NodeDirectory
 from kmproxy.selection import Globs
+from kmproxy.slots import Slots
 from kmproxy.telemetry import Telemetry
 
 FETCH_TIMEOUT = 10.0
@@ -130,7 +131,7 @@ class TargetService:
         *,
         kubelet: Kubelet,
         nodes: NodeDirectory | None,
-        slots: asyncio.Semaphore,
+        slots: Slots,
         telemetry: Telemetry,
         clock: Callable[[], float],
     ) -> None:
@@ -223,7 +224,7 @@ class TargetService:
         if name is not None:
             async with self._asking("apiserver", deadline):
                 node = await self._directory().find(name)
-        async with self._slot(deadline), self._asking("kubelet", deadline):
+        async with self._slots.taken(deadline), self._asking("kubelet", deadline):
             return parse_pods(await self._kubelet.pods(node), self._wanted)
 
     async def _fetch_nodes(self) -> list[ListedNode]:
@@ -257,19 +258,3 @@ class TargetService:
             raise
         except CredentialError as error:
             raise UpstreamError("credential", str(error)) from error
-
-    @asynccontextmanager
-    async def _slot(self, deadline: float) -> AsyncIterator[None]:
-        """One of the kubelet fetches that may be under way at once, those of scrapes included."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError as error:
-            message = "no free slot in time: see --max-concurrency"
-            raise UpstreamError("timeout", message, status=503) from error
-        self._telemetry.scrapes_in_flight.inc()
-        try:
-            yield
-        finally:
-            self._telemetry.scrapes_in_flight.dec()
-            self._slots.release()

@@ -52,7 +52,7 @@ FLOORS = (
         "webfile",
         "passwords",
     ),
-    ("namespaces", "snapshot", "targets", "reviewer", "auth"),
+    ("namespaces", "snapshot", "slots", "targets", "reviewer", "auth"),
     ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),

@@ -12,6 +12,7 @@ from kmproxy.config import DiscoveryConfig
 from kmproxy.discovery import ListedNode
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.nodes import Node
+from kmproxy.slots import Slots
 from kmproxy.targets import SharedList, TargetService
 from kmproxy.telemetry import Telemetry
 
@@ -265,12 +266,13 @@ class Nodes:
 
 def service(clock, kubelet, nodes=None, *, slots=5, telemetry=None, **config):
     """A service in front of these kubelets."""
+    telemetry = telemetry or Telemetry()
     return TargetService(
         DiscoveryConfig(enabled=True, **config),
         kubelet=kubelet,
         nodes=nodes,
-        slots=asyncio.Semaphore(slots),
-        telemetry=telemetry or Telemetry(),
+        slots=Slots(slots, telemetry),
+        telemetry=telemetry,
         clock=clock,
     )
 
