@@ -16,8 +16,8 @@ from kmproxy.auth import Reviewer
 from kmproxy.cli import read_config
 from kmproxy.errors import ConfigError
 from kmproxy.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS
-from kmproxy.server import MetricsServer
 from kmproxy.simanswers import ApiFault
+from kmproxy.slots import Slots
 
 from .conftest import until
 from .test_simrbac import binding, role
@@ -280,7 +280,7 @@ async def _reaches(cluster, count):
 async def test_the_time_of_reviews_is_the_scrapes(front, prometheus, monkeypatch):
     """What the door has taken of a scrape's time is not given to the kubelet again."""
     proxy = await front("--authorization=kubernetes")
-    may, slot, clock = Reviewer.may, MetricsServer._slot, asyncio.get_running_loop().time
+    may, taken, clock = Reviewer.may, Slots.taken, asyncio.get_running_loop().time
     times = []
 
     async def slow(*question):
@@ -288,12 +288,12 @@ async def test_the_time_of_reviews_is_the_scrapes(front, prometheus, monkeypatch
         await asyncio.sleep(0.1)
         return await may(*question)
 
-    def noted(server, deadline):
+    def noted(slots, deadline):
         times.append(deadline)
-        return slot(server, deadline)
+        return taken(slots, deadline)
 
     monkeypatch.setattr(Reviewer, "may", slow)
-    monkeypatch.setattr(MetricsServer, "_slot", noted)
+    monkeypatch.setattr(Slots, "taken", noted)
     status, _ = await proxy.get(
         Authorization=f"Bearer {prometheus}", X_Prometheus_Scrape_Timeout_Seconds="5"
     )
