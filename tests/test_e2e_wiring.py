@@ -14,10 +14,13 @@ MEMORY = "container_memory_working_set_bytes"
 TEAMS = {"frontend-service1": "frontend", "frontend-service2": "frontend", "payments": "payments"}
 
 
-async def teams_are_stored(prometheus, job):
-    """Every container of a namespace with a team bears it, and no other does, on both nodes."""
+async def teams_are_stored(prometheus, job, node="node"):
+    """Every container of a namespace with a team bears it, and no other does, on both nodes.
+
+    A target is up a moment before its samples can be seen, so this is for waiting.
+    """
     found = await prometheus.query(f'{MEMORY}{{job="{job}",namespace!="",container!=""}}')
-    assert found
+    assert {labels[node] for labels, _ in found} == {"node-a", "node-b"}
     for labels, _ in found:
         assert labels.get("team") == TEAMS.get(labels["namespace"]), labels
     assert {labels["namespace"] for labels, _ in found} >= set(TEAMS)
@@ -35,8 +38,12 @@ async def test_beside(stage):
     assert nodes == {("node-a", "node-a"), ("node-b", "node-b")}
     each = f'count by (namespace, pod, container) ({MEMORY}{{container!=""}})'
     assert not await prometheus.query(f"{each} > 1")
-    namespaces = await prometheus.query("kmproxy_namespaces")
-    assert [value for _, value in namespaces] == [len(stage.cluster.api.namespaces)] * 2
+
+    async def namespaces_are_counted():
+        namespaces = await prometheus.query("kmproxy_namespaces")
+        assert [value for _, value in namespaces] == [len(stage.cluster.api.namespaces)] * 2
+
+    await eventually(namespaces_are_counted)
 
 
 async def test_instead(stage):
@@ -80,8 +87,9 @@ async def test_central(stage, overlay):
         f"http://{stage.address}/api/v1/nodes/{node}/proxy/metrics/cadvisor"
         for node in stage.cluster.kubelets
     }
-    found = await eventually(lambda: teams_are_stored(prometheus, "kubernetes-cadvisor"))
-    assert {each["kubernetes_io_hostname"] for each in found} == {"node-a", "node-b"}
+    await eventually(
+        lambda: teams_are_stored(prometheus, "kubernetes-cadvisor", "kubernetes_io_hostname")
+    )
     await prometheus.up("kmproxy-telemetry", 2)
 
 
@@ -94,7 +102,9 @@ async def test_gzip(stage):
         config = stage.shipped("central", address=f"127.0.0.1:{port}")
         prometheus = await stage.prometheus(config)
         await prometheus.up("kubernetes-cadvisor", 2)
-        await eventually(lambda: teams_are_stored(prometheus, "kubernetes-cadvisor"))
+        await eventually(
+            lambda: teams_are_stored(prometheus, "kubernetes-cadvisor", "kubernetes_io_hostname")
+        )
         await prometheus.stop()
     assert b"accept-encoding: gzip" in wire.asked.lower()
     assert b"content-encoding: gzip" in wire.answered.lower()

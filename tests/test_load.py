@@ -11,8 +11,8 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def shape(text):
-    """The text with every number and count the same."""
-    return re.sub(r"\d+(\.\d+)?", "N", text)
+    """The text with every number the same; a map of a few namespaces can cost less than nothing."""
+    return re.sub(r"-?\d+(\.\d+)?", "N", text)
 
 
 def test_a_small_load():
