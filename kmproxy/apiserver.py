@@ -25,6 +25,7 @@ MAX_BODY = 256 << 20
 """Bytes of the largest answer that is held; a page of 500 namespaces has under a MiB."""
 
 MAX_STATUS = 1 << 16
+"""Bytes of an error's body that are read; a Status has a few hundred."""
 
 
 class ApiServer:
@@ -74,8 +75,13 @@ class ApiServer:
         """The body of an answer that is none of an error."""
         async with aclosing(self._upstream.pieces(response)) as pieces:
             if response.status not in {200, 201}:
-                body = await _collect(pieces, MAX_STATUS)
-                raise parse_status(response.status, body, response.headers.get("Retry-After"))
+                body = bytearray()
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > MAX_STATUS:  # a page for people, say: the status says enough
+                        break
+                retry_after = response.headers.get("Retry-After")
+                raise parse_status(response.status, bytes(body[:MAX_STATUS]), retry_after)
             yield pieces
 
 

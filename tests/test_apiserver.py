@@ -64,6 +64,17 @@ async def test_an_error_status(api, cluster, needs, code, reason, retry_after):
     assert (error.code, error.reason, error.retry_after) == (code, reason, retry_after)
 
 
+@pytest.mark.parametrize("status", [503, 410])
+async def test_an_error_with_a_large_page(api, cluster, status):
+    """It is the status that counts, however much comes with it: no more is held than a Status has."""
+    page = "x" * (2 * apiserver.MAX_STATUS)
+    cluster.api.fail("list", ApiFault.STATUS, status=status, reason="Planted", message=page)
+    with pytest.raises(ApiError) as raised:
+        await api.get("/api/v1/namespaces", {}, accept="application/json")
+    assert (raised.value.code, raised.value.reason) == (status, f"http_{status}")
+    assert len(str(raised.value)) < 100
+
+
 async def test_a_refused_permission(api, cluster):
     """403 comes as itself."""
     cluster.api.deny("list", "namespaces")
