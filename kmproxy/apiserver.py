@@ -49,7 +49,7 @@ class ApiServer:
         body = msgspec.json.encode(document)
         async with (
             self._upstream.post(url, body, silence=REQUEST_TIMEOUT) as response,
-            self._answer(response) as pieces,
+            self._answer(response, REQUEST_TIMEOUT) as pieces,
         ):
             return await _collect(pieces, MAX_BODY)
 
@@ -64,16 +64,16 @@ class ApiServer:
         url = self._identity.server + path
         async with (
             self._upstream.get(url, accept=accept, params=params, silence=silence) as response,
-            self._answer(response) as pieces,
+            self._answer(response, silence) as pieces,
         ):
             yield pieces
 
     @asynccontextmanager
     async def _answer(
-        self, response: aiohttp.ClientResponse
+        self, response: aiohttp.ClientResponse, silence: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The body of an answer that is none of an error."""
-        async with aclosing(self._upstream.pieces(response)) as pieces:
+        async with aclosing(self._upstream.pieces(response, silence=silence)) as pieces:
             if response.status not in {200, 201}:
                 body = bytearray()
                 async for piece in pieces:

@@ -152,20 +152,12 @@ class Reviewer:
         try:
             async with asyncio.timeout(TIMEOUT), turn:
                 asked = self._clock()
-                return read(await self._post(path, document)), asked
+                return read(await self._api.post(path, document)), asked
         except (TimeoutError, UpstreamError, CredentialError) as error:
             reason, message = _explained(error, path)
             self._telemetry.review_failed("token" if path == TOKEN_REVIEWS else "access", reason)
             message = f"your access cannot be reviewed: {message}"
             raise AccessError(500, "review", message) from error
-
-    async def _post(self, path: str, document: Mapping[str, Any]) -> bytes:
-        try:
-            return await self._api.post(path, document)
-        except UpstreamError as error:
-            if error.reason != "disconnected":
-                raise
-        return await self._api.post(path, document)  # an idle connection had been closed
 
 
 def _explained(error: Exception, path: str) -> tuple[str, str]:

@@ -7,12 +7,15 @@ plain HTTP, nor after a redirect to anywhere else.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import ssl
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 KEEP_ALIVE = 80.0
 """Seconds an idle connection is kept: over a scrape interval, under a kubelet's own 90."""
 
+TICK = 1.0
+"""Seconds between two looks whether the connection of an answer is still there."""
+
 PIECE = 1 << 16
 
 TLS_BUFFER = 1 << 15
@@ -52,6 +58,9 @@ def open_session() -> aiohttp.ClientSession:
     From here on every TLS connection of the process reads `TLS_BUFFER` at once.
     """
     SSLProtocol.max_size = TLS_BUFFER
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    trace.on_connection_create_start.append(_note_new)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -60,7 +69,23 @@ def open_session() -> aiohttp.ClientSession:
         auto_decompress=False,
         read_bufsize=PIECE,
         trust_env=False,
+        trace_configs=[trace],
     )
+
+
+@dataclass(slots=True)
+class _Way:
+    """How a request went out."""
+
+    reused: bool = False
+
+
+async def _note_reuse(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+async def _note_new(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+    context.trace_request_ctx.reused = False
 
 
 class Upstream:
@@ -70,6 +95,9 @@ class Upstream:
     with the credential, over TLS only. With a TLS context for what is
     `elsewhere`, redirects of a GET are followed: to the same host and port as
     the same identity, to any other as nobody, to plain http never.
+
+    Whatever is asked may be asked twice: a request that finds a kept-alive
+    connection closed goes out again, by the next and at last by a new one.
     """
 
     def __init__(
@@ -107,9 +135,8 @@ class Upstream:
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """GET, and once again with a token read anew after a 401.
 
-        Yields the answer, whatever its status, its body still to be read.
-        `silence` is the time in seconds that may pass between two reads.
-        Raises UpstreamError.
+        Yields the answer, whatever its status, its body still to be read. It
+        has to begin within `silence` seconds. Raises UpstreamError.
         """
         headers = {"Accept": accept, "Accept-Encoding": accept_encoding}
         return self._request("GET", url, headers, params=params, silence=silence)
@@ -147,11 +174,10 @@ class Upstream:
         body: bytes | None = None,
         silence: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
         ours = True
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._send(
-                method, url, headers, ours=ours, params=params, data=body, timeout=timeout
+                method, url, headers, ours=ours, silence=silence, params=params, data=body
             )
             if self._elsewhere is None or method != "GET" or not _is_redirect(response):
                 break
@@ -174,6 +200,7 @@ class Upstream:
         headers: Mapping[str, str],
         *,
         ours: bool,
+        silence: float | None,
         **options: Any,
     ) -> aiohttp.ClientResponse:
         """One request; as nobody if the URL is not `ours`. Once again after a 401."""
@@ -190,23 +217,38 @@ class Upstream:
             context = self._tls if ours or self._elsewhere is None else self._elsewhere
             proxy = self._proxy(url) if self._proxy else None
             try:
-                response = await self._session.request(
-                    method,
-                    url,
-                    headers=sent,
-                    allow_redirects=False,
-                    ssl=context.current() if secure else False,
-                    server_hostname=self._server_name if secure and ours else None,
-                    proxy=proxy.url if proxy else None,
-                    proxy_headers=_revealed(proxy.headers) if proxy else None,
-                    **options,
-                )
+                # Not aiohttp's sock_connect and sock_read: a proxy's answer is under neither.
+                async with asyncio.timeout(silence):
+                    response = await self._asked(
+                        method,
+                        url,
+                        headers=sent,
+                        allow_redirects=False,
+                        ssl=context.current() if secure else False,
+                        server_hostname=self._server_name if secure and ours else None,
+                        proxy=proxy.url if proxy else None,
+                        proxy_headers=_revealed(proxy.headers) if proxy else None,
+                        **options,
+                    )
             except (aiohttp.ClientError, OSError) as error:
                 raise self._failure(error) from error
+            except UnicodeError as error:  # a label of the name is empty or too long
+                message = f"the {self.name}'s host name cannot be one"
+                raise UpstreamError("unresolved", message) from error
             if response.status != 401 or not authorization or anew:
                 break
             response.close()
         return response
+
+    async def _asked(self, method: str, url: str, **options: Any) -> aiohttp.ClientResponse:
+        """One answer, by the first connection that is not dead already."""
+        while True:
+            way = _Way()
+            try:
+                return await self._session.request(method, url, trace_request_ctx=way, **options)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not way.reused:
+                    raise
 
     def _redirected(self, url: str, location: str) -> str:
         """Where a redirect leads. Raises UpstreamError if that is nowhere to go."""
@@ -221,10 +263,15 @@ class Upstream:
             raise UpstreamError("redirect", message)
         return onward
 
-    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        """The body as it comes, to its end. Raises UpstreamError if it is cut short."""
+    async def pieces(
+        self, response: aiohttp.ClientResponse, *, silence: float | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, to its end.
+
+        Raises UpstreamError if it is cut short or pauses for over `silence` seconds.
+        """
         try:
-            async for piece in response.content.iter_any():
+            while piece := await _piece(response, silence):
                 yield piece
         except (aiohttp.ClientError, OSError) as error:
             raise self._failure(error) from error
@@ -259,6 +306,23 @@ class Upstream:
                 return UpstreamError("truncated", f"the {name}'s answer was cut short")
             case _:
                 return UpstreamError("protocol", f"the {name}'s answer is not HTTP as it should be")
+
+
+async def _piece(response: aiohttp.ClientResponse, silence: float | None) -> bytes:
+    """What has come of the body; empty at its end. Raises TimeoutError after `silence`.
+
+    Where chunks are framed wrongly aiohttp closes the connection, drops its own
+    timer and tells no reader, who would wait for ever. So the time is ours, and
+    so is a look at the connection. Raises ClientPayloadError if it is gone.
+    """
+    async with asyncio.timeout(silence):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    return await response.content.readany()
+            connection = response.connection
+            if connection is None or connection.transport is None:
+                raise aiohttp.ClientPayloadError
 
 
 def is_untrusted(error: ssl.SSLError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 
 import pytest
@@ -90,17 +91,194 @@ async def test_failures(upstream, answering, answer, reason):
     assert "SSH" not in str(raised.value)
 
 
-async def test_silence(upstream):
-    """A server that says nothing for too long has timed out."""
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on"),
+    [
+        (b"", None),
+        (HEAD, None),
+        (HEAD + b"3\r\nabc\r\n", None),
+        # Into a stream that has begun, as a proxy on the way does when it loses its server.
+        (HEAD + b"3\r\nabc\r\n", b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"),
+        (HEAD + b"3\r\nabc\r\n", b"3\r\nabcXX"),
+    ],
+)
+async def test_silence(upstream, begins, goes_on):
+    """A server that says nothing that makes sense for too long has timed out."""
+    came, begun, over = [], asyncio.Event(), asyncio.Event()
 
     async def handle(reader, writer):
-        await reader.read()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begins)
+        if goes_on:
+            await begun.wait()
+            writer.write(goes_on)
+            await writer.drain()
+        else:
+            await over.wait()
         writer.close()
+
+    async def read():
+        async with upstream.get(url, accept="text/plain", silence=0.1) as response:
+            async for piece in upstream.pieces(response, silence=0.1):
+                came.append(piece)
+                begun.set()
 
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         with pytest.raises(UpstreamError) as raised:
-            await fetch(upstream, url, silence=0.05)
+            await asyncio.wait_for(read(), 5)
+        over.set()
+    assert (raised.value.reason, raised.value.status) == ("timeout", 504)
+    assert b"".join(came).startswith(b"abc" if b"abc" in begins else b"")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"zz\r\n",
+        b"3\r\nabcXX",
+        b"-3\r\nabc\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"0\r\nno trailer\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("closes", [False, True])
+async def test_wrong_framing(upstream, monkeypatch, wrong, closes):
+    """What comes in the place of a chunk ends the answer, with no time limit at all."""
+    monkeypatch.setattr("kmproxy.upstream.TICK", 0.02)
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def handle(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + b"3\r\nabc\r\n")
+        await begun.wait()
+        writer.write(wrong)
+        if not closes:
+            await over.wait()
+        writer.close()
+
+    async def read():
+        async with upstream.get(url, accept="text/plain") as response:
+            async for _ in upstream.pieces(response):
+                begun.set()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(UpstreamError) as raised:
+            await asyncio.wait_for(read(), 5)
+        over.set()
+    assert raised.value.reason in {"truncated", "protocol"}
+
+
+async def test_a_pause_is_no_end(upstream, monkeypatch):
+    """Looks at the connection in between take nothing from an answer that only comes slowly."""
+    monkeypatch.setattr("kmproxy.upstream.TICK", 0.01)
+
+    async def handle(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD)
+        for _ in range(5):
+            await asyncio.sleep(0.05)
+            writer.write(b"3\r\nabc\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        assert await fetch(upstream, url) == (200, b"abc" * 5)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("idle", [1, 2, 5])
+async def test_connections_that_died_meanwhile(upstream, method, idle):
+    """However many kept connections turn out to be dead, the request goes out by a new one."""
+    served, together, connections = [], asyncio.Barrier(idle), []
+
+    async def handle(reader, writer):
+        connections.append(writer)
+        number = len(connections)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(2 if method == "POST" else 0)
+                if served.count(number) and number <= idle:
+                    break
+                served.append(number)
+                if number <= idle:
+                    await together.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        writer.close()
+
+    async def ask():
+        if method == "GET":
+            return await fetch(upstream, url)
+        async with upstream.post(url, b"{}") as response:
+            return response.status, b"".join([piece async for piece in upstream.pieces(response)])
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        assert await asyncio.gather(*(ask() for _ in range(idle))) == [(200, b"ok")] * idle
+        assert await ask() == (200, b"ok")
+        assert await ask() == (200, b"ok")
+    assert served == [*served[:idle], idle + 1, idle + 1]
+
+
+async def test_a_server_that_died(upstream):
+    """Behind the dead connection is nothing alive: that is the end of it."""
+    connections = []
+
+    async def handle(reader, writer):
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        if len(connections) == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        assert await fetch(upstream, url) == (200, b"ok")
+        with pytest.raises(UpstreamError, match="closed the connection"):
+            await asyncio.wait_for(fetch(upstream, url), 5)
+    assert len(connections) == 2
+
+
+async def test_a_server_that_only_hangs_up(upstream, answering):
+    """It is asked once more, which is aiohttp's doing, and not for ever."""
+    url, seen = await answering(b"")
+    with pytest.raises(UpstreamError):
+        await fetch(upstream, url)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+async def test_a_host_name_that_cannot_be_one(upstream, host):
+    """It is known to nobody."""
+    with pytest.raises(UpstreamError, match="the kubelet's host name") as raised:
+        await fetch(upstream, f"http://{host}/")
+    assert raised.value.reason == "unresolved"
+
+
+@pytest.mark.parametrize("through", [False, True])
+async def test_silence_before_tls(upstream, direct, through):
+    """A handshake, and the answer of a proxy, have no more time than the rest."""
+    over = asyncio.Event()
+
+    async def handle(_, writer):
+        await over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        proxied = direct(proxy=lambda _: Proxy(f"http://{place}"))
+        with pytest.raises(UpstreamError) as raised:
+            await asyncio.wait_for(
+                fetch(proxied if through else upstream, f"https://{place}/", silence=0.1), 5
+            )
+        over.set()
     assert (raised.value.reason, raised.value.status) == ("timeout", 504)
 
 
