@@ -304,8 +304,7 @@ async def _stop_keeping(snapshot: LabelSnapshot, keeping: asyncio.Task[None]) ->
     snapshot.stop()
     await asyncio.wait({keeping}, timeout=SNAPSHOT_TIMEOUT)
     keeping.cancel()
-    with suppress(asyncio.CancelledError):
-        await keeping
+    await asyncio.wait({keeping})  # however it ends, what is still to be closed is closed
 
 
 async def serve(config: Config, environment: Mapping[str, str], stop: asyncio.Event) -> None:

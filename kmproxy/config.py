@@ -21,6 +21,7 @@ from kmproxy.values import (
     parse_bool,
     parse_count,
     parse_duration,
+    parse_file,
     parse_host,
     parse_path,
     parse_port,
@@ -179,7 +180,7 @@ class ApiServerConfig:
         "how long the first load of namespaces may take",
     )  # fmt: skip
     label_snapshot: str | None = setting(
-        "label-snapshot", parse_text, None, "FILE",
+        "label-snapshot", parse_file, None, "FILE",
         "keep the labels here, and begin with them while the API server is away",
     )  # fmt: skip
 

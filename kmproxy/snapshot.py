@@ -158,14 +158,14 @@ class LabelSnapshot:
         if self._labels.changes == self._saved and self._clock() < self._save_by:
             return
         changes, save_by = self._labels.changes, self._clock() + REFRESH
-        confirmed = self._wall() - self._watcher.sync_age
-        state = self._labels.state(self._clock())
         try:
+            confirmed = self._wall() - self._watcher.sync_age
+            state = self._labels.state(self._clock())
             await asyncio.to_thread(self._write, state, confirmed)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, labels are served and kept later
             self._telemetry.snapshot_errors.labels("write").inc()
             if not self._failing:
-                _log.warning("--label-snapshot %s: cannot write: %s", self._path, error.strerror)
+                self._tell("cannot be written", error)
             self._failing = True
             return
         self._failing = False
@@ -192,9 +192,8 @@ class LabelSnapshot:
         except FileNotFoundError:
             _log.info("--label-snapshot %s: there is none yet", self._path)
             return
-        except (OSError, SnapshotError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            _log.warning("--label-snapshot %s is not used: %s", self._path, reason)
+        except Exception as error:  # noqa: BLE001 - whatever it is, labels can still be listed
+            self._tell("is not used", error)
             self._telemetry.snapshot_errors.labels("read").inc()
             return
         if watcher.restore(state, age):
@@ -204,6 +203,14 @@ class LabelSnapshot:
                 len(self._labels),
                 age,
             )
+
+    def _tell(self, what: str, error: Exception) -> None:
+        if isinstance(error, OSError | SnapshotError):
+            reason = getattr(error, "strerror", None) or str(error)
+            _log.warning("--label-snapshot %s %s: %s", self._path, what, reason)
+        else:
+            fault = "by a fault of kmproxy's own"
+            _log.error("--label-snapshot %s %s, %s", self._path, what, fault, exc_info=error)
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -189,6 +189,13 @@ def parse_text(text: str) -> str:
     return text
 
 
+def parse_file(text: str) -> str:
+    """The path of a file, rather than of a directory."""
+    if "\0" in text or text.rpartition("/")[2] in {"", ".", ".."}:
+        raise ValueError(f"{text!r} is not the path of a file")
+    return text
+
+
 def parse_resource(text: str) -> Resource:
     """RESOURCE[/SUBRESOURCE][.GROUP]; without a group it is one of the core's."""
     match = _RESOURCE.fullmatch(text)

@@ -136,6 +136,7 @@ def test_every_setting_is_explained_and_cannot_be_changed(section):
         ("log-level", "debug", "debug"),
         ("log-format", "json", "json"),
         ("service-account-dir", "/sa", "/sa"),
+        ("label-snapshot", "/labels", "/labels"),
     ],
 )
 @pytest.mark.parametrize("make", [file, flags])
@@ -216,6 +217,7 @@ def test_the_last_of_a_flag_counts():
         (flags(all_nodes="maybe"), "--all-nodes: 'maybe' is neither true nor false"),
         (flags(on_conflict="merge"), "--on-conflict: 'merge' is not one of keep, overwrite"),
         (flags(cache_sync_timeout="30"), "--cache-sync-timeout: '30' is not a duration"),
+        (flags(label_snapshot="/"), "--label-snapshot: '/' is not the path of a file"),
         (flags(label="team=a-b"), "--label team=a-b: 'a-b' is not a label name"),
         (flags(label_default="tier=x"), "--label-default tier=x: no rule makes the label"),
         (file(node_port="x"), "node-port: 'x' is not a port (1 to 65535) (k.yaml)"),

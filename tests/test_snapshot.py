@@ -248,6 +248,56 @@ async def test_a_full_disk(front, cluster, tmp_path, soon, caplog):
     await written(file, MOVED)
 
 
+@pytest.mark.parametrize(("step", "operation"), [("encode", "write"), ("decode", "read")])
+async def test_a_fault_of_our_own(
+    front, cluster, tmp_path, soon, monkeypatch, caplog, step, operation
+):
+    """What nobody foresaw is told with all that is known of it, counted, and passes."""
+    file = tmp_path / "labels"
+    if operation == "read":
+        first = await front(f"--label-snapshot={file}")
+        await written(file)
+        await first.daemon.stop()
+        await cluster.api.stop()
+
+    def fail(*_, **__):
+        raise RuntimeError("planted")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(snapshot, step, fail)
+        proxy = await front(f"--label-snapshot={file}", loaded=False)
+
+        async def counted():
+            return await proxy.metric("kmproxy_snapshot_errors_total", operation=operation) > 0
+
+        await until(counted)
+    assert [record.exc_info for record in caplog.records if "fault" in record.message]
+    assert "RuntimeError: planted" in caplog.text
+    if operation == "read":
+        await cluster.api.start()
+        await until(lambda: loaded(proxy), BACK)
+    cluster.api.namespaces.apply("frontend-service2", {"team": "backend"})
+    await written(file, MOVED)
+
+
+async def loaded(proxy):
+    """Whether scrapes are served."""
+    return (await proxy.get())[0] == 200
+
+
+async def test_an_end_in_whatever_state(front, tmp_path, monkeypatch):
+    """What has ended the keeping of labels does not keep the daemon from ending."""
+
+    async def die(_):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(snapshot.LabelSnapshot, "save", die)
+    proxy = await front(f"--label-snapshot={tmp_path / 'labels'}")
+    await proxy.daemon.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port)
+
+
 async def test_the_last_change_is_kept(front, cluster, tmp_path):
     """What has changed since the last write is written at the end."""
     file = tmp_path / "labels"

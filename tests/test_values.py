@@ -10,6 +10,7 @@ from kmproxy.values import (
     parse_bool,
     parse_count,
     parse_duration,
+    parse_file,
     parse_host,
     parse_path,
     parse_port,
@@ -134,6 +135,12 @@ def test_words():
     assert LEVEL("info") == "info"
 
 
+@pytest.mark.parametrize("text", ["a", ".a", "...", "./a", "../a", "/a b/\u00e9\n", "//a"])
+def test_file(text):
+    """The path of a file is returned as it came."""
+    assert parse_file(text) == text
+
+
 REFUSED = [
     *[(parse_bool, t) for t in ("", "yes", "no", "on", "2", " true", "tRUE", "wahr")],
     *[(parse_duration, t) for t in ("", "30", "s", "1d", "1 s", "30S", "1m30", " 1s", "1s ", ".s")],
@@ -153,6 +160,7 @@ REFUSED = [
     *[(parse_path, t) for t in ("", "metrics", "/a/../b", "/..", "//a", "/a//b", "/a b", "/a?x=1")],
     *[(parse_path, t) for t in ("/a#b", "/%2e%2e", "/a\n", "/a\\b", "http://h/", "/\u00e9")],
     (parse_text, ""),
+    *[(parse_file, t) for t in ("", ".", "..", "/", "//", "a/", "a/.", "../..", "/var/lib/", "a\0")],
     *[(parse_resource, t) for t in ("", "*", "Pods", "pods/", "/metrics", "pods/a/b", "pods.", "a b")],
     *[(LEVEL, t) for t in ("", "INFO", "trace", "debug,info")],
 ]  # fmt: skip
@@ -208,6 +216,7 @@ def test_refused(parse, text):
         (parse_address, "8080", "'8080' is not ADDR:PORT, such as :8080, "),
         (LEVEL, "trace", "'trace' is not one of debug, info"),
         (parse_text, "", "the value is empty"),
+        (parse_file, "/var/lib/", "'/var/lib/' is not the path of a file"),
     ],
 )
 def test_a_reason_says_what_would_do(parse, text, reason):
