@@ -15,8 +15,11 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from typing import TypeVar
 
 import msgspec
 
@@ -39,6 +42,8 @@ REFRESH = 600.0
 
 _FORMAT = b"kmproxy-labels"
 _VERSION = b"1"
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -109,7 +114,8 @@ class LabelSnapshot:
     """Keeps a label map in a file, and gives it back where the API server is away.
 
     It is the file's one writer. A file that cannot be read or written is a log
-    line and a metric, never an end.
+    line and a metric, never an end. For a disk that hangs one thread waits, and
+    nobody for that thread.
     """
 
     def __init__(
@@ -161,7 +167,7 @@ class LabelSnapshot:
         try:
             confirmed = self._wall() - self._watcher.sync_age
             state = self._labels.state(self._clock())
-            await asyncio.to_thread(self._write, state, confirmed)
+            await _aside(lambda: self._write(state, confirmed))
         except Exception as error:  # noqa: BLE001 - whatever it is, labels are served and kept later
             self._telemetry.snapshot_errors.labels("write").inc()
             if not self._failing:
@@ -187,7 +193,7 @@ class LabelSnapshot:
         if watcher.loaded:
             return
         try:
-            data = await asyncio.to_thread(self._path.read_bytes)
+            data = await _aside(self._path.read_bytes)
             state, age = decode(data, self._labels.rules, self._server, self._wall())
         except FileNotFoundError:
             _log.info("--label-snapshot %s: there is none yet", self._path)
@@ -211,6 +217,24 @@ class LabelSnapshot:
         else:
             fault = "by a fault of kmproxy's own"
             _log.error("--label-snapshot %s %s, %s", self._path, what, fault, exc_info=error)
+
+
+async def _aside(work: Callable[[], _T]) -> _T:
+    """What `work` returns or raises, in a thread that the end of the process does not wait for.
+
+    An executor's would be joined. Who no longer waits leaves it behind, until it is done.
+    """
+    outcome: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            outcome.set_exception(error)
+
+    outcome.set_running_or_notify_cancel()
+    Thread(target=run, name="label-snapshot", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -25,6 +25,7 @@
 | client gone | gives the upstream up at once | `kmproxy_scrapes_total` | `test_server::test_a_client_that_leaves_frees_its_slot` |
 | a thousand clients at once | serves them in turn, 503 to whom the time runs out, closes those over `--max-connections` | `kmproxy_scrapes_in_flight`, `kmproxy_refused_total` | `test_faults::test_a_thousand_clients` |
 | disk full for the snapshot | keeps the last whole one, scrapes go on | `kmproxy_snapshot_errors_total` | `test_snapshot::test_a_full_disk` |
+| the snapshot's disk hangs | one thread waits for it, scrapes go on, SIGTERM ends the process | `kmproxy_snapshot_saved_timestamp_seconds` | `test_snapshot::test_a_disk_that_hangs`, `test_snapshot::test_sigterm_while_the_disk_hangs` |
 | the clock jumps | nothing: time is measured by a clock that does not | `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_only_the_snapshot_knows_what_time_it_is`, `test_snapshot::test_a_clock_that_went_back` |
 | descriptors exhausted | 502, or no connection, until there are some again | `kmproxy_upstream_errors_total` | `test_faults::test_no_descriptors` |
 | SIGTERM in mid-scrape | not ready, no new connections; what is under way is answered whole | `kmproxy_scrapes_total` | `test_end_to_end::test_sigterm_finishes_what_is_under_way` |

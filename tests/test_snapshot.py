@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
+import threading
 
 import pytest
 
@@ -13,6 +17,7 @@ from kmproxy.simapi import ApiFault
 from kmproxy.snapshot import MAX_AGE, decode, encode
 
 from .conftest import until
+from .test_end_to_end import in_a_pod
 
 RULES = (LabelRule("label", "team", "team", "nobody"), LabelRule("annotation", "*", ""))
 SERVER = "https://10.96.0.1:443"
@@ -246,6 +251,71 @@ async def test_a_full_disk(front, cluster, tmp_path, soon, caplog):
     assert "No space left on device" in caplog.text
     assert LINE.format("backend") in (await proxy.get())[1]
     await written(file, MOVED)
+
+
+async def test_a_disk_that_hangs(front, cluster, tmp_path, soon, monkeypatch):
+    """One thread waits for it and no scrape does; later it is written."""
+    file = tmp_path / "labels"
+    hangs, back = threading.Event(), threading.Event()
+
+    def fsync(_):
+        hangs.set()
+        assert back.wait(60)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", fsync)
+        proxy = await front(f"--label-snapshot={file}")
+        await until(lambda: asyncio.to_thread(hangs.wait, 1))
+        for team in ("one", "two", "backend"):
+            cluster.api.namespaces.apply("frontend-service2", {"team": team})
+
+            async def moved(team=team):
+                return LINE.format(team) in (await proxy.get())[1]
+
+            await until(moved)
+        assert [thread.name for thread in threading.enumerate()].count("label-snapshot") == 1
+        assert await proxy.metric("kmproxy_snapshot_saved_timestamp_seconds") == 0
+        assert not file.exists()
+    back.set()
+    await written(file, MOVED)
+
+
+HANGS = """
+import os, sys, threading
+os.fsync = lambda _: threading.Event().wait()
+from kmproxy.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+async def test_sigterm_while_the_disk_hangs(cluster, tmp_path, operation):
+    """The process ends all the same, with the labels unwritten, or still unread."""
+    file = tmp_path / "labels"
+    environment, flags = in_a_pod(cluster, tmp_path / "sa")
+    if operation == "read":
+        os.mkfifo(file)  # as long as nobody writes, to read from it takes for ever
+        await cluster.api.stop()
+
+    async def hangs():
+        if operation == "write":
+            return list(tmp_path.glob("labels?*"))
+        try:
+            return os.open(file, os.O_WRONLY | os.O_NONBLOCK)  # once there is a reader
+        except OSError:
+            return None
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HANGS, *flags, f"--label-snapshot={file}", env=environment
+    )
+    try:
+        await until(hangs, 20)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.mark.parametrize(("step", "operation"), [("encode", "write"), ("decode", "read")])
