@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -40,6 +41,10 @@ DELAY = 10.0
 REFRESH = 600.0
 """Seconds after which a map that does not change is written again, to be young."""
 
+LEFTOVER = 600.0
+"""Seconds after which a new file that has not become the snapshot is a killed writer's."""
+
+_NEW = ".new-"
 _FORMAT = b"kmproxy-labels"
 _VERSION = b"1"
 
@@ -113,9 +118,10 @@ def _rules(rules: Sequence[LabelRule]) -> list[_Rule]:
 class LabelSnapshot:
     """Keeps a label map in a file, and gives it back where the API server is away.
 
-    It is the file's one writer. A file that cannot be read or written is a log
-    line and a metric, never an end. For a disk that hangs one thread waits, and
-    nobody for that thread.
+    It writes a file of its own, which then replaces the snapshot, so that several
+    daemons may keep one, as two do on one node during a rollout. A file that
+    cannot be read or written is a log line and a metric, never an end. For a disk
+    that hangs one thread waits, and nobody for that thread.
     """
 
     def __init__(
@@ -179,6 +185,8 @@ class LabelSnapshot:
         self._telemetry.snapshot_saved.set(self._wall())
 
     def _write(self, state: LabelState, confirmed: float) -> None:
+        if self._saved is None:
+            _clear(self._path, self._wall() - LEFTOVER)
         _replace(self._path, encode(state, self._labels.rules, self._server, confirmed))
 
     async def _restore(self) -> None:
@@ -238,10 +246,10 @@ async def _aside(work: Callable[[], _T]) -> _T:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put a whole new file in the place of the old one. Raises OSError."""
-    new = path.with_name(path.name + ".new")
+    """Put a whole new file, its owner's alone, in the place of the old one. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}{_NEW}", dir=path.parent)
+    new = Path(name)
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
             file.write(data)
             file.flush()
@@ -251,3 +259,11 @@ def _replace(path: Path, data: bytes) -> None:
         with suppress(OSError):
             new.unlink()
         raise
+
+
+def _clear(path: Path, before: float) -> None:
+    """Remove the new files that killed writers left, not touched since `before` (of 1970)."""
+    with suppress(OSError):
+        for each in path.parent.iterdir():
+            if each.name.startswith(path.name + _NEW) and each.lstat().st_mtime < before:
+                each.unlink()

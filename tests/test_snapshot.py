@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -232,25 +233,75 @@ async def test_a_snapshot_that_cannot_be_used(front, cluster, tmp_path, data, ca
     await until(served, BACK)
 
 
-async def test_a_full_disk(front, cluster, tmp_path, soon, caplog):
+async def test_a_full_disk(front, cluster, tmp_path, soon, monkeypatch, caplog):
     """The last whole snapshot stays, scrapes go on, and a metric counts; later it is written."""
     file = tmp_path / "labels"
     proxy = await front(f"--label-snapshot={file}")
     await written(file)
     before = file.read_bytes()
-    (tmp_path / "labels.new").symlink_to("/dev/full")
-    cluster.api.namespaces.apply("frontend-service2", {"team": "backend"})
 
-    async def counted():
-        (tmp_path / "labels.new").unlink(missing_ok=True)
-        (tmp_path / "labels.new").symlink_to("/dev/full")
-        return await proxy.metric("kmproxy_snapshot_errors_total", operation="write") > 1
+    def fsync(_):  # which is where a file system that allocates late says so
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    await until(counted)
-    assert file.read_bytes() == before
-    assert "No space left on device" in caplog.text
-    assert LINE.format("backend") in (await proxy.get())[1]
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", fsync)
+        cluster.api.namespaces.apply("frontend-service2", {"team": "backend"})
+
+        async def counted():
+            return await proxy.metric("kmproxy_snapshot_errors_total", operation="write") > 1
+
+        await until(counted)
+        assert file.read_bytes() == before
+        assert list(tmp_path.glob("labels?*")) == []
+        assert "No space left on device" in caplog.text
+        assert LINE.format("backend") in (await proxy.get())[1]
     await written(file, MOVED)
+
+
+async def test_two_daemons_and_one_file(front, cluster, tmp_path, soon, monkeypatch):
+    """While one writes another replaces the file, as during a rollout: each writes its own."""
+    file = tmp_path / "labels"
+    writes, go_on, synced = threading.Event(), threading.Event(), os.fsync
+
+    def fsync(descriptor):
+        if not writes.is_set():
+            writes.set()
+            assert go_on.wait(60)
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    first = await front(f"--label-snapshot={file}")
+    await until(lambda: asyncio.to_thread(writes.wait, 1))
+    cluster.api.namespaces.apply("frontend-service2", {"team": "backend"})
+    second = await front(f"--label-snapshot={file}")
+    await written(file, MOVED)
+    file.unlink()
+    go_on.set()
+    await written(file)
+    for proxy in (first, second):
+        assert await proxy.metric("kmproxy_snapshot_errors_total", operation="write") == 0
+        await proxy.daemon.stop()
+    assert list(tmp_path.glob("labels?*")) == []
+
+
+async def test_what_killed_writers_left(front, tmp_path):
+    """Their new files, once they are old, are removed; those of whoever writes now are not."""
+    file = tmp_path / "labels"
+    names = (
+        "labels.new-abcdefgh",
+        "labels.new-12345678",
+        "labels.new",
+        "labels.old",
+        "other.new-a",
+    )
+    for name in names:
+        (tmp_path / name).touch()
+        if name != "labels.new-12345678":
+            os.utime(tmp_path / name, (0, 0))
+    await front(f"--label-snapshot={file}")
+    await written(file)
+    left = {path.name for path in tmp_path.iterdir() if path.name in names}
+    assert left == {*names} - {"labels.new-abcdefgh"}
 
 
 async def test_a_disk_that_hangs(front, cluster, tmp_path, soon, monkeypatch):
