@@ -36,14 +36,16 @@ _log = logging.getLogger(__name__)
 async def list_namespaces(
     api: ApiServer, state: WatchState
 ) -> AsyncGenerator[list[Namespace], None]:
-    """Every namespace, page by page; at the end `state` learns the version.
+    """Every namespace, some at a time; at the end `state` learns the version.
 
-    Raises UpstreamError.
+    Other tasks have their turn in between. Raises UpstreamError.
     """
     token = ""
     while True:
         page = parse_page(await api.get(PATH, state.list_params(token), accept=LIST_ACCEPT))
-        yield page.namespaces
+        for namespaces in page.slices():
+            yield namespaces
+            await asyncio.sleep(0)
         token = page.token
         if not token:
             state.listed(page.version)
@@ -145,25 +147,21 @@ class NamespaceWatcher:
     async def _run(self) -> None:
         step = Next.LIST
         while True:
-            listing = step is not Next.WATCH
+            listing = step.lists
             try:
-                if listing:
-                    await self._list()
-                else:
-                    await self._watch()
-                step = Next.WATCH
+                step = await (self._list() if listing else self._watch())
             except (UpstreamError, CredentialError) as error:
                 step = self._failed(error, listing=listing)
-                if step is Next.LIST_AT_ONCE:
+                if step.at_once:
                     continue
                 at_least = getattr(error, "retry_after", None) or 0.0
                 await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
 
-    async def _list(self) -> None:
+    async def _list(self) -> Next:
         listings = [Listing() for _ in self._maps]
-        async for page in list_namespaces(self._api, self._state):
+        async for some in list_namespaces(self._api, self._state):
             for labels, listing in zip(self._maps, listings, strict=True):
-                labels.collect(listing, page)  # page by page, so that scrapes go on
+                labels.collect(listing, some)
         for labels, listing in zip(self._maps, listings, strict=True):
             labels.swap(listing, self._clock())
         self._confirmed()
@@ -171,18 +169,22 @@ class NamespaceWatcher:
             _log.info("namespaces loaded: %d", len(self._labels))
         self._restored = False
         self._loaded.set()
+        return Next.WATCH_AT_ONCE
 
-    async def _watch(self) -> None:
+    async def _watch(self) -> Next:
         began = self._clock()
         params = self._state.watch_params()
         async with self._api.stream(PATH, params, accept=WATCH_ACCEPT, silence=SILENCE) as pieces:
+            self._state.opened()
+            self._well_again()
             async for piece in pieces:
                 for change in self._state.feed(piece):
                     if change is not None:
                         self._apply(change)
                 self._confirmed()
-        self._state.ended(self._clock() - began)
+        step = self._state.ended(self._clock() - began)
         self._telemetry.watch_restarted("ended")
+        return step
 
     def _apply(self, change: Change) -> None:
         for labels in self._maps:
@@ -193,6 +195,9 @@ class NamespaceWatcher:
 
     def _confirmed(self) -> None:
         self._synced_at = self._clock()
+        self._well_again()
+
+    def _well_again(self) -> None:
         if self._trouble:
             _log.info("the API server answers again")
             self._trouble = None
@@ -206,9 +211,9 @@ class NamespaceWatcher:
         self._away = isinstance(error, UpstreamError)
         if isinstance(error, ApiError):
             self._away = error.code == 429 or error.code >= 500
-            step = self._state.failed(error, listing=listing)
             message = explained(error, verb)
         if isinstance(error, UpstreamError):
+            step = self._state.failed(error, listing=listing)
             reason = error.reason
             self._telemetry.upstream_failed("apiserver", reason)
         if not listing:

@@ -6,6 +6,7 @@ fetched from a node. An address never comes from anywhere but the Node object.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,11 +111,11 @@ class NodeDirectory:
         while True:
             try:
                 page = parse_page(await self._api.get(PATH, params, accept=LIST_ACCEPT))
+                for some in page.slices():
+                    nodes += [ListedNode(item.name, item.labels, item.annotations) for item in some]
+                    await asyncio.sleep(0)  # all nodes can be on one page
             except ApiError as error:
                 raise _explained(error, NODES_LISTED, "all nodes") from error
-            nodes += [
-                ListedNode(item.name, item.labels, item.annotations) for item in page.namespaces
-            ]
             if not page.token:
                 return nodes
             params = {"limit": str(PAGE), "continue": page.token}

@@ -28,6 +28,7 @@ class ApiFault(enum.Enum):
     HANG = "accepts the request and says nothing"
     GARBAGE = "200 with a body that is not JSON"
     CUT = "half of a list, or of the next event's line; then the connection is closed"
+    MISFRAMED = "the same in a chunk, and in the place of the next one the answer of a proxy"
     END = "a watch that ends at once"
     SILENT = "a watch without events and bookmarks"
     ERROR_EVENT = "a watch that begins with an ERROR event of `status`, `reason`, `message`"
@@ -79,7 +80,7 @@ async def body_of(request: web.Request) -> Any:
 
 
 def spoiled(failure: ApiFailure, body: bytes, closing: asyncio.Event) -> web.StreamResponse:
-    """Return `body` as GARBAGE, HANG (until `closing`) and CUT make it."""
+    """Return `body` as GARBAGE, HANG (until `closing`), CUT and MISFRAMED make it."""
     if failure.fault is ApiFault.GARBAGE:
         return web.Response(body=b"<html>not JSON</html>", content_type="application/json")
     return Raw(_broken(failure, body, closing))
@@ -92,3 +93,10 @@ async def _broken(failure: ApiFailure, body: bytes, closing: asyncio.Event) -> A
         yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         yield b"Content-Length: %d\r\n\r\n" % len(body)
         yield body[: len(body) // 2]
+    elif failure.fault is ApiFault.MISFRAMED:
+        yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        yield b"Transfer-Encoding: chunked\r\n\r\n"
+        half = body[: len(body) // 2]
+        yield b"%x\r\n%b\r\n" % (len(half), half)
+        await asyncio.sleep(0.05)  # a packet of its own
+        yield b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"

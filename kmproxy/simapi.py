@@ -35,6 +35,8 @@ from kmproxy.simstore import (
 from kmproxy.simview import DISCOVERY, REVIEWS, Pages, Place, View, event_line, place
 from kmproxy.simwire import HOST, VERBS, Listener, Plan, Record, identify, is_secure, record
 
+_SPOILING = {ApiFault.HANG, ApiFault.GARBAGE, ApiFault.MISFRAMED}
+
 
 class SimAPI:
     """The API server. `requests` holds what was asked of it, in order.
@@ -207,8 +209,8 @@ class SimAPI:
     async def _watch(
         self, request: web.Request, view: View, failure: ApiFailure | None
     ) -> web.StreamResponse:
-        if failure is not None and failure.fault in (ApiFault.HANG, ApiFault.GARBAGE):
-            return self._spoil(failure, b"")
+        if failure is not None and failure.fault in _SPOILING:
+            return self._spoil(failure, view.bookmark(self.store.version))
         text = request.query.get("resourceVersion", "")
         version = int(text) if self.future_watch_waits and text else self.store.reached(text)
         expired = StatusError(410, f"too old resource version: {version} ({self.store.floor})")
@@ -227,7 +229,8 @@ class SimAPI:
             elif failure is not None and failure.fault is ApiFault.SILENT:
                 await self._listener.closing.wait()
             elif failure is None or failure.fault is not ApiFault.END:
-                await self._events(request, response, view, cut=failure is not None)
+                with contextlib.suppress(ConnectionResetError):  # of a client that has left
+                    await self._events(request, response, view, cut=failure is not None)
         finally:
             self._watches.remove(request)
         return response
@@ -250,8 +253,10 @@ class SimAPI:
             seen, news = view.since(seen)
             lines += news
             if marks and clock() >= mark:
-                seen, mark = max(seen, self.store.version), clock() + self.bookmark_interval
-                lines.append(view.bookmark(seen))
+                mark = clock() + self.bookmark_interval
+                if seen <= self.store.version:
+                    seen = self.store.version
+                    lines.append(view.bookmark(seen))
             for line in lines:
                 await response.write(line[: len(line) // 2] if cut else line)
                 if cut and request.transport is not None:

@@ -248,6 +248,16 @@ class Store:
             if of == resource and at > version:
                 yield at, kind, item
 
+    def is_now(self, text: str) -> None:
+        """Refuse a version, given as text, that is not the newest, as etcd words it."""
+        if not text.isdecimal():
+            raise StatusError(400, f'resourceVersion: Invalid value: "{text}"')
+        if int(text) > self.version:
+            message = "etcdserver: mvcc: required revision is a future revision"
+            raise StatusError(500, message, reason="InternalError")
+        if int(text) < self.version:
+            raise StatusError(410, "The resourceVersion for the provided list is too old.")
+
     def reached(self, text: str) -> int:
         """Return the version that `text` is (empty: 0); refuse one that is still to come."""
         if not text.isdecimal() and text:

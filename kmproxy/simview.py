@@ -160,7 +160,9 @@ class View:
 class Pages:
     """The lists of a store, and what is left of those asked for in pages.
 
-    All pages of a list are of the moment of the first. The last 1000 can be continued.
+    All pages of a list are of the moment of the first. The last 1000 can be continued. As the
+    real one's cache, a list of any version ("0") has no pages; a limit beside another version
+    asks for exactly that one, of which only the newest is to be had.
     """
 
     def __init__(self, store: Store) -> None:
@@ -173,15 +175,20 @@ class Pages:
     def turn(self, view: View) -> Object:
         """Return the list, or the page of it, that is asked for."""
         query = view.query
+        limit, wanted = int(query.get("limit") or 0), query.get("resourceVersion", "")
         if token := query.get("continue"):
             if token not in self._left:
                 raise StatusError(410, "The provided continue parameter is too old")
             version, items = self._left[token]
         else:
-            self._store.reached(query.get("resourceVersion", ""))
             version, items = self._store.version, view.items()
+            if limit and wanted not in ("", "0"):
+                self._store.is_now(wanted)
+            else:
+                self._store.reached(wanted)
         metadata: Object = {"resourceVersion": str(version)}
-        limit = int(query.get("limit") or 0)
+        if wanted == "0":
+            limit = 0
         if limit and len(items) > limit:
             metadata["continue"] = secrets.token_urlsafe(16)
             metadata["remainingItemCount"] = len(items) - limit

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from kmproxy.errors import ApiError
+from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.labels import Namespace
 
 _T = TypeVar("_T")
@@ -24,7 +24,11 @@ LIST_ACCEPT = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,
 WATCH_ACCEPT = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
 PAGE = 500
-"""Objects asked for per page of a list."""
+"""Objects asked for per page of a list, where pages may be asked for."""
+
+SLICE = 100
+"""Objects of a page that are read at once, in under a millisecond: a server's cache gives all of
+them on one page, whatever was asked for, and a scrape takes several turns of the event loop."""
 
 WATCH_TIMEOUT = (300.0, 600.0)
 """Seconds after which the server is asked to end a watch: a random value between."""
@@ -36,7 +40,17 @@ MAX_EVENT = 64 << 20
 """Bytes of the longest event line accepted; etcd holds objects of 1.5 MB at most."""
 
 SHORT_WATCH = 1.0
-"""A watch that ends without an event before this many seconds is a failure."""
+"""A watch that ends before this many seconds is a failure, even with events: it is waited out."""
+
+SILENCES = 2
+"""Answered watches in a row without a sign of life after which a list is due."""
+
+RELIST = 3600.0
+"""Seconds of watches after which the map is listed anew, whatever it has missed without a sign:
+what changed around a backup that was restored, if its history has passed our version again."""
+
+RETRY_AFTER_LIMIT = 60.0
+"""Seconds that the API server can make us wait, whatever it asks for."""
 
 PATIENCE = 5
 """Failures that may pass by themselves, one after the other, before a list is due all the same."""
@@ -63,7 +77,7 @@ class _ListMeta(msgspec.Struct, rename="camel"):
 
 
 class _List(msgspec.Struct):
-    items: list[_Object] | None
+    items: list[msgspec.Raw] | None
     metadata: _ListMeta
 
 
@@ -83,6 +97,7 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
+_NO_LIST = "the API server's namespace list is not one"
 _REASON = re.compile(r"[A-Za-z]{1,40}")
 _PASSING = frozenset({429, 500, 502, 503, 504})
 
@@ -94,11 +109,24 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a list. `token` asks for the next; empty on the last."""
+    """One page of a list, its objects still to be read. `token` asks for the next, if any."""
 
-    namespaces: list[Namespace]
+    items: list[msgspec.Raw]
     version: str
     token: str
+
+    def slices(self) -> Iterator[list[Namespace]]:
+        """The objects, `SLICE` of them at a time. Raises ApiError if one cannot be read."""
+        for start in range(0, len(self.items), SLICE):
+            yield [
+                _namespace(_decode(_OBJECT, item, _NO_LIST).metadata)
+                for item in self.items[start : start + SLICE]
+            ]
+
+    @property
+    def namespaces(self) -> list[Namespace]:
+        """All objects at once."""
+        return [namespace for piece in self.slices() for namespace in piece]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +138,22 @@ class Change:
 
 
 class Next(enum.Enum):
-    """What to do after a list or a watch has ended."""
+    """What to do after a list or a watch has ended, with or without a back-off before."""
 
     LIST = enum.auto()
     LIST_AT_ONCE = enum.auto()
     WATCH = enum.auto()
+    WATCH_AT_ONCE = enum.auto()
+
+    @property
+    def lists(self) -> bool:
+        """Whether it is a list."""
+        return self in {Next.LIST, Next.LIST_AT_ONCE}
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it is not put off."""
+        return self in {Next.LIST_AT_ONCE, Next.WATCH_AT_ONCE}
 
 
 def parse_page(body: bytes) -> Page:
@@ -122,12 +161,8 @@ def parse_page(body: bytes) -> Page:
 
     Raises ApiError if it is none.
     """
-    page = _decode(_LIST, body, "the API server's namespace list is not one")
-    return Page(
-        [_namespace(item.metadata) for item in page.items or ()],
-        page.metadata.resource_version,
-        page.metadata.continue_,
-    )
+    page = _decode(_LIST, body, _NO_LIST)
+    return Page(page.items or [], page.metadata.resource_version, page.metadata.continue_)
 
 
 def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
@@ -143,7 +178,7 @@ def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiE
         status.code or code,
         status.reason if _REASON.fullmatch(status.reason) else f"http_{code}",
         status.message or f"HTTP status {code}",
-        retry_after=seconds or None,
+        retry_after=min(seconds, RETRY_AFTER_LIMIT) if seconds > 0 else None,
     )
 
 
@@ -171,32 +206,46 @@ class WatchState:
         self._version = "0"  # any state of the server's cache will do for a first list
         self._buffer: list[bytes] = []
         self._buffered = 0
-        self._seen = False  # an event or bookmark in this watch
+        self._open = False  # this watch has been answered
+        self._silences = 0  # answered watches without anything, in a row
+        self._watched = 0.0  # seconds of whole watches since the last list
         self._failures = 0  # since the last list or event
 
     def __repr__(self) -> str:
         return f"<WatchState at version {self._version or 'latest'}>"
 
     def list_params(self, token: str = "") -> dict[str, str]:
-        """The query of a list, or of the page that `token` stands for."""
+        """The query of a list, or of the page that `token` stands for.
+
+        Beside a version a limit would ask for exactly that version, which is not
+        in the server's cache and may never be in its history: as client-go, such
+        a list is asked for whole.
+        """
         if token:
             return {"limit": str(PAGE), "continue": token}
-        return {"limit": str(PAGE), "resourceVersion": self._version}
+        if self._version in {"", "0"}:
+            return {"limit": str(PAGE), "resourceVersion": self._version}
+        return {"resourceVersion": self._version}
 
     def listed(self, version: str) -> None:
         """A list is complete, and its metadata says `version`."""
         self._version = version
         self._failures = 0
+        self._watched = 0.0
 
     def watch_params(self) -> dict[str, str]:
         """The query of the next watch, whose bytes `feed` takes from their beginning."""
-        self._buffer, self._buffered, self._seen = [], 0, False
+        self._buffer, self._buffered, self._open = [], 0, False
         return {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": self._version,
             "timeoutSeconds": str(round(self._uniform(*WATCH_TIMEOUT))),
         }
+
+    def opened(self) -> None:
+        """The watch has been answered; what comes now are its events."""
+        self._open = True
 
     def feed(self, data: bytes) -> Iterator[Change | None]:
         """Take bytes of a watch; yield a change per event, None per bookmark.
@@ -224,26 +273,47 @@ class WatchState:
         if not meta.resource_version:
             raise ApiError(200, "garbage", f"a watch event {event.type!r} has no resourceVersion")
         self._version = meta.resource_version
-        self._seen, self._failures = True, 0
+        self._failures = self._silences = 0
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
                 return Change(event.type, _namespace(meta))
             case _:  # BOOKMARK, or a kind of event that is still to be invented
                 return None
 
-    def ended(self, lasted: float) -> None:
-        """The server ended the watch cleanly after `lasted` seconds.
+    def ended(self, lasted: float) -> Next:
+        """What comes after a watch that the server ended cleanly after `lasted` seconds.
 
-        Raises ApiError if that is no way to end one: at once and without an
-        event, or in the middle of a line.
+        Raises ApiError if that is no way to end one: at once, or in the middle
+        of a line.
         """
         if self._buffered:
             raise ApiError(200, "cut", "the watch ended in the middle of an event")
-        if lasted < SHORT_WATCH and not self._seen:
-            raise ApiError(200, "short", "the watch ended at once, without an event")
+        if lasted < SHORT_WATCH:
+            raise ApiError(200, "short", "the watch ended at once")
+        self._watched += lasted
+        return Next.WATCH_AT_ONCE if self._watched < RELIST else Next.LIST_AT_ONCE
 
-    def failed(self, error: ApiError, *, listing: bool) -> Next:
-        """What comes after an error that the API server answered."""
+    def failed(self, error: UpstreamError, *, listing: bool) -> Next:
+        """What comes after a list or a watch that failed."""
+        if isinstance(error, ApiError):
+            return self._refused(error, listing=listing)
+        if listing:
+            return Next.LIST
+        if self._open and error.reason == "timeout":
+            return self._silent()
+        return Next.WATCH
+
+    def _silent(self) -> Next:
+        """What comes after a watch that was answered and then brought nothing for too long.
+
+        At first the connection may be dead. But a watch from a version that the
+        server has not reached yet, as after a backup was restored, is answered
+        and silent as well; only a list says that this version is not to be had.
+        """
+        self._silences += 1
+        return Next.WATCH_AT_ONCE if self._silences % SILENCES else Next.LIST_AT_ONCE
+
+    def _refused(self, error: ApiError, *, listing: bool) -> Next:
         if error.code == 410 or "Too large resource version" in str(error):
             at_once = listing and self._version  # it answers, and the next question is another
             self._version = ""  # read from etcd, whatever the cache holds

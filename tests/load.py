@@ -27,6 +27,7 @@ import aiohttp
 from aiohttp import web
 
 from kmproxy.benchdaemon import cpu_seconds
+from kmproxy.simanswers import ApiFault
 from kmproxy.simcluster import DEFAULT_NAMESPACES, SimCluster
 
 TIMEOUT = "10"
@@ -186,7 +187,7 @@ async def _many_namespaces(pipe, count, changes, seconds, directory):
         made, serial = {}, 0
         began = time.monotonic()
         half = began + seconds / 2
-        next_relist = half
+        next_relist, relists = half, 0
         while (now := time.monotonic()) < began + seconds:
             serial += 1
             tracked = serial % 5 == 0
@@ -196,11 +197,15 @@ async def _many_namespaces(pipe, count, changes, seconds, directory):
             cluster.api.namespaces.apply(f"ns-{number}", {"team": f"t{serial}", "app": "web"})
             if now >= next_relist:
                 next_relist += RELIST
-                cluster.api.expire_history()
+                relists += 1
+                if relists % 2:  # page by page
+                    cluster.api.expire_history()
+                else:  # all on one page
+                    cluster.api.fail("watch", ApiFault.STATUS, times=1, status=403)
                 cluster.api.break_watches()
             await asyncio.sleep(max(0.0, began + serial / changes - time.monotonic()))
         lists = [
-            r for r in cluster.api.requests if "resourceVersion" in r.path and "limit" in r.path
+            r for r in cluster.api.requests if "watch=" not in r.path and "continue=" not in r.path
         ]
         pipe.send((made, half, len(lists) - 1))
         await asyncio.Event().wait()

@@ -4,13 +4,14 @@
 |---|---|---|---|
 | API server down at the start | not ready, 503; exit 1 past `--cache-sync-timeout`, or the labels of the snapshot | `kmproxy_upstream_errors_total`, `kmproxy_labels_restored` | `test_app::test_an_api_server_that_is_not_there`, `test_snapshot::test_a_restart_while_the_api_server_is_away` |
 | API server away later | serves the last labels, stays ready, asks again with full jitter | `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_an_api_server_that_is_away` |
-| API server slow or silent | a list is given up after 60 s, a watch after 80 s without a byte | `kmproxy_watch_restarts_total` | `test_upstream::test_silence`, `test_snapshot::test_an_api_server_that_hangs` |
+| API server slow or silent | a list is given up after 60 s, a watch after 80 s without a byte | `kmproxy_watch_restarts_total` | `test_upstream::test_silence`, `test_namespaces::test_a_watch_that_falls_silent`, `test_snapshot::test_an_api_server_that_hangs` |
 | API server: 401 after a rotation | reads the token anew, once, at once | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_rotated_token_is_read_after_a_401` |
 | API server: 403 | says which rule is missing, keeps asking | `kmproxy_upstream_errors_total` | `test_app::test_an_api_server_that_refuses` |
 | API server: 410, as a status or an event | lists anew from etcd | `kmproxy_watch_restarts_total` | `test_namespaces::test_an_expired_version`, `test_watch::test_an_error_event_is_as_the_same_status` |
 | API server: 429 | waits as long as it says, and watches on | `kmproxy_watch_restarts_total` | `test_namespaces::test_retry_after_is_kept_to` |
 | API server: 500, garbage, a cut, an end at once | tries again, after a while from a list | `kmproxy_watch_restarts_total` | `test_namespaces::test_watches_that_fail`, `test_watch::test_patience_ends` |
-| API server restored from a backup | its version is too large: lists what there is now | `kmproxy_watch_restarts_total` | `test_namespaces::test_a_restored_backup` |
+| API server: chunks framed wrongly in mid-answer | gives the answer up within a second, and tries again | `kmproxy_upstream_errors_total` | `test_namespaces::test_an_answer_that_is_framed_wrongly` |
+| API server restored from a backup | our version is too large: lists what there is now; if it is only silent about it, after two silent watches | `kmproxy_watch_restarts_total` | `test_namespaces::test_a_restored_backup`, `test_namespaces::test_a_restored_backup_without_a_sign` |
 | kubelet down, or its name unknown | 502 | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_kubelet_that_is_not_there` |
 | kubelet slow, or hung before or in the body | 504, or breaks the connection, when the scrape's time is up | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_hangs` |
 | all slots taken | 503 when the scrape's time is up | `kmproxy_scrapes_in_flight` | `test_server::test_no_free_slot` |

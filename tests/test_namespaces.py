@@ -17,6 +17,7 @@ from kmproxy.simanswers import ApiFault
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
+from kmproxy.watch import SLICE
 
 from .conftest import until
 
@@ -106,13 +107,46 @@ async def test_list_then_watch(cluster, tmp_path):
         assert "as=PartialObjectMetadata" in record.headers["Accept"]
 
 
+async def test_a_list_of_one_page(cluster, tmp_path):
+    """The first list may come whole, as from a watch cache; others have their turn meanwhile."""
+    for number in range(10 * SLICE):
+        cluster.api.namespaces.apply(f"n{number}", {"team": f"t{number}"})
+    seen = []
+    async with watching(cluster, tmp_path) as (watcher, labels, _):
+        collect = labels.collect
+
+        def noted(listing, some):
+            seen.append((len(some), turns))
+            collect(listing, some)
+
+        labels.collect = noted
+        turns = 0
+        while not watcher.loaded:
+            await asyncio.sleep(0)
+            turns += 1
+        assert len(labels) == 10 * SLICE + 7
+        assert labels.lookup(b"n999") == b',team="t999"'
+    assert [count for count, _ in seen] == [SLICE] * 10 + [7]
+    assert len({turn for _, turn in seen}) == 11  # a turn of ours between any two
+
+
 async def test_a_list_of_many_pages(cluster, tmp_path):
     """The pages of a large list are put together, and shown only then."""
-    for number in range(1234):
-        cluster.api.namespaces.apply(f"n{number}", {"team": f"t{number}"})
     async with watching(cluster, tmp_path) as (_, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        for number in range(1234):
+            cluster.api.namespaces.apply(f"n{number}", {"team": f"t{number}"})
+        cluster.api.namespaces.delete("payments")
+        await cluster.api.stop()
+        cluster.api.expire_history()
+        await cluster.api.start()
         await becomes(labels, b"n1233", b',team="t1233"')
-        assert len(labels) == 1234 + 7
+        assert len(labels) == 1234 + 6
+        assert labels.lookup(b"payments") == b',team="payments"'  # remembered
+    pages = [query for query in requests(cluster) if "limit" in query]
+    assert [("continue" in each, each.get("resourceVersion")) for each in pages] == [
+        (False, "0"), (False, None), (True, None), (True, None),
+    ]  # fmt: skip
 
 
 async def test_a_cut_watch_resumes(cluster, tmp_path):
@@ -212,6 +246,19 @@ async def test_an_api_server_that_goes_away(cluster, tmp_path):
         assert watcher.trouble is None
 
 
+async def test_an_api_server_that_is_back(cluster, tmp_path):
+    """That the watch is answered ends the trouble; only what it says confirms the map."""
+    clock = Clock()
+    async with watching(cluster, tmp_path, clock) as (watcher, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        await cluster.api.stop()
+        await until(lambda: troubled(watcher))
+        clock.now += 50.0
+        await cluster.api.start()
+        await until(lambda: settled(watcher.trouble is None and not watcher.away))
+        assert watcher.sync_age == 50.0
+
+
 async def troubled(watcher):
     """Whether something has gone wrong."""
     return watcher.trouble is not None
@@ -263,6 +310,66 @@ async def test_a_restored_backup(cluster, tmp_path):
         await becomes(labels, b"payments", b',team="t9"')
         cluster.api.restore_backup()
         await becomes(labels, b"payments", b',team="payments"')
+
+
+async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
+    """A watch from a version that is still to come is answered, and silent: a list finds out."""
+    monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.2)
+    cluster.api.future_watch_waits = True
+    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        for number in range(60):
+            cluster.api.namespaces.apply("payments", {"team": f"t{number}"})
+        await becomes(labels, b"payments", b',team="t59"')
+        cluster.api.restore_backup()
+        cluster.api.bookmark_interval = 0.05  # which come now, but not before that version
+        await becomes(labels, b"payments", b',team="payments"')
+        assert restarts(telemetry, "timeout") == 2
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await becomes(labels, b"payments", b',team="x"')
+        assert watcher.trouble is None
+
+
+async def test_a_watch_that_falls_silent(cluster, tmp_path, monkeypatch):
+    """A connection that died in mid-watch is given up, and nothing is missed."""
+    monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.3)
+    cluster.api.bookmark_interval = 0.1
+    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        cluster.api.fail("watch", ApiFault.SILENT, times=1)
+        cluster.api.break_watches()
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await becomes(labels, b"payments", b',team="x"')
+        assert restarts(telemetry, "timeout") == 1
+        assert watcher.trouble is None
+    assert sum("watch" not in query for query in requests(cluster)) == 1
+
+
+async def test_a_server_without_bookmarks(cluster, tmp_path, monkeypatch):
+    """Where nothing happens and nothing says so, lists confirm the map: it is no outage."""
+    monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.1)
+    cluster.api.bookmark_interval = 1e9
+    clock = Clock()
+    async with watching(cluster, tmp_path, clock) as (watcher, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        clock.now += 500.0
+        await until(lambda: settled(watcher.sync_age == 0.0))
+        await until(lambda: settled(restarts(telemetry, "timeout") >= 3))
+        await until(lambda: settled(watcher.trouble is None and not watcher.away))
+
+
+@pytest.mark.parametrize("listing", [True, False])
+async def test_an_answer_that_is_framed_wrongly(cluster, tmp_path, monkeypatch, listing):
+    """What a proxy on the way writes into a list or a watch that has begun ends it."""
+    monkeypatch.setattr("kmproxy.upstream.TICK", 0.05)
+    cluster.api.fail("list" if listing else "watch", ApiFault.MISFRAMED, times=1)
+    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await becomes(labels, b"payments", b',team="x"')
+        assert watcher.trouble is None
+        errors = telemetry.upstream_errors.labels("apiserver", "truncated")._value.get()
+    assert errors == 1
 
 
 async def test_further_maps(cluster, tmp_path):

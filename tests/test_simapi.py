@@ -153,10 +153,36 @@ async def test_version_to_come(session, api, watch):
     }
 
 
+async def test_lists_of_a_version(session, api):
+    """Of any version: whole, as from a cache. With a limit: this very one, or none."""
+    version = api.store.version
+    assert (
+        "continue"
+        not in (await get(session, NAMESPACES, limit=1, resourceVersion=0))[1]["metadata"]
+    )
+    status, found = await get(session, NAMESPACES, limit=1, resourceVersion=version)
+    assert (status, "continue" in found["metadata"]) == (200, True)
+    status, error = await get(session, NAMESPACES, limit=1, resourceVersion=version + 1)
+    assert (status, error["message"].endswith("required revision is a future revision")) == (
+        500,
+        True,
+    )
+    api.namespaces.apply("d")
+    assert (await get(session, NAMESPACES, limit=1, resourceVersion=version))[0] == 410
+    assert (await get(session, NAMESPACES, resourceVersion=version))[0] == 200
+    assert (await get(session, NAMESPACES, limit=1, resourceVersion="x"))[0] == 400
+
+
 async def test_watch_from_a_version_to_come_can_wait(session, api):
     """With `future_watch_waits` such a watch is silent until the version has passed."""
     api.future_watch_waits = True
-    async with watching(session, resourceVersion=api.store.version + 1) as event:
+    api.bookmark_interval = 0.01
+    version = api.store.version + 1
+    async with watching(session, resourceVersion=version, allowWatchBookmarks="true") as event:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(event(), 0.1)
+    api.bookmark_interval = 60.0
+    async with watching(session, resourceVersion=version) as event:
         api.namespaces.apply("d")
         api.namespaces.apply("e")
         assert (await event())["object"]["metadata"]["name"] == "e"
@@ -501,6 +527,17 @@ async def test_fault_cut_list(session, api):
     async with session.get(NAMESPACES) as answer:
         with pytest.raises(aiohttp.ClientPayloadError):
             await answer.read()
+
+
+@pytest.mark.parametrize("params", [{}, {"watch": "true"}])
+async def test_fault_misframed(session, api, params):
+    """What comes after a good chunk is none, and the connection is closed."""
+    api.fail(None, ApiFault.MISFRAMED)
+    async with session.get(NAMESPACES, params=params) as answer:
+        assert answer.status == 200
+        assert (await answer.content.readany()).startswith(b'{"')
+        with pytest.raises(TimeoutError):  # which is all that this client makes of it
+            await asyncio.wait_for(answer.content.readany(), 0.3)
 
 
 async def test_fault_hang(session, api):

@@ -1,16 +1,18 @@
 """List and watch: what the bytes mean, and what comes next, as client-go's reflector has it."""
 
 import json
+from itertools import chain
 
 import pytest
 
-from kmproxy.errors import ApiError
+from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.labels import Namespace
 from kmproxy.watch import (
     LIST_ACCEPT,
     MAX_EVENT,
     PATIENCE,
     SILENCE,
+    SLICE,
     WATCH_ACCEPT,
     Backoff,
     Change,
@@ -184,10 +186,17 @@ def test_the_version_moves_on_with_each_event_taken():
 
 
 def test_what_a_list_asks_for():
-    """Any version for a first list; none beside a continue token, which would be refused."""
+    """Any version for a first list; none beside a continue token, which would be refused.
+
+    Beside the version of a watch there is no limit, as that would ask for this very version,
+    which etcd refuses with a plain 500 if it is still to come.
+    """
     state = WatchState(uniform=middle)
     assert at(state) == "0"
     assert int(state.list_params()["limit"]) > 0
+    assert watching("100").list_params() == {"resourceVersion": "100"}
+    state.failed(ApiError(410, "Gone", "gone"), listing=True)
+    assert state.list_params() == {"limit": "500", "resourceVersion": ""}
     params = state.list_params("token+/=")
     assert (params["continue"], "resourceVersion" in params) == ("token+/=", False)
 
@@ -314,19 +323,20 @@ def test_patience_is_renewed(sign):
         (b"", 1.0, None),
         (b"", 0.999, "short"),
         (b"\n", 0.5, "short"),
-        (bookmark("101"), 0.01, None),
-        (namespace("ADDED", "a", "101"), 0.01, None),
+        (bookmark("101"), 0.999, "short"),
+        (namespace("ADDED", "a", "101"), 0.01, "short"),
+        (namespace("ADDED", "a", "101"), 1.0, None),
         (bookmark("101")[:-1], 300.0, "cut"),
         (bookmark("101") + b"{", 300.0, "cut"),
         (b'{"type":', 0.1, "cut"),
     ],
 )
 def test_the_end_of_a_watch(data, lasted, reason):
-    """A clean end is normal; at once without an event, or in mid-line, it is a failure."""
+    """A clean end is normal; at once, or in mid-line, it is a failure, and is waited out."""
     state = watching()
     list(state.feed(data))
     if reason is None:
-        state.ended(lasted)
+        assert state.ended(lasted) is Next.WATCH_AT_ONCE
         return
     with pytest.raises(ApiError) as caught:
         state.ended(lasted)
@@ -335,15 +345,72 @@ def test_the_end_of_a_watch(data, lasted, reason):
 
 
 def test_each_watch_stands_alone():
-    """Neither the unfinished bytes of the last one nor its event count for the next."""
+    """The unfinished bytes of the last one do not count for the next."""
     state = watching()
     list(state.feed(bookmark("101") + b'{"type":"ADD'))
     assert state.watch_params()["resourceVersion"] == "101"
     assert list(state.feed(bookmark("102"))) == [None]
-    state.ended(0.5)
+    state.ended(5.0)
+
+
+SILENT = UpstreamError("timeout", "the API server fell silent", status=504)
+
+
+def silent(state, data=b""):
+    """What comes after a watch that is answered, brings this, and then nothing."""
     state.watch_params()
-    with pytest.raises(ApiError):
-        state.ended(0.5)
+    state.opened()
+    list(state.feed(data))
+    return state.failed(SILENT, listing=False)
+
+
+def test_watches_that_fall_silent():
+    """The connection may be dead: watch again. Twice without a sign: ask for a list."""
+    state = watching("100")
+    assert [silent(state) for _ in range(4)] == [Next.WATCH_AT_ONCE, Next.LIST_AT_ONCE] * 2
+    assert state.list_params() == {"resourceVersion": "100"}
+    for number in range(101, 110):
+        assert silent(state, bookmark(str(number))) is Next.WATCH_AT_ONCE
+    assert silent(state) is Next.LIST_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("error", "opened"),
+    [
+        (SILENT, False),
+        (UpstreamError("disconnected", "the API server closed the connection"), True),
+        (UpstreamError("refused", "the API server cannot be reached"), False),
+    ],
+)
+def test_an_api_server_that_cannot_be_reached(error, opened):
+    """It is waited for, and asked for what was asked of it: it has said nothing."""
+    state = watching("100")
+    for _ in range(3 * PATIENCE):
+        state.watch_params()
+        if opened:
+            state.opened()
+        assert state.failed(error, listing=False) is Next.WATCH
+        assert state.failed(error, listing=True) is Next.LIST
+    assert at(state) == "100"
+
+
+def test_a_list_is_due_after_an_hour_of_watches():
+    """What no event told and no error is then put right; a list starts the hour over."""
+    state = watching()
+    for _ in range(2):
+        steps = []
+        for _ in range(9):
+            state.watch_params()
+            steps.append(state.ended(400.0))
+        assert steps == [Next.WATCH_AT_ONCE] * 8 + [Next.LIST_AT_ONCE]
+        state.listed("200")
+
+
+@pytest.mark.parametrize("step", list(Next))
+def test_what_a_step_is(step):
+    """Its name says it."""
+    assert step.lists == step.name.startswith("LIST")
+    assert step.at_once == step.name.endswith("AT_ONCE")
 
 
 def test_the_state_shows_where_it_is():
@@ -395,6 +462,12 @@ def test_backoff_never_undercuts_what_the_server_asked_for():
         (429, b"slow down", "1", (429, "http_429", 1.0)),
         (503, b"", "Fri, 20 Nov 2026 20:00:00 GMT", (503, "http_503", None)),
         (503, b"", "-1", (503, "http_503", None)),
+        (503, b"", "60", (503, "http_503", 60.0)),
+        (503, b"", "61", (503, "http_503", 60.0)),
+        (503, b"", "86400", (503, "http_503", 60.0)),
+        (503, b"", "9" * 400, (503, "http_503", 60.0)),
+        (429, b'{"details":{"retryAfterSeconds":-50}}', None, (429, "http_429", None)),
+        (429, b'{"details":{"retryAfterSeconds":1e300}}', None, (429, "http_429", 60.0)),
         (429, b'{"reason":"TooManyRequests"}', "0", (429, "TooManyRequests", None)),
         (500, b'{"code":410,"reason":"Gone"}', None, (410, "Gone", None)),
         (502, b"<html>Bad Gateway</html>", None, (502, "http_502", None)),
@@ -444,5 +517,18 @@ def test_a_page_is_read(body, names, version, token):
 def test_what_is_no_page(body):
     """A body of 200 that is no list of namespaces is an ApiError, never an empty cluster."""
     with pytest.raises(ApiError) as caught:
-        parse_page(body)
+        list(parse_page(body).slices())
     assert (caught.value.code, caught.value.reason) == (200, "garbage")
+
+
+def test_a_page_is_read_in_slices():
+    """Order and number are kept, and what is wrong with one object is so when its turn comes."""
+    items = [b'{"metadata":{"name":"n%d"}}' % number for number in range(2 * SLICE + 1)]
+    body = b'{"metadata":{"resourceVersion":"9"},"items":[%b]}'
+    slices = [[item.name for item in some] for some in parse_page(body % b",".join(items)).slices()]
+    assert [len(some) for some in slices] == [SLICE, SLICE, 1]
+    assert list(chain(*slices)) == [f"n{number}" for number in range(2 * SLICE + 1)]
+    spoilt = parse_page(body % b",".join([*items, b"7"])).slices()
+    assert (len(next(spoilt)), len(next(spoilt))) == (SLICE, SLICE)
+    with pytest.raises(ApiError):
+        next(spoilt)
