@@ -207,7 +207,7 @@ class Daemon:
         """Begin to keep the labels on disk."""
         snapshot = LabelSnapshot(
             path,
-            server=clients.identity.server,
+            identity=clients.identity,
             labels=labels,
             watcher=watcher,
             telemetry=telemetry,

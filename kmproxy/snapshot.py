@@ -5,7 +5,7 @@ how labels are listed, rendered or served.
 
 The file is two lines: the first names the format, its version and the SHA-256
 of the second, which is a JSON document. It holds rendered labels, so that it is
-only good for the same rules and the same API server, both of which it names.
+only good for the same rules and the same cluster, both of which it names.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from typing import TypeVar
 
 import msgspec
 
-from kmproxy.errors import SnapshotError
+from kmproxy.errors import KmproxyError, SnapshotError
+from kmproxy.identity import Identity
 from kmproxy.labels import LabelMap, LabelRule, LabelState
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.telemetry import Telemetry
+from kmproxy.tls import Trust
 
 MAX_AGE = 24 * 3600.0
 """Seconds after which labels are too old to begin with."""
@@ -46,7 +48,7 @@ LEFTOVER = 600.0
 
 _NEW = ".new-"
 _FORMAT = b"kmproxy-labels"
-_VERSION = b"1"
+_VERSION = b"2"
 
 _T = TypeVar("_T")
 
@@ -60,18 +62,49 @@ class _Rule(msgspec.Struct, array_like=True):
     default: str
 
 
-class _Document(msgspec.Struct):
+class Origin(msgspec.Struct, frozen=True):
+    """The cluster that labels are of: its API server, and what tells it from others there.
+
+    In a pod `server` is the address of a Service, the same in most clusters. So
+    `ca` is the SHA-256 of the CA that verifies it, "" where that is none of its own.
+    Once a CA has rotated a snapshot of before is refused, though it was good: that
+    costs one start without labels while the API server is away, and only until
+    the running daemon has written again. Another cluster's would be wrong labels.
+    """
+
     server: str
+    ca: str
+
+    @classmethod
+    def of(cls, identity: Identity) -> Origin:
+        """The cluster of an identity, by its CA as it is now. Raises CredentialError."""
+        content, *_ = Trust(identity.trust.ca).contents()
+        return cls(identity.server, hashlib.sha256(content).hexdigest() if content else "")
+
+
+class _Document(msgspec.Struct):
+    origin: Origin
     rules: list[_Rule]
     confirmed: float  # seconds since 1970
+    written: float  # the same
     labels: dict[str, str]
-    deleted: dict[str, float]
+    deleted: dict[str, float]  # seconds left when it was written
 
 
-def encode(state: LabelState, rules: Sequence[LabelRule], server: str, confirmed: float) -> bytes:
-    """A snapshot's bytes. `confirmed` is when the API server last said so, since 1970."""
+def encode(
+    state: LabelState,
+    rules: Sequence[LabelRule],
+    origin: Origin,
+    *,
+    confirmed: float,
+    written: float,
+) -> bytes:
+    """A snapshot's bytes, of the state at `written`.
+
+    `confirmed` is when the API server last said so; both in seconds since 1970.
+    """
     document = _Document(
-        server, _rules(rules), confirmed, dict(state.rendered), dict(state.deleted)
+        origin, _rules(rules), confirmed, written, dict(state.rendered), dict(state.deleted)
     )
     body = msgspec.json.encode(document)
     digest = hashlib.sha256(body).hexdigest().encode()
@@ -79,13 +112,13 @@ def encode(state: LabelState, rules: Sequence[LabelRule], server: str, confirmed
 
 
 def decode(
-    data: bytes, rules: Sequence[LabelRule], server: str, now: float
+    data: bytes, rules: Sequence[LabelRule], origin: Origin, now: float
 ) -> tuple[LabelState, float]:
     """What a snapshot holds, and its age in seconds at `now`.
 
     Raises SnapshotError for a file that is damaged, of another program or
-    version, of other rules or another API server, or older than `MAX_AGE`. A
-    clock that went back makes it no younger than new.
+    version, of other rules or another cluster, or older than `MAX_AGE`. A clock
+    that went back makes it no younger than new.
     """
     head, _, body = data.removesuffix(b"\n").partition(b"\n")
     name, _, rest = head.partition(b" ")
@@ -100,14 +133,17 @@ def decode(
         document = msgspec.json.decode(body, type=_Document)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise SnapshotError("it is damaged: it cannot be read") from error
-    if document.server != server:
-        raise SnapshotError(f"it is of another API server, {document.server}")
+    if document.origin.server != origin.server:
+        raise SnapshotError(f"it is of another API server, {document.origin.server}")
+    if document.origin != origin:
+        raise SnapshotError("it is another cluster's, or of before its CA changed")
     if document.rules != _rules(rules):
         raise SnapshotError("it was made under other label rules")
     age = max(now - document.confirmed, 0.0)
     if age > MAX_AGE:
         raise SnapshotError(f"it is {age / 3600:.0f} hours old")
-    deleted = {name: max(left - age, 0.0) for name, left in document.deleted.items()}
+    since = max(now - document.written, 0.0)
+    deleted = {name: max(left - since, 0.0) for name, left in document.deleted.items()}
     return LabelState(document.labels, deleted), age
 
 
@@ -128,7 +164,7 @@ class LabelSnapshot:
         self,
         path: str,
         *,
-        server: str,
+        identity: Identity,
         labels: LabelMap,
         watcher: NamespaceWatcher,
         telemetry: Telemetry,
@@ -136,7 +172,7 @@ class LabelSnapshot:
         wall: Callable[[], float],
     ) -> None:
         self._path = Path(path)
-        self._server = server
+        self._identity = identity
         self._labels = labels
         self._watcher = watcher
         self._telemetry = telemetry
@@ -171,9 +207,10 @@ class LabelSnapshot:
             return
         changes, save_by = self._labels.changes, self._clock() + REFRESH
         try:
-            confirmed = self._wall() - self._watcher.sync_age
+            written = self._wall()
+            confirmed = written - self._watcher.sync_age
             state = self._labels.state(self._clock())
-            await _aside(lambda: self._write(state, confirmed))
+            await _aside(lambda: self._write(state, confirmed, written))
         except Exception as error:  # noqa: BLE001 - whatever it is, labels are served and kept later
             self._telemetry.snapshot_errors.labels("write").inc()
             if not self._failing:
@@ -184,10 +221,16 @@ class LabelSnapshot:
         self._saved, self._save_by = changes, save_by
         self._telemetry.snapshot_saved.set(self._wall())
 
-    def _write(self, state: LabelState, confirmed: float) -> None:
+    def _write(self, state: LabelState, confirmed: float, written: float) -> None:
         if self._saved is None:
-            _clear(self._path, self._wall() - LEFTOVER)
-        _replace(self._path, encode(state, self._labels.rules, self._server, confirmed))
+            _clear(self._path, written - LEFTOVER)
+        rules, origin = self._labels.rules, Origin.of(self._identity)
+        data = encode(state, rules, origin, confirmed=confirmed, written=written)
+        _replace(self._path, data)
+
+    def _read(self) -> tuple[LabelState, float]:
+        data = self._path.read_bytes()
+        return decode(data, self._labels.rules, Origin.of(self._identity), self._wall())
 
     async def _restore(self) -> None:
         watcher = self._watcher
@@ -201,8 +244,7 @@ class LabelSnapshot:
         if watcher.loaded:
             return
         try:
-            data = await _aside(self._path.read_bytes)
-            state, age = decode(data, self._labels.rules, self._server, self._wall())
+            state, age = await _aside(self._read)
         except FileNotFoundError:
             _log.info("--label-snapshot %s: there is none yet", self._path)
             return
@@ -219,7 +261,7 @@ class LabelSnapshot:
             )
 
     def _tell(self, what: str, error: Exception) -> None:
-        if isinstance(error, OSError | SnapshotError):
+        if isinstance(error, OSError | KmproxyError):
             reason = getattr(error, "strerror", None) or str(error)
             _log.warning("--label-snapshot %s %s: %s", self._path, what, reason)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import os
 import signal
 import sys
@@ -15,13 +16,15 @@ from kmproxy import snapshot
 from kmproxy.errors import SnapshotError, StartupError
 from kmproxy.labels import LabelMap, LabelRule, LabelState, Namespace
 from kmproxy.simapi import ApiFault
-from kmproxy.snapshot import MAX_AGE, decode, encode
+from kmproxy.simcluster import SimCluster
+from kmproxy.snapshot import MAX_AGE, Origin, decode, encode
 
 from .conftest import until
 from .test_end_to_end import in_a_pod
 
 RULES = (LabelRule("label", "team", "team", "nobody"), LabelRule("annotation", "*", ""))
 SERVER = "https://10.96.0.1:443"
+ORIGIN = Origin(SERVER, "1234")
 STATE = LabelState({"a": ',team="x\\"\u00e9"', "b": ""}, {"b": 100.0})
 NOW = 1_700_000_000.0
 LINE = 'namespace="frontend-service2",team="{}"'
@@ -29,32 +32,43 @@ MOVED = b'"frontend-service2":",team=\\"backend\\""'
 BACK = 60.0  # seconds: the API server is asked again after up to half of them
 
 
+def encoded(rules=RULES, origin=ORIGIN, confirmed=NOW, written=NOW):
+    """A snapshot of the labels above."""
+    return encode(STATE, rules, origin, confirmed=confirmed, written=written)
+
+
 def test_what_is_kept_comes_back():
     """Labels, what is left of a deleted namespace's time, and the age."""
-    data = encode(STATE, RULES, SERVER, NOW)
-    assert decode(data, RULES, SERVER, NOW) == (STATE, 0.0)
-    state, age = decode(data, RULES, SERVER, NOW + 60.5)
+    assert decode(encoded(), RULES, ORIGIN, NOW) == (STATE, 0.0)
+    state, age = decode(encoded(), RULES, ORIGIN, NOW + 60.5)
     assert age == 60.5
     assert state.rendered == STATE.rendered
     assert state.deleted == {"b": 39.5}
-    assert decode(data, RULES, SERVER, NOW + 300)[0].deleted == {"b": 0.0}
+    assert decode(encoded(), RULES, ORIGIN, NOW + 300)[0].deleted == {"b": 0.0}
+
+
+def test_what_is_written_long_after_it_was_confirmed():
+    """The API server being away, labels grow old, but a deleted namespace keeps its time."""
+    state, age = decode(encoded(written=NOW + 200), RULES, ORIGIN, NOW + 210)
+    assert age == 210
+    assert state.deleted == {"b": 90.0}
 
 
 def test_a_clock_that_went_back():
     """What seems to be from the future is taken for new."""
-    assert decode(encode(STATE, RULES, SERVER, NOW), RULES, SERVER, NOW - 1e9) == (STATE, 0.0)
+    assert decode(encoded(), RULES, ORIGIN, NOW - 1e9) == (STATE, 0.0)
 
 
 def test_every_damage_is_found():
     """No byte can change, no end be missing."""
-    data = encode(STATE, RULES, SERVER, NOW)
+    data = encoded()
     for at in range(len(data) - 1):
         damaged = bytearray(data)
         damaged[at] ^= 1
         with pytest.raises(SnapshotError):
-            decode(bytes(damaged), RULES, SERVER, NOW)
+            decode(bytes(damaged), RULES, ORIGIN, NOW)
         with pytest.raises(SnapshotError):
-            decode(data[:at], RULES, SERVER, NOW)
+            decode(data[:at], RULES, ORIGIN, NOW)
 
 
 @pytest.mark.parametrize(
@@ -62,16 +76,18 @@ def test_every_damage_is_found():
     [
         (b"", "not a label snapshot"),
         (b"apiVersion: v1\nkind: Secret\n", "not a label snapshot"),
-        (encode(STATE, RULES, SERVER, NOW).replace(b" 1 ", b" 2 ", 1), "another version"),
-        (encode(STATE, RULES, "https://other", NOW), "another API server, https://other"),
-        (encode(STATE, RULES[:1], SERVER, NOW), "other label rules"),
-        (encode(STATE, RULES, SERVER, NOW - MAX_AGE - 1), "24 hours old"),
+        (encoded().replace(b" 2 ", b" 1 ", 1), "another version"),
+        (encoded(origin=Origin("https://other", "1234")), "another API server, https://other"),
+        (encoded(origin=Origin(SERVER, "5678")), "another cluster's, or of before its CA changed"),
+        (encoded(origin=Origin(SERVER, "")), "another cluster's, or of before its CA changed"),
+        (encoded(rules=RULES[:1]), "other label rules"),
+        (encoded(confirmed=NOW - MAX_AGE - 1), "24 hours old"),
     ],
 )
 def test_what_is_refused(data, says):
     """A snapshot of something else, or of long ago, is not used, and why is said."""
     with pytest.raises(SnapshotError, match=says):
-        decode(data, RULES, SERVER, NOW)
+        decode(data, RULES, ORIGIN, NOW)
 
 
 def test_a_restored_map_is_the_same():
@@ -231,6 +247,43 @@ async def test_a_snapshot_that_cannot_be_used(front, cluster, tmp_path, data, ca
         return (await proxy.get())[0] == 200
 
     await until(served, BACK)
+
+
+async def test_another_cluster_at_the_same_address(front, cluster, tmp_path, soon, caplog):
+    """As in pods, where it is that of the Service in most clusters: its labels are not served."""
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    await first.daemon.stop()
+    await cluster.api.stop()
+    cluster.write_service_account(tmp_path / "other")
+    async with SimCluster(nodes=()) as other:
+        (tmp_path / "other" / "ca.crt").write_bytes(other.ca_pem)
+    flags = (f"--label-snapshot={file}", f"--service-account-dir={tmp_path / 'other'}")
+    second = await front(*flags, loaded=False)
+
+    async def refused():
+        return await second.metric("kmproxy_snapshot_errors_total", operation="read") == 1
+
+    await until(refused)
+    assert "it is another cluster's, or of before its CA changed" in caplog.text
+    assert (await second.get())[0] == 503
+
+
+async def test_a_ca_that_rotates(front, cluster, tmp_path, soon, monkeypatch):
+    """The snapshot is written anew under the new one, and a start with that finds it good."""
+    monkeypatch.setattr(snapshot, "REFRESH", 0.0)
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    async with SimCluster(nodes=()) as other:
+        cluster.ca_pem += other.ca_pem
+    cluster.write_service_account(tmp_path / "sa")
+    await written(file, hashlib.sha256(cluster.ca_pem).hexdigest().encode())
+    await first.daemon.stop()
+    await cluster.api.stop()
+    second = await front(f"--label-snapshot={file}")
+    assert LINE.format("frontend") in (await second.get())[1]
 
 
 async def test_a_full_disk(front, cluster, tmp_path, soon, monkeypatch, caplog):
