@@ -78,5 +78,7 @@ async def open_clients(
             upstream = Upstream(
                 "kubelet", session, identity, kubelet_tls, server_name=config.kubelet.server_name
             )
-        nodes = NodeDirectory(api, clock=clock) if config.kubelet.all_nodes else None
+        nodes = None
+        if config.kubelet.all_nodes:
+            nodes = NodeDirectory(api, clock=clock, telemetry=telemetry)
         yield Clients(identity, api, Kubelet(config.kubelet, upstream), nodes)

@@ -7,6 +7,8 @@ fetched from a node. An address never comes from anywhere but the Node object.
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +19,21 @@ from kmproxy.apiserver import ApiServer
 from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.permissions import NODES, NODES_LISTED, Permission, advice
+from kmproxy.telemetry import Telemetry
 from kmproxy.watch import LIST_ACCEPT, PAGE, parse_page
 
 REMEMBERED = 60.0
 """Seconds for which a Node object that was found is not asked for again."""
+
+KEPT = 3600.0
+"""Seconds for which an address is used that the API server, failing, cannot confirm: it may have
+become another node's, whose samples would then be taken for this one's."""
+
+PATIENCE = 2.0
+"""Seconds in which an address has to be confirmed before it is used as it was."""
+
+RETRY = 5.0
+"""Seconds after a failure in which no address that is known is asked for again."""
 
 MAX_REMEMBERED = 20_000
 
@@ -28,6 +41,10 @@ PATH = "/api/v1/nodes"
 
 _ADDRESSES = ("InternalIP", "InternalDNS", "ExternalIP", "ExternalDNS", "Hostname")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_ANSWERS = {"no_node", "no_address", "forbidden"}
+"""Reasons of errors that are what the API server has to say, rather than its failures."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Address(msgspec.Struct):
@@ -65,12 +82,14 @@ class Node:
 
 
 class NodeDirectory:
-    """Finds nodes by name."""
+    """Finds nodes by name; while the API server fails, those that it told of before."""
 
-    def __init__(self, api: ApiServer, *, clock: Callable[[], float]) -> None:
+    def __init__(self, api: ApiServer, *, clock: Callable[[], float], telemetry: Telemetry) -> None:
         self._api = api
         self._clock = clock
-        self._found: dict[str, tuple[Node, float]] = {}  # name -> node, when to ask again
+        self._telemetry = telemetry
+        self._found: dict[str, tuple[Node, float]] = {}  # name -> node, when that was confirmed
+        self._retry_at = -math.inf  # while the API server fails: when to ask it again
 
     def __repr__(self) -> str:
         return f"<NodeDirectory {len(self._found)} remembered>"
@@ -82,15 +101,13 @@ class NodeDirectory:
         """
         if not _NAME.fullmatch(name):
             raise UpstreamError("no_node", f"{name[:80]!r} is not a node's name", status=404)
-        node, ask_at = self._found.get(name, (None, 0.0))
-        if node is not None and self._clock() < ask_at:
-            return node
-        self._found.pop(name, None)
-        node = await self._ask(name)
-        if len(self._found) >= MAX_REMEMBERED:
-            self._found.clear()
-        self._found[name] = (node, self._clock() + REMEMBERED)
-        return node
+        node, confirmed = self._found.get(name, (None, -math.inf))
+        now = self._clock()
+        if node is not None and now < confirmed + KEPT:
+            if now < max(confirmed + REMEMBERED, self._retry_at):
+                return node
+            return await self._confirm(node)
+        return await self._ask(name)
 
     async def first(self) -> Node:
         """A node to try, the first of a list. Raises UpstreamError, also if it may not be had."""
@@ -120,7 +137,42 @@ class NodeDirectory:
                 return nodes
             params = {"limit": str(PAGE), "continue": page.token}
 
+    async def _confirm(self, known: Node) -> Node:
+        """The node as it is now, or as it is known if the API server fails to tell."""
+        failing = self._retry_at > -math.inf
+        if failing:
+            self._retry_at = self._clock() + RETRY  # one asks, nobody else waits
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._ask(known.name)
+        except TimeoutError:
+            reason = "timeout"
+            why = f"the API server has not told of node {known.name} within {PATIENCE:g} s"
+        except UpstreamError as error:
+            if error.reason in _ANSWERS:
+                raise
+            reason, why = error.reason, str(error)
+        if not failing:
+            _log.warning("%s; the last known addresses of nodes stay in use", why)
+        self._telemetry.upstream_failed("apiserver", reason)
+        self._retry_at = self._clock() + RETRY
+        return known
+
     async def _ask(self, name: str) -> Node:
+        try:
+            node = await self._get(name)
+        except UpstreamError as error:
+            if error.reason in _ANSWERS:
+                self._found.pop(name, None)
+                self._retry_at = -math.inf
+            raise
+        if len(self._found) >= MAX_REMEMBERED:
+            self._found.clear()
+        self._found[name] = (node, self._clock())
+        self._retry_at = -math.inf
+        return node
+
+    async def _get(self, name: str) -> Node:
         try:
             body = await self._api.get(f"{PATH}/{name}", {}, accept="application/json")
             status = _DECODER.decode(body).status

@@ -4,6 +4,7 @@
 |---|---|---|---|
 | API server down at the start | not ready, 503; exit 1 past `--cache-sync-timeout`, or the labels of the snapshot | `kmproxy_upstream_errors_total`, `kmproxy_labels_restored` | `test_app::test_an_api_server_that_is_not_there`, `test_snapshot::test_a_restart_while_the_api_server_is_away` |
 | API server away later | serves the last labels, stays ready, asks again with full jitter | `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_an_api_server_that_is_away` |
+| API server away later, with `--all-nodes` | asks a node at its last known address, for an hour at most | `kmproxy_upstream_errors_total` | `test_faults::test_all_nodes_while_the_api_server_is_away`, `test_nodes::test_an_api_server_that_hangs` |
 | API server slow or silent | a list is given up after 60 s, a watch after 80 s without a byte | `kmproxy_watch_restarts_total` | `test_upstream::test_silence`, `test_namespaces::test_a_watch_that_falls_silent`, `test_snapshot::test_an_api_server_that_hangs` |
 | API server: 401 after a rotation | reads the token anew, once, at once | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_rotated_token_is_read_after_a_401` |
 | API server: 403 | says which rule is missing, keeps asking | `kmproxy_upstream_errors_total` | `test_app::test_an_api_server_that_refuses` |
@@ -50,6 +51,7 @@ import aiohttp
 import pytest
 import trustme
 
+from kmproxy.nodes import KEPT, REMEMBERED
 from kmproxy.simkubelet import Fault
 from kmproxy.telemetry import Telemetry
 
@@ -99,6 +101,27 @@ async def test_an_api_server_that_is_away(front, cluster):
     assert 'namespace="payments",team="payments"' in text
     assert await proxy.probe("/readyz") == (200, "ok\n")
     assert await proxy.metric("kmproxy_namespaces_sync_age_seconds") > age
+    assert await proxy.metric("kmproxy_upstream_errors_total", upstream="apiserver") > 0
+
+
+async def test_all_nodes_while_the_api_server_is_away(front, cluster, clock):
+    """Each node that is known is scraped where it was, for an hour; one that is not is 502."""
+    proxy = await front("--all-nodes", clock=clock)
+    path = "/api/v1/nodes/{}/proxy/metrics/probes"
+    assert (await proxy.get(path.format("node-b")))[0] == 200
+    await cluster.api.stop()
+    for seconds in (REMEMBERED, KEPT - REMEMBERED - 1):
+        clock.now += seconds
+        status, text = await proxy.get(path.format("node-b"))
+        assert status == 200
+        assert 'namespace="payments",team="payments"' in text
+    assert (await proxy.get(path.format("node-a")))[0] == 502
+    clock.now += 1
+    status, text = await proxy.get(path.format("node-b"))
+    assert status == 502
+    assert "the API server" in text
+    await cluster.api.start()
+    assert (await proxy.get(path.format("node-b")))[0] == 200
     assert await proxy.metric("kmproxy_upstream_errors_total", upstream="apiserver") > 0
 
 

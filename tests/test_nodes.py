@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
+from kmproxy import nodes
 from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.nodes import REMEMBERED, Node, NodeDirectory
+from kmproxy.nodes import KEPT, REMEMBERED, RETRY, Node, NodeDirectory
+from kmproxy.telemetry import Telemetry
 
 
 class Nodes:
@@ -29,6 +32,11 @@ class Nodes:
             raise ApiError(404, "NotFound", "not found")
         node = self.nodes[name]
         return node if isinstance(node, bytes) else json.dumps(node).encode()
+
+
+def directory_of(api, clock=lambda: 0.0, telemetry=None):
+    """A directory that asks this API server."""
+    return NodeDirectory(api, clock=clock, telemetry=telemetry or Telemetry())
 
 
 def node(port=None, **addresses):
@@ -52,7 +60,7 @@ def node(port=None, **addresses):
 )
 async def test_addresses(given, found):
     """The kind of address that Prometheus' node role takes, and the kubelet's own port."""
-    directory = NodeDirectory(Nodes(a=given), clock=lambda: 0.0)
+    directory = directory_of(Nodes(a=given))
     assert await directory.find("a") == found
 
 
@@ -60,14 +68,14 @@ async def test_the_first_of_a_kind():
     """Of two addresses of one kind the first counts, as on dual-stack nodes."""
     given = node(InternalIP="10.0.0.1")
     given["status"]["addresses"].append({"type": "InternalIP", "address": "fd00::1"})
-    assert (await NodeDirectory(Nodes(a=given), clock=lambda: 0.0).find("a")).host == "10.0.0.1"
+    assert (await directory_of(Nodes(a=given)).find("a")).host == "10.0.0.1"
 
 
 async def test_a_node_is_remembered_for_a_minute():
     """And asked for again then; a node that has gone is gone."""
     now = [0.0]
     api = Nodes(a=node(InternalIP="10.0.0.1"))
-    directory = NodeDirectory(api, clock=lambda: now[0])
+    directory = directory_of(api, lambda: now[0])
     await directory.find("a")
     now[0] = REMEMBERED - 1
     await directory.find("a")
@@ -78,6 +86,118 @@ async def test_a_node_is_remembered_for_a_minute():
         await directory.find("a")
     assert raised.value.status == 404
     assert len(api.asked) == 2
+
+
+A, B = node(InternalIP="10.0.0.1"), node(InternalIP="10.0.0.2")
+AWAY = UpstreamError("refused", "the API server cannot be reached")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AWAY,
+        UpstreamError("timeout", "the API server fell silent", status=504),
+        ApiError(500, "InternalError", "x"),
+        ApiError(429, "TooManyRequests", "x"),
+        ApiError(401, "Unauthorized", "x"),
+    ],
+)
+async def test_an_address_while_the_api_server_fails(clock, telemetry, error, caplog):
+    """The last one that it told stays in use for an hour, which is counted and told once."""
+    api = Nodes(a=A)
+    directory = directory_of(api, clock, telemetry)
+    found, began = await directory.find("a"), clock.now
+    api.error = error
+    for seconds in (REMEMBERED, REMEMBERED + RETRY, KEPT - 1):
+        clock.now = began + seconds
+        assert await directory.find("a") == found
+    assert telemetry.upstream_errors.labels("apiserver", error.reason)._value.get() == 3
+    assert caplog.text.count("the last known addresses of nodes stay in use") == 1
+    clock.now = began + KEPT
+    with pytest.raises(UpstreamError):
+        await directory.find("a")
+    with pytest.raises(UpstreamError):
+        await directory.find("b")
+
+
+async def test_an_address_is_confirmed_again(clock):
+    """Once the API server answers, the new address is used, and the hour begins anew."""
+    api = Nodes(a=A)
+    directory = directory_of(api, clock)
+    await directory.find("a")
+    clock.now += REMEMBERED
+    api.error = AWAY
+    assert (await directory.find("a")).host == "10.0.0.1"
+    api.nodes["a"], api.error = B, None
+    clock.now += RETRY
+    assert (await directory.find("a")).host == "10.0.0.2"
+    api.error = AWAY
+    clock.now += KEPT - 1
+    assert (await directory.find("a")).host == "10.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(None, None), (node(), None), (A, ApiError(403, "Forbidden", "x"))],
+)
+async def test_an_answer_ends_the_use_of_an_address(clock, answer, error):
+    """A node that has gone or has no address, and a refusal, are no failures of the API server."""
+    api = Nodes(a=A)
+    directory = directory_of(api, clock)
+    await directory.find("a")
+    clock.now += REMEMBERED
+    api.nodes, api.error = {"a": answer} if answer else {}, error
+    with pytest.raises(UpstreamError):
+        await directory.find("a")
+    api.error = AWAY
+    with pytest.raises(UpstreamError, match="cannot be reached"):
+        await directory.find("a")
+
+
+async def test_how_often_an_api_server_that_fails_is_asked(clock):
+    """One request in a few seconds, for all the nodes that are known; at once for another."""
+    api = Nodes(a=A, b=B)
+    directory = directory_of(api, clock)
+    await directory.find("a")
+    await directory.find("b")
+    clock.now += REMEMBERED
+    api.error, api.asked = AWAY, []
+    for _ in range(3):
+        await directory.find("a")
+        await directory.find("b")
+    assert len(api.asked) == 1
+    with pytest.raises(UpstreamError):
+        await directory.find("c")
+    assert len(api.asked) == 2
+    clock.now += RETRY
+    await asyncio.gather(*(directory.find(name) for name in "abab"))
+    assert len(api.asked) == 3
+    api.error = None
+    clock.now += RETRY
+    await directory.find("a")
+    await directory.find("b")
+    assert len(api.asked) == 5
+
+
+async def test_an_api_server_that_hangs(clock, monkeypatch):
+    """A scrape does not wait for it long, and only one at a time waits at all."""
+    monkeypatch.setattr(nodes, "PATIENCE", 0.01)
+    api = Nodes(a=A, b=B)
+    directory = directory_of(api, clock)
+    found = [await directory.find(name) for name in "ab"]
+    waits = 0
+
+    async def hang(*_, **__):
+        nonlocal waits
+        waits += 1
+        await asyncio.Event().wait()
+
+    api.get = hang
+    clock.now += REMEMBERED
+    assert await directory.find("a") == found[0]
+    clock.now += RETRY
+    assert await asyncio.gather(directory.find("a"), directory.find("b")) == found
+    assert waits == 2
 
 
 @pytest.mark.parametrize(
@@ -103,7 +223,7 @@ async def test_what_is_no_name(name):
     """404, and the API server is not even asked."""
     api = Nodes(a=node(InternalIP="10.0.0.1"))
     with pytest.raises(UpstreamError) as raised:
-        await NodeDirectory(api, clock=lambda: 0.0).find(name)
+        await directory_of(api).find(name)
     assert raised.value.status == 404
     assert api.asked == []
 
@@ -122,7 +242,7 @@ async def test_an_api_server_that_cannot_tell(error, status, says):
     api = Nodes()
     api.error = error
     with pytest.raises(UpstreamError) as raised:
-        await NodeDirectory(api, clock=lambda: 0.0).find("a")
+        await directory_of(api).find("a")
     assert raised.value.status == status
     assert says in str(raised.value)
 
@@ -131,7 +251,7 @@ async def test_an_api_server_that_cannot_tell(error, status, says):
 async def test_what_is_no_node(given):
     """Garbage, and a node without an address, are 502."""
     with pytest.raises(UpstreamError) as raised:
-        await NodeDirectory(Nodes(a=given), clock=lambda: 0.0).find("a")
+        await directory_of(Nodes(a=given)).find("a")
     assert raised.value.status == 502
 
 
@@ -151,7 +271,7 @@ class Listed(Nodes):
 async def test_the_first_node():
     """Any will do, and its address is found as that of one that was named."""
     api = Listed(b=node(InternalIP="10.0.0.2"), c=node(InternalIP="10.0.0.3"))
-    assert await NodeDirectory(api, clock=lambda: 0.0).first() == Node("b", "10.0.0.2", None)
+    assert await directory_of(api).first() == Node("b", "10.0.0.2", None)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +287,7 @@ async def test_no_first_node(error, says):
     api = Listed()
     api.error = error
     with pytest.raises(UpstreamError) as raised:
-        await NodeDirectory(api, clock=lambda: 0.0).first()
+        await directory_of(api).first()
     assert says in str(raised.value)
 
 
@@ -200,7 +320,7 @@ async def test_all_nodes_page_by_page():
         "items": [{"metadata": {"name": "c", "labels": {"z": "1"}, "annotations": None}}],
     }
     api = Pages(page("a", token="next"), page("b", token="more"), page(token="end"), last)
-    nodes = await NodeDirectory(api, clock=lambda: 0.0).list_all()
+    nodes = await directory_of(api).list_all()
     assert nodes == [ListedNode("a"), ListedNode("b"), ListedNode("c", {"z": "1"})]
     assert [params for _, params in api.asked] == [
         {"limit": "500", "resourceVersion": "0"},
@@ -213,7 +333,7 @@ async def test_all_nodes_page_by_page():
 async def test_a_cluster_without_nodes():
     """Null is what the API lists then."""
     api = Pages({"metadata": {}, "items": None})
-    assert await NodeDirectory(api, clock=lambda: 0.0).list_all() == []
+    assert await directory_of(api).list_all() == []
 
 
 @pytest.mark.parametrize(
@@ -230,6 +350,6 @@ async def test_nodes_that_cannot_be_listed(answer, says):
     """Half a list is none: an error on any page is one of the list."""
     api = Pages(page("a", token="next"), answer)
     with pytest.raises(UpstreamError) as raised:
-        await NodeDirectory(api, clock=lambda: 0.0).list_all()
+        await directory_of(api).list_all()
     assert raised.value.status == 502
     assert says in str(raised.value)
