@@ -6,11 +6,14 @@ library. Must not know what is asked with them. No error shows what stands in on
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
+import traceback
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import TOKEN_AGE, Identity, is_token
@@ -20,6 +23,11 @@ from kmproxy.values import File
 if TYPE_CHECKING:
     from kmproxy.proxies import Proxy
     from kmproxy.telemetry import Telemetry
+
+READ_TIMEOUT = 30.0
+"""Seconds for a kubeconfig's plugin, or for whoever renews its token, to answer."""
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -77,15 +85,17 @@ class Kubeconfig(Identity):
         settings = Configuration()
         try:
             if anew or modified != self._modified:
-                self._loader = await kube_config.load_kube_config(
-                    self._path, client_configuration=settings, persist_config=False
+                self._loader = await _in_time(
+                    kube_config.load_kube_config(
+                        self._path, client_configuration=settings, persist_config=False
+                    )
                 )
             elif "exec" in (self._loader._user or ()) and not hasattr(  # noqa: SLF001 - it has no other word for it
                 self._loader, "exec_plugin_expiry"
             ):
                 return  # without an expiry its credential holds until it is refused
             else:
-                await self._loader.load_and_set(settings)
+                await _in_time(self._loader.load_and_set(settings))
         except Exception as error:
             raise CredentialError(f"{self._path}: {_first_line(error)}") from error
         authorization = settings.api_key.get("BearerToken")
@@ -105,6 +115,24 @@ class Kubeconfig(Identity):
             verify=settings.verify_ssl,
         )
         self._authorization = authorization
+
+
+async def _in_time(reading: Awaitable[_T]) -> _T:
+    """What kubernetes_asyncio reads. Raises TimeoutError.
+
+    A plugin that is no longer waited for is killed; what it has started itself is not.
+    """
+    async with asyncio.timeout(READ_TIMEOUT):
+        try:
+            return await reading
+        except asyncio.CancelledError as error:
+            # The library would leave it running, and only its frame knows of it.
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                for value in frame.f_locals.values():
+                    if isinstance(value, asyncio.subprocess.Process):
+                        # Closed with its pipes, which those that it started may hold open.
+                        value._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+            raise
 
 
 def _proxy(path: str, url: str | None) -> Proxy | None:
@@ -151,6 +179,8 @@ def _modified(path: str) -> tuple[tuple[int, int, int], ...]:
 def _first_line(error: Exception) -> str:
     """Why a kubeconfig cannot be read, without what stands in it."""
     name = type(error).__name__
+    if isinstance(error, TimeoutError):
+        return f"no credential within {READ_TIMEOUT:g} s, its plugin hangs"
     if name in {"ConfigException", "FileNotFoundError", "PermissionError"}:
         return str(error).partition("\n")[0]
     return f"it is not a kubeconfig ({name})"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from pathlib import Path
 
 import pytest
 import trustme
 import yaml
 
+from kmproxy import kubeconfig
 from kmproxy.errors import ConfigError
 from kmproxy.identity import TOKEN_AGE
 from kmproxy.kubeconfig import Kubeconfig
 from kmproxy.proxies import Proxy
 from kmproxy.tls import TlsContext
 
-from .conftest import credential_failures
+from .conftest import credential_failures, until
 
 
 def write(path, user, cluster=None):
@@ -65,6 +68,79 @@ async def test_an_exec_plugin_runs_again_when_refused(tmp_path, clock, telemetry
     clock.now += TOKEN_AGE
     assert await identity.authorization() == old
     assert await identity.authorization(anew=True) == f"Bearer {cluster.token}"
+
+
+class Plugin:
+    """An exec plugin that answers, or after `hang` never does."""
+
+    def __init__(self, path):
+        self._hang, self._pid = path.with_suffix(".hang"), path.with_suffix(".pid")
+        path.write_text(
+            "#!/bin/sh\n"
+            f"if [ -e {self._hang} ]; then echo $$ >{self._pid}; exec sleep 600; fi\n"
+            'echo \'{"apiVersion": "client.authentication.k8s.io/v1",\'\n'
+            'echo \'"kind": "ExecCredential", "status": {"token": "t"}}\'\n'
+        )
+        path.chmod(0o755)
+        self.user = {
+            "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(path)}
+        }
+
+    def hang(self):
+        """From now on, never answer."""
+        self._hang.touch()
+
+    async def hangs(self):
+        """Whether it was started and has not answered."""
+        return self._pid.exists() and self._pid.read_text().endswith("\n")
+
+    async def gone(self):
+        """Whether the process that hung is no more."""
+        return not (await self.hangs() and self._process().exists())
+
+    def _process(self):
+        return Path("/proc", self._pid.read_text().strip())
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """An exec plugin that answers."""
+    return Plugin(tmp_path / "plugin")
+
+
+async def test_a_plugin_that_hangs(tmp_path, clock, telemetry, plugin, monkeypatch):
+    """It is waited for so long, then killed; what is good stays in use."""
+    path = write(tmp_path / "config", plugin.user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    plugin.hang()
+    monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 1.0)
+    assert await identity.authorization(anew=True) == "Bearer t"
+    assert credential_failures(telemetry, "kubeconfig") == 1
+    await until(plugin.gone)
+
+
+async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, telemetry, plugin, monkeypatch):
+    """There is no start then, and why is said."""
+    monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 1.0)
+    path = write(tmp_path / "config", plugin.user)
+    plugin.hang()
+    with pytest.raises(ConfigError, match="config: no credential within 1 s, its plugin hangs"):
+        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    await until(plugin.gone)
+
+
+async def test_a_plugin_that_nobody_waits_for(tmp_path, clock, telemetry, plugin):
+    """It is killed as well: the scrape that wanted its token was given up."""
+    path = write(tmp_path / "config", plugin.user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    plugin.hang()
+    waiting = asyncio.create_task(identity.authorization(anew=True))
+    await until(plugin.hangs)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await until(plugin.gone)
+    assert await identity.authorization() == "Bearer t"
 
 
 async def test_no_token_over_plain_http(tmp_path, clock, telemetry):
