@@ -66,7 +66,7 @@ async def open_clients(
         session = await stack.enter_async_context(open_session())
         upstream = Upstream(
             "API server", session, identity, api_tls,
-            server_name=identity.server_name, proxy=lambda _: identity.proxy,
+            server_name=lambda: identity.server_name, proxy=lambda _: identity.proxy,
         )  # fmt: skip
         api = ApiServer(upstream, identity)
         if config.access:
@@ -76,8 +76,9 @@ async def open_clients(
             upstream = reach.kubelet(config.kubelet, config.access, identity, kubelet_tls)
         elif not config.kubelet.apiserver:
             upstream = Upstream(
-                "kubelet", session, identity, kubelet_tls, server_name=config.kubelet.server_name
-            )
+                "kubelet", session, identity, kubelet_tls,
+                server_name=lambda: config.kubelet.server_name,
+            )  # fmt: skip
         nodes = None
         if config.kubelet.all_nodes:
             nodes = NodeDirectory(api, clock=clock, telemetry=telemetry)

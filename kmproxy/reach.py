@@ -61,7 +61,7 @@ class Reach:
             self.session,
             self._credential(access.credential) if access.identifies else identity,
             tls,
-            server_name=config.server_name or access.tls.server_name,
+            server_name=lambda: config.server_name or access.tls.server_name,
             proxy=self._proxy("kubelet", access.proxy),
             headers=access.headers,
             elsewhere=elsewhere,
@@ -92,7 +92,7 @@ class Reach:
             self.session,
             None,
             tls,
-            server_name=config.tls.server_name,
+            server_name=lambda: config.tls.server_name,
             proxy=self._proxy("kubelet.oauth2", config.proxy),
         )
         secret = self._text(

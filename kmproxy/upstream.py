@@ -91,7 +91,8 @@ async def _note_new(_: aiohttp.ClientSession, context: Any, __: object) -> None:
 class Upstream:
     """A server of one kind, reached in one way, as one identity.
 
-    `name` is how errors call it: "kubelet" or "API server". `headers` are sent
+    `name` is how errors call it: "kubelet" or "API server". `server_name` is what
+    its certificate must bear now, if not the host of the URL. `headers` are sent
     with the credential, over TLS only. With a TLS context for what is
     `elsewhere`, redirects of a GET are followed: to the same host and port as
     the same identity, to any other as nobody, to plain http never.
@@ -107,7 +108,7 @@ class Upstream:
         credential: Credential | None,
         tls: TlsContext,
         *,
-        server_name: str | None = None,
+        server_name: Callable[[], str | None] | None = None,
         proxy: Find | None = None,
         headers: Headers = (),
         elsewhere: TlsContext | None = None,
@@ -215,6 +216,7 @@ class Upstream:
                 sent["Authorization"] = authorization
             # After the identity, which may just have read what the context is made of.
             context = self._tls if ours or self._elsewhere is None else self._elsewhere
+            server_name = self._server_name() if self._server_name else None
             proxy = self._proxy(url) if self._proxy else None
             try:
                 # Not aiohttp's sock_connect and sock_read: a proxy's answer is under neither.
@@ -225,7 +227,7 @@ class Upstream:
                         headers=sent,
                         allow_redirects=False,
                         ssl=context.current() if secure else False,
-                        server_hostname=self._server_name if secure and ours else None,
+                        server_hostname=server_name if secure and ours else None,
                         proxy=proxy.url if proxy else None,
                         proxy_headers=_revealed(proxy.headers) if proxy else None,
                         **options,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from urllib.parse import urlsplit
 
 import pytest
@@ -71,6 +72,29 @@ async def test_a_ca_that_is_none(opened, tmp_path):
     with pytest.raises(ConfigError, match="--kubelet-ca-file"):
         async with opened(f"--kubelet-ca-file={tmp_path / 'ca'}"):
             pass
+
+
+async def test_a_server_name_that_changes(cluster, tmp_path, clock, telemetry):
+    """A kubeconfig's is followed as all of it is: its server is verified by the new one."""
+    path = tmp_path / "config"
+
+    def name(server_name):
+        cluster.write_kubeconfig(path)
+        document = json.loads(path.read_text())
+        document["clusters"][0]["cluster"]["tls-server-name"] = server_name
+        path.write_text(json.dumps(document))
+        clock.now += TOKEN_AGE
+
+    name("localhost")
+    config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
+    async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        for server_name, good in (("localhost", True), ("elsewhere", False), ("node-a", True)):
+            name(server_name)
+            if good:
+                assert len(await clients.nodes.list_all()) == 2
+            else:
+                with pytest.raises(UpstreamError, match="certificate does not verify"):
+                    await clients.nodes.list_all()
 
 
 READER = "system:serviceaccount:monitoring:kubelet-reader"

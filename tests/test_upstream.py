@@ -409,7 +409,7 @@ async def test_the_name_of_another_place(ca, direct):
         Site(lambda _: metrics("other"), ca) as other,
         Site(lambda _: redirect(other.url), ca, "node-x") as home,
     ):
-        upstream = direct(follow=True, server_name="node-x")
+        upstream = direct(follow=True, server_name=lambda: "node-x")
         assert await fetch(upstream, home.url) == (200, b"other")
 
 
