@@ -7,6 +7,7 @@ for them: nothing of a client's request reaches a kubelet.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -68,7 +69,7 @@ class Exposition:
     """A kubelet's answer: its own Content-Type, and its body as it comes, decoded.
 
     `pieces` ends only at the proven end of the body; else it raises
-    UpstreamError.
+    UpstreamError. Between any two of them that are decoded the loop runs.
     """
 
     content_type: str
@@ -168,7 +169,7 @@ class Kubelet:
 
     async def _decoded(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         pieces = self._upstream.pieces(response)
-        if response.headers.get("Content-Encoding", "identity").lower() == "identity":
+        if _coding(response) == "identity":
             if (response.content_length or 0) > self._config.max_response_bytes:
                 raise self._too_large()
             async for piece in pieces:
@@ -178,6 +179,7 @@ class Kubelet:
         async for piece in pieces:
             for decoded in decoder.feed(piece):
                 yield decoded
+                await asyncio.sleep(0)  # 64 KiB can be 64 MiB of text, which is there at once
         decoder.finish()
 
     def _check(self, response: aiohttp.ClientResponse, kind: _Kind) -> None:
@@ -191,13 +193,17 @@ class Kubelet:
             raise UpstreamError(
                 "content_type", f"the {name} answered {what}, which is not {kind.name}"
             )
-        coding = response.headers.get("Content-Encoding", "identity").lower()
+        coding = _coding(response)
         if coding not in kind.codings:
             raise UpstreamError(
                 "encoding", f"the {name} answered with Content-Encoding {coding[:40]!r}"
             )
-        chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
-        if not chunked and response.content_length is None:
+        transfer = _listed(response, "Transfer-Encoding")
+        if transfer not in {"", "chunked"}:
+            raise UpstreamError(
+                "framing", f"the {name} answered with Transfer-Encoding {transfer[:40]!r}"
+            )
+        if not transfer and response.content_length is None:
             raise UpstreamError(
                 "framing",
                 f"the {name}'s answer has neither Content-Length nor chunks: "
@@ -219,6 +225,15 @@ class Kubelet:
             return "redirect", f"the {name} answered with a redirect ({status}), not followed"
         hint = kind.lost if status == 404 else ""
         return "status", f"the {name} answered with HTTP status {status}{hint}"
+
+
+def _listed(response: aiohttp.ClientResponse, name: str) -> str:
+    """A header that is a list, in lower case; it may be given in parts (RFC 9110, 5.3)."""
+    return ", ".join(response.headers.getall(name, ())).strip().lower()
+
+
+def _coding(response: aiohttp.ClientResponse) -> str:
+    return _listed(response, "Content-Encoding") or "identity"
 
 
 def _proxy_base(config: KubeletConfig) -> str | None:

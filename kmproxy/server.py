@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from urllib.parse import parse_qs
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from kmproxy import __version__
 from kmproxy.auth import Gate, Narrowing, Place, node_name
@@ -229,11 +229,7 @@ class MetricsServer:
     ) -> None:
         """Pass the exposition on as it comes, enriched; the first bytes begin the response."""
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
-        response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
-        encoder = None
-        if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
-            encoder = GzipEncoder()
-            response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+        encoder = _encoder(request, response)
         narrowing = self._narrowing(request)
         pipeline = Pipeline(
             self._labels.lookup,
@@ -295,3 +291,14 @@ class MetricsServer:
                 source=self._kubelet.source,
             )
         )
+
+
+def _encoder(request: web.Request, response: web.StreamResponse) -> GzipEncoder | None:
+    """What encodes a body of unknown length for this client; the head of the answer says it."""
+    response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
+    if request.version < HttpVersion11:
+        response.force_close()  # it knows no chunks: only the end of the connection is the body's
+    if not accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+        return None
+    response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+    return GzipEncoder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from contextlib import AsyncExitStack
@@ -236,3 +237,35 @@ async def stage(tmp_path):
     )
     async with cluster, aiohttp.ClientSession() as session, AsyncExitStack() as stack:
         yield Stage(cluster, tmp_path, session, stack)
+
+
+@pytest.fixture
+async def spoken(front):
+    """A function that starts a daemon in front of a kubelet that a coroutine plays, byte by byte.
+
+    `say` gets a writer for each request, and the number of its connection; it returns True to
+    hang up. The kubelet speaks plain HTTP.
+    """
+    async with AsyncExitStack() as stack:
+
+        async def start(say, *flags):
+            connections = []
+
+            async def handle(reader, writer):
+                connections.append(writer)
+                number = len(connections)
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                    while await reader.readuntil(b"\r\n\r\n"):
+                        if await say(writer, number):
+                            break
+                        await writer.drain()
+                writer.close()
+
+            server = await asyncio.start_server(handle, "127.0.0.1", 0)
+            stack.callback(server.close)
+            port = server.sockets[0].getsockname()[1]
+            proxy = await front("--kubelet-scheme=http", f"--node-port={port}", *flags)
+            stack.push_async_callback(proxy.daemon.stop)
+            return proxy
+
+        yield start

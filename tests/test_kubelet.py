@@ -1,14 +1,23 @@
-"""Which URL an endpoint of a node has, in each way to it."""
+"""Which URL an endpoint of a node has, in each way to it, and how its answer comes."""
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+
 import pytest
+from aiohttp import web
 
 from kmproxy.config import KubeletConfig
 from kmproxy.errors import UpstreamError
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import Node
 from kmproxy.routes import ENDPOINTS
+from kmproxy.telemetry import Telemetry
+from kmproxy.tls import TlsContext, Trust
+from kmproxy.upstream import Upstream, open_session
+
+from .sites import Site
 
 
 def url(endpoint, config, node=None):
@@ -108,3 +117,32 @@ async def test_a_list_of_pods_that_does_not_end(cluster, front, monkeypatch):
     status, text = await proxy.get("/sd/pods")
     assert status == 502
     assert "the kubelet's list of pods is over 1000 bytes" in text
+
+
+async def test_nothing_waits_for_the_end_of_a_large_answer():
+    """Between two pieces of what is decoded, each of at most 128 KiB, the loop runs."""
+    packed = gzip.compress(b"zero_bytes 0\n" * 1_000_000, 9)
+    assert len(packed) < 1 << 16  # so that nothing is waited for on the way
+    headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
+    turns = 0
+
+    async def turn():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    tls = TlsContext(Trust, "CA", clock=lambda: 0.0, telemetry=Telemetry())
+    async with (
+        Site(lambda _: web.Response(body=packed, headers=headers)) as site,
+        open_session() as session,
+    ):
+        config = KubeletConfig(scheme="http", node="127.0.0.1", port=site.port)
+        kubelet = Kubelet(config, Upstream("kubelet", session, None, tls))
+        others = asyncio.create_task(turn())
+        async with kubelet.fetch(kubelet.configured, "/metrics") as exposition:
+            seen = [(turns, len(piece)) async for piece in exposition.pieces]
+        others.cancel()
+    assert sum(size for _, size in seen) == 13_000_000
+    assert max(size for _, size in seen) <= 1 << 17
+    assert len({when for when, _ in seen}) == len(seen)

@@ -199,6 +199,63 @@ async def test_a_kubelet_that_fails_before_the_first_byte(front, cluster, failur
     assert (await proxy.get())[0] == 200
 
 
+TYPED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n"
+LINES = b'm{namespace="payments"} 1\n' * 3
+PACKED = gzip.compress(LINES)
+
+
+def _chunk(data):
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+PACKED_LENGTH = b"Content-Length: %d\r\n" % len(PACKED)
+LENGTH = b"Content-Length: %d\r\n" % len(LINES)
+ODD = {
+    "xchunked": (b"Transfer-Encoding: xchunked\r\n", LINES[:40], "framing"),
+    "chunked first": (b"Transfer-Encoding: chunked, gzip\r\n", LINES[:40], "framing"),
+    "gzip, chunked": (b"Transfer-Encoding: gzip, chunked\r\n", _chunk(LINES) + _chunk(b""), "framing"),
+    "gzip and chunked": (
+        b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", _chunk(LINES) + _chunk(b""), "framing",
+    ),
+    "identity, gzip": (b"Content-Encoding: identity, gzip\r\n" + LENGTH, LINES, "encoding"),
+    "identity and gzip": (
+        b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n" + PACKED_LENGTH, PACKED, "encoding",
+    ),
+    "deflate": (b"Content-Encoding: deflate\r\n" + LENGTH, LINES, "encoding"),
+}  # fmt: skip
+EVEN = {
+    "chunked": (b"Transfer-Encoding: Chunked\r\n", _chunk(LINES) + _chunk(b"")),
+    "identity": (b"Content-Encoding: Identity\r\n" + LENGTH, LINES),
+    "no name": (b"Content-Encoding:\r\n" + LENGTH, LINES),
+    "x-gzip": (b"Content-Encoding: X-GZIP\r\n" + PACKED_LENGTH, PACKED),
+}
+
+
+@pytest.mark.parametrize(("headers", "body", "reason"), ODD.values(), ids=ODD)
+async def test_an_odd_frame_or_coding(spoken, headers, body, reason):
+    """What could hide that the body was cut, in whatever header, is 502."""
+
+    async def say(writer, _):
+        writer.write(TYPED + headers + b"\r\n" + body)
+        return True
+
+    proxy = await spoken(say)
+    assert (await proxy.get("/metrics"))[0] == 502
+    assert await proxy.metric("kmproxy_upstream_errors_total", reason=reason) == 1
+
+
+@pytest.mark.parametrize(("headers", "body"), EVEN.values(), ids=EVEN)
+async def test_a_frame_and_coding_as_they_may_be(spoken, headers, body):
+    """In any case, and where nothing is said."""
+
+    async def say(writer, _):
+        writer.write(TYPED + headers + b"\r\n" + body)
+
+    proxy = await spoken(say)
+    expected = LINES.replace(b"}", b',team="payments"}').decode()
+    assert await proxy.get("/metrics") == (200, expected)
+
+
 CUTS = [
     {"fault": Fault.CUT_CHUNKED},
     {"fault": Fault.CUT_CONTENT_LENGTH},
@@ -223,6 +280,30 @@ async def test_a_body_that_is_cut(front, cluster, failure, accepts, version):
     assert await proxy.metric("kmproxy_scrapes_total", path="/metrics/cadvisor", code="broken") == 1
 
 
+OLD = b"%b /metrics/probes HTTP/1.0\r\nConnection: keep-alive\r\n%b\r\n"
+
+
+@pytest.mark.parametrize("accepts", [b"", b"Accept-Encoding: gzip\r\n"])
+async def test_an_old_client_that_would_keep_the_connection(front, cluster, accepts):
+    """HTTP/1.0 has no chunks: the end of the connection is the body's, or a reset if it is cut."""
+    proxy = await front()
+    async with asyncio.timeout(10):  # an idle connection lasts longer
+        answer, end = await proxy.raw(OLD % (b"GET", accepts))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert end == "closed"
+        assert b"keep-alive" not in head.lower()
+        text = gzip.decompress(body) if accepts else body
+        assert text.endswith(b"\n")
+        assert text.count(b'team="payments"') == (await proxy.get("/metrics/probes"))[1].count(
+            'team="payments"'
+        )
+        assert (await proxy.raw(OLD % (b"HEAD", accepts)))[1] == "closed"
+        cluster.kubelets["node-a"].fail(Fault.CUT_CHUNKED)
+        answer, end = await proxy.raw(OLD.replace(b"probes", b"cadvisor") % (b"GET", b""))
+    assert b'team="frontend"' in answer
+    assert end == "reset"
+
+
 async def test_a_cut_does_begin(front, cluster):
     """The case above is not always found before the first byte."""
     proxy = await front()
@@ -243,6 +324,34 @@ async def test_a_bomb(front, cluster):
     assert len(answer) < 1_100_000
     assert await proxy.metric("kmproxy_upstream_errors_total", reason="too_large") == 1
     assert await proxy.metric("kmproxy_scrapes_total", code="broken") == 1
+
+
+SLOW_LINE = b'm{namespace="pay\\\\ments"} 1\n'  # it has to be read byte by byte
+
+
+async def test_a_bomb_that_costs_time(spoken):
+    """The scrape's time ends it, however much text is there at once; others are served meanwhile."""
+    member = gzip.compress(SLOW_LINE * 1_000_000, 9)
+    lines = 20_000_000
+
+    async def say(writer, _):
+        head = b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+        writer.write(TYPED + head % (len(member) * lines // 1_000_000))
+        for _ in range(lines // 1_000_000):
+            writer.write(member)
+
+    proxy = await spoken(say, "--max-response-bytes=1000000000000")
+    headers = b"Accept-Encoding: gzip\r\nX-Prometheus-Scrape-Timeout-Seconds: 2\r\n"
+    bomb = asyncio.create_task(proxy.raw(GET % (b"/metrics", headers)))
+    await until(lambda: _busy(proxy))
+    for _ in range(3):
+        assert await proxy.probe("/healthz") == (200, "ok\n")
+        assert not bomb.done()
+    answer, end = await bomb
+    assert end == "reset" or b" 504 " in answer
+    assert await proxy.metric("kmproxy_upstream_errors_total", reason="timeout") == 1
+    assert await proxy.metric("kmproxy_samples_total") < lines / 10
+    assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
 
 
 @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 502)])
