@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -401,13 +402,14 @@ async def test_sigterm_while_the_disk_hangs(cluster, tmp_path, operation):
         os.mkfifo(file)  # as long as nobody writes, to read from it takes for ever
         await cluster.api.stop()
 
+    descriptors = []
+
     async def hangs():
         if operation == "write":
             return list(tmp_path.glob("labels?*"))
-        try:
-            return os.open(file, os.O_WRONLY | os.O_NONBLOCK)  # once there is a reader
-        except OSError:
-            return None
+        with suppress(OSError):  # once there is a reader
+            descriptors.append(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
+        return descriptors
 
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HANGS, *flags, f"--label-snapshot={file}", env=environment
@@ -420,6 +422,8 @@ async def test_sigterm_while_the_disk_hangs(cluster, tmp_path, operation):
         if process.returncode is None:
             process.kill()
             await process.wait()
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize(("step", "operation"), [("encode", "write"), ("decode", "read")])
