@@ -39,13 +39,16 @@ class ApiServer:
         return f"<ApiServer {self._identity.server}>"
 
     async def get(self, path: str, params: Mapping[str, str], *, accept: str) -> bytes:
-        """The body of a 200. Raises ApiError for any other status, UpstreamError for none."""
+        """The body of a 200.
+
+        Raises ApiError for any other status, UpstreamError for none, CredentialError.
+        """
         async with self.stream(path, params, accept=accept, silence=REQUEST_TIMEOUT) as pieces:
             return await _collect(pieces, MAX_BODY)
 
     async def post(self, path: str, document: Mapping[str, Any]) -> bytes:
         """The body of the 200 or 201 that a document is answered with. Raises as `get` does."""
-        url = self._identity.server + path
+        url = await self._url(path)
         body = msgspec.json.encode(document)
         async with (
             self._upstream.post(url, body, silence=REQUEST_TIMEOUT) as response,
@@ -61,12 +64,21 @@ class ApiServer:
 
         Raises ApiError and UpstreamError, while the body is read too.
         """
-        url = self._identity.server + path
+        url = await self._url(path)
         async with (
             self._upstream.get(url, accept=accept, params=params, silence=silence) as response,
             self._answer(response, silence) as pieces,
         ):
             yield pieces
+
+    async def _url(self, path: str) -> str:
+        """Where to ask. Raises CredentialError.
+
+        A kubeconfig can lead elsewhere than before, and is read with its
+        credential: that is not sent to the server of before.
+        """
+        await self._identity.authorization()
+        return self._identity.server + path
 
     @asynccontextmanager
     async def _answer(

@@ -97,6 +97,33 @@ async def test_a_server_name_that_changes(cluster, tmp_path, clock, telemetry):
                     await clients.nodes.list_all()
 
 
+async def test_a_server_that_changes(cluster, tmp_path, clock, telemetry):
+    """A kubeconfig that leads elsewhere does so at once: its token is not shown to the old one."""
+    path, ca = tmp_path / "config", new_ca()
+    cluster.write_kubeconfig(path)
+    document = json.loads(path.read_text())
+    document["clusters"][0]["cluster"] = {
+        "certificate-authority-data": base64.b64encode(ca.cert_pem.bytes()).decode()
+    }
+
+    def lead(site, token):
+        document["clusters"][0]["cluster"]["server"] = site.url
+        document["users"][0]["user"] = {"token": token}
+        path.write_text(json.dumps(document))
+        clock.now += TOKEN_AGE
+
+    async with Site(lambda _: metrics("{}"), ca) as old, Site(lambda _: metrics("{}"), ca) as new:
+        lead(old, "one")
+        config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
+        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+            for site, token in ((old, "one"), (new, "two"), (old, "three")):
+                lead(site, token)
+                with pytest.raises(UpstreamError):
+                    await clients.nodes.list_all()
+        told = [[request.headers["Authorization"] for request in site.seen] for site in (old, new)]
+    assert told == [["Bearer one", "Bearer three"], ["Bearer two"]]
+
+
 READER = "system:serviceaccount:monitoring:kubelet-reader"
 
 
