@@ -22,7 +22,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from kmproxy.config import LimitConfig
 from kmproxy.errors import StartupError
-from kmproxy.responses import plain
+from kmproxy.responses import plain, reset
 from kmproxy.telemetry import Telemetry
 from kmproxy.values import Address
 from kmproxy.webfile import WebFile, WebState
@@ -63,6 +63,10 @@ class Connection(web.RequestHandler):
     """aiohttp's reader of requests, with limits of time, and errors that show nothing.
 
     `state` is the version of the web config under which the client was admitted.
+
+    A client that sends so much behind a request that aiohttp stops to read (32
+    requests, or 64 KiB of something else) would not be seen to leave: it is
+    refused, or cut if its request is under way. Scrapers and browsers send nothing.
     """
 
     __slots__ = ("_begun", "_deadline", "_last", "_listener", "_timer", "_wire", "busy", "state")
@@ -106,6 +110,8 @@ class Connection(web.RequestHandler):
             self._expect(self._listener.limits.header_timeout)
         self._last = (self._last + data)[-len(_END) :]
         super().data_received(data)
+        if self.busy and self._unread():
+            self.cut("form")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has gone."""
@@ -134,10 +140,19 @@ class Connection(web.RequestHandler):
         # aiohttp closes an idle connection; this is for one that then does not go away.
         self._expect(limits.header_timeout if self._begun else limits.idle_timeout + LINGER)
 
+    def _unread(self) -> bool:
+        """Whether aiohttp has stopped reading, so that the client is not seen to leave."""
+        wire = self._wire
+        return wire is not None and not wire.is_closing() and not wire.is_reading()
+
     def cut(self, reason: str) -> None:
         """End it, whether or not the client reads what is still to be sent."""
         self._listener.refuse(reason)
-        if self._wire is not None:
+        if self._wire is None:
+            return
+        if self.busy or self._wire.get_write_buffer_size():
+            reset(self._wire)  # what it has of an answer must not look whole
+        else:
             self._wire.abort()
 
     async def answer(
@@ -146,7 +161,10 @@ class Connection(web.RequestHandler):
         """The answer of `handler`, if the request is one to be handled."""
         self._began()
         try:
-            if problem := form_problem(request):
+            problem = form_problem(request)
+            if not problem and self._unread() and not request.body_exists:
+                problem = "too much comes behind it"
+            if problem:
                 self._listener.refuse("form")
                 response: web.StreamResponse = plain(400, f"the request is refused: {problem}")
             else:

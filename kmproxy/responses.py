@@ -6,6 +6,7 @@ and how long a scraper waits. Must not know what is served.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
 import struct
@@ -79,7 +80,12 @@ def not_allowed() -> web.Response:
 
 def break_off(request: web.Request) -> None:
     """Reset the connection, so that no client takes what it has for the whole."""
-    if (transport := request.transport) is not None:
-        if (sock := transport.get_extra_info("socket")) is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-        transport.abort()
+    if request.transport is not None:
+        reset(request.transport)
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """End a connection, and not as what is whole ends: what is still to be sent is not."""
+    if (sock := transport.get_extra_info("socket")) is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    transport.abort()

@@ -24,7 +24,7 @@
 | kubelet: cut (chunks, length, gzip, framing, kept-alive connection) | breaks the connection by a reset, or 502 before the first byte; a dead kept-alive connection is opened anew | `kmproxy_scrapes_total` | `test_server::test_a_body_that_is_cut`, `test_server::test_a_dead_connection_is_not_an_error` |
 | kubelet: a gzip bomb | breaks the connection at `--max-response-bytes` or when the scrape's time is up, and serves others meanwhile | `kmproxy_upstream_errors_total` | `test_server::test_a_bomb`, `test_server::test_a_bomb_that_costs_time` |
 | client slow | breaks the connection when its time is up | `kmproxy_scrapes_total` | `test_faults::test_a_client_that_does_not_read` |
-| client gone | gives the upstream up at once | `kmproxy_scrapes_total` | `test_server::test_a_client_that_leaves_frees_its_slot` |
+| client gone | gives the upstream up at once | `kmproxy_scrapes_total` | `test_server::test_a_client_that_leaves_frees_its_slot`, `test_listener::test_a_client_that_leaves_with_more_on_its_way` |
 | a thousand clients at once | serves them in turn, 503 to whom the time runs out, closes those over `--max-connections` | `kmproxy_scrapes_in_flight`, `kmproxy_refused_total` | `test_faults::test_a_thousand_clients` |
 | disk full for the snapshot | keeps the last whole one, scrapes go on | `kmproxy_snapshot_errors_total` | `test_snapshot::test_a_full_disk` |
 | the snapshot's disk hangs | one thread waits for it, scrapes go on, SIGTERM ends the process | `kmproxy_snapshot_saved_timestamp_seconds` | `test_snapshot::test_a_disk_that_hangs`, `test_snapshot::test_sigterm_while_the_disk_hangs` |

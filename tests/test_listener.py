@@ -13,6 +13,7 @@ from kmproxy.simkubelet import Fault
 from kmproxy.values import Address
 
 from .conftest import until
+from .test_faults import ends_in_a_reset
 from .tls import Authority, write_config
 
 GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -377,6 +378,107 @@ async def test_a_body_that_never_comes(front):
     proxy = await front()
     head = b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     assert (await silence(proxy, head)).startswith(b"HTTP/1.1 405 ")
+
+
+# Requests behind a request.
+
+LONG = (
+    b"GET /metrics/cadvisor HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 60\r\n\r\n"
+)
+BEHIND = {
+    "nothing": (b"", False),
+    "a few": (KEPT * 20, False),
+    "many": (KEPT * 40, True),
+    "thousands": (KEPT * 20_000, True),
+    "a body": (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + bytes(1 << 20), True),
+    "another protocol": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + bytes(1 << 20),
+        True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(("behind", "refused"), BEHIND.values(), ids=BEHIND)
+async def test_a_client_that_leaves_with_more_on_its_way(front, cluster, behind, refused, at_once):
+    """It is seen to leave, or refused: its slot is free, and not only when the scrape's time is up."""
+    cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS, path="/metrics/cadvisor")
+    proxy = await front("--max-concurrency=1")
+
+    async def at_work():
+        return await proxy.metric("kmproxy_scrapes_in_flight") == 1
+
+    async def over():
+        return await proxy.metric("kmproxy_scrapes_in_flight") == 0
+
+    async def refusals():
+        return await proxy.metric("kmproxy_refused_total", reason="form") == 1
+
+    ((_, writer),) = await connected(proxy, 1)
+    if at_once:
+        writer.write(LONG + behind)
+    else:
+        writer.write(LONG)
+        await until(at_work)
+        writer.write(behind)
+    await until(refusals if refused else at_work)
+    writer.transport.abort()
+    await until(over)
+    assert await refusals() is refused
+    cluster.kubelets["node-a"].recover()
+    assert await served(proxy, None)
+
+
+async def test_requests_behind_a_request(front):
+    """A few are answered in their order."""
+    proxy = await front()
+    answer = await ask(proxy, None, KEPT * 5 + GET % b"/nope")
+    assert answer.count(b"HTTP/1.1 200 OK") == 5
+    assert answer.rpartition(b"HTTP/1.1 ")[2].startswith(b"404")
+
+
+async def test_an_answer_that_is_cut_does_not_look_whole(front, cluster):
+    """It ends by a reset, as HTTP/1.0 has no other sign of it."""
+    cluster.kubelets["node-a"].fail(Fault.HANG_IN_BODY)
+    proxy = await front()
+    ((reader, writer),) = await connected(proxy, 1)
+    writer.write(b"GET /metrics/cadvisor HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert b"team=" in await reader.readuntil(b"team=")
+    writer.write(KEPT * 40)
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+
+
+async def test_an_answer_that_nobody_fetches(front, cluster, monkeypatch):
+    """Where its connection has to make room before it is sent, it does not look whole either."""
+    lines = b'm{namespace="payments"} 1\n' * 1000
+    kind = "text/plain; version=0.0.4"
+    cluster.kubelets["node-a"].fail(Fault.BODY, body=lines, content_type=kind)
+
+    def listening(where, family):
+        sock = socket.create_server(where, family=family)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that the rest waits
+        return sock
+
+    monkeypatch.setattr("kmproxy.listener._listening", listening)
+    proxy = await front("--max-connections=1")
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", proxy.daemon.metrics_port))
+        await loop.sock_sendall(client, b"GET /metrics HTTP/1.0\r\n\r\n")
+
+        async def answered():
+            return await proxy.metric("kmproxy_scrapes_total", code="200") == 1
+
+        await until(answered)
+        ((_, writer),) = await connected(proxy, 1)
+        assert await ends_in_a_reset(client)
+        writer.close()
+    assert await proxy.metric("kmproxy_refused_total", reason="limit") == 1
 
 
 # Limits of number.
