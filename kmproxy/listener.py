@@ -65,7 +65,7 @@ class Connection(web.RequestHandler):
     `state` is the version of the web config under which the client was admitted.
 
     A client that sends so much behind a request that aiohttp stops to read (32
-    requests, or 64 KiB of something else) would not be seen to leave: it is
+    requests, or a lot of something else) would not be seen to leave: it is
     refused, or cut if its request is under way. Scrapers and browsers send nothing.
     """
 

@@ -14,17 +14,17 @@
 | API server: chunks framed wrongly in mid-answer | gives the answer up within a second, and tries again | `kmproxy_upstream_errors_total` | `test_namespaces::test_an_answer_that_is_framed_wrongly` |
 | API server restored from a backup | our version is too large: lists what there is now; if it is only silent about it, after two silent watches | `kmproxy_watch_restarts_total` | `test_namespaces::test_a_restored_backup`, `test_namespaces::test_a_restored_backup_without_a_sign` |
 | kubelet down, or its name unknown | 502 | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_kubelet_that_is_not_there` |
-| kubelet slow, or hung before or in the body | 504, or breaks the connection, when the scrape's time is up | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_hangs` |
-| all slots taken | 503 when the scrape's time is up | `kmproxy_scrapes_in_flight` | `test_server::test_no_free_slot` |
+| kubelet slow, or hung before or in the body | 504, or breaks the connection, when the scrape's time is up | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_hangs`, `test_server::test_a_slow_kubelet` |
+| all slots taken | 503 when the scrape's time is up, before the scraper gives up | `kmproxy_scrapes_in_flight` | `test_server::test_no_free_slot`, `test_server::test_no_free_slot_is_said_in_time` |
 | kubelet: 401, 403, 404, 500, redirect | 502, saying which rule or flag | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_fails_before_the_first_byte` |
 | kubelet: protobuf, HTML, no type, no framing, or one of another kind | 502 | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_fails_before_the_first_byte`, `test_server::test_an_odd_frame_or_coding` |
 | kubelet: wrong certificate | 502, saying which flag accepts it | `kmproxy_upstream_errors_total` | `test_end_to_end::test_the_kubelet_certificate` |
 | kubelet: expired certificate | 502, saying so | `kmproxy_upstream_errors_total` | `test_faults::test_an_expired_certificate` |
 | kubelet: empty answer | 200 of nothing, which is what it said | `kmproxy_scrapes_total` | `test_server::test_an_empty_exposition` |
-| kubelet: cut (chunks, length, gzip, framing, kept-alive connection) | breaks the connection by a reset, or 502 before the first byte; a dead kept-alive connection is opened anew | `kmproxy_scrapes_total` | `test_server::test_a_body_that_is_cut`, `test_server::test_a_dead_connection_is_not_an_error` |
+| kubelet: cut (chunks, length, gzip, framing, kept-alive connection) | breaks the connection by a reset, or 502 before the first byte; a dead kept-alive connection is opened anew | `kmproxy_scrapes_total` | `test_server::test_a_body_that_is_cut`, `test_server::test_a_chunk_that_is_none`, `test_server::test_a_dead_connection_is_not_an_error` |
 | kubelet: a gzip bomb | breaks the connection at `--max-response-bytes` or when the scrape's time is up, and serves others meanwhile | `kmproxy_upstream_errors_total` | `test_server::test_a_bomb`, `test_server::test_a_bomb_that_costs_time` |
 | client slow | breaks the connection when its time is up | `kmproxy_scrapes_total` | `test_faults::test_a_client_that_does_not_read` |
-| client gone | gives the upstream up at once | `kmproxy_scrapes_total` | `test_server::test_a_client_that_leaves_frees_its_slot`, `test_listener::test_a_client_that_leaves_with_more_on_its_way` |
+| client gone | gives the upstream, or its place in the queue, up at once | `kmproxy_scrapes_total` | `test_server::test_a_client_that_leaves_frees_its_slot`, `test_server::test_a_client_that_leaves_while_it_waits`, `test_listener::test_a_client_that_leaves_with_more_on_its_way` |
 | a thousand clients at once | serves them in turn, 503 to whom the time runs out, closes those over `--max-connections` | `kmproxy_scrapes_in_flight`, `kmproxy_refused_total` | `test_faults::test_a_thousand_clients` |
 | disk full for the snapshot | keeps the last whole one, scrapes go on | `kmproxy_snapshot_errors_total` | `test_snapshot::test_a_full_disk` |
 | the snapshot's disk hangs | one thread waits for it, scrapes go on, SIGTERM ends the process | `kmproxy_snapshot_saved_timestamp_seconds` | `test_snapshot::test_a_disk_that_hangs`, `test_snapshot::test_sigterm_while_the_disk_hangs` |

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 
 import pytest
 
 from kmproxy.server import scrape_budget
 from kmproxy.simanswers import ApiFault
 from kmproxy.simkubelet import Fault
+from kmproxy.slots import Slots
 
 from .conftest import until
 
@@ -392,6 +394,79 @@ async def test_a_kubelet_that_hangs(front, cluster, fault):
     assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
 
 
+@pytest.mark.parametrize(
+    ("rate", "seconds", "ends"),
+    [(1 << 20, b"10", "whole"), (200, b"0.5", "504"), (2000, b"2", "reset")],
+)
+async def test_a_slow_kubelet(front, cluster, rate, seconds, ends):
+    """It has the scrape's time: within it its answer is whole, past it that is the end of it."""
+    proxy = await front("--max-concurrency=1")
+    cluster.kubelets["node-a"].fail(Fault.SLOW, times=1, rate=rate)
+    header = b"X-Prometheus-Scrape-Timeout-Seconds: %b\r\n" % seconds
+    async with asyncio.timeout(20):
+        answer, end = await proxy.raw(GET % (b"/metrics/cadvisor", header))
+    late = await proxy.metric("kmproxy_upstream_errors_total", upstream="kubelet", reason="timeout")
+    assert late == (ends != "whole")
+    if ends == "504":
+        assert answer.startswith(b"HTTP/1.1 504 ")
+    else:
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b'team="frontend"' in answer
+        assert end == ("closed" if ends == "whole" else "reset")
+        assert answer.endswith(b"0\r\n\r\n") == (ends == "whole")
+    assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
+    assert (await proxy.get("/metrics/probes"))[0] == 200
+
+
+async def test_a_chunk_that_is_none(spoken):
+    """It ends the scrape and frees its slot at once, though the kubelet stays and there is time."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def say(writer, number):
+        writer.write(TYPED + b"Transfer-Encoding: chunked\r\n\r\n" + _chunk(LINES))
+        if number > 1:
+            writer.write(_chunk(b""))
+            return
+        await begun.wait()
+        writer.write(b"zz\r\n")
+        await over.wait()
+
+    proxy = await spoken(say, "--max-concurrency=1")
+    minute = b"X-Prometheus-Scrape-Timeout-Seconds: 60\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port)
+    writer.write(GET % (b"/metrics", minute))
+    await reader.readuntil(b"team=")
+    waiting = asyncio.create_task(proxy.raw(GET % (b"/metrics/probes", minute)))
+    begun.set()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 20)
+    answer, _ = await asyncio.wait_for(waiting, 20)
+    assert answer.endswith(b"\r\n0\r\n\r\n")
+    errors = {
+        reason: await proxy.metric("kmproxy_upstream_errors_total", reason=reason)
+        for reason in ("truncated", "protocol", "timeout")
+    }
+    assert (errors["truncated"] + errors["protocol"], errors["timeout"]) == (1, 0)
+    over.set()
+    writer.close()
+
+
+@pytest.mark.parametrize(("idle", "kept"), [(15, True), (60, True), (89, False)])
+async def test_connections_are_kept_between_scrapes(spoken, monkeypatch, idle, kept):
+    """Over a scrape interval; not so long that the kubelet, which closes after 90 s, is first."""
+    connections = []
+
+    async def say(writer, number):
+        connections.append(number)
+        writer.write(TYPED + b"Content-Length: %d\r\n\r\n" % len(LINES) + LINES)
+
+    proxy = await spoken(say)
+    assert (await proxy.get("/metrics"))[0] == 200
+    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + idle)
+    assert (await proxy.get("/metrics"))[0] == 200
+    assert connections == [1, 1 if kept else 2]
+
+
 async def test_no_free_slot(front, cluster):
     """503 when all slots stay taken for the scrape's time; a slot is free again afterwards."""
     proxy = await front("--max-concurrency=1")
@@ -403,6 +478,52 @@ async def test_no_free_slot(front, cluster):
     assert "--max-concurrency" in text
     assert (await hanging)[0] == 504
     assert (await proxy.get())[0] == 200
+
+
+async def test_no_free_slot_is_said_in_time(front, cluster):
+    """The 503 is there before the scraper, who began to count first, gives up."""
+    proxy = await front("--max-concurrency=1")
+    cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
+    hanging = asyncio.create_task(proxy.get(X_Prometheus_Scrape_Timeout_Seconds="60"))
+    await until(lambda: _busy(proxy))
+    async with asyncio.timeout(5):
+        status, text = await proxy.get(X_Prometheus_Scrape_Timeout_Seconds="5")
+    assert status == 503
+    assert "--max-concurrency" in text
+    hanging.cancel()
+
+
+async def test_a_client_that_leaves_while_it_waits(front, cluster, monkeypatch):
+    """It leaves the queue: its kubelet is never asked, and who came after it is next."""
+    made = []
+    monkeypatch.setattr("kmproxy.app.Slots", lambda *given: made.append(Slots(*given)) or made[0])
+
+    async def waiting():
+        others = len(made[0]._free._waiters or ())
+        return await _busy(proxy) and others == len(clients) - 1
+
+    proxy = await front("--max-concurrency=1")
+    kubelet = cluster.kubelets["node-a"]
+    kubelet.fail(Fault.HANG_BEFORE_HEADERS, path="/metrics/cadvisor")
+    kubelet.fail(Fault.HANG_BEFORE_HEADERS, path="/metrics/resource")
+    minute = b"X-Prometheus-Scrape-Timeout-Seconds: 60\r\n"
+    clients = []
+    for path in (b"/metrics/cadvisor", b"/metrics/resource", b"/metrics/probes"):
+        clients.append(await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port))
+        clients[-1][1].write(GET % (path, minute))
+        await until(waiting)
+    (_, first), (_, second), (reader, third) = clients
+    second.transport.abort()
+
+    async def gone():
+        return await proxy.metric("kmproxy_scrapes_total", path="/metrics/resource", code="gone")
+
+    await until(gone)
+    assert await _busy(proxy)
+    first.transport.abort()
+    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 200 OK")
+    assert [record.path for record in kubelet.requests] == ["/metrics/cadvisor", "/metrics/probes"]
+    third.close()
 
 
 async def _busy(proxy):
