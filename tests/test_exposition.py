@@ -255,10 +255,13 @@ def test_one_state_of_a_namespace_per_exposition():
 def test_look_ups_remembered_are_bounded():
     """A payload of ever new namespaces does not grow the memory without end."""
     enricher = Enricher(lambda _: b"")
-    for number in range(MAX_NAMESPACES + 10):
-        enricher.feed(b'm{namespace="%d"} 1\n' % number)
-    assert len(enricher._rendered) < 20
-    assert enricher.samples == MAX_NAMESPACES + 10
+    count = MAX_NAMESPACES // 100 * 100 + 300
+    for start in range(0, count, 100):
+        lines = [b'm{namespace="%d"} 1\n' % number for number in range(start, start + 100)]
+        enricher.feed(b"".join(lines))
+        assert len(enricher._rendered) <= MAX_NAMESPACES + 101
+    assert len(enricher._rendered) < 300
+    assert enricher.samples == count
 
 
 def test_empty_input():
