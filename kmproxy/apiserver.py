@@ -22,7 +22,7 @@ REQUEST_TIMEOUT = 60.0
 """Seconds of silence after which a plain request is given up."""
 
 MAX_BODY = 256 << 20
-"""Bytes of the largest answer that is held; a page of 500 namespaces has under a MiB."""
+"""Bytes of the largest answer that is held; 500 namespaces have under a MiB."""
 
 MAX_STATUS = 1 << 16
 """Bytes of an error's body that are read; a Status has a few hundred."""
@@ -38,7 +38,7 @@ class ApiServer:
     def __repr__(self) -> str:
         return f"<ApiServer {self._identity.server}>"
 
-    async def get(self, path: str, params: Mapping[str, str], *, accept: str) -> bytes:
+    async def get(self, path: str, params: Mapping[str, str], *, accept: str) -> bytearray:
         """The body of a 200.
 
         Raises ApiError for any other status, UpstreamError for none, CredentialError.
@@ -46,7 +46,7 @@ class ApiServer:
         async with self.stream(path, params, accept=accept, silence=REQUEST_TIMEOUT) as pieces:
             return await _collect(pieces, MAX_BODY)
 
-    async def post(self, path: str, document: Mapping[str, Any]) -> bytes:
+    async def post(self, path: str, document: Mapping[str, Any]) -> bytearray:
         """The body of the 200 or 201 that a document is answered with. Raises as `get` does."""
         url = await self._url(path)
         body = msgspec.json.encode(document)
@@ -97,11 +97,11 @@ class ApiServer:
             yield pieces
 
 
-async def _collect(pieces: AsyncIterator[bytes], limit: int) -> bytes:
+async def _collect(pieces: AsyncIterator[bytes], limit: int) -> bytearray:
     """The whole body. Raises ApiError past `limit` bytes."""
     body = bytearray()
     async for piece in pieces:
         body += piece
         if len(body) > limit:
             raise ApiError(200, "garbage", f"the API server's answer is over {limit} bytes")
-    return bytes(body)
+    return body

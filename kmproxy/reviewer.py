@@ -145,7 +145,7 @@ class Reviewer:
         self,
         path: str,
         document: Mapping[str, Any],
-        read: Callable[[bytes], T],
+        read: Callable[[bytearray], T],
         turn: asyncio.Semaphore | nullcontext[None],
     ) -> tuple[T, float]:
         """The verdict, and when it was asked for. Raises AccessError."""

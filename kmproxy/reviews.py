@@ -189,7 +189,7 @@ class _AccessReview(msgspec.Struct):
     status: _AccessStatus
 
 
-def read_token_review(body: bytes, audiences: Sequence[str]) -> TokenVerdict:
+def read_token_review(body: bytes | bytearray, audiences: Sequence[str]) -> TokenVerdict:
     """What the API server says of a token. Raises UpstreamError if that cannot be told.
 
     Where audiences were asked for, it must say for which of them the token is
@@ -208,13 +208,13 @@ def read_token_review(body: bytes, audiences: Sequence[str]) -> TokenVerdict:
     return TokenVerdict(caller, ACCEPTED_FOR)
 
 
-def read_access_review(body: bytes) -> bool:
+def read_access_review(body: bytes | bytearray) -> bool:
     """Whether it is allowed and not denied. Raises UpstreamError if that cannot be told."""
     status = _decoded(body, _AccessReview, "SubjectAccessReview").status
     return status.allowed and not status.denied
 
 
-def _decoded(body: bytes, shape: type[T], kind: str) -> T:
+def _decoded(body: bytes | bytearray, shape: type[T], kind: str) -> T:
     try:
         review = msgspec.json.decode(body, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

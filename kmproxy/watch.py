@@ -156,7 +156,7 @@ class Next(enum.Enum):
         return self in {Next.LIST_AT_ONCE, Next.WATCH_AT_ONCE}
 
 
-def parse_page(body: bytes) -> Page:
+def parse_page(body: bytes | bytearray) -> Page:
     """Read one page of a NamespaceList or PartialObjectMetadataList.
 
     Raises ApiError if it is none.
@@ -182,7 +182,9 @@ def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiE
     )
 
 
-def _decode(decoder: msgspec.json.Decoder[_T], data: bytes | msgspec.Raw, otherwise: str) -> _T:
+def _decode(
+    decoder: msgspec.json.Decoder[_T], data: bytes | bytearray | msgspec.Raw, otherwise: str
+) -> _T:
     """What the decoder makes of `data`. Raises ApiError, saying `otherwise`."""
     try:
         return decoder.decode(data)
