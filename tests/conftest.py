@@ -120,8 +120,8 @@ async def cluster():
 
 
 @pytest.fixture
-async def desk(cluster, tmp_path):
-    """A desk that asks the cluster's API server as a pod does."""
+async def api(cluster, tmp_path):
+    """The cluster's API server, as a pod reaches it."""
     cluster.write_service_account(tmp_path)
     parts = urlsplit(cluster.api.url)
     environment = {
@@ -132,9 +132,15 @@ async def desk(cluster, tmp_path):
     identity = ServiceAccount(str(tmp_path), environment, clock=clock, telemetry=telemetry)
     tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
     async with open_session() as session:
-        desk = Desk(cluster, ApiServer(Upstream("API server", session, identity, tls), identity))
-        yield desk
-        await desk.reviewer.close()
+        yield ApiServer(Upstream("API server", session, identity, tls), identity)
+
+
+@pytest.fixture
+async def desk(cluster, api):
+    """A desk that asks the cluster's API server as a pod does."""
+    desk = Desk(cluster, api)
+    yield desk
+    await desk.reviewer.close()
 
 
 class Front:

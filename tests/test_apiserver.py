@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from urllib.parse import urlsplit
 
 import pytest
 
 from kmproxy import apiserver
-from kmproxy.apiserver import ApiServer
-from kmproxy.credentials import ServiceAccount
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.simanswers import ApiFault
-from kmproxy.telemetry import Telemetry
-from kmproxy.tls import TlsContext
-from kmproxy.upstream import Upstream, open_session
 
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-
-
-@pytest.fixture
-async def api(cluster, tmp_path):
-    """The cluster's API server, as a pod reaches it."""
-    cluster.write_service_account(tmp_path)
-    parts = urlsplit(cluster.api.url)
-    environment = {
-        "KUBERNETES_SERVICE_HOST": parts.hostname,
-        "KUBERNETES_SERVICE_PORT": str(parts.port),
-    }
-    clock, telemetry = asyncio.get_running_loop().time, Telemetry()
-    identity = ServiceAccount(str(tmp_path), environment, clock=clock, telemetry=telemetry)
-    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
-    async with open_session() as session:
-        yield ApiServer(Upstream("API server", session, identity, tls), identity)
 
 
 async def test_get(api):

@@ -63,6 +63,13 @@ async def answering():
         server.close()
 
 
+@contextlib.asynccontextmanager
+async def serving(handle):
+    """A server whose connections are left to `handle`; yields its URL."""
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
 async def fetch(upstream, url, **options):
     """Status and body of a GET."""
     async with upstream.get(url, accept="text/plain", **options) as response:
@@ -126,8 +133,7 @@ async def test_silence(upstream, begins, goes_on):
                 came.append(piece)
                 begun.set()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with serving(handle) as url:
         with pytest.raises(UpstreamError) as raised:
             await asyncio.wait_for(read(), 5)
         over.set()
@@ -165,8 +171,7 @@ async def test_wrong_framing(upstream, monkeypatch, wrong, closes):
             async for _ in upstream.pieces(response):
                 begun.set()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with serving(handle) as url:
         with pytest.raises(UpstreamError) as raised:
             await asyncio.wait_for(read(), 5)
         over.set()
@@ -187,8 +192,7 @@ async def test_a_pause_is_no_end(upstream, monkeypatch):
         writer.write(b"0\r\n\r\n")
         writer.close()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with serving(handle) as url:
         assert await fetch(upstream, url) == (200, b"abc" * 5)
 
 
@@ -218,8 +222,7 @@ async def test_connections_that_died_meanwhile(upstream, method, idle):
         async with upstream.post(url, b"{}") as response:
             return response.status, b"".join([piece async for piece in upstream.pieces(response)])
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with serving(handle) as url:
         assert await asyncio.gather(*(ask() for _ in range(idle))) == [(200, b"ok")] * idle
         assert await ask() == (200, b"ok")
         assert await ask() == (200, b"ok")
@@ -238,8 +241,7 @@ async def test_a_server_that_died(upstream):
             await reader.readuntil(b"\r\n\r\n")
         writer.close()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with serving(handle) as url:
         assert await fetch(upstream, url) == (200, b"ok")
         with pytest.raises(UpstreamError, match="closed the connection"):
             await asyncio.wait_for(fetch(upstream, url), 5)
@@ -271,13 +273,11 @@ async def test_silence_before_tls(upstream, direct, through):
         await over.wait()
         writer.close()
 
-    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        proxied = direct(proxy=lambda _: Proxy(f"http://{place}"))
+    async with serving(handle) as url:
+        proxied = direct(proxy=lambda _: Proxy(url.rstrip("/")))
+        asked = fetch(proxied if through else upstream, url.replace("http", "https"), silence=0.1)
         with pytest.raises(UpstreamError) as raised:
-            await asyncio.wait_for(
-                fetch(proxied if through else upstream, f"https://{place}/", silence=0.1), 5
-            )
+            await asyncio.wait_for(asked, 5)
         over.set()
     assert (raised.value.reason, raised.value.status) == ("timeout", 504)
 
