@@ -301,14 +301,19 @@ async def test_deleted_namespaces_are_forgotten_in_time(cluster, tmp_path):
         await becomes(labels, b"payments", b"")
 
 
+async def lose_history(cluster, labels):
+    """Move a namespace often, and put back a backup of before; in between wait for the labels."""
+    await becomes(labels, b"payments", b',team="payments"')
+    for number in range(60):
+        cluster.api.namespaces.apply("payments", {"team": f"t{number}"})
+    await becomes(labels, b"payments", b',team="t59"')
+    cluster.api.restore_backup()
+
+
 async def test_a_restored_backup(cluster, tmp_path):
     """An API server whose history went back: a version too large, and a new list."""
     async with watching(cluster, tmp_path) as (_, labels, _):
-        await becomes(labels, b"payments", b',team="payments"')
-        for number in range(10):
-            cluster.api.namespaces.apply("payments", {"team": f"t{number}"})
-        await becomes(labels, b"payments", b',team="t9"')
-        cluster.api.restore_backup()
+        await lose_history(cluster, labels)
         await becomes(labels, b"payments", b',team="payments"')
 
 
@@ -317,11 +322,7 @@ async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.2)
     cluster.api.future_watch_waits = True
     async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
-        await becomes(labels, b"payments", b',team="payments"')
-        for number in range(60):
-            cluster.api.namespaces.apply("payments", {"team": f"t{number}"})
-        await becomes(labels, b"payments", b',team="t59"')
-        cluster.api.restore_backup()
+        await lose_history(cluster, labels)
         cluster.api.bookmark_interval = 0.05  # which come now, but not before that version
         await becomes(labels, b"payments", b',team="payments"')
         assert restarts(telemetry, "timeout") == 2
