@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 READ_TIMEOUT = 30.0
 """Seconds for a kubeconfig's plugin, or for whoever renews its token, to answer."""
 
+REAP_TIMEOUT = 1.0
+"""Seconds for the system to end a plugin that was killed; one stuck in the kernel lasts longer."""
+
 _T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
@@ -120,7 +123,8 @@ class Kubeconfig(Identity):
 async def _in_time(reading: Awaitable[_T]) -> _T:
     """What kubernetes_asyncio reads. Raises TimeoutError.
 
-    A plugin that is no longer waited for is killed; what it has started itself is not.
+    A plugin that is no longer waited for is killed, and is gone when this returns;
+    what it has started itself is not.
     """
     async with asyncio.timeout(READ_TIMEOUT):
         try:
@@ -130,9 +134,18 @@ async def _in_time(reading: Awaitable[_T]) -> _T:
             for frame, _ in traceback.walk_tb(error.__traceback__):
                 for value in frame.f_locals.values():
                     if isinstance(value, asyncio.subprocess.Process):
-                        # Closed with its pipes, which those that it started may hold open.
-                        value._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
+                        await _kill(value)
             raise
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    # Closed with its pipes, which those that it started may hold open.
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no word of its own
+    reaped = asyncio.create_task(process.wait())
+    try:
+        await asyncio.wait([reaped], timeout=REAP_TIMEOUT)
+    finally:
+        reaped.cancel()
 
 
 def _proxy(path: str, url: str | None) -> Proxy | None:
