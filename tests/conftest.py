@@ -218,14 +218,14 @@ async def front(cluster, tmp_path):
             stack.push_async_callback(daemon.stop)
             await daemon.start()
             if loaded:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await daemon._watcher.wait_loaded()
             return Front(daemon, session)
 
         yield start
 
 
-async def until(condition, seconds=5.0):
+async def until(condition, seconds=30.0):
     """Wait for an async condition to become true; its last value is returned."""
     async with asyncio.timeout(seconds):
         while not (value := await condition()):  # noqa: ASYNC110 - what is asked is elsewhere

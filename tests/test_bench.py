@@ -36,10 +36,11 @@ SUBJECTS = [
 ALWAYS = [("engine, 1 label", "kube-state-metrics"), ("engine, 1 label", "kubelet")]
 
 
-def start(*flags, **environment):
+def start(*flags, warnings=("error",), **environment):
     """Start the command."""
+    filters = [f"-W{each}" for each in warnings]
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "kmproxy", "bench", *flags],
+        [sys.executable, *filters, "-m", "kmproxy", "bench", *flags],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -52,7 +53,7 @@ def start(*flags, **environment):
 def run(*flags, **environment):
     """Run the command to its good end; returns standard output and standard error."""
     process = start(*flags, **environment)
-    output, said = process.communicate(timeout=60)
+    output, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert all(line.startswith("kmproxy: bench: ") for line in said.splitlines())
     return output, said
@@ -180,15 +181,19 @@ def test_it_is_interrupted(payload, tmp_path, number, status):
     """All that was started ends with it, and no file stays."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    process = start("--daemon", "--seconds=1", f"--payload={payload}", TMPDIR=str(temporary))
+    process = start(
+        "--daemon", "--seconds=1", f"--payload={payload}",
+        # Where it strikes, in an import or a connection, a file may be left to the collector.
+        warnings=("error", "ignore::ResourceWarning"), TMPDIR=str(temporary),
+    )  # fmt: skip
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not list(temporary.glob("*/kmproxy.log")):
             assert process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.01)
         process.send_signal(number)
-        output, said = process.communicate(timeout=30)
+        output, said = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()

@@ -380,5 +380,5 @@ async def test_a_signal_asks_for_the_end(number):
     stop = cli._stop_event()
     assert not stop.is_set()
     os.kill(os.getpid(), number)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await stop.wait()

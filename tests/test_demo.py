@@ -18,21 +18,13 @@ from kmproxy.simcadvisor import NodeMetrics, simulate_node
 from kmproxy.simcluster import DEFAULT_NAMESPACES
 
 from .conftest import until
-
-
-def free_ports(count):
-    """Ports that were free a moment ago."""
-    taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in taken]
-    for server in taken:
-        server.close()
-    return ports
+from .programs import free_port
 
 
 @asynccontextmanager
 async def demo(*flags, environment=None):
     """Run a demo; yields its text and a function that ends it and returns the rest."""
-    metrics, telemetry, api = free_ports(3)
+    metrics, telemetry, api = (free_port() for _ in range(3))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -50,12 +42,12 @@ async def demo(*flags, environment=None):
 
     async def end():
         process.send_signal(signal.SIGINT)
-        rest = (await asyncio.wait_for(process.stdout.read(), 20)).decode()
+        rest = (await asyncio.wait_for(process.stdout.read(), 60)).decode()
         assert await process.wait() == 0
         return rest
 
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "Ctrl-C ends it" not in text:
                 line = await process.stdout.readline()
                 assert line, text
@@ -107,6 +99,7 @@ async def test_a_namespace_moves(tool):
         assert "peak memory of the daemon" in await end()
 
 
+@pytest.mark.program("curl")
 async def test_memory_does_not_grow_with_the_payload(tmp_path):
     """The daemon's peak is the same for 12 and 120 MB, and under 50 MiB as a pod runs it."""
     node = simulate_node("node-1", DEFAULT_NAMESPACES, pods_per_namespace=3, started=0.0)
@@ -147,7 +140,7 @@ async def test_memory_does_not_grow_with_the_payload(tmp_path):
 )
 async def test_what_goes_wrong(flags, status, says):
     """One line, and the exit status."""
-    (free,) = free_ports(1)
+    free = free_port()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = await asyncio.create_subprocess_exec(
@@ -159,7 +152,7 @@ async def test_what_goes_wrong(flags, status, says):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        text = (await asyncio.wait_for(process.stdout.read(), 20)).decode()
+        text = (await asyncio.wait_for(process.stdout.read(), 60)).decode()
         assert await process.wait() == status
     assert says.format(port=port) in text
     assert "Traceback" not in text

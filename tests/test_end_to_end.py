@@ -237,13 +237,14 @@ async def daemon(environment, flags):
         sys.executable, "-m", "kmproxy", *flags, env=environment, stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while b"serving metrics on port" not in (line := await process.stderr.readline()):
                 assert line, "it has ended"
             words = line.decode().replace(",", " ").replace(";", " ").split()
             ports = [int(word) for word in words if word.isdecimal()]
-            while b"namespaces loaded" not in await process.stderr.readline():
-                pass
+            while b"namespaces loaded" not in line:
+                line = await process.stderr.readline()
+                assert line, "it has ended"
         yield process, ports
     finally:
         if process.returncode is None:
@@ -272,12 +273,12 @@ async def test_sigterm_finishes_what_is_under_way(cluster, tmp_path):
         session.get(f"http://127.0.0.1:{port}/metrics/cadvisor") as response,
     ):
         process.send_signal(signal.SIGTERM)
-        while b"SIGTERM" not in await process.stderr.readline():
-            pass
+        while b"SIGTERM" not in (line := await process.stderr.readline()):
+            assert line, "it has ended"
         async with session.get(f"http://127.0.0.1:{telemetry}/readyz") as ready:
             assert (ready.status, await ready.text()) == (503, "stopping\n")
         await until(lambda: refused(port))
         text = await response.text()
         assert text.endswith("\n")
         assert "machine_swap_bytes" in text
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0

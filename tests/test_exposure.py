@@ -13,6 +13,7 @@ import pytest
 from kmproxy.simcadvisor import ENDPOINTS
 from kmproxy.simkubelet import Fault
 
+from .conftest import until
 from .test_end_to_end import in_a_pod
 from .tls import HASHES, Authority, write_config
 
@@ -345,9 +346,7 @@ async def test_an_unready_daemon_names_no_host(front, cluster):
     async def told():
         return (await proxy.get())[1].count(":") > 1
 
-    async with asyncio.timeout(5):
-        while not await told():  # noqa: ASYNC110 - what is asked is elsewhere
-            await asyncio.sleep(0.05)
+    await until(told)
     assert await proxy.probe("/readyz") == (503, "namespaces are not loaded yet\n")
 
 
@@ -383,7 +382,7 @@ async def test_no_other_program_is_started(cluster, tmp_path):
         env=environment, cwd=Path(__file__).parents[1], stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     log = b""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while b"namespaces loaded" not in log:
             log += (line := await process.stderr.readline())
             assert line, log

@@ -225,8 +225,9 @@ async def test_no_descriptors(cluster, tmp_path):
     async with daemon(environment, flags) as (process, (port, _)):
         url = f"http://127.0.0.1:{port}/metrics/probes"
         _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        used = len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: PTH208 - a number is wanted
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used + 1, most))
+        used = {int(each) for each in os.listdir(f"/proc/{process.pid}/fd")}  # noqa: PTH208 - numbers are wanted
+        first = min(set(range(len(used) + 1)) - used)  # beyond it none may be opened
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (first + 1, most))
         async with aiohttp.ClientSession() as session:  # its connection takes the last
             async with session.get(url) as response:
                 assert response.status == 502

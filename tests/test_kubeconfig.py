@@ -110,7 +110,7 @@ async def test_a_plugin_that_hangs(tmp_path, clock, telemetry, plugin, monkeypat
     path = write(tmp_path / "config", plugin.user)
     identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
     plugin.hang()
-    monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
     assert await identity.authorization(anew=True) == "Bearer t"
     assert credential_failures(telemetry, "kubeconfig") == 1
     assert plugin.gone()
@@ -118,10 +118,10 @@ async def test_a_plugin_that_hangs(tmp_path, clock, telemetry, plugin, monkeypat
 
 async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, telemetry, plugin, monkeypatch):
     """There is no start then, and why is said."""
-    monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 1.0)
+    monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
     path = write(tmp_path / "config", plugin.user)
     plugin.hang()
-    with pytest.raises(ConfigError, match="config: no credential within 1 s, its plugin hangs"):
+    with pytest.raises(ConfigError, match="config: no credential within 2 s, its plugin hangs"):
         await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
     assert plugin.gone()
 

@@ -319,10 +319,10 @@ async def test_a_restored_backup(cluster, tmp_path):
 
 async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
     """A watch from a version that is still to come is answered, and silent: a list finds out."""
-    monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.2)
     cluster.api.future_watch_waits = True
     async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
         await lose_history(cluster, labels)
+        monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.5)
         cluster.api.bookmark_interval = 0.05  # which come now, but not before that version
         await becomes(labels, b"payments", b',team="payments"')
         assert restarts(telemetry, "timeout") == 2
@@ -333,7 +333,7 @@ async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
 
 async def test_a_watch_that_falls_silent(cluster, tmp_path, monkeypatch):
     """A connection that died in mid-watch is given up, and nothing is missed."""
-    monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.3)
+    monkeypatch.setattr("kmproxy.namespaces.SILENCE", 1.0)
     cluster.api.bookmark_interval = 0.1
     async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
         await becomes(labels, b"payments", b',team="payments"')

@@ -480,16 +480,23 @@ async def test_no_free_slot(front, cluster):
     assert (await proxy.get())[0] == 200
 
 
-async def test_no_free_slot_is_said_in_time(front, cluster):
+async def test_no_free_slot_is_said_in_time(front, cluster, monkeypatch):
     """The 503 is there before the scraper, who began to count first, gives up."""
+    waits, taken, clock = [], Slots.taken, asyncio.get_running_loop().time
+
+    def noted(slots, deadline):
+        waits.append(deadline - clock())
+        return taken(slots, deadline)
+
+    monkeypatch.setattr(Slots, "taken", noted)
     proxy = await front("--max-concurrency=1")
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
     hanging = asyncio.create_task(proxy.get(X_Prometheus_Scrape_Timeout_Seconds="60"))
     await until(lambda: _busy(proxy))
-    async with asyncio.timeout(5):
-        status, text = await proxy.get(X_Prometheus_Scrape_Timeout_Seconds="5")
+    status, text = await proxy.get(X_Prometheus_Scrape_Timeout_Seconds="1")
     assert status == 503
     assert "--max-concurrency" in text
+    assert waits[-1] <= 0.9
     hanging.cancel()
 
 

@@ -24,7 +24,7 @@ async def session(cluster):
         cluster.api.url,
         connector=aiohttp.TCPConnector(ssl=tls),
         headers={"Authorization": f"Bearer {cluster.token}"},
-        timeout=aiohttp.ClientTimeout(total=5),
+        timeout=aiohttp.ClientTimeout(total=30),
     ) as made:
         yield made
 

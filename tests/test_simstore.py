@@ -101,7 +101,7 @@ async def test_who_waits_is_woken_by_a_change(store):
     """`changed` taken before reading is set by the next change, and replaced."""
     changed = store.changed
     store.put("nodes", node_object("n", 1))
-    await asyncio.wait_for(changed.wait(), 1)
+    await asyncio.wait_for(changed.wait(), 30)
     assert not store.changed.is_set()
 
 

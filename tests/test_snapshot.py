@@ -222,7 +222,7 @@ async def test_a_refusal_is_no_absence(front, cluster, tmp_path, soon):
     await written(file)
     await first.daemon.stop()
     cluster.api.deny("list", "namespaces")
-    second = await front(f"--label-snapshot={file}", "--cache-sync-timeout=300ms", loaded=False)
+    second = await front(f"--label-snapshot={file}", "--cache-sync-timeout=1s", loaded=False)
     with pytest.raises(StartupError, match="forbids to list namespaces"):
         await second.daemon.wait(asyncio.Event())
     assert (await second.get())[0] == 503
