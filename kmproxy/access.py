@@ -313,7 +313,10 @@ def _oauth2(block: _Block) -> OAuth2 | None:
 
 
 def _token_url(text: str) -> str:
-    """An https URL, or plain http to this host itself; the secret goes there."""
+    """An https URL, or plain http to this host itself; the secret goes there.
+
+    Returns it with its scheme in lower case.
+    """
     try:
         parts = urlsplit(text)
         host, _ = parse_host(parts.hostname or ""), parts.port
@@ -322,7 +325,7 @@ def _token_url(text: str) -> str:
     if parts.username is not None or parts.fragment or not text.isprintable() or " " in text:
         raise ValueError("it is not a URL such as https://login.example.com/token")
     if parts.scheme == "https" or (parts.scheme == "http" and _is_this_host(host)):
-        return text
+        return parts.geturl()
     raise ValueError("https:// is needed: the client secret is sent there")
 
 

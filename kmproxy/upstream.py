@@ -205,7 +205,7 @@ class Upstream:
         **options: Any,
     ) -> aiohttp.ClientResponse:
         """One request; as nobody if the URL is not `ours`. Once again after a 401."""
-        secure = url.startswith("https:")
+        secure = urlsplit(url).scheme == "https"
         credential = self._credential if secure and ours else None
         sent = CIMultiDict(headers)
         if secure and ours:

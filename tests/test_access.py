@@ -184,6 +184,7 @@ def test_headers_and_redirects():
         ({"oauth2": OAUTH2 | {"token_url": "https://u:p@a"}}, "kubelet.oauth2.token_url: it is not a URL"),
         ({"oauth2": OAUTH2 | {"token_url": "https://a:x"}}, "kubelet.oauth2.token_url: it is not a URL"),
         ({"oauth2": OAUTH2 | {"token_url": "http://localhost/t", "proxy_url": "proxy"}}, "kubelet.oauth2.token_url: the client secret goes through a proxy by https only"),
+        ({"oauth2": OAUTH2 | {"token_url": "HTTP://localhost/t", "proxy_url": "proxy"}}, "kubelet.oauth2.token_url: the client secret goes through a proxy by https only"),
         ({"oauth2": OAUTH2 | {"scopes": [""]}}, "kubelet.oauth2.scopes: the value is empty"),
         ({"oauth2": OAUTH2 | {"endpoint_params": {"a": 1}}}, "kubelet.oauth2.endpoint_params.a: one text is expected"),
         ({"proxy_url": "socks5://proxy"}, "kubelet.proxy_url: a proxy is reached by http:// or https://"),

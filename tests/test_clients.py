@@ -328,6 +328,20 @@ async def test_oauth2(opened, cluster, reader, asked, telemetry):
     assert credential_failures(telemetry, "oauth2") == 1
 
 
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+@pytest.mark.parametrize("named", [False, True])
+async def test_the_certificate_of_a_token_endpoint(opened, scheme, named):
+    """It is verified, by the system's CAs or those that are given: none gets the secret who lies."""
+    tls = {"tls_config": {"ca": new_ca().cert_pem.bytes().decode()}} if named else {}
+    async with Site(lambda _: web.json_response({"access_token": "t"}), new_ca()) as site:
+        url = site.url.replace("https", scheme)
+        section = {"client_id": "c", "client_secret": "s", "token_url": url} | tls
+        async with opened(oauth2=section) as clients:
+            with pytest.raises(UpstreamError, match="endpoint's certificate does not verify"):
+                await scrape(clients)
+        assert site.seen == []
+
+
 async def test_oauth2_through_a_proxy(opened, reader):
     """The token endpoint has a proxy of its own."""
     answer = web.json_response({"access_token": reader, "expires_in": 3600})

@@ -354,6 +354,17 @@ OURS = ("Bearer planted-secret", "planted-extra", "kmproxy")
 NOBODY = (None, None, None)
 
 
+async def test_a_scheme_in_capitals(ca, direct, upstream):
+    """It is https as well: verified, and asked as who we are."""
+    async with Site(lambda _: metrics("ok"), ca) as site:
+        url = site.url.replace("https", "HTTPS")
+        assert await fetch(direct(), url) == (200, b"ok")
+        assert known(site.seen[0])[0] == OURS[0]
+        with pytest.raises(UpstreamError, match="certificate does not verify"):
+            await fetch(upstream, url)
+        assert len(site.seen) == 1
+
+
 async def test_extra_headers(ca, direct):
     """They are sent with the credential over TLS, all values of them, and not over plain http."""
     async with Site(lambda _: metrics("ok"), ca) as site, Site(lambda _: metrics("ok")) as plain:
