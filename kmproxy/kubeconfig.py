@@ -10,15 +10,18 @@ import asyncio
 import logging
 import math
 import os
+import ssl
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import aiohttp
 
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import TOKEN_AGE, Identity, is_token
 from kmproxy.tls import Clock, Trust
-from kmproxy.values import File
+from kmproxy.values import File, Secret, Source
 
 if TYPE_CHECKING:
     from kmproxy.proxies import Proxy
@@ -81,8 +84,11 @@ class Kubeconfig(Identity):
 
     async def _read(self, *, anew: bool) -> None:
         from kubernetes_asyncio.client import Configuration  # noqa: PLC0415 - its price is memory
-        from kubernetes_asyncio.config import kube_config  # noqa: PLC0415
+        from kubernetes_asyncio.config import kube_config, openid  # noqa: PLC0415
 
+        # It logs what stands in a kubeconfig, and verifies no certificate of an OIDC provider.
+        logging.getLogger("kubernetes_asyncio").setLevel(logging.CRITICAL)
+        openid.OpenIDRequestor._get_connector = _connector  # type: ignore[assignment]  # noqa: SLF001
         self._read_at = self._clock()
         modified = _modified(self._path)
         settings = Configuration()
@@ -101,20 +107,27 @@ class Kubeconfig(Identity):
                 await _in_time(self._loader.load_and_set(settings))
         except Exception as error:
             raise CredentialError(f"{self._path}: {_first_line(error)}") from error
+        finally:
+            inline = _taken_from_disk(kube_config)
         authorization = settings.api_key.get("BearerToken")
         if authorization is not None:
             authorization = _header(self._path, authorization)
         proxy = _proxy(self._path, settings.proxy)
         if "@" in str(settings.host):  # it would be shown wherever the server is
             raise CredentialError(f"{self._path}: the server's URL bears a user or a password")
+        if not str(settings.host).startswith(("https://", "http://")):
+            message = "the server's URL begins neither with https:// nor with http://"
+            raise CredentialError(f"{self._path}: {message}")
+        for name in ("cert_file", "key_file"):  # or it would not make them again
+            vars(self._loader).pop(name, None)
         self._modified = modified
         self.server = str(settings.host).rstrip("/")
         self.server_name = settings.tls_server_name
         self.proxy = proxy
         self._trust = Trust(
-            _file(settings.ssl_ca_cert),
-            _file(settings.cert_file),
-            _file(settings.key_file),
+            _source(settings.ssl_ca_cert, inline),
+            _source(settings.cert_file, inline),
+            _source(settings.key_file, inline),
             verify=settings.verify_ssl,
         )
         self._authorization = authorization
@@ -159,8 +172,27 @@ def _proxy(path: str, url: str | None) -> Proxy | None:
         raise CredentialError(f"{path}: proxy-url: {error}") from error
 
 
-def _file(path: str | None) -> File | None:
-    return File(path) if path else None
+def _source(path: str | None, inline: Mapping[str, Source]) -> Source | None:
+    return inline.get(path, File(path)) if path else None
+
+
+def _connector(requestor: Any) -> aiohttp.TCPConnector:
+    """To an OIDC provider, by the CA that the kubeconfig names or the system's."""
+    pem = requestor._ssl_ca_cert  # noqa: SLF001
+    return aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=pem))
+
+
+def _taken_from_disk(library: Any) -> dict[str, Source]:
+    """What was text in a kubeconfig, by the files that the library has written it to.
+
+    They are removed: a key is not left on a disk, nor lost to who tidies it up.
+    """
+    files = library._temp_files.values()  # noqa: SLF001
+    texts: dict[str, Source] = {
+        file: Secret(Path(file).read_text("utf-8", "replace")) for file in files
+    }
+    library._cleanup_temp_files()  # noqa: SLF001
+    return texts
 
 
 def _header(path: str, authorization: str) -> str:
@@ -195,5 +227,6 @@ def _first_line(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no credential within {READ_TIMEOUT:g} s, its plugin hangs"
     if name in {"ConfigException", "FileNotFoundError", "PermissionError"}:
-        return str(error).partition("\n")[0]
+        # An entry that lacks a key is quoted as a whole, behind the name of its file.
+        return str(error).partition("\n")[0].partition("/{")[0]
     return f"it is not a kubeconfig ({name})"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import logging
+import time
 from pathlib import Path
 
 import pytest
 import trustme
 import yaml
+from aiohttp import web
 
 from kmproxy import kubeconfig
 from kmproxy.errors import ConfigError
@@ -18,6 +22,7 @@ from kmproxy.proxies import Proxy
 from kmproxy.tls import TlsContext
 
 from .conftest import credential_failures, until
+from .sites import Site, metrics, new_ca, pem_of
 
 
 def write(path, user, cluster=None):
@@ -235,3 +240,109 @@ async def test_a_proxy_that_is_none(tmp_path, clock, telemetry, url):
     with pytest.raises(ConfigError, match="proxy-url: ") as raised:
         await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
     assert "planted" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"token": "planted"},
+        {"user": None, "token": "planted"},
+        {"user": {"token": "planted", "exec": None}},
+        {"user": {"token": "planted", "auth-provider": None}},
+        {"user": {"exec": {"command": "x", "apiVersion": "v1", "env": [{"name": "planted"}]}}},
+        {"user": {"auth-provider": {"name": "oidc", "config": {"refresh-token": "planted"}}}},
+    ],
+)
+async def test_a_user_that_lacks_something(tmp_path, clock, telemetry, caplog, user):
+    """It is refused; what else is in it is shown neither by the error nor by the library's log."""
+    caplog.set_level(logging.DEBUG)
+    path = tmp_path / "config"
+    write(path, {})
+    document = yaml.safe_load(path.read_text())
+    document["users"] = [{"name": "u"} | user]
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(ConfigError, match="Expected key ") as raised:
+        await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
+    assert "planted" not in str(raised.value)
+    assert "planted" not in caplog.text
+
+
+@pytest.mark.parametrize("server", ["HTTPS://api:6443", "api:6443", "ftp://api"])
+async def test_a_server_that_is_none(tmp_path, clock, telemetry, server):
+    """Only what is surely https, or surely not, is asked at all."""
+    path = write(tmp_path / "config", {}, {"server": server})
+    with pytest.raises(ConfigError, match="neither with https:// nor with http://"):
+        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+
+
+def jwt(end):
+    """An OIDC token that ends then; nobody verifies it."""
+    parts = ({"alg": "none"}, {"exp": end})
+    texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts]
+    return ".".join([*(text.rstrip("=") for text in texts), "s"])
+
+
+@pytest.mark.filterwarnings("ignore:.*auth:DeprecationWarning")  # the library's own
+@pytest.mark.parametrize("known", [True, False, None])
+async def test_an_oidc_provider(tmp_path, clock, telemetry, known):
+    """A token is renewed where the provider's certificate verifies; else it is told no secret."""
+    ca, fresh = new_ca(), jwt(int(time.time()) + 3600)
+
+    def answer(seen):
+        if seen.method == "GET":
+            return web.json_response({"token_endpoint": f"{site.url}/token"})
+        assert seen.form["refresh_token"] == "r"
+        return web.json_response({"id_token": fresh, "refresh_token": "r"})
+
+    config = {"client-id": "c", "client-secret": "s", "refresh-token": "r", "id-token": jwt(1)}
+    if known is not None:
+        pem = (ca if known else new_ca()).cert_pem.bytes()
+        config["idp-certificate-authority-data"] = base64.b64encode(pem).decode()
+    async with Site(answer, ca) as site:
+        config["idp-issuer-url"] = site.url
+        provider = {"name": "oidc", "config": config}
+        path = write(tmp_path / "config", {"auth-provider": provider})
+        if known:
+            identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+            assert await identity.authorization() == f"Bearer {fresh}"
+        else:
+            with pytest.raises(ConfigError, match="CertificateError"):
+                await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+            assert site.seen == []
+
+
+async def test_what_stands_in_it_is_on_no_disk(tmp_path, clock, telemetry, monkeypatch):
+    """Certificates and keys in the text of a kubeconfig are not left in files, however often."""
+    disk = tmp_path / "tmp"
+    disk.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(disk))
+    ca = new_ca()
+
+    def renew():
+        def data(pem):
+            return base64.b64encode(pem).decode()
+
+        cert, key = pem_of(ca.issue_cert("node", common_name="node"))
+        return write(
+            tmp_path / "config",
+            {"client-certificate-data": data(cert), "client-key-data": data(key)},
+            {"certificate-authority-data": data(ca.cert_pem.bytes()), "server": site.url},
+        )
+
+    async with Site(lambda _: metrics("ok"), ca) as site:
+        identity = await Kubeconfig.load(renew(), clock=clock, telemetry=telemetry)
+        for _ in range(3):
+            assert list(disk.iterdir()) == []
+            tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
+            _, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=tls.current())
+            writer.transport.abort()
+            before = identity.trust
+            clock.now += TOKEN_AGE
+            await identity.authorization()
+            assert identity.trust == before
+            renew()
+            clock.now += TOKEN_AGE
+            await identity.authorization()
+            assert identity.trust != before
+    assert "PRIVATE" not in repr(identity.trust)
+    assert credential_failures(telemetry, "kubeconfig") == 0
