@@ -73,13 +73,20 @@ class Kubeconfig(Identity):
         return self._trust
 
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """The token of the context's user, if it has one; the last good one if that fails."""
+        """The token of the context's user, if it has one; the last good one if that fails.
+
+        Raises CredentialError if it is for another server than the one that said 401.
+        """
         if anew or self._clock() - self._read_at >= TOKEN_AGE:
+            server = self.server
             try:
                 await self._read(anew=anew)
             except CredentialError as error:
                 _log.warning("%s; the last good one stays in use", error)
                 self._telemetry.credential_errors.labels("kubeconfig").inc()
+            if anew and self.server != server:
+                message = f"{self._path}: it leads to another server since this was asked"
+                raise CredentialError(message, credential="kubeconfig")
         return self._authorization if self.server.startswith("https:") else None
 
     async def _read(self, *, anew: bool) -> None:

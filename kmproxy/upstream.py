@@ -237,8 +237,8 @@ class Upstream:
             except UnicodeError as error:  # a label of the name is empty or too long
                 message = f"the {self.name}'s host name cannot be one"
                 raise UpstreamError("unresolved", message) from error
-            if response.status != 401 or not authorization or anew:
-                break
+            if response.status != 401 or credential is None or anew:
+                break  # of a client certificate, too, a credential may know a newer one
             response.close()
         return response
 

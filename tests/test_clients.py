@@ -13,7 +13,7 @@ from aiohttp import web
 
 from kmproxy.cli import read_config
 from kmproxy.clients import open_clients
-from kmproxy.errors import ConfigError, UpstreamError
+from kmproxy.errors import ConfigError, CredentialError, UpstreamError
 from kmproxy.identity import TOKEN_AGE
 from kmproxy.routes import CADVISOR
 from kmproxy.simkubelet import Fault
@@ -122,6 +122,72 @@ async def test_a_server_that_changes(cluster, tmp_path, clock, telemetry):
                     await clients.nodes.list_all()
         told = [[request.headers["Authorization"] for request in site.seen] for site in (old, new)]
     assert told == [["Bearer one", "Bearer three"], ["Bearer two"]]
+
+
+async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, telemetry):
+    """What is read after a 401 is for the new server: the old one is not shown it."""
+    path, ca = tmp_path / "config", new_ca()
+
+    def lead(site, token):
+        data = base64.b64encode(ca.cert_pem.bytes()).decode()
+        cluster = {"server": site.url, "certificate-authority-data": data}
+        document = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": {"token": token}}],
+        }
+        path.write_text(json.dumps(document))
+
+    def refuse(_):
+        lead(new, "two")
+        return web.Response(status=401)
+
+    async with Site(refuse, ca) as old, Site(lambda _: metrics("{}"), ca) as new:
+        lead(old, "one")
+        config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
+        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+            with pytest.raises(CredentialError, match="leads to another server"):
+                await clients.nodes.list_all()
+            with pytest.raises(UpstreamError):  # {} is no list
+                await clients.nodes.list_all()
+        told = [[request.headers["Authorization"] for request in site.seen] for site in (old, new)]
+    assert told == [["Bearer one"], ["Bearer two"]]
+
+
+async def test_a_plugin_that_gives_certificates(tmp_path, clock, telemetry):
+    """A 401 makes it run again: nothing else tells that its certificate has ended."""
+    ca, plugin = new_ca(), tmp_path / "credential.json"
+    version = "client.authentication.k8s.io/v1"
+
+    def give(name):
+        cert, key = (part.decode() for part in pem_of(ca.issue_cert(common_name=name)))
+        status = {"clientCertificateData": cert, "clientKeyData": key}
+        document = {"apiVersion": version, "kind": "ExecCredential", "status": status}
+        plugin.write_text(json.dumps(document))
+
+    good = ["one"]
+    async with Site(
+        lambda seen: metrics("{}") if seen.certificate in good else web.Response(status=401), ca
+    ) as site:
+        data = base64.b64encode(ca.cert_pem.bytes()).decode()
+        cluster = {"server": site.url, "certificate-authority-data": data}
+        user = {"exec": {"apiVersion": version, "command": "cat", "args": [str(plugin)]}}
+        document = {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "users": [{"name": "u", "user": user}],
+        }
+        (tmp_path / "config").write_text(json.dumps(document))
+        give("one")
+        config, _ = read_config([f"--kubeconfig={tmp_path / 'config'}"])
+        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+            assert await clients.api.get("/x", {}, accept="*/*") == b"{}"
+            give("two")
+            good[0] = "two"
+            assert await clients.api.get("/x", {}, accept="*/*") == b"{}"
+    assert [seen.certificate for seen in site.seen] == ["one", "one", "two"]
 
 
 READER = "system:serviceaccount:monitoring:kubelet-reader"
