@@ -229,7 +229,7 @@ class Kubelet:
 
 def _listed(response: aiohttp.ClientResponse, name: str) -> str:
     """A header that is a list, in lower case; it may be given in parts (RFC 9110, 5.3)."""
-    return ", ".join(response.headers.getall(name, ())).strip().lower()
+    return ", ".join(response.headers.getall(name, ())).lower()
 
 
 def _coding(response: aiohttp.ClientResponse) -> str:

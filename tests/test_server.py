@@ -214,6 +214,7 @@ PACKED_LENGTH = b"Content-Length: %d\r\n" % len(PACKED)
 LENGTH = b"Content-Length: %d\r\n" % len(LINES)
 ODD = {
     "xchunked": (b"Transfer-Encoding: xchunked\r\n", LINES[:40], "framing"),
+    "chunked and more": (b"Transfer-Encoding: chunked\x0b\r\n", LINES[:40], "framing"),
     "chunked first": (b"Transfer-Encoding: chunked, gzip\r\n", LINES[:40], "framing"),
     "gzip, chunked": (b"Transfer-Encoding: gzip, chunked\r\n", _chunk(LINES) + _chunk(b""), "framing"),
     "gzip and chunked": (
