@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,9 +34,8 @@ MAX_HEADERS = 64
 """Headers of a request; Prometheus sends six."""
 
 LINGER = 2.0
-"""Seconds for which what a client still sends is taken, so that it sees why it was refused."""
+"""Seconds for which a refused client is still read, and at the end an answer is still sent."""
 
-_BACKLOG = 128
 _END = b"\r\n\r\n"  # of a head, and of a request that has no body
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -100,7 +98,7 @@ class Connection(web.RequestHandler):
         self._wire = self.transport
         self._listener.rest(self)
         self._expect(self._listener.limits.header_timeout)
-        if not _named(self.state, transport.get_extra_info("peercert")):
+        if self.state and not self.state.admits(transport.get_extra_info("peercert")):
             self.cut("certificate")
 
     def data_received(self, data: bytes) -> None:
@@ -144,6 +142,12 @@ class Connection(web.RequestHandler):
         """Whether aiohttp has stopped reading, so that the client is not seen to leave."""
         wire = self._wire
         return wire is not None and not wire.is_closing() and not wire.is_reading()
+
+    def force_close(self) -> None:
+        """End it, as aiohttp does of its own accord; an answer under way must not look whole."""
+        if self.busy and self._wire is not None:
+            reset(self._wire)
+        super().force_close()
 
     def cut(self, reason: str) -> None:
         """End it, whether or not the client reads what is still to be sent."""
@@ -217,20 +221,6 @@ class Connection(web.RequestHandler):
             self.cut("timeout")
 
 
-def _named(state: WebState | None, certificate: Any) -> bool:
-    """Whether a client's certificate bears one of the names that are let in."""
-    tls = state.config.tls if state else None
-    if tls is None or tls.client_sans is None:
-        return True
-    names = set()
-    for kind, value in (certificate or {}).get("subjectAltName", ()):
-        with suppress(ValueError):
-            name = str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value
-            if kind in {"DNS", "IP Address", "email", "URI"}:
-                names.add(name)
-    return bool(names & tls.client_sans)
-
-
 class Listener:
     """Accepts connections for an application, until `stop`.
 
@@ -252,6 +242,8 @@ class Listener:
         self._server: web.Server | None = None
         self._resting: dict[Connection, None] = {}  # the one that has rested longest is first
         self._open: set[Connection] = set()
+        self._empty = asyncio.Event()  # set while there are none
+        self._empty.set()
         self._opening: dict[asyncio.Task[None], None] = {}
         self._accepting: list[asyncio.Task[None]] = []
         self._sockets: list[socket.socket] = []
@@ -283,9 +275,17 @@ class Listener:
         for sock in self._sockets:
             sock.close()
 
+    async def drain(self) -> None:
+        """Let the ends of answers be sent, and reset what does not take them."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), LINGER)
+        for connection in tuple(self._open):
+            connection.cut("timeout")
+
     def rest(self, connection: Connection) -> None:
         """Note that no request is under way in a connection."""
         self._open.add(connection)
+        self._empty.clear()
         self._resting.pop(connection, None)
         self._resting[connection] = None
 
@@ -297,6 +297,8 @@ class Listener:
         """Note that a connection has ended."""
         self._open.discard(connection)
         self._resting.pop(connection, None)
+        if not self._open:
+            self._empty.set()
 
     def refuse(self, reason: str) -> None:
         """Count what was refused."""
@@ -400,6 +402,7 @@ async def listening(
     finally:
         await listener.stop()
         await runner.cleanup()
+        await listener.drain()
 
 
 async def _answer(
@@ -442,6 +445,6 @@ async def _bind(address: Address) -> list[socket.socket]:
 
 
 def _listening(where: Any, family: socket.AddressFamily) -> socket.socket:
-    sock = socket.create_server(where, family=family, backlog=_BACKLOG)
+    sock = socket.create_server(where, family=family, backlog=128)
     sock.setblocking(False)
     return sock

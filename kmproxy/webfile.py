@@ -9,12 +9,13 @@ a password file holds.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import logging
 import math
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,19 @@ class WebState:
     config: WebConfig
     context: ssl.SSLContext | None
     admission: bytes = field(repr=False)
+
+    def admits(self, certificate: Any) -> bool:
+        """Whether a client's certificate bears one of the names that are let in."""
+        tls = self.config.tls
+        if tls is None or tls.client_sans is None:
+            return True
+        names = set()
+        for kind, value in (certificate or {}).get("subjectAltName", ()):
+            with suppress(ValueError):
+                name = str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value
+                if kind in {"DNS", "IP Address", "email", "URI"}:
+                    names.add(name)
+        return bool(names & tls.client_sans)
 
 
 class WebFile:

@@ -13,6 +13,7 @@ from kmproxy.simkubelet import Fault
 from kmproxy.values import Address
 
 from .conftest import until
+from .test_end_to_end import refused
 from .test_faults import ends_in_a_reset
 from .tls import Authority, write_config
 
@@ -450,8 +451,9 @@ async def test_an_answer_that_is_cut_does_not_look_whole(front, cluster):
     writer.close()
 
 
-async def test_an_answer_that_nobody_fetches(front, cluster, monkeypatch):
-    """Where its connection has to make room before it is sent, it does not look whole either."""
+@pytest.fixture
+async def unfetched(front, cluster, monkeypatch):
+    """A function that starts a daemon, and a client for whom most of its answer is still held."""
     lines = b'm{namespace="payments"} 1\n' * 1000
     kind = "text/plain; version=0.0.4"
     cluster.kubelets["node-a"].fail(Fault.BODY, body=lines, content_type=kind)
@@ -463,22 +465,77 @@ async def test_an_answer_that_nobody_fetches(front, cluster, monkeypatch):
         return sock
 
     monkeypatch.setattr("kmproxy.listener._listening", listening)
-    proxy = await front("--max-connections=1")
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.setblocking(False)
-        await loop.sock_connect(client, ("127.0.0.1", proxy.daemon.metrics_port))
-        await loop.sock_sendall(client, b"GET /metrics HTTP/1.0\r\n\r\n")
 
-        async def answered():
-            return await proxy.metric("kmproxy_scrapes_total", code="200") == 1
+        async def start(*flags):
+            proxy = await front(*flags)
+            await loop.sock_connect(client, ("127.0.0.1", proxy.daemon.metrics_port))
+            await loop.sock_sendall(client, b"GET /metrics HTTP/1.0\r\n\r\n")
 
-        await until(answered)
-        ((_, writer),) = await connected(proxy, 1)
-        assert await ends_in_a_reset(client)
-        writer.close()
+            async def answered():
+                return await proxy.metric("kmproxy_scrapes_total", code="200") == 1
+
+            await until(answered)
+            return proxy, client
+
+        yield start
+
+
+async def test_an_answer_that_nobody_fetches(unfetched):
+    """Where its connection has to make room before it is sent, it does not look whole either."""
+    proxy, client = await unfetched("--max-connections=1")
+    ((_, writer),) = await connected(proxy, 1)
+    assert await ends_in_a_reset(client)
+    writer.close()
     assert await proxy.metric("kmproxy_refused_total", reason="limit") == 1
+
+
+# The end of the process.
+
+
+async def test_an_answer_that_is_fetched_while_the_process_ends(unfetched):
+    """What was answered before is sent to its end."""
+    proxy, client = await unfetched()
+    stopped = asyncio.create_task(proxy.daemon.stop())
+    await until(lambda: refused(proxy.daemon.metrics_port))
+    for _ in range(100):
+        await asyncio.sleep(0)  # what does not wait for the client is over by then
+    answer = b""
+    while piece := await asyncio.get_running_loop().sock_recv(client, 1 << 20):
+        answer += piece
+    assert answer.count(b'team="payments"} 1\n') == 1000
+    await stopped
+
+
+async def test_an_answer_that_nobody_fetches_while_the_process_ends(unfetched, monkeypatch):
+    """It does not keep the process, which takes what is not sent with it; so it is broken off."""
+    monkeypatch.setattr("kmproxy.listener.LINGER", 0.1)
+    proxy, client = await unfetched()
+    async with asyncio.timeout(10):
+        await proxy.daemon.stop()
+    assert await ends_in_a_reset(client)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_an_answer_that_has_no_end_when_the_process_ends(
+    front, cluster, monkeypatch, version
+):
+    """It is broken off by a reset, as whatever else cuts it."""
+    monkeypatch.setattr("kmproxy.listener.SHUTDOWN_TIMEOUT", 0.1)
+    cluster.kubelets["node-a"].fail(Fault.HANG_IN_BODY)
+    proxy = await front()
+    ((reader, writer),) = await connected(proxy, 1)
+    minute = b"X-Prometheus-Scrape-Timeout-Seconds: 60\r\n"
+    writer.write(b"GET /metrics/cadvisor HTTP/%b\r\nHost: x\r\n%b\r\n" % (version, minute))
+    await reader.readuntil(b"team=")
+    async with asyncio.timeout(10):
+        await proxy.daemon.stop()
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
 
 
 # Limits of number.
