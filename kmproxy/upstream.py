@@ -28,6 +28,8 @@ from kmproxy.identity import Credential
 from kmproxy.tls import TlsContext
 
 if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
     from kmproxy.proxies import Headers, Proxy
 
     Find = Callable[[str], Proxy | None]
@@ -62,7 +64,7 @@ def open_session() -> aiohttp.ClientSession:
     trace.on_connection_reuseconn.append(_note_reuse)
     trace.on_connection_create_start.append(_note_new)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+        connector=_Connector(limit=0, keepalive_timeout=KEEP_ALIVE),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"kmproxy/{__version__}"},
         timeout=aiohttp.ClientTimeout(total=None),
@@ -71,6 +73,18 @@ def open_session() -> aiohttp.ClientSession:
         trust_env=False,
         trace_configs=[trace],
     )
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's, which would take what came unasked on an idle connection for the next answer."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        """A connection on which nothing has come yet. Raises ClientError."""
+        connection = await super().connect(*args, **kwargs)
+        if connection.protocol is not None and connection.protocol.should_close:
+            connection.close()
+            raise aiohttp.ServerDisconnectedError  # it is as good as dead
+        return connection
 
 
 @dataclass(slots=True)

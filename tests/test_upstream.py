@@ -229,6 +229,41 @@ async def test_connections_that_died_meanwhile(upstream, method, idle):
     assert served == [*served[:idle], idle + 1, idle + 1]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_nobody_asked_for(upstream, method):
+    """An answer that came before its question is of no connection that is used again."""
+    connections, asked, said = [], asyncio.Event(), asyncio.Event()
+
+    async def handle(reader, writer):
+        connections.append(writer)
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n%03d"
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                await reader.readexactly(2 if method == "POST" else 0)
+                writer.write(answer % len(connections))
+                await writer.drain()
+                if len(connections) == 1:
+                    await asked.wait()
+                    writer.write(answer % 999)
+                    said.set()
+        writer.close()
+
+    async def ask():
+        if method == "GET":
+            return (await fetch(upstream, url))[1]
+        async with upstream.post(url, b"{}") as response:
+            return b"".join([piece async for piece in upstream.pieces(response)])
+
+    async with serving(handle) as url:
+        assert await ask() == b"001"
+        asked.set()
+        await said.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)  # it is on its way within this process
+        assert await ask() == b"002"
+        assert await ask() == b"002"
+
+
 async def test_a_server_that_died(upstream):
     """Behind the dead connection is nothing alive: that is the end of it."""
     connections = []
