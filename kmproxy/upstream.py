@@ -331,14 +331,18 @@ async def _piece(response: aiohttp.ClientResponse, silence: float | None) -> byt
     timer and tells no reader, who would wait for ever. So the time is ours, and
     so is a look at the connection. Raises ClientPayloadError if it is gone.
     """
+    content = response.content
     async with asyncio.timeout(silence):
-        while True:
+        while content.is_eof() or content.exception() or _is_open(response):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK):
-                    return await response.content.readany()
-            connection = response.connection
-            if connection is None or connection.transport is None:
-                raise aiohttp.ClientPayloadError
+                    return await content.readany()
+    raise aiohttp.ClientPayloadError
+
+
+def _is_open(response: aiohttp.ClientResponse) -> bool:
+    connection = response.connection
+    return connection is not None and connection.transport is not None
 
 
 def is_untrusted(error: ssl.SSLError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from kmproxy.tls import TlsContext, Trust
 from kmproxy.upstream import TLS_BUFFER, Upstream, open_session
 from kmproxy.values import Secret
 
+from .conftest import until
 from .sites import ForwardProxy, Site, metrics, new_ca, pem_of, redirect
 
 
@@ -152,8 +154,12 @@ async def test_silence(upstream, begins, goes_on):
     ],
 )
 @pytest.mark.parametrize("closes", [False, True])
-async def test_wrong_framing(upstream, monkeypatch, wrong, closes):
-    """What comes in the place of a chunk ends the answer, with no time limit at all."""
+@pytest.mark.parametrize("busy", [False, True])
+async def test_wrong_framing(upstream, monkeypatch, wrong, closes, busy):
+    """What comes in the place of a chunk ends the answer, with no time limit at all.
+
+    Whether it comes while the next piece is waited for, or while the last is worked on.
+    """
     monkeypatch.setattr("kmproxy.upstream.TICK", 0.02)
     begun, over = asyncio.Event(), asyncio.Event()
 
@@ -168,14 +174,46 @@ async def test_wrong_framing(upstream, monkeypatch, wrong, closes):
 
     async def read():
         async with upstream.get(url, accept="text/plain") as response:
+
+            async def given_up():
+                return response.connection.transport is None
+
             async for _ in upstream.pieces(response):
                 begun.set()
+                if busy:
+                    await until(given_up)
 
     async with serving(handle) as url:
         with pytest.raises(UpstreamError) as raised:
             await asyncio.wait_for(read(), 30)
         over.set()
     assert raised.value.reason in {"truncated", "protocol"}
+
+
+async def test_an_end_at_the_moment_of_a_look(upstream, monkeypatch):
+    """A connection that has just been given back, as all has come, is not one that was lost."""
+    monkeypatch.setattr("kmproxy.upstream.TICK", 0.05)
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    def end(writer):
+        writer.write(b"3\r\ndef\r\n0\r\n\r\n")
+        time.sleep(0.1)  # so that the loop finds both at once: what has come, and that it is time
+
+    async def handle(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HEAD + b"3\r\nabc\r\n")
+        await begun.wait()
+        end(writer)
+        await over.wait()
+        writer.close()
+
+    async with serving(handle) as url, upstream.get(url, accept="text/plain") as response:
+        came = []
+        async for piece in upstream.pieces(response):
+            came.append(piece)
+            begun.set()
+        over.set()
+    assert b"".join(came) == b"abcdef"
 
 
 async def test_a_pause_is_no_end(upstream, monkeypatch):
