@@ -249,7 +249,7 @@ async def daemon(environment, flags):
     finally:
         if process.returncode is None:
             process.kill()
-        await process.wait()
+        await process.communicate()  # which reads what it has said: else its end is not seen
 
 
 async def refused(port):

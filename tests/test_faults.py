@@ -22,6 +22,7 @@
 | kubelet: expired certificate | 502, saying so | `kmproxy_upstream_errors_total` | `test_faults::test_an_expired_certificate` |
 | kubelet: empty answer | 200 of nothing, which is what it said | `kmproxy_scrapes_total` | `test_server::test_an_empty_exposition` |
 | kubelet: cut (chunks, length, gzip, framing, kept-alive connection) | breaks the connection by a reset, or 502 before the first byte; a dead kept-alive connection is opened anew | `kmproxy_scrapes_total` | `test_server::test_a_body_that_is_cut`, `test_server::test_a_chunk_that_is_none`, `test_server::test_a_dead_connection_is_not_an_error` |
+| kubelet: says something unasked on a kept-alive connection | opens a new one | `kmproxy_scrapes_total` | `test_upstream::test_what_nobody_asked_for` |
 | kubelet: a gzip bomb | breaks the connection at `--max-response-bytes` or when the scrape's time is up, and serves others meanwhile | `kmproxy_upstream_errors_total` | `test_server::test_a_bomb`, `test_server::test_a_bomb_that_costs_time` |
 | client slow | breaks the connection when its time is up | `kmproxy_scrapes_total` | `test_faults::test_a_client_that_does_not_read` |
 | client gone | gives the upstream, or its place in the queue, up at once | `kmproxy_scrapes_total` | `test_server::test_a_client_that_leaves_frees_its_slot`, `test_server::test_a_client_that_leaves_while_it_waits`, `test_listener::test_a_client_that_leaves_with_more_on_its_way` |
@@ -29,8 +30,8 @@
 | disk full for the snapshot | keeps the last whole one, scrapes go on | `kmproxy_snapshot_errors_total` | `test_snapshot::test_a_full_disk` |
 | the snapshot's disk hangs | one thread waits for it, scrapes go on, SIGTERM ends the process | `kmproxy_snapshot_saved_timestamp_seconds` | `test_snapshot::test_a_disk_that_hangs`, `test_snapshot::test_sigterm_while_the_disk_hangs` |
 | the clock jumps | nothing: time is measured by a clock that does not | `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_only_the_snapshot_knows_what_time_it_is`, `test_snapshot::test_a_clock_that_went_back` |
-| descriptors exhausted | 502, or no connection, until there are some again | `kmproxy_upstream_errors_total` | `test_faults::test_no_descriptors` |
-| SIGTERM in mid-scrape | not ready, no new connections; what is under way is answered whole | `kmproxy_scrapes_total` | `test_end_to_end::test_sigterm_finishes_what_is_under_way` |
+| descriptors exhausted | 502, or no connection, until there are some again | `kmproxy_upstream_errors_total` | `test_faults::test_no_descriptors`, `test_faults::test_no_descriptor_for_a_client` |
+| SIGTERM in mid-scrape | not ready, no new connections; what is under way is answered whole, or reset if it has no end in 24 s | `kmproxy_scrapes_total` | `test_end_to_end::test_sigterm_finishes_what_is_under_way`, `test_listener::test_an_answer_that_is_fetched_while_the_process_ends`, `test_listener::test_an_answer_that_has_no_end_when_the_process_ends` |
 | a namespace is deleted while its pods report | its labels stay for 5 minutes | `kmproxy_namespaces` | `test_end_to_end::test_a_deleted_namespace_keeps_its_labels` |
 | a bad new token, CA or certificate | the last good one stays in use | `kmproxy_credential_errors_total` | `test_credentials::test_a_bad_new_token_keeps_the_last_good_one`, `test_tls::test_a_bad_new_ca_keeps_the_last_good_one` |
 | a kubeconfig's plugin hangs | kills it after 30 s: exit 2 at the start, later the last good credential stays in use | `kmproxy_credential_errors_total` | `test_kubeconfig::test_a_plugin_that_hangs`, `test_kubeconfig::test_a_plugin_that_hangs_at_the_start` |
@@ -236,3 +237,30 @@ async def test_no_descriptors(cluster, tmp_path):
             async with session.get(url) as response:
                 assert response.status == 200
                 assert 'team="payments"' in await response.text()
+
+
+async def test_no_descriptor_for_a_client(cluster, tmp_path):
+    """Who is connected is served meanwhile; who is not waits until there is one again."""
+    environment, flags = in_a_pod(cluster, tmp_path / "sa")
+    async with (
+        daemon(environment, flags) as (process, (port, _)),
+        asyncio.timeout(20),
+        aiohttp.ClientSession() as session,
+    ):
+
+        async def scrape():
+            async with session.get(f"http://127.0.0.1:{port}/metrics/probes") as response:
+                return response.status, await response.read()
+
+        assert (await scrape())[0] == 200
+        _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        used = len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: PTH208 - a number is wanted
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used, most))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics/probes HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while b"cannot accept" not in await process.stderr.readline():
+            pass
+        assert (await scrape())[0] == 200
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+        writer.close()
