@@ -175,7 +175,7 @@ def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiE
     if retry_after and retry_after.isdecimal():
         seconds = float(retry_after)
     return ApiError(
-        status.code or code,
+        status.code if status.code >= 400 else code,  # of another the message would be our own
         status.reason if _REASON.fullmatch(status.reason) else f"http_{code}",
         status.message or f"HTTP status {code}",
         retry_after=min(seconds, RETRY_AFTER_LIMIT) if seconds > 0 else None,

@@ -130,6 +130,7 @@ def test_events(data, changes, version):
         (event("ERROR", {}), (500, "http_500")),
         (event("ERROR", None), (500, "http_500")),
         (event("ERROR", "what"), (500, "http_500")),
+        (event("ERROR", {"code": 200, "message": "planted"}), (500, "http_500")),
         (b"garbage\n", (200, "garbage")),
         (b"{}\n", (200, "garbage")),
         (b"[]\n", (200, "garbage")),
@@ -472,6 +473,8 @@ def test_backoff_never_undercuts_what_the_server_asked_for():
         (500, b'{"code":410,"reason":"Gone"}', None, (410, "Gone", None)),
         (502, b"<html>Bad Gateway</html>", None, (502, "http_502", None)),
         (500, b"null", None, (500, "http_500", None)),
+        (503, b'{"code":200,"message":"planted"}', None, (503, "http_503", None)),
+        (503, b'{"code":-1,"message":"planted"}', None, (503, "http_503", None)),
         (500, b'{"code":"x"}', None, (500, "http_500", None)),
         (500, b"\xff\xfe", None, (500, "http_500", None)),
         (500, b'{"message":"\xff"}', None, (500, "http_500", None)),
@@ -482,6 +485,7 @@ def test_an_error_status_is_read(code, body, header, expected):
     """The Status object tells more than the answer's line; any other body does no harm."""
     error = parse_status(code, body, header)
     assert (error.code, error.reason, error.retry_after) == expected
+    assert "planted" not in error.summary
 
 
 PAGE_ITEM = b'{"metadata":{"name":"a","labels":{"team":"x"},"resourceVersion":"5"}}'
