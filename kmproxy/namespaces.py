@@ -181,7 +181,7 @@ class NamespaceWatcher:
                 for change in self._state.feed(piece):
                     if change is not None:
                         self._apply(change)
-                self._confirmed()
+                    self._confirmed()
         step = self._state.ended(self._clock() - began)
         self._telemetry.watch_restarted("ended")
         return step

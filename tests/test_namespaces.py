@@ -282,6 +282,20 @@ async def test_bookmarks_confirm(cluster, tmp_path):
         )
 
 
+async def test_half_an_event_confirms_nothing(cluster, tmp_path):
+    """Watches that are cut in mid-line, again and again, do not make the map seem fresh."""
+    clock = Clock()
+    async with watching(cluster, tmp_path, clock) as (watcher, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        cluster.api.fail("list", ApiFault.STATUS)
+        cluster.api.fail("watch", ApiFault.CUT)
+        cluster.api.break_watches()
+        clock.now += 50.0
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await until(lambda: settled(restarts(telemetry, "truncated") >= 3))
+        assert watcher.sync_age == 50.0
+
+
 async def test_deleted_namespaces_are_forgotten_in_time(cluster, tmp_path):
     """After five minutes, and not before, a deleted namespace has no labels."""
     cluster.api.bookmark_interval = 0.05
