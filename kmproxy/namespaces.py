@@ -147,11 +147,11 @@ class NamespaceWatcher:
     async def _run(self) -> None:
         step = Next.LIST
         while True:
-            listing = step.lists
+            listing, began = step.lists, self._clock()
             try:
                 step = await (self._list() if listing else self._watch())
             except (UpstreamError, CredentialError) as error:
-                step = self._failed(error, listing=listing)
+                step = self._failed(error, listing=listing, lasted=self._clock() - began)
                 if step.at_once:
                     continue
                 at_least = getattr(error, "retry_after", None) or 0.0
@@ -203,8 +203,8 @@ class NamespaceWatcher:
             self._trouble = None
             self._away = False
 
-    def _failed(self, error: KmproxyError, *, listing: bool) -> Next:
-        """Note a failure; say what to do next."""
+    def _failed(self, error: KmproxyError, *, listing: bool, lasted: float) -> Next:
+        """Note a failure after `lasted` seconds; say what to do next."""
         verb = "list" if listing else "watch"
         reason, message = "credential", str(error)
         step = Next.LIST if listing else Next.WATCH
@@ -213,7 +213,7 @@ class NamespaceWatcher:
             self._away = error.code == 429 or error.code >= 500
             message = explained(error, verb)
         if isinstance(error, UpstreamError):
-            step = self._state.failed(error, listing=listing)
+            step = self._state.failed(error, listing=listing, lasted=lasted)
             reason = error.reason
             self._telemetry.upstream_failed("apiserver", reason)
         if not listing:

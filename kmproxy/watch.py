@@ -210,7 +210,7 @@ class WatchState:
         self._buffered = 0
         self._open = False  # this watch has been answered
         self._silences = 0  # answered watches without anything, in a row
-        self._watched = 0.0  # seconds of whole watches since the last list
+        self._watched = 0.0  # seconds of answered watches since the last list
         self._failures = 0  # since the last list or event
 
     def __repr__(self) -> str:
@@ -295,15 +295,24 @@ class WatchState:
         self._watched += lasted
         return Next.WATCH_AT_ONCE if self._watched < RELIST else Next.LIST_AT_ONCE
 
-    def failed(self, error: UpstreamError, *, listing: bool) -> Next:
-        """What comes after a list or a watch that failed."""
+    def failed(self, error: UpstreamError, *, listing: bool, lasted: float = 0.0) -> Next:
+        """What comes after a list or a watch that failed after `lasted` seconds."""
+        if not listing and self._open:
+            self._watched += lasted
+        step = self._step(error, listing=listing)
+        return Next.LIST if self._watched >= RELIST and not step.lists else step
+
+    def _step(self, error: UpstreamError, *, listing: bool) -> Next:
         if isinstance(error, ApiError):
             return self._refused(error, listing=listing)
         if listing:
             return Next.LIST
-        if self._open and error.reason == "timeout":
+        if not self._open:
+            return Next.WATCH
+        if error.reason == "timeout":
             return self._silent()
-        return Next.WATCH
+        self._failures += 1
+        return Next.LIST if self._failures > PATIENCE else Next.WATCH
 
     def _silent(self) -> Next:
         """What comes after a watch that was answered and then brought nothing for too long.

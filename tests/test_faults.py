@@ -10,7 +10,7 @@
 | API server: 403 | says which rule is missing, keeps asking | `kmproxy_upstream_errors_total` | `test_app::test_an_api_server_that_refuses` |
 | API server: 410, as a status or an event | lists anew from etcd | `kmproxy_watch_restarts_total` | `test_namespaces::test_an_expired_version`, `test_watch::test_an_error_event_is_as_the_same_status` |
 | API server: 429 | waits as long as it says, and watches on | `kmproxy_watch_restarts_total` | `test_namespaces::test_retry_after_is_kept_to` |
-| API server: 500, garbage, a cut, an end at once | tries again, after a while from a list | `kmproxy_watch_restarts_total` | `test_namespaces::test_watches_that_fail`, `test_watch::test_patience_ends` |
+| API server: 500, garbage, a cut, an end at once | tries again, after a while from a list | `kmproxy_watch_restarts_total` | `test_namespaces::test_watches_that_fail`, `test_watch::test_patience_ends`, `test_namespaces::test_an_event_that_never_comes_whole` |
 | API server: chunks framed wrongly in mid-answer | gives the answer up within a second, and tries again | `kmproxy_upstream_errors_total` | `test_namespaces::test_an_answer_that_is_framed_wrongly` |
 | API server restored from a backup | our version is too large: lists what there is now; if it is only silent about it, after two silent watches | `kmproxy_watch_restarts_total` | `test_namespaces::test_a_restored_backup`, `test_namespaces::test_a_restored_backup_without_a_sign` |
 | kubelet down, or its name unknown | 502 | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_kubelet_that_is_not_there` |

@@ -296,6 +296,16 @@ async def test_half_an_event_confirms_nothing(cluster, tmp_path):
         assert watcher.sync_age == 50.0
 
 
+async def test_an_event_that_never_comes_whole(cluster, tmp_path):
+    """A list gets past what cuts every watch: a proxy's limit, say."""
+    async with watching(cluster, tmp_path) as (_, labels, _):
+        await becomes(labels, b"payments", b',team="payments"')
+        cluster.api.fail("watch", ApiFault.CUT)
+        cluster.api.break_watches()
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        await becomes(labels, b"payments", b',team="x"')
+
+
 async def test_deleted_namespaces_are_forgotten_in_time(cluster, tmp_path):
     """After five minutes, and not before, a deleted namespace has no labels."""
     cluster.api.bookmark_interval = 0.05
