@@ -38,6 +38,11 @@ class ApiServer:
     def __repr__(self) -> str:
         return f"<ApiServer {self._identity.server}>"
 
+    @property
+    def server(self) -> str:
+        """The URL of the one that is asked now: a kubeconfig can lead elsewhere than before."""
+        return self._identity.server
+
     async def get(self, path: str, params: Mapping[str, str], *, accept: str) -> bytearray:
         """The body of a 200.
 

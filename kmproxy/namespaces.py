@@ -81,6 +81,7 @@ class NamespaceWatcher:
         self._clock = clock
         self._state = WatchState(uniform=uniform)
         self._backoff = Backoff(uniform=uniform)
+        self._listed_at: str | None = None  # the API server, by its URL
         self._synced_at: float | None = None
         self._loaded = asyncio.Event()
         self._trouble: str | None = None
@@ -158,12 +159,14 @@ class NamespaceWatcher:
                 await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
 
     async def _list(self) -> Next:
+        server = self._api.server
         listings = [Listing() for _ in self._maps]
         async for some in list_namespaces(self._api, self._state):
             for labels, listing in zip(self._maps, listings, strict=True):
                 labels.collect(listing, some)
         for labels, listing in zip(self._maps, listings, strict=True):
             labels.swap(listing, self._clock())
+        self._listed_at = server
         self._confirmed()
         if self._restored or not self.loaded:
             _log.info("namespaces loaded: %d", len(self._labels))
@@ -175,9 +178,11 @@ class NamespaceWatcher:
         began = self._clock()
         params = self._state.watch_params()
         async with self._api.stream(PATH, params, accept=WATCH_ACCEPT, silence=SILENCE) as pieces:
+            self._require_same()
             self._state.opened()
             self._well_again()
             async for piece in pieces:
+                self._require_same()
                 for change in self._state.feed(piece):
                     if change is not None:
                         self._apply(change)
@@ -185,6 +190,11 @@ class NamespaceWatcher:
         step = self._state.ended(self._clock() - began)
         self._telemetry.watch_restarted("ended")
         return step
+
+    def _require_same(self) -> None:
+        """Raise ApiError if another API server is asked now than was listed: perhaps a cluster."""
+        if self._api.server != self._listed_at:
+            raise ApiError(200, "moved", "the API server is another one than was listed")
 
     def _apply(self, change: Change) -> None:
         for labels in self._maps:

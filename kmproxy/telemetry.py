@@ -34,7 +34,7 @@ _REASONS = frozenset(
         "Expired", "Forbidden", "Gone", "InternalError", "NotFound",
         "ServiceUnavailable", "Timeout", "TooManyRequests", "Unauthorized", "content_type",
         "credential", "cut", "disconnected", "encoding", "ended",
-        "forbidden", "framing", "garbage", "gzip", "no_address",
+        "forbidden", "framing", "garbage", "gzip", "moved", "no_address",
         "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "short",
         "status", "timeout", "tls", "too_large", "truncated",
         "unauthorized", "unreachable", "unresolved",

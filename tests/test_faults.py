@@ -34,6 +34,7 @@
 | SIGTERM in mid-scrape | not ready, no new connections; what is under way is answered whole, or reset if it has no end in 24 s | `kmproxy_scrapes_total` | `test_end_to_end::test_sigterm_finishes_what_is_under_way`, `test_listener::test_an_answer_that_is_fetched_while_the_process_ends`, `test_listener::test_an_answer_that_has_no_end_when_the_process_ends` |
 | a namespace is deleted while its pods report | its labels stay for 5 minutes | `kmproxy_namespaces` | `test_end_to_end::test_a_deleted_namespace_keeps_its_labels` |
 | a bad new token, CA or certificate | the last good one stays in use | `kmproxy_credential_errors_total` | `test_credentials::test_a_bad_new_token_keeps_the_last_good_one`, `test_tls::test_a_bad_new_ca_keeps_the_last_good_one` |
+| a kubeconfig that leads to another cluster | lists its namespaces anew, within a minute of the first request that goes there | `kmproxy_watch_restarts_total` | `test_namespaces::test_a_kubeconfig_that_leads_to_another_cluster` |
 | a kubeconfig's plugin hangs | kills it after 30 s: exit 2 at the start, later the last good credential stays in use | `kmproxy_credential_errors_total` | `test_kubeconfig::test_a_plugin_that_hangs`, `test_kubeconfig::test_a_plugin_that_hangs_at_the_start` |
 """
 

@@ -11,9 +11,12 @@ import pytest
 
 from kmproxy.apiserver import ApiServer
 from kmproxy.credentials import ServiceAccount
+from kmproxy.identity import TOKEN_AGE
+from kmproxy.kubeconfig import Kubeconfig
 from kmproxy.labels import LabelMap, LabelRule
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.simanswers import ApiFault
+from kmproxy.simcluster import SimCluster
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
@@ -33,7 +36,7 @@ class Clock:
 
 
 @asynccontextmanager
-async def watching(cluster, directory, clock=None, also=()):
+async def watching(cluster, directory, clock=None, also=(), identity=None):
     """A watcher that never waits before it tries again; yields it, its map and its metrics."""
     cluster.write_service_account(directory)
     clock = clock or asyncio.get_running_loop().time
@@ -43,7 +46,9 @@ async def watching(cluster, directory, clock=None, also=()):
         "KUBERNETES_SERVICE_HOST": api.hostname,
         "KUBERNETES_SERVICE_PORT": str(api.port),
     }
-    identity = ServiceAccount(str(directory), environment, clock=clock, telemetry=telemetry)
+    identity = identity or ServiceAccount(
+        str(directory), environment, clock=clock, telemetry=telemetry
+    )
     tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
     labels = LabelMap([LabelRule("label", "team", "team")])
     async with open_session() as session:
@@ -395,6 +400,35 @@ async def test_an_answer_that_is_framed_wrongly(cluster, tmp_path, monkeypatch, 
         assert watcher.trouble is None
         errors = telemetry.upstream_errors.labels("apiserver", "truncated")._value.get()
     assert errors == 1
+
+
+@pytest.mark.parametrize("found_by", ["watch", "scrape"])
+async def test_a_kubeconfig_that_leads_to_another_cluster(cluster, tmp_path, found_by):
+    """Its namespaces are listed anew: they are others', of the same names and versions."""
+    clock, path = Clock(), tmp_path / "config"
+    cluster.api.bookmark_interval = 0.05
+    cluster.write_kubeconfig(path)
+    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=Telemetry())
+    async with (
+        SimCluster(nodes=()) as other,
+        watching(cluster, tmp_path, clock, identity=identity) as (_, labels, telemetry),
+    ):
+        await becomes(labels, b"payments", b',team="payments"')
+        await until(lambda: settled(cluster.api.watches == 1))
+        other.api.namespaces.apply("payments", {"team": "x"})
+        while (version := other.api.store.version) <= cluster.api.store.version:
+            node = {"metadata": {"name": "n", "labels": {"at": str(version)}}}
+            other.api.store.put("nodes", node)  # so that a watch could resume, in silence
+        other.write_kubeconfig(path)
+        clock.now += TOKEN_AGE
+        if found_by == "watch":
+            cluster.api.break_watches()
+        else:
+            await identity.authorization()
+        await becomes(labels, b"payments", b',team="x"')
+        other.api.namespaces.apply("payments", {"team": "y"})
+        await becomes(labels, b"payments", b',team="y"')
+        assert restarts(telemetry, "moved") == 1
 
 
 async def test_further_maps(cluster, tmp_path):
