@@ -211,6 +211,7 @@ class Daemon:
             labels=labels,
             watcher=watcher,
             telemetry=telemetry,
+            timeout=self._config.apiserver.cache_sync_timeout,
             clock=self._clock,
             wall=self._wall,
         )

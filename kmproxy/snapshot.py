@@ -35,7 +35,8 @@ MAX_AGE = 24 * 3600.0
 """Seconds after which labels are too old to begin with."""
 
 PATIENCE = 5.0
-"""Seconds for which a first list is waited for that neither comes nor fails."""
+"""Seconds for which a first list is waited for that neither comes nor fails, at most half of those
+that it may take."""
 
 DELAY = 10.0
 """Seconds between two writes of a map that changes."""
@@ -157,7 +158,8 @@ class LabelSnapshot:
     It writes a file of its own, which then replaces the snapshot, so that several
     daemons may keep one, as two do on one node during a rollout. A file that
     cannot be read or written is a log line and a metric, never an end. For a disk
-    that hangs one thread waits, and nobody for that thread.
+    that hangs one thread waits, and nobody for that thread. `timeout` is the
+    seconds in which there must be labels.
     """
 
     def __init__(
@@ -168,10 +170,12 @@ class LabelSnapshot:
         labels: LabelMap,
         watcher: NamespaceWatcher,
         telemetry: Telemetry,
+        timeout: float,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._path = Path(path)
+        self._timeout = timeout
         self._identity = identity
         self._labels = labels
         self._watcher = watcher
@@ -234,7 +238,7 @@ class LabelSnapshot:
 
     async def _restore(self) -> None:
         watcher = self._watcher
-        waited_until = self._clock() + PATIENCE
+        waited_until = self._clock() + min(PATIENCE, self._timeout / 2)
         while not watcher.loaded and not watcher.away:
             if self._stopping.is_set():
                 return

@@ -186,6 +186,21 @@ async def test_an_api_server_that_hangs(front, cluster, tmp_path, soon, monkeypa
     assert LINE.format("frontend") in (await second.get())[1]
 
 
+async def test_an_api_server_that_hangs_and_a_short_wait_for_it(front, cluster, tmp_path, soon):
+    """Where --cache-sync-timeout is shorter than that patience, there is still a start."""
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    await first.daemon.stop()
+    cluster.api.fail("list", ApiFault.HANG)
+    flags = (f"--label-snapshot={file}", "--cache-sync-timeout=1s")
+    second = await front(*flags, loaded=False)
+    waiting = asyncio.create_task(second.daemon.wait(asyncio.Event()))
+    await until(lambda: loaded(second))
+    assert not waiting.done()
+    waiting.cancel()
+
+
 async def test_what_is_listed_wins(front, cluster, tmp_path, soon):
     """Where the API server answers, no scrape ever shows what the snapshot says."""
     file = tmp_path / "labels"
