@@ -158,8 +158,11 @@ class Prometheus(Program):
 
         return await eventually(check)
 
-    async def scraped(self, job, times):
-        """Wait until each target of a job has been scraped so many times from now on."""
+    async def scraped(self, job, times, *, well=True):
+        """Wait until each target of a job has been scraped so many times from now on.
+
+        A scrape that fails counts only if they need not have gone well.
+        """
         since = datetime.now(UTC)
         seen = {}
 
@@ -167,7 +170,8 @@ class Prometheus(Program):
             for each in (await self.api("targets", state="active"))["activeTargets"]:
                 if each["scrapePool"] == job:
                     moments = seen.setdefault(each["scrapeUrl"], set())
-                    if _moment(each["lastScrape"]) > since:
+                    gone_well = each["health"] == "up"
+                    if _moment(each["lastScrape"]) > since and (gone_well or not well):
                         moments.add(each["lastScrape"])
             assert seen
             assert all(len(moments) >= times for moments in seen.values()), seen

@@ -21,6 +21,8 @@ from kmproxy.identity import Identity
 from kmproxy.tls import Trust
 from kmproxy.values import File
 
+from .conftest import until
+
 
 class Nobody(Identity):
     """An identity that trusts one CA, and has a client certificate that it never shows here."""
@@ -125,7 +127,7 @@ async def test_a_certificate_of_the_cluster(identity, ca, serving):
     assert found.certificate.names == ("127.0.0.1", "node-a")
     assert found.certificate.not_after == "3000-01-01T00:00:00+00:00"
     assert found.certificate.self_signed is False
-    assert len(seen) == 2
+    await until(lambda: asyncio.sleep(0, len(seen) == 2))
     assert set(seen) == {(b"", None)}
 
 

@@ -38,14 +38,14 @@ async def test_no_series_is_ever_without_its_team(stage):
         assert "503" in why
 
     await eventually(refused)  # nothing at all rather than without labels
-    await prometheus.scraped(JOB, 3)
+    await prometheus.scraped(JOB, 3, well=False)
     await stage.cluster.api.start()
     await prometheus.up(JOB, 2)
 
     await prometheus.stop()
     await second.stop()
     await prometheus.start()
-    await prometheus.scraped(JOB, 2)
+    await prometheus.scraped(JOB, 2, well=False)
     await second.start(ready=False)
     await prometheus.up(JOB, 2)
     await prometheus.scraped(JOB, 2)

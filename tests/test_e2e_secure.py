@@ -39,12 +39,15 @@ async def scraped(stage, allowed, refused, why):
         assert {labels["kubernetes_io_hostname"] for labels, _ in found} == {"node-a", "node-b"}
         assert [value for _, value in await prometheus.query('up{job="refused"}')] == [0, 0]
 
+    async def told():
+        targets = (await prometheus.api("targets", state="active"))["activeTargets"]
+        errors = [each["lastError"] for each in targets if each["scrapePool"] == "refused"]
+        assert len(errors) == 2
+        assert all(re.search(why, error) for error in errors), errors
+
     await eventually(stored)
+    await eventually(told)
     assert await prometheus.query(f'{MEMORY}{{job="refused"}}') == []
-    targets = (await prometheus.api("targets", state="active"))["activeTargets"]
-    errors = [each["lastError"] for each in targets if each["scrapePool"] == "refused"]
-    assert len(errors) == 2
-    assert all(re.search(why, error) for error in errors), errors
 
 
 async def test_a_client_certificate(stage, tmp_path):

@@ -212,7 +212,7 @@ async def test_the_targets_are_those_of_the_pod_role(stage, tmp_path):
         theirs = flat((tmp_path / f"{JOB}.json").read_bytes())
         assert frozen(theirs) == frozen(ours)
 
-    await eventually(same, 30.0)
+    await eventually(same)
     assert len(ours) == 14
 
 
@@ -248,7 +248,7 @@ async def test_prometheus_takes_every_label(stage):
         ]  # fmt: skip
         assert frozen(found) == frozen(expected)
 
-    await eventually(taken, 30.0)
+    await eventually(taken)
 
 
 async def test_nodes_as_targets(stage):

@@ -182,8 +182,20 @@ async def ends_in_a_reset(client):
     return False
 
 
+@pytest.fixture
+def descriptors():
+    """As many as the two ends of thousands of connections need."""
+    needed = 4096
+    before = soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < needed:  # less than 0 is no limit
+        pytest.skip(f"no more than {most} files can be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), most))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @pytest.mark.parametrize(("flags", "closed"), [([], True), (["--max-connections=2000"], False)])
-async def test_a_thousand_clients(front, flags, closed):
+async def test_a_thousand_clients(front, descriptors, flags, closed):
     """Each of a thousand at once is served whole, or told 503 or 504, or closed if too many."""
     proxy = await front(*flags)
     connector = aiohttp.TCPConnector(limit=0)
