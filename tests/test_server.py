@@ -344,7 +344,7 @@ async def test_a_bomb_that_costs_time(spoken):
             writer.write(member)
 
     proxy = await spoken(say, "--max-response-bytes=1000000000000")
-    headers = b"Accept-Encoding: gzip\r\nX-Prometheus-Scrape-Timeout-Seconds: 2\r\n"
+    headers = b"Accept-Encoding: gzip\r\nX-Prometheus-Scrape-Timeout-Seconds: 4\r\n"
     bomb = asyncio.create_task(proxy.raw(GET % (b"/metrics", headers)))
     await until(lambda: _busy(proxy))
     for _ in range(3):
