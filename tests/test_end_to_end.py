@@ -265,7 +265,7 @@ async def refused(port):
 async def test_sigterm_finishes_what_is_under_way(cluster, tmp_path):
     """Unready at once, the scrape under way is answered whole, exit status 0."""
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
-    cluster.kubelets["node-a"].fail(Fault.SLOW, rate=100_000, times=1)
+    cluster.kubelets["node-a"].fail(Fault.SLOW, rate=50_000, times=1)
     plain = {"Accept-Encoding": "identity"}  # a compressor would hold the first bytes back
     async with (
         daemon(environment, flags) as (process, (port, telemetry)),

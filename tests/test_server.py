@@ -472,7 +472,7 @@ async def test_no_free_slot(front, cluster):
     """503 when all slots stay taken for the scrape's time; a slot is free again afterwards."""
     proxy = await front("--max-concurrency=1")
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS, times=1)
-    hanging = asyncio.create_task(proxy.get(X_Prometheus_Scrape_Timeout_Seconds="2"))
+    hanging = asyncio.create_task(proxy.get(X_Prometheus_Scrape_Timeout_Seconds="3"))
     await until(lambda: _busy(proxy))
     status, text = await proxy.get(X_Prometheus_Scrape_Timeout_Seconds="0.2")
     assert status == 503

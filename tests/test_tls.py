@@ -244,7 +244,7 @@ def test_an_encrypted_key_is_refused(party, tmp_path):
             capture_output=True,
             check=True,
             text=True,
-            timeout=30,
+            timeout=60,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(terminal, termios.TIOCSCTTY, 0),
         )
