@@ -96,7 +96,7 @@ class OAuth2:
 
     client_id: str
     client_secret: Source
-    token_url: str
+    token_url: str = field(repr=False)  # there may be a key behind its path
     scopes: tuple[str, ...] = ()
     endpoint_params: Headers = ()
     tls: TlsOptions = field(default_factory=TlsOptions)

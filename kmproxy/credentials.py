@@ -8,6 +8,7 @@ and a metric. No `repr` and no error shows a credential.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +78,7 @@ async def find_identity(
     """
     if config.kubeconfig:
         return await Kubeconfig.load(config.kubeconfig, clock=clock, telemetry=telemetry)
-    if "KUBERNETES_SERVICE_HOST" in environment:
+    if environment.get("KUBERNETES_SERVICE_HOST"):
         return ServiceAccount(
             config.service_account_dir, environment, clock=clock, telemetry=telemetry
         )
@@ -88,7 +89,7 @@ async def find_identity(
 def _default_kubeconfig(environment: Mapping[str, str]) -> str:
     named = environment.get("KUBECONFIG")
     home = Path(environment.get("HOME", "/"), ".kube", "config")
-    if not named and not home.exists():
+    if not named and not os.access(home, os.F_OK):
         problem = (
             "no API server: this is not a pod (KUBERNETES_SERVICE_HOST is not set), "
             f"and there is no --kubeconfig, no $KUBECONFIG and no {home}"

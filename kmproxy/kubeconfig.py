@@ -53,6 +53,8 @@ class Kubeconfig(Identity):
         self._loader: Any = None
         self._modified: object = None
         self._read_at = -math.inf
+        self._reads = 0
+        self._reading = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Kubeconfig {self._path}>"
@@ -78,16 +80,22 @@ class Kubeconfig(Identity):
         Raises CredentialError if it is for another server than the one that said 401.
         """
         if anew or self._clock() - self._read_at >= TOKEN_AGE:
-            server = self.server
-            try:
-                await self._read(anew=anew)
-            except CredentialError as error:
-                _log.warning("%s; the last good one stays in use", error)
-                self._telemetry.credential_errors.labels("kubeconfig").inc()
+            server, reads = self.server, self._reads
+            async with self._reading:
+                if self._reads == reads:  # one plugin for all who were refused meanwhile
+                    await self._read_again(anew=anew)
             if anew and self.server != server:
                 message = f"{self._path}: it leads to another server since this was asked"
                 raise CredentialError(message, credential="kubeconfig")
         return self._authorization if self.server.startswith("https:") else None
+
+    async def _read_again(self, *, anew: bool) -> None:
+        try:
+            await self._read(anew=anew)
+        except CredentialError as error:
+            _log.warning("%s; the last good one stays in use", error)
+            self._telemetry.credential_errors.labels("kubeconfig").inc()
+        self._reads += 1
 
     async def _read(self, *, anew: bool) -> None:
         from kubernetes_asyncio.client import Configuration  # noqa: PLC0415 - its price is memory
@@ -217,7 +225,7 @@ def _modified(path: str) -> tuple[tuple[int, int, int], ...]:
     missing. Raises CredentialError if there is nothing to read.
     """
     files = [Path(each).expanduser() for each in path.split(os.pathsep) if each]
-    present = [file for file in files if file.exists()] or files
+    present = [file for file in files if os.access(file, os.F_OK)] or files
     try:
         for file in present:
             file.read_text("utf-8")

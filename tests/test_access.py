@@ -244,7 +244,11 @@ SECRETS = {
     "basic_auth": {"username": "planted-secret", "password": "planted-secret"},
     "bearer_token": "planted-secret",
     "oauth2": OAUTH2
-    | {"client_secret": "planted-secret", "endpoint_params": {"a": "planted-secret"}},
+    | {
+        "client_secret": "planted-secret",
+        "token_url": "https://login.example.com/planted-secret?key=planted-secret",
+        "endpoint_params": {"a": "planted-secret"},
+    },
     "tls_config": {"cert": "planted-secret", "key": "planted-secret"},
     "proxy_url": "http://planted-secret:planted-secret@proxy",
     "proxy_connect_header": {"X-A": "planted-secret"},

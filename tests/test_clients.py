@@ -409,18 +409,18 @@ async def test_the_certificate_of_a_token_endpoint(opened, scheme, named):
 
 
 async def test_oauth2_through_a_proxy(opened, reader):
-    """The token endpoint has a proxy of its own."""
+    """The token endpoint has a proxy and a server name of its own."""
     answer = web.json_response({"access_token": reader, "expires_in": 3600})
     ca = new_ca()
     async with (
-        Site(lambda _: answer, ca, "login.example") as site,
+        Site(lambda _: answer, ca, "sso.example") as site,
         ForwardProxy(known={"login.example": site.port}) as forward,
     ):
         section = {
             "client_id": "kmproxy",
             "client_secret": "s",
             "token_url": "https://login.example/token",
-            "tls_config": {"ca": ca.cert_pem.bytes().decode()},
+            "tls_config": {"ca": ca.cert_pem.bytes().decode(), "server_name": "sso.example"},
             "proxy_from_environment": True,
         }
         async with opened(oauth2=section, environ={"HTTPS_PROXY": forward.url}) as clients:
@@ -458,6 +458,20 @@ async def test_the_proxy_of_the_environment(opened, cluster, excluded):
             with pytest.raises(UpstreamError, match="host name node-a is not known"):
                 await scrape(clients)
     assert len(forward.asked) == (excluded != "node-a")
+
+
+async def test_the_environment_of_the_process(opened, cluster, asked, tmp_path, monkeypatch):
+    """Neither a proxy nor a password is taken from it unasked."""
+    (tmp_path / "netrc").write_text("default login u password p\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with ForwardProxy() as forward:
+        for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, forward.url)
+        for section in ({}, {"proxy_url": "proxy", "no_proxy": "127.0.0.1"}):
+            async with opened(**section) as clients:
+                assert b"container_" in await scrape(clients)
+            assert asked() == f"Bearer {cluster.token}"
+    assert forward.asked == []
 
 
 async def test_a_redirect(opened, cluster, asked):

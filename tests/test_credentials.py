@@ -10,7 +10,7 @@ import trustme
 from kmproxy.access import Access, Authorization, TlsOptions
 from kmproxy.cli import read_config
 from kmproxy.config import ApiServerConfig, KubeletConfig
-from kmproxy.credentials import ServiceAccount, find_identity, kubelet_trust
+from kmproxy.credentials import ServiceAccount, client_trust, find_identity, kubelet_trust
 from kmproxy.errors import ConfigError
 from kmproxy.identity import TOKEN_AGE
 from kmproxy.tls import Trust
@@ -107,8 +107,12 @@ async def test_which_identity(tmp_path, clock, telemetry, cluster):
     )
     assert str(tmp_path / "env") in await found(None, named | homed)
     assert str(home / ".kube" / "config") in await found(None, homed)
-    with pytest.raises(ConfigError, match="no API server"):
-        await found(None, {"HOME": str(tmp_path)})
+    assert str(home / ".kube" / "config") in await found(
+        None, {"KUBERNETES_SERVICE_HOST": ""} | homed
+    )
+    for nowhere in (str(tmp_path), "/" + "x" * 300):
+        with pytest.raises(ConfigError, match="no API server"):
+            await found(None, {"HOME": nowhere})
 
 
 def test_the_default_directory():
@@ -123,6 +127,18 @@ async def test_several_kubeconfigs(tmp_path, clock, telemetry, cluster):
     environment = {"KUBECONFIG": f"{tmp_path / 'one'}:{tmp_path / 'two'}"}
     identity = await find_identity(ApiServerConfig(), environment, clock=clock, telemetry=telemetry)
     assert identity.server == cluster.api.url
+
+
+def test_the_trust_of_another_server():
+    """It is the system's CAs, or what its options say."""
+    pair = {"cert": File("/c"), "key": File("/k")}
+    for options, trust in (
+        (TlsOptions(), Trust()),
+        (TlsOptions(ca=File("/ca"), **pair), Trust(File("/ca"), **pair)),
+        (TlsOptions(min_version="TLS13"), Trust(minimum="TLS13")),
+        (TlsOptions(insecure=True, min_version="TLS13"), Trust(verify=False, minimum="TLS13")),
+    ):
+        assert client_trust(options) == trust
 
 
 def test_the_trust_of_a_kubelet_section(account):

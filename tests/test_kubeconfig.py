@@ -80,8 +80,9 @@ class Plugin:
 
     def __init__(self, path):
         self._hang, self._pid = path.with_suffix(".hang"), path.with_suffix(".pid")
+        self._runs = path.with_suffix(".runs")
         path.write_text(
-            "#!/bin/sh\n"
+            f"#!/bin/sh\necho >>{self._runs}\n"
             f"if [ -e {self._hang} ]; then echo $$ >{self._pid}; exec sleep 600; fi\n"
             'echo \'{"apiVersion": "client.authentication.k8s.io/v1",\'\n'
             'echo \'"kind": "ExecCredential", "status": {"token": "t"}}\'\n'
@@ -94,6 +95,10 @@ class Plugin:
     def hang(self):
         """From now on, never answer."""
         self._hang.touch()
+
+    def runs(self):
+        """How often it was started."""
+        return len(self._runs.read_text())
 
     async def hangs(self):
         """Whether it was started and has not answered."""
@@ -143,6 +148,16 @@ async def test_a_plugin_that_nobody_waits_for(tmp_path, clock, telemetry, plugin
         await waiting
     assert plugin.gone()
     assert await identity.authorization() == "Bearer t"
+
+
+async def test_several_who_were_refused(tmp_path, clock, telemetry, plugin):
+    """They share one run of the plugin; who is refused later has another."""
+    path = write(tmp_path / "config", plugin.user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    for runs in (2, 3):
+        refused = [identity.authorization(anew=True) for _ in range(5)]
+        assert await asyncio.gather(*refused) == ["Bearer t"] * 5
+        assert plugin.runs() == runs
 
 
 async def test_no_token_over_plain_http(tmp_path, clock, telemetry):
@@ -309,6 +324,12 @@ async def test_an_oidc_provider(tmp_path, clock, telemetry, known):
             with pytest.raises(ConfigError, match="CertificateError"):
                 await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
             assert site.seen == []
+
+
+async def test_a_name_that_no_file_can_have(clock, telemetry):
+    """It is an error like that of a file which is not there, or may not be seen."""
+    with pytest.raises(ConfigError, match="File name too long"):
+        await Kubeconfig.load("/" + "x" * 300, clock=clock, telemetry=telemetry)
 
 
 async def test_what_stands_in_it_is_on_no_disk(tmp_path, clock, telemetry, monkeypatch):

@@ -270,6 +270,28 @@ async def test_an_endpoint_that_is_not_there(site, clock, telemetry):
     assert raised.value.reason == "oauth2"
 
 
+@pytest.mark.parametrize("begins", [False, True])
+async def test_an_endpoint_that_hangs(site, endpoint, clock, telemetry, monkeypatch, begins):
+    """It is given up, whether it has begun to answer or not, and as what it is."""
+    monkeypatch.setattr("kmproxy.oauth2.TIMEOUT", 0.2)
+
+    async def trickle():
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    if begins:
+        endpoint.broken = lambda: web.Response(body=trickle())
+    else:
+        endpoint.gate.clear()
+    async with open_session() as session:
+        client = make(site, Secret("s"), clock, telemetry)(session)
+        with pytest.raises(UpstreamError, match="no OAuth2 token: the ") as raised:
+            await asyncio.wait_for(client.authorization(), 5)
+    assert (raised.value.reason, raised.value.status) == ("oauth2", 504)
+    endpoint.gate.set()
+
+
 async def test_it_can_be_given_up(client, site, endpoint):
     """At the end of the daemon a request under way is cancelled, and nothing is left behind."""
     endpoint.gate.clear()

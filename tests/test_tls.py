@@ -220,7 +220,8 @@ async def test_the_least_version(party):
             await server.greets(Trust(text(party.pem), minimum="TLS13").context())
 
 
-def test_an_encrypted_key_is_refused(party, tmp_path):
+@pytest.mark.parametrize("inline", [False, True])
+def test_an_encrypted_key_is_refused(party, tmp_path, inline):
     """At once: nobody is asked for its password, not even where there is a terminal."""
     cert, key = party.pair("kmproxy")
     locked = serialization.load_pem_private_key(key, None).private_bytes(
@@ -232,7 +233,9 @@ def test_an_encrypted_key_is_refused(party, tmp_path):
     (tmp_path / "key").write_bytes(locked)
     program = (
         "import sys, kmproxy.tls as tls, kmproxy.values as values\n"
-        "cert, key = (values.File(each) for each in sys.argv[1:])\n"
+        f"text = {inline}\n"
+        "cert, key = (values.Secret(open(each).read()) if text else values.File(each)\n"
+        "             for each in sys.argv[1:])\n"
         "try:\n    tls.Trust(cert=cert, key=key).context()\n"
         "except tls.CredentialError as error:\n    print(error)\n"
     )
