@@ -154,9 +154,9 @@ class _Block:
             if key in known:
                 self._values[key] = value
                 continue
-            nearest = difflib.get_close_matches(str(key), known, 1)
+            nearest = difflib.get_close_matches(_shown(key), known, 1)
             hint = f", did you mean {path}.{nearest[0]}?" if nearest else ""
-            problems.append(f"unknown key {path}.{str(key)[:60]}{hint}")
+            problems.append(f"unknown key {path}.{_shown(key)}{hint}")
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -220,7 +220,7 @@ class _Block:
                 except ValueError as error:
                     problem = str(error)
                 if problem:
-                    self.wrong(f"{key}.{str(name)[:60]}", problem)
+                    self.wrong(f"{key}.{_shown(name)}", problem)
                     break
                 read.append((str(name), Secret(text)))
         return tuple(read)
@@ -248,6 +248,11 @@ class _Block:
         except ValueError as error:
             self.wrong(key, str(error))
             return ()
+
+
+def _shown(key: Any) -> str:
+    """A key without the value that YAML takes for a part of it where no space is between them."""
+    return re.split("[:=]", str(key), maxsplit=1)[0][:60]
 
 
 def _text(value: Any) -> str:

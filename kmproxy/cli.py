@@ -305,6 +305,9 @@ def read_yaml(path: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or "it is not YAML"
+        strange = isinstance(error, yaml.composer.ComposerError | yaml.constructor.ConstructorError)
+        if strange or "tag" in what:  # which is quoted, and may be the begin of a password
+            what = "it is not YAML; text that begins with *, & or ! wants quotes"
         raise ConfigError([f"--config {path}: {what}{where}"]) from error
     if document is None:
         return {}

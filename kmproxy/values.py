@@ -161,6 +161,8 @@ def parse_server(text: str) -> str:
         parts, port = urlsplit(""), None
     if not text.isascii() or not text.isprintable() or " " in text:
         parts = urlsplit("")  # which would let them vanish
+    if "@" in text:
+        raise ValueError("a user or password has no place in it")
     if (
         parts.scheme not in {"https", "http"}
         or not parts.hostname
@@ -168,7 +170,6 @@ def parse_server(text: str) -> str:
         or parts.path.strip("/")
         or parts.query
         or parts.fragment
-        or parts.username is not None
     ):
         raise ValueError(f"{text!r} is not HOST, HOST:PORT or https://HOST:PORT")
     parse_host(parts.hostname)

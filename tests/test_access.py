@@ -276,6 +276,23 @@ def test_a_value_of_the_wrong_kind_is_not_shown(key, value):
     assert "planted" not in "".join(problems(**{key: value}))
 
 
+@pytest.mark.parametrize("between", [":", "=", ": =", " : "])
+@pytest.mark.parametrize(
+    ("block", "key"),
+    [
+        ("basic_auth", "password"),
+        ("authorization", "credentials"),
+        ("http_headers", "X-A"),
+        ("proxy_connect_header", "X-A"),
+    ],
+)
+def test_a_value_that_became_part_of_its_key(block, key, between):
+    """YAML reads {password:secret} as one word: only what stands before the colon is shown."""
+    found = "".join(problems(**{block: {f"{key}{between}planted": None}}))
+    assert key in found
+    assert "planted" not in found
+
+
 def test_every_key_can_be_read():
     """No key is known and then left unread."""
     assert set(KEYS) == {"", "authorization", "basic_auth", "oauth2", "tls_config"}

@@ -201,6 +201,16 @@ def test_a_broken_file(file, content):
     assert "\n" not in problem
 
 
+@pytest.mark.parametrize(
+    "text", ["*planted", "!planted", "!planted!x y", "!<planted> x", "[&planted 1, &planted 2]"]
+)
+def test_a_password_that_is_no_yaml(file, text):
+    """What begins so is no text without quotes: that is said, and the password is not."""
+    (problem,) = problems("--config", file(f"kubelet:\n  bearer_token: {text}\n"))
+    assert "in line 2" in problem
+    assert "planted" not in problem
+
+
 def test_a_file_that_is_not_there(tmp_path):
     """The system's reason is given, and other problems as well."""
     missing = str(tmp_path / "missing")

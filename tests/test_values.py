@@ -166,6 +166,14 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("text", ["https://u:planted@h", "u:planted@h", "https://planted@h:1"])
+def test_a_server_with_a_password(text):
+    """It is refused, and not shown."""
+    with pytest.raises(ValueError, match="user or password") as raised:
+        parse_server(text)
+    assert "planted" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
