@@ -8,6 +8,8 @@ import logging
 
 import bcrypt
 import pytest
+import yaml
+from aiohttp import web
 
 from kmproxy.app import Daemon
 from kmproxy.cli import _JsonFormatter, _TextFormatter, read_config
@@ -16,6 +18,7 @@ from kmproxy.simapi import ApiFault
 from kmproxy.simkubelet import Fault
 
 from .conftest import until
+from .sites import ForwardProxy, Site, new_ca, pem_of
 from .test_exposure import SMUGGLING
 from .tls import Authority, write_config
 
@@ -166,6 +169,59 @@ async def test_over_tls(front, cluster, tmp_path, secrets):
     for path_ in ("/metrics", "/readyz"):
         secrets.show(f"telemetry {path_}", (await proxy.probe(path_))[1])
     secrets.check()
+
+
+@pytest.mark.parametrize("which", ["header", "login", "certificate", "oauth2", "proxy"])
+async def test_a_kubelet_section(front, cluster, tmp_path, secrets, capfd, which):
+    """Nor anything of the section, by whatever fails on the way to a kubelet, to a page or output."""
+    ca = new_ca()
+    cert, key = (part.decode() for part in pem_of(ca.issue_cert("x")))
+    pair = f"{PASSWORD}:{PASSWORD}"
+    secrets.hide(pair, f"planted:{PASSWORD}", *key.splitlines()[1:-1])
+    answers = [
+        lambda: web.Response(status=500, text=BODY),
+        lambda: web.json_response({"error": BODY}, status=400),
+        lambda: web.Response(status=302, headers={"Location": f"https://{BODY}/"}),
+        lambda: web.json_response({"access_token": f"{BODY}\n", "token_type": BODY}),
+        lambda: web.Response(text=BODY, headers={"Set-Cookie": f"x={BODY}; expires={BODY}"}),
+    ]
+    async with Site(lambda seen: answers[int(seen.path[-1])](), ca) as site, ForwardProxy() as way:
+        section = {
+            "header": {"bearer_token": PASSWORD, "http_headers": {"Cookie": PASSWORD}},
+            "login": {"basic_auth": {"username": PASSWORD, "password": PASSWORD}},
+            "certificate": {
+                "authorization": {"type": "X", "credentials": PASSWORD},
+                "tls_config": {"cert": cert, "key": key},
+            },
+            "oauth2": {
+                "oauth2": {
+                    "client_id": "kmproxy",
+                    "client_secret": PASSWORD,
+                    "endpoint_params": {"a": PASSWORD},
+                    "tls_config": {"ca": ca.cert_pem.bytes().decode()},
+                }
+            },
+            "proxy": {
+                "proxy_url": way.url.replace("://", f"://planted:{PASSWORD}@"),
+                "proxy_connect_header": {"X-A": PASSWORD},
+            },
+        }[which]
+        for number in range(len(answers) if which == "oauth2" else 1):
+            if which == "oauth2":
+                section["oauth2"]["token_url"] = f"{site.url}/{PASSWORD}?{PASSWORD}={number}"
+            document = {"kubelet": section | {"follow_redirects": True}}
+            (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
+            proxy = await front("--all-nodes", f"--config={tmp_path / 'config.yaml'}")
+            for fault in (Fault.STATUS, Fault.REDIRECT, Fault.DISCONNECT):
+                for kubelet in cluster.kubelets.values():
+                    location = f"https://127.0.0.1:1/{BODY}"
+                    kubelet.fail(fault, status=401, body=BODY.encode(), location=location)
+                await look(secrets, proxy)
+            secrets.check()
+            await proxy.daemon.stop()
+    secrets.show("output", "".join(capfd.readouterr()))
+    secrets.check()
+    assert " 502: " in secrets.caplog.text
 
 
 @pytest.mark.parametrize("auth", ["token", "client-certificate", "exec"])
