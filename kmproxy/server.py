@@ -165,16 +165,16 @@ class MetricsServer:
         if self._gate is not None:
             deadline = request[ADMISSION].deadline
         response = web.StreamResponse()
+        node = None
         try:
             self._require_ready()
             async with self._slots.taken(deadline):
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await self._fetch(request, response, route)
+                        node = await self._node(route)
+                        await self._fetch(request, response, node, route.endpoint)
                 except TimeoutError as error:
-                    self._telemetry.upstream_failed("kubelet", "timeout")
-                    message = f"no whole answer from the kubelet within {budget:g} s"
-                    raise _RefusedError(504, message) from error
+                    raise _RefusedError(504, self._late(request, node, budget)) from error
         except (AccessError, UpstreamError, _RefusedError) as error:
             return self._failed(request, response, route, error.status, str(error))
         except CredentialError as error:
@@ -184,6 +184,14 @@ class MetricsServer:
                 break_off(request)
             raise
         return response, "200"
+
+    def _late(self, request: web.Request, node: Node | None, budget: float) -> str:
+        """Who it was that took too long; an upstream's failure is counted."""
+        if request.protocol.writing_paused:
+            return f"the client has not taken its answer within {budget:g} s"
+        label, name = ("kubelet", "kubelet") if node else ("apiserver", "API server")
+        self._telemetry.upstream_failed(label, "timeout")
+        return f"no whole answer from the {name} within {budget:g} s"
 
     def _require_ready(self) -> None:
         if problem := self._readiness.problem():
@@ -204,25 +212,24 @@ class MetricsServer:
         break_off(request)
         return response, "broken"
 
-    async def _fetch(
-        self, request: web.Request, response: web.StreamResponse, route: Route
-    ) -> None:
+    async def _node(self, route: Route) -> Node:
+        if route.node is None or self._nodes is None:
+            return self._kubelet.configured
         try:
-            node = await self._node(route)
+            return await self._nodes.find(route.node)
         except UpstreamError as error:
             self._telemetry.upstream_failed("apiserver", error.reason)
             raise
+
+    async def _fetch(
+        self, request: web.Request, response: web.StreamResponse, node: Node, endpoint: str
+    ) -> None:
         try:
-            async with self._kubelet.fetch(node, route.endpoint) as exposition:
+            async with self._kubelet.fetch(node, endpoint) as exposition:
                 await self._stream(request, response, exposition)
         except UpstreamError as error:
             self._telemetry.upstream_failed("kubelet", error.reason)
             raise
-
-    async def _node(self, route: Route) -> Node:
-        if route.node is None or self._nodes is None:
-            return self._kubelet.configured
-        return await self._nodes.find(route.node)
 
     async def _stream(
         self, request: web.Request, response: web.StreamResponse, exposition: Exposition

@@ -419,6 +419,20 @@ async def test_a_slow_kubelet(front, cluster, rate, seconds, ends):
     assert (await proxy.get("/metrics/probes"))[0] == 200
 
 
+async def test_an_api_server_that_does_not_tell_of_a_node(front, cluster):
+    """504 when the scrape's time is up, and it is not the kubelet that is blamed."""
+    cluster.api.fail("get nodes", ApiFault.HANG)
+    proxy = await front("--all-nodes")
+    status, text = await proxy.get(
+        "/api/v1/nodes/node-b/proxy/metrics", X_Prometheus_Scrape_Timeout_Seconds="0.5"
+    )
+    assert status == 504
+    assert "kubelet" not in text
+    late = "kmproxy_upstream_errors_total"
+    assert await proxy.metric(late, upstream="kubelet", reason="timeout") == 0
+    assert await proxy.metric(late, upstream="apiserver", reason="timeout") == 1
+
+
 async def test_a_chunk_that_is_none(spoken):
     """It ends the scrape and frees its slot at once, though the kubelet stays and there is time."""
     begun, over = asyncio.Event(), asyncio.Event()
