@@ -311,18 +311,20 @@ async def test_an_event_that_never_comes_whole(cluster, tmp_path):
         await becomes(labels, b"payments", b',team="x"')
 
 
-async def test_deleted_namespaces_are_forgotten_in_time(cluster, tmp_path):
+@pytest.mark.parametrize("told_by", ["event", "list"])
+async def test_deleted_namespaces_are_forgotten_in_time(cluster, tmp_path, told_by):
     """After five minutes, and not before, a deleted namespace has no labels."""
     cluster.api.bookmark_interval = 0.05
     clock = Clock()
     async with watching(cluster, tmp_path, clock) as (_, labels, _):
         await becomes(labels, b"payments", b',team="payments"')
+        if told_by == "list":
+            await cluster.api.stop()
         cluster.api.namespaces.delete("payments")
-
-        async def deleted():
-            return len(labels) == 6
-
-        await until(deleted)
+        if told_by == "list":
+            cluster.api.expire_history()
+            await cluster.api.start()
+        await until(lambda: settled(len(labels) == 6))
         clock.now += 299
         await asyncio.sleep(1.1)  # the sweeper's own second
         assert labels.lookup(b"payments") == b',team="payments"'

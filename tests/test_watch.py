@@ -303,6 +303,14 @@ def test_patience_ends():
     assert at(state) == "100"
 
 
+def test_an_api_server_with_too_many_requests():
+    """It is not asked for more, a list, however often it says so."""
+    state = watching()
+    error = ApiError(429, "TooManyRequests", "later")
+    for _ in range(3 * PATIENCE):
+        assert state.failed(error, listing=False) is Next.WATCH
+
+
 @pytest.mark.parametrize("sign", ["event", "list"])
 def test_patience_is_renewed(sign):
     """An event, a bookmark or a list starts the count over."""
@@ -386,6 +394,7 @@ def test_watches_that_fall_silent():
 def test_an_api_server_that_cannot_be_reached(error):
     """It is waited for, and asked for what was asked of it: it has said nothing."""
     state = watching("100")
+    state.opened()  # the watch before
     for _ in range(3 * PATIENCE):
         state.watch_params()
         assert state.failed(error, listing=False, lasted=400.0) is Next.WATCH
