@@ -20,7 +20,7 @@ from kmproxy.simcluster import SimCluster
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
-from kmproxy.watch import SLICE
+from kmproxy.watch import RELIST, SLICE
 
 from .conftest import until
 
@@ -36,8 +36,8 @@ class Clock:
 
 
 @asynccontextmanager
-async def watching(cluster, directory, clock=None, also=(), identity=None):
-    """A watcher that never waits before it tries again; yields it, its map and its metrics."""
+async def watching(cluster, directory, clock=None, also=(), identity=None, wait=0.01):
+    """A watcher, its map and its metrics; it waits this part of the longest back-off."""
     cluster.write_service_account(directory)
     clock = clock or asyncio.get_running_loop().time
     telemetry = Telemetry()
@@ -58,7 +58,7 @@ async def watching(cluster, directory, clock=None, also=(), identity=None):
             *also,
             telemetry=telemetry,
             clock=clock,
-            uniform=lambda low, high: low or high / 100,
+            uniform=lambda low, high: low or high * wait,
         )
         task = asyncio.create_task(watcher.run())
         try:
@@ -164,6 +164,17 @@ async def test_a_cut_watch_resumes(cluster, tmp_path):
             await becomes(labels, b"payments", b',team="t%d"' % number)
         assert watcher.trouble is None
     assert sum("watch" not in query for query in requests(cluster)) == 1
+
+
+async def test_a_cut_watch_of_an_hour(cluster, tmp_path):
+    """Then a list is due, as after an hour of watches that end as they should."""
+    clock = Clock()
+    async with watching(cluster, tmp_path, clock) as (watcher, _, _):
+        await watcher.wait_loaded()
+        await until(lambda: settled(cluster.api.watches == 1))
+        clock.now += RELIST
+        cluster.api.break_watches()
+        await until(lambda: settled(sum("watch" not in each for each in requests(cluster)) == 2))
 
 
 @pytest.mark.parametrize("expired_as", ["event", "status"])
@@ -382,7 +393,7 @@ async def test_a_server_without_bookmarks(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.1)
     cluster.api.bookmark_interval = 1e9
     clock = Clock()
-    async with watching(cluster, tmp_path, clock) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path, clock, wait=1e9) as (watcher, labels, telemetry):
         await becomes(labels, b"payments", b',team="payments"')
         clock.now += 500.0
         await until(lambda: settled(watcher.sync_age == 0.0))
