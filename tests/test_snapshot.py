@@ -174,6 +174,18 @@ async def test_a_restart_while_the_api_server_is_away(front, cluster, tmp_path, 
     assert await second.metric("kmproxy_snapshot_errors_total") == 0
 
 
+async def test_restarts_do_not_make_labels_younger(front, cluster, tmp_path):
+    """What is written again while the API server is away is as old as before, and says so."""
+    file = tmp_path / "labels"
+    for passed in (0, 3600, 7200):
+        proxy = await front(f"--label-snapshot={file}", wall=lambda now=NOW + passed: now)
+        age = await proxy.metric("kmproxy_namespaces_sync_age_seconds")
+        assert passed <= age < passed + 60
+        await proxy.daemon.stop()
+        assert b'"written":%.1f,' % (NOW + passed) in file.read_bytes()
+        await cluster.api.stop()
+
+
 async def test_an_api_server_that_hangs(front, cluster, tmp_path, soon, monkeypatch):
     """One that does not answer at all is away as well, after some patience."""
     monkeypatch.setattr(snapshot, "PATIENCE", 0.1)
