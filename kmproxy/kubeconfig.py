@@ -15,13 +15,14 @@ import traceback
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import TOKEN_AGE, Identity, is_token
 from kmproxy.tls import Clock, Trust
-from kmproxy.values import File, Secret, Source
+from kmproxy.values import File, Secret, Source, parse_host
 
 if TYPE_CHECKING:
     from kmproxy.proxies import Proxy
@@ -106,20 +107,20 @@ class Kubeconfig(Identity):
         openid.OpenIDRequestor._get_connector = _connector  # type: ignore[assignment]  # noqa: SLF001
         self._read_at = self._clock()
         modified = _modified(self._path)
-        settings = Configuration()
+        settings, loader = Configuration(), self._loader
         try:
             if anew or modified != self._modified:
-                self._loader = await _in_time(
+                loader = await _in_time(
                     kube_config.load_kube_config(
                         self._path, client_configuration=settings, persist_config=False
                     )
                 )
-            elif "exec" in (self._loader._user or ()) and not hasattr(  # noqa: SLF001 - it has no other word for it
-                self._loader, "exec_plugin_expiry"
+            elif "exec" in (loader._user or ()) and not hasattr(  # noqa: SLF001 - it has no other word for it
+                loader, "exec_plugin_expiry"
             ):
                 return  # without an expiry its credential holds until it is refused
             else:
-                await _in_time(self._loader.load_and_set(settings))
+                await _in_time(loader.load_and_set(settings))
         except Exception as error:
             raise CredentialError(f"{self._path}: {_first_line(error)}") from error
         finally:
@@ -127,18 +128,17 @@ class Kubeconfig(Identity):
         authorization = settings.api_key.get("BearerToken")
         if authorization is not None:
             authorization = _header(self._path, authorization)
+        server = _server(self._path, str(settings.host))
         proxy = _proxy(self._path, settings.proxy)
-        if "@" in str(settings.host):  # it would be shown wherever the server is
-            raise CredentialError(f"{self._path}: the server's URL bears a user or a password")
-        if not str(settings.host).startswith(("https://", "http://")):
-            message = "the server's URL begins neither with https:// nor with http://"
+        server_name = _server_name(self._path, settings.tls_server_name)
+        skip = loader._cluster.safe_get("insecure-skip-tls-verify")  # noqa: SLF001
+        if not isinstance(skip, bool | None):  # to the library "false" in quotes is true
+            message = "insecure-skip-tls-verify is neither true nor false"
             raise CredentialError(f"{self._path}: {message}")
         for name in ("cert_file", "key_file"):  # or it would not make them again
-            vars(self._loader).pop(name, None)
-        self._modified = modified
-        self.server = str(settings.host).rstrip("/")
-        self.server_name = settings.tls_server_name
-        self.proxy = proxy
+            vars(loader).pop(name, None)
+        self._loader, self._modified = loader, modified
+        self.server, self.server_name, self.proxy = server, server_name, proxy
         self._trust = Trust(
             _source(settings.ssl_ca_cert, inline),
             _source(settings.cert_file, inline),
@@ -176,9 +176,31 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
         reaped.cancel()
 
 
-def _proxy(path: str, url: str | None) -> Proxy | None:
+def _server(path: str, url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = url.startswith(("https://", "http://")) and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if "@" in url:  # it would be shown wherever the server is
+        raise CredentialError(f"{path}: the server's URL bears a user or a password")
+    if not good:
+        raise CredentialError(f"{path}: the server's URL is not one that begins with https://")
+    return url.rstrip("/")
+
+
+def _server_name(path: str, name: object) -> str | None:
+    try:
+        return parse_host(str(name)) if name else None
+    except ValueError as error:
+        raise CredentialError(f"{path}: tls-server-name: {error}") from error
+
+
+def _proxy(path: str, url: object) -> Proxy | None:
     if not url:
         return None
+    if not isinstance(url, str):
+        raise CredentialError(f"{path}: proxy-url: it is no text")
     from kmproxy.proxies import parse_proxy  # noqa: PLC0415 - few have a proxy
 
     try:

@@ -219,7 +219,7 @@ class Upstream:
         **options: Any,
     ) -> aiohttp.ClientResponse:
         """One request; as nobody if the URL is not `ours`. Once again after a 401."""
-        secure = urlsplit(url).scheme == "https"
+        secure = url[:6].lower() == "https:"
         credential = self._credential if secure and ours else None
         sent = CIMultiDict(headers)
         if secure and ours:

@@ -286,8 +286,36 @@ async def test_a_user_that_lacks_something(tmp_path, clock, telemetry, caplog, u
 async def test_a_server_that_is_none(tmp_path, clock, telemetry, server):
     """Only what is surely https, or surely not, is asked at all."""
     path = write(tmp_path / "config", {}, {"server": server})
-    with pytest.raises(ConfigError, match="neither with https:// nor with http://"):
+    with pytest.raises(ConfigError, match="not one that begins with https://"):
         await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        {"insecure-skip-tls-verify": "false"},
+        {"insecure-skip-tls-verify": 1},
+        {"tls-server-name": ["x"]},
+        {"tls-server-name": "a\0b"},
+        {"tls-server-name": ".x"},
+        {"proxy-url": 5},
+        {"server": "https://[::1"},
+        {"server": "https://api:x"},
+    ],
+)
+async def test_a_value_of_the_wrong_kind(tmp_path, clock, telemetry, cluster):
+    """It is an error, named by its key, and never read as something else; later the old one stays."""
+    (key,) = cluster
+    path = write(tmp_path / "config", {}, cluster)
+    with pytest.raises(ConfigError, match=f"config: .*{key}"):
+        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    write(tmp_path / "config", {"token": "t"}, {"insecure-skip-tls-verify": False})
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    write(tmp_path / "config", {"token": "other"}, cluster)
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == "Bearer t"
+    assert identity.trust.verify
+    assert credential_failures(telemetry, "kubeconfig") == 1
 
 
 def jwt(end):
