@@ -48,6 +48,7 @@ _RESERVED = frozenset(
 )  # fmt: skip
 _RESERVED_OF_CONNECT = _RESERVED - {"proxy-authorization", "user-agent"}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # in no file's name, or not to be encoded
 
 _T = TypeVar("_T")
 
@@ -258,6 +259,8 @@ def _shown(key: Any) -> str:
 def _text(value: Any) -> str:
     """A text. YAML reads 0123 as 83 and no as false: what is no text was not meant so."""
     if isinstance(value, str):
+        if _NO_TEXT.search(value):
+            raise ValueError("no text has what stands in it")
         return value
     raise ValueError(
         "the value is missing" if value is None else "one text is expected; put it in quotes"

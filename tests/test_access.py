@@ -165,6 +165,8 @@ def test_headers_and_redirects():
             {"bearer_token": "t", "basic_auth": {"username": "u", "password": "p"}, "authorization": {"credentials": "c"}, "oauth2": OAUTH2},
             "kubelet: authorization and basic_auth and bearer_token and oauth2 exclude one another",
         ),
+        ({"bearer_token_file": "/a\0b"}, "kubelet.bearer_token_file: no text has what stands in it"),
+        ({"basic_auth": {"username": "u", "password": "\ud800"}}, "kubelet.basic_auth.password: no text has what stands in it"),
         ({"tls_config": {"ca": "a", "ca_file": "/a"}}, "kubelet.tls_config: ca and ca_file exclude one another"),
         ({"tls_config": {"cert_file": "/c"}}, "kubelet.tls_config: key or key_pem or key_file is missing"),
         ({"tls_config": {"key": "k"}}, "kubelet.tls_config: cert or cert_pem or cert_file is missing"),
