@@ -47,6 +47,7 @@ import datetime as dt
 import os
 import re
 import resource
+import select
 import socket
 import ssl
 from pathlib import Path
@@ -171,6 +172,13 @@ async def test_a_client_that_does_not_read(front, cluster):
         await until(broken, 15)
         assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
         assert await proxy.metric("kmproxy_upstream_errors_total") == 0  # it is not the kubelet's
+        poll = select.poll()
+        poll.register(client, 0)
+
+        async def reset():
+            return poll.poll(0)
+
+        await until(reset)  # it holds no descriptor until it reads
         assert await ends_in_a_reset(client)
 
 

@@ -170,6 +170,7 @@ FAILURES = [
     ({"fault": Fault.STATUS, "status": 403}, "forbidden", "resources [nodes/metrics]"),
     ({"fault": Fault.STATUS, "status": 404}, "status", "404"),
     ({"fault": Fault.STATUS, "status": 500, "body": b"secret text"}, "status", "500"),
+    ({"fault": Fault.STATUS, "status": 206, "body": b"secret 1\n"}, "status", "206"),
     ({"fault": Fault.REDIRECT, "location": "http://127.0.0.1:1/"}, "redirect", "redirect"),
     ({"fault": Fault.HTML}, "content_type", "text/html"),
     ({"fault": Fault.PROTOBUF}, "content_type", "protobuf"),
@@ -361,13 +362,26 @@ async def test_a_bomb_that_costs_time(spoken):
 
 @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 502)])
 async def test_the_size_of_an_answer(front, cluster, size, status):
-    """An answer of just the limit is served; one that announces more is refused at once."""
+    """An answer of just the limit is served; one of more is not."""
     proxy = await front("--max-response-bytes=1000")
     body = b"m 1".ljust(size - 1) + b"\n"
     cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type="text/plain; version=0.0.4")
     answered, text = await proxy.get()
     assert answered == status
     assert text == body.decode() if status == 200 else "--max-response-bytes" in text
+
+
+async def test_an_answer_that_announces_too_much(spoken):
+    """It is refused before any of it has come, and its slot is free."""
+
+    async def say(writer, _):
+        writer.write(TYPED + b"Content-Length: 1001\r\n\r\n")
+
+    proxy = await spoken(say, "--max-response-bytes=1000")
+    async with asyncio.timeout(20):
+        status, text = await proxy.get("/metrics", X_Prometheus_Scrape_Timeout_Seconds="60")
+    assert status == 502
+    assert "--max-response-bytes" in text
 
 
 async def test_an_empty_exposition(front, cluster):
