@@ -31,6 +31,10 @@ CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 # A make that runs the tests must not speak through the ones that a test runs.
 for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
+# All servers are on this machine, to which no proxy leads.
+for _name in ("http_proxy", "https_proxy", "all_proxy"):
+    os.environ.pop(_name, None)
+    os.environ.pop(_name.upper(), None)
 
 
 def pytest_collection_modifyitems(items):
