@@ -44,7 +44,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import datetime as dt
-import os
 import re
 import resource
 import select
@@ -243,15 +242,20 @@ def test_only_the_snapshot_knows_what_time_it_is():
     assert {each for each in telling if not each.startswith(("sim", "bench"))} <= {"app", "check"}
 
 
+def free_descriptor(pid):
+    """The number that the next file has which a process opens: as a limit it lets none be opened."""
+    used = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    return min(set(range(len(used) + 1)) - used)
+
+
 async def test_no_descriptors(cluster, tmp_path):
     """With none left a scrape fails; once there are some again it is as before."""
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     async with daemon(environment, flags) as (process, (port, _)):
         url = f"http://127.0.0.1:{port}/metrics/probes"
         _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        used = {int(each) for each in os.listdir(f"/proc/{process.pid}/fd")}  # noqa: PTH208 - numbers are wanted
-        first = min(set(range(len(used) + 1)) - used)  # beyond it none may be opened
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (first + 1, most))
+        free = free_descriptor(process.pid)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (free + 1, most))
         async with aiohttp.ClientSession() as session:  # its connection takes the last
             async with session.get(url) as response:
                 assert response.status == 502
@@ -267,7 +271,7 @@ async def test_no_descriptor_for_a_client(cluster, tmp_path):
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     async with (
         daemon(environment, flags) as (process, (port, _)),
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         aiohttp.ClientSession() as session,
     ):
 
@@ -277,12 +281,12 @@ async def test_no_descriptor_for_a_client(cluster, tmp_path):
 
         assert (await scrape())[0] == 200
         _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
-        used = len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: PTH208 - a number is wanted
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (used, most))
+        free = free_descriptor(process.pid)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (free, most))
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /metrics/probes HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        while b"cannot accept" not in await process.stderr.readline():
-            pass
+        while b"cannot accept" not in (line := await process.stderr.readline()):
+            assert line, "it has ended"
         assert (await scrape())[0] == 200
         resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (most, most))
         assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")

@@ -287,7 +287,7 @@ async def test_an_endpoint_that_hangs(site, endpoint, clock, telemetry, monkeypa
     async with open_session() as session:
         client = make(site, Secret("s"), clock, telemetry)(session)
         with pytest.raises(UpstreamError, match="no OAuth2 token: the ") as raised:
-            await asyncio.wait_for(client.authorization(), 5)
+            await asyncio.wait_for(client.authorization(), 30)
     assert (raised.value.reason, raised.value.status) == ("oauth2", 504)
     endpoint.gate.set()
 

@@ -205,7 +205,7 @@ async def test_an_api_server_that_hangs_and_a_short_wait_for_it(front, cluster, 
     await written(file)
     await first.daemon.stop()
     cluster.api.fail("list", ApiFault.HANG)
-    flags = (f"--label-snapshot={file}", "--cache-sync-timeout=1s")
+    flags = (f"--label-snapshot={file}", "--cache-sync-timeout=3s")
     second = await front(*flags, loaded=False)
     waiting = asyncio.create_task(second.daemon.wait(asyncio.Event()))
     await until(lambda: loaded(second))
