@@ -14,6 +14,7 @@ import ssl
 import traceback
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -102,9 +103,11 @@ class Kubeconfig(Identity):
         from kubernetes_asyncio.client import Configuration  # noqa: PLC0415 - its price is memory
         from kubernetes_asyncio.config import kube_config, openid  # noqa: PLC0415
 
-        # It logs what stands in a kubeconfig, and verifies no certificate of an OIDC provider.
+        # It logs what stands in a kubeconfig, verifies no certificate of an OIDC provider, and
+        # closes no file.
         logging.getLogger("kubernetes_asyncio").setLevel(logging.CRITICAL)
         openid.OpenIDRequestor._get_connector = _connector  # type: ignore[assignment]  # noqa: SLF001
+        kube_config.FileOrData._create_temp_file_with_content = _put_on_disk  # type: ignore[assignment]  # noqa: SLF001
         self._read_at = self._clock()
         modified = _modified(self._path)
         settings, loader = Configuration(), self._loader
@@ -219,8 +222,18 @@ def _connector(requestor: Any) -> aiohttp.TCPConnector:
     return aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=pem))
 
 
+def _put_on_disk(_: object, content: str | bytes) -> str:
+    """Write what is text in a kubeconfig to a file, for the library to look at: its name."""
+    from kubernetes_asyncio.config import kube_config  # noqa: PLC0415
+
+    with NamedTemporaryFile(delete=False) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    kube_config._temp_files[file.name] = file.name  # noqa: SLF001
+    return file.name
+
+
 def _taken_from_disk(library: Any) -> dict[str, Source]:
-    """What was text in a kubeconfig, by the files that the library has written it to.
+    """What was text in a kubeconfig, by the files that it was written to.
 
     They are removed: a key is not left on a disk, nor lost to who tidies it up.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import time
@@ -360,6 +361,15 @@ async def test_a_name_that_no_file_can_have(clock, telemetry):
         await Kubeconfig.load("/" + "x" * 300, clock=clock, telemetry=telemetry)
 
 
+def opened(directory):
+    """The files of a directory that this process has open, also those that were removed."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of this look
+            found.append(str(descriptor.readlink()))
+    return [name for name in found if name.startswith(f"{directory}/")]
+
+
 async def test_what_stands_in_it_is_on_no_disk(tmp_path, clock, telemetry, monkeypatch):
     """Certificates and keys in the text of a kubeconfig are not left in files, however often."""
     disk = tmp_path / "tmp"
@@ -381,7 +391,7 @@ async def test_what_stands_in_it_is_on_no_disk(tmp_path, clock, telemetry, monke
     async with Site(lambda _: metrics("ok"), ca) as site:
         identity = await Kubeconfig.load(renew(), clock=clock, telemetry=telemetry)
         for _ in range(3):
-            assert list(disk.iterdir()) == []
+            assert list(disk.iterdir()) == opened(disk) == []
             tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
             _, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=tls.current())
             writer.transport.abort()
