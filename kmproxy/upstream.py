@@ -246,6 +246,8 @@ class Upstream:
                         proxy_headers=_revealed(proxy.headers) if proxy else None,
                         **options,
                     )
+            except aiohttp.ClientConnectorDNSError as error:  # its name is found by a proxy
+                raise self._unresolved(error.host, proxied=proxy is not None) from error
             except (aiohttp.ClientError, OSError) as error:
                 raise self._failure(error) from error
             except UnicodeError as error:  # a label of the name is empty or too long
@@ -292,6 +294,11 @@ class Upstream:
         except (aiohttp.ClientError, OSError) as error:
             raise self._failure(error) from error
 
+    def _unresolved(self, host: str, *, proxied: bool) -> UpstreamError:
+        name = f"proxy before the {self.name}" if proxied else self.name
+        message = f"the {name}'s host name {host} is not known"
+        return UpstreamError("proxy" if proxied else "unresolved", message)
+
     def _failure(self, error: Exception) -> UpstreamError:
         """What a failure of the connection means: the one place where aiohttp's are read."""
         name = self.name
@@ -305,8 +312,6 @@ class Upstream:
                 what = "wants a user and password" if status == 407 else "does not connect"
                 message = f"the proxy before the {name} {what} ({status})"
                 return UpstreamError("proxy", message)
-            case aiohttp.ClientConnectorDNSError(host=host):
-                return UpstreamError("unresolved", f"the {name}'s host name {host} is not known")
             case TimeoutError():
                 return UpstreamError("timeout", f"the {name} fell silent", status=504)
             case aiohttp.ClientConnectorError(host=host, port=port, os_error=os_error):

@@ -7,7 +7,7 @@
 | API server away later, with `--all-nodes` | asks a node at its last known address, for an hour at most | `kmproxy_upstream_errors_total` | `test_faults::test_all_nodes_while_the_api_server_is_away`, `test_nodes::test_an_api_server_that_hangs` |
 | API server slow or silent | a list is given up after 60 s, a watch after 80 s without a byte | `kmproxy_watch_restarts_total` | `test_upstream::test_silence`, `test_namespaces::test_a_watch_that_falls_silent`, `test_snapshot::test_an_api_server_that_hangs` |
 | API server slow to tell of a node, with `--all-nodes` | 504 that says so, when the scrape's time is up | `kmproxy_upstream_errors_total` | `test_server::test_an_api_server_that_does_not_tell_of_a_node` |
-| API server: 401 after a rotation | reads the token anew, once, at once | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_rotated_token_is_read_after_a_401` |
+| API server: 401 after a rotation | reads the token anew, once, at once; a kubeconfig's plugin runs once for all who were refused | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_rotated_token_is_read_after_a_401`, `test_clients::test_a_plugin_that_gives_certificates`, `test_kubeconfig::test_several_who_were_refused` |
 | API server: 403 | says which rule is missing, keeps asking | `kmproxy_upstream_errors_total` | `test_app::test_an_api_server_that_refuses` |
 | API server: 410, as a status or an event | lists anew from etcd | `kmproxy_watch_restarts_total` | `test_namespaces::test_an_expired_version`, `test_watch::test_an_error_event_is_as_the_same_status` |
 | API server: 429 | waits as long as it says, and watches on | `kmproxy_watch_restarts_total` | `test_namespaces::test_retry_after_is_kept_to` |

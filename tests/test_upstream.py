@@ -558,6 +558,7 @@ async def test_a_proxy_that_fails(ca, direct):
         cases = {
             "wants a user and password (407)": (forward.url, "https://127.0.0.1:1/"),
             "at 127.0.0.1:1 cannot be reached": ("http://127.0.0.1:1", "https://127.0.0.1:2/"),
+            "host name proxy.invalid is not known": ("http://proxy.invalid", "https://node-a/"),
         }
         for says, (proxy, url) in cases.items():
             with pytest.raises(UpstreamError, match="the proxy before the kubelet") as raised:
