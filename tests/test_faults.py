@@ -89,9 +89,9 @@ def test_a_row_of_the_table(row):
         )
 
 
-async def test_an_api_server_that_is_away(front, cluster):
+async def test_an_api_server_that_is_away(front, cluster, clock):
     """Scrapes go on with the last labels, ready; age, trouble and metric tell of it."""
-    proxy = await front()
+    proxy = await front(clock=clock)
     await cluster.api.stop()
 
     async def told():
@@ -99,12 +99,13 @@ async def test_an_api_server_that_is_away(front, cluster):
         return "cannot be reached" in page or "closed the connection" in page
 
     await until(told)
-    age = await proxy.metric("kmproxy_namespaces_sync_age_seconds")
+    clock.now += 50.0
+    assert "<th>Confirmed by the API server<td>50 s ago" in (await proxy.get("/"))[1]
     status, text = await proxy.get()
     assert status == 200
     assert 'namespace="payments",team="payments"' in text
     assert await proxy.probe("/readyz") == (200, "ok\n")
-    assert await proxy.metric("kmproxy_namespaces_sync_age_seconds") > age
+    assert await proxy.metric("kmproxy_namespaces_sync_age_seconds") == 50.0
     assert await proxy.metric("kmproxy_upstream_errors_total", upstream="apiserver") > 0
 
 
