@@ -105,6 +105,18 @@ async def test_an_answer_without_end(api, monkeypatch):
         await api.get("/api/v1/namespaces", {}, accept="application/json")
 
 
+@pytest.mark.parametrize("fault", [ApiFault.HANG, ApiFault.SILENT])
+async def test_a_list_that_falls_silent(api, cluster, monkeypatch, fault):
+    """It is given up, before its answer or in it: who waits for it would wait for ever."""
+    monkeypatch.setattr(apiserver, "REQUEST_TIMEOUT", 0.1)
+    verb = "list" if fault is ApiFault.HANG else "watch"
+    cluster.api.fail(verb, fault)
+    params = {"watch": "true"} if verb == "watch" else {}
+    with pytest.raises(UpstreamError) as raised:
+        await api.get("/api/v1/namespaces", params, accept="application/json")
+    assert raised.value.reason == "timeout"
+
+
 async def test_a_stream_falls_silent(api, cluster):
     """A watch without a byte for too long has timed out."""
     cluster.api.fail("watch", ApiFault.SILENT)
