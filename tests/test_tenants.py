@@ -275,7 +275,7 @@ async def test_a_review_hangs_in_the_middle(front, cluster):
     tenant = bearer(cluster)
     await proxy.get("/metrics/cadvisor?namespace=payments", **tenant)
     cluster.api.fail("review", ApiFault.HANG)
-    status, text = await proxy.get(**tenant, X_Prometheus_Scrape_Timeout_Seconds="1.5")
+    status, text = await proxy.get(**tenant, X_Prometheus_Scrape_Timeout_Seconds="3")
     assert status == 500
     assert text == "your access to every namespace was not reviewed in the scrape's time\n"
     kubelet = {"upstream": "kubelet", "reason": "timeout"}
