@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -112,8 +113,9 @@ async def test_a_list_that_falls_silent(api, cluster, monkeypatch, fault):
     verb = "list" if fault is ApiFault.HANG else "watch"
     cluster.api.fail(verb, fault)
     params = {"watch": "true"} if verb == "watch" else {}
+    asked = api.get("/api/v1/namespaces", params, accept="application/json")
     with pytest.raises(UpstreamError) as raised:
-        await api.get("/api/v1/namespaces", params, accept="application/json")
+        await asyncio.wait_for(asked, 10)
     assert raised.value.reason == "timeout"
 
 
