@@ -16,7 +16,16 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from kmproxy.proxies import Headers, Proxies, Proxy, parse_proxy
-from kmproxy.values import File, Secret, Source, one_of, parse_bool, parse_host, parse_text
+from kmproxy.values import (
+    File,
+    Secret,
+    Source,
+    one_of,
+    parse_bool,
+    parse_host,
+    parse_text,
+    shown_key,
+)
 
 _TLS: Final = (
     *("ca", "ca_pem", "ca_file", "cert", "cert_pem", "cert_file", "key", "key_pem", "key_file"),
@@ -155,9 +164,9 @@ class _Block:
             if key in known:
                 self._values[key] = value
                 continue
-            nearest = difflib.get_close_matches(_shown(key), known, 1)
+            nearest = difflib.get_close_matches(shown_key(key), known, 1)
             hint = f", did you mean {path}.{nearest[0]}?" if nearest else ""
-            problems.append(f"unknown key {path}.{_shown(key)}{hint}")
+            problems.append(f"unknown key {path}.{shown_key(key)}{hint}")
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -221,7 +230,7 @@ class _Block:
                 except ValueError as error:
                     problem = str(error)
                 if problem:
-                    self.wrong(f"{key}.{_shown(name)}", problem)
+                    self.wrong(f"{key}.{shown_key(name)}", problem)
                     break
                 read.append((str(name), Secret(text)))
         return tuple(read)
@@ -249,11 +258,6 @@ class _Block:
         except ValueError as error:
             self.wrong(key, str(error))
             return ()
-
-
-def _shown(key: Any) -> str:
-    """A key without the value that YAML takes for a part of it where no space is between them."""
-    return re.split("[:=]", str(key), maxsplit=1)[0][:60]
 
 
 def _text(value: Any) -> str:

@@ -197,6 +197,15 @@ def parse_file(text: str) -> str:
     return text
 
 
+def shown_key(key: object) -> str:
+    """A key of a mapping as a problem names it: at most 60 characters.
+
+    It is without the value that YAML takes for a part of it where no space is
+    between them, and which may be a secret.
+    """
+    return re.split("[:=]", str(key), maxsplit=1)[0][:60]
+
+
 def parse_resource(text: str) -> Resource:
     """RESOURCE[/SUBRESOURCE][.GROUP]; without a group it is one of the core's."""
     match = _RESOURCE.fullmatch(text)

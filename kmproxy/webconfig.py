@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from kmproxy.errors import ConfigError
-from kmproxy.values import parse_duration
+from kmproxy.values import parse_duration, shown_key
 
 CIPHERS: Final[Mapping[str, str | None]] = {
     "TLS_AES_128_GCM_SHA256": None,
@@ -201,7 +201,7 @@ class _Reader:
     def finish(self) -> None:
         """What nobody has taken is a mistake."""
         for key in self.values:
-            self.problem("", f"unknown key {str(key)[:60]!r}")
+            self.problem("", f"unknown key {shown_key(key)!r}")
 
 
 def _pem(reader: _Reader, key: str, directory: str) -> Pem | None:

@@ -105,6 +105,13 @@ def test_hashes_are_not_shown():
     assert "planted" not in "".join(problems({"basic_auth_users": {"a": "planted"}}))
 
 
+def test_a_value_that_became_part_of_its_key():
+    """In YAML {key:planted} is a key without a value; the problem does not show what was meant."""
+    said = "".join(problems({"tls_server_config": PAIR | {"key:planted": None}}))
+    assert "tls_server_config: unknown key 'key'" in said
+    assert "planted" not in said
+
+
 REFUSED = [
     ({"tls_server_confg": {}}, "unknown key 'tls_server_confg'"),
     ({"tls_server_config": PAIR | {"cert_fil": "x"}}, "tls_server_config: unknown key 'cert_fil'"),
