@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from .programs import eventually
@@ -95,24 +97,33 @@ async def test_a_cluster_without_rights(stage):
     await prometheus.up(JOB, 0)
 
 
-@pytest.mark.parametrize("name", ["beside", "instead", "central", "discovery-annotations"])
-async def test_the_stand_in_finds_the_same(stage, name):
+@pytest.mark.parametrize(
+    ("overlay", "names"),
+    [("daemonset", ["beside", "instead", "discovery-annotations"]), ("deployment", ["central"])],
+)
+async def test_the_stand_in_finds_the_same(stage, overlay, names):
     """What the tests use where Prometheus' discovery is not built: the same targets."""
-    await stage.deploy("deployment" if name == "central" else "daemonset")
-    config = stage.shipped(name)
-    own = await stage.prometheus(config)
-    ours = await stage.prometheus(config, discovery="standin")
+    await stage.deploy(overlay)
 
-    async def same():
-        found = [await each.api("targets", state="active") for each in (own, ours)]
-        labels = [
-            sorted(
-                (each["scrapePool"], each["scrapeUrl"], sorted(each["labels"].items()))
-                for each in targets["activeTargets"]
-            )
-            for targets in found
-        ]
-        assert len(labels[0]) == 4
-        assert labels[0] == labels[1]
+    async def compare(name):
+        config = stage.shipped(name)
+        own = await stage.prometheus(config)
+        ours = await stage.prometheus(config, discovery="standin")
 
-    await eventually(same)
+        async def same():
+            found = [await each.api("targets", state="active") for each in (own, ours)]
+            labels = [
+                sorted(
+                    (each["scrapePool"], each["scrapeUrl"], sorted(each["labels"].items()))
+                    for each in targets["activeTargets"]
+                )
+                for targets in found
+            ]
+            assert len(labels[0]) == 4
+            assert labels[0] == labels[1]
+
+        await eventually(same)
+
+    async with asyncio.TaskGroup() as group:  # most of it is Prometheus' wait for more targets
+        for name in names:
+            group.create_task(compare(name))
