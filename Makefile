@@ -1,4 +1,4 @@
-# Needs Python 3.11 or newer, make and a package index; everything else is set up here.
+# Needs Python 3.11.5 or newer, make and a package index; everything else is set up here.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -90,8 +90,8 @@ lock: ## choose the newest packages anew and lock them (needs uv)
 	$(COMPILE) --upgrade --group build --output-file requirements-build.lock
 	$(COMPILE) --upgrade --group fuzz --output-file requirements-fuzz.lock
 
-COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-emit-index-url --custom-compile-command "make lock"
+COMPILE = uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes \
+  --no-strip-extras --no-emit-index-url --custom-compile-command "make lock"
 
 .PHONY: docker-build
 docker-build: ## build the image IMG
