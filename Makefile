@@ -50,6 +50,27 @@ discovery: $(BIN)/prometheus-discovery ## build Prometheus' discovery for the pr
 $(BIN)/prometheus-discovery: $(wildcard tests/discovery/*) | $(VENV)/dev
 	cd tests/discovery && go build -o ../../$@ .
 
+# Where the programs of tests/cluster are kept: outside the work tree, as they take minutes to build.
+CLUSTER_TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kmproxy/cluster-tools
+CLUSTER_GO    := tests/cluster/go.mod tests/cluster/go.sum
+K8S_VERSION   := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' tests/cluster/go.mod)
+
+.PHONY: cluster-tools
+cluster-tools: $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus) ## build a real API server, etcd and Prometheus for the tests (needs Go)
+
+GO_BUILD = @echo "building $(@F): some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
+  && cd tests/cluster && go build -trimpath -buildvcs=false
+
+$(CLUSTER_TOOLS)/etcd: $(CLUSTER_GO)
+	$(GO_BUILD) -ldflags '-s -w' -o $@ go.etcd.io/etcd/server/v3
+
+$(CLUSTER_TOOLS)/kube-apiserver: $(CLUSTER_GO)
+	$(GO_BUILD) -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(K8S_VERSION)' \
+	  -o $@ k8s.io/kubernetes/cmd/kube-apiserver
+
+$(CLUSTER_TOOLS)/promtool $(CLUSTER_TOOLS)/prometheus: $(CLUSTER_GO)
+	$(GO_BUILD) -ldflags '-s -w' -o $@ github.com/prometheus/prometheus/cmd/$(@F)
+
 .PHONY: fuzz
 fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
 	mkdir -p .fuzz

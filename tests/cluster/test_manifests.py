@@ -1,0 +1,89 @@
+"""The shipped manifests in a real API server: strictly validated, and their pods admitted."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.test_manifests import built, pairs
+
+from .control_plane import RESOURCES, RequestError
+
+pytestmark = [pytest.mark.cluster]
+
+WORKLOADS = {"DaemonSet", "Deployment"}
+APIS = {  # of other projects: this API server does not know them
+    "monitoring.coreos.com/v1", "monitoring.coreos.com/v1alpha1", "cert-manager.io/v1",
+}  # fmt: skip
+
+
+def apply(plane, objects):
+    """Apply objects as `kubectl apply --server-side --validate=strict` does; no warning comes."""
+    plane.namespace("monitoring")  # is where Prometheus is: some files are for it
+    plane.warnings.clear()
+    for one in objects:
+        if one["apiVersion"] not in APIS:
+            plane.apply(one)
+    assert plane.warnings == []
+
+
+def remove(plane, objects):
+    """Delete what was applied, but for the namespace."""
+    for one in objects:
+        if one["apiVersion"] not in APIS and one["kind"] != "Namespace":
+            plane.request("DELETE", plane.path(one))
+
+
+def pods(objects):
+    """The Pod that each workload's controller would create."""
+    for one in objects:
+        if one["kind"] in WORKLOADS:
+            template = one["spec"]["template"]
+            metadata = {**template["metadata"], "name": f"{one['metadata']['name']}-test"}
+            metadata["namespace"] = one["metadata"]["namespace"]
+            yield {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": metadata,
+                "spec": template["spec"],
+            }
+
+
+def admit(plane, objects):
+    """Have each workload's pod admitted under the Pod Security Standard of its namespace."""
+    plane.warnings.clear()
+    found = list(pods(objects))
+    for pod in found:
+        plane.apply(pod, dry_run=True)
+    assert plane.warnings == []
+    return found
+
+
+@pytest.mark.parametrize(("overlay", "components"), list(pairs()))
+def test_it_is_accepted(plane, overlay, components):
+    """All of it, and its pods are admitted in a namespace that enforces `restricted`."""
+    objects = built(overlay, components)
+    (space,) = [one for one in objects if one["kind"] == "Namespace"]
+    assert space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    apply(plane, objects)
+    assert admit(plane, objects)
+    remove(plane, objects)
+
+
+def test_a_pod_with_more_rights_is_refused(plane):
+    """The namespace does enforce: the same pod with a privilege is not admitted."""
+    objects = built("daemonset")
+    apply(plane, objects)
+    (pod,) = pods(objects)
+    pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    with pytest.raises(RequestError, match="restricted"):
+        plane.apply(pod, dry_run=True)
+    remove(plane, objects)
+
+
+def test_an_unknown_field_is_refused(plane):
+    """The validation is strict: a misspelt field is an error and not dropped."""
+    (daemons,) = [one for one in built("daemonset") if one["kind"] == "DaemonSet"]
+    daemons["spec"]["template"]["spec"]["hostNetwrk"] = True
+    with pytest.raises(RequestError, match="hostNetwrk"):
+        plane.apply(daemons, dry_run=True)
+    assert set(RESOURCES) >= WORKLOADS

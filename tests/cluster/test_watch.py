@@ -1,0 +1,108 @@
+"""Namespaces of a real API server: listed, watched, and found again after each interruption."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import until
+
+pytestmark = [pytest.mark.cluster]
+
+SECONDS = 60.0
+"""Within this a change must show, whatever interrupted the watch: twice the longest back-off."""
+
+
+def shows(front, namespace, team):
+    """A condition: the namespace's samples have this team, or no team if it is None."""
+    added = "" if team is None else f',team="{team}"'
+    pair = f'namespace="{namespace}"{added},pod='
+
+    async def check():
+        status, text = await front.get()
+        return status == 200 and pair in text
+
+    return check
+
+
+async def test_a_change_of_a_label(real_front, plane):
+    """The next scrape shows it; a label that is taken off is gone."""
+    front = await real_front()
+    await until(shows(front, "payments", "payments"))
+    plane.namespace("payments", team="billing")
+    await until(shows(front, "payments", "billing"))
+    plane.namespace("payments")
+    await until(shows(front, "payments", None))
+    plane.namespace("payments", team="payments")
+    await until(shows(front, "payments", "payments"))
+
+
+async def test_a_namespace_deleted_and_created_again(real_front, plane):
+    """It keeps its labels while it is gone, and then has the new one's."""
+    front = await real_front()
+    await until(shows(front, "payments", "payments"))
+    plane.delete_namespace("payments")
+
+    async def deleted():
+        return (
+            await front.metric("kmproxy_namespaces")
+            < len(plane.request("GET", "/api/v1/namespaces")["items"]) + 1
+        )
+
+    await until(deleted)
+    assert await shows(front, "payments", "payments")()
+    plane.namespace("payments", team="second")
+    await until(shows(front, "payments", "second"))
+    plane.namespace("payments", team="payments")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_the_api_server_is_restarted(real_front, plane, how):
+    """Labels are served meanwhile; what changes after its return shows."""
+    front = await real_front()
+    await until(shows(front, "payments", "payments"))
+    await asyncio.to_thread(plane.stop_api, how)
+    await asyncio.sleep(0)
+    await asyncio.to_thread(plane.start_api)
+    plane.namespace("payments", team=f"after-{int(how)}")
+    await until(shows(front, "payments", f"after-{int(how)}"), SECONDS)
+    plane.namespace("payments", team="payments")
+    await until(shows(front, "payments", "payments"))
+
+
+async def test_the_history_is_compacted(real_front, plane):
+    """While the API server is away the history goes: its 410 leads to a list."""
+    front = await real_front()
+    await until(shows(front, "payments", "payments"))
+    await asyncio.to_thread(plane.stop_api)
+    await asyncio.to_thread(plane.compact)
+    await asyncio.to_thread(plane.start_api)
+    plane.namespace("payments", team="compacted")
+    await until(shows(front, "payments", "compacted"), SECONDS)
+    plane.namespace("payments", team="payments")
+    await until(shows(front, "payments", "payments"))
+
+
+async def test_five_thousand_namespaces(real_front, plane):
+    """All of them are listed, in pages, and a change of one shows."""
+
+    def create(number):
+        plane.namespace(f"many-{number}", team=f"team-{number % 50}")
+
+    def all_of_them():
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(create, range(5000)))
+
+    await asyncio.to_thread(all_of_them)
+    front = await real_front()
+
+    async def listed():
+        return await front.metric("kmproxy_namespaces") >= 5000
+
+    await until(listed)
+    plane.namespace("payments", team="one-of-many")
+    await until(shows(front, "payments", "one-of-many"))
+    plane.namespace("payments", team="payments")
