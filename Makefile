@@ -40,15 +40,8 @@ test: $(VENV)/dev ## run all tests, with branch coverage
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
 
 .PHONY: e2e
-e2e: $(VENV)/dev $(if $(shell command -v go),discovery) ## the proof with the real Prometheus and Alertmanager
-	$(BIN)/pytest -m e2e $(ARGS)
-
-# Debian builds Prometheus without its Kubernetes discovery: this is it, from Prometheus' source.
-.PHONY: discovery
-discovery: $(BIN)/prometheus-discovery ## build Prometheus' discovery for the proof (needs Go)
-
-$(BIN)/prometheus-discovery: $(wildcard tests/discovery/*) | $(VENV)/dev
-	cd tests/discovery && go build -o ../../$@ .
+e2e: $(VENV)/dev $(if $(shell command -v go),cluster-tools) ## the proof with the real API server, Prometheus and Alertmanager
+	$(BIN)/pytest -m "e2e or cluster" $(ARGS)
 
 # Where the programs of tests/cluster are kept: outside the work tree, as they take minutes to build.
 CLUSTER_TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/kmproxy/cluster-tools

@@ -23,7 +23,7 @@ from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
 
 from .desk import Desk
-from .programs import free_port, which
+from .programs import TOOLS, free_port, which
 from .stage import Stage
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -31,6 +31,8 @@ CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 # A make that runs the tests must not speak through the ones that a test runs.
 for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)
+# A promtool beside the Prometheus that is tested.
+os.environ["PATH"] = os.pathsep.join([str(TOOLS), os.environ.get("PATH", "")])
 # All servers are on this machine, to which no proxy leads.
 for _name in ("http_proxy", "https_proxy", "all_proxy"):
     os.environ.pop(_name, None)
@@ -43,7 +45,7 @@ def pytest_collection_modifyitems(items):
         for marker in item.iter_markers("program"):
             missing = [name for name in marker.args if which(name) is None]
             if missing:
-                reason = f"not installed: {', '.join(missing)}"
+                reason = f"not installed, nor built by make cluster-tools: {', '.join(missing)}"
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 

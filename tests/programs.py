@@ -1,4 +1,4 @@
-"""The real programs as processes: Prometheus, its Kubernetes discovery, Alertmanager.
+"""The real programs as processes: Prometheus, Alertmanager.
 
 Knows how each is started, awaited, asked and stopped; which configuration it is given is
 `stage`'s to know.
@@ -37,10 +37,20 @@ def free_port():
         return port
 
 
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+TOOLS = Path(os.environ.get("CLUSTER_TOOLS") or CACHE / "kmproxy" / "cluster-tools")
+"""Where `make cluster-tools` puts an API server, etcd and Prometheus, built from their sources."""
+
+
 def which(name):
-    """Where a program is: beside this Python or on the PATH; None if it is nowhere."""
-    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return shutil.which(name, path=beside)
+    """Where a program is: beside this Python, in `TOOLS` or on the PATH; None if it is nowhere.
+
+    Prometheus is the one in `TOOLS` or none: Debian builds it without Kubernetes discovery.
+    """
+    places = [str(Path(sys.executable).parent), str(TOOLS), os.environ.get("PATH", "")]
+    if name == "prometheus":
+        places = [str(TOOLS)]
+    return shutil.which(name, path=os.pathsep.join(places))
 
 
 async def eventually(check, seconds=PATIENCE):
@@ -113,7 +123,7 @@ class Prometheus(Program):
             session,
             directory / "prometheus.log",
             f"http://127.0.0.1:{port}",
-            "prometheus",
+            which("prometheus"),
             f"--config.file={path}",
             f"--storage.tsdb.path={directory / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -182,21 +192,6 @@ class Prometheus(Program):
 def _moment(text):
     """A time of Prometheus' API, which has nanoseconds."""
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text))
-
-
-class Discovery(Program):
-    """Prometheus' Kubernetes discovery for a configuration: Debian builds Prometheus without.
-
-    It keeps what it finds in files, from which Prometheus takes it with every label.
-    """
-
-    @classmethod
-    def of(cls, session, directory, config):
-        """The process for the jobs of a configuration."""
-        path = directory / "discovery.yml"
-        path.write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
-        log = directory / "discovery.log"
-        return cls(session, log, "", which("prometheus-discovery"), path, directory)
 
 
 class Alertmanager(Program):

@@ -6,8 +6,6 @@ waiting times; nothing else of the files is changed.
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import json
 import os
 import re
@@ -19,9 +17,8 @@ import yaml
 
 from kmproxy.simobjects import running
 
-from . import standin
 from .kustomize import build
-from .programs import Alertmanager, Discovery, Program, Prometheus, Receivers, free_port, which
+from .programs import Alertmanager, Program, Prometheus, Receivers, free_port
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "manifests"
@@ -214,41 +211,18 @@ class Stage:
             ],
         }
 
-    async def prometheus(self, config, *flags, discovery=None):
-        """Run a Prometheus until the end of the test, and Prometheus' discovery beside it.
-
-        Where that is not built a stand-in does its work, and by `discovery` of "standin".
-        """
+    async def prometheus(self, config, *flags):
+        """Run a Prometheus until the end of the test."""
         self._made += 1
         directory = self.directory / f"prometheus-{self._made}"
         (directory / "rules").mkdir(parents=True)
         for path in (MANIFESTS / "components" / "rules").glob("*.rules.yaml"):
             sooner = re.sub("for: 1m$", "for: 1s", path.read_text("utf-8"), flags=re.MULTILINE)
             (directory / "rules" / path.name).write_text(sooner, "utf-8")
-        if any("kubernetes_sd_configs" in job for job in config["scrape_configs"]):
-            if discovery == "standin" or which("prometheus-discovery") is None:
-                await self._stand_in(config, directory)
-            else:
-                program = Discovery.of(self.session, directory, config)
-                self.stack.push_async_callback(program.stop)
-                await program.start(ready=False)
-            config = _in_files(config, directory)
         made = Prometheus.of(self.session, directory, config, *flags)
         self.stack.push_async_callback(made.stop)
         await made.start()
         return made
-
-    async def _stand_in(self, config, directory):
-        def objects():
-            return self.cluster.api.store.objects
-
-        task = asyncio.create_task(standin.discover(objects, config, directory))
-
-        async def end():
-            task.cancel()
-            await asyncio.wait([task])
-
-        self.stack.push_async_callback(end)
 
     async def alertmanager(self):
         """Run the shipped Alertmanager, with receivers that remember; returns both."""
@@ -261,13 +235,3 @@ class Stage:
         self.stack.push_async_callback(made.stop)
         await made.start()
         return made, receivers
-
-
-def _in_files(config, directory):
-    """A configuration with the files of a folder in the place of the API server."""
-    config = copy.deepcopy(config)
-    for job in config["scrape_configs"]:
-        if job.pop("kubernetes_sd_configs", None) is not None:
-            file = directory / f"{job['job_name']}.json"
-            job["file_sd_configs"] = [{"files": [str(file)], "refresh_interval": "1s"}]
-    return config

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from .programs import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus", "prometheus-discovery")]
+pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus")]
 
 JOB = "kubernetes-service-endpoints"
 
@@ -90,40 +88,8 @@ async def test_a_cluster_without_rights(stage):
     prometheus = await stage.prometheus(config)
 
     async def refused():
-        log = prometheus.log.with_name("discovery.log").read_text("utf-8")
-        assert 'cannot list resource "services"' in log
+        paths = [each.path.partition("?")[0] for each in stage.cluster.api.requests]
+        assert "/api/v1/namespaces/kmproxy-system/services" in paths
 
     await eventually(refused)
     await prometheus.up(JOB, 0)
-
-
-@pytest.mark.parametrize(
-    ("overlay", "names"),
-    [("daemonset", ["beside", "instead", "discovery-annotations"]), ("deployment", ["central"])],
-)
-async def test_the_stand_in_finds_the_same(stage, overlay, names):
-    """What the tests use where Prometheus' discovery is not built: the same targets."""
-    await stage.deploy(overlay)
-
-    async def compare(name):
-        config = stage.shipped(name)
-        own = await stage.prometheus(config)
-        ours = await stage.prometheus(config, discovery="standin")
-
-        async def same():
-            found = [await each.api("targets", state="active") for each in (own, ours)]
-            labels = [
-                sorted(
-                    (each["scrapePool"], each["scrapeUrl"], sorted(each["labels"].items()))
-                    for each in targets["activeTargets"]
-                )
-                for targets in found
-            ]
-            assert len(labels[0]) == 4
-            assert labels[0] == labels[1]
-
-        await eventually(same)
-
-    async with asyncio.TaskGroup() as group:  # most of it is Prometheus' wait for more targets
-        for name in names:
-            group.create_task(compare(name))

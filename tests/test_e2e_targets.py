@@ -10,12 +10,14 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
 
-from .programs import Discovery, eventually
+from .programs import eventually
 from .test_discovery import container, flat, pod, port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus")]
 
 JOB = "kubernetes-pods"
+ADDED = {"__meta_url", "__metrics_path__", "__scheme__", "apart", "job"}
+"""Labels of a target that come from its job."""
 OURS = ("__meta_kubernetes_namespace_", "team")
 """How the labels begin that a target has beyond those of the pod role."""
 
@@ -186,11 +188,30 @@ SHAPES = [
 """One pod of each kind whose treatment is agreed."""
 
 
-@pytest.mark.program("prometheus-discovery")
-async def test_the_targets_are_those_of_the_pod_role(stage, tmp_path):
-    """Prometheus' own code, given the same pods by the API server, finds just the same targets.
+async def discovered(prometheus):
+    """The labels of each target before relabelling, but for those that every job adds."""
+    active = (await prometheus.api("targets", state="active"))["activeTargets"]
+    return [
+        {
+            name: value
+            for name, value in each["discoveredLabels"].items()
+            if name not in ADDED and not name.startswith(("__scrape_", "__always_", "__convert_"))
+        }
+        for each in active
+    ]
 
-    But for the labels of the namespace, which that version does not know.
+
+def apart():
+    """Keeps apart pods that share an address, as here, by labels that they have in the end."""
+    names = ("pod_name", "pod_container_name", "pod_container_port_number")
+    sources = [f"__meta_kubernetes_{name}" for name in names]
+    return {"relabel_configs": [{"source_labels": sources, "target_label": "apart"}]}
+
+
+async def test_the_targets_are_those_of_the_pod_role(stage):
+    """Prometheus' own discovery, given the same pods by the API server, finds the same targets.
+
+    But for the labels of the namespace, which the role has only where it is asked for them.
     """
     for each in SHAPES:
         stage.cluster.api.store.put("pods", {"kind": "Pod", "apiVersion": "v1"} | each)
@@ -198,19 +219,16 @@ async def test_the_targets_are_those_of_the_pod_role(stage, tmp_path):
     await stage.deploy("daemonset", components=["discovery"])
     async with stage.session.get(f"{stage.daemons[0].url}/sd/pods") as response:
         ours = [
-            {name: value for name, value in target.items() if not name.startswith(OURS)}
+            {name: value for name, value in target.items() if value and not name.startswith(OURS)}
             for target in flat(await response.read())
         ]
     role = {"role": "pod", "kubeconfig_file": str(stage.kubeconfig())}
     role |= {"namespaces": {"names": ["shop"]}}
-    config = {"scrape_configs": [{"job_name": JOB, "kubernetes_sd_configs": [role]}]}
-    discovery = Discovery.of(stage.session, tmp_path, config)
-    stage.stack.push_async_callback(discovery.stop)
-    await discovery.start(ready=False)
+    job = {"job_name": JOB, "scrape_interval": "1h", "kubernetes_sd_configs": [role]}
+    prometheus = await stage.prometheus({"scrape_configs": [job | apart()]})
 
     async def same():
-        theirs = flat((tmp_path / f"{JOB}.json").read_bytes())
-        assert frozen(theirs) == frozen(ours)
+        assert frozen(await discovered(prometheus)) == frozen(ours)
 
     await eventually(same)
     assert len(ours) == 14
@@ -227,26 +245,16 @@ async def test_prometheus_takes_every_label(stage):
     await stage.deploy("daemonset", components=["discovery"])
     url = f"{stage.daemons[0].url}/sd/pods"
     discovery = {"url": url, "refresh_interval": "1s"}
-    # Pods here share an address: Prometheus keeps apart only what has other labels in the end.
-    apart = ("pod_name", "pod_container_name", "pod_container_port_number")
-    sources = [f"__meta_kubernetes_{name}" for name in apart]
     job = {"job_name": JOB, "scrape_interval": "1h", "http_sd_configs": [discovery]}
-    job |= {"relabel_configs": [{"source_labels": sources, "target_label": "apart"}]}
-    prometheus = await stage.prometheus({"scrape_configs": [job]})
+    prometheus = await stage.prometheus({"scrape_configs": [job | apart()]})
     async with stage.session.get(url) as response:
         expected = [
             {name: value for name, value in target.items() if value}
             for target in flat(await response.read())
         ]
-    added = {"__meta_url", "__metrics_path__", "__scheme__", "apart", "job"}
 
     async def taken():
-        active = (await prometheus.api("targets", state="active"))["activeTargets"]
-        found = [
-            {n: v for n, v in each["discoveredLabels"].items() if n not in added and n[:9] != "__scrape_"}
-            for each in active
-        ]  # fmt: skip
-        assert frozen(found) == frozen(expected)
+        assert frozen(await discovered(prometheus)) == frozen(expected)
 
     await eventually(taken)
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import ssl
 import subprocess
 import time
-from pathlib import Path
 
 import trustme
 from cryptography.hazmat.primitives import serialization
@@ -23,16 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from kmproxy.simcadvisor import simulate_node
 from kmproxy.simkubelet import SimKubelet
 from kmproxy.simobjects import node_object
-from tests.programs import free_port
+from tests.programs import TOOLS, free_port
 
 HOST = "127.0.0.1"
 ISSUER = "https://kubernetes.default.svc"
 ADMIN = "admin-token"
 PATIENCE = 120.0
 """Seconds that a start may take; it takes three on an idle machine."""
-
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-TOOLS = Path(os.environ.get("KMPROXY_CLUSTER_TOOLS") or CACHE / "kmproxy" / "cluster-tools")
 
 RESOURCES = {
     "Namespace": ("/api/v1", "namespaces", False),
