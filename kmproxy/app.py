@@ -7,14 +7,14 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from kmproxy.auth import Gate, open_gate
+from kmproxy.auth import Gate, granted_to_all, open_gate
 from kmproxy.clients import Clients, open_clients
 from kmproxy.config import Config
 from kmproxy.discovery import TargetLabelMap
@@ -27,6 +27,7 @@ from kmproxy.listener import listening
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
+from kmproxy.routes import served_paths
 from kmproxy.server import MetricsServer
 from kmproxy.slots import Slots
 from kmproxy.snapshot import LabelSnapshot
@@ -102,7 +103,7 @@ class Daemon:
         others: Mapping[str, Handler] = {}
         if target_labels is not None:
             others = self._open_discovery(clients, target_labels, slots, readiness, telemetry)
-        gate = self._open_gate(clients, telemetry)
+        gate = self._open_gate(clients, labels, [*others], telemetry)
         metrics = MetricsServer(
             config.server,
             config.labels,
@@ -218,7 +219,9 @@ class Daemon:
         keeping = asyncio.create_task(snapshot.run())
         self._stack.push_async_callback(_stop_keeping, snapshot, keeping)
 
-    def _open_gate(self, clients: Clients, telemetry: Telemetry) -> Gate | None:
+    def _open_gate(
+        self, clients: Clients, labels: LabelMap, others: Iterable[str], telemetry: Telemetry
+    ) -> Gate | None:
         """What lets scrapers in, None where everyone may scrape. Raises ConfigError."""
         config = self._config.authorization
         if config.mode == "none":
@@ -226,6 +229,10 @@ class Daemon:
         if not clients.identity.server.startswith("https:"):
             problem = f"--authorization={config.mode}: scrapers' tokens would be sent in plain text"
             raise ConfigError([f"{problem} to the API server at {clients.identity.server}"])
+        for path in ("/", *served_paths(all_nodes=False), *others):
+            if granted_to_all(path):
+                problem = f"--authorization={config.mode}: Kubernetes' default roles let everyone"
+                raise ConfigError([f"{problem} get {path}, so its review proves nothing"])
         reviewer = Reviewer(
             clients.api,
             audiences=config.audience,
@@ -234,7 +241,13 @@ class Daemon:
             telemetry=telemetry,
         )
         self._stack.push_async_callback(reviewer.close)
-        return open_gate(config, reviewer)
+        return open_gate(
+            config,
+            reviewer,
+            exists=clients.nodes.exists if clients.nodes else None,
+            namespaces=labels.existing,
+            clock=self._clock,
+        )
 
     async def wait(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set.

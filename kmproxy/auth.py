@@ -6,33 +6,45 @@ not know HTTP requests and answers, nor how a review is made.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from kmproxy.config import AuthorizationConfig
-from kmproxy.errors import AccessError
+from kmproxy.errors import AccessError, UpstreamError
 from kmproxy.reviewer import Reviewer
-from kmproxy.reviews import Caller, Question, bearer_token, is_namespace
-from kmproxy.tenancy import Recent, TenantFilter
+from kmproxy.reviews import Caller, Question, bearer_token
+from kmproxy.tenancy import Recent
+from kmproxy.tenant import Tenant
 from kmproxy.values import Resource
 
-PARALLEL = 8
-"""Namespaces that are reviewed at once for one scrape."""
-
-MARGIN = 0.05
-"""Seconds before a scrape's end at which it is given up to wait for reviews."""
-
 NODE_METRICS = Resource("nodes", "metrics")
+
+LOOKUPS = 20.0
+"""Names of no Node that a caller may have looked up at once."""
+
+MAX_LOOKING = 4096
+"""Callers of which something is remembered at most: some 200 bytes of each."""
+
+MAX_SEARCHED = 1024
+"""Namespaces that are reviewed at most to find one in which a caller has a right."""
+
+DEFAULT_PREFIXES = ("/api/", "/apis/", "/openapi/")
+DEFAULT_PATHS = {
+    *("/api", "/apis", "/openapi", "/version", "/version/", "/healthz", "/livez", "/readyz"),
+}
+"""What Kubernetes' default roles let everyone get who is authenticated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """What a request wants to see.
 
-    `path` is as it was sent, `node` the node's name where that is known.
+    `path` is as it was sent, `node` the node's name where that is known;
+    with `by_name` the path itself names the node, which may not exist.
     `wanted` says of a namespace whether it is asked for at all, where what is
     served can be narrowed to namespaces; else it is None.
     """
@@ -40,119 +52,7 @@ class Place:
     path: str
     node: str = ""
     wanted: Callable[[str], bool] | None = None
-
-
-class Tenant:
-    """A caller who sees some namespaces: those in which it may `get` a resource.
-
-    `path` is what it has asked for, `wanted` what of it. `recent` is shared by
-    all tenants.
-    """
-
-    def __init__(
-        self,
-        reviewer: Reviewer,
-        caller: Caller,
-        resource: Resource,
-        *,
-        path: str,
-        wanted: Callable[[str], bool],
-        recent: Recent,
-    ) -> None:
-        self._reviewer = reviewer
-        self._caller = caller
-        self._resource = resource
-        self._path = path
-        self._wanted = wanted
-        self._recent = recent
-
-    def __repr__(self) -> str:
-        return f"<Tenant {self._caller.username!r}>"
-
-    async def sees(self, namespaces: Collection[str], *, deadline: float) -> dict[str, bool]:
-        """Of each namespace, whether the tenant sees it. Raises AccessError.
-
-        What has to be reviewed is so `PARALLEL` at a time. `deadline` is the
-        event loop's time at which the scrape's own is up.
-        """
-        try:
-            async with asyncio.timeout_at(deadline - MARGIN):
-                return await self._review(namespaces)
-        except TimeoutError as error:
-            message = "your access to every namespace was not reviewed in the scrape's time"
-            raise AccessError(500, "review", message) from error
-
-    async def _review(self, namespaces: Collection[str]) -> dict[str, bool]:
-        verdicts = {name: False for name in namespaces if not is_namespace(name)}
-        left = iter([name for name in namespaces if name not in verdicts])
-
-        async def ask() -> None:
-            for namespace in left:
-                question = Question(resource=self._resource, namespace=namespace)
-                verdicts[namespace] = await self._reviewer.may(self._caller, question)
-
-        tasks = [asyncio.create_task(ask()) for _ in range(min(PARALLEL, len(namespaces)))]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-        return verdicts
-
-    async def foresee(self) -> None:
-        """Have reviewed what the last answers held, before anything is fetched."""
-        await self._review(self._recent.of(self._path, self._wanted))
-
-    def narrowing(self, *, max_line: int, deadline: float) -> Narrowing:
-        """What narrows one exposition to what the tenant sees of what it wants."""
-        narrowed = TenantFilter(self._wanted, max_line=max_line)
-        return Narrowing(self, narrowed, deadline, self._note)
-
-    def _note(self, namespaces: set[str]) -> None:
-        self._recent.note(self._path, self._wanted, namespaces)
-
-
-class Narrowing:
-    """Narrows one exposition as it streams through; nothing passes undecided.
-
-    `dropped` counts what was left out. `deadline` is the event loop's time
-    until which reviews are waited for; `note` is told at the end which
-    namespaces were asked for. `feed` and `finish` raise AccessError.
-    """
-
-    def __init__(
-        self,
-        tenant: Tenant,
-        narrowed: TenantFilter,
-        deadline: float,
-        note: Callable[[set[str]], None],
-    ) -> None:
-        self._tenant = tenant
-        self._filter = narrowed
-        self._deadline = deadline
-        self._note = note
-        self._asked: set[str] = set()
-
-    @property
-    def dropped(self) -> Mapping[str, int]:
-        """Lines left out, by reason."""
-        return self._filter.dropped
-
-    async def feed(self, data: bytes) -> bytes:
-        """Take the next piece; return what of it can be passed on already."""
-        return await self._decided(self._filter.feed(data))
-
-    async def finish(self) -> bytes:
-        """The input is complete: return the rest."""
-        rest = await self._decided(self._filter.finish())
-        self._note(self._asked)
-        return rest
-
-    async def _decided(self, namespaces: Collection[str]) -> bytes:
-        if namespaces:
-            self._asked.update(namespaces)
-            self._filter.decide(await self._tenant.sees(namespaces, deadline=self._deadline))
-        return self._filter.take()
+    by_name: bool = False
 
 
 class Gate(ABC):
@@ -182,42 +82,116 @@ class Gate(ABC):
 
     async def _require(self, caller: Caller, question: Question, where: str = "") -> None:
         if not await self._reviewer.may(caller, question):
-            message = f"user {caller.username[:200]!r} may not {question}{where}"
-            raise AccessError(403, "denied", message)
+            raise _denied(caller, question, where)
 
 
 class KubernetesGate(Gate):
-    """Asks whether a caller may get the path itself, or `nodes/metrics`."""
+    """Asks whether a caller may get the path itself, or `nodes/metrics`.
 
-    def __init__(self, reviewer: Reviewer, *, by_path: bool) -> None:
+    A path that names a node is always reviewed as `get nodes/metrics` of that node, as its
+    kubelet does. The path would prove nothing: Kubernetes' default role `system:discovery`
+    grants `/api/*` to everyone who is authenticated.
+
+    `exists` tells whether a Node of a name exists; it raises UpstreamError. A name of no Node is
+    reviewed as the right on all nodes: one review for a caller, whatever the number of names.
+    """
+
+    def __init__(
+        self,
+        reviewer: Reviewer,
+        *,
+        by_path: bool,
+        exists: Callable[[str], Awaitable[bool]] | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         super().__init__(reviewer)
         self._by_path = by_path
+        self._exists = exists
+        self._lookups = LookupLimit(clock)
 
     async def admit(self, caller: Caller, place: Place) -> None:
         """Let a caller see a place, or raise AccessError."""
-        if self._by_path:
-            question = Question(path=place.path)
+        asked = Question(resource=NODE_METRICS, name=place.node)
+        if place.by_name:
+            known = await self._is_node(caller, place.node)
+            reviewed = asked if known else Question(resource=NODE_METRICS)
         else:
-            question = Question(resource=NODE_METRICS, name=place.node)
-        await self._require(caller, question)
+            reviewed = asked = Question(path=place.path) if self._by_path else asked
+        if not await self._reviewer.may(caller, reviewed):
+            # Names what was asked for, so that the line does not tell which nodes exist.
+            raise _denied(caller, asked)
+
+    async def _is_node(self, caller: Caller, name: str) -> bool:
+        if self._exists is None or not self._lookups.allows(caller):
+            return False
+        try:
+            known = await self._exists(name)
+        except UpstreamError as error:
+            message = f"your access cannot be reviewed: {error}"
+            raise AccessError(500, "review", message) from error
+        if known:
+            self._lookups.give_back(caller)
+        return known
+
+
+class LookupLimit:
+    """How many names of no Node a caller may have looked up: `LOOKUPS` at once, then one a second.
+
+    Callers are told apart by their user name; the longest unused of `MAX_LOOKING` is forgotten.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._left: OrderedDict[int, tuple[float, float]] = OrderedDict()  # caller -> left, when
+
+    def __repr__(self) -> str:
+        return f"<LookupLimit {len(self._left)} callers>"
+
+    def allows(self, caller: Caller) -> bool:
+        """Take one look-up; False if none is left."""
+        key, now = hash(caller.username), self._clock()
+        left, when = self._left.pop(key, (LOOKUPS, now))
+        left = min(LOOKUPS, left + now - when)
+        allowed = left >= 1
+        self._left[key] = (left - allowed, now)
+        if len(self._left) > MAX_LOOKING:
+            self._left.popitem(last=False)
+        return allowed
+
+    def give_back(self, caller: Caller) -> None:
+        """Return what was taken for a name that is a Node's."""
+        key = hash(caller.username)
+        if key in self._left:
+            left, when = self._left[key]
+            self._left[key] = (left + 1, when)
 
 
 class TenantGate(Gate):
     """Asks in which namespaces a caller may `get` a resource.
 
-    Who may in all of them at once sees everything. Who may not is a tenant,
-    and let in only where what is served can be narrowed.
+    A caller with the right in all of them at once sees everything. Any other caller is a tenant:
+    it is let in only where the answer can be narrowed, and only if it has the right in a
+    namespace. `namespaces` tells which ones exist; none are known before they are loaded.
     """
 
-    def __init__(self, reviewer: Reviewer, resource: Resource) -> None:
+    def __init__(
+        self,
+        reviewer: Reviewer,
+        resource: Resource,
+        namespaces: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         super().__init__(reviewer)
         self._resource = resource
         self._recent = Recent()
+        self._namespaces = namespaces
+        self._found: OrderedDict[int, str] = OrderedDict()  # caller -> where it has the right
 
     async def admit(self, caller: Caller, place: Place) -> Tenant | None:
         """Let a caller see a place, whole (None) or as a tenant. Raises AccessError."""
         everywhere = Question(resource=self._resource)
         if place.wanted is not None and not await self._reviewer.may(caller, everywhere):
+            if not await self._sees_any(caller):
+                raise _denied(caller, everywhere, " in any namespace")
             tenant = Tenant(
                 self._reviewer, caller, self._resource,
                 path=place.path, wanted=place.wanted, recent=self._recent,
@@ -227,12 +201,67 @@ class TenantGate(Gate):
         await self._require(caller, everywhere, " in every namespace")
         return None
 
+    async def _sees_any(self, caller: Caller) -> bool:
+        """Whether the caller has the right in a namespace that exists.
 
-def open_gate(config: AuthorizationConfig, reviewer: Reviewer) -> Gate:
-    """The gate of a mode of authorization other than none."""
+        Reviews one namespace after the other up to the first: where it had the right before,
+        its own if it is a service account, then all. Beyond `MAX_SEARCHED` namespaces this cannot
+        be told, and the caller is let in to what is narrowed for it; so it is before namespaces
+        are loaded, when nothing is served.
+        """
+        candidates = list(islice(self._candidates(caller), MAX_SEARCHED + 1))
+        key = hash(caller.username)
+        for name in candidates[:MAX_SEARCHED]:
+            if await self._reviewer.may(caller, Question(resource=self._resource, namespace=name)):
+                self._found[key] = name
+                self._found.move_to_end(key)
+                if len(self._found) > MAX_LOOKING:
+                    self._found.popitem(last=False)
+                return True
+        return not candidates or len(candidates) > MAX_SEARCHED
+
+    def _candidates(self, caller: Caller) -> Iterator[str]:
+        known = dict.fromkeys(sorted(self._namespaces()))
+        first = [self._found.get(hash(caller.username), "")]
+        match caller.username.split(":"):
+            case ["system", "serviceaccount", namespace, _]:
+                first.append(namespace)
+        for name in first:
+            if name in known:
+                del known[name]
+                yield name
+        yield from known
+
+
+def _denied(caller: Caller, question: Question, where: str = "") -> AccessError:
+    message = f"user {caller.username[:200]!r} may not {question}{where}"
+    return AccessError(403, "denied", message)
+
+
+def granted_to_all(path: str) -> bool:
+    """Whether one of Kubernetes' default roles lets everyone who is authenticated get a path.
+
+    These roles are `system:discovery` and `system:public-info-viewer`.
+    """
+    return path in DEFAULT_PATHS or path.startswith(DEFAULT_PREFIXES)
+
+
+def open_gate(
+    config: AuthorizationConfig,
+    reviewer: Reviewer,
+    *,
+    exists: Callable[[str], Awaitable[bool]] | None,
+    namespaces: Callable[[], Iterable[str]],
+    clock: Callable[[], float],
+) -> Gate:
+    """The gate of a mode of authorization other than none.
+
+    `exists` tells whether there is a Node of a name, `namespaces` which namespaces exist.
+    """
     if config.mode == "tenant":
-        return TenantGate(reviewer, config.tenant_resource)
-    return KubernetesGate(reviewer, by_path=config.attributes == "path")
+        return TenantGate(reviewer, config.tenant_resource, namespaces)
+    by_path = config.attributes == "path"
+    return KubernetesGate(reviewer, by_path=by_path, exists=exists, clock=clock)
 
 
 def node_name(host: str) -> str:

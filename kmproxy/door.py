@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
-from kmproxy.auth import Gate, Place, Tenant
+from kmproxy.auth import Gate, Place
 from kmproxy.errors import AccessError
 from kmproxy.responses import (
     TIMEOUT_HEADER,
@@ -26,6 +26,7 @@ from kmproxy.responses import (
 )
 from kmproxy.reviews import Quiet
 from kmproxy.telemetry import Telemetry
+from kmproxy.tenant import Tenant
 
 
 class Admission(NamedTuple):

@@ -89,10 +89,13 @@ class HttpDiscovery:
         found = await self._targets.pods(node, _patience(request))
         admission = request.get(ADMISSION)
         if admission is not None and admission.tenant is not None:
+            # All of them, whatever is wanted: no review may depend on what the tenant does not see.
             spaces = {pod.namespace for pod in found.value.pods}
-            asked = spaces if wanted is None else set(filter(wanted, spaces))
-            seen = await admission.tenant.sees(asked, deadline=admission.deadline)
-            return found.value.render(self._labels.lookup, lambda space: seen.get(space, False))
+            seen = await admission.tenant.sees(spaces, deadline=admission.deadline)
+            shown = {
+                space for space, sees in seen.items() if sees and (not wanted or wanted(space))
+            }
+            return found.value.render(self._labels.lookup, shown.__contains__)
         return found.value.render(self._labels.lookup, wanted)
 
     async def _nodes(self, request: web.Request, query: _Query) -> bytes:

@@ -200,6 +200,10 @@ class LabelMap:
         """
         return sum(label in labels for labels in self._lacking.values())
 
+    def existing(self) -> list[str]:
+        """The names of the namespaces that exist, without those deleted and remembered."""
+        return [name.decode() for name in self._rendered if name not in self._gone]
+
     def lookup(self, namespace: bytes) -> bytes:
         """The pairs to add, each with its leading comma; `b""` where there are none.
 

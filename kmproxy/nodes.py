@@ -35,7 +35,12 @@ PATIENCE = 2.0
 RETRY = 5.0
 """Seconds after a failure in which no address that is known is asked for again."""
 
+MISSING = 10.0
+"""Seconds for which a name is not asked for again that the API server knows no node of."""
+
 MAX_REMEMBERED = 20_000
+MAX_MISSING = 1024
+"""Names of no node that are remembered at most, of at most 253 bytes."""
 
 PATH = "/api/v1/nodes"
 
@@ -89,6 +94,7 @@ class NodeDirectory:
         self._clock = clock
         self._telemetry = telemetry
         self._found: dict[str, tuple[Node, float]] = {}  # name -> node, when that was confirmed
+        self._missing: dict[str, float] = {}  # name of no node -> when to ask again
         self._retry_at = -math.inf  # while the API server fails: when to ask it again
 
     def __repr__(self) -> str:
@@ -103,11 +109,24 @@ class NodeDirectory:
             raise UpstreamError("no_node", f"{name[:80]!r} is not a node's name", status=404)
         node, confirmed = self._found.get(name, (None, -math.inf))
         now = self._clock()
+        if now < self._missing.get(name, -math.inf):
+            raise _no_node(name)
         if node is not None and now < confirmed + KEPT:
             if now < max(confirmed + REMEMBERED, self._retry_at):
                 return node
             return await self._confirm(node)
         return await self._ask(name)
+
+    async def exists(self, name: str) -> bool:
+        """Whether there is a node of this name. Raises UpstreamError if that cannot be told."""
+        try:
+            await self.find(name)
+        except UpstreamError as error:
+            if error.reason == "no_node":
+                return False
+            if error.reason != "no_address":
+                raise
+        return True
 
     async def first(self) -> Node:
         """A node to try, the first of a list. Raises UpstreamError, also if it may not be had."""
@@ -165,6 +184,10 @@ class NodeDirectory:
             if error.reason in _ANSWERS:
                 self._found.pop(name, None)
                 self._retry_at = -math.inf
+            if error.reason == "no_node":
+                if len(self._missing) >= MAX_MISSING:
+                    self._missing.clear()
+                self._missing[name] = self._clock() + MISSING
             raise
         if len(self._found) >= MAX_REMEMBERED:
             self._found.clear()
@@ -178,8 +201,7 @@ class NodeDirectory:
             status = _DECODER.decode(body).status
         except ApiError as error:
             if error.code == 404:
-                message = f"the cluster has no node {name!r}"
-                raise UpstreamError("no_node", message, status=404) from error
+                raise _no_node(name) from error
             raise _explained(error, NODES, f"node {name}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError("garbage", f"the API server's node {name!r} is not one") from error
@@ -188,6 +210,10 @@ class NodeDirectory:
         if host is None:
             raise UpstreamError("no_address", f"node {name} has no address yet")
         return Node(name, host, status.daemon_endpoints.kubelet_endpoint.Port or None)
+
+
+def _no_node(name: str) -> UpstreamError:
+    return UpstreamError("no_node", f"the cluster has no node {name!r}", status=404)
 
 
 def _explained(error: ApiError, permission: Permission, what: str) -> UpstreamError:

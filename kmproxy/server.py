@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 from aiohttp import HttpVersion11, hdrs, web
 
 from kmproxy import __version__
-from kmproxy.auth import Gate, Narrowing, Place, node_name
+from kmproxy.auth import Gate, Place, node_name
 from kmproxy.config import LabelConfig, SelectionConfig, ServerConfig
 from kmproxy.door import ADMISSION, Door
 from kmproxy.encoding import GzipEncoder, accepts_gzip
@@ -44,6 +44,7 @@ from kmproxy.routes import Route, find_route, served_paths
 from kmproxy.selection import Selection
 from kmproxy.slots import Slots
 from kmproxy.telemetry import Telemetry
+from kmproxy.tenant import Narrowing
 
 _log = logging.getLogger(__name__)
 
@@ -125,10 +126,12 @@ class MetricsServer:
         path, _, query = target.partition("?")
         route = find_route(path, all_nodes=self._nodes is not None)
         if route is not None:
-            node = self._kubelet.configured.name if route.node is None else route.node
-            return route.path, Place(path, node_name(node), self._wanted(query))
-        wanted = self._wanted(query) if path in self._narrowed else None
-        return (path, Place(path, wanted=wanted)) if path == "/" or path in self._others else None
+            wanted = self._wanted(query)
+            if route.node is not None:
+                return route.path, Place(path, route.node, wanted, by_name=True)
+            return route.path, Place(path, node_name(self._kubelet.configured.name), wanted)
+        narrow = self._wanted(query) if path in self._narrowed else None
+        return (path, Place(path, wanted=narrow)) if path == "/" or path in self._others else None
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]

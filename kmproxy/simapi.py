@@ -20,7 +20,7 @@ from kmproxy.simanswers import ApiFailure, ApiFault, body_of, document, headers,
 from kmproxy.simkubelet import SimKubelet
 from kmproxy.simobjects import KINDS, Object
 from kmproxy.simproxy import NodeProxy
-from kmproxy.simrbac import Attributes
+from kmproxy.simrbac import AUTHENTICATED, Attributes
 from kmproxy.simservices import Services
 from kmproxy.simstore import (
     Authority,
@@ -328,8 +328,9 @@ class SimAPI:
         if kind == "tokenreviews":
             status = self.authority.review(spec.get("token", ""), spec.get("audiences") or [])
         else:
-            who = user if kind.startswith("self") else spec.get("user", "")
-            groups = () if kind.startswith("self") else tuple(spec.get("groups") or ())
+            own = kind.startswith("self")
+            who = user if own else spec.get("user", "")
+            groups = (AUTHENTICATED,) if own else tuple(spec.get("groups") or ())
             if not who and not groups:
                 raise StatusError(422, "spec.user: at least one of user or group must be specified")
             try:

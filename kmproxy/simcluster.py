@@ -25,7 +25,7 @@ from kmproxy.simcadvisor import simulate_node
 from kmproxy.simkubelet import SimKubelet
 from kmproxy.simobjects import node_object
 from kmproxy.simpods import pod_object
-from kmproxy.simrbac import Attributes
+from kmproxy.simrbac import AUTHENTICATED, Attributes
 from kmproxy.simstore import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority
 from kmproxy.simwire import HOST, Payload
 
@@ -136,7 +136,9 @@ class SimCluster:
 
     def _authorize(self, node: str, user: str, verb: str, resource: str) -> bool:
         """What a kubelet asks the API server, by its own name."""
-        return self.authority.permits(user, (), Attributes(verb, resource=resource, name=node))
+        return self.authority.permits(
+            user, (AUTHENTICATED,), Attributes(verb, resource=resource, name=node)
+        )
 
     def rotate_token(self) -> str:
         """Replace the daemon's token: the old one is refused at once. Files stay as they are."""

@@ -12,6 +12,14 @@ from typing import Any
 
 Object = dict[str, Any]
 
+AUTHENTICATED = "system:authenticated"
+"""The group of everybody whom the API server knows."""
+UNAUTHENTICATED = "system:unauthenticated"
+MONITORING = "system:monitoring"
+MASTERS = "system:masters"
+
+_GROUP = "rbac.authorization.k8s.io"
+_VERSION = f"{_GROUP}/v1"
 _ROLES = {"ClusterRole", "Role"}
 _BINDINGS = {"ClusterRoleBinding", "RoleBinding"}
 _CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
@@ -59,12 +67,15 @@ class Rbac:
     def __repr__(self) -> str:
         return f"<Rbac {len(self._objects)} objects>"
 
+    def __len__(self) -> int:
+        return len(self._objects)
+
     def apply(self, *documents: Object) -> None:
         """Create or replace objects, as `kubectl apply` does; `ValueError` for one of no RBAC."""
         for document in documents:
             if document.get("kind") not in _ROLES | _BINDINGS:
                 raise ValueError(f"no RBAC object: {document.get('kind')}")
-            if document.get("apiVersion") != "rbac.authorization.k8s.io/v1":
+            if document.get("apiVersion") != _VERSION:
                 raise ValueError(f"no version of RBAC: {document.get('apiVersion')}")
             self._objects[_key(document)] = document
 
@@ -91,6 +102,61 @@ class Rbac:
             where = "" if ref["kind"] == "ClusterRole" else namespace
             role = self._objects.get((ref["kind"], where, ref["name"]), {})
             yield from role.get("rules") or []
+
+
+_HEALTH = ("/healthz", "/livez", "/readyz")
+_ABOUT = ("/version", "/version/")
+_DISCOVERY = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
+_PROBES = ("/healthz/*", "/livez/*", "/readyz/*")
+_WHO = "selfsubjectreviews"
+_SELF = ("selfsubjectaccessreviews", "selfsubjectrulesreviews")
+_ANYTHING = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+
+
+def _get(*urls: str) -> Object:
+    return {"nonResourceURLs": list(urls), "verbs": ["get"]}
+
+
+def _create(group: str, *resources: str) -> Object:
+    return {"apiGroups": [group], "resources": list(resources), "verbs": ["create"]}
+
+
+_DEFAULTS: dict[str, tuple[tuple[Object, ...], tuple[str, ...]]] = {
+    "cluster-admin": ((_ANYTHING, {"nonResourceURLs": ["*"], "verbs": ["*"]}), (MASTERS,)),
+    "system:discovery": ((_get(*_DISCOVERY, *_HEALTH, *_ABOUT),), (AUTHENTICATED,)),
+    "system:basic-user": (
+        (_create("authorization.k8s.io", *_SELF), _create("authentication.k8s.io", _WHO)),
+        (AUTHENTICATED,),
+    ),
+    "system:public-info-viewer": (
+        (_get(*_HEALTH, *_ABOUT),),
+        (AUTHENTICATED, UNAUTHENTICATED),
+    ),
+    "system:monitoring": (
+        (
+            _get("/metrics", "/metrics/slis", *_HEALTH, *_PROBES),
+            {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]},
+        ),
+        (MONITORING,),
+    ),
+}
+"""Default roles that are bound to groups: the rules of each, and these groups."""
+
+
+def default_objects() -> Iterator[Object]:
+    """The roles that every cluster has from the beginning, and their bindings.
+
+    Not all of them, but those for everybody, for monitoring and for everything.
+    """
+    for name, (rules, groups) in _DEFAULTS.items():
+        metadata = {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}
+        head = {"apiVersion": _VERSION, "metadata": metadata}
+        yield head | {"kind": "ClusterRole", "rules": [dict(rule) for rule in rules]}
+        yield head | {
+            "kind": "ClusterRoleBinding",
+            "roleRef": {"apiGroup": _GROUP, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "Group", "name": group} for group in groups],
+        }
 
 
 def _key(document: Object) -> tuple[str, str, str]:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kmproxy.simobjects import KINDS, Object, key
-from kmproxy.simrbac import Attributes, Rbac
+from kmproxy.simrbac import AUTHENTICATED, Attributes, Rbac, default_objects
 
 AUDIENCE = "https://kubernetes.default.svc"
 SERVICE_ACCOUNT = "system:serviceaccount:kmproxy:kmproxy"
@@ -100,13 +100,15 @@ class Authority:
 
     A resource is `namespaces`, `nodes/proxy`, or a path such as `/metrics`. A rule may name a
     group in the place of a user, and holds in every namespace and API group. What `rbac` allows
-    is allowed besides. `MASTERS` may do everything.
+    is allowed besides: it begins with the roles and bindings that every cluster has. `MASTERS`
+    may do everything.
     """
 
     def __init__(self) -> None:
         self._tokens: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {}
         self._rules = {(user, *rule) for user in DAEMON for rule in _RULES}
         self.rbac = Rbac()
+        self.rbac.apply(*default_objects())
 
     def __repr__(self) -> str:
         return f"<Authority {len(self._tokens)} tokens, {len(self._rules)} rules>"
@@ -119,7 +121,7 @@ class Authority:
         parts = [json.dumps(part).encode() for part in ({"alg": "RS256"}, claims)]
         parts.append(secrets.token_bytes(32))
         token = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
-        self._tokens[token] = (user, ("system:authenticated", *groups), audiences)
+        self._tokens[token] = (user, (AUTHENTICATED, *groups), audiences)
         return token
 
     def revoke(self, token: str) -> None:
@@ -178,7 +180,7 @@ class Authority:
     ) -> None:
         """Refuse what `user` may not do, in the API server's words."""
         wanted = Attributes(verb, resource=resource, group=group, namespace=namespace, name=name)
-        if self.permits(user, (), wanted):
+        if self.permits(user, (AUTHENTICATED,), wanted):
             return
         plural = resource.partition("/")[0]
         subject = f'{plural} "{name}"' if name else plural

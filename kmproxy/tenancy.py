@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import chain, islice
+from itertools import islice
 
 from kmproxy.grammar import NAMESPACED, Sample, unquote
 from kmproxy.reviews import is_namespace
@@ -31,7 +31,8 @@ class TenantFilter:
 
     After `feed` or `finish`, every namespace that it has returned is to be told
     by `decide`; then `take` gives what passes, and raises KeyError for one that
-    was not. `wanted` leaves out namespaces that are not even to be decided.
+    was not. Every namespace is decided, whatever is `wanted`: that leaves out samples of
+    namespaces that the tenant sees, so nothing depends on what is asked about the others.
 
     However the input is cut into pieces, the joined output is the same. Between
     calls at most one unfinished line is held, of up to `max_line` bytes and one
@@ -79,8 +80,12 @@ class TenantFilter:
 
     def decide(self, allowed: Mapping[str, bool]) -> None:
         """Say of namespaces whether the tenant may see them."""
-        for namespace, passes in allowed.items():
-            self._fates[namespace.encode()] = PASSES if passes is True else "tenant"
+        for namespace, sees in allowed.items():
+            if sees is not True:
+                fate = "tenant"
+            else:
+                fate = PASSES if self._wanted(namespace) else "namespace"
+            self._fates[namespace.encode()] = fate
 
     def take(self) -> bytes:
         """What passes of the lines held. Raises KeyError if one is not decided."""
@@ -102,8 +107,6 @@ class TenantFilter:
             text = (namespace or b"").decode("ascii", "replace")
             if not is_namespace(text):
                 self._fates[namespace] = "tenant"
-            elif not self._wanted(text):
-                self._fates[namespace] = "namespace"
             else:
                 asked.add(text)
         return asked
@@ -156,14 +159,14 @@ class Recent:
     def __repr__(self) -> str:
         return f"<Recent {len(self._held)} paths>"
 
-    def of(self, path: str, wanted: Callable[[str], bool]) -> list[str]:
-        """Those of a path that are wanted."""
-        return [name for name in self._held.get(path, ()) if wanted(name)]
+    def of(self, path: str) -> frozenset[str]:
+        """Those of a path."""
+        return self._held.get(path, frozenset())
 
-    def note(self, path: str, wanted: Callable[[str], bool], namespaces: Iterable[str]) -> None:
-        """The answer of a path held these of all that were wanted of it."""
-        kept = (name for name in self._held.pop(path, ()) if not wanted(name))
-        self._held[path] = frozenset(islice(chain(namespaces, kept), self._names))
+    def note(self, path: str, namespaces: Iterable[str]) -> None:
+        """The answer of a path held these."""
+        self._held.pop(path, None)
+        self._held[path] = frozenset(islice(namespaces, self._names))
         if len(self._held) > self._paths:
             self._held.popitem(last=False)
 

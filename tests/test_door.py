@@ -11,11 +11,13 @@ import pytest
 import yaml
 
 from kmproxy.app import Daemon
-from kmproxy.auth import Reviewer
+from kmproxy.auth import LOOKUPS, granted_to_all
 from kmproxy.cli import read_config
 from kmproxy.errors import ConfigError
+from kmproxy.reviewer import Reviewer
 from kmproxy.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS
 from kmproxy.simanswers import ApiFault
+from kmproxy.simrbac import AUTHENTICATED, Attributes
 from kmproxy.slots import Slots
 
 from .conftest import until
@@ -426,3 +428,84 @@ async def test_a_client_that_leaves(front, cluster, prometheus):
         await leaving
     other = cluster.authority.issue(PROMETHEUS)
     assert (await proxy.get(Authorization=f"Bearer {other}"))[0] == 200
+
+
+NODE_METRICS = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
+BY_NAME = "/api/v1/nodes/{}/proxy/metrics"
+
+
+async def test_a_node_by_name_takes_the_right_to_the_resource(front, cluster):
+    """The path is granted to everybody by a default role, so that it is not what is asked for."""
+    everybody = cluster.authority.permits(
+        "ann", (AUTHENTICATED,), Attributes("get", path=BY_NAME.format("node-a"))
+    )
+    assert everybody
+    cluster.authority.rbac.apply(
+        role("one", NODE_METRICS | {"resourceNames": ["node-b"]}),
+        binding("ClusterRole", "one", {"kind": "User", "name": "one"}),
+        role("every", NODE_METRICS),
+        binding("ClusterRole", "every", {"kind": "User", "name": "every"}),
+    )
+    proxy = await front("--authorization=kubernetes", "--all-nodes")
+    for user, statuses in (
+        ("ann", (403, 403, 403, 403)),
+        ("one", (403, 200, 403, 403)),
+        ("every", (200, 200, 404, 404)),
+    ):
+        token = f"Bearer {cluster.authority.issue(user)}"
+        for name, status in zip(("node-a", "node-b", "node-z", "No-Node"), statuses, strict=True):
+            found, text = await proxy.get(BY_NAME.format(name), Authorization=token)
+            assert found == status, (user, name)
+            if status == 403:
+                assert text == f"user '{user}' may not get nodes/metrics '{name}'\n"
+
+
+async def test_invented_nodes_cost_no_reviews_without_end(front, cluster):
+    """A name of no node is reviewed as the right on all nodes, once, and looked up a few times."""
+    clock = Clock()
+    proxy = await front("--authorization=kubernetes", "--all-nodes", clock=clock)
+    token = f"Bearer {cluster.authority.issue('ann')}"
+    for number in range(200):
+        status, _ = await proxy.get(BY_NAME.format(f"n{number}"), Authorization=token)
+        assert status == 403
+    assert asked(cluster, ACCESS_REVIEWS) == 1
+    lookups = [each for each in cluster.api.requests if each.path.startswith("/api/v1/nodes/")]
+    assert len(lookups) == LOOKUPS
+    # Nodes that there are cost nothing of that, for this caller and for others.
+    cluster.authority.rbac.apply(
+        role("one", NODE_METRICS | {"resourceNames": ["node-b"]}),
+        binding("ClusterRole", "one", {"kind": "User", "name": "one"}),
+    )
+    other = f"Bearer {cluster.authority.issue('one')}"
+    assert (await proxy.get(BY_NAME.format("node-b"), Authorization=other))[0] == 200
+    clock.now += 3
+    for number in range(20):
+        await proxy.get(BY_NAME.format(f"m{number}"), Authorization=token)
+    lookups = [each for each in cluster.api.requests if each.path.startswith("/api/v1/nodes/m")]
+    assert len(lookups) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "granted"),
+    [
+        *(
+            (path, True)
+            for path in ("/api", "/api/v1/nodes/x/proxy/metrics", "/apis/x", "/version")
+        ),
+        *((path, True) for path in ("/healthz", "/livez", "/readyz", "/openapi/v3", "/version/")),
+        *((path, False) for path in ("/", "/metrics", "/metrics/cadvisor", "/sd/pods", "/apix")),
+        ("/upstreams/x/metrics", False),
+    ],
+)
+async def test_what_default_roles_grant(cluster, path, granted):
+    """What is refused as a path to review is what the cluster's default roles grant to all."""
+    assert granted_to_all(path) is granted
+    asked_for = Attributes("get", path=path)
+    assert cluster.authority.permits("ann", (AUTHENTICATED,), asked_for) is granted
+
+
+async def test_no_path_is_reviewed_that_is_granted_to_all(front, monkeypatch):
+    """Such a path among those that are served is a configuration error at the start."""
+    monkeypatch.setattr("kmproxy.app.served_paths", lambda **_: ["/api/metrics"])
+    with pytest.raises(ConfigError, match="let everyone get /api/metrics"):
+        await front("--authorization=kubernetes")

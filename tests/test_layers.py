@@ -52,7 +52,7 @@ FLOORS = (
         "webfile",
         "passwords",
     ),
-    ("namespaces", "snapshot", "slots", "targets", "reviewer", "auth"),
+    ("namespaces", "snapshot", "slots", "targets", "reviewer", "tenant", "auth"),
     ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),

@@ -10,7 +10,7 @@ import pytest
 from kmproxy import nodes
 from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.nodes import KEPT, REMEMBERED, RETRY, Node, NodeDirectory
+from kmproxy.nodes import KEPT, MAX_MISSING, MISSING, REMEMBERED, RETRY, Node, NodeDirectory
 from kmproxy.telemetry import Telemetry
 
 
@@ -150,8 +150,29 @@ async def test_an_answer_ends_the_use_of_an_address(clock, answer, error):
     with pytest.raises(UpstreamError):
         await directory.find("a")
     api.error = AWAY
+    clock.now += MISSING
     with pytest.raises(UpstreamError, match="cannot be reached"):
         await directory.find("a")
+
+
+async def test_a_name_of_no_node_is_asked_for_once(clock):
+    """For some seconds, and of many names the first are forgotten: `exists` costs no more."""
+    api = Nodes(a=A)
+    directory = directory_of(api, clock)
+    for _ in range(3):
+        assert not await directory.exists("b")
+        assert not await directory.exists("Not A Name")
+        assert await directory.exists("a")
+    assert len(api.asked) == 2
+    clock.now += MISSING
+    assert not await directory.exists("b")
+    assert len(api.asked) == 3
+    for number in range(MAX_MISSING + 10):
+        assert not await directory.exists(f"n{number}")
+    assert len(directory._missing) <= MAX_MISSING
+    api.error = AWAY
+    with pytest.raises(UpstreamError, match="cannot be reached"):
+        await directory.exists("c")
 
 
 async def test_how_often_an_api_server_that_fails_is_asked(clock):

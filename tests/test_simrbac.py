@@ -2,7 +2,7 @@
 
 import pytest
 
-from kmproxy.simrbac import Attributes, Rbac
+from kmproxy.simrbac import AUTHENTICATED, MASTERS, MONITORING, Attributes, Rbac
 from kmproxy.simstore import Authority
 
 VERSION = "rbac.authorization.k8s.io/v1"
@@ -98,9 +98,10 @@ def test_objects_change():
     """What is deleted allows nothing any more; what is no RBAC object is refused."""
     authority = Authority()
     bound = binding("ClusterRole", "r", ANN)
+    before = len(authority.rbac)
     authority.rbac.apply(role("r", READ), bound)
     assert authority.permits("ann", (), PODS)
-    assert repr(authority.rbac) == "<Rbac 2 objects>"
+    assert repr(authority.rbac) == f"<Rbac {before + 2} objects>"
     authority.rbac.delete(bound)
     assert not authority.permits("ann", (), PODS)
     with pytest.raises(ValueError, match="no RBAC object: Pod"):
@@ -114,3 +115,39 @@ def test_a_review_asks_for_one_thing(spec):
     """Neither kind of attributes, or both, is no question."""
     with pytest.raises(ValueError, match="exactly one"):
         Attributes.of(spec)
+
+
+OF_A_NODE = "/api/v1/nodes/node-a/proxy/metrics/cadvisor"
+NODE_METRICS = Attributes("get", resource="nodes/metrics", name="node-a")
+
+
+@pytest.mark.parametrize(
+    ("groups", "wanted", "allowed"),
+    [
+        ((), Attributes("get", OF_A_NODE), False),
+        ((AUTHENTICATED,), Attributes("get", OF_A_NODE), True),
+        ((AUTHENTICATED,), NODE_METRICS, False),
+        ((AUTHENTICATED,), Attributes("get", "/healthz"), True),
+        ((AUTHENTICATED,), Attributes("get", "/healthz/x"), False),
+        ((AUTHENTICATED,), Attributes("get", "/version"), True),
+        ((AUTHENTICATED,), Attributes("get", "/metrics"), False),
+        ((AUTHENTICATED,), Attributes("get", "/sd/pods"), False),
+        ((AUTHENTICATED,), Attributes("get", "/upstreams/x/metrics"), False),
+        ((AUTHENTICATED,), Attributes("get", "/"), False),
+        (
+            (AUTHENTICATED,),
+            Attributes("create", "", "selfsubjectaccessreviews", "authorization.k8s.io"),
+            True,
+        ),
+        (("system:unauthenticated",), Attributes("get", "/healthz"), True),
+        (("system:unauthenticated",), Attributes("get", OF_A_NODE), False),
+        ((MONITORING,), Attributes("get", "/metrics"), True),
+        ((MONITORING,), NODE_METRICS, True),
+        ((MONITORING,), Attributes("get", "/metrics/cadvisor"), False),
+        ((MASTERS,), NODE_METRICS, True),
+        ((MASTERS,), Attributes("get", "/sd/pods"), True),
+    ],
+)
+def test_what_every_cluster_grants(groups, wanted, allowed):
+    """The default roles and bindings: everybody who is authenticated may get /api/*, for one."""
+    assert Authority().permits("eve", groups, wanted) is allowed

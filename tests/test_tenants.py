@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from kmproxy.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS
+from kmproxy.reviews import ACCESS_REVIEWS, DENIED_FOR, TOKEN_REVIEWS
 from kmproxy.simanswers import ApiFault
 from kmproxy.simkubelet import Fault
 
@@ -70,7 +70,11 @@ async def test_the_roles_of_the_readme(front, cluster):
 
 async def test_what_passes(front, cluster):
     """Lines of the tenant's own and their metadata, enriched; nothing odd, nothing of nobody."""
+    cluster.api.namespaces.apply("web", {})
     grant(cluster, "payments", "web")
+    cluster.authority.rbac.apply(
+        binding("ClusterRole", "t", {"kind": "User", "name": "cleo"}, namespace="no-team")
+    )
     serve(cluster, EXPOSITION)
     proxy = await front("--authorization=tenant")
     enriched = SEEN.replace(b'namespace="payments"', b'namespace="payments",team="payments"')
@@ -78,10 +82,14 @@ async def test_what_passes(front, cluster):
     for by, count in (("tenant", 11), ("unparsed", 2)):
         assert await proxy.metric("kmproxy_samples_dropped_total", by=by) == count
     assert await proxy.metric("kmproxy_lines_unparsed_total") == 0
-    status, text = await proxy.get(**bearer(cluster, "bob"))
-    assert status == 200
-    assert text == "".join(
-        line for line in SEEN.decode().splitlines(keepends=True) if line[:1] in "#\n"
+    elsewhere = await proxy.get(**bearer(cluster, "cleo"))
+    assert elsewhere == (
+        200,
+        "".join(line for line in SEEN.decode().splitlines(keepends=True) if line[:1] in "#\n"),
+    )
+    assert await proxy.get(**bearer(cluster, "bob")) == (
+        403,
+        "user 'bob' may not get pods/metrics.metrics.k8s.io in any namespace\n",
     )
 
 
@@ -125,7 +133,7 @@ async def test_a_query_does_not_widen(front, cluster, query):
 
 
 async def test_flags_hold_for_tenants(front, cluster):
-    """What is left out for everybody is left out for tenants, and not even reviewed."""
+    """What is left out for everybody is left out for tenants."""
     grant(cluster, "payments", "monitoring")
     flags = ("--namespace=payments", "--namespace=front*", "--exclude-namespace=*2")
     proxy = await front("--authorization=tenant", *flags, "--info-metric")
@@ -134,19 +142,17 @@ async def test_flags_hold_for_tenants(front, cluster):
     assert re.findall(r"kube_namespace_labels\{.*", text) == [
         'kube_namespace_labels{namespace="payments",label_team="payments"} 1'
     ]
-    assert asked(cluster, ACCESS_REVIEWS) == 3  # everywhere, payments, frontend-service1
 
 
 async def test_reviews_are_of_what_is_in_the_answer(front, cluster):
-    """One for each namespace that is, remembered for the next scrape; with a query fewer."""
-    grant(cluster, "payments")
+    """One for each namespace that is, remembered for the next scrape, whatever the query is."""
+    user = "system:serviceaccount:payments:prometheus"
+    grant(cluster, "payments", user=user)
     for number in range(1000):
         cluster.api.namespaces.put({"metadata": {"name": f"elsewhere-{number}"}})
     proxy = await front("--authorization=tenant")
-    tenant = bearer(cluster)
+    tenant = bearer(cluster, user)
     await proxy.get("/metrics/cadvisor?namespace=payments", **tenant)
-    assert asked(cluster, ACCESS_REVIEWS) == 2
-    await proxy.get(**tenant)
     _, everything = await (await front()).get()
     count = len(spaces(everything) - {""})
     assert asked(cluster, ACCESS_REVIEWS) == 1 + count
@@ -159,9 +165,12 @@ async def test_thousands_of_namespaces(front, cluster):
     """An answer with many is whole, and costs nothing the second time."""
     body = b"".join([b'm{namespace="n%d"} 1\n' % number for number in range(3000)])
     serve(cluster, body)
-    grant(cluster, "n0", "n1500", "n2999")
+    for name in ("n0", "n1500", "n2999"):
+        cluster.api.namespaces.apply(name, {})
+    user = "system:serviceaccount:n0:prometheus"
+    grant(cluster, "n0", "n1500", "n2999", user=user)
     proxy = await front("--authorization=tenant")
-    tenant = bearer(cluster) | {"X_Prometheus_Scrape_Timeout_Seconds": "60"}
+    tenant = bearer(cluster, user) | {"X_Prometheus_Scrape_Timeout_Seconds": "60"}
     expected = "".join(f'm{{namespace="n{number}"}} 1\n' for number in (0, 1500, 2999))
     for _ in range(2):
         assert await proxy.get(**tenant) == (200, expected)
@@ -237,10 +246,11 @@ async def test_who_is_not_known(front, cluster):
 async def test_a_review_fails_before_the_first_byte(front, cluster):
     """500 and not an answer without what could not be reviewed; it is well the next time."""
     grant(cluster, "payments")
-    serve(cluster, b'm{namespace="payments"} 1\nm{namespace="shop"} 2\n')
+    serve(cluster, b'm{namespace="payments"} 1\n')
     proxy = await front("--authorization=tenant", "--label=x")
     tenant = bearer(cluster)
-    await proxy.get("/metrics?namespace=payments", **tenant)
+    await proxy.get("/metrics", **tenant)
+    serve(cluster, b'm{namespace="payments"} 1\nm{namespace="shop"} 2\n')
     cluster.api.fail("review", ApiFault.STATUS, status=500)
     status, text = await proxy.get(**tenant)
     assert (status, text) == (500, "your access cannot be reviewed: the API server answered 500\n")
@@ -252,10 +262,11 @@ async def test_a_review_fails_in_the_middle(front, cluster):
     """The connection is broken: what has been sent is not taken for the whole."""
     grant(cluster, "payments")
     many = b'm{namespace="payments"} 1\n' * 20_000
-    serve(cluster, many + b'm{namespace="shop"} 2\n')
+    serve(cluster, many)
     proxy = await front("--authorization=tenant")
     (token,) = bearer(cluster).values()
-    await proxy.get("/metrics/cadvisor?namespace=payments", Authorization=token)
+    await proxy.get("/metrics/cadvisor", Authorization=token)
+    serve(cluster, many + b'm{namespace="shop"} 2\n')
     cluster.api.fail("review", ApiFault.STATUS, status=500)
     answer, end = await proxy.raw(
         f"GET /metrics/cadvisor HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\r\n".encode()
@@ -269,12 +280,13 @@ async def test_a_review_fails_in_the_middle(front, cluster):
 
 async def test_a_review_hangs_in_the_middle(front, cluster, monkeypatch):
     """It is given up within the scrape's time, and is no fault of the kubelet's."""
-    monkeypatch.setattr("kmproxy.auth.MARGIN", 1.0)  # more than a busy machine's own pauses
+    monkeypatch.setattr("kmproxy.tenant.MARGIN", 1.0)  # more than a busy machine's own pauses
     grant(cluster, "payments")
-    serve(cluster, b'm{namespace="shop"} 2\n')
+    serve(cluster, b'm{namespace="payments"} 2\n')
     proxy = await front("--authorization=tenant")
     tenant = bearer(cluster)
-    await proxy.get("/metrics/cadvisor?namespace=payments", **tenant)
+    await proxy.get("/metrics/cadvisor", **tenant)
+    serve(cluster, b'm{namespace="shop"} 2\n')
     cluster.api.fail("review", ApiFault.HANG)
     status, text = await proxy.get(**tenant, X_Prometheus_Scrape_Timeout_Seconds="3")
     assert status == 500
@@ -292,8 +304,7 @@ async def test_hanging_reviews_take_no_slot(front, cluster):
     tenant, root = bearer(cluster), bearer(cluster, "root")
     for who in (tenant, root):
         assert (await proxy.get(**who))[0] == 200
-    clock.now += 31.0  # what was denied is to be asked for again, but whether it is a tenant
-    await proxy.get("/metrics/cadvisor?namespace=none", **tenant)
+    clock.now += 31.0  # what was denied is to be asked for again
     cluster.kubelets["node-a"].requests.clear()
     before = asked(cluster, ACCESS_REVIEWS)
     cluster.api.fail("review", ApiFault.HANG)
@@ -320,7 +331,7 @@ async def test_targets_are_narrowed(front, cluster):
     assert set(re.findall(r'"__meta_kubernetes_namespace":"([^"]*)"', text)) == {"payments"}
     assert "frontend" not in text
     assert (await proxy.get("/sd/pods?node=node-a&namespace=front*", **tenant)) == (200, "[]\n")
-    assert (await proxy.get("/sd/pods?node=node-a", **bearer(cluster, "bob"))) == (200, "[]\n")
+    assert (await proxy.get("/sd/pods?node=node-a", **bearer(cluster, "bob")))[0] == 403
     assert "frontend" in (await proxy.get("/sd/pods?node=node-a", **root))[1]
     assert (await proxy.get("/sd/nodes", **tenant))[0] == 403
     assert (await proxy.get("/sd/nodes", **root))[0] == 200
@@ -330,9 +341,12 @@ async def test_targets_are_narrowed(front, cluster):
 
 async def test_targets_that_cannot_be_reviewed(front, cluster):
     """500 and not a list without them: Prometheus then keeps what it has."""
-    proxy = await front("--authorization=tenant", "--discovery")
+    grant(cluster, "no-team")
+    clock = Clock()
+    proxy = await front("--authorization=tenant", "--discovery", clock=clock)
     tenant = bearer(cluster)
-    await proxy.get("/sd/pods?namespace=none", **tenant)
+    await proxy.get("/metrics/probes", **tenant)
+    clock.now += DENIED_FOR
     cluster.api.fail("review", ApiFault.STATUS, status=500)
     status, text = await proxy.get("/sd/pods", **tenant)
     assert (status, text) == (500, "your access cannot be reviewed: the API server answered 500\n")
