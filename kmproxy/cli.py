@@ -91,6 +91,9 @@ def _run(command: str, arguments: list[str]) -> int:
         return _print(help_text(command))
     if {"-version", "--version"} & set(arguments):
         return _print(f"kmproxy {__version__}\n")
+    from kmproxy.selftest import self_test  # noqa: PLC0415 - help need not wait for the engine
+
+    self_test()
     match command:
         case "enrich":
             return _enrich(arguments)

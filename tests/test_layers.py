@@ -29,6 +29,7 @@ FLOORS = (
         "encoding",
         "grammar",
         "exposition",
+        "selftest",
         "selection",
         "pipeline",
         "watch",
