@@ -30,6 +30,6 @@ def self_test() -> None:
         if enricher.feed(sample) + enricher.finish() != wanted:
             version = ".".join(map(str, sys.version_info[:3]))
             raise StartupError(
-                f"this Python, {version}, fails the self-test: it puts labels on the wrong samples; "
-                "use Python 3.11.5 or newer (cpython gh-106052)"
+                f"this Python, {version}, fails the self-test: it puts labels on the wrong "
+                "samples; use Python 3.11.5 or newer (cpython gh-106052)"
             )
