@@ -67,7 +67,7 @@ FLOORS = (
         "simapi",
         "simcluster",
     ),
-    ("demo", "benchdaemon", "benchdiscovery", "benchtables", "bench"),
+    ("supervisor", "demo", "benchdaemon", "benchdiscovery", "benchtables", "bench"),
     ("cli", "__main__"),
 )
 ORDER = [module for floor in FLOORS for module in floor]
