@@ -229,7 +229,7 @@ async def terminal(tmp_path):
         open_.append((process, screen))
         text = b""
         async with asyncio.timeout(60):
-            while b"Ctrl-C ends it" not in text:
+            while b"Ctrl-C ends it.\r\n\r\n" not in text:
                 text += await asyncio.to_thread(screen.read, 4096)
         return process, screen, text
 
@@ -304,7 +304,7 @@ async def test_a_demo_that_is_to_outlive_its_terminal(terminal, tmp_path):
     screen.close()
     url = re.search(rb"curl -s (http\S+)/metrics/cadvisor", text)[1].decode()
     for _ in range(5):
-        assert "team=" in await shell(f"curl -sf {url}/metrics/cadvisor")
+        assert "team=" in await shell(f"curl -sSf {url}/metrics/cadvisor")
         await asyncio.sleep(0.1)
     process.terminate()
     assert await asyncio.wait_for(process.wait(), 60) == 0
