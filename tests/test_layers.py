@@ -56,7 +56,7 @@ FLOORS = (
     ("namespaces", "snapshot", "slots", "targets", "reviewer", "auth"),
     ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
-    ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),
+    ("simfamilies", "simcadvisor", "simwire", "simobjects", "simprotobuf", "simpods", "simkubelet"),
     (
         "simrbac",
         "simstore",
