@@ -138,6 +138,13 @@ check-locks: ## try to install each lock, with the oldest pip that is supported 
 docker-build: ## build the image IMG
 	docker build --tag $(IMG) .
 
+.PHONY: image-base
+image-base: ## pin the newest of the Dockerfile's base image by its digest (needs docker buildx)
+	base=$$(sed -n 's/^ARG BASE=\([^@]*\).*/\1/p' Dockerfile) && \
+	digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}') && \
+	expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null && \
+	sed -i "s/^ARG BASE=.*/ARG BASE=$$base@$$digest/" Dockerfile
+
 .PHONY: docker-push
 docker-push: ## push the image IMG
 	docker push $(IMG)

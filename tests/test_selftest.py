@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,22 +15,17 @@ from kmproxy.cli import COMMANDS, main
 from kmproxy.errors import StartupError
 from kmproxy.exposition import Enricher
 
+from .programs import faulty_python
+
 ROOT = Path(kmproxy.__file__).parents[1]
-VERSION = "import sys; print(*sys.version_info[:3], sep='.')"
 
 
 @pytest.fixture
 def faulty():
     """A Python 3.11 before 3.11.5, and its version: Debian 12 has one."""
-    for path in ("/usr/bin/python3", "/usr/bin/python3.11", shutil.which("python3.11")):
-        if path is None or not Path(path).exists():
-            continue
-        command = [path, "-c", VERSION]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        version = asked.stdout.strip()
-        if asked.returncode == 0 and (3, 11) <= tuple(map(int, version.split("."))) < (3, 11, 5):
-            return path, version
-    pytest.skip("no Python 3.11 before 3.11.5 on this machine")
+    if (found := faulty_python()) is None:
+        pytest.skip("no Python 3.11 before 3.11.5 on this machine")
+    return found
 
 
 def run(python, *arguments):
