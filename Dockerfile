@@ -1,5 +1,8 @@
+# The digest is that of the index of all platforms; `make image-base` renews it.
+ARG BASE=python:3.13-slim-bookworm@sha256:a1165e272e578941b84abc79e4ab38a0305cd12803a5c4247979ac7655f4d641
+
 # The build stage has pip; what runs has Python, the packages and nothing to build with.
-FROM python:3.13-slim-bookworm AS build
+FROM ${BASE} AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -19,7 +22,7 @@ RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheel . 
  && /opt/kmproxy/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
       /opt/kmproxy/lib
 
-FROM python:3.13-slim-bookworm
+FROM ${BASE}
 
 LABEL org.opencontainers.image.title="kmproxy" \
       org.opencontainers.image.description="Namespace labels on every kubelet metric" \

@@ -1,5 +1,6 @@
 # Needs Python 3.11.5 or newer, make and a package index; everything else is set up here.
 
+# The Python that is set up, and where: make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -15,16 +16,33 @@ OVERLAY ?= daemonset
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The locked packages, then the project itself; done again when a lock changes.
+# Before 3.11.5 Python's `re` reads possessive quantifiers wrongly: labels on the wrong samples.
+define CHECK_PYTHON
+again="Name another one: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3.13"; \
+command -v $(PYTHON) >/dev/null || { \
+  echo "There is no $(PYTHON), and kmproxy needs Python 3.11.5 or newer. $$again" >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || { \
+  echo "$$(command -v $(PYTHON)) is $$($(PYTHON) --version 2>&1), and kmproxy needs 3.11.5 or newer:" >&2; \
+  echo "older ones have a fault in re (cpython gh-106052) that puts labels on the wrong samples." >&2; \
+  echo "$$again" >&2; exit 1; }
+endef
+
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The locked packages, then the project itself; anew when a lock changes, as what is no longer
+# locked is to go, and another Python may be wanted.
 $(BIN)/kmproxy: requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
-	touch $@
+	@$(CHECK_PYTHON)
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): the packages of requirements.lock ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --editable .
+	@touch $@
 
 $(VENV)/dev: $(BIN)/kmproxy requirements-dev.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	touch $@
+	@echo "Adding to $(VENV) the packages of requirements-dev.lock ..."
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@
 
 .PHONY: run
 run: $(BIN)/kmproxy ## start the demo: a simulated cluster with the daemon in front
@@ -34,10 +52,13 @@ run: $(BIN)/kmproxy ## start the demo: a simulated cluster with the daemon in fr
 bench: $(BIN)/kmproxy ## measure the engine, the daemon and nginx, side by side
 	$(BIN)/kmproxy bench --daemon $(ARGS)
 
+# Empty for the tests alone, which take two thirds of the time.
+COVERAGE = --cov --cov-report=term
+
 .PHONY: test
 test: $(VENV)/dev ## run all tests, with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest --durations=15 $(COVERAGE) $(ARGS)
 
 .PHONY: e2e
 e2e: $(VENV)/dev $(if $(shell command -v go),cluster-tools) ## the proof with the real API server, Prometheus and Alertmanager
@@ -81,8 +102,9 @@ soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check 
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 $(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
-	touch $@
+	@echo "Adding to $(VENV) the packages of requirements-fuzz.lock ..."
+	@$(INSTALL) --require-hashes -r requirements-fuzz.lock
+	@touch $@
 
 .PHONY: lint
 lint: $(VENV)/dev ## check style, types and the Dockerfile
@@ -107,9 +129,35 @@ lock: ## choose the newest packages anew and lock them (needs uv)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes \
   --no-strip-extras --no-emit-index-url --custom-compile-command "make lock"
 
+# Debian 12's pip, the oldest that is supported. It does not run on Python 3.12 and newer: there
+# the oldest is the one that Python itself brings.
+OLDEST_PIP := 23.0.1
+
+.PHONY: check-locks
+check-locks: ## try to install each lock, with the oldest pip that is supported and with the newest
+	@$(CHECK_PYTHON)
+	@oldest=$$($(PYTHON) -c 'import sys; print("pip==$(OLDEST_PIP)" * (sys.version_info < (3, 12)))'); \
+	for pip in "$$oldest" pip; do \
+	  $(PYTHON) -m venv --clear .venv-locks || exit; \
+	  pip() { .venv-locks/bin/python -m pip --disable-pip-version-check "$$@"; }; \
+	  [ -z "$$pip" ] || pip install --quiet --upgrade "$$pip" || exit; \
+	  for lock in requirements*.lock; do \
+	    pip install --quiet --dry-run --require-hashes -r "$$lock" || exit; \
+	    echo "$$lock can be installed with pip $$(pip --version | cut -d ' ' -f 2)"; \
+	  done; \
+	done
+	@rm -rf .venv-locks
+
 .PHONY: docker-build
 docker-build: ## build the image IMG
 	docker build --tag $(IMG) .
+
+.PHONY: image-base
+image-base: ## pin the newest of the Dockerfile's base image by its digest (needs docker buildx)
+	base=$$(sed -n 's/^ARG BASE=\([^@]*\).*/\1/p' Dockerfile) && \
+	digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}') && \
+	expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null && \
+	sed -i "s/^ARG BASE=.*/ARG BASE=$$base@$$digest/" Dockerfile
 
 .PHONY: docker-push
 docker-push: ## push the image IMG
@@ -148,4 +196,4 @@ undeploy: build-installer ## take OVERLAY out of the cluster
 
 .PHONY: clean
 clean: ## remove what was set up and built
-	rm -rf $(VENV) .fuzz dist build .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf $(VENV) .venv-* .fuzz dist build .pytest_cache .mypy_cache .ruff_cache .coverage*

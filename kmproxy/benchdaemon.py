@@ -257,25 +257,30 @@ def _peak_rss(pid: int) -> int | None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does, so that what was started is stopped."""
+    """SIGTERM and a closed terminal end it as Ctrl-C does, so that what was started is stopped."""
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = {signal.SIGTERM, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as by nohup
+        numbers.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """What stands inside is done before SIGINT or SIGTERM is heeded: a process is then known."""
+    """What stands inside is done before a signal is heeded: a process is then known."""
     came: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

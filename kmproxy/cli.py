@@ -91,6 +91,9 @@ def _run(command: str, arguments: list[str]) -> int:
         return _print(help_text(command))
     if {"-version", "--version"} & set(arguments):
         return _print(f"kmproxy {__version__}\n")
+    from kmproxy.selftest import self_test  # noqa: PLC0415 - help need not wait for the engine
+
+    self_test()
     match command:
         case "enrich":
             return _enrich(arguments)
@@ -134,7 +137,7 @@ def _demo(arguments: list[str]) -> int:
     from kmproxy.demo import demo  # noqa: PLC0415 - only here is a cluster simulated
 
     async def run() -> None:
-        await demo(config, _stop_event())
+        await demo(config, _stop_event(signal.SIGHUP))
 
     asyncio.run(run())
     return 0
@@ -190,15 +193,16 @@ def _check(arguments: list[str]) -> int:
     return 0 if report.ok else 1
 
 
-def _stop_event() -> asyncio.Event:
-    """Set by SIGTERM or SIGINT."""
+def _stop_event(*more: signal.Signals) -> asyncio.Event:
+    """Set by SIGTERM, SIGINT and `more`; not by one of `more` that is ignored, as by nohup."""
     stop = asyncio.Event()
 
     def stopping(number: signal.Signals) -> None:
         _log.info("%s: finishing what is under way", number.name)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    heeded = [number for number in more if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in (signal.SIGTERM, signal.SIGINT, *heeded):
         asyncio.get_running_loop().add_signal_handler(number, stopping, number)
     return stop
 

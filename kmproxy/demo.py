@@ -1,7 +1,8 @@
 """`kmproxy demo`: the simulated cluster, with the real daemon in front.
 
 The daemon runs as a process of its own, exactly as in a pod: with service
-account files and a cluster address in its environment.
+account files and a cluster address in its environment. It ends with the demo,
+however that ends.
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from kmproxy.config import DemoConfig
-from kmproxy.errors import ConfigError, StartupError
+from kmproxy.errors import ConfigError, StartupError, StreamError
 from kmproxy.simcluster import SimCluster
 from kmproxy.values import Address
 
@@ -53,17 +56,26 @@ async def demo(config: DemoConfig, stop: asyncio.Event) -> None:
     """Run until `stop` is set. Raises StartupError if the daemon cannot be started."""
     payload = _payload(config)
     names = tuple(f"node-{number}" for number in range(1, config.nodes + 1))
-    try:
-        cluster = SimCluster(nodes=names, payload=payload, api_port=config.api_port)
-        async with cluster, _daemon(config, cluster, names[0]) as daemon:
-            await _ready(daemon, f"{_url(config.telemetry_listen)}/readyz", stop)
-            if not stop.is_set():
+    async with AsyncExitStack() as stack:
+        try:
+            cluster = SimCluster(nodes=names, payload=payload, api_port=config.api_port)
+            await stack.enter_async_context(cluster)
+        except OSError as error:
+            why = "the address is in use" if error.errno == errno.EADDRINUSE else str(error)
+            problem = f"cannot listen on 127.0.0.1:{config.api_port} (--api-port): {why}"
+            raise StartupError(problem) from error
+        daemon = await stack.enter_async_context(_daemon(config, cluster, names[0]))
+        ended = asyncio.create_task(daemon.wait())
+        stack.callback(ended.cancel)
+        ready = _ready(cluster, f"{_url(config.telemetry_listen)}/readyz")
+        if await _before(ready, stop, ended):
+            try:
                 print(_text(config, cluster, names), flush=True)
-            await _until(daemon, stop)
-    except OSError as error:
-        why = "the address is in use" if error.errno == errno.EADDRINUSE else str(error)
-        problem = f"cannot listen on 127.0.0.1:{config.api_port} (--api-port): {why}"
-        raise StartupError(problem) from error
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise StreamError(f"standard output: {error.strerror}") from error
+            await _before(stop.wait(), stop, ended)
 
 
 def _payload(config: DemoConfig) -> Path | None:
@@ -99,16 +111,16 @@ def _url(address: Address) -> str:
 async def _daemon(
     config: DemoConfig, cluster: SimCluster, node: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The daemon in front of one node; at the end it is stopped, and its peak memory printed."""
+    """The daemon in front of one node, under a supervisor; at the end both are stopped."""
     kubelet = cluster.kubelets[node]
     api = urlsplit(cluster.api.url)
-    with tempfile.TemporaryDirectory(prefix="kmproxy-demo-") as directory:
+    directory = tempfile.mkdtemp(prefix="kmproxy-demo-")
+    process = None
+    try:
         cluster.write_service_account(Path(directory))
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "kmproxy",
-            "serve",
+            *(sys.executable, "-m", "kmproxy.supervisor", directory),
+            *(sys.executable, "-m", "kmproxy", "serve"),
             f"--listen={config.listen}",
             f"--telemetry-listen={config.telemetry_listen}",
             f"--service-account-dir={directory}",
@@ -122,46 +134,62 @@ async def _daemon(
                 "KUBERNETES_SERVICE_HOST": str(api.hostname),
                 "KUBERNETES_SERVICE_PORT": str(api.port),
             },
+            stdin=asyncio.subprocess.PIPE,  # the daemon ends when our end of it is closed
             start_new_session=True,  # a Ctrl-C is ours, and we pass it on
         )
-        try:
-            yield process
-        finally:
-            peak = _peak_memory(process.pid)
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
-            if peak is not None:
-                print(f"peak memory of the daemon: {peak / 1024:.1f} MiB RSS")
+        yield process
+    finally:
+        if process is not None:
+            await _stop(process)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _ready(process: asyncio.subprocess.Process, url: str, stop: asyncio.Event) -> None:
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """End a supervisor with all that it started."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+    with suppress(ProcessLookupError):  # but for a supervisor that was killed
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _ready(cluster: SimCluster, url: str) -> None:
+    """Wait until our own daemon is ready.
+
+    Another one may have the port, and be ready. Only ours watches our cluster, and it does that
+    once it listens on both its ports.
+    """
     async with asyncio.timeout(READY_TIMEOUT), aiohttp.ClientSession() as session:
-        while process.returncode is None and not stop.is_set():
-            try:
+        while True:
+            with suppress(aiohttp.ClientError):  # it does not listen yet
                 async with session.get(url) as response:
-                    if response.status == 200:
+                    if response.status == 200 and cluster.api.watches:
                         return
-            except aiohttp.ClientError:
-                pass  # it does not listen yet
             await asyncio.sleep(0.05)
 
 
-async def _until(process: asyncio.subprocess.Process, stop: asyncio.Event) -> None:
-    """Wait for `stop`. Raises StartupError if the daemon ends before."""
-    ended = asyncio.create_task(process.wait())
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (ended, stopped):
-        task.cancel()
-    if not stop.is_set():
-        raise StartupError(f"the daemon ended by itself, with status {process.returncode}")
+async def _before(
+    what: Coroutine[Any, Any, object], stop: asyncio.Event, ended: asyncio.Task[int]
+) -> bool:
+    """Do something until it is done, or `stop` is set: True if it was done and `stop` is not set.
 
-
-def _peak_memory(pid: int) -> int | None:
-    """The peak resident set of a process in KiB, where the system tells."""
+    Raises StartupError if the daemon ends before, or is not ready in time.
+    """
+    doing, stopped = asyncio.create_task(what), asyncio.create_task(stop.wait())
     try:
-        lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+        await asyncio.wait({doing, stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            return False
+        if ended.done():
+            raise StartupError(f"the daemon ended by itself, with status {ended.result()}")
+        await doing
+    except TimeoutError as error:
+        raise StartupError(f"the daemon is not ready after {READY_TIMEOUT:g} s") from error
+    finally:
+        for task in (doing, stopped):
+            task.cancel()
+    return True

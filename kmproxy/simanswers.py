@@ -17,8 +17,11 @@ from typing import Any
 from aiohttp import web
 
 from kmproxy.simobjects import Object
+from kmproxy.simprotobuf import UnsupportedKindError, namespace
 from kmproxy.simstore import StatusError
 from kmproxy.simwire import Raw, accepts_gzip, pack, send, whole
+
+PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 
 class ApiFault(enum.Enum):
@@ -70,11 +73,19 @@ async def document(
 
 
 async def body_of(request: web.Request) -> Any:
-    """Return the document that a request brings; 415 or 400 if it is none."""
-    if not request.content_type.endswith("json"):
-        raise StatusError(415, f"only JSON is understood, not {request.content_type}")
+    """Return the document that a request brings; 415 or 400 if it is none.
+
+    Documents are JSON; a Namespace may be protobuf, as kubectl sends it.
+    """
+    kind = request.content_type
+    if not kind.endswith("json") and kind != PROTOBUF:
+        raise StatusError(415, f"only JSON is understood, not {kind}")
     try:
-        return await request.json()
+        return namespace(await request.read()) if kind == PROTOBUF else await request.json()
+    except UnsupportedKindError as error:
+        raise StatusError(
+            415, f"of protobuf only a Namespace is understood, not {error}; send JSON"
+        ) from error
     except ValueError as error:
         raise StatusError(400, f"the object provided is unrecognized: {error}") from error
 

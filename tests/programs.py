@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +52,24 @@ def which(name):
     if name == "prometheus":
         places = [str(TOOLS)]
     return shutil.which(name, path=os.pathsep.join(places))
+
+
+def faulty_python():
+    """The path and version of a Python 3.11 before 3.11.5; None if there is none.
+
+    Debian 12 has one.
+    """
+    ask = "import sys; print(*sys.version_info[:3], sep='.')"
+    for path in ("/usr/bin/python3", "/usr/bin/python3.11", shutil.which("python3.11")):
+        if path is None or not Path(path).exists():
+            continue
+        done = subprocess.run(
+            [path, "-c", ask], capture_output=True, text=True, check=False, timeout=60
+        )
+        version = done.stdout.strip()
+        if done.returncode == 0 and (3, 11) <= tuple(map(int, version.split("."))) < (3, 11, 5):
+            return path, version
+    return None
 
 
 async def eventually(check, seconds=PATIENCE):

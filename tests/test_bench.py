@@ -176,7 +176,9 @@ def test_with_an_nginx_that_does_not_start(payload, tmp_path, monkeypatch, first
     assert len(said) == 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)]
+)
 def test_it_is_interrupted(payload, tmp_path, number, status):
     """All that was started ends with it, and no file stays."""
     temporary = tmp_path / "tmp"

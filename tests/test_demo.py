@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import os
+import pty
 import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -136,6 +141,7 @@ async def test_memory_does_not_grow_with_the_payload(tmp_path):
         (["--payload=/nowhere"], 2, "--payload /nowhere: No such file"),
         (["--api-port={port}"], 1, "cannot listen on 127.0.0.1:{port} (--api-port)"),
         (["--api-port={free}", "--listen=127.0.0.1:{port}"], 1, "the daemon ended by itself"),
+        (["--api-port={free}", "--telemetry-listen=127.0.0.1:{port}"], 1, "ended by itself"),
     ],
 )
 async def test_what_goes_wrong(flags, status, says):
@@ -156,3 +162,149 @@ async def test_what_goes_wrong(flags, status, says):
         assert await process.wait() == status
     assert says.format(port=port) in text
     assert "Traceback" not in text
+    assert "Ctrl-C ends it" not in text
+
+
+def told(*arguments):
+    """The command line of a demo."""
+    return [sys.executable, "-m", "kmproxy", "demo", *arguments]
+
+
+async def test_a_port_that_another_daemon_has():
+    """That one is ready, ours has ended: there is an error, and no word of success after it."""
+    async with demo() as (text, _):
+        metrics = re.search(r"curl -s http://localhost:(\d+)/metrics", text)[1]
+        telemetry = re.search(r"own metrics are at http://localhost:(\d+)/", text)[1]
+        process = await asyncio.create_subprocess_exec(
+            *told(f"--api-port={free_port()}"),
+            f"--listen=127.0.0.1:{metrics}",
+            f"--telemetry-listen=127.0.0.1:{telemetry}",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        said = (await asyncio.wait_for(process.stdout.read(), 60)).decode()
+        assert await process.wait() == 1
+    assert "the address is in use" in said
+    assert said.endswith("kmproxy: the daemon ended by itself, with status 1\n")
+    assert "curl" not in said
+
+
+def family(pid):
+    """A process and all that descend from it, by their ids."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
+def lives(pid):
+    """Whether a process runs: one that has ended and was not asked for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+async def terminal(tmp_path):
+    """A function that runs a demo in a terminal of its own, as its session's first process.
+
+    It returns the process, the terminal, and what was written to it up to the demo's last line.
+    """
+    open_ = []
+
+    async def start(*wrapper):
+        ours, its = pty.openpty()
+        process = await asyncio.create_subprocess_exec(
+            *wrapper,
+            *told(f"--api-port={free_port()}"),
+            *(f"--{name}=127.0.0.1:{free_port()}" for name in ("listen", "telemetry-listen")),
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+        )
+        os.close(its)
+        screen = os.fdopen(ours, "r+b", buffering=0)
+        open_.append((process, screen))
+        text = b""
+        async with asyncio.timeout(60):
+            while b"Ctrl-C ends it.\r\n\r\n" not in text:
+                text += await asyncio.to_thread(screen.read, 4096)
+        return process, screen, text
+
+    yield start
+    for process, screen in open_:
+        screen.close()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def closed(process, screen):
+    """The terminal's window is closed."""
+    screen.close()
+
+
+def killed(process, screen):
+    """Nothing can be done any more by the demo itself."""
+    process.kill()
+
+
+def killed_with_all_around(process, screen):
+    """So ends what a terminal or a service manager does not wait for."""
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def interrupted(process, screen):
+    """Ctrl-C, as the terminal sends it to all in the foreground; a second one out of impatience."""
+    screen.write(b"\x03")
+    screen.write(b"\x03")
+
+
+def terminated(process, screen):
+    """As by `kill`."""
+    process.terminate()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="there is no /proc")
+@pytest.mark.parametrize(
+    "ends",
+    [closed, killed, killed_with_all_around, interrupted, terminated],
+    ids=lambda f: f.__name__,
+)
+async def test_nothing_stays_behind(ends, terminal, tmp_path):
+    """However a demo ends, its daemon and its folder in /tmp go with it."""
+    process, screen, _ = await terminal()
+    started = family(process.pid)
+    assert len(started) > 1
+    assert list(tmp_path.glob("kmproxy-demo-*/token"))
+    ends(process, screen)
+
+    async def gone():
+        return not any(map(lives, started)) and not list(tmp_path.iterdir())
+
+    await until(gone)
+
+
+async def test_a_supervisor_that_is_killed(terminal, tmp_path):
+    """The demo ends with an error, and takes the daemon and the folder along."""
+    process, screen, _ = await terminal()
+    _, supervisor, *others = family(process.pid)
+    os.kill(supervisor, signal.SIGKILL)
+    assert await asyncio.wait_for(process.wait(), 60) == 1
+    assert not any(map(lives, others))
+    assert not list(tmp_path.iterdir())
+    screen.close()
+
+
+async def test_a_demo_that_is_to_outlive_its_terminal(terminal, tmp_path):
+    """With SIGHUP ignored, as nohup does it, a closed terminal ends nothing."""
+    process, screen, text = await terminal("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    screen.close()
+    url = re.search(rb"curl -s (http\S+)/metrics/cadvisor", text)[1].decode()
+    for _ in range(5):
+        assert "team=" in await shell(f"curl -sSf {url}/metrics/cadvisor")
+        await asyncio.sleep(0.1)
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 60) == 0

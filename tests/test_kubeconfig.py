@@ -326,7 +326,8 @@ def jwt(end):
     return ".".join([*(text.rstrip("=") for text in texts), "s"])
 
 
-@pytest.mark.filterwarnings("ignore:.*auth:DeprecationWarning")  # the library's own
+@pytest.mark.filterwarnings("ignore:.*auth:DeprecationWarning")  # the library's own, as the next
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
 @pytest.mark.parametrize("known", [True, False, None])
 async def test_an_oidc_provider(tmp_path, clock, telemetry, known):
     """A token is renewed where the provider's certificate verifies; else it is told no secret."""

@@ -29,6 +29,7 @@ FLOORS = (
         "encoding",
         "grammar",
         "exposition",
+        "selftest",
         "selection",
         "pipeline",
         "watch",
@@ -55,7 +56,7 @@ FLOORS = (
     ("namespaces", "snapshot", "slots", "targets", "reviewer", "tenant", "auth"),
     ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
-    ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),
+    ("simfamilies", "simcadvisor", "simwire", "simobjects", "simprotobuf", "simpods", "simkubelet"),
     (
         "simrbac",
         "simstore",
@@ -66,7 +67,7 @@ FLOORS = (
         "simapi",
         "simcluster",
     ),
-    ("demo", "benchdaemon", "benchdiscovery", "benchtables", "bench"),
+    ("supervisor", "demo", "benchdaemon", "benchdiscovery", "benchtables", "bench"),
     ("cli", "__main__"),
 )
 ORDER = [module for floor in FLOORS for module in floor]

@@ -145,7 +145,7 @@ RUN_BY = {
     "curl -s http://localhost:8080/metrics/cadvisor | grep": "test_examples.test_try_it",
     'container_cpu_usage_seconds_total{container="api"': "test_examples.test_try_it",
     "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",
-    "$ kubectl get namespaces -o json": "test_examples.test_labels_without_a_daemon",
+    "$ kubectl --server=http://localhost:8001 get namespaces": "test_examples.test_labels_without_a_daemon",
     "make docker-build docker-push": "test_examples.test_make_builds_and_pushes_the_image",
     "apiVersion: kustomize": "test_manifests.test_the_example_of_a_component",
     "openssl req ": "test_manifests.test_the_example_of_a_certificate",

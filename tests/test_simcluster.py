@@ -200,6 +200,23 @@ async def test_kubectl_on_the_plain_listener(cluster, tmp_path):
 
 
 @pytest.mark.program("kubectl")
+async def test_kubectl_creates(cluster, tmp_path):
+    """`kubectl create namespace`, which sends protobuf; of other kinds it shows why not, in a line."""
+    kubectl = ("kubectl", f"--server={cluster.api.plain_url}", f"--cache-dir={tmp_path}", "create")
+    status, out = await run(*kubectl, "namespace", "new")
+    assert (status, out) == (0, "namespace/new created\n")
+    assert cluster.api.namespaces.get("new")["status"] == {"phase": "Active"}
+    status, out = await run(*kubectl, "namespace", "new")
+    assert status == 1
+    assert out.endswith('Error from server (AlreadyExists): namespaces "new" already exists\n')
+    status, out = await run(*kubectl, "service", "clusterip", "new", "--tcp=80")
+    assert status == 1
+    assert out.endswith(
+        "of protobuf only a Namespace is understood, not Service in 'v1'; send JSON\n"
+    )
+
+
+@pytest.mark.program("kubectl")
 async def test_kubectl_through_the_node_proxy(cluster, tmp_path):
     """`kubectl get --raw` reads a node's metrics through the API server."""
     path = tmp_path / "config"

@@ -1,0 +1,66 @@
+"""Runs a daemon with a folder of its own until standard input ends, as a process of its own.
+
+`python -m kmproxy.supervisor FOLDER COMMAND...`: the process that starts it holds the other end of
+its standard input. However that process ends, by SIGKILL as well, that end is closed: so neither
+the daemon nor the folder stays behind. Must not know what the daemon is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+
+STOP_TIMEOUT = 20.0
+"""Seconds from SIGTERM to SIGKILL, for a child that does not end."""
+
+
+def supervise(folder: str, command: Sequence[str]) -> int:
+    """Run a daemon until it ends or standard input does, then remove the folder.
+
+    Returns its exit status, or 128 and the number of the signal that ended it. If standard input
+    ended first, the peak of its memory is printed.
+    """
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our caller's
+    peaks: list[int] = []
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        Thread(target=_end_with_input, args=(child, peaks), daemon=True).start()
+        status = child.wait()
+    finally:
+        child.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+    for peak in peaks:
+        with suppress(OSError):  # of a terminal that is closed
+            print(f"peak memory of the daemon: {peak / 1024:.1f} MiB RSS", flush=True)
+    return status if status >= 0 else 128 - status
+
+
+def _end_with_input(child: subprocess.Popen[bytes], peaks: list[int]) -> None:
+    while os.read(0, 4096):
+        pass
+    peaks += _peak_memory(child.pid)
+    child.terminate()
+    try:
+        child.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        child.kill()
+
+
+def _peak_memory(pid: int) -> list[int]:
+    """The peak resident set of a process in KiB, where the system tells."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    except OSError:
+        return []
+    return [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+
+
+if __name__ == "__main__":
+    sys.exit(supervise(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,144 @@
+"""Make and CI: which Pythons they take, what the locks hold, and how the image's base is pinned."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import kmproxy
+
+from .programs import faulty_python
+
+ROOT = Path(kmproxy.__file__).parents[1]
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
+
+
+def make(*arguments, directory=ROOT, **environment):
+    """Exit status, output and standard error of a make."""
+    done = subprocess.run(
+        ["make", *arguments],
+        cwd=directory,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("target", ["run", "test", "lint"])
+def test_a_faulty_python(target, tmp_path):
+    """It is refused before anything is set up: with the reason, and with what to do."""
+    if (found := faulty_python()) is None:
+        pytest.skip("no Python 3.11 before 3.11.5 on this machine")
+    path, version = found
+    status, out, err = make(target, f"PYTHON={path}", f"VENV={tmp_path / 'venv'}")
+    assert (status, out) == (2, "")
+    assert f"{path} is Python {version}, and kmproxy needs 3.11.5 or newer" in err
+    assert "cpython gh-106052" in err
+    assert f"make {target} PYTHON=/path/to/python3.13" in err
+    assert not (tmp_path / "venv").exists()
+
+
+def test_no_python(tmp_path):
+    """The message is the same in what it asks for."""
+    status, out, err = make("run", "PYTHON=python0", f"VENV={tmp_path / 'venv'}")
+    assert (status, out) == (2, "")
+    assert "There is no python0, and kmproxy needs Python 3.11.5 or newer" in err
+    assert "make run PYTHON=/path/to/python3.13" in err
+
+
+def test_setting_up_is_told(tmp_path):
+    """Each step that takes long says first what it does."""
+    _, shown, _ = make("-n", "test", f"VENV={tmp_path / 'venv'}")
+    told = [line for line in shown.splitlines() if line.startswith("echo ")]
+    assert len(told) == shown.count("--require-hashes") == 2
+
+
+def test_the_pythons_of_ci(tmp_path):
+    """Those that are supported, oldest first; no faulty one, none that cannot be run, none twice."""
+    (tmp_path / "python3.11").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python3.11").chmod(0o755)
+    (tmp_path / "python3.12").symlink_to(sys._base_executable)
+    (tmp_path / "python3.13").symlink_to(sys._base_executable)
+    if (found := faulty_python()) is not None:
+        (tmp_path / "python3").symlink_to(found[0])
+    for tool in ("bash", "dirname", "ls", "sort", "awk"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    listed = subprocess.run(
+        [ROOT / ".ci" / "pythons"],
+        env={"PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [".".join(map(str, sys.version_info[:3]))]
+
+
+def locked(path):
+    """The packages of a lock, each with its extras."""
+    pins = re.findall(r"^([\w.-]+)(?:\[([\w,.-]+)\])?==", path.read_text("utf-8"), re.MULTILINE)
+    return {canonicalize_name(name): set(filter(None, extras.split(","))) for name, extras in pins}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_the_locks_hold_the_extras(lock):
+    """A pip before 23.3 takes a package with an extra that is locked without it for another one."""
+    packages = locked(lock)
+    assert packages
+    lacking = []
+    for name in packages:
+        try:
+            wanted = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # for another Python or another platform
+        for each in map(Requirement, wanted):
+            applies = each.marker is None or each.marker.evaluate({"extra": ""})
+            extras = packages.get(canonicalize_name(each.name), set())
+            if applies and not each.extras <= extras:
+                lacking.append(f"{name}: {each}")
+    assert lacking == []
+
+
+def dockerfile(directory):
+    """The base image of a Dockerfile, of which there is one."""
+    text = (directory / "Dockerfile").read_text("utf-8")
+    (base,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}
+    return base
+
+
+def test_the_base_is_pinned():
+    """By the digest of its content, whatever the tag becomes."""
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+@sha256:[0-9a-f]{64}", dockerfile(ROOT))
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "digest"), [(DIGEST, 0, DIGEST), ("", 2, None), ("sha256:12", 2, None)]
+)
+def test_the_base_is_renewed(answer, status, digest, tmp_path):
+    """The tag stays; what is no digest changes nothing."""
+    for name in ("Makefile", "Dockerfile"):
+        shutil.copy(ROOT / name, tmp_path)
+    tag, _, before = dockerfile(tmp_path).partition("@")
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\necho {answer}\n')
+    docker.chmod(0o755)
+    path = f"{docker.parent}:{os.environ['PATH']}"
+    assert make("image-base", directory=tmp_path, PATH=path)[0] == status
+    asked = (tmp_path / "asked").read_text("utf-8")
+    assert asked == f"buildx imagetools inspect {tag} --format {{{{.Manifest.Digest}}}}\n"
+    assert dockerfile(tmp_path) == f"{tag}@{digest or before}"
