@@ -31,7 +31,8 @@ from kmproxy.errors import (
 )
 from kmproxy.findings import Access, Coverage, Finding, Metrics, Report, Result, indented
 from kmproxy.grammar import Sample, unquote
-from kmproxy.labels import NAME_LABEL, WILDCARD, LabelMap, LabelRule, Namespace
+from kmproxy.labelmap import LabelMap
+from kmproxy.labels import NAME_LABEL, WILDCARD, LabelRule, Namespace
 from kmproxy.namespaces import explained, list_namespaces
 from kmproxy.nodes import Node
 from kmproxy.permissions import (
@@ -198,7 +199,9 @@ class _Preflight:
 
     async def _namespaces(self) -> LabelMap:
         """The label map of the daemon, empty if the namespaces cannot be listed."""
-        labels = LabelMap(self._config.labels.rules)
+        labels = LabelMap(
+            self._config.labels.rules, max_value=self._config.labels.max_label_value_bytes
+        )
         limit = self._config.apiserver.cache_sync_timeout
         async with self._step("namespaces", "namespaces", "Namespaces, listed once", limit):
             try:

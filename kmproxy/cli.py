@@ -142,15 +142,19 @@ def _demo(arguments: list[str]) -> int:
 
 def _enrich(arguments: list[str]) -> int:
     files, labels, selection = _sections("enrich", arguments)
-    from kmproxy.enrich import enrich, read_namespaces  # noqa: PLC0415 - the daemon does without
+    from kmproxy.enrich import enrich, labels_of, read_namespaces  # noqa: PLC0415 - the daemon does without
 
-    namespaces = read_namespaces(files.namespaces)
+    spaces = labels_of(read_namespaces(files.namespaces), labels)
     if sys.stdin is None or sys.stdout is None:
         raise StreamError("standard input or output is closed")
-    pipeline = enrich(labels, selection, namespaces, sys.stdin.buffer, sys.stdout.buffer)
+    pipeline = enrich(labels, selection, spaces, sys.stdin.buffer, sys.stdout.buffer)
     done = pipeline.enricher
     if pipeline.selector is not None and (merged := pipeline.selector.dropped["merged"]):
         _say(f"{merged} samples were left out: without the dropped labels they were another's")
+    if long := spaces.left_out("value"):
+        _say(f"values left out, each over {labels.max_label_value_bytes} bytes: {long}")
+    if more := spaces.left_out("namespace") + spaces.left_out("map"):
+        _say(f"values left out, as the labels of their namespaces are too long together: {more}")
     if done.unparsed:
         _say(f"{done.unparsed} lines could not be understood and were passed on unchanged")
     if done.conflicts:

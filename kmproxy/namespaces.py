@@ -14,7 +14,8 @@ from contextlib import suppress
 
 from kmproxy.apiserver import ApiServer
 from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
-from kmproxy.labels import LabelMap, LabelState, Listing, Namespace
+from kmproxy.labelmap import LabelMap, Restored
+from kmproxy.labels import Namespace
 from kmproxy.permissions import NAMESPACES, advice
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import (
@@ -122,14 +123,14 @@ class NamespaceWatcher:
         """Wait until `loaded`."""
         await self._loaded.wait()
 
-    def restore(self, state: LabelState, age: float) -> bool:
+    def restore(self, restored: Restored, age: float) -> bool:
         """Serve what was known `age` seconds ago, until the first list replaces it.
 
         Returns whether that is so: what has been listed meanwhile is not undone.
         """
         if self.loaded:
             return False
-        self._labels.restore(state, self._clock())
+        self._labels.restore(restored, self._clock())
         self._synced_at = self._clock() - age
         self._restored = True
         self._loaded.set()
@@ -160,7 +161,7 @@ class NamespaceWatcher:
 
     async def _list(self) -> Next:
         server = self._api.server
-        listings = [Listing() for _ in self._maps]
+        listings = [labels.listing() for labels in self._maps]
         async for some in list_namespaces(self._api, self._state):
             for labels, listing in zip(self._maps, listings, strict=True):
                 labels.collect(listing, some)

@@ -18,6 +18,8 @@ FLOORS = (
         "proxies",
         "access",
         "labels",
+        "rendering",
+        "labelmap",
         "routes",
         "settings",
         "config",

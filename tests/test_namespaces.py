@@ -13,7 +13,8 @@ from kmproxy.apiserver import ApiServer
 from kmproxy.credentials import ServiceAccount
 from kmproxy.identity import TOKEN_AGE
 from kmproxy.kubeconfig import Kubeconfig
-from kmproxy.labels import LabelMap, LabelRule
+from kmproxy.labelmap import LabelMap
+from kmproxy.labels import LabelRule
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.simanswers import ApiFault
 from kmproxy.simcluster import SimCluster
