@@ -33,6 +33,7 @@ FLOORS = (
         "exposition",
         "selection",
         "pipeline",
+        "objectlist",
         "watch",
         "discovery",
         "pages",
