@@ -35,7 +35,8 @@ from kmproxy.config import (
 from kmproxy.errors import ConfigError, KmproxyError, StreamError
 from kmproxy.loader import IGNORED, Layer, load, load_sections
 from kmproxy.settings import Setting, settings
-from kmproxy.values import parse_text
+from kmproxy.values import parse_text, shown_key
+from kmproxy.yamltext import RepeatedKeyError, parse_yaml
 
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
     "serve": ("the daemon; also what kmproxy without a command does", tuple(SECTIONS.values())),
@@ -301,11 +302,14 @@ def read_yaml(path: str) -> dict[str, Any]:
     import yaml  # noqa: PLC0415 - most daemons are configured by flags alone
 
     try:
-        document = yaml.safe_load(Path(path).read_text("utf-8"))
+        document = parse_yaml(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError([f"--config {path}: {reason}"]) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RepeatedKeyError as error:
+        what = f"the key {shown_key(error.key)!r} stands twice, again in line {error.line}"
+        raise ConfigError([f"--config {path}: {what}"]) from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or "it is not YAML"

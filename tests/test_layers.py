@@ -15,6 +15,7 @@ FLOORS = (
     (
         "errors",
         "values",
+        "yamltext",
         "proxies",
         "access",
         "labels",
