@@ -32,7 +32,7 @@ from kmproxy.config import (
     LogConfig,
     SelectionConfig,
 )
-from kmproxy.errors import ConfigError, KmproxyError, StreamError
+from kmproxy.errors import ConfigError, KmproxyError, StreamError, one_line
 from kmproxy.loader import IGNORED, Layer, load, load_sections
 from kmproxy.settings import Setting, settings
 from kmproxy.values import parse_text, shown_key
@@ -372,6 +372,10 @@ class _TextFormatter(logging.Formatter):
             "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S"
         )
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """The line, whatever the message holds; a traceback comes after it."""
+        return one_line(super().formatMessage(record))
+
 
 class _JsonFormatter(logging.Formatter):
     """One JSON object per line."""
@@ -387,7 +391,7 @@ class _JsonFormatter(logging.Formatter):
             "time": when,
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": one_line(record.getMessage()),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
