@@ -391,7 +391,7 @@ class _JsonFormatter(logging.Formatter):
             "time": when,
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": one_line(record.getMessage()),
+            "message": record.getMessage(),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)

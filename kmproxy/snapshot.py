@@ -36,7 +36,7 @@ import msgspec
 
 from kmproxy.errors import KmproxyError, SnapshotError
 from kmproxy.identity import Identity
-from kmproxy.labelmap import MAP_BYTES, LabelMap, Restored
+from kmproxy.labelmap import LabelMap, Restored
 from kmproxy.labels import LabelRule
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.rendering import KnownLabels
@@ -59,8 +59,10 @@ REFRESH = 600.0
 LEFTOVER = 600.0
 """Seconds after which a new file that has not become the snapshot is a killed writer's."""
 
-MAX_FILE = 8 * MAP_BYTES
-"""Bytes of the longest file that is read; a line at a time, so not as many are held."""
+MAX_FILE = 24 << 20
+"""Bytes of the longest file. A map's labels take 16 MiB at most, and little more as JSON unless
+they are made of control characters. While a file is replaced there are two of them, and the volume
+of the shipped component has 64 MiB, past which its pod would be evicted."""
 
 MAX_HEAD = 1 << 20
 """Bytes of the longest line about the whole."""
@@ -136,26 +138,25 @@ def encode(
     """A snapshot's lines, of the state that `labels` had at `written`.
 
     `confirmed` is when the API server last said so; both in seconds since 1970.
+    Raises SnapshotError past `MAX_FILE` bytes.
     """
     head = _Head(origin, _rules(labels.rules), labels.renderer.max_value, confirmed, written)
     lines = [b"", msgspec.json.encode(head) + b"\n"]
-    lines += (
-        msgspec.json.encode(
-            _Space(
-                known.namespace,
-                dict(known.pairs),
-                list(known.lacking),
-                known.too_long,
-                known.too_many,
-                known.deleted,
-            )
+    digest, size = hashlib.sha256(lines[1]), 0
+    for known in state:
+        space = _Space(
+            known.namespace,
+            dict(known.pairs),
+            list(known.lacking),
+            known.too_long,
+            known.too_many,
+            known.deleted,
         )
-        + b"\n"
-        for known in state
-    )
-    digest = hashlib.sha256()
-    for line in lines:
-        digest.update(line)
+        lines.append(msgspec.json.encode(space) + b"\n")
+        digest.update(lines[-1])
+        size += len(lines[-1])
+        if size > MAX_FILE - MAX_HEAD:
+            raise SnapshotError(f"it would be over {MAX_FILE} bytes")
     lines[0] = b"%b %b %b\n" % (_FORMAT, _VERSION, digest.hexdigest().encode())
     return lines
 

@@ -67,6 +67,14 @@ def test_a_clock_that_went_back():
     assert decoded(encoded(), NOW - 1e9) == (RENDERED, {b"b": 100.0}, 0.0)
 
 
+def test_a_file_has_a_longest(monkeypatch):
+    """What would be longer is not written: its volume has a limit, past which a pod is evicted."""
+    monkeypatch.setattr(snapshot, "MAX_FILE", snapshot.MAX_HEAD + len(encoded()))
+    encoded()
+    with pytest.raises(SnapshotError, match="over"):
+        encoded(state=STATE * 9)
+
+
 def test_every_damage_is_found():
     """No byte can change, no end be missing."""
     data = encoded()

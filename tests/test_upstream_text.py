@@ -99,10 +99,12 @@ def test_a_body_is_one_line():
 def test_a_record_is_one_line(formatter):
     """Whoever's words are in it."""
     record = logging.LogRecord("k", logging.WARNING, "", 0, "%s: %s", ("kubelet", FORGED), None)
-    (line,) = formatter().format(record).splitlines()
+    line = formatter().format(record)
+    assert "\n" not in line
     if formatter is cli._JsonFormatter:
-        assert json.loads(line)["message"] == f"kubelet: {SPELLED}"
+        assert json.loads(line)["message"] == f"kubelet: {FORGED}"
     else:
+        assert one_line(line) == line
         assert line.endswith(f"WARNING kubelet: {SPELLED}")
 
 
