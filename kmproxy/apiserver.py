@@ -6,7 +6,8 @@ when to try again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -15,14 +16,16 @@ import msgspec
 
 from kmproxy.errors import ApiError
 from kmproxy.identity import Identity
+from kmproxy.labels import Namespace
+from kmproxy.objectlist import ListReader
 from kmproxy.upstream import Upstream
-from kmproxy.watch import parse_status
+from kmproxy.watch import LIST_ACCEPT, parse_status
 
 REQUEST_TIMEOUT = 60.0
 """Seconds of silence after which a plain request is given up."""
 
-MAX_BODY = 256 << 20
-"""Bytes of the largest answer that is held; 500 namespaces have under a MiB."""
+MAX_BODY = 8 << 20
+"""Bytes of the largest answer that is held as a whole: one object, of which etcd takes 1.5 MB."""
 
 MAX_STATUS = 1 << 16
 """Bytes of an error's body that are read; a Status has a few hundred."""
@@ -50,6 +53,19 @@ class ApiServer:
         """
         async with self.stream(path, params, accept=accept, silence=REQUEST_TIMEOUT) as pieces:
             return await _collect(pieces, MAX_BODY)
+
+    async def objects(
+        self, path: str, params: Mapping[str, str], reader: ListReader
+    ) -> AsyncGenerator[list[Namespace], None]:
+        """The objects of a list, or of one page of it, as they come; `reader` learns the rest.
+
+        Other tasks have their turn in between. Raises as `get` does.
+        """
+        async with self.stream(path, params, accept=LIST_ACCEPT, silence=REQUEST_TIMEOUT) as pieces:
+            async for piece in pieces:
+                for some in reader.feed(piece):
+                    yield some
+                    await asyncio.sleep(0)
 
     async def post(self, path: str, document: Mapping[str, Any]) -> bytearray:
         """The body of the 200 or 201 that a document is answered with. Raises as `get` does."""

@@ -22,7 +22,7 @@ from kmproxy.errors import ConfigError, StartupError
 from kmproxy.guard import WebGuard
 from kmproxy.health import Readiness, TelemetryServer
 from kmproxy.httpsd import PODS, HttpDiscovery
-from kmproxy.labels import LabelMap
+from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.listener import listening
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.responses import Handler
@@ -87,8 +87,11 @@ class Daemon:
             open_clients(config, self._environment, clock=clock, telemetry=telemetry)
         )
         slots = Slots(config.server.max_concurrency, telemetry)
-        labels = LabelMap(config.labels.rules)
-        target_labels = TargetLabelMap(config.labels.rules) if config.discovery.enabled else None
+        rules, max_value = config.labels.rules, config.labels.max_label_value_bytes
+        labels = LabelMap(rules, max_value=max_value)
+        target_labels = None
+        if config.discovery.enabled:
+            target_labels = TargetLabelMap(rules, max_value=max_value)
         maps = [labels] if target_labels is None else [labels, target_labels]
         self._watcher = watcher = NamespaceWatcher(
             clients.api, *maps, telemetry=telemetry, clock=clock, uniform=self._uniform
@@ -97,6 +100,7 @@ class Daemon:
         telemetry.follow(
             namespaces=lambda: len(labels),
             lacking={name: partial(labels.lacking, name) for name in labels.names},
+            left_out={limit: partial(labels.left_out, limit) for limit in LIMITS},
             sync_age=lambda: watcher.sync_age,
             restored=lambda: watcher.restored,
         )

@@ -31,7 +31,8 @@ from kmproxy.config import BenchConfig
 from kmproxy.encoding import GzipEncoder
 from kmproxy.errors import ConfigError
 from kmproxy.exposition import Enricher, OnConflict
-from kmproxy.labels import LabelMap, Namespace, parse_rules
+from kmproxy.labelmap import LabelMap
+from kmproxy.labels import Namespace, parse_rules
 from kmproxy.simcadvisor import NodeMetrics, simulate_node
 
 PIECE = 1 << 16

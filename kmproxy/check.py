@@ -31,7 +31,8 @@ from kmproxy.errors import (
 )
 from kmproxy.findings import Access, Coverage, Finding, Metrics, Report, Result, indented
 from kmproxy.grammar import Sample, unquote
-from kmproxy.labels import NAME_LABEL, WILDCARD, LabelMap, LabelRule, Namespace
+from kmproxy.labelmap import LIMITS, LabelMap
+from kmproxy.labels import NAME_LABEL, WILDCARD, LabelRule, Namespace
 from kmproxy.namespaces import explained, list_namespaces
 from kmproxy.nodes import Node
 from kmproxy.permissions import (
@@ -198,22 +199,26 @@ class _Preflight:
 
     async def _namespaces(self) -> LabelMap:
         """The label map of the daemon, empty if the namespaces cannot be listed."""
-        labels = LabelMap(self._config.labels.rules)
+        labels = LabelMap(
+            self._config.labels.rules, max_value=self._config.labels.max_label_value_bytes
+        )
         limit = self._config.apiserver.cache_sync_timeout
         async with self._step("namespaces", "namespaces", "Namespaces, listed once", limit):
             try:
                 state = WatchState(uniform=lambda low, _: low)
-                namespaces = [
-                    space
-                    async for page in list_namespaces(self._clients.api, state)
-                    for space in page
-                ]
+                tally, listing = Tally(labels.rules), labels.listing()
+                async for some in list_namespaces(self._clients.api, state):
+                    tally.add(some)
+                    labels.collect(listing, some)
             except ApiError as error:
                 raise UpstreamError(error.reason, explained(error, "list")) from error
-            labels.replace(namespaces, now=0.0)
-            self._report.namespaces = len(namespaces)
-            self._report.add("namespaces", "namespaces", "ok", f"{len(namespaces)} listed")
-            for found in coverage(labels.rules, namespaces):
+            labels.swap(listing, now=0.0)
+            self._report.namespaces = tally.total
+            self._report.add("namespaces", "namespaces", "ok", f"{tally.total} listed")
+            if left_out := sum(map(labels.left_out, LIMITS)):
+                message = f"{left_out} are too long, or too many for one namespace, and not added"
+                self._report.add("rule", "values of labels", "warning", message)
+            for found in tally.coverage():
                 self._report.coverage.append(found)
                 have = found.total - len(found.without)
                 if have or not found.total:
@@ -393,14 +398,29 @@ class _Examples:
         return b""
 
 
-def coverage(rules: Iterable[LabelRule], namespaces: Sequence[Namespace]) -> Iterator[Coverage]:
-    """Which namespaces have no value for each rule; for `*`, no label but their name."""
-    for rule in rules:
-        if not rule.key:
-            continue  # a default for whatever `*` finds
-        without = tuple(sorted(space.name for space in namespaces if not _has_value(rule, space)))
-        spelling = f"--{rule.source} {rule.key}"
-        yield Coverage(spelling, rule.name, rule.default, len(namespaces), without)
+class Tally:
+    """Which namespaces have no value for each rule; for `*`, no label but their name.
+
+    It holds the names of these, and nothing else of a namespace.
+    """
+
+    def __init__(self, rules: Iterable[LabelRule]) -> None:
+        # One without a key is a default for whatever `*` finds.
+        self._without: dict[LabelRule, list[str]] = {rule: [] for rule in rules if rule.key}
+        self.total = 0
+
+    def add(self, namespaces: Sequence[Namespace]) -> None:
+        """Look at some more of them."""
+        self.total += len(namespaces)
+        for rule, without in self._without.items():
+            without.extend(each.name for each in namespaces if not _has_value(rule, each))
+
+    def coverage(self) -> Iterator[Coverage]:
+        """What has been found, by rule."""
+        for rule, without in self._without.items():
+            spelling = f"--{rule.source} {rule.key}"
+            names = tuple(sorted(without))
+            yield Coverage(spelling, rule.name, rule.default, self.total, names)
 
 
 def _has_value(rule: LabelRule, namespace: Namespace) -> bool:

@@ -32,10 +32,11 @@ from kmproxy.config import (
     LogConfig,
     SelectionConfig,
 )
-from kmproxy.errors import ConfigError, KmproxyError, StreamError
+from kmproxy.errors import ConfigError, KmproxyError, StreamError, one_line
 from kmproxy.loader import IGNORED, Layer, load, load_sections
 from kmproxy.settings import Setting, settings
-from kmproxy.values import parse_text
+from kmproxy.values import parse_text, shown_key
+from kmproxy.yamltext import RepeatedKeyError, parse_yaml
 
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
     "serve": ("the daemon; also what kmproxy without a command does", tuple(SECTIONS.values())),
@@ -145,15 +146,19 @@ def _demo(arguments: list[str]) -> int:
 
 def _enrich(arguments: list[str]) -> int:
     files, labels, selection = _sections("enrich", arguments)
-    from kmproxy.enrich import enrich, read_namespaces  # noqa: PLC0415 - the daemon does without
+    from kmproxy.enrich import enrich, labels_of, read_namespaces  # noqa: PLC0415 - the daemon does without
 
-    namespaces = read_namespaces(files.namespaces)
+    spaces = labels_of(read_namespaces(files.namespaces), labels)
     if sys.stdin is None or sys.stdout is None:
         raise StreamError("standard input or output is closed")
-    pipeline = enrich(labels, selection, namespaces, sys.stdin.buffer, sys.stdout.buffer)
+    pipeline = enrich(labels, selection, spaces, sys.stdin.buffer, sys.stdout.buffer)
     done = pipeline.enricher
     if pipeline.selector is not None and (merged := pipeline.selector.dropped["merged"]):
         _say(f"{merged} samples were left out: without the dropped labels they were another's")
+    if long := spaces.left_out("value"):
+        _say(f"values left out, each over {labels.max_label_value_bytes} bytes: {long}")
+    if more := spaces.left_out("namespace") + spaces.left_out("map"):
+        _say(f"values left out, as the labels of their namespaces are too long together: {more}")
     if done.unparsed:
         _say(f"{done.unparsed} lines could not be understood and were passed on unchanged")
     if done.conflicts:
@@ -301,11 +306,14 @@ def read_yaml(path: str) -> dict[str, Any]:
     import yaml  # noqa: PLC0415 - most daemons are configured by flags alone
 
     try:
-        document = yaml.safe_load(Path(path).read_text("utf-8"))
+        document = parse_yaml(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError([f"--config {path}: {reason}"]) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RepeatedKeyError as error:
+        what = f"the key {shown_key(error.key)!r} stands twice, again in line {error.line}"
+        raise ConfigError([f"--config {path}: {what}"]) from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or "it is not YAML"
@@ -367,6 +375,10 @@ class _TextFormatter(logging.Formatter):
         super().__init__(
             "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(message)s", "%Y-%m-%dT%H:%M:%S"
         )
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """The line, whatever the message holds; a traceback comes after it."""
+        return one_line(super().formatMessage(record))
 
 
 class _JsonFormatter(logging.Formatter):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kmproxy.labels import LabelRule, name_problem
+from kmproxy.rendering import MAX_VALUE
 from kmproxy.settings import setting
 from kmproxy.values import (
     Address,
@@ -51,6 +52,10 @@ class LabelConfig:
     label_default: tuple[str, ...] = setting(
         "label-default", parse_text, (), "NAME=VALUE",
         "value where the namespace has none", repeatable=True,
+    )  # fmt: skip
+    max_label_value_bytes: int = setting(
+        "max-label-value-bytes", parse_count, MAX_VALUE, "N",
+        "a longer value of a namespace's label or annotation is not added, and counted",
     )  # fmt: skip
     on_conflict: Any = setting(
         "on-conflict", one_of("keep", "overwrite"), "keep", "keep|overwrite",

@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from kmproxy.errors import UpstreamError
-from kmproxy.labels import LabelMap, Listing, Namespace
+from kmproxy.labelmap import LabelMap, Listing
+from kmproxy.labels import Namespace
+from kmproxy.rendering import Choice, Rendering
 
 _META = "__meta_kubernetes_"
 _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
@@ -145,6 +147,9 @@ class TargetLabelMap(LabelMap):
 
     They are the namespace's own labels and annotations under the names that
     Prometheus' `attach_metadata` gives them, and what the rules make of them.
+    Values over the rules' limit are left out, but not their marks of presence;
+    past twice the bytes that the rules may make, the last of these in sorted
+    order are.
     """
 
     loaded = False
@@ -155,10 +160,12 @@ class TargetLabelMap(LabelMap):
         super().swap(listing, now)
         self.loaded = True
 
-    def render(self, namespace: Namespace) -> bytes:
+    def render(self, namespace: Namespace) -> Rendering:
         """The pairs of one namespace, each with its leading comma."""
+        chosen = Choice(self.renderer.max_value, 2 * self.renderer.budget)
         pairs = _metadata("namespace", namespace.labels, namespace.annotations)
-        return _more(pairs | self.pairs(namespace))
+        pairs = {name: value for name, value in pairs.items() if chosen.admits(name, value)}
+        return Rendering(_more(pairs | self.renderer.choose(namespace).pairs))
 
 
 @dataclass(frozen=True, slots=True)

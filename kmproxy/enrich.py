@@ -15,7 +15,8 @@ import yaml
 
 from kmproxy.config import LabelConfig, SelectionConfig
 from kmproxy.errors import ConfigError, StreamError
-from kmproxy.labels import LabelMap, Namespace
+from kmproxy.labelmap import LabelMap
+from kmproxy.labels import Namespace
 from kmproxy.pipeline import Pipeline
 from kmproxy.selection import Selection
 
@@ -71,19 +72,24 @@ def _items(document: Any) -> Iterator[Any]:
         yield document
 
 
+def labels_of(namespaces: list[Namespace], config: LabelConfig) -> LabelMap:
+    """The map of the labels that samples of these namespaces get."""
+    labels = LabelMap(config.rules, max_value=config.max_label_value_bytes)
+    labels.replace(namespaces, now=0.0)
+    return labels
+
+
 def enrich(
     config: LabelConfig,
     selection: SelectionConfig,
-    namespaces: list[Namespace],
+    labels: LabelMap,
     source: BinaryIO,
     sink: BinaryIO,
 ) -> Pipeline:
-    """Copy an exposition with the labels put on; returns the pipeline with its counts.
+    """Copy an exposition with the labels of a map put on; returns the pipeline with its counts.
 
     Raises StreamError if a stream fails, but BrokenPipeError as it is.
     """
-    labels = LabelMap(config.rules)
-    labels.replace(namespaces, now=0.0)
     pipeline = Pipeline(
         labels.lookup,
         config,

@@ -18,7 +18,21 @@ API server said and so must not be shown as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What ends a line, moves a terminal's cursor, turns the direction of text or is no text."""
+
+
+def one_line(text: str) -> str:
+    """The text with every one of these characters spelled out, a newline as backslash and n.
+
+    A peer's words can then neither end a line of the log nor begin another.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class KmproxyError(Exception):
@@ -69,7 +83,7 @@ class AccessError(KmproxyError):
     def __init__(self, status: int, reason: str, message: str) -> None:
         self.status = status
         self.reason = reason
-        super().__init__(message)
+        super().__init__(one_line(message))
 
 
 class UpstreamError(KmproxyError):
@@ -82,7 +96,7 @@ class UpstreamError(KmproxyError):
     def __init__(self, reason: str, message: str, *, status: int = 502) -> None:
         self.reason = reason
         self.status = status
-        super().__init__(message)
+        super().__init__(one_line(message))
 
 
 class ApiError(UpstreamError):

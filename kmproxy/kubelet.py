@@ -32,6 +32,7 @@ MAX_PODS = 64 << 20
 """Bytes of the longest list of pods that is held; 500 pods have about 3 MB."""
 
 MAX_REFUSAL = 4096
+_HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
 _SUBRESOURCES = re.compile(rb"subresource(?:\(s\))?=\[?([a-z ]+)")
 
 
@@ -187,7 +188,13 @@ class Kubelet:
         name = self._upstream.name
         if response.status != 200:
             raise UpstreamError(*self._refusal(response.status, kind))
-        media = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        content_type = response.headers.get("Content-Type", "")
+        # It is sent on, and what is not text for a header would end the answer, not the scrape.
+        if not _HEADER_TEXT.fullmatch(content_type):
+            raise UpstreamError(
+                "content_type", f"the {name} answered Content-Type {content_type[:60]!r}: no text"
+            )
+        media = content_type.partition(";")[0].strip().lower()
         if media not in kind.media:
             what = f"Content-Type {media[:60]!r}" if media else "no Content-Type"
             raise UpstreamError(

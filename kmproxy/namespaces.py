@@ -10,22 +10,22 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 from kmproxy.apiserver import ApiServer
 from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
-from kmproxy.labels import LabelMap, LabelState, Listing, Namespace
+from kmproxy.labelmap import LabelMap, Restored
+from kmproxy.labels import Namespace
+from kmproxy.objectlist import ListReader
 from kmproxy.permissions import NAMESPACES, advice
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import (
-    LIST_ACCEPT,
     SILENCE,
     WATCH_ACCEPT,
     Backoff,
     Change,
     Next,
     WatchState,
-    parse_page,
 )
 
 PATH = "/api/v1/namespaces"
@@ -38,17 +38,19 @@ async def list_namespaces(
 ) -> AsyncGenerator[list[Namespace], None]:
     """Every namespace, some at a time; at the end `state` learns the version.
 
-    Other tasks have their turn in between. Raises UpstreamError.
+    None is held, so that a list may be of any length. Other tasks have their
+    turn in between. Raises UpstreamError.
     """
     token = ""
     while True:
-        page = parse_page(await api.get(PATH, state.list_params(token), accept=LIST_ACCEPT))
-        for namespaces in page.slices():
-            yield namespaces
-            await asyncio.sleep(0)
-        token = page.token
+        reader = ListReader()
+        async with aclosing(api.objects(PATH, state.list_params(token), reader)) as objects:
+            async for namespaces in objects:
+                yield namespaces
+        page = reader.finish()
+        token = page.continue_
         if not token:
-            state.listed(page.version)
+            state.listed(page.resource_version)
             return
 
 
@@ -122,14 +124,14 @@ class NamespaceWatcher:
         """Wait until `loaded`."""
         await self._loaded.wait()
 
-    def restore(self, state: LabelState, age: float) -> bool:
+    def restore(self, restored: Restored, age: float) -> bool:
         """Serve what was known `age` seconds ago, until the first list replaces it.
 
         Returns whether that is so: what has been listed meanwhile is not undone.
         """
         if self.loaded:
             return False
-        self._labels.restore(state, self._clock())
+        self._labels.restore(restored, self._clock())
         self._synced_at = self._clock() - age
         self._restored = True
         self._loaded.set()
@@ -160,7 +162,7 @@ class NamespaceWatcher:
 
     async def _list(self) -> Next:
         server = self._api.server
-        listings = [Listing() for _ in self._maps]
+        listings = [labels.listing() for labels in self._maps]
         async for some in list_namespaces(self._api, self._state):
             for labels, listing in zip(self._maps, listings, strict=True):
                 labels.collect(listing, some)

@@ -11,6 +11,7 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -18,9 +19,10 @@ import msgspec
 from kmproxy.apiserver import ApiServer
 from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.objectlist import ListReader
 from kmproxy.permissions import NODES, NODES_LISTED, Permission, advice
 from kmproxy.telemetry import Telemetry
-from kmproxy.watch import LIST_ACCEPT, PAGE, parse_page
+from kmproxy.watch import PAGE
 
 REMEMBERED = 60.0
 """Seconds for which a Node object that was found is not asked for again."""
@@ -131,8 +133,10 @@ class NodeDirectory:
     async def first(self) -> Node:
         """A node to try, the first of a list. Raises UpstreamError, also if it may not be had."""
         try:
-            body = await self._api.get(PATH, {"limit": "1"}, accept=LIST_ACCEPT)
-            names = [item.name for item in parse_page(body).namespaces]
+            reader = ListReader()
+            async with aclosing(self._api.objects(PATH, {"limit": "1"}, reader)) as objects:
+                names = [item.name async for some in objects for item in some]
+            reader.finish()
         except ApiError as error:
             message = f"no node to try: {error.summary}; name one by --node-name-or-ip"
             raise UpstreamError(error.reason, message) from error
@@ -146,15 +150,18 @@ class NodeDirectory:
         nodes: list[ListedNode] = []
         while True:
             try:
-                page = parse_page(await self._api.get(PATH, params, accept=LIST_ACCEPT))
-                for some in page.slices():
-                    nodes += [ListedNode(item.name, item.labels, item.annotations) for item in some]
-                    await asyncio.sleep(0)  # all nodes can be on one page
+                reader = ListReader()
+                async with aclosing(self._api.objects(PATH, params, reader)) as objects:
+                    async for some in objects:
+                        nodes += [
+                            ListedNode(each.name, each.labels, each.annotations) for each in some
+                        ]
+                token = reader.finish().continue_
             except ApiError as error:
                 raise _explained(error, NODES_LISTED, "all nodes") from error
-            if not page.token:
+            if not token:
                 return nodes
-            params = {"limit": str(PAGE), "continue": page.token}
+            params = {"limit": str(PAGE), "continue": token}
 
     async def _confirm(self, known: Node) -> Node:
         """The node as it is now, or as it is known if the API server fails to tell."""

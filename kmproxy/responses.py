@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from kmproxy.errors import one_line
+
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 DEFAULT_TIMEOUT = 10.0
 """Seconds for a scrape that does not say how long it waits."""
@@ -58,7 +60,8 @@ async def _sign(_: web.Request, response: web.StreamResponse) -> None:
 def plain(status: int, line: str) -> web.Response:
     """One plain line: what failed and what to do."""
     headers = {hdrs.SERVER: NAME}
-    return web.Response(status=status, text=line.replace("\n", " ") + "\n", headers=headers)
+    text = one_line(line.replace("\n", " ")) + "\n"
+    return web.Response(status=status, text=text, headers=headers)
 
 
 def reads(request: web.Request) -> bool:

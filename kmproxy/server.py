@@ -24,7 +24,7 @@ from kmproxy.encoding import GzipEncoder, accepts_gzip
 from kmproxy.errors import AccessError, CredentialError, UpstreamError
 from kmproxy.health import Readiness
 from kmproxy.kubelet import Exposition, Kubelet
-from kmproxy.labels import LabelMap
+from kmproxy.labelmap import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import Node, NodeDirectory
 from kmproxy.pages import Status, status_page

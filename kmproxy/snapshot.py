@@ -3,31 +3,43 @@
 Knows the file's format, when it is written and when it is read. Must not know
 how labels are listed, rendered or served.
 
-The file is two lines: the first names the format, its version and the SHA-256
-of the second, which is a JSON document. It holds rendered labels, so that it is
-only good for the same rules and the same cluster, both of which it names.
+The file is lines: the first names the format, its version and the SHA-256 of all
+that follows; the second is a JSON document about the whole; each other is one
+namespace with the names and values of its labels. They are checked and rendered
+anew, so the file is only good for the same rules and the same cluster, both of
+which it names.
+
+The file is written with mode 0600, and taken only if it is a regular file of the
+daemon's own user that nobody else can write: what it says goes into samples. One
+who can write the folder can take the file away, or put an older one back that
+was not yet `MAX_AGE` old, but cannot make one. A volume to which Kubernetes
+applies `fsGroup` gives its files to the group, so that the file is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
+import stat
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
 from kmproxy.errors import KmproxyError, SnapshotError
 from kmproxy.identity import Identity
-from kmproxy.labels import LabelMap, LabelRule, LabelState
+from kmproxy.labelmap import LabelMap, Restored
+from kmproxy.labels import LabelRule
 from kmproxy.namespaces import NamespaceWatcher
+from kmproxy.rendering import KnownLabels
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import Trust
 
@@ -47,9 +59,18 @@ REFRESH = 600.0
 LEFTOVER = 600.0
 """Seconds after which a new file that has not become the snapshot is a killed writer's."""
 
+MAX_FILE = 24 << 20
+"""Bytes of the longest file. A map's labels take 16 MiB at most, and little more as JSON unless
+they are made of control characters. While a file is replaced there are two of them, and the volume
+of the shipped component has 64 MiB, past which its pod would be evicted."""
+
+MAX_HEAD = 1 << 20
+"""Bytes of the longest line about the whole."""
+
 _NEW = ".new-"
 _FORMAT = b"kmproxy-labels"
-_VERSION = b"2"
+_VERSION = b"3"
+_PIECE = 1 << 16
 
 _T = TypeVar("_T")
 
@@ -83,69 +104,112 @@ class Origin(msgspec.Struct, frozen=True):
         return cls(identity.server, hashlib.sha256(content).hexdigest() if content else "")
 
 
-class _Document(msgspec.Struct):
+class _Head(msgspec.Struct):
     origin: Origin
     rules: list[_Rule]
+    max_value: int
     confirmed: float  # seconds since 1970
     written: float  # the same
+
+
+class _Space(msgspec.Struct, array_like=True):
+    """One namespace; `deleted` is the seconds left when the file was written."""
+
+    name: str
     labels: dict[str, str]
-    deleted: dict[str, float]  # seconds left when it was written
+    lacking: list[str]
+    too_long: int
+    too_many: int
+    deleted: float | None
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_SPACE = msgspec.json.Decoder(_Space)
 
 
 def encode(
-    state: LabelState,
-    rules: Sequence[LabelRule],
+    state: Iterable[KnownLabels],
+    labels: LabelMap,
     origin: Origin,
     *,
     confirmed: float,
     written: float,
-) -> bytes:
-    """A snapshot's bytes, of the state at `written`.
+) -> list[bytes]:
+    """A snapshot's lines, of the state that `labels` had at `written`.
 
     `confirmed` is when the API server last said so; both in seconds since 1970.
+    Raises SnapshotError past `MAX_FILE` bytes.
     """
-    document = _Document(
-        origin, _rules(rules), confirmed, written, dict(state.rendered), dict(state.deleted)
-    )
-    body = msgspec.json.encode(document)
-    digest = hashlib.sha256(body).hexdigest().encode()
-    return b"%b %b %b\n%b\n" % (_FORMAT, _VERSION, digest, body)
+    head = _Head(origin, _rules(labels.rules), labels.renderer.max_value, confirmed, written)
+    lines = [b"", msgspec.json.encode(head) + b"\n"]
+    digest, size = hashlib.sha256(lines[1]), 0
+    for known in state:
+        space = _Space(
+            known.namespace,
+            dict(known.pairs),
+            list(known.lacking),
+            known.too_long,
+            known.too_many,
+            known.deleted,
+        )
+        lines.append(msgspec.json.encode(space) + b"\n")
+        digest.update(lines[-1])
+        size += len(lines[-1])
+        if size > MAX_FILE - MAX_HEAD:
+            raise SnapshotError(f"it would be over {MAX_FILE} bytes")
+    lines[0] = b"%b %b %b\n" % (_FORMAT, _VERSION, digest.hexdigest().encode())
+    return lines
 
 
-def decode(
-    data: bytes, rules: Sequence[LabelRule], origin: Origin, now: float
-) -> tuple[LabelState, float]:
-    """What a snapshot holds, and its age in seconds at `now`.
+def decode(file: BinaryIO, labels: LabelMap, origin: Origin, now: float) -> tuple[Restored, float]:
+    """What a snapshot holds for a map, and its age in seconds at `now`.
 
     Raises SnapshotError for a file that is damaged, of another program or
-    version, of other rules or another cluster, or older than `MAX_AGE`. A clock
-    that went back makes it no younger than new.
+    version, of other rules or another cluster, older than `MAX_AGE`, or with what
+    the rules do not make. A clock that went back makes it no younger than new.
     """
-    head, _, body = data.removesuffix(b"\n").partition(b"\n")
-    name, _, rest = head.partition(b" ")
-    version, _, digest = rest.partition(b" ")
+    _check_whole(file)
+    longest = MAX_HEAD + 8 * labels.renderer.budget  # a control character takes six bytes in JSON
+    try:
+        head = _HEAD.decode(file.readline(longest))
+        if head.origin.server != origin.server:
+            raise SnapshotError(f"it is of another API server, {head.origin.server[:200]!r}")
+        if head.origin != origin:
+            raise SnapshotError("it is another cluster's, or of before its CA changed")
+        if (head.rules, head.max_value) != (_rules(labels.rules), labels.renderer.max_value):
+            raise SnapshotError("it was made under other label rules")
+        age = max(now - head.confirmed, 0.0)
+        if age > MAX_AGE:
+            raise SnapshotError(f"it is {age / 3600:.0f} hours old")
+        since = max(now - head.written, 0.0)
+        spaces = map(_SPACE.decode, iter(lambda: file.readline(longest), b""))
+        return labels.rendered_anew(_known(space, since) for space in spaces), age
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise SnapshotError("it is damaged: it cannot be read") from error
+
+
+def _check_whole(file: BinaryIO) -> None:
+    """Read the first line, and make sure of the others. Raises SnapshotError."""
+    name, _, rest = file.readline(MAX_HEAD).rstrip(b"\n").partition(b" ")
+    version, _, wanted = rest.partition(b" ")
     if name != _FORMAT:
         raise SnapshotError("it is not a label snapshot")
     if version != _VERSION:
-        raise SnapshotError("it is of another version of kmproxy")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
+        shown = version[:20].decode("ascii", "replace")
+        raise SnapshotError(f"it is of another version of kmproxy (format {shown!r}, not 3)")
+    begin, digest = file.tell(), hashlib.sha256()
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    if digest.hexdigest().encode() != wanted:
         raise SnapshotError("it is damaged: the checksum is wrong")
-    try:
-        document = msgspec.json.decode(body, type=_Document)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SnapshotError("it is damaged: it cannot be read") from error
-    if document.origin.server != origin.server:
-        raise SnapshotError(f"it is of another API server, {document.origin.server}")
-    if document.origin != origin:
-        raise SnapshotError("it is another cluster's, or of before its CA changed")
-    if document.rules != _rules(rules):
-        raise SnapshotError("it was made under other label rules")
-    age = max(now - document.confirmed, 0.0)
-    if age > MAX_AGE:
-        raise SnapshotError(f"it is {age / 3600:.0f} hours old")
-    since = max(now - document.written, 0.0)
-    deleted = {name: max(left - since, 0.0) for name, left in document.deleted.items()}
-    return LabelState(document.labels, deleted), age
+    file.seek(begin)
+
+
+def _known(space: _Space, since: float) -> KnownLabels:
+    left = None if space.deleted is None else space.deleted - since
+    return KnownLabels(
+        space.name, space.labels, tuple(space.lacking), space.too_long, space.too_many, left
+    )
 
 
 def _rules(rules: Sequence[LabelRule]) -> list[_Rule]:
@@ -225,16 +289,18 @@ class LabelSnapshot:
         self._saved, self._save_by = changes, save_by
         self._telemetry.snapshot_saved.set(self._wall())
 
-    def _write(self, state: LabelState, confirmed: float, written: float) -> None:
+    def _write(self, state: Iterator[KnownLabels], confirmed: float, written: float) -> None:
         if self._saved is None:
             _clear(self._path, written - LEFTOVER)
-        rules, origin = self._labels.rules, Origin.of(self._identity)
-        data = encode(state, rules, origin, confirmed=confirmed, written=written)
-        _replace(self._path, data)
+        origin = Origin.of(self._identity)
+        _replace(
+            self._path,
+            encode(state, self._labels, origin, confirmed=confirmed, written=written),
+        )
 
-    def _read(self) -> tuple[LabelState, float]:
-        data = self._path.read_bytes()
-        return decode(data, self._labels.rules, Origin.of(self._identity), self._wall())
+    def _read(self) -> tuple[Restored, float]:
+        with _open_own(self._path) as file:
+            return decode(file, self._labels, Origin.of(self._identity), self._wall())
 
     async def _restore(self) -> None:
         watcher = self._watcher
@@ -248,7 +314,7 @@ class LabelSnapshot:
         if watcher.loaded:
             return
         try:
-            state, age = await _aside(self._read)
+            restored, age = await _aside(self._read)
         except FileNotFoundError:
             _log.info("--label-snapshot %s: there is none yet", self._path)
             return
@@ -256,7 +322,7 @@ class LabelSnapshot:
             self._tell("is not used", error)
             self._telemetry.snapshot_errors.labels("read").inc()
             return
-        if watcher.restore(state, age):
+        if watcher.restore(restored, age):
             _log.warning(
                 "the API server is away: "
                 "serving the labels of %d namespaces as they were %.0f s ago",
@@ -291,13 +357,41 @@ async def _aside(work: Callable[[], _T]) -> _T:
     return await asyncio.wrap_future(outcome)
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _open_own(path: Path) -> BinaryIO:
+    """Open a file that only its owner, who we are, can have written.
+
+    Raises OSError and SnapshotError. A pipe is not waited for.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise SnapshotError("it is a symbolic link, which is not followed") from error
+        raise
+    facts = os.fstat(descriptor)
+    mode = stat.S_IMODE(facts.st_mode)
+    problem = None
+    if not stat.S_ISREG(facts.st_mode):
+        problem = "it is not a regular file"
+    elif facts.st_uid != os.geteuid():
+        problem = f"it belongs to another user (uid {facts.st_uid}, not {os.geteuid()})"
+    elif mode & (stat.S_IWGRP | stat.S_IWOTH):
+        problem = f"others can write it (mode {mode:04o}): is an fsGroup set?"
+    elif facts.st_size > MAX_FILE:
+        problem = f"it is over {MAX_FILE} bytes"
+    if problem:
+        os.close(descriptor)
+        raise SnapshotError(problem)
+    return open(descriptor, "rb")  # noqa: PTH123 - a descriptor has no path
+
+
+def _replace(path: Path, lines: Iterable[bytes]) -> None:
     """Put a whole new file, its owner's alone, in the place of the old one. Raises OSError."""
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}{_NEW}", dir=path.parent)
     new = Path(name)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
-            file.write(data)
+            file.writelines(lines)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)

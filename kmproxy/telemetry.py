@@ -118,6 +118,14 @@ class Telemetry:
             ["label"],
             registry=registry,
         )
+        self.label_values_left_out = Gauge(
+            "kmproxy_label_values_left_out",
+            "Values of namespaces that rules ask for and samples do not get now, by the limit in "
+            "bytes that they exceed: of a 'value' (--max-label-value-bytes), of a 'namespace', or "
+            "of the whole 'map'.",
+            ["limit"],
+            registry=registry,
+        )
         self.sync_age = Gauge(
             "kmproxy_namespaces_sync_age_seconds",
             "Time since the API server last confirmed the label map, by a list, an event or "
@@ -191,13 +199,19 @@ class Telemetry:
         *,
         namespaces: Callable[[], float],
         lacking: Mapping[str, Callable[[], float]],
+        left_out: Mapping[str, Callable[[], float]],
         sync_age: Callable[[], float],
         restored: Callable[[], float],
     ) -> None:
-        """Ask these for the gauges of the label map, at each scrape; `lacking` by label."""
+        """Ask these for the gauges of the label map, at each scrape.
+
+        `lacking` is by label, `left_out` by limit.
+        """
         self.namespaces.set_function(namespaces)
         for label, count in lacking.items():
             self.namespaces_without_label.labels(label).set_function(count)
+        for limit, count in left_out.items():
+            self.label_values_left_out.labels(limit).set_function(count)
         self.sync_age.set_function(sync_age)
         self.labels_restored.set_function(restored)
 

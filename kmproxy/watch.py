@@ -11,33 +11,26 @@ import enum
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.labels import Namespace
-
-_T = TypeVar("_T")
+from kmproxy.objectlist import MAX_OBJECT, decode, decode_object
 
 LIST_ACCEPT = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 WATCH_ACCEPT = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
 PAGE = 500
-"""Objects asked for per page of a list, where pages may be asked for."""
-
-SLICE = 100
-"""Objects of a page that are read at once, in under a millisecond: a server's cache gives all of
-them on one page, whatever was asked for, and a scrape takes several turns of the event loop."""
+"""Objects asked for per page of a list, where pages may be asked for. It spares the server; what a
+page costs here does not depend on it, as no page is held."""
 
 WATCH_TIMEOUT = (300.0, 600.0)
 """Seconds after which the server is asked to end a watch: a random value between."""
 
 SILENCE = 80.0
 """Seconds without a byte after which a watch is dead: a bookmark comes every 60."""
-
-MAX_EVENT = 64 << 20
-"""Bytes of the longest event line accepted; etcd holds objects of 1.5 MB at most."""
 
 SHORT_WATCH = 1.0
 """A watch that ends before this many seconds is a failure, even with events: it is waited out."""
@@ -60,27 +53,6 @@ BACKOFF_LIMIT = 30.0
 BACKOFF_RESET = 120.0
 
 
-class _Meta(msgspec.Struct, rename="camel"):
-    name: str = ""
-    resource_version: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-
-
-class _Object(msgspec.Struct):
-    metadata: _Meta = msgspec.field(default_factory=_Meta)
-
-
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    continue_: str = msgspec.field(default="", name="continue")
-
-
-class _List(msgspec.Struct):
-    items: list[msgspec.Raw] | None
-    metadata: _ListMeta
-
-
 class _Details(msgspec.Struct, rename="camel"):
     retry_after_seconds: float = 0
 
@@ -97,36 +69,11 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
-_NO_LIST = "the API server's namespace list is not one"
 _REASON = re.compile(r"[A-Za-z]{1,40}")
 _PASSING = frozenset({429, 500, 502, 503, 504})
 
-_LIST = msgspec.json.Decoder(_List)
-_OBJECT = msgspec.json.Decoder(_Object)
 _STATUS = msgspec.json.Decoder(_Status)
 _EVENT = msgspec.json.Decoder(_Event)
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a list, its objects still to be read. `token` asks for the next, if any."""
-
-    items: list[msgspec.Raw]
-    version: str
-    token: str
-
-    def slices(self) -> Iterator[list[Namespace]]:
-        """The objects, `SLICE` of them at a time. Raises ApiError if one cannot be read."""
-        for start in range(0, len(self.items), SLICE):
-            yield [
-                _namespace(_decode(_OBJECT, item, _NO_LIST).metadata)
-                for item in self.items[start : start + SLICE]
-            ]
-
-    @property
-    def namespaces(self) -> list[Namespace]:
-        """All objects at once."""
-        return [namespace for piece in self.slices() for namespace in piece]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,19 +103,10 @@ class Next(enum.Enum):
         return self in {Next.LIST_AT_ONCE, Next.WATCH_AT_ONCE}
 
 
-def parse_page(body: bytes | bytearray) -> Page:
-    """Read one page of a NamespaceList or PartialObjectMetadataList.
-
-    Raises ApiError if it is none.
-    """
-    page = _decode(_LIST, body, _NO_LIST)
-    return Page(page.items or [], page.metadata.resource_version, page.metadata.continue_)
-
-
 def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
     """The error that an answer other than 200 is; its body is a `Status`, or anything."""
     try:
-        status = _decode(_STATUS, body, "no Status")
+        status = decode(_STATUS, body, "no Status")
     except ApiError:
         status = _Status()
     seconds = status.details.retry_after_seconds if status.details else 0.0
@@ -180,20 +118,6 @@ def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiE
         status.message or f"HTTP status {code}",
         retry_after=min(seconds, RETRY_AFTER_LIMIT) if seconds > 0 else None,
     )
-
-
-def _decode(
-    decoder: msgspec.json.Decoder[_T], data: bytes | bytearray | msgspec.Raw, otherwise: str
-) -> _T:
-    """What the decoder makes of `data`. Raises ApiError, saying `otherwise`."""
-    try:
-        return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(200, "garbage", otherwise) from error
-
-
-def _namespace(meta: _Meta) -> Namespace:
-    return Namespace(meta.name, meta.labels or {}, meta.annotations or {})
 
 
 class WatchState:
@@ -261,24 +185,24 @@ class WatchState:
             self._buffer, self._buffered = [], 0
         self._buffer.append(rest)
         self._buffered += len(rest)
-        if max(self._buffered, *map(len, lines), 0) > MAX_EVENT:
-            raise ApiError(200, "garbage", f"a watch event is longer than {MAX_EVENT} bytes")
+        if max(self._buffered, *map(len, lines), 0) > MAX_OBJECT:
+            raise ApiError(200, "garbage", f"a watch event is longer than {MAX_OBJECT} bytes")
         for line in lines:
             if line.strip():
                 yield self._event(line)
 
     def _event(self, line: bytes) -> Change | None:
-        event = _decode(_EVENT, line, "a watch event cannot be read")
+        event = decode(_EVENT, line, "a watch event cannot be read")
         if event.type == "ERROR":
             raise parse_status(500, bytes(event.object))
-        meta = _decode(_OBJECT, event.object, "a watch event cannot be read").metadata
+        meta = decode_object(event.object, "a watch event cannot be read")
         if not meta.resource_version:
             raise ApiError(200, "garbage", f"a watch event {event.type!r} has no resourceVersion")
         self._version = meta.resource_version
         self._failures = self._silences = 0
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
-                return Change(event.type, _namespace(meta))
+                return Change(event.type, meta.namespace())
             case _:  # BOOKMARK, or a kind of event that is still to be invented
                 return None
 

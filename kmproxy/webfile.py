@@ -26,6 +26,7 @@ from kmproxy.errors import ConfigError
 from kmproxy.expiry import earliest_expiry
 from kmproxy.telemetry import Telemetry
 from kmproxy.webconfig import REQUIRING, VERIFYING, Pem, TlsSection, WebConfig, parse_web_config
+from kmproxy.yamltext import RepeatedKeyError, parse_yaml
 
 LOOK_EVERY = 1.0
 """Seconds at most between a change of a file and its effect on what comes then."""
@@ -179,28 +180,17 @@ def read_web_config(path: str) -> WebConfig:
     """The configuration in a YAML file. Raises ConfigError or OSError."""
     import yaml  # noqa: PLC0415 - only who uses the file pays for it
 
-    class Loader(yaml.SafeLoader):
-        """Refuses what YAML forbids and the library lets pass: a key that stands twice."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key) for key, _ in node.value]
-            if len({str(key) for key in keys}) != len(keys):
-                mark = node.start_mark
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key stands twice in the mapping", mark
-                )
-            return super().construct_mapping(node, deep=deep)
-
     try:
-        document = yaml.load(Path(path).read_text("utf-8"), Loader)  # noqa: S506 - it is a SafeLoader
+        document = parse_yaml(Path(path).read_text("utf-8"))
     except UnicodeDecodeError:
         raise ConfigError(["it is not text"]) from None
+    except RepeatedKeyError as error:
+        raise ConfigError([str(error)]) from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         # Only where it is, never what: YAML's own words may quote a key or a hash.
         mark = getattr(error, "problem_mark", None)
-        twice = "a key stands twice" if "twice" in (getattr(error, "problem", "") or "") else None
         where = f" in line {mark.line + 1}" if mark else ""
-        raise ConfigError([f"{twice or 'it is not YAML'}{where}"]) from None
+        raise ConfigError([f"it is not YAML{where}"]) from None
     if document is None:
         document = {}
     return parse_web_config(document, str(Path(path).parent))

@@ -17,7 +17,7 @@ import pytest
 import trustme
 import yaml
 
-from kmproxy.check import check, coverage, is_allowed
+from kmproxy.check import Tally, check, is_allowed
 from kmproxy.cli import read_config
 from kmproxy.errors import ConfigError, UpstreamError
 from kmproxy.labels import Namespace, parse_rules
@@ -531,7 +531,10 @@ def test_coverage():
         Namespace("a", {"kubernetes.io/metadata.name": "a"}),
         Namespace("c", {"team": "t"}),
     ]
-    found = [(each.rule, each.default, each.without) for each in coverage(rules, spaces)]
+    tally = Tally(rules)
+    tally.add(spaces[:1])
+    tally.add(spaces[1:])
+    found = [(each.rule, each.default, each.without) for each in tally.coverage()]
     assert found == [
         ("--label team", "x", ("a", "b")),
         ("--label *", "", ("a", "b")),

@@ -202,6 +202,38 @@ def test_a_broken_file(file, content):
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("label: a\nlisten: :1\nlabel: b\n", "the key 'label' stands twice, again in line 3"),
+        ("label: a\n'label': b\n", "the key 'label' stands twice, again in line 2"),
+        ("{label: a,\n label: b}\n", "the key 'label' stands twice, again in line 2"),
+        (
+            "kubelet:\n  tls_config:\n    ca_file: a\n    min_version: TLS12\n    ca_file: b\n",
+            "the key 'ca_file' stands twice, again in line 5",
+        ),
+        ("kubelet: {}\nlabel: a\nkubelet: {}\n", "the key 'kubelet' stands twice, again in line 3"),
+        ("label: [a, {b: 1, b: 2}]\n", "the key 'b' stands twice, again in line 1"),
+    ],
+)
+def test_a_key_that_stands_twice(file, text, says):
+    """It is an error in any mapping of the file, not the last one's say."""
+    assert says in " ".join(problems("--config", file(text)))
+
+
+def test_a_key_that_is_merged_stands_once(file):
+    """What an alias brings into a mapping may be said otherwise there, at any depth."""
+    text = (
+        "label: &l [team]\n"
+        "kubelet: {tls_config: &t {min_version: TLS12, server_name: a}, "
+        "oauth2: {client_id: c, client_secret: s, token_url: 'https://h/', "
+        "tls_config: {<<: *t, server_name: b}}}\n"
+    )
+    read, _ = read_config(["--config", file(text)])
+    assert read.access.tls.server_name == "a"
+    assert read.access.credential.tls.server_name == "b"
+
+
+@pytest.mark.parametrize(
     "text", ["*planted", "!planted", "!planted!x y", "!<planted> x", "[&planted 1, &planted 2]"]
 )
 def test_a_password_that_is_no_yaml(file, text):

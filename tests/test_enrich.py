@@ -12,7 +12,7 @@ import pytest
 
 import kmproxy
 from kmproxy.config import EnrichConfig, LabelConfig, SelectionConfig
-from kmproxy.enrich import PIECE, enrich, read_namespaces
+from kmproxy.enrich import PIECE, enrich, labels_of, read_namespaces
 from kmproxy.errors import ConfigError
 from kmproxy.labels import Namespace
 from kmproxy.loader import Layer, load_sections
@@ -50,6 +50,11 @@ def config(**flags):
     """The label settings of these flags."""
     named = {name.replace("_", "-"): tuple(values) for name, values in flags.items()}
     return load_sections([Layer("", "--", named)], EnrichConfig, LabelConfig)[1]
+
+
+def known(namespaces, **flags):
+    """The map of these namespaces under these flags."""
+    return labels_of(namespaces, config(**flags))
 
 
 def command(*flags):
@@ -136,7 +141,9 @@ def test_a_file_that_cannot_be_read(tmp_path, name):
 def test_labels_are_put_on():
     """Between two streams: only samples of namespaces with labels change, and are counted."""
     sink = io.BytesIO()
-    done = enrich(config(), SelectionConfig(), [READ_A, READ_B], io.BytesIO(TEXT), sink).enricher
+    done = enrich(
+        config(), SelectionConfig(), known([READ_A, READ_B]), io.BytesIO(TEXT), sink
+    ).enricher
     assert sink.getvalue() == ENRICHED
     assert (done.samples, done.enriched, done.unparsed, done.conflicts) == (5, 1, 0, 0)
 
@@ -148,7 +155,7 @@ def test_long_input_comes_through_whole(end):
     text = b"\n".join(lines) + end
     assert len(text) > 2 * PIECE
     sink = io.BytesIO()
-    enrich(config(), SelectionConfig(), [READ_A], io.BytesIO(text), sink)
+    enrich(config(), SelectionConfig(), known([READ_A]), io.BytesIO(text), sink)
     assert sink.getvalue() == text.replace(b'"a"', b'"a",team="x"')
 
 
@@ -167,7 +174,9 @@ def test_long_input_comes_through_whole(end):
 def test_the_label_flags_count(flags, line, expected):
     """The same rules as the daemon's."""
     sink = io.BytesIO()
-    enrich(config(**flags), SelectionConfig(), [READ_A, READ_B], io.BytesIO(line), sink)
+    enrich(
+        config(**flags), SelectionConfig(), known([READ_A, READ_B], **flags), io.BytesIO(line), sink
+    )
     assert sink.getvalue() == expected
 
 
@@ -270,7 +279,7 @@ def test_recorded_answers_of_kubelets(name):
     text = (CORPUS / name).read_bytes()
     namespaces = teams(text)
     sink = io.BytesIO()
-    done = enrich(config(), SelectionConfig(), namespaces, io.BytesIO(text), sink).enricher
+    done = enrich(config(), SelectionConfig(), known(namespaces), io.BytesIO(text), sink).enricher
     expected = [labelled(line, namespaces) for line in text.split(b"\n")]
     assert sink.getvalue().split(b"\n") == expected
     assert (done.unparsed, done.conflicts) == (0, 0)
@@ -286,7 +295,11 @@ def test_recorded_answers_without_labels_to_add(name):
         sink = io.BytesIO()
         assert (
             enrich(
-                config(**flags), SelectionConfig(), namespaces, io.BytesIO(text), sink
+                config(**flags),
+                SelectionConfig(),
+                known(namespaces, **flags),
+                io.BytesIO(text),
+                sink,
             ).enricher.enriched
             == 0
         )

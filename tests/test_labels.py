@@ -3,7 +3,8 @@
 import pytest
 
 from kmproxy.exposition import Enricher
-from kmproxy.labels import LabelMap, LabelRule, Namespace, label_name, name_problem, parse_rules
+from kmproxy.labelmap import LabelMap
+from kmproxy.labels import LabelRule, Namespace, label_name, name_problem, parse_rules
 
 
 def rules(labels=(), annotations=(), defaults=()):
@@ -15,7 +16,7 @@ def rules(labels=(), annotations=(), defaults=()):
 
 def rendered(namespace, labels=(), annotations=(), defaults=()):
     """What the samples of a namespace get under these rules."""
-    return LabelMap(rules(labels, annotations, defaults)).render(namespace).decode()
+    return LabelMap(rules(labels, annotations, defaults)).render(namespace).labels.decode()
 
 
 def space(name="shop", /, **labels):

@@ -12,6 +12,7 @@ from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.nodes import KEPT, MAX_MISSING, MISSING, REMEMBERED, RETRY, Node, NodeDirectory
 from kmproxy.telemetry import Telemetry
+from kmproxy.watch import LIST_ACCEPT
 
 
 class Nodes:
@@ -276,7 +277,15 @@ async def test_what_is_no_node(given):
     assert raised.value.status == 502
 
 
-class Listed(Nodes):
+class Lists:
+    """Lists as `ApiServer` gives them, of what `get` answers."""
+
+    async def objects(self, path, params, reader):
+        for some in reader.feed(bytes(await self.get(path, params, accept=LIST_ACCEPT))):
+            yield some
+
+
+class Listed(Lists, Nodes):
     """An API server that lists its nodes as well."""
 
     async def get(self, path, params, *, accept):
@@ -312,7 +321,7 @@ async def test_no_first_node(error, says):
     assert says in str(raised.value)
 
 
-class Pages:
+class Pages(Lists):
     """An API server that holds pages of nodes' metadata, and notes what is asked."""
 
     def __init__(self, *pages):

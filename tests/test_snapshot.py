@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import io
 import os
 import signal
 import sys
 import threading
-from contextlib import suppress
 
 import pytest
 
 from kmproxy import snapshot
 from kmproxy.errors import SnapshotError, StartupError
-from kmproxy.labels import LabelMap, LabelRule, LabelState, Namespace
+from kmproxy.labelmap import LabelMap, Restored
+from kmproxy.labels import LabelRule, Namespace
+from kmproxy.rendering import KnownLabels
 from kmproxy.simapi import ApiFault
 from kmproxy.simcluster import SimCluster
 from kmproxy.snapshot import MAX_AGE, Origin, decode, encode
@@ -26,38 +28,51 @@ from .test_end_to_end import in_a_pod
 RULES = (LabelRule("label", "team", "team", "nobody"), LabelRule("annotation", "*", ""))
 SERVER = "https://10.96.0.1:443"
 ORIGIN = Origin(SERVER, "1234")
-STATE = LabelState({"a": ',team="x\\"\u00e9"', "b": ""}, {"b": 100.0})
+STATE = (
+    KnownLabels("a", {"team": 'x\\n"\u00e9\n'}),
+    KnownLabels("b", {"x": "1"}, ("team",), 2, 1, deleted=100.0),
+)
 NOW = 1_700_000_000.0
+RENDERED = {b"a": ',team="x\\\\n\\"\u00e9\\n"'.encode(), b"b": b',x="1"'}
 LINE = 'namespace="frontend-service2",team="{}"'
-MOVED = b'"frontend-service2":",team=\\"backend\\""'
+MOVED = b'["frontend-service2",{"team":"backend"}'
 BACK = 60.0  # seconds: the API server is asked again after up to half of them
 
 
-def encoded(rules=RULES, origin=ORIGIN, confirmed=NOW, written=NOW):
+def encoded(state=STATE, rules=RULES, origin=ORIGIN, confirmed=NOW, written=NOW):
     """A snapshot of the labels above."""
-    return encode(STATE, rules, origin, confirmed=confirmed, written=written)
+    return b"".join(encode(state, LabelMap(rules), origin, confirmed=confirmed, written=written))
+
+
+def decoded(data, now=NOW, labels=None):
+    """What a map with the rules above knows after a snapshot, and its age."""
+    restored, age = decode(io.BytesIO(data), labels or LabelMap(RULES), ORIGIN, now)
+    return restored.listing.rendered, restored.left, age
 
 
 def test_what_is_kept_comes_back():
     """Labels, what is left of a deleted namespace's time, and the age."""
-    assert decode(encoded(), RULES, ORIGIN, NOW) == (STATE, 0.0)
-    state, age = decode(encoded(), RULES, ORIGIN, NOW + 60.5)
-    assert age == 60.5
-    assert state.rendered == STATE.rendered
-    assert state.deleted == {"b": 39.5}
-    assert decode(encoded(), RULES, ORIGIN, NOW + 300)[0].deleted == {"b": 0.0}
+    assert decoded(encoded()) == (RENDERED, {b"b": 100.0}, 0.0)
+    assert decoded(encoded(), NOW + 60.5) == (RENDERED, {b"b": 39.5}, 60.5)
+    assert decoded(encoded(), NOW + 300)[1] == {b"b": 0.0}
 
 
 def test_what_is_written_long_after_it_was_confirmed():
     """The API server being away, labels grow old, but a deleted namespace keeps its time."""
-    state, age = decode(encoded(written=NOW + 200), RULES, ORIGIN, NOW + 210)
-    assert age == 210
-    assert state.deleted == {"b": 90.0}
+    assert decoded(encoded(written=NOW + 200), NOW + 210)[1:] == ({b"b": 90.0}, 210)
 
 
 def test_a_clock_that_went_back():
     """What seems to be from the future is taken for new."""
-    assert decode(encoded(), RULES, ORIGIN, NOW - 1e9) == (STATE, 0.0)
+    assert decoded(encoded(), NOW - 1e9) == (RENDERED, {b"b": 100.0}, 0.0)
+
+
+def test_a_file_has_a_longest(monkeypatch):
+    """What would be longer is not written: its volume has a limit, past which a pod is evicted."""
+    monkeypatch.setattr(snapshot, "MAX_FILE", snapshot.MAX_HEAD + len(encoded()))
+    encoded()
+    with pytest.raises(SnapshotError, match="over"):
+        encoded(state=STATE * 9)
 
 
 def test_every_damage_is_found():
@@ -67,9 +82,9 @@ def test_every_damage_is_found():
         damaged = bytearray(data)
         damaged[at] ^= 1
         with pytest.raises(SnapshotError):
-            decode(bytes(damaged), RULES, ORIGIN, NOW)
+            decoded(bytes(damaged))
         with pytest.raises(SnapshotError):
-            decode(data[:at], RULES, ORIGIN, NOW)
+            decoded(data[:at])
 
 
 @pytest.mark.parametrize(
@@ -77,8 +92,8 @@ def test_every_damage_is_found():
     [
         (b"", "not a label snapshot"),
         (b"apiVersion: v1\nkind: Secret\n", "not a label snapshot"),
-        (encoded().replace(b" 2 ", b" 1 ", 1), "another version"),
-        (encoded(origin=Origin("https://other", "1234")), "another API server, https://other"),
+        (encoded().replace(b" 3 ", b" 2 ", 1), "another version"),
+        (encoded(origin=Origin("https://other", "1234")), "another API server, 'https://other"),
         (encoded(origin=Origin(SERVER, "5678")), "another cluster's, or of before its CA changed"),
         (encoded(origin=Origin(SERVER, "")), "another cluster's, or of before its CA changed"),
         (encoded(rules=RULES[:1]), "other label rules"),
@@ -88,7 +103,7 @@ def test_every_damage_is_found():
 def test_what_is_refused(data, says):
     """A snapshot of something else, or of long ago, is not used, and why is said."""
     with pytest.raises(SnapshotError, match=says):
-        decode(data, RULES, ORIGIN, NOW)
+        decoded(data)
 
 
 def test_a_restored_map_is_the_same():
@@ -97,7 +112,7 @@ def test_a_restored_map_is_the_same():
     first.replace([Namespace("a", {"team": "x"}), Namespace("b", {"team": "y"})], 0)
     first.delete("b", 10)
     second = LabelMap(RULES[:1])
-    second.restore(first.state(110), 5000)
+    second.restore(second.rendered_anew(first.state(110)), 5000)
     assert repr(second) == repr(first)
     assert [second.lookup(name) for name in (b"a", b"b", b"c")] == [
         b',team="x"', b',team="y"', b',team="nobody"',
@@ -182,7 +197,7 @@ async def test_restarts_do_not_make_labels_younger(front, cluster, tmp_path):
         age = await proxy.metric("kmproxy_namespaces_sync_age_seconds")
         assert passed <= age < passed + 60
         await proxy.daemon.stop()
-        assert b'"written":%.1f,' % (NOW + passed) in file.read_bytes()
+        assert b'"written":%.1f}' % (NOW + passed) in file.read_bytes()
         await cluster.api.stop()
 
 
@@ -229,7 +244,7 @@ async def test_what_is_listed_wins(front, cluster, tmp_path, soon):
 
     await until(served)
     assert LINE.format("backend") in (await second.get())[1]
-    assert not second.daemon._watcher.restore(LabelState({}, {}), 0)
+    assert not second.daemon._watcher.restore(Restored(LabelMap(()).listing(), {}), 0)
     assert LINE.format("backend") in (await second.get())[1]
 
 
@@ -414,7 +429,16 @@ async def test_a_disk_that_hangs(front, cluster, tmp_path, soon, monkeypatch):
 
 HANGS = """
 import os, sys, threading
+really = os.open
+
+def hang(path, *rest):
+    if not rest[0] & os.O_NOFOLLOW:
+        return really(path, *rest)
+    os.mkdir(f"{path}-asked")
+    threading.Event().wait()
+
 os.fsync = lambda _: threading.Event().wait()
+os.open = hang
 from kmproxy.cli import main
 sys.exit(main())
 """
@@ -426,17 +450,10 @@ async def test_sigterm_while_the_disk_hangs(cluster, tmp_path, operation):
     file = tmp_path / "labels"
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     if operation == "read":
-        os.mkfifo(file)  # as long as nobody writes, to read from it takes for ever
         await cluster.api.stop()
 
-    descriptors = []
-
     async def hangs():
-        if operation == "write":
-            return list(tmp_path.glob("labels?*"))
-        with suppress(OSError):  # once there is a reader
-            descriptors.append(os.open(file, os.O_WRONLY | os.O_NONBLOCK))
-        return descriptors
+        return list(tmp_path.glob("labels?*"))
 
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", HANGS, *flags, f"--label-snapshot={file}", env=environment
@@ -449,8 +466,81 @@ async def test_sigterm_while_the_disk_hangs(cluster, tmp_path, operation):
         if process.returncode is None:
             process.kill()
             await process.wait()
-        for descriptor in descriptors:
-            os.close(descriptor)
+
+
+def forge(file, how):
+    """Make of a snapshot what only a stranger, or a link, can make of it."""
+    match how:
+        case "link":
+            file.rename(real := file.with_name("real"))
+            file.symlink_to(real)
+        case "pipe":
+            file.unlink()
+            os.mkfifo(file)
+        case "group" | "world":
+            file.chmod(0o620 if how == "group" else 0o602)
+        case "owner":
+            os.chown(file, os.geteuid() + 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("link", "it is a symbolic link, which is not followed"),
+        ("pipe", "it is not a regular file"),
+        ("group", "others can write it (mode 0620)"),
+        ("world", "others can write it (mode 0602)"),
+        ("owner", "it belongs to another user"),
+    ],
+)
+async def test_a_file_that_others_can_have_written(
+    front, cluster, tmp_path, soon, caplog, how, says
+):
+    """It is refused with a line and a metric, and replaced by one of our own in time."""
+    if how == "owner" and os.geteuid():
+        pytest.skip("only root can give a file away")
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    await first.daemon.stop()
+    forge(file, how)
+    await cluster.api.stop()
+    second = await front(f"--label-snapshot={file}", loaded=False)
+
+    async def refused():
+        return await second.metric("kmproxy_snapshot_errors_total", operation="read") == 1
+
+    await until(refused)
+    assert f"is not used: {says}" in caplog.text
+    assert (await second.get())[0] == 503
+    await cluster.api.start()
+    await until(lambda: loaded(second), BACK)
+
+    async def ours():
+        return not file.is_symlink() and file.is_file() and file.stat().st_mode & 0o777 == 0o600
+
+    await until(ours)
+    assert file.stat().st_uid == os.geteuid()
+
+
+async def test_what_no_rule_makes_is_not_restored(front, cluster, tmp_path, soon, caplog):
+    """A whole file with a right checksum is still not believed: its labels are rendered anew."""
+    file = tmp_path / "labels"
+    first = await front(f"--label-snapshot={file}")
+    await written(file)
+    await first.daemon.stop()
+    head, _, body = file.read_bytes().partition(b"\n")
+    body = body.replace(b'{"team":"payments"}', b'{"team\\":\\"x\\",other":"y"}')
+    digest = hashlib.sha256(body).hexdigest().encode()
+    file.write_bytes(b" ".join([*head.split(b" ")[:2], digest]) + b"\n" + body)
+    await cluster.api.stop()
+    second = await front(f"--label-snapshot={file}", loaded=False)
+
+    async def refused():
+        return await second.metric("kmproxy_snapshot_errors_total", operation="read") == 1
+
+    await until(refused)
+    assert "which no rule makes" in caplog.text
 
 
 @pytest.mark.parametrize(("step", "operation"), [("encode", "write"), ("decode", "read")])

@@ -26,6 +26,7 @@ NAMES = {
     "kmproxy_labels_restored": "gauge",
     "kmproxy_namespaces": "gauge",
     "kmproxy_namespaces_sync_age_seconds": "gauge",
+    "kmproxy_label_values_left_out": "gauge",
     "kmproxy_namespaces_without_label": "gauge",
     "kmproxy_reviews": "counter",
     "kmproxy_refused": "counter",
@@ -49,6 +50,7 @@ def telemetry():
     telemetry.follow(
         namespaces=lambda: 312,
         lacking={"team": lambda: 12},
+        left_out={"value": lambda: 2},
         sync_age=lambda: math.inf,
         restored=lambda: 0,
     )
@@ -105,7 +107,7 @@ def test_no_label_can_grow_without_bound(telemetry):
     }
     assert labels == {
         *("path", "code", "upstream", "reason", "credential", "label", "le", "version", "python"),
-        *("role", "result", "kind", "certificate"),
+        *("role", "result", "kind", "certificate", "limit"),
     }
 
 
@@ -116,6 +118,7 @@ def test_the_gauges_ask_when_they_are_scraped():
     telemetry.follow(
         namespaces=lambda: 7,
         lacking={"team": lambda: 3},
+        left_out={"value": lambda: 4},
         sync_age=lambda: next(ages),
         restored=lambda: 1,
     )
@@ -124,6 +127,7 @@ def test_the_gauges_ask_when_they_are_scraped():
         assert found[("kmproxy_namespaces_sync_age_seconds",)] == age
         assert found[("kmproxy_namespaces",)] == 7
         assert found[("kmproxy_namespaces_without_label", ("label", "team"))] == 3
+        assert found[("kmproxy_label_values_left_out", ("limit", "value"))] == 4
 
 
 def test_before_the_first_list_the_age_is_infinite(telemetry):

@@ -1,7 +1,6 @@
 """List and watch: what the bytes mean, and what comes next, as client-go's reflector has it."""
 
 import json
-from itertools import chain
 
 import pytest
 
@@ -9,16 +8,14 @@ from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.labels import Namespace
 from kmproxy.watch import (
     LIST_ACCEPT,
-    MAX_EVENT,
+    MAX_OBJECT,
     PATIENCE,
     SILENCE,
-    SLICE,
     WATCH_ACCEPT,
     Backoff,
     Change,
     Next,
     WatchState,
-    parse_page,
     parse_status,
 )
 
@@ -169,9 +166,9 @@ def test_an_event_of_many_megabytes():
 @pytest.mark.parametrize("cut", [1, 7, 1000])
 @pytest.mark.parametrize(("size", "error"), [(200, None), (201, (200, "garbage"))])
 def test_an_event_without_end(monkeypatch, cut, size, error):
-    """A line over MAX_EVENT bytes is garbage, however it is cut, so memory is bounded."""
-    assert MAX_EVENT >= 4 << 20
-    monkeypatch.setattr("kmproxy.watch.MAX_EVENT", 200)
+    """A line over MAX_OBJECT bytes is garbage, however it is cut, so memory is bounded."""
+    assert MAX_OBJECT >= 4 << 20
+    monkeypatch.setattr("kmproxy.watch.MAX_OBJECT", 200)
     line = bookmark("101").rstrip(b"\n")
     changes = [] if error else [None]
     found = take(line + b" " * (size - len(line)) + b"\n", cut)
@@ -524,53 +521,3 @@ def test_an_error_status_is_read(code, body, header, expected):
     error = parse_status(code, body, header)
     assert (error.code, error.reason, error.retry_after) == expected
     assert "planted" not in error.summary
-
-
-PAGE_ITEM = b'{"metadata":{"name":"a","labels":{"team":"x"},"resourceVersion":"5"}}'
-
-
-@pytest.mark.parametrize(
-    ("body", "names", "version", "token"),
-    [
-        (b'{"metadata":{"resourceVersion":"9"},"items":[%b]}' % PAGE_ITEM, ["a"], "9", ""),
-        (b'{"items":[%b],"metadata":{"resourceVersion":"9","continue":"t"}}' % PAGE_ITEM, ["a"], "9", "t"),
-        (b'{"kind":"NamespaceList","metadata":{"resourceVersion":"9"},"items":[]}', [], "9", ""),
-        (b'{"metadata":{"resourceVersion":"9"},"items":null}', [], "9", ""),
-    ],
-)  # fmt: skip
-def test_a_page_is_read(body, names, version, token):
-    """The version is the list's own, not an item's; the token asks for the next page."""
-    page = parse_page(body)
-    assert ([item.name for item in page.namespaces], page.version, page.token) == (
-        names, version, token,
-    )  # fmt: skip
-    assert all(item.labels == {"team": "x"} for item in page.namespaces)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"", b"{}", b"[]", b"null", b"<html>", b'{"items":[]}', b'{"metadata":{}}',
-        b'{"metadata":{},"items":[1]}', b'{"metadata":{},"items":[', b'{"metadata":{},"items":{}}',
-        b'{"metadata":{},"items":[{"metadata":{"name":"\xff"}}]}', b"[" * 99_999,
-        b'{"metadata":{},"items":[{"metadata":{"labels":{"a":1}}}]}',
-    ],
-)  # fmt: skip
-def test_what_is_no_page(body):
-    """A body of 200 that is no list of namespaces is an ApiError, never an empty cluster."""
-    with pytest.raises(ApiError) as caught:
-        list(parse_page(body).slices())
-    assert (caught.value.code, caught.value.reason) == (200, "garbage")
-
-
-def test_a_page_is_read_in_slices():
-    """Order and number are kept, and what is wrong with one object is so when its turn comes."""
-    items = [b'{"metadata":{"name":"n%d"}}' % number for number in range(2 * SLICE + 1)]
-    body = b'{"metadata":{"resourceVersion":"9"},"items":[%b]}'
-    slices = [[item.name for item in some] for some in parse_page(body % b",".join(items)).slices()]
-    assert [len(some) for some in slices] == [SLICE, SLICE, 1]
-    assert list(chain(*slices)) == [f"n{number}" for number in range(2 * SLICE + 1)]
-    spoilt = parse_page(body % b",".join([*items, b"7"])).slices()
-    assert (len(next(spoilt)), len(next(spoilt))) == (SLICE, SLICE)
-    with pytest.raises(ApiError):
-        next(spoilt)

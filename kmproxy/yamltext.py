@@ -1,0 +1,43 @@
+"""YAML as it is specified: a key stands once in a mapping.
+
+Knows where the library lets pass what YAML forbids. Must not know files, nor what
+a document is for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RepeatedKeyError(ValueError):
+    """A key stands twice in a mapping, and `line`, counted from 1, is where it does again."""
+
+    def __init__(self, key: str, line: int) -> None:
+        self.key = key
+        self.line = line
+        super().__init__(f"a key stands twice in line {line}")
+
+
+def parse_yaml(text: str) -> Any:
+    """The one document in a text.
+
+    Raises RepeatedKeyError, yaml.YAMLError, and for what cannot be a value
+    ValueError, TypeError or RecursionError. Keys are compared as they are
+    written, without quotes; what `<<` brings is no key of the mapping.
+    """
+    import yaml  # noqa: PLC0415 - only who uses a file pays for it
+
+    class Loader(yaml.SafeLoader):
+        """Looks at mappings as they are written, before any is merged into another."""
+
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            seen = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in seen:
+                        raise RepeatedKeyError(key.value, key.start_mark.line + 1)
+                    seen.add(key.value)
+            return node
+
+    return yaml.load(text, Loader)  # noqa: S506 - it is a SafeLoader
