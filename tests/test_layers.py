@@ -39,6 +39,7 @@ FLOORS = (
     ),
     (
         "telemetry",
+        "own_file",
         "tls",
         "identity",
         "kubeconfig",
