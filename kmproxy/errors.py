@@ -5,6 +5,7 @@
     ├── CredentialError        a token, CA or kubeconfig cannot be used
     ├── SnapshotError          the label snapshot cannot be read or written
     ├── OwnFileError           a file of kmproxy's own may have been written by others
+    ├── PinError               the pins of kubelets' certificates cannot be read
     ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
     ├── StreamError            standard input or output failed
     ├── AccessError            a caller is not known, may not, or nobody can tell
@@ -54,6 +55,10 @@ class SnapshotError(KmproxyError):
 
 class OwnFileError(KmproxyError):
     """A file that kmproxy keeps is not a regular one of its own user alone, or too long."""
+
+
+class PinError(KmproxyError):
+    """What is kept of kubelets' certificates is not that."""
 
 
 class StartupError(KmproxyError):
