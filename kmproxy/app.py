@@ -25,6 +25,7 @@ from kmproxy.httpsd import PODS, HttpDiscovery
 from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.listener import listening
 from kmproxy.namespaces import NamespaceWatcher
+from kmproxy.pinfile import PinFile
 from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
 from kmproxy.routes import served_paths
@@ -86,6 +87,8 @@ class Daemon:
         clients = await self._stack.enter_async_context(
             open_clients(config, self._environment, clock=clock, telemetry=telemetry)
         )
+        _tell_of_certificates(config)
+        await self._keep_pins(clients, telemetry)
         slots = Slots(config.server.max_concurrency, telemetry)
         rules, max_value = config.labels.rules, config.labels.max_label_value_bytes
         labels = LabelMap(rules, max_value=max_value)
@@ -200,6 +203,15 @@ class Daemon:
                 telemetry=telemetry,
             )
         )
+
+    async def _keep_pins(self, clients: Clients, telemetry: Telemetry) -> None:
+        """Read the pins of kubelets' certificates, and begin to keep them on disk."""
+        pinning = clients.pinning
+        if pinning is None or pinning.path is None:
+            return
+        file = PinFile(pinning.path, pinning.book, telemetry)
+        await file.load()
+        self._stack.push_async_callback(_stop_keeping, file, asyncio.create_task(file.run()))
 
     def _keep_labels(
         self,
@@ -317,9 +329,29 @@ def _warn_of_exposure(listen: Address, gate: Gate | None, web_file: WebFile | No
         )
 
 
-async def _stop_keeping(snapshot: LabelSnapshot, keeping: asyncio.Task[None]) -> None:
-    """Let the snapshot be written once more, unless its disk hangs."""
-    snapshot.stop()
+def _tell_of_certificates(config: Config) -> None:
+    """One line on who gets our token, where that takes no certificate that a CA verifies."""
+    kubelet, access = config.kubelet, config.access
+    if kubelet.apiserver or kubelet.scheme == "http":
+        return
+    if kubelet.insecure_tls or (access is not None and access.tls.insecure):
+        by_flag = kubelet.insecure_tls
+        _log.warning(
+            "%s: whoever answers in a kubelet's place gets the token, and with it the metrics of "
+            "every kubelet%s; see --kubelet-tls-pin",
+            "--kubelet-insecure-tls" if by_flag else "kubelet.tls_config.insecure_skip_verify",
+            ", and with --all-nodes each kubelet says where that is" if kubelet.all_nodes else "",
+        )
+    elif kubelet.tls_pin:
+        _log.info(
+            "--kubelet-tls-pin: a kubelet's first certificate is believed without a CA, so whoever "
+            "answers first in its place gets the token; another certificate is refused later"
+        )
+
+
+async def _stop_keeping(keeper: LabelSnapshot | PinFile, keeping: asyncio.Task[None]) -> None:
+    """Let what is kept be written once more, unless its disk hangs."""
+    keeper.stop()
     await asyncio.wait({keeping}, timeout=SNAPSHOT_TIMEOUT)
     keeping.cancel()
     await asyncio.wait({keeping})  # however it ends, what is still to be closed is closed

@@ -8,6 +8,7 @@ request, no token, no client certificate.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -19,8 +20,10 @@ from kmproxy.access import Access
 from kmproxy.config import KubeletConfig
 from kmproxy.credentials import kubelet_trust
 from kmproxy.errors import UpstreamError
-from kmproxy.findings import Certificate, Trusted
+from kmproxy.findings import Certificate, Pinned, Trusted
 from kmproxy.identity import Identity
+from kmproxy.pinning import Pinning
+from kmproxy.pins import Peer, Pin
 from kmproxy.tls import Trust
 from kmproxy.upstream import certificate_message, is_name_mismatch, is_untrusted
 from kmproxy.values import Address
@@ -73,15 +76,24 @@ class Server:
             not trust.verify,
         )  # fmt: skip
 
-    async def examine(self) -> Trusted:
-        """What it shows, and whether that is believed. Raises UpstreamError or CredentialError."""
+    async def examine(self, pinning: Pinning | None = None, peer: Peer | None = None) -> Trusted:
+        """What it shows, and whether that is believed. Raises UpstreamError or CredentialError.
+
+        With the pinning of a peer this tells what would become of its pin, which stays as it is.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        certificate = parse_certificate(await self._handshake(context, self.server_name))
+        shown = await self._handshake(context, self.server_name)
+        certificate, digest = parse_certificate(shown), hashlib.sha256(shown).hexdigest()
         error = await self._refusal(self.trust, self.server_name)
-        flags = []
-        if error is not None and self.cluster and not self.insecure:
+        problem = "" if error is None else certificate_message(self.name, error)
+        pin: Pinned | None = None
+        flags: list[str] = []
+        if pinning is not None and peer is not None:
+            pin = "verified" if error is None else _pinned(pinning.book.pin(peer.key), digest)
+            problem = pinning.message(peer, digest) if pin == "refused" else problem
+        elif error is not None and self.cluster and not self.insecure:
             flags = [flag async for flag in self._accepting(error, certificate)]
         return Trusted(
             self.name,
@@ -89,8 +101,10 @@ class Server:
             certificate,
             verified=error is None and not self.insecure,
             insecure=self.insecure,
-            problem="" if error is None else certificate_message(self.name, error),
+            problem=problem,
             accepted_by=tuple(flags),
+            digest=digest,
+            pin=pin,
         )
 
     async def _accepting(self, error: ssl.SSLError, shown: Certificate) -> AsyncIterator[str]:
@@ -106,6 +120,7 @@ class Server:
             if cluster != self.trust and await self._refusal(cluster, self.server_name) is None:
                 yield "without --kubelet-ca-file, by the cluster's CA"
             yield f"with --kubelet-ca-file=FILE, where FILE holds {_signer(shown)}"
+        yield "with --kubelet-tls-pin, as the first that is shown"
         yield "with --kubelet-insecure-tls, by not verifying it"
 
     async def _refusal(self, trust: Trust, server_name: str | None) -> ssl.SSLError | None:
@@ -145,6 +160,13 @@ class Server:
             with suppress(OSError):
                 await writer.wait_closed()
         return shown or b""
+
+
+def _pinned(pin: Pin | None, digest: str) -> Pinned:
+    """What becomes of a certificate that no CA verifies."""
+    if pin is None:
+        return "pinned"
+    return "same" if pin.digest == digest else "refused"
 
 
 def _signer(shown: Certificate) -> str:

@@ -44,6 +44,7 @@ from kmproxy.permissions import (
     needed,
     unneeded,
 )
+from kmproxy.pinfile import PinFile
 from kmproxy.pipeline import Pipeline
 from kmproxy.routes import CADVISOR
 from kmproxy.selection import Selection
@@ -116,6 +117,8 @@ async def check(
             message = f"the kubeconfig's plugin has not answered within {step_timeout:g} s"
             report.add("identity", "identity", "failed", message)
             return report
+        if (pinning := clients.pinning) and pinning.path:
+            await PinFile(pinning.path, pinning.book, telemetry).load()  # nothing is written
         await _Preflight(config, clients, report, announce, show, step_timeout).run()
     return report
 
@@ -268,7 +271,8 @@ class _Preflight:
             self._report.add("certificate", subject, "skipped", why)
             return
         async with self._step("certificate", subject, f"Certificate of the {server.name}"):
-            self._report.certificate = found = await server.examine()
+            peer = self._clients.kubelet.peer(node)
+            self._report.certificate = found = await server.examine(self._clients.pinning, peer)
             self._report.add("certificate", subject, *found.verdict)
             self._show(indented(found.lines()))
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kmproxy.addresses import NodeAddresses
 from kmproxy.apiserver import ApiServer
 from kmproxy.config import Config
 from kmproxy.credentials import find_identity, kubelet_trust
@@ -17,19 +18,26 @@ from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import Identity
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import NodeDirectory
+from kmproxy.pinfile import SUFFIX
+from kmproxy.pinning import Pinning
+from kmproxy.pins import PinBook
 from kmproxy.telemetry import Telemetry
-from kmproxy.tls import TlsContext
+from kmproxy.tls import Clock, TlsContext, Trust
 from kmproxy.upstream import Upstream, open_session
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The ways out of the process. `nodes` is None unless every node is served."""
+    """The ways out of the process. `nodes` is None unless every node is served.
+
+    `pinning` is None unless kubelets' certificates are pinned.
+    """
 
     identity: Identity
     api: ApiServer
     kubelet: Kubelet
     nodes: NodeDirectory | None
+    pinning: Pinning | None
 
 
 @asynccontextmanager
@@ -49,12 +57,11 @@ async def open_clients(
     api_tls = TlsContext(
         lambda: identity.trust, "the cluster's CA", clock=clock, telemetry=telemetry
     )
-    kubelet_tls = TlsContext(
-        lambda: kubelet_trust(config.kubelet, identity, config.access),
-        "the kubelets' CA",
-        clock=clock,
-        telemetry=telemetry,
-    )
+
+    def trust() -> Trust:
+        return kubelet_trust(config.kubelet, identity, config.access)
+
+    kubelet_tls = TlsContext(trust, "the kubelets' CA", clock=clock, telemetry=telemetry)
     api_tls.current()
     try:
         kubelet_tls.current()
@@ -64,6 +71,14 @@ async def open_clients(
         raise ConfigError([f"{where}: {error}"]) from error
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(open_session())
+        direct, addresses = not config.kubelet.apiserver, None
+        listed = session
+        if config.kubelet.all_nodes and direct:
+            addresses = NodeAddresses(lambda: identity.server)
+            listed = await stack.enter_async_context(open_session(addresses))
+        pinning = None
+        if config.kubelet.tls_pin and direct and config.kubelet.scheme == "https":
+            pinning = _pinning(config, trust, clock, telemetry)
         upstream = Upstream(
             "API server", session, identity, api_tls,
             server_name=lambda: identity.server_name, proxy=lambda _: identity.proxy,
@@ -73,13 +88,28 @@ async def open_clients(
             from kmproxy.reach import Reach  # noqa: PLC0415 - most do without such a section
 
             reach = Reach(session, stack, environment, clock, telemetry)
-            upstream = reach.kubelet(config.kubelet, config.access, identity, kubelet_tls)
-        elif not config.kubelet.apiserver:
+            upstream = reach.kubelet(
+                config.kubelet, config.access, identity, kubelet_tls, pinning, listed
+            )
+        elif direct:
             upstream = Upstream(
                 "kubelet", session, identity, kubelet_tls,
-                server_name=lambda: config.kubelet.server_name,
+                server_name=lambda: config.kubelet.server_name, pinning=pinning, nodes=listed,
             )  # fmt: skip
         nodes = None
         if config.kubelet.all_nodes:
-            nodes = NodeDirectory(api, clock=clock, telemetry=telemetry)
-        yield Clients(identity, api, Kubelet(config.kubelet, upstream), nodes)
+            nodes = NodeDirectory(api, addresses=addresses, clock=clock, telemetry=telemetry)
+        yield Clients(identity, api, Kubelet(config.kubelet, upstream), nodes, pinning)
+
+
+def _pinning(
+    config: Config, trust: Callable[[], Trust], clock: Clock, telemetry: Telemetry
+) -> Pinning:
+    """What kubelets' certificates are judged by besides a CA, without any pin."""
+    book = PinBook()
+    telemetry.kubelet_pins.set_function(lambda: len(book))
+    unverified = TlsContext(
+        lambda: replace(trust(), ca=None, verify=False), "kubelet", clock=clock, telemetry=telemetry
+    )
+    snapshot = config.apiserver.label_snapshot
+    return Pinning(book, unverified, telemetry, f"{snapshot}{SUFFIX}" if snapshot else None)

@@ -154,6 +154,11 @@ class KubeletConfig:
         "kubelet-server-name", parse_host, None, "NAME",
         "name that the kubelet's certificate must bear, instead of the address",
     )  # fmt: skip
+    tls_pin: bool = setting(
+        "kubelet-tls-pin", parse_bool, False, "",
+        "accept a kubelet's certificate that no CA verifies if it is the first that this node "
+        "showed, or the same again",
+    )  # fmt: skip
 
     max_response_bytes: int = setting(
         "max-response-bytes", parse_count, 512 << 20, "N",

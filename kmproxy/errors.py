@@ -4,6 +4,8 @@
     ├── ConfigError            the command line, the YAML file or a file they name is wrong
     ├── CredentialError        a token, CA or kubeconfig cannot be used
     ├── SnapshotError          the label snapshot cannot be read or written
+    ├── OwnFileError           a file of kmproxy's own may have been written by others
+    ├── PinError               the pins of kubelets' certificates cannot be read
     ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
     ├── StreamError            standard input or output failed
     ├── AccessError            a caller is not known, may not, or nobody can tell
@@ -63,6 +65,14 @@ class CredentialError(KmproxyError):
 
 class SnapshotError(KmproxyError):
     """A label snapshot is damaged, not ours, too old, or cannot be written."""
+
+
+class OwnFileError(KmproxyError):
+    """A file that kmproxy keeps is not a regular one of its own user alone, or too long."""
+
+
+class PinError(KmproxyError):
+    """What is kept of kubelets' certificates is not that."""
 
 
 class StartupError(KmproxyError):

@@ -15,6 +15,9 @@ from kmproxy.permissions import Permission, rules, rules_yaml
 
 Result = Literal["ok", "warning", "failed", "skipped"]
 
+Pinned = Literal["verified", "pinned", "same", "refused"]
+"""What becomes of a certificate with `--kubelet-tls-pin`."""
+
 MARKS: dict[Result, str] = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
 PLAIN_MARKS: dict[Result, str] = MARKS | {"ok": "+", "failed": "x"}
 """For where there are no others than ASCII's."""
@@ -62,7 +65,9 @@ class Trusted:
     """Whether a server's certificate is believed as configured, and what else would do it.
 
     `insecure` says that it is not to be verified; then `problem` is why it could not be, empty
-    if it could. `accepted_by` holds the alternatives, each with its flag.
+    if it could. `accepted_by` holds the alternatives, each with its flag. `digest` is the
+    certificate's SHA-256. `pin` says what becomes of it with `--kubelet-tls-pin`, None without:
+    it is `verified` by a CA, would be `pinned` as the first, is the `same` as before, or `refused`.
     """
 
     name: str
@@ -72,12 +77,19 @@ class Trusted:
     insecure: bool
     problem: str
     accepted_by: tuple[str, ...]
+    digest: str = ""
+    pin: Pinned | None = None
 
     @property
     def verdict(self) -> tuple[Result, str]:
         """Its row of the table."""
         if self.verified:
             return "ok", "verified"
+        if self.pin == "same":
+            return "ok", "not verified by a CA, and the one that is pinned"
+        if self.pin == "pinned":
+            digest = f"SHA-256 {self.digest}"
+            return "warning", f"not verified by a CA: it would be pinned, {digest}"
         if not self.insecure:
             return "failed", self.problem
         if self.problem:
@@ -99,7 +111,11 @@ class Trusted:
         yield f"names     {', '.join(shown.names) or 'none'}"
         yield f"valid     {shown.not_before} to {shown.not_after}"
         why = self.problem or "it is not asked for"
+        yield f"SHA-256   {self.digest}"
         yield f"verified  {'yes' if self.verified else f'no: {why}'}"
+        if self.pin is not None and not self.verified:
+            said = {"pinned": "it would be", "same": "yes", "refused": "no: another one is"}
+            yield f"pinned    {said[self.pin]}"
         for flag in self.accepted_by:
             yield f"would be accepted {flag}"
 

@@ -21,8 +21,10 @@ from kmproxy.encoding import GzipDecoder
 from kmproxy.errors import ForbiddenError, UpstreamError
 from kmproxy.nodes import Node
 from kmproxy.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permission, advice
+from kmproxy.pins import Peer
 from kmproxy.routes import CADVISOR, ENDPOINTS
 from kmproxy.upstream import Upstream
+from kmproxy.values import Address
 
 ACCEPT = "text/plain;version=0.0.4"
 """Text, never protobuf."""
@@ -112,11 +114,21 @@ class Kubelet:
         host = f"[{node.host}]" if ":" in node.host else node.host
         return f"{self._config.scheme}://{host}:{node.port or self._config.kubelet_port}{path}"
 
+    def peer(self, node: Node) -> Peer | None:
+        """Whose certificate is expected; None where it is the API server's."""
+        if self._proxy:
+            return None
+        place = Address(node.host, node.port or self._config.kubelet_port)
+        key = f"uid:{node.uid}" if node.uid else f"address:{place}"
+        return Peer(node.name, key, listed=node.uid is not None)
+
     @asynccontextmanager
     async def fetch(self, node: Node, endpoint: str) -> AsyncIterator[Exposition]:
         """Ask a node's kubelet for one of `ENDPOINTS`. Raises UpstreamError."""
         url = self.url(node, endpoint)
-        async with self._upstream.get(url, accept=ACCEPT, accept_encoding="gzip") as response:
+        async with self._upstream.get(
+            url, accept=ACCEPT, accept_encoding="gzip", peer=self.peer(node)
+        ) as response:
             self._check(response, _METRICS)
             async with aclosing(self._pieces(response)) as pieces:
                 yield Exposition(response.headers["Content-Type"], pieces)
@@ -124,7 +136,9 @@ class Kubelet:
     async def pods(self, node: Node) -> bytearray:
         """The JSON of a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
         body = bytearray()
-        async with self._upstream.get(self._url(node, PODS), accept="application/json") as response:
+        async with self._upstream.get(
+            self._url(node, PODS), accept="application/json", peer=self.peer(node)
+        ) as response:
             if response.status == 403 and not self._proxy:
                 raise await self._forbidden_pods(response)
             self._check(response, _POD_LIST)

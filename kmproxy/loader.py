@@ -197,7 +197,7 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
     verifying = [
         f"--{spec.name}"
         for key, spec in settings(KubeletConfig).items()
-        if key in {"insecure_tls", "ca_file", "server_name"} and getattr(kubelet, key)
+        if key in {"insecure_tls", "ca_file", "server_name", "tls_pin"} and getattr(kubelet, key)
     ]
     if config.access:
         problems += _access_contradictions(kubelet, config.access)
@@ -274,6 +274,8 @@ def _access_contradictions(kubelet: KubeletConfig, access: Access) -> list[str]:
     insecure, also = "insecure_skip_verify", "makes no sense beside a CA or a server name"
     if kubelet.insecure_tls and (tls.ca or tls.server_name):
         problems.append(f"--kubelet-insecure-tls {also} in {SECTION}.tls_config")
+    if tls.insecure and kubelet.tls_pin:
+        problems.append(f"{SECTION}.tls_config.{insecure} makes no sense beside --kubelet-tls-pin")
     if tls.insecure and (kubelet.ca_file or kubelet.server_name):
         problems.append(f"{SECTION}.tls_config.{insecure} {also} in a flag")
     return problems

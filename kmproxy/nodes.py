@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from kmproxy.addresses import NodeAddresses
 from kmproxy.apiserver import ApiServer
 from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, UpstreamError
@@ -48,7 +49,8 @@ PATH = "/api/v1/nodes"
 
 _ADDRESSES = ("InternalIP", "InternalDNS", "ExternalIP", "ExternalDNS", "Hostname")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
-_ANSWERS = {"no_node", "no_address", "forbidden"}
+_UID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_ANSWERS = {"no_node", "no_address", "bad_address", "forbidden"}
 """Reasons of errors that are what the API server has to say, rather than its failures."""
 
 _log = logging.getLogger(__name__)
@@ -72,7 +74,12 @@ class _Status(msgspec.Struct, rename="camel"):
     daemon_endpoints: _Endpoints = msgspec.field(default_factory=_Endpoints)
 
 
+class _Metadata(msgspec.Struct):
+    uid: str = ""
+
+
 class _Node(msgspec.Struct):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
     status: _Status = msgspec.field(default_factory=_Status)
 
 
@@ -81,18 +88,35 @@ _DECODER = msgspec.json.Decoder(_Node)
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node, and where its kubelet listens. `port` is None where nothing says."""
+    """A node, and where its kubelet listens. `port` is None where nothing says.
+
+    `uid` is that of its Node object, "" if that has none, and None for a node
+    that is configured rather than found.
+    """
 
     name: str
     host: str
     port: int | None = None
+    uid: str | None = None
 
 
 class NodeDirectory:
-    """Finds nodes by name; while the API server fails, those that it told of before."""
+    """Finds nodes by name; while the API server fails, those that it told of before.
 
-    def __init__(self, api: ApiServer, *, clock: Callable[[], float], telemetry: Telemetry) -> None:
+    A node is not found whose address the rule for `addresses` refuses; there is
+    none where it is the API server that connects to nodes.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        *,
+        addresses: NodeAddresses | None = None,
+        clock: Callable[[], float],
+        telemetry: Telemetry,
+    ) -> None:
         self._api = api
+        self._addresses = addresses
         self._clock = clock
         self._telemetry = telemetry
         self._found: dict[str, tuple[Node, float]] = {}  # name -> node, when that was confirmed
@@ -205,18 +229,24 @@ class NodeDirectory:
     async def _get(self, name: str) -> Node:
         try:
             body = await self._api.get(f"{PATH}/{name}", {}, accept="application/json")
-            status = _DECODER.decode(body).status
+            node = _DECODER.decode(body)
         except ApiError as error:
             if error.code == 404:
                 raise _no_node(name) from error
             raise _explained(error, NODES, f"node {name}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError("garbage", f"the API server's node {name!r} is not one") from error
+        status = node.status
         addresses = {address.type: address.address for address in reversed(status.addresses or [])}
         host = next((addresses[kind] for kind in _ADDRESSES if addresses.get(kind)), None)
         if host is None:
             raise UpstreamError("no_address", f"node {name} has no address yet")
-        return Node(name, host, status.daemon_endpoints.kubelet_endpoint.Port or None)
+        port = status.daemon_endpoints.kubelet_endpoint.Port or None
+        if self._addresses is not None and (problem := self._addresses.problem(host, port)):
+            message = f"node {name} is not asked at the address that it names: {problem}"
+            raise UpstreamError("bad_address", message)
+        uid = node.metadata.uid
+        return Node(name, host, port, uid if _UID.fullmatch(uid) else "")
 
 
 def _no_node(name: str) -> UpstreamError:

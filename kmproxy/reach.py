@@ -27,6 +27,7 @@ from kmproxy.credentials import (
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import Credential, Identity, RotatingText, is_header_value, is_token
 from kmproxy.oauth2 import ClientCredentials
+from kmproxy.pinning import Pinning
 from kmproxy.proxies import from_environment
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext, Trust
@@ -48,7 +49,13 @@ class Reach:
     telemetry: Telemetry
 
     def kubelet(
-        self, config: KubeletConfig, access: Access, identity: Identity, tls: TlsContext
+        self,
+        config: KubeletConfig,
+        access: Access,
+        identity: Identity,
+        tls: TlsContext,
+        pinning: Pinning | None,
+        nodes: ClientSession,
     ) -> Upstream:
         """The kubelets, as the section says. Raises ConfigError."""
         elsewhere = None
@@ -65,6 +72,8 @@ class Reach:
             proxy=self._proxy("kubelet", access.proxy),
             headers=access.headers,
             elsewhere=elsewhere,
+            pinning=pinning,
+            nodes=nodes,
         )
 
     def _credential(self, given: Authorization | BasicAuth | OAuth2 | None) -> Credential | None:

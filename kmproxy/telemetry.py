@@ -32,7 +32,8 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _REASONS = frozenset(
     {
         "Expired", "Forbidden", "Gone", "InternalError", "NotFound",
-        "ServiceUnavailable", "Timeout", "TooManyRequests", "Unauthorized", "content_type",
+        "ServiceUnavailable", "Timeout", "TooManyRequests", "Unauthorized", "bad_address",
+        "content_type",
         "credential", "cut", "disconnected", "encoding", "ended",
         "forbidden", "framing", "garbage", "gzip", "moved", "no_address",
         "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "short",
@@ -142,6 +143,24 @@ class Telemetry:
             "kmproxy_credential_errors",
             "Failures to read a token, CA or certificate anew; the last good one stays in use.",
             ["credential"],
+            registry=registry,
+        )
+        self.kubelet_certificates_refused = Counter(
+            "kmproxy_kubelet_certificates_refused",
+            "Kubelets' certificates refused with --kubelet-tls-pin, by reason: 'changed' is not "
+            "the pinned one, 'unverified' comes from a node that a CA verified before.",
+            ["reason"],
+            registry=registry,
+        )
+        self.kubelet_pins = Gauge(
+            "kmproxy_kubelet_pins",
+            "Nodes whose certificates are remembered with --kubelet-tls-pin.",
+            registry=registry,
+        )
+        self.kubelet_pin_errors = Counter(
+            "kmproxy_kubelet_pin_errors",
+            "Failures to read or write the file of kubelets' pins.",
+            ["operation"],
             registry=registry,
         )
         self.snapshot_errors = Counter(

@@ -23,13 +23,15 @@ import aiohttp
 from multidict import CIMultiDict
 
 from kmproxy import __version__
+from kmproxy.connector import Connector
 from kmproxy.errors import UpstreamError
 from kmproxy.identity import Credential
+from kmproxy.pinning import CertificateRefusedError, Pinning
+from kmproxy.pins import Peer
 from kmproxy.tls import TlsContext
 
 if TYPE_CHECKING:
-    from aiohttp.connector import Connection
-
+    from kmproxy.addresses import NodeAddresses
     from kmproxy.proxies import Headers, Proxy
 
     Find = Callable[[str], Proxy | None]
@@ -49,13 +51,16 @@ by every idle connection, of which there is one per kubelet."""
 
 MAX_REDIRECTS = 5
 
+_Tls = ssl.SSLContext | bool
+"""What a connection is secured by; False is plain HTTP."""
+
 _SELF_SIGNED = {18, 19, 20, 21}  # X509_V_ERR_*: no chain to a CA that is trusted
 _NAME_MISMATCH = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
 _EXPIRED = 10
 
 
-def open_session() -> aiohttp.ClientSession:
-    """The session for all upstreams; its owner closes it.
+def open_session(addresses: NodeAddresses | None = None) -> aiohttp.ClientSession:
+    """A session for all upstreams, or for nodes whose addresses a rule is for; its owner closes it.
 
     From here on every TLS connection of the process reads `TLS_BUFFER` at once.
     """
@@ -64,7 +69,7 @@ def open_session() -> aiohttp.ClientSession:
     trace.on_connection_reuseconn.append(_note_reuse)
     trace.on_connection_create_start.append(_note_new)
     return aiohttp.ClientSession(
-        connector=_Connector(limit=0, keepalive_timeout=KEEP_ALIVE),
+        connector=Connector(addresses, limit=0, keepalive_timeout=KEEP_ALIVE),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"kmproxy/{__version__}"},
         timeout=aiohttp.ClientTimeout(total=None),
@@ -73,18 +78,6 @@ def open_session() -> aiohttp.ClientSession:
         trust_env=False,
         trace_configs=[trace],
     )
-
-
-class _Connector(aiohttp.TCPConnector):
-    """aiohttp's, which would take what came unasked on an idle connection for the next answer."""
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        """A connection on which nothing has come yet. Raises ClientError."""
-        connection = await super().connect(*args, **kwargs)
-        if connection.protocol is not None and connection.protocol.should_close:
-            connection.close()
-            raise aiohttp.ServerDisconnectedError  # it is as good as dead
-        return connection
 
 
 @dataclass(slots=True)
@@ -109,13 +102,15 @@ class Upstream:
     its certificate must bear now, if not the host of the URL. `headers` are sent
     with the credential, over TLS only. With a TLS context for what is
     `elsewhere`, redirects of a GET are followed: to the same host and port as
-    the same identity, to any other as nobody, to plain http never.
+    the same identity, to any other as nobody, to plain http never. With `pinning`
+    a peer's certificate is good, too, if it is the pinned one. Peers whose
+    addresses are `listed` are asked in the session `nodes`.
 
     Whatever is asked may be asked twice: a request that finds a kept-alive
     connection closed goes out again, by the next and at last by a new one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each says another thing of the way to a server
         self,
         name: str,
         session: aiohttp.ClientSession,
@@ -126,6 +121,8 @@ class Upstream:
         proxy: Find | None = None,
         headers: Headers = (),
         elsewhere: TlsContext | None = None,
+        pinning: Pinning | None = None,
+        nodes: aiohttp.ClientSession | None = None,
     ) -> None:
         self.name = name
         self._session = session
@@ -135,6 +132,8 @@ class Upstream:
         self._proxy = proxy
         self._headers = headers
         self._elsewhere = elsewhere
+        self._pinning = pinning
+        self._nodes = nodes or session
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} as {self._credential!r}>"
@@ -147,6 +146,7 @@ class Upstream:
         accept_encoding: str = "identity",
         params: Mapping[str, str] | None = None,
         silence: float | None = None,
+        peer: Peer | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """GET, and once again with a token read anew after a 401.
 
@@ -154,7 +154,7 @@ class Upstream:
         has to begin within `silence` seconds. Raises UpstreamError.
         """
         headers = {"Accept": accept, "Accept-Encoding": accept_encoding}
-        return self._request("GET", url, headers, params=params, silence=silence)
+        return self._request("GET", url, headers, params=params, silence=silence, peer=peer)
 
     def post(
         self,
@@ -188,11 +188,12 @@ class Upstream:
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
         silence: float | None = None,
+        peer: Peer | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         ours = True
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._send(
-                method, url, headers, ours=ours, silence=silence, params=params, data=body
+                method, url, headers, peer, ours=ours, silence=silence, params=params, data=body
             )
             if self._elsewhere is None or method != "GET" or not _is_redirect(response):
                 break
@@ -213,6 +214,7 @@ class Upstream:
         method: str,
         url: str,
         headers: Mapping[str, str],
+        peer: Peer | None,
         *,
         ours: bool,
         silence: float | None,
@@ -235,7 +237,10 @@ class Upstream:
             try:
                 # Not aiohttp's sock_connect and sock_read: a proxy's answer is under neither.
                 async with asyncio.timeout(silence):
-                    response = await self._asked(
+                    response = await self._judged(
+                        peer if ours else None,
+                        # A proxy is where we are told, and resolves names itself.
+                        self._nodes if peer and peer.listed and not proxy else self._session,
                         method,
                         url,
                         headers=sent,
@@ -258,12 +263,44 @@ class Upstream:
             response.close()
         return response
 
-    async def _asked(self, method: str, url: str, **options: Any) -> aiohttp.ClientResponse:
+    async def _judged(
+        self, peer: Peer | None, session: aiohttp.ClientSession, method: str, url: str,
+        *, ssl: _Tls, **options: Any,
+    ) -> aiohttp.ClientResponse:  # fmt: skip
+        """One answer, from a server whose certificate a CA verifies or, with pins, is pinned.
+
+        Nothing of the request is sent before. Raises UpstreamError if a pin refuses it.
+        """
+        pinning = self._pinning
+        if pinning is None or peer is None or isinstance(ssl, bool):
+            return await self._asked(session, method, url, ssl=ssl, **options)
+        refused: CertificateRefusedError | None = None
+        failure: Exception | None = None
+        for judge in pinning.judges(peer, ssl):
+            try:
+                return await self._asked(session, method, url, ssl=judge, **options)
+            except CertificateRefusedError as error:
+                refused = error
+            except aiohttp.ClientConnectorCertificateError as error:
+                failure = error
+            except (aiohttp.ClientError, OSError) as error:
+                # Python 3.11.7 and 3.12.1 lose the error of a handshake through an HTTPS proxy.
+                if refused is None and options.get("proxy") is None:
+                    raise
+                failure = error
+        if refused is not None:
+            raise pinning.refusal(peer, refused.digest) from refused
+        assert failure is not None  # noqa: S101 - without an answer there is one
+        raise failure
+
+    async def _asked(
+        self, session: aiohttp.ClientSession, method: str, url: str, **options: Any
+    ) -> aiohttp.ClientResponse:
         """One answer, by the first connection that is not dead already."""
         while True:
             way = _Way()
             try:
-                return await self._session.request(method, url, trace_request_ctx=way, **options)
+                return await session.request(method, url, trace_request_ctx=way, **options)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if not way.reused:
                     raise
@@ -369,12 +406,12 @@ def certificate_message(name: str, error: ssl.SSLError) -> str:
     if name != "kubelet":
         return f"{message}; see its tls_config"
     if getattr(error, "verify_code", 0) == _EXPIRED:
-        return f"{message}; renew it, or give --kubelet-insecure-tls"
+        return f"{message}; renew it, or give --kubelet-tls-pin"
     if is_name_mismatch(error):
-        return f"{message}; give --kubelet-server-name, or --kubelet-insecure-tls"
+        return f"{message}; give --kubelet-server-name, or --kubelet-tls-pin"
     if is_untrusted(error):
-        return f"{message}; give its CA by --kubelet-ca-file, or --kubelet-insecure-tls"
-    return f"{message}; see --kubelet-ca-file and --kubelet-insecure-tls"
+        return f"{message}; give its CA by --kubelet-ca-file, or --kubelet-tls-pin"
+    return f"{message}; see --kubelet-ca-file and --kubelet-tls-pin"
 
 
 def _is_redirect(response: aiohttp.ClientResponse) -> bool:

@@ -139,6 +139,7 @@ async def test_another_name(identity, ca, serving):
     assert "does not verify" in found.problem
     assert found.accepted_by == (
         "with --kubelet-server-name=node-a",
+        "with --kubelet-tls-pin, as the first that is shown",
         "with --kubelet-insecure-tls, by not verifying it",
     )
     assert (await examine(identity, port, server_name="node-a")).verified
@@ -165,9 +166,10 @@ async def test_a_foreign_ca(identity, serving):
     found = await examine(identity, port)
     assert found.verified is False
     assert "--kubelet-ca-file" in found.problem
-    first, last = found.accepted_by
+    first, pin, last = found.accepted_by
     assert first.startswith("with --kubelet-ca-file=FILE, where FILE holds the CA OU=")
     assert "O=foreign" in first
+    assert "--kubelet-tls-pin" in pin
     assert "--kubelet-insecure-tls" in last
 
 
@@ -198,7 +200,10 @@ async def test_an_expired_certificate(identity, ca, serving):
     found = await examine(identity, port)
     assert "expired; renew it" in found.problem
     assert found.certificate.not_after == "2020-01-01T00:00:00+00:00"
-    assert found.accepted_by == ("with --kubelet-insecure-tls, by not verifying it",)
+    assert found.accepted_by == (
+        "with --kubelet-tls-pin, as the first that is shown",
+        "with --kubelet-insecure-tls, by not verifying it",
+    )
 
 
 async def test_without_verifying(identity, ca, serving):

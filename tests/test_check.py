@@ -21,7 +21,10 @@ from kmproxy.check import Tally, check, is_allowed
 from kmproxy.cli import read_config
 from kmproxy.errors import ConfigError, UpstreamError
 from kmproxy.labels import Namespace, parse_rules
+from kmproxy.own_file import replace_own
 from kmproxy.permissions import NODE_METRICS
+from kmproxy.pinfile import SUFFIX
+from kmproxy.pins import HEAD
 from kmproxy.simapi import ApiFault
 from kmproxy.simcadvisor import simulate_node
 from kmproxy.simcluster import DEFAULT_NAMESPACES
@@ -335,6 +338,40 @@ async def test_a_certificate_that_does_not_verify(
     assert kubelet.requests == []
     report, _ = await preflight.run("--kubelet-insecure-tls")
     assert results(report, but=("ok",)) == {"kubelet's certificate": "warning"}
+
+
+async def test_what_would_be_pinned(preflight, cluster, another_kubelet, tmp_path):
+    """The certificate and what becomes of it are told; the file of pins stays as it is."""
+    path = tmp_path / f"labels{SUFFIX}"
+    flags = ("--kubelet-tls-pin", f"--label-snapshot={tmp_path / 'labels'}")
+    report, _ = await preflight.run(*flags)
+    assert report.certificate.pin == "verified"
+    assert message(report, "kubelet's certificate") == "verified"
+    kubelet = await another_kubelet(trustme.CA().issue_cert("127.0.0.1"))
+    report, shown = await preflight.run(*flags)
+    assert results(report, but=("ok",)) == {"kubelet's certificate": "warning"}
+    digest = report.certificate.digest
+    assert message(report, "kubelet's certificate").endswith(
+        f"it would be pinned, SHA-256 {digest}"
+    )
+    assert f"SHA-256   {digest}" in shown
+    assert not path.exists()
+    key = f"address:127.0.0.1:{kubelet.port}"
+    replace_own(path, HEAD + f"{key} {digest} 127.0.0.1\n".encode())
+    report, _ = await preflight.run(*flags)
+    assert results(report, but=("ok",)) == {}
+    assert report.certificate.pin == "same"
+    kubelet.requests.clear()
+    replace_own(path, other := HEAD + f"{key} {'a' * 64} 127.0.0.1\n".encode())
+    report, _ = await preflight.run(*flags)
+    assert results(report, but=("ok",)) == {
+        "kubelet's certificate": "failed",
+        "metrics": "failed",
+    }
+    assert f"restart kmproxy without its line in {path}" in message(report, "metrics")
+    assert message(report, "kubelet's certificate") == message(report, "metrics")
+    assert kubelet.requests == []
+    assert path.read_bytes() == other
 
 
 async def test_a_kubelet_that_is_down(preflight, cluster):

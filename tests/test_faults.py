@@ -20,6 +20,9 @@
 | kubelet: 401, 403, 404, 500, redirect | 502, saying which rule or flag | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_fails_before_the_first_byte` |
 | kubelet: protobuf, HTML, no type, no framing, or one of another kind | 502 | `kmproxy_upstream_errors_total` | `test_server::test_a_kubelet_that_fails_before_the_first_byte`, `test_server::test_an_odd_frame_or_coding` |
 | kubelet: wrong certificate | 502, saying which flag accepts it | `kmproxy_upstream_errors_total` | `test_end_to_end::test_the_kubelet_certificate` |
+| kubelet: another certificate than the pinned one | 502, saying what to do; nothing is sent to it | `kmproxy_kubelet_certificates_refused_total` | `test_pinning::test_the_first_certificate_is_pinned` |
+| the file of pins: damaged, of others, on a full or hanging disk | the pins in memory hold, each kubelet's next certificate is its first after a start | `kmproxy_kubelet_pin_errors_total` | `test_pinning::test_a_file_that_is_not_believed`, `test_pinning::test_a_disk_that_hangs` |
+| a Node object names an address that no kubelet can have | 502, no connection | `kmproxy_upstream_errors_total` | `test_addresses::test_a_node_on_loopback`, `test_addresses::test_a_name_that_resolves_to_loopback` |
 | kubelet: expired certificate | 502, saying so | `kmproxy_upstream_errors_total` | `test_faults::test_an_expired_certificate` |
 | kubelet: empty answer | 200 of nothing, which is what it said | `kmproxy_scrapes_total` | `test_server::test_an_empty_exposition` |
 | kubelet: cut (chunks, length, gzip, framing, kept-alive connection) | breaks the connection by a reset, or 502 before the first byte; a dead kept-alive connection is opened anew | `kmproxy_scrapes_total` | `test_server::test_a_body_that_is_cut`, `test_server::test_a_chunk_that_is_none`, `test_server::test_a_dead_connection_is_not_an_error` |

@@ -76,6 +76,10 @@ def test_the_table():
         (trusted(verified=False, problem="self-signed"), "failed", "self-signed"),
         (trusted(verified=False, insecure=True, problem="x"), "warning", "whoever answers"),
         (trusted(verified=False, insecure=True), "warning", "leave out --kubelet-insecure-tls"),
+        (trusted(pin="verified"), "ok", "verified"),
+        (trusted(verified=False, pin="same"), "ok", "is pinned"),
+        (trusted(verified=False, pin="pinned", digest="ab"), "warning", "pinned, SHA-256 ab"),
+        (trusted(verified=False, pin="refused", problem="another"), "failed", "another"),
     ],
 )
 def test_the_verdict_on_a_certificate(found, result, words):
@@ -148,7 +152,7 @@ def test_the_json_document():
             "name": "kubelet", "server": "10.0.0.1:10250", "subject": "CN=node", "issuer": "CN=ca",
             "names": ["node", "10.0.0.1"], "not_before": "2026-01-01", "not_after": "2027-01-01",
             "self_signed": False, "verified": True, "insecure": False, "problem": "",
-            "accepted_by": ["with --x"],
+            "accepted_by": ["with --x"], "digest": "", "pin": None,
         },
         "metrics": {
             "url": "https://n", "bytes": 1, "samples": 2, "enriched": 3, "unparsed": 4,

@@ -12,6 +12,7 @@ from kmproxy.config import KubeletConfig
 from kmproxy.errors import UpstreamError
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import Node
+from kmproxy.pins import Peer
 from kmproxy.routes import ENDPOINTS
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext, Trust
@@ -107,7 +108,8 @@ async def test_where_pods_are_asked_for(config, expected):
 
     with pytest.raises(UpstreamError):
         await Kubelet(KubeletConfig(**config), Nowhere()).pods(Node("a", "10.0.0.1", 10350))
-    assert asked == [(expected, {"accept": "application/json"})]
+    peer = None if "apiserver" in config else Peer("a", "address:10.0.0.1:10350")
+    assert asked == [(expected, {"accept": "application/json", "peer": peer})]
 
 
 async def test_a_list_of_pods_that_does_not_end(cluster, front, monkeypatch):

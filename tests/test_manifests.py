@@ -375,10 +375,10 @@ def test_the_usual_annotations(overlay, components):
 
 @pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - {"deployment"}))
 def test_the_one_patch_for_kubelets_with_certificates(overlay):
-    """Without it their certificates are not verified, with it they are; nothing else changes."""
+    """Without it the first certificate is pinned, with it a CA verifies; nothing else changes."""
     before, after = built(overlay), built(overlay, ["kubelet-certificates"])
     arguments = [pod_of(objects)[1]["args"] for objects in (before, after)]
-    assert arguments[0] == ["--kubelet-insecure-tls", *arguments[1]]
+    assert arguments[0] == ["--kubelet-tls-pin", *arguments[1]]
     pod_of(before)[1]["args"].pop(0)
     assert before == after
 
@@ -406,6 +406,15 @@ def test_discovery(overlay, component, more):
     for one in of_kind(after, "Service"):
         if one["metadata"]["name"] == "kmproxy-local":
             assert one["spec"]["internalTrafficPolicy"] == "Local"
+
+
+@pytest.mark.parametrize("overlay", sorted(OVERLAYS))
+def test_no_overlay_believes_every_certificate(overlay):
+    """Where the kubelets are asked themselves their certificates are pinned or verified."""
+    arguments = pod_of(built(overlay))[1]["args"]
+    assert "--kubelet-insecure-tls" not in arguments
+    direct = not any(each.startswith("--kube-apiserver") for each in arguments)
+    assert ("--kubelet-tls-pin" in arguments) == direct
 
 
 README = (ROOT / "README.md").read_text("utf-8")

@@ -51,12 +51,12 @@ def node(port=None, **addresses):
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        (node(10350, InternalIP="10.0.0.1", Hostname="h"), Node("a", "10.0.0.1", 10350)),
-        (node(Hostname="h", InternalIP="10.0.0.1"), Node("a", "10.0.0.1", None)),
-        (node(Hostname="h", ExternalIP="1.2.3.4"), Node("a", "1.2.3.4", None)),
-        (node(Hostname="h"), Node("a", "h", None)),
-        (node(InternalIP="fd00::1"), Node("a", "fd00::1", None)),
-        (node(0, InternalIP="", InternalDNS="d"), Node("a", "d", None)),
+        (node(10350, InternalIP="10.0.0.1", Hostname="h"), Node("a", "10.0.0.1", 10350, "")),
+        (node(Hostname="h", InternalIP="10.0.0.1"), Node("a", "10.0.0.1", None, "")),
+        (node(Hostname="h", ExternalIP="1.2.3.4"), Node("a", "1.2.3.4", None, "")),
+        (node(Hostname="h"), Node("a", "h", None, "")),
+        (node(InternalIP="fd00::1"), Node("a", "fd00::1", None, "")),
+        (node(0, InternalIP="", InternalDNS="d"), Node("a", "d", None, "")),
     ],
 )
 async def test_addresses(given, found):
@@ -301,7 +301,7 @@ class Listed(Lists, Nodes):
 async def test_the_first_node():
     """Any will do, and its address is found as that of one that was named."""
     api = Listed(b=node(InternalIP="10.0.0.2"), c=node(InternalIP="10.0.0.3"))
-    assert await directory_of(api).first() == Node("b", "10.0.0.2", None)
+    assert await directory_of(api).first() == Node("b", "10.0.0.2", None, "")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Pins: the first certificate of each kubelet, remembered so that another one is refused.
+
+Knows which certificate is accepted, and the text in which pins are kept. Must not
+know handshakes or files. A pin is the SHA-256 of a certificate in DER.
+
+The text has a head and one line for each pin: its key, the digest in hexadecimal
+or `ca`, the node's name. Whoever removes a line makes the node's next
+certificate the first again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from kmproxy.errors import PinError
+
+MAX_BYTES = 4 << 20
+"""Bytes of all pins as text: those of about 30,000 nodes."""
+
+HEAD = b"kmproxy-kubelet-pins 1\n"
+
+BY_CA = "ca"
+"""The pin of a node whose certificate a CA verified: no other is accepted."""
+
+_LINE = re.compile(r"([!-~]{1,400}) (ca|[0-9a-f]{64}) ([!-~]{1,300})")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The server that a request is for. Its pin is kept under `key`; errors call it `name`.
+
+    `listed` says that its address comes from a Node object.
+    """
+
+    name: str
+    key: str
+    listed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What a node has to show: the certificate of this digest, or with `BY_CA` a verified one."""
+
+    digest: str
+    name: str
+
+
+class PinBook:
+    """The pins of all nodes, `MAX_BYTES` at most: beyond it the pin used longest ago is forgotten.
+
+    `changed` is called after each change. Of two certificates that come at once
+    the one that is asked about first is the first.
+    """
+
+    def __init__(self) -> None:
+        self._pins: dict[str, Pin] = {}  # by key, the one used longest ago first
+        self._size = 0
+        self.changed: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        return f"<PinBook {len(self._pins)} pins>"
+
+    def __len__(self) -> int:
+        return len(self._pins)
+
+    def pin(self, key: str) -> Pin | None:
+        """The pin under a key, which counts as a use of it."""
+        found = self._pins.pop(key, None)
+        if found is not None:
+            self._pins[key] = found
+        return found
+
+    def accept(self, peer: Peer, digest: str) -> bool:
+        """Whether a certificate that no CA verifies is accepted; the first one is pinned."""
+        pin = self.pin(peer.key)
+        if pin is None:
+            self._put(peer.key, Pin(digest, peer.name))
+            return True
+        return pin.digest == digest
+
+    def verified(self, peer: Peer) -> None:
+        """Note that a CA verified the certificate of a node: from now on one has to."""
+        pin = self.pin(peer.key)
+        if pin is None or pin.digest != BY_CA:
+            self._put(peer.key, Pin(BY_CA, peer.name))
+
+    def restore(self, pins: Mapping[str, Pin]) -> None:
+        """Take pins that were kept; a node that has one keeps its own."""
+        for key, pin in pins.items():
+            if key not in self._pins:
+                self._keep(key, pin)
+
+    def encode(self) -> bytes:
+        """The text of all pins, the one used longest ago first."""
+        return HEAD + b"".join(_line(key, pin) for key, pin in self._pins.items())
+
+    def _put(self, key: str, pin: Pin) -> None:
+        self._keep(key, pin)
+        self.changed()
+
+    def _keep(self, key: str, pin: Pin) -> None:
+        before = self._pins.pop(key, None)
+        if before is not None:
+            self._size -= len(_line(key, before))
+        self._pins[key] = pin
+        self._size += len(_line(key, pin))
+        while self._size > MAX_BYTES:
+            oldest = next(iter(self._pins))
+            self._size -= len(_line(oldest, self._pins.pop(oldest)))
+
+
+def decode(data: bytes) -> dict[str, Pin]:
+    """The pins of a text. Raises PinError unless every line of it is one."""
+    if not data.startswith(HEAD):
+        raise PinError("it is not a file of pins, or of another version of kmproxy")
+    pins: dict[str, Pin] = {}
+    for number, line in enumerate(data[len(HEAD) :].splitlines(), 2):
+        match = _LINE.fullmatch(line.decode("ascii", "replace"))
+        if match is None or match[1] in pins:
+            raise PinError(f"line {number} is not a pin, or the second one of its node")
+        pins[match[1]] = Pin(match[2], match[3])
+    return pins
+
+
+def _line(key: str, pin: Pin) -> bytes:
+    return f"{key} {pin.digest} {pin.name}\n".encode()
