@@ -11,13 +11,14 @@ certificate the first again.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kmproxy.errors import PinError
 
-MAX_BYTES = 4 << 20
-"""Bytes of all pins as text: those of about 30,000 nodes."""
+MAX_BYTES = 2 << 20
+"""Bytes of all pins as text: those of about 14,000 nodes, which take 8 MiB of memory."""
 
 HEAD = b"kmproxy-kubelet-pins 1\n"
 
@@ -55,7 +56,7 @@ class PinBook:
     """
 
     def __init__(self) -> None:
-        self._pins: dict[str, Pin] = {}  # by key, the one used longest ago first
+        self._pins: OrderedDict[str, Pin] = OrderedDict()  # by key, used longest ago first
         self._size = 0
         self.changed: Callable[[], None] = lambda: None
 
@@ -67,10 +68,10 @@ class PinBook:
 
     def pin(self, key: str) -> Pin | None:
         """The pin under a key, which counts as a use of it."""
-        found = self._pins.pop(key, None)
-        if found is not None:
-            self._pins[key] = found
-        return found
+        if key not in self._pins:
+            return None
+        self._pins.move_to_end(key)
+        return self._pins[key]
 
     def accept(self, peer: Peer, digest: str) -> bool:
         """Whether a certificate that no CA verifies is accepted; the first one is pinned."""
@@ -107,8 +108,7 @@ class PinBook:
         self._pins[key] = pin
         self._size += len(_line(key, pin))
         while self._size > MAX_BYTES:
-            oldest = next(iter(self._pins))
-            self._size -= len(_line(oldest, self._pins.pop(oldest)))
+            self._size -= len(_line(*self._pins.popitem(last=False)))
 
 
 def decode(data: bytes) -> dict[str, Pin]:
