@@ -21,14 +21,14 @@ from kmproxy.discovery import TargetLabelMap
 from kmproxy.errors import ConfigError, StartupError
 from kmproxy.guard import WebGuard
 from kmproxy.health import Readiness, TelemetryServer
-from kmproxy.httpsd import PODS, HttpDiscovery
+from kmproxy.httpsd import HttpDiscovery
 from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.listener import listening
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.pinfile import PinFile
 from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
-from kmproxy.routes import served_paths
+from kmproxy.routes import PODS, served_paths
 from kmproxy.server import MetricsServer
 from kmproxy.slots import Slots
 from kmproxy.snapshot import LabelSnapshot

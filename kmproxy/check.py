@@ -91,12 +91,14 @@ async def check(
     *,
     announce: Callable[[str], None],
     show: Callable[[str], None] | None,
+    try_node: str | None = None,
     step_timeout: float = STEP_TIMEOUT,
 ) -> Report:
     """Try everything that the daemon does, once. Raises ConfigError.
 
     `announce` is given a line as each step begins, `show` the text of what it
-    found. A step may take `step_timeout` seconds.
+    found. `try_node` is asked where every node is served. A step may take
+    `step_timeout` seconds.
     """
     report = Report(__version__)
     for warning in warnings:
@@ -119,7 +121,7 @@ async def check(
             return report
         if (pinning := clients.pinning) and pinning.path:
             await PinFile(pinning.path, pinning.book, telemetry).load()  # nothing is written
-        await _Preflight(config, clients, report, announce, show, step_timeout).run()
+        await _Preflight(config, clients, report, announce, show, try_node, step_timeout).run()
     return report
 
 
@@ -133,6 +135,7 @@ class _Preflight:
         report: Report,
         announce: Callable[[str], None],
         show: Callable[[str], None] | None,
+        try_node: str | None,
         step_timeout: float,
     ) -> None:
         self._config = config
@@ -140,6 +143,7 @@ class _Preflight:
         self._report = report
         self._announce = announce
         self._show = show or (lambda _: None)
+        self._try_node = try_node
         self._step_timeout = step_timeout
         self._answered: set[tuple[str, str, str]] = set()  # what kubelets answered to
 
@@ -238,15 +242,19 @@ class _Preflight:
         configured, nodes = self._clients.kubelet.configured, self._clients.nodes
         if nodes is None:
             return configured
-        # "localhost" is the default, and no kubelet is there where every node is served from a pod.
-        node: Node | None = None if configured.name == "localhost" else configured
+        node = configured if self._clients.kubelet.has_node else None
         async with self._step("node", "node", "Node to try"):
-            try:
-                node = await nodes.find(configured.name)
-            except UpstreamError as error:
-                if error.reason != "no_node":
-                    raise
+            if self._try_node:
+                node = await nodes.find(self._try_node)
+            elif node is None:
                 node = await nodes.first()
+            else:
+                try:
+                    node = await nodes.find(node.name)
+                except UpstreamError as error:
+                    if error.reason != "no_node":
+                        raise
+                    node = await nodes.first()
             message = f"{node.name}, at {node.host}, stands for all of them"
             self._report.add("node", "node", "ok", message)
             self._show(indented([message]))

@@ -1,4 +1,4 @@
-"""The command line: flags and YAML to a configuration, and the commands.
+"""The command line: flags, variables and YAML to a configuration, and the commands.
 
 Knows argv, the environment, files named by flags, signals, exit statuses and
 how log lines look. Exit status 0: done; 1: failed at run time; 2: the command
@@ -17,7 +17,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kmproxy import __version__
@@ -36,6 +38,7 @@ from kmproxy.errors import ConfigError, KmproxyError, StreamError, one_line
 from kmproxy.loader import IGNORED, Layer, load, load_sections
 from kmproxy.settings import Setting, settings
 from kmproxy.values import parse_text, shown_key
+from kmproxy.variables import PREFIX, read_variables, variable
 from kmproxy.yamltext import RepeatedKeyError, parse_yaml
 
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
@@ -54,7 +57,10 @@ COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
 """What each command does, and the sections whose settings are its flags."""
 
 _CONFIG_FILE: Setting = Setting(
-    "config", parse_text, "FILE", "the same settings as YAML, without dashes; flags win"
+    "config",
+    parse_text,
+    "FILE",
+    "the same settings as YAML, without dashes; flags and variables win",
 )
 _IGNORED_BOOLEANS = frozenset({"zap-devel"})
 
@@ -119,7 +125,7 @@ def _print(text: str) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
-    config, warnings = read_config(arguments)
+    config, warnings = read_config(arguments, os.environ)
     _configure_log(config.log)
     for warning in warnings:
         _log.warning("%s", warning)
@@ -175,7 +181,7 @@ def _bench(arguments: list[str]) -> int:
 
 
 def _check(arguments: list[str]) -> int:
-    config, (own,), warnings = _read(arguments, CheckConfig)
+    config, (own,), warnings = _read(arguments, os.environ, CheckConfig)
     _configure_log(config.log)
     from kmproxy.check import check  # noqa: PLC0415 - the daemon does without
     from kmproxy.findings import MARKS, PLAIN_MARKS  # noqa: PLC0415
@@ -189,11 +195,12 @@ def _check(arguments: list[str]) -> int:
     def show(text: str) -> None:
         _print(f"{text}\n")
 
+    tries = partial(check, config, warnings, os.environ, try_node=own.try_node)
     if own.output == "json":
-        report = asyncio.run(check(config, warnings, os.environ, announce=_say, show=None))
+        report = asyncio.run(tries(announce=_say, show=None))
         show(json.dumps(report.document(), indent=2))
     else:
-        report = asyncio.run(check(config, warnings, os.environ, announce=show, show=show))
+        report = asyncio.run(tries(announce=show, show=show))
         show(f"\n{report.table(marks)}")
     return 0 if report.ok else 1
 
@@ -212,43 +219,57 @@ def _stop_event(*more: signal.Signals) -> asyncio.Event:
     return stop
 
 
-def read_config(arguments: Sequence[str]) -> tuple[Config, list[str]]:
-    """The configuration of `serve`, from its flags and the YAML file they name.
+def read_config(
+    arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Config, list[str]]:
+    """The configuration of `serve`: from its flags, the environment, and the YAML file they name.
 
-    Returns it with a line for each flag that has no effect. Raises ConfigError
-    with every problem of both.
+    Returns it with a line for each setting that has no effect. Raises ConfigError
+    with every problem of all three.
     """
-    config, _, warnings = _read(arguments)
+    config, _, warnings = _read(arguments, environment)
     return config, warnings
 
 
-def _read(arguments: Sequence[str], *own: type[Any]) -> tuple[Config, list[Any], list[str]]:
-    """The configuration of `serve`, sections that only flags set, and warnings."""
+def _read(
+    arguments: Sequence[str], environment: Mapping[str, str], *own: type[Any]
+) -> tuple[Config, list[Any], list[str]]:
+    """The configuration of `serve`, sections that no file sets, and warnings."""
     flags, problems = split_flags(arguments, _booleans(SECTIONS.values()) | _IGNORED_BOOLEANS)
-    names = {spec.name for section in own for spec in settings(section).values()}
-    mine = {name: flags.pop(name) for name in names & flags.keys()}
+    of_serve, of_check = _settings_of(*SECTIONS.values()), _settings_of(CheckConfig)
+    files = {_CONFIG_FILE.name: _CONFIG_FILE}
+    variables, warnings = read_variables(environment, of_serve | of_check | files)
+    # What is for check alone means nothing to serve; as a flag, serve does not know it.
+    mine = {name: variables.pop(name) for name in of_check.keys() & variables.keys()}
+    mine |= {name: flags.pop(name) for name in _settings_of(*own).keys() & flags.keys()}
     sections = []
     try:
-        sections = load_sections([Layer("command line", "--", mine)], *own)
+        sections = load_sections([Layer("command line", "--", mine)], *own) if own else []
     except ConfigError as error:
         problems += error.problems
     layers = []
-    files = flags.pop(_CONFIG_FILE.name, None)
-    if files == ():
-        problems.append(f"--{_CONFIG_FILE.name}: the value is missing")
-    for path in files or ():
+    name = _CONFIG_FILE.name
+    if flags.get(name) == ():
+        problems.append(f"--{name}: the value is missing")
+    by_variable = variables.pop(name, ())
+    for path in flags.pop(name, by_variable):
         try:
             layers.append(Layer(path, "", read_yaml(path)))
         except ConfigError as error:
             problems += error.problems
+    layers.append(Layer("environment", PREFIX, variables))
     layers.append(Layer("command line", "--", flags))
     try:
-        config, warnings = load(layers)
+        config, unused = load(layers)
     except ConfigError as error:
         raise ConfigError([*problems, *error.problems]) from error
     if problems:
         raise ConfigError(problems)
-    return config, sections, warnings
+    return config, sections, warnings + unused
+
+
+def _settings_of(*sections: type[Any]) -> dict[str, Setting]:
+    return {spec.name: spec for section in sections for spec in settings(section).values()}
 
 
 def _sections(command: str, arguments: Sequence[str]) -> list[Any]:
@@ -267,9 +288,7 @@ def _sections(command: str, arguments: Sequence[str]) -> list[Any]:
 
 
 def _booleans(sections: Iterable[type[Any]]) -> frozenset[str]:
-    return frozenset(
-        spec.name for section in sections for spec in settings(section).values() if spec.boolean
-    )
+    return frozenset(name for name, spec in _settings_of(*sections).items() if spec.boolean)
 
 
 def split_flags(
@@ -343,6 +362,14 @@ def help_text(command: str) -> str:
         blank = section()
         for key, spec in settings(section).items():
             lines += _flag_lines(spec, getattr(blank, key))
+    if command in {"serve", "check"}:
+        one, several = variable("node-port"), variable("label")
+        text = (
+            f"Each of these flags may be given by an environment variable, {one} for --node-port; "
+            f"of a repeatable one, such as {several}, each line is a value. A flag wins over its "
+            "variable, and that over the file. An empty variable counts as none."
+        )
+        lines += ["", *textwrap.wrap(text, 90, break_on_hyphens=False)]
     if command == "serve":
         ignored = ", ".join(f"-{name}" for name in IGNORED)
         text = f"Flags of kubelet-meta-proxy that are accepted and have no effect: {ignored}"

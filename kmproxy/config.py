@@ -30,10 +30,14 @@ from kmproxy.values import (
     parse_resource,
     parse_server,
     parse_text,
+    parse_word,
 )
 
 if TYPE_CHECKING:
     from kmproxy.access import Access
+
+
+LOCALHOST: Final = "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,12 @@ class LabelConfig:
     """Which labels are added, and to what."""
 
     label: tuple[str, ...] = setting(
-        "label", parse_text, ("team",), "KEY[=NAME]",
+        "label", parse_word, ("team",), "KEY[=NAME]",
         "namespace label KEY becomes metric label NAME; '*' takes every label",
         repeatable=True,
     )  # fmt: skip
     annotation: tuple[str, ...] = setting(
-        "annotation", parse_text, (), "KEY[=NAME]",
+        "annotation", parse_word, (), "KEY[=NAME]",
         "the same from namespace annotations", repeatable=True,
     )  # fmt: skip
     label_default: tuple[str, ...] = setting(
@@ -84,11 +88,11 @@ class SelectionConfig:
         "no metrics whose whole name, or family's name, matches one of these", repeatable=True,
     )  # fmt: skip
     namespace: tuple[str, ...] = setting(
-        "namespace", parse_text, (), "NAME",
+        "namespace", parse_word, (), "NAME",
         "only samples of these namespaces (globs)", repeatable=True,
     )  # fmt: skip
     exclude_namespace: tuple[str, ...] = setting(
-        "exclude-namespace", parse_text, (), "NAME",
+        "exclude-namespace", parse_word, (), "NAME",
         "no samples of these namespaces (globs)", repeatable=True,
     )  # fmt: skip
     cluster_samples: str = setting(
@@ -119,8 +123,8 @@ class KubeletConfig:
     """Which kubelets are asked, and how they are reached and verified."""
 
     node: str = setting(
-        "node-name-or-ip", parse_host, "localhost", "HOST",
-        "the node of /metrics...", aliases={"node-ip": "{}"},
+        "node-name-or-ip", parse_host, LOCALHOST, "HOST",
+        "the node of /metrics...; with --all-nodes, localhost is none", aliases={"node-ip": "{}"},
     )  # fmt: skip
     port: int | None = setting(
         "node-port", parse_port, None, "PORT",
@@ -164,6 +168,14 @@ class KubeletConfig:
         "max-response-bytes", parse_count, 512 << 20, "N",
         "a kubelet's answer over this size, decompressed, is broken off",
     )  # fmt: skip
+
+    @property
+    def has_node(self) -> bool:
+        """Whether there is a node for the paths that name none.
+
+        Where every node is served it is from a pod of one's own, whose localhost has no kubelet.
+        """
+        return not self.all_nodes or self.node != LOCALHOST
 
     @property
     def kubelet_port(self) -> int:
@@ -252,7 +264,7 @@ class DiscoveryConfig:
         "serve the node's pods as scrape targets: /sd/pods; with --all-nodes also /sd/nodes",
     )  # fmt: skip
     namespace: tuple[str, ...] = setting(
-        "discovery-namespace", parse_text, (), "NAME",
+        "discovery-namespace", parse_word, (), "NAME",
         "only pods of these namespaces (globs)", repeatable=True,
     )  # fmt: skip
     refresh_interval: float = setting(
@@ -381,7 +393,7 @@ class DemoConfig:
         "serve this exposition as every node's /metrics/cadvisor",
     )  # fmt: skip
     label: tuple[str, ...] = setting(
-        "label", parse_text, ("team",), "KEY[=NAME]",
+        "label", parse_word, ("team",), "KEY[=NAME]",
         "namespace label KEY becomes metric label NAME", repeatable=True,
     )  # fmt: skip
 
@@ -415,6 +427,10 @@ class CheckConfig:
     output: str = setting(
         "output", one_of("text", "json"), "text", "text|json",
         "text as it comes, or one JSON document",
+    )  # fmt: skip
+    try_node: str | None = setting(
+        "try-node", parse_host, None, "NODE",
+        "with --all-nodes: the node whose metrics are fetched (--node-name-or-ip, else the first)",
     )  # fmt: skip
 
 

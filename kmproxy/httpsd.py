@@ -19,14 +19,12 @@ from kmproxy.door import ADMISSION
 from kmproxy.errors import AccessError, UpstreamError
 from kmproxy.health import Readiness
 from kmproxy.responses import DEFAULT_TIMEOUT, Handler, plain, scrape_budget
-from kmproxy.routes import CADVISOR, ENDPOINTS, NODE_PREFIX
+from kmproxy.routes import CADVISOR, ENDPOINTS, NODE_PREFIX, NODES, PODS
 from kmproxy.selection import Globs
 from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
 from kmproxy.values import parse_host, parse_port
 
-PODS = "/sd/pods"
-NODES = "/sd/nodes"
 CONTENT_TYPE = "application/json; charset=utf-8"
 INTERVAL_HEADER = "X-Prometheus-Refresh-Interval-Seconds"
 """What Prometheus waits for an answer at most, and then asks anew."""

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -57,8 +57,8 @@ _METRICS = _Kind(
     frozenset({"text/plain", "application/openmetrics-text"}),
     frozenset({"identity", "gzip", "x-gzip"}),
     NODE_METRICS,
-    lost=": is --node-cadvisor-path right?",
 )
+_CADVISOR = replace(_METRICS, lost=": is --node-cadvisor-path right?")
 _POD_LIST = _Kind(
     "JSON",
     frozenset({"application/json"}),
@@ -93,9 +93,17 @@ class Kubelet:
     @property
     def source(self) -> str:
         """Where metrics come from, for a person."""
+        node = self._config.node if self.has_node else "each node"
         if self._proxy:
-            return f"{self._config.node}, through the node proxy of {self._proxy}"
-        return f"{self._config.scheme}://{self._config.node}:{self._config.kubelet_port}"
+            return f"{node}, through the node proxy of {self._proxy}"
+        if not self.has_node:
+            return f"{node}, by {self._config.scheme}"
+        return f"{self._config.scheme}://{node}:{self._config.kubelet_port}"
+
+    @property
+    def has_node(self) -> bool:
+        """Whether there is a node for the paths that name none: `configured`."""
+        return self._config.has_node
 
     @property
     def configured(self) -> Node:
@@ -129,7 +137,7 @@ class Kubelet:
         async with self._upstream.get(
             url, accept=ACCEPT, accept_encoding="gzip", peer=self.peer(node)
         ) as response:
-            self._check(response, _METRICS)
+            self._check(response, _CADVISOR if endpoint == CADVISOR else _METRICS)
             async with aclosing(self._pieces(response)) as pieces:
                 yield Exposition(response.headers["Content-Type"], pieces)
 
@@ -201,7 +209,7 @@ class Kubelet:
         """Refuse what must not be served as a whole answer."""
         name = self._upstream.name
         if response.status != 200:
-            raise UpstreamError(*self._refusal(response.status, kind))
+            raise UpstreamError(*self._refusal(response, kind))
         content_type = response.headers.get("Content-Type", "")
         # It is sent on, and what is not text for a header would end the answer, not the scrape.
         if not _HEADER_TEXT.fullmatch(content_type):
@@ -231,9 +239,9 @@ class Kubelet:
                 "its end would prove nothing",
             )
 
-    def _refusal(self, status: int, kind: _Kind) -> tuple[str, str]:
+    def _refusal(self, response: aiohttp.ClientResponse, kind: _Kind) -> tuple[str, str]:
         """Why a status other than 200 came: a reason and a message."""
-        name = self._upstream.name
+        name, status = self._upstream.name, response.status
         permission = NODE_PROXY if self._proxy else kind.permission
         if status == 401:
             return "unauthorized", (
@@ -245,6 +253,8 @@ class Kubelet:
         if 300 <= status < 400:
             return "redirect", f"the {name} answered with a redirect ({status}), not followed"
         hint = kind.lost if status == 404 else ""
+        if hint and self._proxy and "json" in response.headers.get("Content-Type", ""):
+            hint = ": it knows no node of this name"  # a Status of its own, no kubelet's answer
         return "status", f"the {name} answered with HTTP status {status}{hint}"
 
 

@@ -24,6 +24,7 @@ from kmproxy.config import (
 from kmproxy.errors import ConfigError
 from kmproxy.labels import parse_rules
 from kmproxy.settings import Setting, settings
+from kmproxy.variables import PREFIX, variable
 
 if TYPE_CHECKING:
     from kmproxy.access import Access
@@ -62,6 +63,10 @@ class Layer(NamedTuple):
     origin: str
     prefix: str
     values: Mapping[str, Any]
+
+    def spelled(self, name: str) -> str:
+        """A setting's name as its user wrote it."""
+        return variable(name) if self.prefix == PREFIX else f"{self.prefix}{name}"
 
 
 def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
@@ -145,7 +150,7 @@ def _read_layer(
     suffix = f" ({layer.origin})" if not layer.prefix else ""
     read: dict[str, Any] = {}
     for name, value in layer.values.items():
-        shown = f"{layer.prefix}{name}"
+        shown = layer.spelled(name)
         setting, form = aliases.get(name, (known.get(name), "{}"))
         if name in ignored:
             warnings.append(f"{shown} has no meaning here and is ignored: {ignored[name]}{suffix}")

@@ -69,8 +69,11 @@ def reads(request: web.Request) -> bool:
     return request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
 
 
-def not_found() -> web.Response:
-    """The answer to a path that is not served."""
+def not_found(*, of_a_node: bool = False) -> web.Response:
+    """The answer to a path that is not served; `of_a_node`: for want of a configured node."""
+    if of_a_node:
+        why = "no node is configured, see --node-name-or-ip; those of every node are below"
+        return plain(404, f"{why} /api/v1/nodes/")
     return plain(404, "no such path: only kubelet metrics are served here, see /")
 
 

@@ -1,8 +1,9 @@
 """The paths that are served, and what each asks for.
 
-Knows a kubelet's metrics endpoints and the API server's path to a node's. Must
-not know methods, statuses or how anything is fetched. A path is compared as it
-was sent: what is encoded, doubled or dotted in it is another path.
+Knows a kubelet's metrics endpoints, the API server's path to a node's, and the
+paths of discovery. Must not know methods, statuses or how anything is fetched. A
+path is compared as it was sent: what is encoded, doubled or dotted in it is another
+path.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from dataclasses import dataclass
 CADVISOR = "/metrics/cadvisor"
 ENDPOINTS = (CADVISOR, "/metrics", "/metrics/resource", "/metrics/probes")
 """What is fetched from a kubelet, and nothing else ever is."""
+
+PODS = "/sd/pods"
+NODES = "/sd/nodes"
+"""What lists targets."""
 
 NODE_PREFIX = "/api/v1/nodes/{node}/proxy"
 
@@ -32,16 +37,19 @@ class Route:
     node: str | None = None
 
 
-def find_route(path: str, *, all_nodes: bool) -> Route | None:
-    """The route of a path without its query, or None where there is none."""
-    if path in ENDPOINTS:
+def find_route(path: str, *, all_nodes: bool, a_node: bool = True) -> Route | None:
+    """The route of a path without its query, or None where there is none.
+
+    `a_node` is whether a node is configured, for the paths that name none.
+    """
+    if a_node and path in ENDPOINTS:
         return Route(path, path)
     if all_nodes and (match := _NODE_PATH.fullmatch(path)) and match[2] in ENDPOINTS:
         return Route(NODE_PREFIX + match[2], match[2], match[1])
     return None
 
 
-def served_paths(*, all_nodes: bool) -> list[str]:
+def served_paths(*, all_nodes: bool, a_node: bool = True) -> list[str]:
     """Every path that is served, as the documentation writes it."""
     nodes = [NODE_PREFIX + endpoint for endpoint in ENDPOINTS] if all_nodes else []
-    return [*ENDPOINTS, *nodes]
+    return [*(ENDPOINTS if a_node else ()), *nodes]

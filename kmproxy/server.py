@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from urllib.parse import parse_qs
 
@@ -40,7 +40,7 @@ from kmproxy.responses import (
     reads,
     scrape_budget,
 )
-from kmproxy.routes import Route, find_route, served_paths
+from kmproxy.routes import ENDPOINTS, PODS, Route, find_route, served_paths
 from kmproxy.selection import Selection
 from kmproxy.slots import Slots
 from kmproxy.telemetry import Telemetry
@@ -121,10 +121,13 @@ class MetricsServer:
         selected = cache(self._selected)
         return lambda namespace: selected(query).wants_namespace(namespace)
 
+    def _route(self, path: str) -> Route | None:
+        return find_route(path, all_nodes=self._nodes is not None, a_node=self._kubelet.has_node)
+
     def _find(self, target: str) -> tuple[str, Place] | None:
         """What a path shows, with how it is called in a metric; None if it is not served."""
         path, _, query = target.partition("?")
-        route = find_route(path, all_nodes=self._nodes is not None)
+        route = self._route(path)
         if route is not None:
             wanted = self._wanted(query)
             if route.node is not None:
@@ -135,10 +138,10 @@ class MetricsServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
-        route = find_route(path, all_nodes=self._nodes is not None)
+        route = self._route(path)
         if route is None and path != "/" and path not in self._others:
             self._telemetry.scrapes.labels("other", "404").inc()
-            return not_found()
+            return not_found(of_a_node=path in ENDPOINTS)
         if not reads(request):
             return not_allowed()
         if other := self._others.get(path):
@@ -285,6 +288,13 @@ class MetricsServer:
             await response.prepare(request)
         await response.write(data)
 
+    def _paths(self) -> Iterator[str]:
+        """Every path that is served, as the documentation writes it."""
+        a_node = self._kubelet.has_node
+        yield from served_paths(all_nodes=self._nodes is not None, a_node=a_node)
+        for path in self._others:
+            yield path if a_node or path != PODS else f"{path}?node={{node}}"
+
     def _status_page(self) -> str:
         age = self._watcher.sync_age
         return status_page(
@@ -297,7 +307,7 @@ class MetricsServer:
                 restored=self._watcher.restored,
                 rules=self._labels.rules,
                 on_conflict=self._label_config.on_conflict,
-                paths=[*served_paths(all_nodes=self._nodes is not None), *self._others],
+                paths=list(self._paths()),
                 source=self._kubelet.source,
             )
         )

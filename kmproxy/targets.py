@@ -156,6 +156,9 @@ class TargetService:
         Raises UpstreamError, with status 404 for a node that does not exist.
         """
         if node is None:
+            if not self._kubelet.has_node:
+                message = "no node is configured: name one, /sd/pods?node=NAME"
+                raise UpstreamError("no_node", message, status=404)
             return self._answered("pod", await self._configured.get(patience))
         self._directory()
         shared = self._named.get(node)

@@ -190,6 +190,13 @@ def parse_text(text: str) -> str:
     return text
 
 
+def parse_word(text: str) -> str:
+    """Text without a blank or a comma: names have neither, so that it is a list by mistake."""
+    if "," in text or any(each.isspace() for each in text):
+        raise ValueError(f"{text[:80]!r} has a blank or a comma: give each one by itself")
+    return parse_text(text)
+
+
 def parse_file(text: str) -> str:
     """The path of a file, rather than of a directory."""
     if "\0" in text or text.rpartition("/")[2] in {"", ".", ".."}:

@@ -24,6 +24,7 @@ FLOORS = (
         "routes",
         "settings",
         "config",
+        "variables",
         "loader",
         "addresses",
         "pins",

@@ -219,6 +219,7 @@ class Kubelet:
     """Kubelets that answer each node's name with as many pods as they are told."""
 
     configured = Node("here", "here", 10250)
+    has_node = True
 
     def __init__(self):
         self.asked = []
