@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import time
 
 import pytest
 
+from kmproxy.routes import ENDPOINTS
 from kmproxy.server import scrape_budget
 from kmproxy.simanswers import ApiFault
 from kmproxy.simkubelet import Fault
@@ -710,3 +712,53 @@ async def test_the_info_metric(front):
     proxy = await front("--info-metric")
     _, text = await proxy.get("/metrics/probes")
     assert 'kube_namespace_labels{namespace="payments",label_team="payments"} 1\n' in text
+
+
+CENTRAL = ("--all-nodes", "--node-name-or-ip=localhost", "--discovery")
+"""As in a Deployment: every node by name, and no node of its own."""
+
+
+async def test_without_a_node_of_its_own(front):
+    """The paths that name no node are not served, nor linked; the line says where nodes are."""
+    proxy = await front(*CENTRAL)
+    for path in ENDPOINTS:
+        status, line = await proxy.get(path)
+        assert status == 404
+        assert "--node-name-or-ip" in line
+        assert "/api/v1/nodes/" in line
+    assert await proxy.metric("kmproxy_upstream_errors_total") == 0
+    status, line = await proxy.get("/sd/pods")
+    assert (status, "/sd/pods?node=" in line) == (404, True)
+    _, page = await proxy.get("/")
+    assert not re.findall(r'href="(/metrics[^"]*|/sd/pods)"', page)
+    assert "/sd/pods?node={node}" in page
+    assert "localhost" not in page
+    for path in ("/api/v1/nodes/node-b/proxy/metrics/cadvisor", "/sd/pods?node=node-b"):
+        assert (await proxy.get(path))[0] == 200
+
+
+async def test_a_node_of_its_own_beside_every_node(front):
+    """With --node-name-or-ip the short paths are there, whatever else is."""
+    proxy = await front("--all-nodes", "--discovery")
+    for path in (*ENDPOINTS, "/sd/pods"):
+        assert (await proxy.get(path))[0] == 200
+    assert 'href="/metrics/cadvisor"' in (await proxy.get("/"))[1]
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_the_hint_at_the_path_of_cadvisor(front, cluster, path):
+    """--node-cadvisor-path can be wrong where it is what was asked for, and nowhere else."""
+    cluster.kubelets["node-a"].fail(Fault.STATUS, status=404)
+    proxy = await front()
+    status, line = await proxy.get(path)
+    assert (status, "404" in line) == (502, True)
+    assert ("--node-cadvisor-path" in line) == (path == "/metrics/cadvisor")
+
+
+async def test_no_such_node_behind_the_api_server(front, cluster):
+    """There the API server answers in the kubelet's place: it is no matter of a path."""
+    proxy = await front(f"--kube-apiserver={cluster.api.url}", "--node-name-or-ip=nobody")
+    status, line = await proxy.get()
+    assert status == 502
+    assert "--node-cadvisor-path" not in line
+    assert "no node of this name" in line
