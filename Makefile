@@ -188,6 +188,12 @@ build-installer: ## write OVERLAY with the image IMG to dist/install.yaml
 
 .PHONY: deploy
 deploy: build-installer ## put OVERLAY with the image IMG into the cluster
+	@there=$$($(KUBECTL) get clusterroles --selector=app.kubernetes.io/name=kmproxy --output=name) || exit; \
+	mine=$$(sed -n 's/^  name: kmproxy-kubelets-//p' dist/install.yaml | head -n 1); \
+	other=$$(echo "$$there" | sed -n 's|.*/kmproxy-kubelets-||p' | grep -vx "$$mine" | head -n 1); \
+	[ -z "$$other" ] || { \
+	  echo "The overlay $$other is in this cluster: both would run, with the rights of both." >&2; \
+	  echo "Take it out first: make undeploy OVERLAY=$$other" >&2; exit 1; }
 	$(KUBECTL) apply -f dist/install.yaml
 
 .PHONY: undeploy

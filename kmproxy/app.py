@@ -25,6 +25,7 @@ from kmproxy.httpsd import HttpDiscovery
 from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.listener import listening
 from kmproxy.namespaces import NamespaceWatcher
+from kmproxy.peers import Peers
 from kmproxy.pinfile import PinFile
 from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
@@ -99,7 +100,7 @@ class Daemon:
         self._watcher = watcher = NamespaceWatcher(
             clients.api, *maps, telemetry=telemetry, clock=clock, uniform=self._uniform
         )
-        self._readiness = readiness = Readiness(watcher)
+        self._readiness = readiness = Readiness(watcher, config.apiserver.max_label_age)
         telemetry.follow(
             namespaces=lambda: len(labels),
             lacking={name: partial(labels.lacking, name) for name in labels.names},
@@ -136,6 +137,9 @@ class Daemon:
         )
         self._watching = asyncio.create_task(watcher.run())
         self._stack.push_async_callback(self._stop_watching)
+        if config.apiserver.peers and config.apiserver.max_label_age:
+            asking = asyncio.create_task(Peers(config.apiserver.peers, readiness).run())
+            self._stack.push_async_callback(_cancelled, asking)
         if config.apiserver.label_snapshot:
             path = config.apiserver.label_snapshot
             self._keep_labels(path, clients, labels, watcher, telemetry)
@@ -347,6 +351,11 @@ def _tell_of_certificates(config: Config) -> None:
             "--kubelet-tls-pin: a kubelet's first certificate is believed without a CA, so whoever "
             "answers first in its place gets the token; another certificate is refused later"
         )
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _stop_keeping(keeper: LabelSnapshot | PinFile, keeping: asyncio.Task[None]) -> None:

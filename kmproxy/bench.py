@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 from kmproxy import __version__, benchdiscovery
 from kmproxy.benchdaemon import COMPARED, Figures, Namespaces, measure
 from kmproxy.benchtables import MEGABYTE, tables
-from kmproxy.config import BenchConfig
+from kmproxy.commands import BenchConfig
 from kmproxy.encoding import GzipEncoder
 from kmproxy.errors import ConfigError
 from kmproxy.exposition import Enricher, OnConflict

@@ -23,17 +23,8 @@ from types import MappingProxyType
 from typing import Any
 
 from kmproxy import __version__
-from kmproxy.config import (
-    SECTIONS,
-    BenchConfig,
-    CheckConfig,
-    Config,
-    DemoConfig,
-    EnrichConfig,
-    LabelConfig,
-    LogConfig,
-    SelectionConfig,
-)
+from kmproxy.commands import BenchConfig, CheckConfig, DemoConfig, EnrichConfig
+from kmproxy.config import SECTIONS, Config, LabelConfig, LogConfig, SelectionConfig
 from kmproxy.errors import ConfigError, KmproxyError, StreamError, one_line
 from kmproxy.loader import IGNORED, Layer, load, load_sections
 from kmproxy.settings import Setting, settings

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from kmproxy.config import DemoConfig
+from kmproxy.commands import DemoConfig
 from kmproxy.errors import ConfigError, StartupError, StreamError
 from kmproxy.simcluster import SimCluster
 from kmproxy.values import Address

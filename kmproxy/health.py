@@ -17,13 +17,34 @@ from kmproxy.telemetry import CONTENT_TYPE, Telemetry
 
 @dataclass(eq=False)
 class Readiness:
-    """Whether scrapes are served. The assembly ends it when it stops."""
+    """Whether scrapes are served, and should be sent here. The assembly ends it when it stops.
+
+    `max_age` is in seconds, of the labels since the API server last confirmed them. `surpassed`
+    is whether another replica has newer ones; `Peers` sets it.
+    """
 
     watcher: NamespaceWatcher
+    max_age: float | None = None
+    surpassed: bool = False
     stopping: bool = False
 
+    @property
+    def aged(self) -> bool:
+        """Whether the labels are older than `max_age`."""
+        return self.max_age is not None and self.watcher.sync_age > self.max_age
+
+    def unready(self) -> str | None:
+        """Why scrapes should be sent elsewhere, or None; those that come are served all the same.
+
+        Old labels are no reason by themselves: while the API server is away they are the newest
+        that anyone has.
+        """
+        if self.aged and self.surpassed and self.problem() is None:
+            return "the labels are older than --max-label-age, and another replica has newer ones"
+        return self.problem()
+
     def problem(self) -> str | None:
-        """Why not, or None."""
+        """Why scrapes are not served, or None."""
         if self.stopping:
             return "stopping"
         if not self.watcher.loaded:
@@ -45,13 +66,19 @@ class TelemetryServer:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
-        if path not in {"/healthz", "/readyz", "/metrics"}:
-            return plain(404, "no such path: /healthz, /readyz and /metrics are here")
+        if path not in {"/healthz", "/readyz", "/freshz", "/metrics"}:
+            return plain(404, "no such path: /healthz, /readyz, /freshz and /metrics are here")
         if not reads(request):
             return not_allowed()
         if path == "/metrics":
             headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE}
             return web.Response(body=self._telemetry.render(), headers=headers)
         # Why is on --listen and in the log: this port is open to all, and shows no host or name.
-        problem = self._readiness.problem() if path == "/readyz" else None
+        problem = None
+        if path == "/readyz":
+            problem = self._readiness.unready()
+        elif path == "/freshz":
+            problem = (
+                "the labels are too old" if self._readiness.aged else self._readiness.problem()
+            )
         return plain(503, problem.partition(":")[0]) if problem else plain(200, "ok")

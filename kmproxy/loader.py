@@ -219,6 +219,8 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
     discovery = config.discovery
     if discovery.max_age < discovery.refresh_interval:
         problems.append("--discovery-max-age is less than --discovery-refresh-interval")
+    if (config.apiserver.max_label_age is None) != (config.apiserver.peers is None):
+        warnings.append("--max-label-age and --peers have no effect without one another")
     if not discovery.enabled and discovery != DiscoveryConfig():
         unused = ", ".join(
             f"--{spec.name}"

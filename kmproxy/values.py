@@ -152,6 +152,14 @@ def parse_address(text: str) -> Address:
     return Address(parse_host(host) if host else "", 0 if port == "0" else parse_port(port))
 
 
+def parse_peers(text: str) -> Address:
+    """HOST:PORT of somebody else."""
+    address = parse_address(text)
+    if not address.host or not address.port:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return address
+
+
 def parse_server(text: str) -> str:
     """HOST, HOST:PORT or an http(s) URL without a path; returns it as it came."""
     try:

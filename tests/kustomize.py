@@ -95,4 +95,6 @@ def _patched(one: dict, operations: list[dict]) -> dict:
             del parent[key]
         elif op != "test" or parent[key] != value:
             raise ValueError(f"{op} {each['path']}: it is {parent[key]!r}")
+    if document["metadata"].get("annotations") == {}:
+        del document["metadata"]["annotations"]  # as kustomize does with an object's own
     return document

@@ -103,16 +103,17 @@ class Stage:
             },
         )
         (container,) = template["spec"]["containers"]
-        places = {
-            "$(NODE_IP)": kubelet.host,
-            "$(NODE_NAME)": node,
-            "https://kubernetes.default.svc": self.cluster.api.url,
+        fields = {"status.hostIP": kubelet.host, "spec.nodeName": node}
+        given = {
+            each["name"]: each.get("value") or fields[each["valueFrom"]["fieldRef"]["fieldPath"]]
+            for each in container["env"]
         }
-        arguments = list(container["args"])
-        for placeholder, place in places.items():
-            arguments = [each.replace(placeholder, place) for each in arguments]
-        if not any(each.startswith("--kube-apiserver") for each in arguments):
+        arguments = []
+        if "KMPROXY_KUBE_APISERVER" in given:
+            given["KMPROXY_KUBE_APISERVER"] = self.cluster.api.url
+        else:
             arguments.append(f"--node-port={kubelet.port}")
+        given.pop("KMPROXY_PEERS", None)  # a name of the cluster's own DNS
         metrics, telemetry = (f"{pod}:{port}" for port in self.ports.values())
         api = urlsplit(self.cluster.api.url)
         daemon = Daemon(
@@ -126,6 +127,7 @@ class Stage:
             *flags,
             environment={
                 **os.environ,
+                **given,
                 "KUBERNETES_SERVICE_HOST": api.hostname,
                 "KUBERNETES_SERVICE_PORT": str(api.port),
             },

@@ -18,7 +18,7 @@ import pytest
 
 from kmproxy import bench, benchdaemon
 from kmproxy.cli import main
-from kmproxy.config import BenchConfig
+from kmproxy.commands import BenchConfig
 from kmproxy.errors import KmproxyError
 from kmproxy.simcadvisor import NodeMetrics, simulate_node
 

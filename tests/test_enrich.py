@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import kmproxy
-from kmproxy.config import EnrichConfig, LabelConfig, SelectionConfig
+from kmproxy.commands import EnrichConfig
+from kmproxy.config import LabelConfig, SelectionConfig
 from kmproxy.enrich import PIECE, enrich, labels_of, read_namespaces
 from kmproxy.errors import ConfigError
 from kmproxy.labels import Namespace

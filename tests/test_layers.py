@@ -24,6 +24,7 @@ FLOORS = (
         "routes",
         "settings",
         "config",
+        "commands",
         "variables",
         "loader",
         "addresses",
@@ -64,7 +65,7 @@ FLOORS = (
         "passwords",
     ),
     ("pinfile", "namespaces", "snapshot", "slots", "targets", "reviewer", "tenant", "auth"),
-    ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
+    ("responses", "listener", "guard", "health", "peers", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simprotobuf", "simpods", "simkubelet"),
     (

@@ -5,11 +5,10 @@ import dataclasses
 import pytest
 
 from kmproxy.access import Access, Authorization
+from kmproxy.commands import DemoConfig, EnrichConfig
 from kmproxy.config import (
     SECTIONS,
     Config,
-    DemoConfig,
-    EnrichConfig,
     KubeletConfig,
     LabelConfig,
     ServerConfig,

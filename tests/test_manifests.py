@@ -88,9 +88,21 @@ def pod_of(objects):
     return spec, container
 
 
-def flags(objects):
-    """The arguments of the daemon, with what Kubernetes puts for its variables."""
-    return [each.replace("$(NODE_IP)", "10.0.0.7") for each in pod_of(objects)[1]["args"]]
+FIELDS = {"status.hostIP": "10.0.0.7", "spec.nodeName": "node-a"}
+"""What Kubernetes puts for the fields of a pod that variables are made of."""
+
+
+def variables(objects, fields=FIELDS):
+    """The environment that the daemon's container is given."""
+    return {
+        each["name"]: each.get("value") or fields[each["valueFrom"]["fieldRef"]["fieldPath"]]
+        for each in pod_of(objects)[1]["env"]
+    }
+
+
+def configuration(objects):
+    """The settings of the daemon, and the warnings: from its arguments and its environment."""
+    return cli.read_config(pod_of(objects)[1].get("args", []), variables(objects))
 
 
 def permissions(objects):
@@ -162,9 +174,10 @@ def test_kubernetes_takes_it(overlay, components, version):
 
 
 @every_pair
-def test_the_command_line_accepts_every_flag(overlay, components):
-    """Every argument, without a warning."""
-    config, warnings = cli.read_config(flags(built(overlay, components)))
+def test_every_setting_is_taken(overlay, components):
+    """Every variable, without a warning; there is no argument, which `check` would not see."""
+    assert "args" not in pod_of(built(overlay, components))[1]
+    config, warnings = configuration(built(overlay, components))
     assert warnings == []
     assert [rule.name for rule in config.labels.rules] == ["team"]
     assert config.kubelet.all_nodes == (overlay not in ON_DAEMONSETS)
@@ -174,7 +187,7 @@ def test_the_command_line_accepts_every_flag(overlay, components):
 def test_the_roles_grant_what_is_needed_and_no_more(overlay, components):
     """Exactly what `kmproxy check` asks for with the same arguments."""
     objects = built(overlay, components)
-    config, _ = cli.read_config(flags(objects))
+    config, _ = configuration(objects)
     wanted = {(each.group, each.resource, each.verb) for each in needed(config)}
     assert permissions(objects) == wanted
 
@@ -222,7 +235,7 @@ def test_the_web_config(overlay, component):
     """It is one, and names files of the mounted Secret by which cert-manager fills it."""
     objects = built(overlay, () if overlay == "recommended" else (component,))
     _, container = pod_of(objects)
-    (path,) = (each.partition("=")[2] for each in container["args"] if "--web-config-file" in each)
+    path = variables(objects)["KMPROXY_WEB_CONFIG_FILE"]
     places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert path == f"{places['web-config']}/web.yml"
     (config,) = [one for one in of_kind(objects, "ConfigMap") if "web.yml" in one["data"]]
@@ -233,7 +246,7 @@ def test_the_web_config(overlay, component):
 
 def test_the_recommended_overlay_is_not_open():
     """It is the daemonset with TLS, and lets in only whom the cluster's RBAC does."""
-    config, _ = cli.read_config(flags(built("recommended")))
+    config, _ = configuration(built("recommended"))
     assert config.authorization.mode == "kubernetes"
     assert config.server.web_config_file
     before, after = built("daemonset"), by_name(built("recommended"))
@@ -297,6 +310,57 @@ def test_ports_probes_and_the_end(overlay):
 
 
 @every_overlay
+def test_how_a_pod_begins_and_ends(overlay):
+    """No probe before the daemon can answer, no variable of a Service, its last line in its status.
+
+    A probe that fails is an event of type Warning, even where the next one is soon to pass.
+    """
+    pod, container = pod_of(built(overlay))
+    assert pod["enableServiceLinks"] is False
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    assert container["startupProbe"]["initialDelaySeconds"] == 3
+
+
+def test_overlays_do_not_mix():
+    """What selects the pods of one kind selects none of the other; each has a role of its own."""
+    of_nodes, central = built("daemonset", ["discovery", "podmonitor"]), built("deployment")
+    labels = [workload(each)["spec"]["template"]["metadata"]["labels"] for each in (of_nodes, central)]  # fmt: skip
+    for objects, own, other in ((of_nodes, *labels), (central, *labels[::-1])):
+        selectors = [one["spec"]["selector"] for one in of_kind(objects, "Service")]
+        selectors += [
+            one["spec"]["selector"]["matchLabels"]
+            for one in of_kind(objects, "DaemonSet", "Deployment", "PodDisruptionBudget", "PodMonitor")
+        ]  # fmt: skip
+        assert len(selectors) >= 4
+        for selector in selectors:
+            assert selector.items() <= own.items()
+            assert not selector.items() <= other.items()
+    roles = {
+        overlay: {one["metadata"]["name"]: one["rules"] for one in of_kind(built(overlay), "ClusterRole")}
+        for overlay in OVERLAYS
+    }  # fmt: skip
+    for overlay, mine in roles.items():
+        for name, rules in mine.items():
+            assert all(rules == theirs.get(name, rules) for theirs in roles.values()), name
+        kubelets = [name for name in mine if name.startswith("kmproxy-kubelets-")]
+        assert kubelets == [f"kmproxy-kubelets-{overlay.replace('recommended', 'daemonset')}"]
+
+
+@pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - ON_DAEMONSETS))
+def test_replicas_do_not_take_turns(overlay):
+    """A scraper keeps to one replica, and one with old labels leaves it to the others."""
+    objects = built(overlay)
+    services = {one["metadata"]["name"]: one for one in of_kind(objects, "Service")}
+    assert services["kmproxy"]["spec"]["sessionAffinity"] == "ClientIP"
+    config, _ = configuration(objects)
+    assert config.apiserver.max_label_age == 180.0
+    telemetry = services["kmproxy-telemetry"]
+    assert telemetry["spec"]["clusterIP"] == "None"  # so that its name leads to each of them
+    (port,) = telemetry["spec"]["ports"]
+    assert str(config.apiserver.peers) == f"kmproxy-telemetry.kmproxy-system.svc:{port['port']}"
+
+
+@every_overlay
 def test_the_network_policy(overlay):
     """It is of our pods, opens their ports to Prometheus alone, and leads where they must go."""
     objects = built(overlay, ["networkpolicy"])
@@ -304,13 +368,16 @@ def test_the_network_policy(overlay):
     spec, template = policy["spec"], workload(objects)["spec"]["template"]
     assert spec["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     assert spec["policyTypes"] == ["Ingress", "Egress"]
-    (ingress,) = spec["ingress"]
+    ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "kmproxy"}}}
+    ingress, peers = spec["ingress"]
+    assert peers == {"from": [ours], "ports": [{"port": "telemetry"}]}
     ports = {port["name"] for port in pod_of(objects)[1]["ports"]}
     assert {port["port"] for port in ingress["ports"]} == ports
     (prometheus,) = ingress["from"]
     assert set(prometheus) == {"namespaceSelector", "podSelector"}
     led = {port["port"] for way in spec["egress"] for port in way["ports"]}
-    assert led == {443, 6443, 10250, 53}
+    assert led == {443, 6443, 10250, 53, "telemetry"}
+    assert {"to": [ours], "ports": [{"port": "telemetry"}]} in spec["egress"]
 
 
 @every_overlay
@@ -331,9 +398,8 @@ def test_the_daemonset_reaches_every_node(overlay):
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert pod["priorityClassName"] == "system-node-critical"
     assert daemonset["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": "10%"}
-    assert "--node-name-or-ip=$(NODE_IP)" in container["args"]
-    address = {"name": "NODE_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}
-    assert container["env"] == [address]
+    source = {"fieldRef": {"fieldPath": "status.hostIP"}}
+    assert {"name": "KMPROXY_NODE_NAME_OR_IP", "valueFrom": source} in container["env"]
 
 
 @pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - ON_DAEMONSETS))
@@ -354,18 +420,25 @@ def test_the_deployment_is_never_without_a_pod(overlay):
 
 @every_pair
 def test_the_usual_annotations(overlay, components):
-    """On Services and pods, naming a port that is there and speaks the scheme that is named."""
+    """On Services and pods, naming a port that is there and speaks plain HTTP.
+
+    The usual job knows no CA, so what is served over TLS has none.
+    """
     objects = built(overlay, components)
     _, container = pod_of(objects)
     ports = {str(port["containerPort"]): port["name"] for port in container["ports"]}
-    tls = any(each.startswith("--web-config-file") for each in container["args"])
-    services = [one for one in of_kind(objects, "Service") if "annotations" in one["metadata"]]
-    assert [one["metadata"]["name"] for one in services] == ["kmproxy", "kmproxy-telemetry"]
-    annotated = [*services, workload(objects)["spec"]["template"]]
-    for one in annotated:
+    tls = "KMPROXY_WEB_CONFIG_FILE" in variables(objects)
+    services = [one for one in of_kind(objects, "Service") if one["metadata"].get("annotations")]
+    names = [] if tls else ["kmproxy"]
+    assert [one["metadata"]["name"] for one in services] == [*names, "kmproxy-telemetry"]
+    template = workload(objects)["spec"]["template"]
+    bare = tls and overlay in ON_DAEMONSETS
+    assert bool(template["metadata"]["annotations"]) is not bare
+    for one in [*services, *([] if bare else [template])]:
         annotations = one["metadata"]["annotations"]
         told = {each: annotations[f"prometheus.io/{each}"] for each in ("scrape", "scheme", "path", "port")}  # fmt: skip
-        assert told["scheme"] == ("https" if tls and ports[told["port"]] == "metrics" else "http")
+        assert told["scheme"] == "http"
+        assert not (tls and ports[told["port"]] == "metrics")
         expected = {"metrics": "/metrics/cadvisor", "telemetry": "/metrics"}
         assert told["path"] == expected[ports[told["port"]]]
         # A path without a node is of use only where there is one node.
@@ -377,9 +450,8 @@ def test_the_usual_annotations(overlay, components):
 def test_the_one_patch_for_kubelets_with_certificates(overlay):
     """Without it the first certificate is pinned, with it a CA verifies; nothing else changes."""
     before, after = built(overlay), built(overlay, ["kubelet-certificates"])
-    arguments = [pod_of(objects)[1]["args"] for objects in (before, after)]
-    assert arguments[0] == ["--kubelet-tls-pin", *arguments[1]]
-    pod_of(before)[1]["args"].pop(0)
+    first = {"name": "KMPROXY_KUBELET_TLS_PIN", "value": "true"}
+    assert pod_of(before)[1]["env"].pop(0) == first
     assert before == after
 
 
@@ -397,8 +469,7 @@ def test_the_one_patch_for_kubelets_with_certificates(overlay):
 def test_discovery(overlay, component, more):
     """It is switched on, and may read the pods of a kubelet besides: never write, never exec."""
     before, after = built(overlay), built(overlay, [component])
-    arguments = [pod_of(objects)[1]["args"] for objects in (before, after)]
-    assert arguments[1] == [*arguments[0], "--discovery"]
+    assert variables(after) == variables(before) | {"KMPROXY_DISCOVERY": "true"}
     assert permissions(after) == permissions(before) | more
     added = set(by_name(after)) - set(by_name(before))
     services = {name for _, kind, name in added if kind == "Service"}
@@ -411,10 +482,9 @@ def test_discovery(overlay, component, more):
 @pytest.mark.parametrize("overlay", sorted(OVERLAYS))
 def test_no_overlay_believes_every_certificate(overlay):
     """Where the kubelets are asked themselves their certificates are pinned or verified."""
-    arguments = pod_of(built(overlay))[1]["args"]
-    assert "--kubelet-insecure-tls" not in arguments
-    direct = not any(each.startswith("--kube-apiserver") for each in arguments)
-    assert ("--kubelet-tls-pin" in arguments) == direct
+    config, _ = configuration(built(overlay))
+    assert not config.kubelet.insecure_tls
+    assert config.kubelet.tls_pin == (not config.kubelet.apiserver)
 
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -458,19 +528,34 @@ def test_the_example_of_a_certificate(tmp_path):
     subprocess.run([*verify, *name, "tls.crt"], cwd=tmp_path, check=True, capture_output=True)
 
 
-def make(folder, *arguments):
-    """Run make in a folder that has our manifests; kubectl but writes down what it is given."""
+KUBECTL = """#!/bin/sh
+[ "$1" = kustomize ] && exec kubectl "$@"
+echo "$@" >>asked
+[ "$1" != get ] || cat there
+"""
+
+
+def make(folder, *arguments, there=(), check=True):
+    """Run make in a folder that has our manifests, beside a cluster that has these ClusterRoles.
+
+    Its kubectl but writes down what else it is given.
+    """
     (folder / "manifests").symlink_to(MANIFESTS)
+    roles = "".join(f"clusterrole.rbac.authorization.k8s.io/{each}\n" for each in there)
+    (folder / "there").write_text(roles)
     recorder = folder / "kubectl"
-    recorder.write_text(
-        '#!/bin/sh\n[ "$1" = kustomize ] && exec kubectl "$@"\necho "$@" >>asked\n', "utf-8"
-    )
+    recorder.write_text(KUBECTL, "utf-8")
     recorder.chmod(0o755)
-    subprocess.run(
+    return subprocess.run(
         ["make", "-C", folder, "-f", ROOT / "Makefile", f"KUBECTL={recorder}", *arguments],
-        check=True,
+        check=check,
         capture_output=True,
+        text=True,
     )
+
+
+LOOK = "get clusterroles --selector=app.kubernetes.io/name=kmproxy --output=name\n"
+APPLY = "apply -f dist/install.yaml\n"
 
 
 @pytest.mark.program("kubectl", "make")
@@ -483,7 +568,47 @@ def test_make_deploy(overlay, tmp_path):
     pod_of(expected)[1]["image"] = "registry.example.com:5000/kmproxy:1.2.3"
     assert by_name(installer) == by_name(expected)
     assert [path.name for path in (tmp_path / "dist").iterdir()] == ["install.yaml"]
-    assert (tmp_path / "asked").read_text() == "apply -f dist/install.yaml\n"
+    assert (tmp_path / "asked").read_text() == LOOK + APPLY
+
+
+@pytest.mark.program("kubectl", "make")
+@pytest.mark.parametrize(
+    ("running", "overlay"),
+    [("deployment", "daemonset"), ("daemonset", "deployment"), ("deployment", "deployment-direct"),
+     ("deployment-direct", "deployment"), ("daemonset", "deployment-direct")],
+)  # fmt: skip
+def test_make_deploy_beside_another_overlay(running, overlay, tmp_path):
+    """It refuses, says what to do, and applies nothing: both would run, with the rights of both."""
+    roles = [one["metadata"]["name"] for one in of_kind(built(running), "ClusterRole")]
+    done = make(tmp_path, "deploy", f"OVERLAY={overlay}", there=roles, check=False)
+    assert done.returncode != 0
+    assert f"make undeploy OVERLAY={running}" in done.stderr
+    assert (tmp_path / "asked").read_text() == LOOK
+
+
+@pytest.mark.program("kubectl", "make")
+@pytest.mark.parametrize(
+    ("running", "overlay"),
+    [("daemonset", "daemonset"), ("daemonset", "recommended"), ("recommended", "daemonset"),
+     ("deployment", "deployment"), ("deployment-direct", "deployment-direct")],
+)  # fmt: skip
+def test_make_deploy_over_itself(running, overlay, tmp_path):
+    """The same overlay once more, and the safe one in the place of the simple one, are applied."""
+    roles = [one["metadata"]["name"] for one in of_kind(built(running), "ClusterRole")]
+    make(tmp_path, "deploy", f"OVERLAY={overlay}", there=roles)
+    assert (tmp_path / "asked").read_text() == LOOK + APPLY
+
+
+@pytest.mark.program("kubectl", "make")
+def test_make_deploy_without_a_cluster(tmp_path):
+    """What cannot be looked at is not applied over."""
+    (tmp_path / "kubectl-false").write_text(
+        '#!/bin/sh\n[ "$1" = kustomize ] && exec kubectl "$@"\nexit 1\n'
+    )
+    (tmp_path / "kubectl-false").chmod(0o755)
+    done = make(tmp_path, "deploy", f"KUBECTL={tmp_path / 'kubectl-false'}", check=False)
+    assert done.returncode != 0
+    assert "undeploy" not in done.stderr
 
 
 @pytest.mark.program("kubectl", "make")

@@ -1,12 +1,18 @@
-"""The overlays, run: each overlay's flags and roles, and no other right, before a cluster."""
+"""The overlays, run: each overlay's settings and roles, and no other right, before a cluster."""
 
 from __future__ import annotations
 
+import asyncio
+import re
+import shlex
 import ssl
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from .test_manifests import OVERLAYS, built, of_kind, pod_of
+from .test_manifests import OVERLAYS, README, built, of_kind, variables
 from .tls import Authority
 
 NAME = "kmproxy.kmproxy-system.svc"
@@ -24,14 +30,28 @@ def grant(cluster, objects):
         cluster.authority.rbac.apply(one)
 
 
+def environment(cluster, objects, root):
+    """The container's own variables, with what is at hand for addresses, and a folder for its root."""
+    kubelet = cluster.kubelets["node-a"]
+    given = variables(objects, {"status.hostIP": kubelet.host, "spec.nodeName": "node-a"})
+    api = urlsplit(cluster.api.url)
+    for name, value in given.items():
+        here = value.replace("https://kubernetes.default.svc", cluster.api.url)
+        given[name] = f"{root}{here}" if here.startswith("/") else here
+    port = {} if "KMPROXY_KUBE_APISERVER" in given else {"KMPROXY_NODE_PORT": str(kubelet.port)}
+    account = {"KMPROXY_SERVICE_ACCOUNT_DIR": str(root / "sa")}
+    service = {"KUBERNETES_SERVICE_HOST": api.hostname, "KUBERNETES_SERVICE_PORT": str(api.port)}
+    return given | port | account | service
+
+
 def flags(cluster, objects, root):
-    """The arguments with what is at hand for addresses, and a folder for the pod's root."""
-    given = []
-    for each in pod_of(objects)[1]["args"]:
-        if not each.startswith("--node-name-or-ip="):  # which the front has its own for
-            here = each.replace("https://kubernetes.default.svc", cluster.api.url)
-            given.append(here.replace("=/", f"={root}/"))
-    return given
+    """The same settings as flags, but for those that the front has its own for."""
+    own = {"KMPROXY_NODE_NAME_OR_IP", "KMPROXY_NODE_PORT", "KMPROXY_SERVICE_ACCOUNT_DIR"}
+    return [
+        f"--{name.removeprefix('KMPROXY_').lower().replace('_', '-')}={value}"
+        for name, value in environment(cluster, objects, root).items()
+        if name.startswith("KMPROXY_") and name not in {*own, "KMPROXY_TRY_NODE"}
+    ]
 
 
 def mount(objects, root, authority):
@@ -80,3 +100,33 @@ async def test_the_recommended_overlay_lets_in_prometheus_alone(front, cluster, 
     answer, _ = await proxy.raw(b"GET /metrics HTTP/1.1\r\nHost: kmproxy\r\n\r\n")
     assert b"payments" not in answer
     assert (tmp_path / "var/lib/kmproxy").is_dir()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+async def test_check_in_the_pod(cluster, tmp_path, overlay):
+    """The README's line, run with the container's environment as `kubectl exec` does, finds no fault.
+
+    It knows the daemon's settings: nothing is failed, skipped for want of one, or warned of.
+    """
+    objects = built(overlay)
+    grant(cluster, objects)
+    cluster.write_service_account(tmp_path / "sa")
+    if overlay == "recommended":
+        mount(objects, tmp_path, Authority())
+    line = re.search(r"^\$ (kubectl exec .*)$", README, re.MULTILINE)[1]
+    before, _, command = line.partition(" -- ")
+    kind = "ds" if of_kind(objects, "DaemonSet") else "deploy"
+    assert before == "kubectl exec -n kmproxy-system ds/kmproxy"
+    assert f"`{kind}/kmproxy`" in README or kind == "ds"
+    program, *arguments = shlex.split(command)
+    assert (program, arguments) == ("kmproxy", ["check"])
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", program, *arguments, cwd=Path(__file__).parents[1],
+        env=environment(cluster, objects, tmp_path),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err.decode()) == (0, ""), out.decode()
+    rows = out.decode().partition("\n✓ identity")[2].splitlines()[1:]
+    assert len(rows) > 5
+    assert {row[0] for row in rows} == {"✓"}, out.decode()

@@ -43,7 +43,7 @@ def rows():
             default = getattr(blank, key)
             if spec.repeatable:
                 shown = ", ".join(default)
-            elif spec.metavar == "DURATION":
+            elif spec.metavar == "DURATION" and default is not None:
                 shown = f"{default:g}s"
             else:
                 shown = "" if default in {None, False} else str(default)
