@@ -19,6 +19,13 @@ from kmproxy.labels import Namespace
 from kmproxy.rendering import Choice, Rendering
 
 _META = "__meta_kubernetes_"
+_OF_THE_KUBELET = ("kubernetes.io/config.seen", "kubernetes.io/config.source")
+"""Annotations that a kubelet puts on its own copy of a pod. They are no labels: the API server's
+pod has none, and the first is another one after each restart of the kubelet."""
+
+_STATIC = frozenset({"file", "http"})
+"""Where static pods come from. In the API server a mirror of each has its node for a controller."""
+
 _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
 
 
@@ -265,11 +272,15 @@ def _pod_labels(pod: _Pod) -> dict[str, str]:
         f"{_META}pod_ready": next(conditions, "unknown").lower(),
         f"{_META}pod_uid": meta.uid,
     }
-    controllers = (owner for owner in meta.owner_references or () if owner.controller)
-    if owner := next(controllers, None):
+    annotations = dict(meta.annotations or {})
+    source = [annotations.pop(key, "") for key in _OF_THE_KUBELET][-1]
+    controllers = [owner for owner in meta.owner_references or () if owner.controller]
+    if source in _STATIC and pod.spec.node_name:
+        controllers.append(_Owner("Node", pod.spec.node_name))
+    if owner := next(iter(controllers), None):
         given = {"kind": owner.kind, "name": owner.name}
         labels |= {f"{_META}pod_controller_{key}": value for key, value in given.items() if value}
-    return labels | _metadata("pod", meta.labels or {}, meta.annotations or {})
+    return labels | _metadata("pod", meta.labels or {}, annotations)
 
 
 def _metadata(

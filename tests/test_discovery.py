@@ -305,6 +305,37 @@ def test_only_wanted_namespaces():
     assert [target["__meta_kubernetes_namespace"] for target in less] == ["shop-2"]
 
 
+SEEN, SOURCE = "kubernetes.io/config.seen", "kubernetes.io/config.source"
+
+
+@pytest.mark.parametrize("source", ["api", "file", "http"])
+def test_what_the_kubelet_notes_for_itself(source):
+    """No label is made of it: a kubelet that restarts has seen every pod at another time."""
+    first, second = (
+        found(pod(metadata={"annotations": {SEEN: when, SOURCE: source, "a": "b"}}))
+        for when in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
+    )
+    assert first == second
+    assert of(first[0], "pod_annotation") == {"_a": "b", "present_a": "true"}
+
+
+@pytest.mark.parametrize(
+    ("source", "owners", "expected"),
+    [
+        ("file", [], {"kind": "Node", "name": "node-a"}),
+        ("http", [], {"kind": "Node", "name": "node-a"}),
+        ("api", [], {}),
+        ("api", [{"kind": "Job", "name": "j", "controller": True}], {"kind": "Job", "name": "j"}),
+        ("file", [{"kind": "A", "name": "a", "controller": True}], {"kind": "A", "name": "a"}),
+    ],
+)
+def test_the_controller_of_a_static_pod(source, owners, expected):
+    """Its node, as its mirror in the API server has it."""
+    metadata = {"annotations": {SOURCE: source}, "ownerReferences": owners}
+    (target,) = found(pod(metadata=metadata))
+    assert of(target, "pod_controller_") == expected
+
+
 @pytest.mark.parametrize("items", [b"[]", b"null"])
 def test_nothing_is_an_empty_list(items):
     """A kubelet without pods lists null; Prometheus wants `[]`."""
@@ -466,7 +497,14 @@ def expected_labels(given, owner, space):
         if each.get("controller"):
             labels[f"{META}pod_controller_kind"] = each["kind"]
             labels[f"{META}pod_controller_name"] = each["name"]
-    for role, metadata in (("pod", given["metadata"]), ("namespace", space["metadata"])):
+    own = {key: dict(given["metadata"].get(key) or {}) for key in ("labels", "annotations")}
+    added = {
+        key: own["annotations"].pop(key) for key in (SEEN, SOURCE) if key in own["annotations"]
+    }
+    if added.get(SOURCE) == "file":
+        labels[f"{META}pod_controller_kind"] = "Node"
+        labels[f"{META}pod_controller_name"] = given["spec"]["nodeName"]
+    for role, metadata in (("pod", own), ("namespace", space["metadata"])):
         for kind in ("label", "annotation"):
             for key, value in (metadata.get(f"{kind}s") or {}).items():
                 name = "".join(char if char.isalnum() else "_" for char in key)

@@ -111,6 +111,14 @@ async def test_annotated_applications(stage, application, monkeypatch, tmp_path)
     stage.cluster.kubelets["node-a"].pods = pods
     stage.cluster.kubelets["node-b"].pods = []
     await stage.deploy("daemonset", components=["discovery"])
+    # kmproxy is a pod of that node as well, annotated for who wants it so.
+    ours = stage.cluster.api.store.objects["pods"]["kmproxy-system/kmproxy-1"]
+    assert ours["metadata"]["annotations"]["prometheus.io/path"] == "/metrics/cadvisor"
+    pods.append(ours)
+    async with stage.session.get(
+        f"{stage.daemons[0].url}/sd/pods?namespace=kmproxy-system"
+    ) as response:
+        assert len(flat(await response.read())) == 2
     config = stage.shipped("http-sd", address=stage.daemons[0].address)
     for each in config["scrape_configs"]:
         for discovery in each["http_sd_configs"]:

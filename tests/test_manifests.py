@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from base64 import b64encode
 from functools import cache
 from pathlib import Path
 
@@ -526,6 +527,32 @@ def test_the_example_of_a_certificate(tmp_path):
     verify = ["openssl", "verify", "-CAfile", "tls.crt"]
     name = ["-verify_hostname", "kmproxy.kmproxy-system.svc"]
     subprocess.run([*verify, *name, "tls.crt"], cwd=tmp_path, check=True, capture_output=True)
+
+
+@pytest.mark.program("kubectl")
+def test_the_example_of_the_ca(tmp_path):
+    """The CA alone goes to Prometheus' namespace, as it is in the Secret; the key stays.
+
+    There is no cluster here, so the Secret comes from a file.
+    """
+    pem = "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"
+    data = {"ca.crt": pem, "tls.crt": pem, "tls.key": "the key"}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kmproxy-tls"},
+              "data": {key: b64encode(value.encode()).decode() for key, value in data.items()}}  # fmt: skip
+    (tmp_path / "secret.json").write_text(json.dumps(secret))
+    first, second = re.search(r"```sh\n(kubectl get secret kmproxy-tls .*?)```", README, re.DOTALL)[1].splitlines()  # fmt: skip
+    start = "kubectl get secret kmproxy-tls --namespace=kmproxy-system "
+    assert first.startswith(start)
+    local = "kubectl annotate --local --filename=secret.json a=b "
+    commands = f"{local}{first.removeprefix(start)}\n{second} --dry-run=client --output=yaml"
+    done = subprocess.run(
+        ["bash", "-euc", commands], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    created = yaml.safe_load(done.stdout)
+    assert (created["kind"], created["metadata"]["namespace"]) == ("ConfigMap", "monitoring")
+    assert created["data"] == {"ca.crt": pem}
+    lines = re.search(r"ca_file: (\S+) # of the ConfigMap (\S+),", README)
+    assert (Path(lines[1]).name, lines[2]) == ("ca.crt", created["metadata"]["name"])
 
 
 KUBECTL = """#!/bin/sh

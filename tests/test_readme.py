@@ -149,6 +149,7 @@ RUN_BY = {
     "make docker-build docker-push": "test_examples.test_make_builds_and_pushes_the_image",
     "apiVersion: kustomize": "test_manifests.test_the_example_of_a_component",
     "openssl req ": "test_manifests.test_the_example_of_a_certificate",
+    "kubectl get secret kmproxy-tls": "test_manifests.test_the_example_of_the_ca",
     "scheme: https\n": "test_prometheus.test_the_readmes_lines_for_tls",
     "$ kubectl exec -n kmproxy-system": "test_check.test_as_a_command",
     "✓ identity": "test_check.test_the_example_of_the_readme",
