@@ -163,9 +163,14 @@ image-base: ## pin the newest of the Dockerfile's base image by its digest (need
 docker-push: ## push the image IMG
 	docker push $(IMG)
 
+# Where docs/runbooks.md can be read: what alerts lead to.
+RUNBOOKS ?= https://kmproxy.example.com/docs/runbooks.md
+
 .PHONY: manifests
-manifests: ## write the PrometheusRules from the rules
+manifests: ## write the PrometheusRules from the rules, whose runbooks are at RUNBOOKS
 	for each in teams kmproxy; do \
+	  sed -i 's|runbook_url: [^#]*#|runbook_url: $(RUNBOOKS)#|' \
+	    manifests/components/rules/$$each.rules.yaml; \
 	  { echo "# Written by make manifests from the component rules: change it there."; \
 	    echo "apiVersion: monitoring.coreos.com/v1"; \
 	    echo "kind: PrometheusRule"; \

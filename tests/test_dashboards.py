@@ -15,9 +15,20 @@ FOLDER = ROOT / "manifests/components/dashboard"
 DASHBOARDS = sorted(path.stem for path in FOLDER.glob("*.json"))
 RULES = ROOT / "manifests/components/rules"
 
-VARIABLES = {"$__rate_interval": "5m", "$team": ".+", "$namespace": ".*", "$instance": ".*"}
+VARIABLES = {
+    "$__rate_interval": "5m",
+    "$cluster": ".*",
+    "$team": ".+",
+    "$namespace": ".*",
+    "$instance": ".*",
+}
 KEYWORDS = {"and", "or", "unless", "bool", "offset"}
 PROMETHEUS_OWN = {"ALERTS", "up"}
+ELSEWHERE = {
+    "kube_pod_container_status_last_terminated_reason",
+    "kube_pod_container_status_restarts_total",
+}
+"""What kube-state-metrics exposes, where it is scraped through kmproxy."""
 
 every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 
@@ -110,9 +121,22 @@ async def test_every_query_asks_for_what_there_is(name, front):
         assert metrics(expression) <= known, expression
 
 
+@every_dashboard
+def test_clusters_are_kept_apart(name):
+    """Every query asks for the chosen clusters, and no aggregation or join loses which it is."""
+    document = dashboard(name)
+    asked = [target["expr"] for panel in document["panels"] for target in panel.get("targets", ())]
+    for expression in asked:
+        assert 'cluster=~"$cluster"' in expression
+        kept = re.findall(r"(?<![\w:])(?:sum|max|min|count) ?(?:by \((\w+)|\()", expression)
+        kept += re.findall(r"\b(?:on|by) \((\w+)", expression)
+        assert set(kept) <= {"cluster"}, expression
+    assert document["templating"]["list"][1]["name"] == "cluster"
+
+
 async def test_every_rule_asks_for_what_there_is(front):
-    """The rules as well: what they take their numbers from is exposed."""
-    known = await there(front) | recorded() | PROMETHEUS_OWN
+    """The rules as well: what they take their numbers from is exposed, here or by `ELSEWHERE`."""
+    known = await there(front) | recorded() | PROMETHEUS_OWN | ELSEWHERE
     for path in RULES.glob("*.rules.yaml"):
         for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
             for rule in group["rules"]:
@@ -136,6 +160,7 @@ def test_the_form(name):
     for panel in panels:
         assert panel["title"]
         if panel["type"] != "row":
+            assert panel["description"].endswith(".")
             assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     used = set(re.findall(r"\$(\w+)", json.dumps(document))) - {"__rate_interval", "__all"}
     declared = {variable["name"] for variable in document["templating"]["list"]} - {"datasource"}

@@ -52,6 +52,8 @@ TOGETHER = (
         ("tls-secret", "authorization", "scrapeconfig", "monitor-tls", "discovery-all-nodes"),
     ),
     ("deployment", ("tls-cert-manager", "label-snapshot", "networkpolicy")),
+    ("daemonset", ("podmonitor", "servicemonitor", "prometheusrule", "release")),
+    ("deployment-direct", ("scrapeconfig", "prometheusrule", "release")),
 )
 
 
@@ -486,6 +488,19 @@ def test_no_overlay_believes_every_certificate(overlay):
     config, _ = configuration(built(overlay))
     assert not config.kubelet.insecure_tls
     assert config.kubelet.tls_pin == (not config.kubelet.apiserver)
+
+
+@pytest.mark.parametrize(("overlay", "components"), TOGETHER[-2:])
+def test_the_label_of_the_release(overlay, components):
+    """All that the Prometheus Operator selects has it, and nothing else changes."""
+    assert components[-1] == "release"
+    before, after = by_name(built(overlay, components[:-1])), by_name(built(overlay, components))
+    selected = [each for each in after if each[0].startswith("monitoring.coreos.com/")]
+    assert len(selected) >= 4
+    for each in selected:
+        assert after[each]["metadata"]["labels"].pop("release") == "kube-prometheus-stack"
+    assert before == after
+    assert "release: kube-prometheus-stack" in README
 
 
 README = (ROOT / "README.md").read_text("utf-8")

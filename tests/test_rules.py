@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from .test_dashboards import metrics
+
 ROOT = Path(__file__).parents[1]
 COMPONENTS = ROOT / "manifests/components"
 NAMES = ("teams", "kmproxy")
@@ -57,15 +59,61 @@ def test_every_alert_can_be_routed(name):
     for rule in rules(name):
         if "record" in rule:
             assert rule["record"].startswith("team:")
-            assert " by (team)" in rule["expr"]
+            assert " by (cluster, team)" in rule["expr"]
             continue
         assert rule["labels"]["severity"] in {"info", "warning", "critical"}
-        assert set(rule["annotations"]) == {"summary", "description"}
+        assert set(rule["annotations"]) == {"runbook_url", "summary", "description"}
         if name == "teams":
             assert "team" not in rule["labels"]
-            assert " by (team, namespace, pod" in rule["expr"]
+            assert " by (cluster, team, namespace, pod" in rule["expr"]
         else:
             assert rule["labels"]["team"] == "platform"
+
+
+@every_file
+def test_no_aggregation_loses_the_cluster(name):
+    """Several clusters may be in one Prometheus, with the same namespaces and teams."""
+    for rule in rules(name):
+        kept = re.findall(r"(?<![\w:])(?:sum|max|min|count) ?(?:by \((\w+)|\()", rule["expr"])
+        kept += re.findall(r"\bon \((\w+)", rule["expr"])
+        assert set(kept) <= {"cluster"}, rule["expr"]
+
+
+RUNBOOKS = (ROOT / "docs/runbooks.md").read_text("utf-8")
+PARTS = ("Meaning", "Impact", "Diagnosis", "Mitigation", "Needs")
+
+
+@every_file
+def test_every_alert_has_a_runbook(name):
+    """Its URL leads to its section, which says what it means, costs, comes from, and what to do."""
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOKS, re.MULTILINE | re.DOTALL))
+    for rule in rules(name):
+        if "alert" not in rule:
+            continue
+        url = rule["annotations"]["runbook_url"]
+        assert re.fullmatch(r"https://\S+/docs/runbooks\.md#" + rule["alert"].lower(), url)
+        text = sections[rule["alert"]]
+        assert re.findall(r"^- \*\*(\w+):\*\* ", text, re.MULTILINE) == list(PARTS)
+        needs = set(re.findall(r"`([a-z:]+_[a-z_:]+|up)`", text.partition("- **Needs:**")[2]))
+        assert needs == metrics(rule["expr"]), rule["alert"]
+
+
+def test_every_record_says_what_it_needs():
+    """The table of records: each with the metrics that it is made of, and no other."""
+    table = RUNBOOKS.partition("## Recording rules")[2]
+    shown = {
+        row[1]: set(re.findall(r"`([a-z_]+)`", row[2]))
+        for row in re.finditer(r"^\| `([\w:]+)` \| (.*) \|$", table, re.MULTILINE)
+    }
+    recorded = [rule for name in NAMES for rule in rules(name) if "record" in rule]
+    assert shown == {rule["record"]: metrics(rule["expr"]) for rule in recorded}
+
+
+def test_runbooks_are_for_what_there_is():
+    """No section of an alert that is gone."""
+    titles = set(re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE))
+    alerts = {rule["alert"] for name in NAMES for rule in rules(name) if "alert" in rule}
+    assert titles == alerts
 
 
 @every_file
@@ -110,7 +158,15 @@ def test_make_manifests_writes_them(tmp_path):
         source = COMPONENTS / f"rules/{name}.rules.yaml"
         target = tmp_path / f"manifests/components/rules/{name}.rules.yaml"
         target.write_bytes(source.read_bytes())
-    subprocess.run(["make", "-s", "-C", tmp_path, "-f", ROOT / "Makefile", "manifests"], check=True)
+    command = ["make", "-s", "-C", tmp_path, "-f", ROOT / "Makefile", "manifests"]
+    subprocess.run(command, check=True)
     for name in NAMES:
         written = tmp_path / f"manifests/components/prometheusrule/{name}.yaml"
         assert written.read_bytes() == (COMPONENTS / f"prometheusrule/{name}.yaml").read_bytes()
+    subprocess.run([*command, "RUNBOOKS=https://wiki.example.com/kmproxy"], check=True)
+    for name in NAMES:
+        for folder, end in (("rules", ".rules.yaml"), ("prometheusrule", ".yaml")):
+            text = (tmp_path / f"manifests/components/{folder}/{name}{end}").read_text("utf-8")
+            assert set(re.findall(r"runbook_url: (.*)#", text)) == {
+                "https://wiki.example.com/kmproxy"
+            }
