@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -30,11 +30,11 @@ from kmproxy.errors import (
     UpstreamError,
 )
 from kmproxy.findings import Access, Coverage, Finding, Metrics, Report, Result, indented
-from kmproxy.grammar import Sample, unquote
 from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.labels import NAME_LABEL, WILDCARD, LabelRule, Namespace
 from kmproxy.namespaces import explained, list_namespaces
 from kmproxy.nodes import Node
+from kmproxy.observations import Examples, Nameless, Provider
 from kmproxy.permissions import (
     EVERYTHING,
     NODE_METRICS,
@@ -46,7 +46,7 @@ from kmproxy.permissions import (
 )
 from kmproxy.pinfile import PinFile
 from kmproxy.pipeline import Pipeline
-from kmproxy.routes import CADVISOR
+from kmproxy.routes import CADVISOR, METRICS
 from kmproxy.selection import Selection
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import WatchState
@@ -54,8 +54,6 @@ from kmproxy.webfile import find_web_config
 
 STEP_TIMEOUT = 10.0
 """Seconds that a step may take; loading the namespaces has a setting of its own."""
-
-EXAMPLES = 3
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -296,11 +294,12 @@ class _Preflight:
                 max_line=config.selection.max_line_bytes,
             )
             enricher = pipeline.enricher
-            examples = _Examples(enricher.seen)
+            examples, nameless = Examples(enricher.seen), Nameless()
             size = 0
             async with kubelet.fetch(node, CADVISOR) as exposition:
                 async for piece in exposition.pieces:
                     size += len(piece)
+                    nameless.feed(piece)
                     examples.feed(pipeline.feed(piece))
             examples.feed(pipeline.finish() + b"\n")
             self._answered.add(NODE_METRICS.kind)
@@ -323,6 +322,23 @@ class _Preflight:
                 result = "warning"
             self._report.add("metrics", "metrics", result, message)
             self._show(indented(found.lines()))
+            if nameless.count:
+                message = f"{nameless.count:,} have an id and no namespace: they get no label"
+                self._report.add("no-namespace", "samples", "warning", message)
+                self._show(indented([message]))
+            if (name := await self._provider(node)) not in {None, "cadvisor"}:
+                message = f"{name}, not cadvisor: it may leave out namespaces, and limits"
+                self._report.add("provider", "metrics provider", "warning", message)
+                self._show(indented([f"metrics provider: {message}"]))
+
+    async def _provider(self, node: Node) -> str | None:
+        """Where the kubelet says that it has its containers' metrics from; None if it does not."""
+        provider = Provider()
+        with suppress(UpstreamError):  # as of a kubelet that is too old to say it
+            async with self._clients.kubelet.fetch(node, METRICS) as exposition:
+                async for piece in exposition.pieces:
+                    provider.feed(piece)
+        return provider.name
 
     async def _pods(self, node: Node) -> None:
         """List the pods once, which an older kubelet wants another permission for."""
@@ -369,45 +385,6 @@ class _Preflight:
                 case _:
                     continue
             yield Finding("permission", str(permission), *row)
-
-
-class _Examples:
-    """Up to `EXAMPLES` enriched samples, of different namespaces where there are as many.
-
-    `seen` maps namespaces to what their samples got.
-    """
-
-    def __init__(self, seen: Mapping[bytes, bytes]) -> None:
-        self._seen = seen
-        self._rest = b""
-        self._first: dict[bytes, bytes] = {}  # namespace -> its first sample
-        self._others: list[bytes] = []
-
-    def feed(self, data: bytes) -> None:
-        """Take the next piece of what would be served."""
-        if len(self._first) >= EXAMPLES:
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            namespace = self._namespace(line)
-            if not self._seen.get(namespace):
-                continue
-            if self._first.setdefault(namespace, line) is not line:
-                if len(self._others) < EXAMPLES:
-                    self._others.append(line)
-            elif len(self._first) >= EXAMPLES:
-                return
-
-    def best(self) -> list[bytes]:
-        """The lines that were chosen."""
-        return [*self._first.values(), *self._others][:EXAMPLES]
-
-    def _namespace(self, line: bytes) -> bytes:
-        sample = Sample.parse(line) if b"namespace=" in line else None
-        for name, pair in sample.labels() if sample else ():
-            if name == b"namespace":
-                return unquote(pair["value"])
-        return b""
 
 
 class Tally:

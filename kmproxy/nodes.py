@@ -162,7 +162,7 @@ class NodeDirectory:
                 names = [item.name async for some in objects for item in some]
             reader.finish()
         except ApiError as error:
-            message = f"no node to try: {error.summary}; name one by --node-name-or-ip"
+            message = f"no node to try: {error.summary}; name one by --try-node"
             raise UpstreamError(error.reason, message) from error
         if not names:
             raise UpstreamError("no_node", "the cluster has no nodes")

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 
 CADVISOR = "/metrics/cadvisor"
-ENDPOINTS = (CADVISOR, "/metrics", "/metrics/resource", "/metrics/probes")
+METRICS = "/metrics"
+ENDPOINTS = (CADVISOR, METRICS, "/metrics/resource", "/metrics/probes")
 """What is fetched from a kubelet, and nothing else ever is."""
 
 PODS = "/sd/pods"

@@ -25,8 +25,6 @@ OS version, docker version, cadvisor version & cadvisor revision.
 .cpu_cfs_throttled_periods_total quota +0.1 Number of throttled period intervals.
 .cpu_cfs_throttled_seconds_total quota +0.004s Total time duration the container has been \
 throttled.
-.cpu_load_average_10s all =0 Value of container cpu load average over the last 10 seconds.
-.cpu_load_d_average_10s all =0 Value of container cpu load.d average over the last 10 seconds.
 .cpu_system_seconds_total all +0.007s Cumulative system cpu time consumed in seconds.
 .cpu_usage_seconds_total cpu +0.02s Cumulative cpu time consumed in seconds.
 .cpu_user_seconds_total all +0.013s Cumulative user cpu time consumed in seconds.
@@ -96,7 +94,6 @@ have waited due to memory congestion.
 .spec_memory_reservation_limit_bytes !all =0 Memory reservation limit for the container.
 .spec_memory_swap_limit_bytes !all @memory_limit Memory swap limit for the container.
 .start_time_seconds !all @start Start time of the container since unix epoch in seconds.
-.tasks_state state =0 Number of tasks in given state
 .threads all ~9 Number of threads running inside the container
 .threads_max all =0 Maximum number of threads allowed inside the container, infinity if value is \
 zero
@@ -122,6 +119,8 @@ go_info !go =1 Information about the Go environment.
 go_threads !bare ~14 Number of OS threads created.
 kubelet_container_log_filesystem_used_bytes !log ~40960p [ALPHA] Bytes used by the container's \
 logs on the filesystem.
+kubelet_metrics_provider !provider =1 [ALPHA] Metrics provider used by kubelet to collect \
+container stats. Values can be 'cadvisor' and 'cri'
 kubelet_node_name !nodename =1 [ALPHA] The node's name. The count is always 1.
 kubelet_pleg_last_seen_seconds !bare @seen [ALPHA] Timestamp in seconds when PLEG was last seen \
 active.
@@ -194,7 +193,6 @@ disk root+inner * device=/dev/vda
 blkio root+containers * device=/dev/vda major=254 minor=0 operation=Read|Write
 fail root+inner * failure_type=pgfault|pgmajfault scope=container|hierarchy
 net root+sandboxes * interface=eth0|tunl0
-state root+inner * state=iowaiting|running|sleeping|stopped|uninterruptible
 ulimit root+sandboxes+containers * ulimit=max_open_files
 version host - cadvisorRevision= cadvisorVersion= dockerVersion= kernelVersion=6.12 osVersion=Linux
 machine host - boot_id=1de422c2 machine_id=3d1219c7 system_uuid=3d1219c7
@@ -203,6 +201,7 @@ system_uuid=3d1219c7
 bare host -
 node root -
 nodename host node
+provider host - provider=cadvisor
 go host - version=go1.26.3
 running host - container_state=running
 runtime host - operation_type=container_status|exec_sync|image_status

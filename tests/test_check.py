@@ -206,14 +206,14 @@ async def test_all_is_well(preflight):
 
 
 async def test_what_is_sent(preflight, cluster):
-    """Reviews and one list to the API server, one fetch to the kubelet, nothing else."""
+    """Reviews and one list to the API server, two of its metrics to the kubelet, nothing else."""
     await preflight.run()
     asked = [(record.method, record.path.partition("?")[0]) for record in cluster.api.requests]
     review = ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
     assert set(asked) == {review, ("GET", "/api/v1/namespaces")}
     assert asked.count(("GET", "/api/v1/namespaces")) == 1
-    (fetch,) = cluster.kubelets["node-a"].requests
-    assert (fetch.method, fetch.path) == ("GET", "/metrics/cadvisor")
+    fetched = [(each.method, each.path) for each in cluster.kubelets["node-a"].requests]
+    assert fetched == [("GET", "/metrics/cadvisor"), ("GET", "/metrics")]
 
 
 WAYS = {
@@ -449,11 +449,24 @@ async def test_one_of_many_nodes(preflight, cluster):
     report, shown = await preflight.run("--all-nodes", "--node-name-or-ip=node-b")
     assert report.node == "node-b"
     assert "node-b, at 127.0.0.1" in shown
-    assert len(cluster.kubelets["node-b"].requests) == 1
+    assert len(cluster.kubelets["node-b"].requests) == 2
     cluster.api.allow("list", "nodes")
     report, _ = await preflight.run("--all-nodes", "--node-name-or-ip=10.0.0.1")
     assert report.node == "node-a"
     assert report.ok
+
+
+async def test_the_node_that_is_to_be_tried(preflight, cluster):
+    """As a Deployment's pod names its own node: no list of nodes is asked for."""
+    cluster.api.allow("get", "nodes")
+    status, out, err = await preflight.process(
+        "--all-nodes", "--node-name-or-ip=localhost", KMPROXY_TRY_NODE="node-b"
+    )
+    assert (status, err) == (0, ""), out
+    assert "node-b, at 127.0.0.1" in out
+    assert len(cluster.kubelets["node-b"].requests) == 2
+    status, out, _ = await preflight.process("--all-nodes", "--try-node=nobody")
+    assert (status, "nobody" in out) == (1, True)
 
 
 async def test_no_node_to_try(preflight, cluster):
@@ -461,7 +474,7 @@ async def test_no_node_to_try(preflight, cluster):
     cluster.api.allow("get", "nodes")
     report, _ = await preflight.run("--all-nodes", "--node-name-or-ip=localhost")
     assert results(report, but=("ok",)) == {"node": "failed", "metrics": "skipped"}
-    assert "name one by --node-name-or-ip" in message(report, "node")
+    assert "name one by --try-node" in message(report, "node")
     cluster.api.allow("list", "nodes")
     for name in ("node-a", "node-b"):
         cluster.api.store.remove("nodes", name)
@@ -676,7 +689,7 @@ async def test_a_kubelet_section(preflight, cluster, tmp_path):
     assert {each.result for each in report.findings} == {"ok"}, shown
     assert section["bearer_token"] not in shown
     asked = [each.path for each in cluster.kubelets["node-a"].requests]
-    assert asked == ["/metrics/cadvisor"]
+    assert asked == ["/metrics/cadvisor", "/metrics"]
     async with ForwardProxy() as forward:
         path.write_text(yaml.safe_dump({"kubelet": section | {"proxy_url": forward.url}}))
         report, _ = await preflight.run(f"--config={path}")
@@ -724,3 +737,46 @@ async def test_pods(preflight, cluster, version, granted, expected, words):
         pods = len(cluster.kubelets["node-a"].node.pods)
         assert message(report, "pods").endswith(f" targets of {pods} pods")
     assert "pods" not in results((await preflight.run())[0])
+
+
+TEXT = "text/plain; version=0.0.4"
+
+
+def row(report, check):
+    """The row of a check: its result and its message; None where there is none."""
+    found = [(each.result, each.message) for each in report.findings if each.check == check]
+    return found[0] if found else None
+
+
+async def test_a_kubelet_that_asks_its_runtime(preflight, cluster):
+    """It says so itself: a warning, as limits and namespaces may be missing; nothing has failed."""
+    report, _ = await preflight.run()
+    assert row(report, "provider") is None
+    body = b'kubelet_metrics_provider{provider="cri"} 1\n'
+    cluster.kubelets["node-a"].fail(Fault.BODY, path="/metrics", body=body, content_type=TEXT)
+    report, shown = await preflight.run()
+    assert report.ok
+    result, message = row(report, "provider")
+    assert (result, message.startswith("cri, not cadvisor")) == ("warning", True)
+    assert "metrics provider" in shown
+
+
+@pytest.mark.parametrize("fault", [Fault.STATUS, Fault.DISCONNECT, Fault.CUT_CHUNKED])
+async def test_a_kubelet_that_does_not_say(preflight, cluster, fault):
+    """Nothing is said of it, either."""
+    cluster.kubelets["node-a"].fail(fault, path="/metrics")
+    report, _ = await preflight.run()
+    assert report.ok
+    assert row(report, "provider") is None
+    assert row(report, "metrics")[0] == "ok"
+
+
+async def test_samples_of_containers_without_a_namespace(preflight, cluster):
+    """As from some container runtimes: they can have no label, and that is said."""
+    body = b'a{id="/kubepods/x",container="c"} 1\na{id="/",namespace=""} 1\n'
+    cluster.kubelets["node-a"].fail(
+        Fault.BODY, path="/metrics/cadvisor", body=body, content_type=TEXT
+    )
+    report, _ = await preflight.run()
+    result, message = row(report, "no-namespace")
+    assert (result, message.startswith("1 have an id and no namespace")) == ("warning", True)

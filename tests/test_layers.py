@@ -39,6 +39,7 @@ FLOORS = (
         "selftest",
         "selection",
         "pipeline",
+        "observations",
         "objectlist",
         "watch",
         "discovery",

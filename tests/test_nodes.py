@@ -307,7 +307,7 @@ async def test_the_first_node():
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (ApiError(403, "Forbidden", "planted"), "403 Forbidden; name one by --node-name-or-ip"),
+        (ApiError(403, "Forbidden", "planted"), "403 Forbidden; name one by --try-node"),
         (UpstreamError("refused", "the API server cannot be reached"), "cannot be reached"),
         (None, "the cluster has no nodes"),
     ],
