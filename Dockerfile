@@ -16,8 +16,11 @@ RUN python -m pip install --require-hashes -r requirements-build.lock \
       --require-hashes --only-binary=:all: -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY kmproxy ./kmproxy
+# What `kmproxy --version` says that it was built from.
+ARG REVISION=
 # Bytecode now: on a read-only root it could never be written, and every start would pay.
-RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
+RUN printf '%s\n' "$REVISION" >kmproxy/REVISION \
+ && python -m pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
  && python -m pip --python /opt/kmproxy/bin/python install --no-compile --no-deps /tmp/wheel/*.whl \
  && /opt/kmproxy/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
       /opt/kmproxy/lib
@@ -41,6 +44,9 @@ ENV PATH=/opt/kmproxy/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     MALLOC_ARENA_MAX=2
+
+ARG REVISION=
+LABEL org.opencontainers.image.revision=$REVISION
 
 USER 65532:65532
 EXPOSE 8080 8081

@@ -148,9 +148,12 @@ check-locks: ## try to install each lock, with the oldest pip that is supported 
 	done
 	@rm -rf .venv-locks
 
+# What the image says that it was built from: the commit, and whether something is changed since.
+REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+
 .PHONY: docker-build
 docker-build: ## build the image IMG
-	docker build --tag $(IMG) .
+	docker build --build-arg REVISION=$(REVISION) --tag $(IMG) .
 
 .PHONY: image-base
 image-base: ## pin the newest of the Dockerfile's base image by its digest (needs docker buildx)

@@ -27,6 +27,7 @@ from kmproxy.commands import BenchConfig, CheckConfig, DemoConfig, EnrichConfig
 from kmproxy.config import SECTIONS, Config, LabelConfig, LogConfig, SelectionConfig
 from kmproxy.errors import ConfigError, KmproxyError, StreamError, one_line
 from kmproxy.loader import IGNORED, Layer, load, load_sections
+from kmproxy.revision import revision
 from kmproxy.settings import Setting, settings
 from kmproxy.values import parse_text, shown_key
 from kmproxy.variables import PREFIX, read_variables, variable
@@ -88,7 +89,8 @@ def _run(command: str, arguments: list[str]) -> int:
     if {"-h", "-help", "--help"} & set(arguments):
         return _print(help_text(command))
     if {"-version", "--version"} & set(arguments):
-        return _print(f"kmproxy {__version__}\n")
+        built = f" (revision {found})" if (found := revision()) else ""
+        return _print(f"kmproxy {__version__}{built}\n")
     from kmproxy.selftest import self_test  # noqa: PLC0415 - help need not wait for the engine
 
     self_test()
@@ -123,7 +125,9 @@ def _serve(arguments: list[str]) -> int:
     from kmproxy.app import serve  # noqa: PLC0415 - a wrong command line need not wait for it
 
     async def run() -> None:
-        await serve(config, os.environ, _stop_event())
+        stop = _stop_event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _nothing_to_reload)
+        await serve(config, os.environ, stop)
 
     asyncio.run(run())
     _log.info("stopped")
@@ -208,6 +212,12 @@ def _stop_event(*more: signal.Signals) -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT, *heeded):
         asyncio.get_running_loop().add_signal_handler(number, stopping, number)
     return stop
+
+
+def _nothing_to_reload() -> None:
+    """Answer SIGHUP, by which daemons are often told to read their files."""
+    what = "tokens, certificates and the web config are read again by themselves"
+    _log.info("SIGHUP: nothing to do: %s, other settings at the next start", what)
 
 
 def read_config(

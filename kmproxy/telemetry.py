@@ -23,6 +23,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from kmproxy import __version__
 from kmproxy.pipeline import Pipeline
+from kmproxy.revision import revision
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -211,7 +212,8 @@ class Telemetry:
             registry=registry,
         )
         build = Info("kmproxy_build", "What is running.", registry=registry)
-        build.info({"version": __version__, "python": platform.python_version()})
+        about = {"version": __version__, "revision": revision()}
+        build.info({**about, "python": platform.python_version()})
 
     def follow(
         self,

@@ -18,6 +18,7 @@ from kmproxy.cli import COMMANDS, help_text, main, read_config, split_flags
 from kmproxy.errors import ConfigError
 from kmproxy.loader import IGNORED
 from kmproxy.settings import settings
+from kmproxy.telemetry import Telemetry
 from kmproxy.values import Address
 
 ROOT = Path(kmproxy.__file__).parents[1]
@@ -340,6 +341,23 @@ def test_the_version(capsys, flag):
     """It is that of the package."""
     assert main([flag]) == 0
     assert capsys.readouterr() == (f"kmproxy {kmproxy.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("1f3a5c7e9b2d\n", " (revision 1f3a5c7e9b2d)"), ("1f3a5c7e9b2d-dirty", " (revision 1f3a5c7e9b2d-dirty)"),
+        ("", ""), ("\n", ""), ("a b", ""), ("x" * 65, ""), ("\x1b[1m", ""),
+    ],
+)  # fmt: skip
+def test_the_revision(capsys, tmp_path, monkeypatch, written, shown):
+    """What the build left is said beside the version, and in the metric; what is none is not."""
+    (tmp_path / "REVISION").write_text(written)
+    monkeypatch.setattr("kmproxy.revision.__file__", str(tmp_path / "revision.py"))
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kmproxy {kmproxy.__version__}{shown}\n"
+    found = shown.removeprefix(" (revision ").removesuffix(")")
+    assert f'revision="{found}"' in Telemetry().render().decode()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

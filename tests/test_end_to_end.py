@@ -282,3 +282,21 @@ async def test_sigterm_finishes_what_is_under_way(cluster, tmp_path):
         assert text.endswith("\n")
         assert "machine_swap_bytes" in text
         assert await asyncio.wait_for(process.wait(), 60) == 0
+
+
+async def test_sighup(cluster, tmp_path):
+    """It ends nothing: one line says that nothing is to be done, and scrapes go on."""
+    environment, flags = in_a_pod(cluster, tmp_path)
+    async with daemon(environment, flags) as (process, ports):
+        process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(60):
+            while b"SIGHUP" not in (line := await process.stderr.readline()):
+                assert line, "it has ended"
+        assert b"nothing to do" in line
+        url = f"http://127.0.0.1:{ports[0]}/metrics/cadvisor"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            assert response.status == 200
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            await process.stderr.read()
+            assert await process.wait() == 0

@@ -119,7 +119,14 @@ def test_make_builds_and_pushes_the_image():
     )  # fmt: skip
     image = "registry.example.com/kmproxy:0.1.0"
     assert shown.stdout.splitlines()[-1] == f"docker push {image}"
-    assert f"docker build --tag {image} ." in shown.stdout
+    (built,) = re.findall(
+        r"^docker build --build-arg REVISION=(\S*) (.*)$", shown.stdout, re.MULTILINE
+    )
+    assert built[1] == f"--tag {image} ."
+    known = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert built[0].removesuffix("-dirty") == known.stdout[:12]
 
 
 def test_make_e2e():

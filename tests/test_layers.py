@@ -48,6 +48,7 @@ FLOORS = (
         "tenancy",
     ),
     (
+        "revision",
         "telemetry",
         "own_file",
         "tls",

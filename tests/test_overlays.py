@@ -102,6 +102,37 @@ async def test_the_recommended_overlay_lets_in_prometheus_alone(front, cluster, 
     assert (tmp_path / "var/lib/kmproxy").is_dir()
 
 
+@pytest.mark.parametrize("attributes", ["path", "nodes/metrics"])
+@pytest.mark.parametrize(
+    ("overlay", "components", "path"),
+    [
+        ("recommended", ("podmonitor", "monitor-tls"), "/metrics/cadvisor"),
+        (
+            "deployment-direct",
+            ("tls-secret", "authorization", "scrapeconfig", "monitor-tls"),
+            "/api/v1/nodes/node-b/proxy/metrics/cadvisor",
+        ),
+    ],
+)
+async def test_the_token_of_a_monitor(
+    front, cluster, tmp_path, attributes, overlay, components, path
+):
+    """It scrapes where its monitor leads, whichever right kmproxy asks for."""
+    objects, authority = built(overlay, components), Authority()
+    grant(cluster, objects)
+    mount(objects, tmp_path, authority)
+    proxy = await front(
+        *flags(cluster, objects, tmp_path), f"--authorization-attributes={attributes}"
+    )
+    token = cluster.authority.issue("system:serviceaccount:kmproxy-system:kmproxy-scraper")
+    async with proxy.session.get(
+        f"https://127.0.0.1:{proxy.daemon.metrics_port}{path}",
+        headers={"Authorization": f"Bearer {token}"},
+        ssl=ssl.create_default_context(cadata=authority.pem.decode()), server_hostname=NAME,
+    ) as response:  # fmt: skip
+        assert response.status == 200, await response.text()
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 async def test_check_in_the_pod(cluster, tmp_path, overlay):
     """The README's line, run with the container's environment as `kubectl exec` does, finds no fault.

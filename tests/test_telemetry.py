@@ -109,7 +109,18 @@ def test_no_label_can_grow_without_bound(telemetry):
         for label in sample.labels
     }
     assert labels == {
-        *("path", "code", "upstream", "reason", "credential", "label", "le", "version", "python"),
+        *(
+            "path",
+            "code",
+            "upstream",
+            "reason",
+            "credential",
+            "label",
+            "le",
+            "version",
+            "python",
+            "revision",
+        ),
         *("role", "result", "kind", "certificate", "limit"),
     }
 
