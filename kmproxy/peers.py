@@ -7,7 +7,8 @@ A replica that cannot reach the API server cannot tell by itself whether the ser
 away, and its old labels are as good as any, or only its own way there is: so it asks
 the others. Whoever has new labels never depends on an answer, and whoever has old ones
 is unready only as long as another says that it has new ones and is ready: there is
-always one that is ready.
+always one that is ready. Nobody proves who he is: who answers under the replicas'
+name can take old labels out of the Service, and nothing else.
 """
 
 from __future__ import annotations

@@ -166,6 +166,7 @@ async def test_a_restart_while_the_api_server_is_away(front, cluster, tmp_path, 
     first = await front(f"--label-snapshot={file}")
     await written(file)
     assert file.stat().st_mode & 0o777 == 0o600
+    without = await first.metric("kmproxy_namespaces_without_label", label="team")
     assert await first.metric("kmproxy_snapshot_saved_timestamp_seconds") > 1e9
     await first.daemon.stop()
     await cluster.api.stop()
@@ -175,6 +176,7 @@ async def test_a_restart_while_the_api_server_is_away(front, cluster, tmp_path, 
     assert (await second.probe("/readyz"))[0] == 200
     assert await second.metric("kmproxy_labels_restored") == 1
     assert await second.metric("kmproxy_namespaces") == 7
+    assert await second.metric("kmproxy_namespaces_without_label", label="team") == without > 0
     assert await second.metric("kmproxy_namespaces_sync_age_seconds") < 60
     assert "the snapshot" in (await second.get("/"))[1]
     await cluster.api.start()
