@@ -21,7 +21,7 @@ from kmproxy.credentials import kubelet_trust
 from kmproxy.errors import UpstreamError
 from kmproxy.findings import Certificate, Trusted
 from kmproxy.identity import Identity
-from kmproxy.tls import Trust
+from kmproxy.tls import Trust, plain_name
 from kmproxy.upstream import certificate_message, is_name_mismatch, is_untrusted
 from kmproxy.values import Address
 
@@ -125,7 +125,7 @@ class Server:
         """
         try:
             _, writer = await asyncio.open_connection(
-                self.host, self.port, ssl=context, server_hostname=server_name or self.host
+                self.host, self.port, ssl=context, server_hostname=plain_name(server_name or self.host)
             )
         except ssl.SSLCertVerificationError:
             raise

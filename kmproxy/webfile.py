@@ -25,6 +25,7 @@ from kmproxy.config import ServerConfig
 from kmproxy.errors import ConfigError
 from kmproxy.expiry import earliest_expiry
 from kmproxy.telemetry import Telemetry
+from kmproxy.tls import trust_authorities
 from kmproxy.webconfig import REQUIRING, VERIFYING, Pem, TlsSection, WebConfig, parse_web_config
 
 LOOK_EVERY = 1.0
@@ -230,12 +231,12 @@ def server_context(tls: TlsSection, contents: Mapping[Pem, bytes]) -> ssl.SSLCon
         raise ConfigError([_pair_problem(tls, error)]) from None
     if tls.client_auth in VERIFYING and tls.client_ca:
         try:
-            context.load_verify_locations(cadata=contents[tls.client_ca].decode("ascii"))
-        except (ssl.SSLError, ValueError):
+            unread = trust_authorities(context, contents[tls.client_ca])
+        except ValueError as error:
+            raise ConfigError([f"{tls.client_ca.path or 'client_ca'}: {error}"]) from None
+        if unread:
             name = tls.client_ca.path or "client_ca"
-            raise ConfigError([f"{name}: there is no CA certificate in it"]) from None
-        # Whatever stands in the file is trusted by itself, an intermediate too, as in Go.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            _log.warning("%s: left out, as it cannot be read: %s", name, unread)
         required = tls.client_auth == REQUIRING
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return context
