@@ -125,7 +125,10 @@ class Server:
         """
         try:
             _, writer = await asyncio.open_connection(
-                self.host, self.port, ssl=context, server_hostname=plain_name(server_name or self.host)
+                self.host,
+                self.port,
+                ssl=context,
+                server_hostname=plain_name(server_name or self.host),
             )
         except ssl.SSLCertVerificationError:
             raise

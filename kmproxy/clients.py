@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kmproxy.apiserver import ApiServer
 from kmproxy.config import Config
-from kmproxy.credentials import find_identity, kubelet_trust
+from kmproxy.credentials import IMPERSONATES, DirectIdentity, find_identity, kubelet_trust
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import Identity
 from kmproxy.kubelet import Kubelet
@@ -62,6 +62,11 @@ async def open_clients(
         by_flag = config.access is None or (config.kubelet.ca_file and error.credential == "ca")
         where = "--kubelet-ca-file" if by_flag else "kubelet.tls_config"
         raise ConfigError([f"{where}: {error}"]) from error
+    kubelet = config.kubelet
+    sends_own = config.access is not None and config.access.identifies
+    direct = not kubelet.apiserver and kubelet.scheme == "https" and not sends_own
+    if direct and identity.headers:
+        raise ConfigError([f"{identity!r}".strip("<>") + f": {IMPERSONATES}"])
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(open_session())
         upstream = Upstream(
@@ -76,7 +81,7 @@ async def open_clients(
             upstream = reach.kubelet(config.kubelet, config.access, identity, kubelet_tls)
         elif not config.kubelet.apiserver:
             upstream = Upstream(
-                "kubelet", session, identity, kubelet_tls,
+                "kubelet", session, DirectIdentity(identity), kubelet_tls,
                 server_name=lambda: config.kubelet.server_name,
             )  # fmt: skip
         nodes = None

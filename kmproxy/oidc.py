@@ -74,9 +74,7 @@ class OidcTokens:
             def _get_connector(self) -> aiohttp.TCPConnector:
                 return aiohttp.TCPConnector(ssl=context)
 
-        requestor = Requestor(
-            provider.client_id, provider.client_secret.reveal(), provider.issuer
-        )
+        requestor = Requestor(provider.client_id, provider.client_secret.reveal(), provider.issuer)
         try:
             answer = await requestor.refresh_token(self._refresh_token.reveal())
         except aiohttp.ClientConnectorCertificateError as error:

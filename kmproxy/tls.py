@@ -167,9 +167,7 @@ def trust_authorities(context: ssl.SSLContext, pem: bytes) -> str:
     for number, block in enumerate(blocks, 1):
         body, end, _ = block.partition(b"-----END CERTIFICATE-----")
         try:
-            der = binascii.a2b_base64(b"".join(body.split()), strict_mode=True)
-            if not end or not der:
-                raise ValueError
+            der = binascii.a2b_base64(b"".join(body.split()) if end else b"", strict_mode=True)
             context.load_verify_locations(cadata=der)
         except (ssl.SSLError, ValueError):
             unread.append(str(number))
