@@ -26,7 +26,15 @@ from kmproxy.errors import ConfigError
 from kmproxy.expiry import earliest_expiry
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import trust_authorities
-from kmproxy.webconfig import REQUIRING, VERIFYING, Pem, TlsSection, WebConfig, parse_web_config
+from kmproxy.webconfig import (
+    REQUIRING,
+    VERIFYING,
+    Pem,
+    PlainText,
+    TlsSection,
+    WebConfig,
+    parse_web_config,
+)
 
 LOOK_EVERY = 1.0
 """Seconds at most between a change of a file and its effect on what comes then."""
@@ -192,6 +200,15 @@ def read_web_config(path: str) -> WebConfig:
                 )
             return super().construct_mapping(node, deep=deep)
 
+    def plain(loader: Any, node: Any) -> PlainText:
+        """A number, a boolean or a date with its text, which is what counts where text does."""
+        value = node.value
+        with suppress(ValueError):  # of a day that there is not
+            value = getattr(loader, f"construct_yaml_{node.tag.rpartition(':')[2]}")(node)
+        return PlainText(node.value, value)
+
+    for kind in ("bool", "int", "float", "timestamp"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", plain)
     try:
         document = yaml.load(Path(path).read_text("utf-8"), Loader)  # noqa: S506 - it is a SafeLoader
     except UnicodeDecodeError:
