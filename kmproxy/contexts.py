@@ -247,6 +247,7 @@ def _server(url: str, problems: list[str]) -> str:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         good = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
         good = good and url.isprintable() and " " not in url
+        good = good and ("://" in url or not parts.path.strip("/"))
     except ValueError:
         good = False
     if "@" in url:  # it would be shown wherever the server is
