@@ -1,6 +1,6 @@
 """An OIDC provider's tokens, renewed by kubernetes_asyncio.
 
-That library costs 37 MiB of memory, so it is imported here and only here, when a
+That library costs 65 MiB of memory, so it is imported here and only here, when a
 token is renewed. Must not know what the token is for. No token and no answer is shown.
 """
 

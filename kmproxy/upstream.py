@@ -225,6 +225,8 @@ class Upstream:
         if secure and ours:
             sent.extend((name, value.reveal()) for name, value in self._headers)
         given, host = sent, _dotted_host(url)
+        if host:  # aiohttp would leave out the dot, which Go sends
+            given["Host"] = urlsplit(url).netloc
         for anew in (False, True):
             authorization = await credential.authorization(anew=anew) if credential else None
             sent = given.copy()

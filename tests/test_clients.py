@@ -666,6 +666,7 @@ async def test_the_way_to_the_api_server(tmp_path, clock, telemetry, dot):
             await ask({"HTTPS_PROXY": "socks5://p"})
         assert len(one.asked) == 1
     assert all(seen.headers["Authorization"] == "Bearer t" for seen in site.seen)
+    assert {seen.headers["Host"] for seen in site.seen} == {f"api.example.com{dot}:6443"}
 
 
 async def test_the_way_of_a_pod(opened, cluster):
