@@ -146,7 +146,8 @@ class _Preflight:
     async def run(self) -> None:
         report, identity = self._report, self._clients.identity
         report.identity, report.api_server = repr(identity).strip("<>"), identity.server
-        report.add("identity", "identity", "ok", report.identity)
+        way = f", {identity.server} {identity.way}" if identity.way and identity.way.why else ""
+        report.add("identity", "identity", "ok", f"{report.identity}{way}")
         begin = len(report.findings)
         await self._permissions()
         labels = await self._namespaces()

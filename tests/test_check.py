@@ -724,3 +724,16 @@ async def test_pods(preflight, cluster, version, granted, expected, words):
         pods = len(cluster.kubelets["node-a"].node.pods)
         assert message(report, "pods").endswith(f" targets of {pods} pods")
     assert "pods" not in results((await preflight.run())[0])
+
+
+async def test_the_way_to_the_api_server(preflight, cluster, tmp_path):
+    """It is said which proxy leads there, and what named it."""
+    cluster.write_kubeconfig(tmp_path / "config")
+    document = json.loads((tmp_path / "config").read_text())
+    async with ForwardProxy() as forward:
+        document["clusters"][0]["cluster"]["proxy-url"] = forward.url
+        (tmp_path / "config").write_text(json.dumps(document))
+        report, _ = await preflight.run(f"--kubeconfig={tmp_path / 'config'}")
+    assert report.ok
+    said = f"{cluster.api.url} by the proxy {forward.url} (proxy-url)"
+    assert said in message(report, "identity")
