@@ -7,7 +7,7 @@ import random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kmproxy.exposition import MAX_NAMESPACES, Enricher
+from kmproxy.exposition import Enricher
 
 from . import reference
 
