@@ -19,6 +19,7 @@ from kmproxy.grammar import (
     PAIR_PARTS,
     PASSING,
     PlainSplitter,
+    bare_name,
     by_lines,
     count_kinds,
     pairs_of_namespace,
@@ -242,13 +243,20 @@ class Enricher(LineFilter):
         return plain_splitter(self._names)
 
     def _between(self, text: bytes) -> bytes:
-        """Whole lines that may be of any shape."""
-        run = text
-        if (end := PASSING.match(text).end()) < len(text):  # type: ignore[union-attr] # it may be empty
-            run = text[:end]
-        comments = run.count(b"\n#") + run.startswith(b"#")
-        self.samples += run.count(b"\n") - comments
-        return text if run is text else run + self._strict(text[end:])
+        """Whole lines that may be of any shape: mostly some that pass, with one odd line."""
+        passed, at = [], 0
+        for _ in range(2):
+            end = PASSING.match(text, at).end()  # type: ignore[union-attr] # it may be empty
+            run = text[at:end]
+            self.samples += run.count(b"\n") - run.count(b"\n#") - run.startswith(b"#")
+            passed.append(run)
+            if end == len(text):
+                return b"".join(passed)
+            at = text.index(b"\n", end) + 1
+            passed.append(self._strict(text[end:at]))
+            if at == len(text):
+                return b"".join(passed)
+        return b"".join([*passed, self._strict(text[at:])])
 
     def _strict(self, text: bytes) -> bytes:
         """Whole lines of any shape: samples of a namespace at once, if they bear no name of its."""
@@ -284,8 +292,28 @@ class Enricher(LineFilter):
     def _one_by_one(self, lines: bytes) -> bytes:
         """Lines led by newlines: the samples of a namespace one by one."""
         parts = ANY_OF_NAMESPACE.split(lines + b"\n")
+        if len(self._names) == 2 and not self._overwrite:
+            return self._all_kept(parts)
+        known: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}  # value -> what it adds
         for at in range(1, len(parts), 4):
-            parts[at : at + 3] = self._conflict(*parts[at : at + 3])
+            head, value, rest = parts[at : at + 3]
+            if (adds := known.get(value)) is None:
+                rendered = self._labels_at(value)
+                adds = known[value] = rendered, self._pairs_of(rendered)
+            parts[at : at + 3] = self._conflict(head, value, rest, *adds)
+        parts[-1] = parts[-1][:-1]
+        self.samples += len(parts) // 4
+        self._count(b"".join([*parts[::4], b"\n"]))
+        return b"".join(parts)
+
+    def _all_kept(self, parts: list[bytes]) -> bytes:
+        """The same if there is one name that is added at all: each of them bears it."""
+        kept = {}
+        for value, count in Counter(parts[2::4]).items():
+            self.conflicts += count * bool(self._labels_at(value))
+            kept[value] = value + b'"'
+        self.samples += len(parts) // 4
+        parts[2::4] = map(kept.__getitem__, parts[2::4])
         parts[-1] = parts[-1][:-1]
         self._count(b"".join([*parts[::4], b"\n"]))
         return b"".join(parts)
@@ -301,24 +329,26 @@ class Enricher(LineFilter):
         """What to add at a namespace's value, as it is written."""
         return self._labels_of(unquote(b'"%b"' % value) if b"\\" in value else value)
 
-    def _conflict(self, head: bytes, value: bytes, rest: bytes) -> tuple[bytes, bytes, bytes]:
+    def _conflict(
+        self, head: bytes, value: bytes, rest: bytes, rendered: bytes, pairs: Mapping[bytes, bytes]
+    ) -> tuple[bytes, bytes, bytes]:
         """A sample, as ANY_OF_NAMESPACE takes it apart, that may bear a name to be added."""
-        self.samples += 1
-        rendered = self._labels_at(value)
-        pairs = self._pairs_of(rendered)
         start, end = pairs_of_namespace(head, rest)
         names = PAIR_NAME.findall(head, start) + PAIR_NAME.findall(rest, 0, end)
-        conflicts = pairs.keys() & {name.strip(b'"') for name in names}
+        conflicts = pairs.keys() & map(bare_name, names)
         if not conflicts:
             self.enriched += rendered != b""
             return head, b'%b"%b' % (value, rendered), rest
         self.conflicts += len(conflicts)
-        added = [b",%b=%b" % pair for pair in pairs.items() if pair[0] not in conflicts]
-        self.enriched += self._overwrite or added != []
+        added = b""
+        if len(conflicts) < len(pairs):
+            left = [name for name in pairs if name not in conflicts]
+            added = b"".join([b",%b=%b" % (name, pairs[name]) for name in left])
+        self.enriched += self._overwrite or added != b""
         if self._overwrite:
             head = head[:start] + _overwritten(head[start:], pairs)
             rest = _overwritten(rest[:end], pairs) + rest[end:]
-        return head, b'%b"%b' % (value, b"".join(added)), rest
+        return head, b'%b"%b' % (value, added), rest
 
     def _line(self, line: bytes) -> bytes:
         if len(line) <= self._max_line:
@@ -357,7 +387,7 @@ def _overwritten(text: bytes, pairs: Mapping[bytes, bytes]) -> bytes:
     """Pairs of a sample, with the values of these."""
     parts = PAIR_PARTS.split(text)
     parts[3::4] = [
-        pairs.get(name.strip(b'"'), value)
+        pairs.get(bare_name(name), value)
         for name, value in zip(parts[1::4], parts[3::4], strict=True)
     ]
     return b"".join(parts)

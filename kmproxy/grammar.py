@@ -29,8 +29,8 @@ _PAIR = rb"(?:[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b%(s)b" % {b"s": _STRING, 
 _PAIRS = rb"%(p)b(?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+" % {b"p": _PAIR, b"w": _WS}
 # strconv.ParseFloat without hexadecimal and underscores, as the server calls it.
 _FLOAT = (
-    rb"(?:[+-]?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+"
-    rb"|[+-]?+[iI][nN][fF](?:[iI][nN][iI][tT][yY])?+|[nN][aA][nN])"
+    rb"(?:[+-]?+(?:[0-9]++\.?+[0-9]*+(?:[eE][+-]?+[0-9]++)?+|\.[0-9]++(?:[eE][+-]?+[0-9]++)?+"
+    rb"|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?+)|[nN][aA][nN])"
 )
 _EXEMPLAR = rb"%(g)b\#%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b%(f)b(?:%(g)b%(f)b)?+" % {
     b"g": _GAP,
@@ -66,8 +66,11 @@ PAIR_PARTS = re.compile(rb"([a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)(%(w)b=%(w)b)(%(s)b)" 
 # line is read: a set of bytes is faster than its complement, what is frequent comes first.
 _PLAIN = rb"[\]-\xff\#-\[\x0b-!\x00-\t]*+"  # of a value: neither quote, backslash nor newline
 _NAME = rb"[a-zA-Z_][a-zA-Z0-9_]*+"
-_COUNT = rb"[0-9]++(?:\.[0-9]++|)(?:e\+[0-9]++|)"  # one kind of _FLOAT
-_PLAIN_END = rb"\} (?:%b|%b)(?: [0-9]++\n|\n)" % (_COUNT, _FLOAT)
+_STAMPED = rb"(?:\n| [0-9]++\n)"
+_PLAIN_END = (
+    rb"\} (?:[0-9]++(?:%(e)b|\.[0-9]++(?:%(e)b|e\+[0-9]++%(e)b)|e\+[0-9]++%(e)b)|%(f)b%(e)b)"
+    % {b"e": _STAMPED, b"f": _FLOAT}
+)
 _COMMENTS = rb"(?:\#[^\n]*+\n){0,4}+"  # between two lines: HELP, TYPE, UNIT and one more
 _OPENING = re.compile(rb"(?:\#[^\n]*+\n)*+%b\{" % _METRIC)
 # Lines that pass as they are: comments, and plain samples without a namespace. It is matched once
@@ -99,7 +102,7 @@ NAMESPACED = re.compile(
         b"m": _METRIC,
         b"p": _plain_pair({b"namespace"}),
         b"v": _PLAIN,
-        b"e": _PLAIN_END.replace(rb"(?: [0-9]++\n|\n)", rb"(?: [0-9]++|)(?=\n)"),
+        b"e": rb"\} %b(?: [0-9]++|)(?=\n)" % _FLOAT,
     }
 )
 
@@ -135,7 +138,7 @@ def of_namespace(names: frozenset[bytes]) -> re.Pattern[bytes]:
 
 
 ANY_OF_NAMESPACE = of_namespace(frozenset())
-_BEFORE_PAIRS = re.compile(rb"\n%(w)b(?:%(m)b%(w)b\{|\{%(w)b%(s)b%(w)b,)" % _PARTS)
+_BEFORE_PAIRS = re.compile(rb"\n%(w)b\{%(w)b%(s)b%(w)b," % _PARTS)
 _MORE_PAIRS = re.compile(rb"(?:%(w)b,%(w)b%(p)b)*+" % (_PARTS | {b"p": _PAIR}))
 
 
@@ -144,18 +147,50 @@ def pairs_of_namespace(head: bytes, rest: bytes) -> tuple[int, int]:
 
     Both are groups of `of_namespace`.
     """
-    before, more = _BEFORE_PAIRS.match(head), _MORE_PAIRS.match(rest)
-    return (before.end() if before else 0), (more.end() if more else 0)
+    start, end = head.index(b"{"), len(rest)
+    if head[:start].isspace():  # the metric's name is a string behind the brace
+        start = _BEFORE_PAIRS.match(head).end() - 1  # type: ignore[union-attr] # it is one
+    if b"#" in rest:  # an exemplar has pairs of its own
+        end = _MORE_PAIRS.match(rest).end()  # type: ignore[union-attr] # they may be none
+    return start + 1, end
 
 
-# The lines of a text in turn: a run of samples that have no namespace, or a run of others; and
+def bare_name(name: bytes) -> bytes:
+    """The text of a pair's name, if that is a word; else something that is none."""
+    return name[1:-1] if name[0] == 0x22 else name
+
+
+METADATA = (
+    rb"[ \t]*+\#[ \t]++(?:HELP|TYPE|UNIT)[ \t]++"
+    rb"(%(m)b|%(s)b)(?:[ \t][^\n]*+)?+" % _PARTS
+)
+"""A line that says something of a family, whose name is its group."""
+
+# The lines of a text in `by_lines`, in turn: a sample without a namespace (what stands before its
+# name, the name, the rest through the value, its timestamp, what stands behind), a run of lines
+# that are neither samples nor metadata, or a line of another kind. Each match begins where the last
+# one ended, and what an alternative reads in vain is one line at most.
+_BARE_PAIRS = _PAIRS.replace(_PAIR, _other_pair({b"namespace"}))
+LINES = re.compile(
+    rb"\n(%(w)b)(%(m)b)((?:%(w)b\{%(w)b(?:%(b)b)?+%(w)b\}%(w)b|%(g)b)%(f)b)(%(g)b%(f)b|)((?:%(e)b)*+%(w)b)(?=\n)"
+    rb"|((?:\n(?:|[^\n]{1,2}+|(?!%(x)b\n|%(d)b\n)[^\n]++)(?=\n))++)|\n([^\n]++)(?=\n)"
+    % (
+        _PARTS
+        | {
+            b"b": _BARE_PAIRS,
+            b"x": re.sub(rb"\?P<[a-z]+>", rb"?:", _SAMPLE.pattern),
+            b"d": METADATA.replace(b"(%b|" % _METRIC, b"(?:%b|" % _METRIC),
+        }
+    )
+)
+# The same for counting: a run of samples that have no namespace, or a run of others; and
 # a run of comments and blank lines, or of others. Each match begins where the last one ended,
 # and what an alternative reads in vain is one line at most. Lines of two bytes are no samples.
 _BARE_SAMPLES = re.compile(
-    rb"((?:%(w)b(?:%(m)b(?:%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b|%(g)b)"
+    rb"(?:((?:%(w)b(?:%(m)b(?:%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b|%(g)b)"
     rb"|\{%(w)b%(s)b%(w)b(?:,%(w)b(?:%(p)b)?+)?+%(w)b\}%(w)b)"
-    rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b\n)++)|[^\n]*+\n(?:\n++|[^\n]{1,2}+\n)*+"
-    % (_PARTS | {b"p": _PAIRS.replace(_PAIR, _other_pair({b"namespace"}))})
+    rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b\n)++)|[^\n]*+\n)(?:\n++|[^\n]{1,2}+\n)*+"
+    % (_PARTS | {b"p": _BARE_PAIRS})
 )
 _SILENT = re.compile(rb"((?:\n++|[ \t]*+(?:\#[^\n]*+)?+\n)++)|[^\n]*+\n(?:[^\#\n \t][^\n]*+\n)*+")
 
@@ -190,20 +225,19 @@ class PlainSplitter:
     only: then these are one line, and one that _SAMPLE matches. If it is
     anything else, nothing is taken for granted of it.
 
-    It is linear. A rest is looked for at `namespace="` behind a comma or a brace,
-    and reads pairs of other names. So if a second one begins within the pairs of
-    a first, its quote ends a value of the first's; a third could end no value of
-    both: no byte is read as a pair more than twice. Of those whose pairs end in
-    the same line at most one reads on behind its newline, through 4 comments and
-    a name: so of these no line is read more than 6 times. The other
-    expressions are matched at the beginning of what they read, once or twice.
+    It is linear. An attempt at a rest reads a value, which has no quote in it and
+    so is read by one attempt only, then 10 pairs at most, then a number, 4
+    comments and a name. So within a line a byte is read by no more than 11
+    attempts, those that begin at the last pairs before it; and of a comment by as
+    many of each of the 4 lines before it. Lines with more pairs or comments are
+    odd. The other expressions are matched at the beginning of what they read.
     """
 
     def __init__(self, names: frozenset[bytes]) -> None:
         pair = _plain_pair(names | {b"namespace"})
         self._rest = re.compile(
-            rb'namespace="(?<=[{,].{11})(%(v)b)"'
-            rb"((?:,%(p)b)*+%(e)b(?:[a-z_]++\{|%(c)b(?:%(m)b\{|\Z)))"
+            rb'namespace="(%(v)b)"'
+            rb"((?:,%(p)b){0,10}+%(e)b(?:[a-z_]++\{|%(c)b(?:%(m)b\{|\Z)))"
             % {b"v": _PLAIN, b"p": pair, b"e": _PLAIN_END, b"c": _COMMENTS, b"m": _METRIC}
         )
         self._head = re.compile(rb"(?:%b,)*+" % pair)

@@ -17,13 +17,9 @@ from functools import lru_cache
 
 from kmproxy.config import SelectionConfig
 from kmproxy.exposition import MAX_LINE, LineFilter
-from kmproxy.grammar import NAMESPACED, Sample, unquote
+from kmproxy.grammar import LINES, METADATA, NAMESPACED, Sample, by_lines, unquote
 
-_METADATA = re.compile(
-    rb"[ \t]*\#[ \t]+(?P<kind>HELP|TYPE|UNIT)[ \t]+"
-    rb'(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*+|"(?:[^"\\]|\\.)*+")(?:[ \t].*)?',
-    re.DOTALL,
-)
+_METADATA = re.compile(METADATA)
 _SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
 
 Label = tuple[bytes, re.Match[bytes]]
@@ -144,15 +140,16 @@ class Selector(LineFilter):
         return f"<Selector dropped {self.dropped}>"
 
     def _block(self, block: bytes) -> bytes:
-        if self._selection.drop_labels or self._has_overlong(block):
-            return self._lines(block)
-        parts = NAMESPACED.split(block)
+        lines = by_lines(block)
+        if self._selection.drop_labels:
+            return self._lines(lines)[1:]
+        parts = NAMESPACED.split(lines)
         passed = []
         for at in range(0, len(parts) - 1, 4):
             between, head, namespace, rest = parts[at : at + 4]
             if between:
-                passed.append(self._lines(between))
-            name = head[: head.index(b"{")]
+                passed.append(self._lines(between + b"\n")[:-1])
+            name = head[1 : head.index(b"{")]
             if not self._wants_metric(name, self._family_of(name)):
                 self.dropped["metric"] += 1
             elif not self._wants_namespace(namespace):
@@ -162,20 +159,35 @@ class Selector(LineFilter):
                     rest = _without_stamp(rest)
                 passed += (head, namespace, b'"', rest)
         passed.append(self._lines(parts[-1]))
-        return b"".join(passed)
+        return b"".join(passed)[1:]
 
     def _lines(self, text: bytes) -> bytes:
-        """Whole lines of any kind."""
-        lines = [self._select(line) for line in text.split(b"\n")[:-1]]
-        return b"".join([line + b"\n" for line in lines if line is not None])
+        """Lines of any kind, each led by its newline, and a newline at the end."""
+        passed: list[bytes] = []
+        selection = self._selection
+        for blanks, name, body, stamp, end, others, line in LINES.findall(text):
+            if others:
+                passed.append(others)
+            elif line or selection.drop_labels:
+                kept = self._select(line or b"".join((blanks, name, body, stamp, end)))
+                if kept is not None:
+                    passed += (b"\n", kept)
+            elif not self._wants_metric(name, self._family_of(name)):
+                self.dropped["metric"] += 1
+            elif not selection.cluster_samples:
+                self.dropped["namespace"] += 1
+            else:
+                stamp = b"" if selection.strip_timestamps else stamp  # noqa: PLW2901 - it is gone
+                passed += (b"\n", blanks, name, body, stamp, end)
+        return b"".join([*passed, b"\n"])
 
     def _line(self, line: bytes) -> bytes:
-        return self._select(line) or b""
+        if len(line) > self._max_line:
+            return line
+        return self._block(line + b"\n")[:-1]
 
     def _select(self, line: bytes) -> bytes | None:
         """The line as it passes, None if it does not."""
-        if len(line) > self._max_line:
-            return line
         sample = Sample.parse(line)
         if sample is None:
             return line if self._wants_metadata(line) else None
@@ -199,16 +211,18 @@ class Selector(LineFilter):
             if self._is_merged(sample.name, labels):
                 self.dropped["merged"] += 1
                 return None
-        for start, end in sorted(edits, reverse=True):
-            line = line[:start] + line[end:]
-        return line
+        pieces, at = [], 0
+        for start, end in sorted(edits):
+            pieces.append(line[at:start])
+            at = end
+        return b"".join([*pieces, line[at:]])
 
     def _wants_metadata(self, line: bytes) -> bool:
         """Whether a line that is no sample passes; its family is that of what follows."""
         match = _METADATA.fullmatch(line)
         if match is None:
             return True
-        name = match["name"]
+        name: bytes = match[1]
         self._family = unquote(name) if name[0] == 0x22 else name
         return self._wants_metric(self._family, self._family)
 
@@ -247,7 +261,7 @@ def _without_stamp(rest: bytes) -> bytes:
     """The rest of a plain line, from somewhere in its pairs on, without its timestamp."""
     value = rest.rindex(b"}") + 2
     blank = rest.find(b" ", value)
-    return rest if blank < 0 else rest[:blank] + b"\n"
+    return rest if blank < 0 else rest[:blank]
 
 
 def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
