@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 from kmproxy.grammar import (
@@ -38,13 +38,29 @@ MAX_NAMESPACE = 63
 MAX_REMEMBERED = 4 << 20
 """Bytes that an enricher remembers of namespaces, far over what a node runs."""
 
-MAX_NAMES = 256
+MAX_NAMES = 128
 """Names of labels that are searched for at once; with more, the lines are taken one by one."""
 
 MAX_TURNS = 8
 """Times that new names of labels are searched for in one exposition; after that, one by one."""
 
 _OVERHEAD = 400  # bytes that a namespace takes besides its name and its labels, about
+
+
+_LINE_WORK = 64  # bytes of long lines that take as much time as a line by itself, about
+_WORK = 1 << 18  # bytes of long lines that are worked on at once
+
+
+def work(data: bytes) -> int:
+    """How much there is to do for a piece, in bytes of long lines: tiny lines are more."""
+    return len(data) + _LINE_WORK * data.count(b"\n")
+
+
+def portions(data: bytes) -> Iterator[bytes]:
+    """A piece in pieces that take some milliseconds each, whatever they hold."""
+    size = len(data) * _WORK // max(work(data), _WORK)
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
 
 
 class LineFilter(ABC):
@@ -292,28 +308,18 @@ class Enricher(LineFilter):
     def _one_by_one(self, lines: bytes) -> bytes:
         """Lines led by newlines: the samples of a namespace one by one."""
         parts = ANY_OF_NAMESPACE.split(lines + b"\n")
-        if len(self._names) == 2 and not self._overwrite:
-            return self._all_kept(parts)
-        known: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}  # value -> what it adds
-        for at in range(1, len(parts), 4):
-            head, value, rest = parts[at : at + 3]
-            if (adds := known.get(value)) is None:
-                rendered = self._labels_at(value)
-                adds = known[value] = rendered, self._pairs_of(rendered)
-            parts[at : at + 3] = self._conflict(head, value, rest, *adds)
-        parts[-1] = parts[-1][:-1]
-        self.samples += len(parts) // 4
-        self._count(b"".join([*parts[::4], b"\n"]))
-        return b"".join(parts)
-
-    def _all_kept(self, parts: list[bytes]) -> bytes:
-        """The same if there is one name that is added at all: each of them bears it."""
-        kept = {}
-        for value, count in Counter(parts[2::4]).items():
-            self.conflicts += count * bool(self._labels_at(value))
-            kept[value] = value + b'"'
-        self.samples += len(parts) // 4
-        parts[2::4] = map(kept.__getitem__, parts[2::4])
+        counts = Counter(parts[2::4])
+        known = {value: self._labels_at(value) for value in counts}
+        self.samples += counts.total()
+        if len(self._names) == 2 and not self._overwrite:  # no more than one: each line bears it
+            self.conflicts += sum(count for value, count in counts.items() if known[value])
+            parts[2::4] = [value + b'"' for value in parts[2::4]]
+        else:
+            pairs = {value: self._pairs_of(rendered) for value, rendered in known.items()}
+            for at in range(1, len(parts), 4):
+                value = parts[at + 1]
+                head, rest = parts[at], parts[at + 2]
+                parts[at : at + 3] = self._conflict(head, value, rest, known[value], pairs[value])
         parts[-1] = parts[-1][:-1]
         self._count(b"".join([*parts[::4], b"\n"]))
         return b"".join(parts)

@@ -160,11 +160,8 @@ def bare_name(name: bytes) -> bytes:
     return name[1:-1] if name[0] == 0x22 else name
 
 
-METADATA = (
-    rb"[ \t]*+\#[ \t]++(?:HELP|TYPE|UNIT)[ \t]++"
-    rb"(%(m)b|%(s)b)(?:[ \t][^\n]*+)?+" % _PARTS
-)
-"""A line that says something of a family, whose name is its group."""
+METADATA = rb"[ \t]*+\#[ \t]++(?:HELP|TYPE|UNIT)[ \t]++(?:%(m)b|%(s)b)(?:[ \t][^\n]*+)?+" % _PARTS
+"""A line that says something of a family."""
 
 # The lines of a text in `by_lines`, in turn: a sample without a namespace (what stands before its
 # name, the name, the rest through the value, its timestamp, what stands behind), a run of lines
@@ -179,7 +176,7 @@ LINES = re.compile(
         | {
             b"b": _BARE_PAIRS,
             b"x": re.sub(rb"\?P<[a-z]+>", rb"?:", _SAMPLE.pattern),
-            b"d": METADATA.replace(b"(%b|" % _METRIC, b"(?:%b|" % _METRIC),
+            b"d": METADATA,
         }
     )
 )
