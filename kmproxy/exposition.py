@@ -269,10 +269,21 @@ class Enricher(LineFilter):
             if end == len(text):
                 return b"".join(passed)
             at = text.index(b"\n", end) + 1
-            passed.append(self._strict(text[end:at]))
+            passed.append(self._one(text[end:at]))
             if at == len(text):
                 return b"".join(passed)
         return b"".join([*passed, self._strict(text[at:])])
+
+    def _one(self, line: bytes) -> bytes:
+        """One whole line of any shape: mostly the first of a run of plain ones."""
+        if b"\\" not in line and (splitter := self._splitter()) is not None:
+            found = splitter.of_namespace.match(by_lines(line))
+            rendered = self._rendered.get(found[2]) if found else None
+            if found and rendered is not None:
+                self.samples += 1
+                self.enriched += rendered != b""
+                return b'%b%b"%b%b\n' % (found[1][1:], found[2], rendered, found[3])
+        return self._strict(line)
 
     def _strict(self, text: bytes) -> bytes:
         """Whole lines of any shape: samples of a namespace at once, if they bear no name of its."""
@@ -340,8 +351,8 @@ class Enricher(LineFilter):
     ) -> tuple[bytes, bytes, bytes]:
         """A sample, as ANY_OF_NAMESPACE takes it apart, that may bear a name to be added."""
         start, end = pairs_of_namespace(head, rest)
-        names = PAIR_NAME.findall(head, start) + PAIR_NAME.findall(rest, 0, end)
-        conflicts = pairs.keys() & map(bare_name, names)
+        before, behind = PAIR_NAME.findall(head, start), PAIR_NAME.findall(rest, 0, end)
+        conflicts = pairs.keys() & map(bare_name, before + behind)
         if not conflicts:
             self.enriched += rendered != b""
             return head, b'%b"%b' % (value, rendered), rest
@@ -351,8 +362,9 @@ class Enricher(LineFilter):
             left = [name for name in pairs if name not in conflicts]
             added = b"".join([b",%b=%b" % (name, pairs[name]) for name in left])
         self.enriched += self._overwrite or added != b""
-        if self._overwrite:
+        if self._overwrite and before:
             head = head[:start] + _overwritten(head[start:], pairs)
+        if self._overwrite and behind:
             rest = _overwritten(rest[:end], pairs) + rest[end:]
         return head, b'%b"%b' % (value, added), rest
 
@@ -392,10 +404,9 @@ class Enricher(LineFilter):
 def _overwritten(text: bytes, pairs: Mapping[bytes, bytes]) -> bytes:
     """Pairs of a sample, with the values of these."""
     parts = PAIR_PARTS.split(text)
-    parts[3::4] = [
-        pairs.get(bare_name(name), value)
-        for name, value in zip(parts[1::4], parts[3::4], strict=True)
-    ]
+    for at in range(1, len(parts), 4):
+        if value := pairs.get(bare_name(parts[at])):
+            parts[at + 2] = value
     return b"".join(parts)
 
 

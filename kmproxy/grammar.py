@@ -24,7 +24,8 @@ from functools import cached_property, lru_cache
 _WS = rb"[ \t]*+"
 _GAP = rb"[ \t]++"
 _METRIC = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
-_STRING = rb'"(?:[^"\\\n]|\\[^\n])*+"'
+_TEXT = rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+'
+_STRING = b'"' + _TEXT + b'"'
 _PAIR = rb"(?:[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b%(s)b" % {b"s": _STRING, b"w": _WS}
 _PAIRS = rb"%(p)b(?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+" % {b"p": _PAIR, b"w": _WS}
 # strconv.ParseFloat without hexadecimal and underscores, as the server calls it.
@@ -44,6 +45,7 @@ _PARTS = {
     b"p": _PAIRS,
     b"g": _GAP,
     b"s": _STRING,
+    b"t": _TEXT,
     b"f": _FLOAT,
     b"e": _EXEMPLAR,
 }
@@ -79,8 +81,6 @@ PASSING = re.compile(
     rb"(?:%(m)b(?:\{(?:%(p)b(?:,%(p)b)*+,?+)?+\})?+ %(f)b(?: [0-9]++)?+\n|\#[^\n]*+\n)*+"
     % {b"m": _METRIC, b"p": rb'(?!namespace=)%b="%b"' % (_NAME, _PLAIN), b"f": _FLOAT}
 )
-_ESCAPE = re.compile(rb'\\([\\"n])')
-_UNESCAPED = {b"\\": b"\\", b'"': b'"', b"n": b"\n"}
 
 MAX_PROVEN = 3 << 20
 """Bytes that the heads a splitter remembers take at most."""
@@ -131,7 +131,7 @@ def of_namespace(names: frozenset[bytes]) -> re.Pattern[bytes]:
     parts = _PARTS | {b"p": _other_pair(names | {b"namespace"})}
     return re.compile(
         rb"(\n%(w)b(?:%(m)b%(w)b\{%(w)b|\{%(w)b%(s)b%(w)b,%(w)b)(?:%(p)b%(w)b,%(w)b)*+"
-        rb'(?:namespace|"namespace")%(w)b=%(w)b")((?:[^"\\\n]|\\[^\n])*+)"'
+        rb'(?:namespace|"namespace")%(w)b=%(w)b")(%(t)b)"'
         rb"((?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+%(w)b\}%(w)b"
         rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)" % parts
     )
@@ -163,18 +163,29 @@ def bare_name(name: bytes) -> bytes:
 METADATA = rb"[ \t]*+\#[ \t]++(?:HELP|TYPE|UNIT)[ \t]++(?:%(m)b|%(s)b)(?:[ \t][^\n]*+)?+" % _PARTS
 """A line that says something of a family."""
 
-# The lines of a text in `by_lines`, in turn: a sample without a namespace (what stands before its
-# name, the name, the rest through the value, its timestamp, what stands behind), a run of lines
-# that are neither samples nor metadata, or a line of another kind. Each match begins where the last
-# one ended, and what an alternative reads in vain is one line at most.
+# The lines of a text in `by_lines`, in turn. A sample with one namespace at most: what stands
+# before its timestamp, its name, or that of the other form, each with the namespace behind it, the
+# timestamp, and what stands behind; or a run of lines that are neither samples nor metadata; or a
+# line of another kind. Each match begins where the last one ended, and what an alternative reads
+# in vain is one line at most.
 _BARE_PAIRS = _PAIRS.replace(_PAIR, _other_pair({b"namespace"}))
+_LIST = (
+    rb"(?:%(p)b%(c)b)*+(?:(?:namespace|\"namespace\")%(w)b=%(w)b\"(%(t)b)\"%(c)b)?+(?:%(p)b%(c)b)*+"
+    % {
+        b"p": _other_pair({b"namespace"}),
+        b"c": rb"%b(?:,%b|(?=\}))" % (_WS, _WS),
+        b"w": _WS,
+        b"t": _TEXT,
+    }
+)
 LINES = re.compile(
-    rb"\n(%(w)b)(%(m)b)((?:%(w)b\{%(w)b(?:%(b)b)?+%(w)b\}%(w)b|%(g)b)%(f)b)(%(g)b%(f)b|)((?:%(e)b)*+%(w)b)(?=\n)"
+    rb"(\n%(w)b(?:(%(m)b)(?:%(w)b\{%(w)b%(l)b\}%(w)b|%(g)b)"
+    rb"|\{%(w)b(%(s)b)%(w)b(?:,%(w)b%(l)b)?+\}%(w)b)%(f)b)(%(g)b%(f)b|)((?:%(e)b)*+%(w)b)(?=\n)"
     rb"|((?:\n(?:|[^\n]{1,2}+|(?!%(x)b\n|%(d)b\n)[^\n]++)(?=\n))++)|\n([^\n]++)(?=\n)"
     % (
         _PARTS
         | {
-            b"b": _BARE_PAIRS,
+            b"l": _LIST,
             b"x": re.sub(rb"\?P<[a-z]+>", rb"?:", _SAMPLE.pattern),
             b"d": METADATA,
         }
@@ -341,5 +352,8 @@ def unquote(string: bytes) -> bytes:
     """The text of a quoted string; a backslash before another byte stands for itself."""
     text = string[1:-1]
     if b"\\" in text:
-        return _ESCAPE.sub(lambda escape: _UNESCAPED[escape[1]], text)
+        # The first two of a run of backslashes are one, so that none is left behind another.
+        parts = text.split(b"\\\\")
+        parts = [part.replace(b'\\"', b'"').replace(b"\\n", b"\n") for part in parts]
+        return b"\\".join(parts)
     return text

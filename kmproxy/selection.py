@@ -175,12 +175,22 @@ class Selector(LineFilter):
     A block is split by one expression, and what is between its lines by another.
     """
 
-    __slots__ = ("_family", "_metrics", "_namespaces", "_room", "_selection", "_series", "dropped")
+    __slots__ = (
+        "_family",
+        "_here",
+        "_metrics",
+        "_namespaces",
+        "_room",
+        "_selection",
+        "_series",
+        "dropped",
+    )
 
     def __init__(self, selection: Selection, *, max_line: int = MAX_LINE) -> None:
         super().__init__(max_line)
         self._selection = selection
         self._family = b""
+        self._here: dict[bytes, bool] = {}  # verdicts of names in this family's lines
         self._metrics: dict[tuple[bytes, bytes], bool] = {}
         self._namespaces: dict[bytes, bool] = {}
         self._room = MAX_REMEMBERED  # bytes left for these two
@@ -200,36 +210,45 @@ class Selector(LineFilter):
             between, head, namespace, rest = parts[at : at + 4]
             if between:
                 passed.append(self._lines(between + b"\n")[:-1])
-            name = head[1 : head.index(b"{")]
-            if not self._wants_metric(name, self._family_of(name)):
-                self.dropped["metric"] += 1
-            elif not self._wants_namespace(namespace):
-                self.dropped["namespace"] += 1
-            else:
+            if self._wants(head[1 : head.index(b"{")], namespace):
                 if self._selection.strip_timestamps:
                     rest = _without_stamp(rest)
                 passed += (head, namespace, b'"', rest)
         passed.append(self._lines(parts[-1]))
         return b"".join(passed)[1:]
 
+    def _wants(self, name: bytes, namespace: bytes) -> bool:
+        """Whether a sample of this name, unescaped, and this namespace passes; counts if not."""
+        wanted = self._here.get(name)
+        if wanted is None:
+            wanted = self._here[name] = self._wants_metric(name, self._family_of(name))
+        if not wanted:
+            self.dropped["metric"] += 1
+            return False
+        wanted = self._namespaces.get(namespace)
+        if wanted is None:
+            wanted = self._wants_namespace(namespace)
+        if not wanted:
+            self.dropped["namespace"] += 1
+        return wanted
+
     def _lines(self, text: bytes) -> bytes:
         """Lines of any kind, each led by its newline, and a newline at the end."""
         passed: list[bytes] = []
-        selection = self._selection
-        for blanks, name, body, stamp, end, others, line in LINES.findall(text):
+        strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
+        for front, name, space, quoted, space_2, stamp, end, others, line in LINES.findall(text):
             if others:
                 passed.append(others)
-            elif line or selection.drop_labels:
-                kept = self._select(line or b"".join((blanks, name, body, stamp, end)))
+            elif line or drop_labels:
+                kept = self._select(line or b"".join((front, stamp, end))[1:])
                 if kept is not None:
                     passed += (b"\n", kept)
-            elif not self._wants_metric(name, self._family_of(name)):
-                self.dropped["metric"] += 1
-            elif not selection.cluster_samples:
-                self.dropped["namespace"] += 1
             else:
-                stamp = b"" if selection.strip_timestamps else stamp  # noqa: PLW2901 - it is gone
-                passed += (b"\n", blanks, name, body, stamp, end)
+                namespace = space or space_2
+                if b"\\" in namespace:
+                    namespace = unquote(b'"%b"' % namespace)
+                if self._wants(name or unquote(quoted), namespace):
+                    passed += (front, end) if strip else (front, stamp, end)
         return b"".join([*passed, b"\n"])
 
     def _line(self, line: bytes) -> bytes:
@@ -274,6 +293,7 @@ class Selector(LineFilter):
             return True
         name: bytes = match[1]
         self._family = unquote(name) if name[0] == 0x22 else name
+        self._here.clear()
         return self._wants_metric(self._family, self._family)
 
     def _family_of(self, name: bytes) -> bytes:
@@ -303,6 +323,7 @@ class Selector(LineFilter):
         self._room -= size + _NAME_SIZE
         if self._room < 0:
             self._metrics.clear()
+            self._here.clear()
             self._namespaces.clear()
             self._room = MAX_REMEMBERED - size - _NAME_SIZE
 
