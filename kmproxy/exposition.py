@@ -15,7 +15,6 @@ from typing import Literal
 from kmproxy.grammar import (
     ANY_OF_NAMESPACE,
     PAIR,
-    PAIR_NAME,
     PAIR_PARTS,
     PASSING,
     PlainSplitter,
@@ -351,8 +350,10 @@ class Enricher(LineFilter):
     ) -> tuple[bytes, bytes, bytes]:
         """A sample, as ANY_OF_NAMESPACE takes it apart, that may bear a name to be added."""
         start, end = pairs_of_namespace(head, rest)
-        before, behind = PAIR_NAME.findall(head, start), PAIR_NAME.findall(rest, 0, end)
-        conflicts = pairs.keys() & map(bare_name, before + behind)
+        last = head.rfind(b",", start) + 1  # behind it is the namespace's name
+        before = PAIR_PARTS.split(head[start:last]) if last else [b""]
+        behind = PAIR_PARTS.split(rest[:end])
+        conflicts = pairs.keys() & map(bare_name, before[1::4] + behind[1::4])
         if not conflicts:
             self.enriched += rendered != b""
             return head, b'%b"%b' % (value, rendered), rest
@@ -362,10 +363,9 @@ class Enricher(LineFilter):
             left = [name for name in pairs if name not in conflicts]
             added = b"".join([b",%b=%b" % (name, pairs[name]) for name in left])
         self.enriched += self._overwrite or added != b""
-        if self._overwrite and before:
-            head = head[:start] + _overwritten(head[start:], pairs)
-        if self._overwrite and behind:
-            rest = _overwritten(rest[:end], pairs) + rest[end:]
+        if self._overwrite:
+            head = head[:start] + _overwritten(before, pairs) + head[max(start, last) :]
+            rest = _overwritten(behind, pairs) + rest[end:]
         return head, b'%b"%b' % (value, added), rest
 
     def _line(self, line: bytes) -> bytes:
@@ -401,9 +401,8 @@ class Enricher(LineFilter):
         return _read_pairs(rendered) if pairs is None else pairs
 
 
-def _overwritten(text: bytes, pairs: Mapping[bytes, bytes]) -> bytes:
-    """Pairs of a sample, with the values of these."""
-    parts = PAIR_PARTS.split(text)
+def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:
+    """Pairs of a sample, as PAIR_PARTS takes them apart, with the values of these."""
     for at in range(1, len(parts), 4):
         if value := pairs.get(bare_name(parts[at])):
             parts[at + 2] = value

@@ -59,8 +59,7 @@ PAIR = re.compile(
     rb"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b(?P<value>%(s)b)"
     % {b"s": _STRING, b"w": _WS}
 )
-# Finds the names of pairs in a list of them, or takes all of the list apart.
-PAIR_NAME = re.compile(rb"([a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b%(s)b" % _PARTS)
+# Takes a list of pairs apart: what is between, then name, equals sign and value, over and over.
 PAIR_PARTS = re.compile(rb"([a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)(%(w)b=%(w)b)(%(s)b)" % _PARTS)
 
 # What follows is of plain lines, which nearly all are: no blanks but before the value and the
@@ -164,10 +163,10 @@ METADATA = rb"[ \t]*+\#[ \t]++(?:HELP|TYPE|UNIT)[ \t]++(?:%(m)b|%(s)b)(?:[ \t][^
 """A line that says something of a family."""
 
 # The lines of a text in `by_lines`, in turn. A sample with one namespace at most: what stands
-# before its timestamp, its name, or that of the other form, each with the namespace behind it, the
-# timestamp, and what stands behind; or a run of lines that are neither samples nor metadata; or a
-# line of another kind. Each match begins where the last one ended, and what an alternative reads
-# in vain is one line at most.
+# before its timestamp, its name, or that of the other form, each with the namespace behind it, and
+# the rest, and lines of two bytes that follow; or a run of lines that are neither samples nor
+# metadata; or a line of another kind. Each match begins where the last one ended, and what an
+# alternative reads in vain is one line at most.
 _BARE_PAIRS = _PAIRS.replace(_PAIR, _other_pair({b"namespace"}))
 _LIST = (
     rb"(?:%(p)b%(c)b)*+(?:(?:namespace|\"namespace\")%(w)b=%(w)b\"(%(t)b)\"%(c)b)?+(?:%(p)b%(c)b)*+"
@@ -180,8 +179,8 @@ _LIST = (
 )
 LINES = re.compile(
     rb"(\n%(w)b(?:(%(m)b)(?:%(w)b\{%(w)b%(l)b\}%(w)b|%(g)b)"
-    rb"|\{%(w)b(%(s)b)%(w)b(?:,%(w)b%(l)b)?+\}%(w)b)%(f)b)(%(g)b%(f)b|)((?:%(e)b)*+%(w)b)(?=\n)"
-    rb"|((?:\n(?:|[^\n]{1,2}+|(?!%(x)b\n|%(d)b\n)[^\n]++)(?=\n))++)|\n([^\n]++)(?=\n)"
+    rb"|\{%(w)b(%(s)b)%(w)b(?:,%(w)b%(l)b)?+\}%(w)b)%(f)b)((?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)"
+    rb"((?:\n[^\n]{0,2}+(?=\n))*+)|((?:\n(?:|[^\n]{1,2}+|(?!%(x)b\n|%(d)b\n)[^\n]++)(?=\n))++)|\n([^\n]++)(?=\n)"
     % (
         _PARTS
         | {
@@ -191,6 +190,9 @@ LINES = re.compile(
         }
     )
 )
+STAMP = re.compile(rb"(?:%(g)b%(f)b)?+" % _PARTS)
+"""A timestamp, at the beginning of the rest of a sample that LINES finds."""
+
 # The same for counting: a run of samples that have no namespace, or a run of others; and
 # a run of comments and blank lines, or of others. Each match begins where the last one ended,
 # and what an alternative reads in vain is one line at most. Lines of two bytes are no samples.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from kmproxy.config import SelectionConfig
 from kmproxy.errors import UpstreamError
 from kmproxy.exposition import MAX_LINE, LineFilter
-from kmproxy.grammar import LINES, METADATA, NAMESPACED, Sample, by_lines, unquote
+from kmproxy.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
 
 _METADATA = re.compile(METADATA)
 _FAMILY = re.compile(rb'[ \t]*+\#[ \t]++[A-Z]++[ \t]++([a-zA-Z0-9_:]++|"(?:[^"\\\n]|\\[^\n])*+")')
@@ -236,20 +236,32 @@ class Selector(LineFilter):
         """Lines of any kind, each led by its newline, and a newline at the end."""
         passed: list[bytes] = []
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
-        for front, name, space, quoted, space_2, stamp, end, others, line in LINES.findall(text):
+        here, spaces = self._here, self._namespaces
+        for front, name, space, quoted, space_2, end, tiny, others, line in LINES.findall(text):
             if others:
                 passed.append(others)
-            elif line or drop_labels:
-                kept = self._select(line or b"".join((front, stamp, end))[1:])
+                continue
+            if line or drop_labels:
+                kept = self._select(line or front[1:] + end)
                 if kept is not None:
                     passed += (b"\n", kept)
             else:
-                namespace = space or space_2
-                if b"\\" in namespace:
-                    namespace = unquote(b'"%b"' % namespace)
-                if self._wants(name or unquote(quoted), namespace):
-                    passed += (front, end) if strip else (front, stamp, end)
+                metric, spaced = here.get(name), spaces.get(space)
+                if metric is None or spaced is None or b"\\" in space:
+                    wanted = self._wants_spelled(name, quoted, space or space_2)
+                elif not (wanted := metric and spaced):
+                    self.dropped["namespace" if metric else "metric"] += 1
+                if wanted:
+                    passed += (front, end[STAMP.match(end).end() :] if strip else end)  # type: ignore[union-attr] # it may be empty
+            if tiny:
+                passed.append(tiny)
         return b"".join([*passed, b"\n"])
+
+    def _wants_spelled(self, name: bytes, quoted: bytes, namespace: bytes) -> bool:
+        """The same as `_wants`, of a name in one of two forms and a namespace as it is written."""
+        if b"\\" in namespace:
+            namespace = unquote(b'"%b"' % namespace)
+        return self._wants(name or unquote(quoted), namespace)
 
     def _line(self, line: bytes) -> bytes:
         if len(line) > self._max_line:

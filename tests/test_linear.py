@@ -256,7 +256,6 @@ def test_small_pieces_take_no_longer(stage, step):
 
 EXPRESSIONS = {
     "PAIR.finditer": lambda text: sum(1 for _ in grammar.PAIR.finditer(text)),
-    "PAIR_NAME.findall": grammar.PAIR_NAME.findall,
     "PAIR_PARTS.split": grammar.PAIR_PARTS.split,
     "PASSING.match": grammar.PASSING.match,
     "NAMESPACED.split": lambda text: grammar.NAMESPACED.split(grammar.by_lines(text)),
