@@ -36,7 +36,7 @@ _REASONS = frozenset(
         "content_type",
         "credential", "cut", "disconnected", "encoding", "ended",
         "forbidden", "framing", "garbage", "gzip", "moved", "no_address",
-        "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "short",
+        "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "series", "short",
         "status", "timeout", "tls", "too_large", "truncated",
         "unauthorized", "unreachable", "unresolved",
     }
