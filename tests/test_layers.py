@@ -36,6 +36,8 @@ FLOORS = (
         "pages",
         "reviews",
         "tenancy",
+        "heads",
+        "open_connections",
     ),
     (
         "telemetry",
@@ -53,7 +55,7 @@ FLOORS = (
         "passwords",
     ),
     ("namespaces", "snapshot", "slots", "targets", "reviewer", "auth"),
-    ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
+    ("responses", "connection", "listener", "guard", "health", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simpods", "simkubelet"),
     (
