@@ -200,6 +200,7 @@ class Daemon:
                 "--listen",
                 config.limits,
                 web_file=web_file,
+                gated=gate is not None,
                 telemetry=telemetry,
             )
         )

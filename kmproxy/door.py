@@ -14,6 +14,7 @@ from typing import NamedTuple
 from aiohttp import hdrs, web
 
 from kmproxy.auth import Gate, Place
+from kmproxy.connection import Connection
 from kmproxy.errors import AccessError
 from kmproxy.responses import (
     TIMEOUT_HEADER,
@@ -101,6 +102,8 @@ class Door:
             return self._refused(request, label, AccessError(500, "review", message))
         except AccessError as error:
             return self._refused(request, label, error)
+        if isinstance(request.protocol, Connection):
+            request.protocol.known()
         request[ADMISSION] = Admission(deadline, tenant)
         return await self._handler(request)
 

@@ -46,6 +46,8 @@ FLOORS = (
         "pages",
         "reviews",
         "tenancy",
+        "heads",
+        "open_connections",
     ),
     (
         "telemetry",
@@ -68,7 +70,7 @@ FLOORS = (
         "passwords",
     ),
     ("pinfile", "namespaces", "snapshot", "slots", "targets", "reviewer", "tenant", "auth"),
-    ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
+    ("responses", "connection", "listener", "guard", "health", "door", "server", "httpsd"),
     ("reach", "clients", "app", "enrich", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simprotobuf", "simpods", "simkubelet"),
     (
