@@ -33,11 +33,12 @@ class Admission(NamedTuple):
     """How a request was let in.
 
     `deadline` is the event loop's time at which the scrape's own is up;
-    `tenant` is None for who sees everything.
+    `tenant` is None for who sees everything; `caller` is the name of who asks.
     """
 
     deadline: float
     tenant: Tenant | None
+    caller: str
 
 
 ADMISSION = web.RequestKey("admission", Admission)
@@ -101,7 +102,7 @@ class Door:
             return self._refused(request, label, AccessError(500, "review", message))
         except AccessError as error:
             return self._refused(request, label, error)
-        request[ADMISSION] = Admission(deadline, tenant)
+        request[ADMISSION] = Admission(deadline, tenant, caller.username)
         return await self._handler(request)
 
     def _refused(self, request: web.Request, label: str, error: AccessError) -> web.Response:
