@@ -75,7 +75,7 @@ FLOORS = (
         "auth",
     ),
     ("responses", "listener", "guard", "health", "door", "server", "httpsd"),
-    ("reach", "clients", "app", "enrich", "check"),
+    ("reach", "clients", "app", "enrich", "everybody", "check"),
     ("simfamilies", "simcadvisor", "simwire", "simobjects", "simprotobuf", "simpods", "simkubelet"),
     (
         "simrbac",
