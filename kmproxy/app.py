@@ -261,9 +261,8 @@ class Daemon:
         return open_gate(
             config,
             reviewer,
-            exists=clients.nodes.exists if clients.nodes else None,
+            nodes=clients.nodes,
             namespaces=labels.existing,
-            clock=self._clock,
         )
 
     async def wait(self, stop: asyncio.Event) -> None:

@@ -29,6 +29,7 @@ from kmproxy.errors import (
     KmproxyError,
     UpstreamError,
 )
+from kmproxy.everybody import granted
 from kmproxy.findings import Access, Coverage, Finding, Metrics, Report, Result, indented
 from kmproxy.grammar import Sample, unquote
 from kmproxy.labelmap import LIMITS, LabelMap
@@ -150,6 +151,8 @@ class _Preflight:
         report.add("identity", "identity", "ok", f"{report.identity}{way}")
         begin = len(report.findings)
         await self._permissions()
+        if self._config.authorization.mode != "none":
+            await self._everybody()
         labels = await self._namespaces()
         node = await self._node()
         if node is None:
@@ -200,6 +203,18 @@ class _Preflight:
                     break
         asked = {each.permission for each in access}
         access += [Access(each, True, None) for each in wanted if each not in asked]
+
+    async def _everybody(self) -> None:
+        """Whether a role lets everybody scrape, as default roles do with some paths."""
+        heading = "Who may scrape without a right of its own, asked of the API server"
+        async with self._step("everybody", "authorization", heading):
+            found = [str(each) async for each in granted(self._clients.api, self._config)]
+            result: Result = "warning" if found else "ok"
+            message = "nobody may scrape just for being authenticated"
+            if found:
+                message = f"everybody who is authenticated may {', '.join(found)}"
+            self._report.add("everybody", "authorization", result, message)
+            self._show(indented([message]))
 
     async def _namespaces(self) -> LabelMap:
         """The label map of the daemon, empty if the namespaces cannot be listed."""

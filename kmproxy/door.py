@@ -34,11 +34,12 @@ class Admission(NamedTuple):
     """How a request was let in.
 
     `deadline` is the event loop's time at which the scrape's own is up;
-    `tenant` is None for who sees everything.
+    `tenant` is None for who sees everything; `caller` is the name of who asks.
     """
 
     deadline: float
     tenant: Tenant | None
+    caller: str
 
 
 ADMISSION = web.RequestKey("admission", Admission)
@@ -104,7 +105,7 @@ class Door:
             return self._refused(request, label, error)
         if isinstance(request.protocol, Connection):
             request.protocol.known()
-        request[ADMISSION] = Admission(deadline, tenant)
+        request[ADMISSION] = Admission(deadline, tenant, caller.username)
         return await self._handler(request)
 
     def _refused(self, request: web.Request, label: str, error: AccessError) -> web.Response:

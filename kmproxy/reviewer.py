@@ -8,6 +8,7 @@ log line, metric or `repr` has it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
@@ -95,16 +96,44 @@ class Reviewer:
             return caller
         if self._rejected.get(key, now):
             return None
-        return await self._shared(key, lambda: self._review_token(key, token))
+        return await self.shared(key, lambda: self._review_token(key, token))
 
-    async def may(self, caller: Caller, question: Question) -> bool:
-        """Whether a caller may do it. Raises AccessError."""
-        key = access_key(self._secret, caller, question)
+    def now(self) -> float:
+        """Seconds on the clock by which answers are remembered."""
+        return self._clock()
+
+    def key(self, caller: Caller, question: Question) -> bytes:
+        """What stands for a caller's question; nobody else can tell of what it is."""
+        return access_key(self._secret, caller, question)
+
+    def remembered(self, caller: Caller, question: Question) -> bool | None:
+        """Whether a caller may do it, as far as that is known without a review."""
+        return self._allowed.get(self.key(caller, question), self._clock())
+
+    def was_allowed(self, caller: Caller, question: Question) -> bool:
+        """Whether the last answer was yes, however old it is."""
+        return bool(self._allowed.get(self.key(caller, question), -math.inf))
+
+    def deny(self, caller: Caller, question: Question) -> bool:
+        """Remember a no that another answer implies: counted and kept as if it was reviewed."""
+        if self.remembered(caller, question) is None:
+            self._telemetry.reviewed("access", allowed=False)
+            self._allowed.put(self.key(caller, question), False, self._clock() + DENIED_FOR)
+        return False
+
+    async def may(self, caller: Caller, question: Question, *, remember: bool = True) -> bool:
+        """Whether a caller may do it. Raises AccessError.
+
+        A no is not kept unless it is to be remembered: one of thousands that are
+        asked for but once would only push out others.
+        """
+        key = self.key(caller, question)
         if (allowed := self._allowed.get(key, self._clock())) is not None:
             return allowed
-        return await self._shared(key, lambda: self._review_access(key, caller, question))
+        return await self.shared(key, lambda: self._review_access(key, caller, question, remember))
 
-    async def _shared(self, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def shared(self, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What is asked for under a key, once for all who wait, who may leave; ended by `close`."""
         task = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.create_task(ask())
@@ -132,13 +161,16 @@ class Reviewer:
             self._rejected.put(key, True, asked + verdict.holds)
         return verdict.caller
 
-    async def _review_access(self, key: bytes, caller: Caller, question: Question) -> bool:
+    async def _review_access(
+        self, key: bytes, caller: Caller, question: Question, remember: bool
+    ) -> bool:
         review = access_review(caller, question)
         allowed, asked = await self._review(
             ACCESS_REVIEWS, review, read_access_review, nullcontext()
         )
         self._telemetry.reviewed("access", allowed=allowed)
-        self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))
+        if allowed or remember:
+            self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))
         return allowed
 
     async def _review(

@@ -209,7 +209,7 @@ class MetricsServer:
             async with self._slots.taken(deadline):
                 try:
                     async with asyncio.timeout_at(deadline):
-                        node = await self._node(route)
+                        node = await self._node(request, route)
                         await self._fetch(request, response, node, route.endpoint)
                 except TimeoutError as error:
                     raise _RefusedError(504, self._late(request, node, budget)) from error
@@ -250,11 +250,12 @@ class MetricsServer:
         break_off(request)
         return response, "broken"
 
-    async def _node(self, route: Route) -> Node:
+    async def _node(self, request: web.Request, route: Route) -> Node:
         if route.node is None or self._nodes is None:
             return self._kubelet.configured
+        asker = "" if self._gate is None else request[ADMISSION].caller
         try:
-            return await self._nodes.find(route.node)
+            return await self._nodes.find(route.node, asker=asker)
         except UpstreamError as error:
             self._telemetry.upstream_failed("apiserver", error.reason)
             raise

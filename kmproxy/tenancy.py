@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
 
 from kmproxy.grammar import (
     ANY_OF_NAMESPACE,
@@ -184,6 +184,10 @@ class Recent:
     def of(self, path: str) -> frozenset[str]:
         """Those of a path."""
         return self._held.get(path, frozenset())
+
+    def of_all(self) -> list[str]:
+        """Those of all paths, each once, of the path that was noted last first."""
+        return list(dict.fromkeys(chain.from_iterable(reversed(self._held.values()))))
 
     def note(self, path: str, namespaces: Iterable[str]) -> None:
         """The answer of a path held these."""

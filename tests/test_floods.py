@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import pytest
 from kmproxy.simkubelet import Fault
 
 from .test_end_to_end import daemon, in_a_pod
-from .tls import HASHES, Authority, write_config
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
 
