@@ -54,12 +54,13 @@ _SAMPLE = re.compile(
     rb"|\{%(w)b(?P<quoted>%(s)b)%(w)b(?:,%(w)b(?P<more>%(p)b)?+)?+%(w)b\}%(w)b)"
     rb"%(f)b(?P<stamp>%(g)b%(f)b)?+(?:%(e)b)*+%(w)b" % _PARTS
 )
-# One pair of a list of pairs, or of what is to be added.
+# One pair of a list of pairs that was understood, or of what is to be added.
 PAIR = re.compile(
     rb"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b(?P<value>%(s)b)"
     % {b"s": _STRING, b"w": _WS}
 )
-# Takes a list of pairs apart: what is between, then name, equals sign and value, over and over.
+# For lists of pairs that were understood: there it matches one pair after the other.
+# It takes them apart: what is between, then name, equals sign and value, over and over.
 PAIR_PARTS = re.compile(rb"([a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)(%(w)b=%(w)b)(%(s)b)" % _PARTS)
 
 # What follows is of plain lines, which nearly all are: no blanks but before the value and the

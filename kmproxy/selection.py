@@ -235,27 +235,26 @@ class Selector(LineFilter):
     def _lines(self, text: bytes) -> bytes:
         """Lines of any kind, each led by its newline, and a newline at the end."""
         passed: list[bytes] = []
+        add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
-        here, spaces = self._here, self._namespaces
         for front, name, space, quoted, space_2, end, tiny, others, line in LINES.findall(text):
             if others:
-                passed.append(others)
+                add(others)
                 continue
             if line or drop_labels:
                 kept = self._select(line or front[1:] + end)
                 if kept is not None:
                     passed += (b"\n", kept)
-            else:
-                metric, spaced = here.get(name), spaces.get(space)
-                if metric is None or spaced is None or b"\\" in space:
-                    wanted = self._wants_spelled(name, quoted, space or space_2)
-                elif not (wanted := metric and spaced):
-                    self.dropped["namespace" if metric else "metric"] += 1
-                if wanted:
-                    passed += (front, end[STAMP.match(end).end() :] if strip else end)  # type: ignore[union-attr] # it may be empty
+            elif (
+                name and here.get(name) and spaces.get(space) and b"\\" not in space
+            ) or self._wants_spelled(name, quoted, space or space_2):
+                add(front)
+                if end:
+                    add(_after_stamp(end) if strip else end)
             if tiny:
-                passed.append(tiny)
-        return b"".join([*passed, b"\n"])
+                add(tiny)
+        add(b"\n")
+        return b"".join(passed)
 
     def _wants_spelled(self, name: bytes, quoted: bytes, namespace: bytes) -> bool:
         """The same as `_wants`, of a name in one of two forms and a namespace as it is written."""
@@ -358,6 +357,12 @@ def _without_stamp(rest: bytes) -> bytes:
     value = rest.rindex(b"}") + 2
     blank = rest.find(b" ", value)
     return rest if blank < 0 else rest[:blank]
+
+
+def _after_stamp(end: bytes) -> bytes:
+    """What LINES finds behind a sample's value, without the timestamp."""
+    stamp = STAMP.match(end)
+    return end[stamp.end() :] if stamp else end
 
 
 def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
