@@ -30,6 +30,9 @@ from kmproxy.tenancy import TenantFilter
 TIMES = 20
 """What a byte may cost, in bytes of plain text: lines of about 90 bytes, as kube-state-metrics'."""
 
+NOISE = 2.5
+"""Times that for what a busy machine adds; an expression that is not linear costs hundreds."""
+
 SIZES = (1 << 16, 1 << 20)
 SPACES = {f"shop-{number:02}": {"team": f"team-{number % 7}"} for number in range(20)}
 TEXT = kube_state_metrics(SPACES)  # about 6 MB
@@ -238,7 +241,7 @@ def test_no_stage_takes_long(stage, size):
         name: round(ratio(lambda text: run(cut(text, 1 << 16)), make(size), PLAIN[size], plain), 1)
         for name, make in WORST.items()
     }
-    assert {name: cost for name, cost in costs.items() if cost > TIMES} == {}
+    assert {name: cost for name, cost in costs.items() if cost > TIMES * NOISE} == {}
 
 
 @pytest.mark.parametrize("step", [5, 64, 1000])
@@ -259,7 +262,7 @@ def test_small_pieces_take_no_longer(stage, step):
         name: ratio(lambda text: run(cut(text, step)), WORST[name](size), text, plain)
         for name in names
     }
-    assert {name: cost for name, cost in costs.items() if cost > TIMES} == {}
+    assert {name: cost for name, cost in costs.items() if cost > TIMES * NOISE} == {}
 
 
 def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
@@ -299,7 +302,7 @@ def test_no_expression_takes_long(expression, size):
         for name, text in whole.items()
         if text[-1:] == b"\n"
     }
-    assert {name: cost for name, cost in costs.items() if cost > TIMES} == {}
+    assert {name: cost for name, cost in costs.items() if cost > TIMES * NOISE} == {}
 
 
 @pytest.mark.parametrize(
