@@ -15,8 +15,8 @@ MAX_NAME = 256
 class Allowances:
     """Each asker has `burst` at once, and gets one back each `interval` seconds.
 
-    Of more than `size` askers the one unused longest is forgotten, and begins
-    anew.
+    Who takes more than there is, several at once, owes it: `burst` at most. Of
+    more than `size` askers the one unused longest is forgotten, and begins anew.
     """
 
     def __init__(self, *, burst: int, interval: float, size: int = 4096) -> None:
@@ -35,7 +35,7 @@ class Allowances:
     def take(self, asker: str, now: float) -> None:
         """Count one of the asker's."""
         name = asker[:MAX_NAME]
-        self._held[name] = (max(self._left(name, now) - 1, 0.0), now)
+        self._held[name] = (max(self._left(name, now) - 1, -self._burst), now)
         self._held.move_to_end(name)
         if len(self._held) > self._size:
             self._held.popitem(last=False)

@@ -6,6 +6,7 @@ not know HTTP requests and answers, nor how a review is made.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -130,9 +131,10 @@ class KubernetesGate(Gate):
         if not reviewer.was_allowed(caller, named):
             if not self._denials.has_left(asker, reviewer.now()):
                 return False
+            since = asyncio.get_running_loop().time()
             if not await nodes.knows(named.name, asker=asker):
                 self._denials.take(asker, reviewer.now())
-                return reviewer.deny(caller, named)
+                return await reviewer.deny(caller, named, since)
         allowed = await reviewer.may(caller, named)
         if not allowed:
             self._denials.take(asker, reviewer.now())

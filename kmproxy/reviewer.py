@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
@@ -39,6 +40,9 @@ TIMEOUT = 5.0
 STRANGERS = 16
 """Reviews under way at most of tokens that were never accepted: who has nothing but such
 tokens does not keep those from being reviewed again that were."""
+
+LAST = 32
+"""Reviews of access of which it is remembered how long they took."""
 
 MAX_CALLERS = 4096
 MAX_REJECTED = 4096
@@ -75,6 +79,7 @@ class Reviewer:
         self._allowed: Answers[bool] = Answers(MAX_ANSWERS)
         self._under_way: dict[bytes, asyncio.Task[Any]] = {}
         self._strangers = asyncio.Semaphore(STRANGERS)
+        self._took: deque[float] = deque(maxlen=LAST)  # seconds of the last reviews of access
 
     def __repr__(self) -> str:
         return (
@@ -114,11 +119,18 @@ class Reviewer:
         """Whether the last answer was yes, however old it is."""
         return bool(self._allowed.get(self.key(caller, question), -math.inf))
 
-    def deny(self, caller: Caller, question: Question) -> bool:
-        """Remember a no that another answer implies: counted and kept as if it was reviewed."""
+    async def deny(self, caller: Caller, question: Question, since: float) -> bool:
+        """Remember a no that another answer implies: counted and kept as if it was reviewed.
+
+        It takes as long as one of the last reviews did, from `since` on by the
+        event loop's time, so that it cannot be told from one.
+        """
         if self.remembered(caller, question) is None:
             self._telemetry.reviewed("access", allowed=False)
             self._allowed.put(self.key(caller, question), False, self._clock() + DENIED_FOR)
+            if self._took:
+                self._took.rotate()
+                await asyncio.sleep(since + self._took[0] - asyncio.get_running_loop().time())
         return False
 
     async def may(self, caller: Caller, question: Question, *, remember: bool = True) -> bool:
@@ -165,9 +177,11 @@ class Reviewer:
         self, key: bytes, caller: Caller, question: Question, remember: bool
     ) -> bool:
         review = access_review(caller, question)
+        began = asyncio.get_running_loop().time()
         allowed, asked = await self._review(
             ACCESS_REVIEWS, review, read_access_review, nullcontext()
         )
+        self._took.append(asyncio.get_running_loop().time() - began)
         self._telemetry.reviewed("access", allowed=allowed)
         if allowed or remember:
             self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))

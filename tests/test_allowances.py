@@ -22,11 +22,16 @@ def test_a_burst_and_then_a_rate():
 
 
 def test_more_than_there_is():
-    """Who takes what is not there owes nothing for it."""
-    allowances = Allowances(burst=1, interval=1.0)
-    for _ in range(5):
+    """Who takes what is not there, as many do at once, owes it, but never more than a burst."""
+    allowances = Allowances(burst=2, interval=1.0)
+    for _ in range(3):
         allowances.take("eve", 0.0)
-    assert allowances.has_left("eve", 1.0)
+    assert not allowances.has_left("eve", 1.9)
+    assert allowances.has_left("eve", 2.0)
+    for _ in range(1000):
+        allowances.take("eve", 2.0)
+    assert not allowances.has_left("eve", 4.9)
+    assert allowances.has_left("eve", 5.0)
 
 
 def test_askers_are_bounded():

@@ -180,7 +180,7 @@ async def test_a_flood_of_invented_names(front, cluster):
         answers = await asyncio.gather(*(proxy.get(path_of(name), **eve) for name in names))
         assert {status for status, _ in answers} == {403}
     assert asked(cluster, ACCESS_REVIEWS) == before + 1
-    assert len(looked_up(cluster)) <= 1 + auth.DENIALS + 50
+    assert len(looked_up(cluster)) <= 1 + auth.DENIALS + 50  # those of the round that used it up
     for name in ("node-a", "node-x", "node-y"):  # no name is looked at any more
         _, changed, reviews = await cost(proxy, cluster, path_of(name), **eve)
         assert not reviews
