@@ -384,8 +384,7 @@ TINY = {
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 @pytest.mark.parametrize("kind", TINY)
 async def test_the_loop_runs_during_an_answer_of_tiny_lines(spoken, kind, coding):
-    """However tiny they are, they take some milliseconds of CPU between two turns; a line of
-    a megabyte, which is one piece of work, takes the most."""
+    """They take some milliseconds of CPU between two turns, and a line of a megabyte the most."""
     text = TINY[kind]
     text = text * (4_000_000 // len(text))
     body = gzip.compress(text, 1) if coding == "gzip" else text
