@@ -237,6 +237,7 @@ class Selector(LineFilter):
         passed: list[bytes] = []
         add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
+        unwanted = {False: 0, True: 0}  # whether the metric is wanted, then it is the namespace
         for front, name, space, quoted, space_2, end, tiny, others, line in LINES.findall(text):
             if others:
                 add(others)
@@ -245,14 +246,22 @@ class Selector(LineFilter):
                 kept = self._select(line or front[1:] + end)
                 if kept is not None:
                     passed += (b"\n", kept)
-            elif (
-                name and here.get(name) and spaces.get(space) and b"\\" not in space
-            ) or self._wants_spelled(name, quoted, space or space_2):
-                add(front)
-                if end:
-                    add(_after_stamp(end) if strip else end)
+            else:
+                wanted = here.get(name) if name else None
+                spaced = spaces.get(space)
+                if wanted is None or spaced is None or b"\\" in space:
+                    wanted = self._wants_spelled(name, quoted, space or space_2)
+                elif not (wanted and spaced):
+                    unwanted[wanted] += 1
+                    wanted = False
+                if wanted:
+                    add(front)
+                    if end:
+                        add(_after_stamp(end) if strip else end)
             if tiny:
                 add(tiny)
+        self.dropped["metric"] += unwanted[False]
+        self.dropped["namespace"] += unwanted[True]
         add(b"\n")
         return b"".join(passed)
 

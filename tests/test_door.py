@@ -160,6 +160,9 @@ async def test_what_is_not_served_is_not_reviewed(front, cluster, prometheus, me
     [
         ("/metrics", 200),
         ("/metrics?metric=*", 200),
+        ("/metrics?metrik=*", 400),
+        ("/metrics/cadvisor?metrik=*", 403),
+        ("/?x", 403),
         ("/metrics/cadvisor", 403),
         ("/api/v1/nodes/node-a/proxy/metrics", 403),
         ("/", 403),
