@@ -292,9 +292,9 @@ async def test_the_time_of_reviews_is_the_scrapes(front, prometheus, monkeypatch
         await asyncio.sleep(0.1)
         return await may(*question)
 
-    def noted(slots, deadline, *asker):
+    def noted(slots, deadline):
         times.append(deadline)
-        return taken(slots, deadline, *asker)
+        return taken(slots, deadline)
 
     monkeypatch.setattr(Reviewer, "may", slow)
     monkeypatch.setattr(Slots, "taken", noted)

@@ -74,17 +74,24 @@ def test_the_address_with_the_most_gives_one_up():
     assert cut(crowd) == list(range(29))
 
 
-def test_who_has_asked_in_vain_goes_before_newcomers():
-    """However old the others of its address are; and an answer makes nobody younger."""
+def test_of_one_address_who_asks_stays_longer():
+    """A request that is being looked at is worth more than silence."""
     made, come = book(4)
-    silent, tried, again = come(3)
-    for each in (again, tried, again):
-        made.ask(each)
-        made.rest(each)
+    asking, silent, _ = come(3)
+    made.ask(asking)
     come()
-    assert (silent.why, tried.why, again.why) == (None, "limit", None)
+    assert (asking.why, silent.why) == (None, "limit")
+
+
+def test_an_answer_does_not_make_a_stranger_younger():
+    """Who sends one bad request after another keeps its place in the order."""
+    made, come = book(4)
+    first, second, _ = come(3)
+    for _ in range(3):
+        made.ask(first)
+        made.rest(first)
     come()
-    assert (silent.why, again.why) == (None, "limit")
+    assert (first.why, second.why) == ("limit", None)
 
 
 def test_the_known_that_rests_longest_makes_room():
