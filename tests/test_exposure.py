@@ -266,8 +266,8 @@ async def test_no_header_of_a_client_goes_upstream(front, cluster, way):
         "TE": "trailers", "Proxy-Authorization": "canary", "Accept-Encoding": "gzip;q=0.1",
     }  # fmt: skip
     paths = [
-        "/metrics/probes?canary=1&namespace=canary",
-        "/api/v1/nodes/node-b/proxy/metrics/probes?canary",
+        "/metrics/probes?metric=canary&namespace=canary",
+        "/api/v1/nodes/node-b/proxy/metrics/probes?metric=canary",
     ]
     for path in paths:
         async with proxy.session.get(proxy.url + path, headers=sent) as response:
