@@ -204,6 +204,7 @@ class Daemon:
                 "--listen",
                 config.limits,
                 web_file=web_file,
+                gated=gate is not None,
                 telemetry=telemetry,
             )
         )
@@ -264,9 +265,8 @@ class Daemon:
         return open_gate(
             config,
             reviewer,
-            exists=clients.nodes.exists if clients.nodes else None,
+            nodes=clients.nodes,
             namespaces=labels.existing,
-            clock=self._clock,
         )
 
     async def wait(self, stop: asyncio.Event) -> None:

@@ -6,15 +6,17 @@ not know HTTP requests and answers, nor how a review is made.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
+from kmproxy.allowances import Allowances
 from kmproxy.config import AuthorizationConfig
-from kmproxy.errors import AccessError, UpstreamError
+from kmproxy.errors import AccessError
+from kmproxy.footholds import Footholds
+from kmproxy.nodes import NodeDirectory
 from kmproxy.reviewer import Reviewer
 from kmproxy.reviews import Caller, Question, bearer_token
 from kmproxy.tenancy import Recent
@@ -23,20 +25,18 @@ from kmproxy.values import Resource
 
 NODE_METRICS = Resource("nodes", "metrics")
 
-LOOKUPS = 20.0
-"""Names of no Node that a caller may have looked up at once."""
+DENIALS = 256
+"""Nodes that a caller may be denied at once, and then in `DENIALS_IN` seconds: beyond that it is
+denied those that it was not allowed before, without a look."""
 
-MAX_LOOKING = 4096
-"""Callers of which something is remembered at most: some 200 bytes of each."""
+DENIALS_IN = 30.0
 
-MAX_SEARCHED = 1024
-"""Namespaces that are reviewed at most to find one in which a caller has a right."""
-
-DEFAULT_PREFIXES = ("/api/", "/apis/", "/openapi/")
+DEFAULT_PREFIXES = ("/api/", "/apis/", "/openapi/", "/.well-known/", "/oapi/", "/swagger")
 DEFAULT_PATHS = {
     *("/api", "/apis", "/openapi", "/version", "/version/", "/healthz", "/livez", "/readyz"),
+    *("/.well-known", "/oapi", "/osapi", "/osapi/"),
 }
-"""What Kubernetes' default roles let everyone get who is authenticated."""
+"""What default roles of Kubernetes, and of distributions of it, grant to all authenticated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,78 +92,53 @@ class KubernetesGate(Gate):
     kubelet does. The path would prove nothing: Kubernetes' default role `system:discovery`
     grants `/api/*` to everyone who is authenticated.
 
-    `exists` tells whether a Node of a name exists; it raises UpstreamError. A name of no Node is
-    reviewed as the right on all nodes: one review for a caller, whatever the number of names.
+    `nodes` tells whether a Node of a name exists. A name of no Node is reviewed as the right on
+    all nodes: one review for a caller, whatever the number of names.
     """
 
     def __init__(
-        self,
-        reviewer: Reviewer,
-        *,
-        by_path: bool,
-        exists: Callable[[str], Awaitable[bool]] | None = None,
-        clock: Callable[[], float] = lambda: 0.0,
+        self, reviewer: Reviewer, *, by_path: bool, nodes: NodeDirectory | None = None
     ) -> None:
         super().__init__(reviewer)
         self._by_path = by_path
-        self._exists = exists
-        self._lookups = LookupLimit(clock)
+        self._nodes = nodes
+        self._denials = Allowances(burst=DENIALS, interval=DENIALS_IN / DENIALS)
 
     async def admit(self, caller: Caller, place: Place) -> None:
         """Let a caller see a place, or raise AccessError."""
-        asked = Question(resource=NODE_METRICS, name=place.node)
-        if place.by_name:
-            known = await self._is_node(caller, place.node)
-            reviewed = asked if known else Question(resource=NODE_METRICS)
-        else:
-            reviewed = asked = Question(path=place.path) if self._by_path else asked
-        if not await self._reviewer.may(caller, reviewed):
-            # Names what was asked for, so that the line does not tell which nodes exist.
-            raise _denied(caller, asked)
+        if self._by_path and not place.by_name:
+            return await self._require(caller, Question(path=place.path))
+        question = Question(resource=NODE_METRICS, name=place.node)
+        if self._nodes is None or not place.by_name:
+            return await self._require(caller, question)
+        if not await self._may_scrape(self._nodes, caller, question):
+            raise _denied(caller, question)
+        return None
 
-    async def _is_node(self, caller: Caller, name: str) -> bool:
-        if self._exists is None or not self._lookups.allows(caller):
-            return False
-        try:
-            known = await self._exists(name)
-        except UpstreamError as error:
-            message = f"your access cannot be reviewed: {error}"
-            raise AccessError(500, "review", message) from error
-        if known:
-            self._lookups.give_back(caller)
-        return known
+    async def _may_scrape(self, nodes: NodeDirectory, caller: Caller, named: Question) -> bool:
+        """Whether a caller may scrape the node of this name, if it is one.
 
-
-class LookupLimit:
-    """How many names of no Node a caller may have looked up: `LOOKUPS` at once, then one a second.
-
-    Callers are told apart by their user name; the longest unused of `MAX_LOOKING` is forgotten.
-    """
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._left: OrderedDict[int, tuple[float, float]] = OrderedDict()  # caller -> left, when
-
-    def __repr__(self) -> str:
-        return f"<LookupLimit {len(self._left)} callers>"
-
-    def allows(self, caller: Caller) -> bool:
-        """Take one look-up; False if none is left."""
-        key, now = hash(caller.username), self._clock()
-        left, when = self._left.pop(key, (LOOKUPS, now))
-        left = min(LOOKUPS, left + now - when)
-        allowed = left >= 1
-        self._left[key] = (left - allowed, now)
-        if len(self._left) > MAX_LOOKING:
-            self._left.popitem(last=False)
+        A caller with the right on all nodes is told later which names are none. To any other
+        caller such a name looks as one of a node that it may not scrape: it is denied, and counted
+        as reviewed, without a review.
+        """
+        reviewer, asker = self._reviewer, caller.username
+        if await reviewer.may(caller, Question(resource=NODE_METRICS)):
+            known = await nodes.knows(named.name, asker=asker)
+            return not known or await reviewer.may(caller, named)
+        if (allowed := reviewer.remembered(caller, named)) is not None:
+            return allowed
+        if not reviewer.was_allowed(caller, named):
+            if not self._denials.has_left(asker, reviewer.now()):
+                return False
+            since = asyncio.get_running_loop().time()
+            if not await nodes.knows(named.name, asker=asker):
+                self._denials.take(asker, reviewer.now())
+                return await reviewer.deny(caller, named, since)
+        allowed = await reviewer.may(caller, named)
+        if not allowed:
+            self._denials.take(asker, reviewer.now())
         return allowed
-
-    def give_back(self, caller: Caller) -> None:
-        """Return what was taken for a name that is a Node's."""
-        key = hash(caller.username)
-        if key in self._left:
-            left, when = self._left[key]
-            self._left[key] = (left + 1, when)
 
 
 class TenantGate(Gate):
@@ -182,15 +157,14 @@ class TenantGate(Gate):
     ) -> None:
         super().__init__(reviewer)
         self._resource = resource
-        self._recent = Recent()
-        self._namespaces = namespaces
-        self._found: OrderedDict[int, str] = OrderedDict()  # caller -> where it has the right
+        self._recent = recent = Recent()
+        self._footholds = Footholds(reviewer, resource, likely=recent.of_all, known=namespaces)
 
     async def admit(self, caller: Caller, place: Place) -> Tenant | None:
         """Let a caller see a place, whole (None) or as a tenant. Raises AccessError."""
         everywhere = Question(resource=self._resource)
         if place.wanted is not None and not await self._reviewer.may(caller, everywhere):
-            if not await self._sees_any(caller):
+            if not await self._footholds.has_any(caller):
                 raise _denied(caller, everywhere, " in any namespace")
             tenant = Tenant(
                 self._reviewer, caller, self._resource,
@@ -200,37 +174,6 @@ class TenantGate(Gate):
             return tenant
         await self._require(caller, everywhere, " in every namespace")
         return None
-
-    async def _sees_any(self, caller: Caller) -> bool:
-        """Whether the caller has the right in a namespace that exists.
-
-        Reviews one namespace after the other up to the first: where it had the right before,
-        its own if it is a service account, then all. Beyond `MAX_SEARCHED` namespaces this cannot
-        be told, and the caller is let in to what is narrowed for it; so it is before namespaces
-        are loaded, when nothing is served.
-        """
-        candidates = list(islice(self._candidates(caller), MAX_SEARCHED + 1))
-        key = hash(caller.username)
-        for name in candidates[:MAX_SEARCHED]:
-            if await self._reviewer.may(caller, Question(resource=self._resource, namespace=name)):
-                self._found[key] = name
-                self._found.move_to_end(key)
-                if len(self._found) > MAX_LOOKING:
-                    self._found.popitem(last=False)
-                return True
-        return not candidates or len(candidates) > MAX_SEARCHED
-
-    def _candidates(self, caller: Caller) -> Iterator[str]:
-        known = dict.fromkeys(sorted(self._namespaces()))
-        first = [self._found.get(hash(caller.username), "")]
-        match caller.username.split(":"):
-            case ["system", "serviceaccount", namespace, _]:
-                first.append(namespace)
-        for name in first:
-            if name in known:
-                del known[name]
-                yield name
-        yield from known
 
 
 def _denied(caller: Caller, question: Question, where: str = "") -> AccessError:
@@ -250,18 +193,17 @@ def open_gate(
     config: AuthorizationConfig,
     reviewer: Reviewer,
     *,
-    exists: Callable[[str], Awaitable[bool]] | None,
+    nodes: NodeDirectory | None,
     namespaces: Callable[[], Iterable[str]],
-    clock: Callable[[], float],
 ) -> Gate:
     """The gate of a mode of authorization other than none.
 
-    `exists` tells whether there is a Node of a name, `namespaces` which namespaces exist.
+    `nodes` tells whether there is a Node of a name, `namespaces` which namespaces exist.
     """
     if config.mode == "tenant":
         return TenantGate(reviewer, config.tenant_resource, namespaces)
     by_path = config.attributes == "path"
-    return KubernetesGate(reviewer, by_path=by_path, exists=exists, clock=clock)
+    return KubernetesGate(reviewer, by_path=by_path, nodes=nodes)
 
 
 def node_name(host: str) -> str:

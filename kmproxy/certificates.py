@@ -24,7 +24,7 @@ from kmproxy.findings import Certificate, Pinned, Trusted
 from kmproxy.identity import Identity
 from kmproxy.pinning import Pinning
 from kmproxy.pins import Peer, Pin
-from kmproxy.tls import Trust
+from kmproxy.tls import Trust, plain_name
 from kmproxy.upstream import certificate_message, is_name_mismatch, is_untrusted
 from kmproxy.values import Address
 
@@ -140,7 +140,10 @@ class Server:
         """
         try:
             _, writer = await asyncio.open_connection(
-                self.host, self.port, ssl=context, server_hostname=server_name or self.host
+                self.host,
+                self.port,
+                ssl=context,
+                server_hostname=plain_name(server_name or self.host),
             )
         except ssl.SSLCertVerificationError:
             raise

@@ -29,6 +29,7 @@ from kmproxy.errors import (
     KmproxyError,
     UpstreamError,
 )
+from kmproxy.everybody import granted
 from kmproxy.findings import Access, Coverage, Finding, Metrics, Report, Result, indented
 from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.labels import NAME_LABEL, WILDCARD, LabelRule, Namespace
@@ -148,9 +149,12 @@ class _Preflight:
     async def run(self) -> None:
         report, identity = self._report, self._clients.identity
         report.identity, report.api_server = repr(identity).strip("<>"), identity.server
-        report.add("identity", "identity", "ok", report.identity)
+        way = f", {identity.server} {identity.way}" if identity.way and identity.way.why else ""
+        report.add("identity", "identity", "ok", f"{report.identity}{way}")
         begin = len(report.findings)
         await self._permissions()
+        if self._config.authorization.mode != "none":
+            await self._everybody()
         labels = await self._namespaces()
         node = await self._node()
         if node is None:
@@ -201,6 +205,18 @@ class _Preflight:
                     break
         asked = {each.permission for each in access}
         access += [Access(each, True, None) for each in wanted if each not in asked]
+
+    async def _everybody(self) -> None:
+        """Whether a role lets everybody scrape, as default roles do with some paths."""
+        heading = "Who may scrape without a right of its own, asked of the API server"
+        async with self._step("everybody", "authorization", heading):
+            found = [str(each) async for each in granted(self._clients.api, self._config)]
+            result: Result = "warning" if found else "ok"
+            message = "nobody may scrape just for being authenticated"
+            if found:
+                message = f"everybody who is authenticated may {', '.join(found)}"
+            self._report.add("everybody", "authorization", result, message)
+            self._show(indented([message]))
 
     async def _namespaces(self) -> LabelMap:
         """The label map of the daemon, empty if the namespaces cannot be listed."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from kmproxy.addresses import NodeAddresses
 from kmproxy.apiserver import ApiServer
 from kmproxy.config import Config
-from kmproxy.credentials import find_identity, kubelet_trust
+from kmproxy.credentials import IMPERSONATES, DirectIdentity, find_identity, kubelet_trust
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import Identity
 from kmproxy.kubelet import Kubelet
@@ -69,6 +69,11 @@ async def open_clients(
         by_flag = config.access is None or (config.kubelet.ca_file and error.credential == "ca")
         where = "--kubelet-ca-file" if by_flag else "kubelet.tls_config"
         raise ConfigError([f"{where}: {error}"]) from error
+    kubelet = config.kubelet
+    sends_own = config.access is not None and config.access.identifies
+    as_ourselves = not kubelet.apiserver and kubelet.scheme == "https" and not sends_own
+    if as_ourselves and identity.headers:
+        raise ConfigError([f"{identity!r}".strip("<>") + f": {IMPERSONATES}"])
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(open_session())
         direct, addresses = not config.kubelet.apiserver, None
@@ -93,7 +98,7 @@ async def open_clients(
             )
         elif direct:
             upstream = Upstream(
-                "kubelet", session, identity, kubelet_tls,
+                "kubelet", session, DirectIdentity(identity), kubelet_tls,
                 server_name=lambda: config.kubelet.server_name, pinning=pinning, nodes=listed,
             )  # fmt: skip
         nodes = None

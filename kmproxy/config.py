@@ -319,11 +319,11 @@ class LimitConfig:
 
     max_connections: int = setting(
         "max-connections", parse_count, 128, "N",
-        "connections open at once, for each port; one without a request makes room for a new one",
+        "connections open at once, for each port; one whose caller is not known makes room first",
     )  # fmt: skip
     max_header_bytes: int = setting(
-        "max-header-bytes", parse_count, 8190, "N",
-        "length of a request line, and of each of 64 headers at most",
+        "max-header-bytes", parse_count, 16384, "N",
+        "length of a request's head: its request line and at most 64 headers together",
     )  # fmt: skip
     header_timeout: float = setting(
         "header-timeout", parse_duration, 10.0, "DURATION",

@@ -14,9 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kmproxy.errors import ConfigError
+from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import Credential, Identity, RotatingText, is_token
-from kmproxy.kubeconfig import Kubeconfig
 from kmproxy.tls import Clock, Trust
 from kmproxy.values import File
 
@@ -40,6 +39,13 @@ class ServiceAccount(Identity):
         host = environment["KUBERNETES_SERVICE_HOST"]
         port = environment.get("KUBERNETES_SERVICE_PORT", "443")
         self.server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        if environment.get("HTTPS_PROXY") or environment.get("https_proxy"):
+            from kmproxy.proxies import way_by_environment  # noqa: PLC0415 - few have a proxy
+
+            try:
+                self.way = way_by_environment(environment, self.server)
+            except ValueError as error:
+                raise ConfigError([str(error)]) from error
         self._token_file = File(str(Path(directory, "token")))
         self._trust = Trust(ca=File(str(Path(directory, "ca.crt"))))
         self._token = RotatingText(
@@ -76,26 +82,58 @@ async def find_identity(
     In order: `--kubeconfig`, the pod's service account, `$KUBECONFIG`,
     `~/.kube/config`. Raises ConfigError or CredentialError.
     """
-    if config.kubeconfig:
-        return await Kubeconfig.load(config.kubeconfig, clock=clock, telemetry=telemetry)
-    if environment.get("KUBERNETES_SERVICE_HOST"):
+    if not config.kubeconfig and environment.get("KUBERNETES_SERVICE_HOST"):
         return ServiceAccount(
             config.service_account_dir, environment, clock=clock, telemetry=telemetry
         )
-    path = _default_kubeconfig(environment)
-    return await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    from kmproxy.kubeconfig import Kubeconfig  # noqa: PLC0415 - a pod does without
+
+    named = None if config.kubeconfig else environment.get("KUBECONFIG")
+    return await Kubeconfig.load(
+        config.kubeconfig or named or _home_kubeconfig(environment),
+        clock=clock,
+        telemetry=telemetry,
+        environment=environment,
+        listed=bool(named),
+        what="--kubeconfig" if config.kubeconfig else "$KUBECONFIG" if named else "kubeconfig",
+    )
 
 
-def _default_kubeconfig(environment: Mapping[str, str]) -> str:
-    named = environment.get("KUBECONFIG")
+def _home_kubeconfig(environment: Mapping[str, str]) -> str:
     home = Path(environment.get("HOME", "/"), ".kube", "config")
-    if not named and not os.access(home, os.F_OK):
+    if not os.access(home, os.F_OK):
         problem = (
             "no API server: this is not a pod (KUBERNETES_SERVICE_HOST is not set), "
             f"and there is no --kubeconfig, no $KUBECONFIG and no {home}"
         )
         raise ConfigError([problem])
-    return named or str(home)
+    return str(home)
+
+
+class DirectIdentity(Credential):
+    """The identity towards a kubelet, which does not know impersonation.
+
+    It would answer with the rights of the real user, so it is not asked.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def __repr__(self) -> str:
+        return repr(self._identity)
+
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """The identity's. Raises CredentialError if it impersonates."""
+        authorization = await self._identity.authorization(anew=anew)
+        if self._identity.headers:
+            raise CredentialError(IMPERSONATES, credential="kubeconfig")
+        return authorization
+
+
+IMPERSONATES = (
+    "the kubeconfig's user impersonates (as), which no kubelet knows: fetch through the API "
+    "server by --kube-apiserver, or give the kubelet section a credential of its own"
+)
 
 
 def kubelet_trust(config: KubeletConfig, identity: Identity, access: Access | None = None) -> Trust:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from aiohttp import hdrs, web
 
 from kmproxy.auth import Gate, Place
+from kmproxy.connection import Connection
 from kmproxy.errors import AccessError
 from kmproxy.responses import (
     TIMEOUT_HEADER,
@@ -33,11 +34,12 @@ class Admission(NamedTuple):
     """How a request was let in.
 
     `deadline` is the event loop's time at which the scrape's own is up;
-    `tenant` is None for who sees everything.
+    `tenant` is None for who sees everything; `caller` is the name of who asks.
     """
 
     deadline: float
     tenant: Tenant | None
+    caller: str
 
 
 ADMISSION = web.RequestKey("admission", Admission)
@@ -101,7 +103,9 @@ class Door:
             return self._refused(request, label, AccessError(500, "review", message))
         except AccessError as error:
             return self._refused(request, label, error)
-        request[ADMISSION] = Admission(deadline, tenant)
+        if isinstance(request.protocol, Connection):
+            request.protocol.known()
+        request[ADMISSION] = Admission(deadline, tenant, caller.username)
         return await self._handler(request)
 
     def _refused(self, request: web.Request, label: str, error: AccessError) -> web.Response:

@@ -14,6 +14,8 @@ from kmproxy.errors import UpstreamError
 
 _GZIP_WINDOW = 31  # 15 bits of window, with a gzip header and trailer
 _PIECE = 1 << 17
+MAX_MEMBERS = 1000
+"""Members of one stream at most: an empty one costs much more than its 20 bytes."""
 
 
 def accepts_gzip(header: str) -> bool:
@@ -46,6 +48,7 @@ class GzipDecoder:
 
     def __init__(self) -> None:
         self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
+        self._members = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what `data` decodes to. Raises UpstreamError if it is not gzip."""
@@ -54,6 +57,10 @@ class GzipDecoder:
             if self._member.eof:
                 if not data:
                     return
+                self._members += 1
+                if self._members > MAX_MEMBERS:
+                    message = f"the kubelet's gzip body has over {MAX_MEMBERS} members"
+                    raise UpstreamError("gzip", message)
                 self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
             try:
                 piece = self._member.decompress(data, _PIECE)

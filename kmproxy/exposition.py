@@ -9,63 +9,123 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from kmproxy.grammar import NAMESPACED, PAIR, PASSING, Sample, plain_splitter, unquote
+from kmproxy.grammar import (
+    ANY_OF_NAMESPACE,
+    PAIR,
+    PAIR_PARTS,
+    PASSING,
+    PlainSplitter,
+    bare_name,
+    by_lines,
+    count_kinds,
+    pairs_of_namespace,
+    plain_splitter,
+    unquote,
+)
 
 OnConflict = Literal["keep", "overwrite"]
 
 MAX_LINE = 1 << 20
 """Bytes of the longest line that is looked into, its newline not counted."""
 
-MAX_NAMESPACES = 1 << 16
-"""Look-ups remembered at most: far over what a node runs, a bound on what a payload can cost."""
+MAX_NAMESPACE = 63
+"""Bytes of the longest name of a namespace (RFC 1123's label): a longer one has defaults only."""
+
+MAX_REMEMBERED = 4 << 20
+"""Bytes that an enricher remembers of namespaces, far over what a node runs."""
+
+MAX_NAMES = 128
+"""Names of labels that are searched for at once; with more, the lines are taken one by one."""
+
+MAX_TURNS = 8
+"""Times that new names of labels are searched for in one exposition; after that, one by one."""
+
+_OVERHEAD = 400  # bytes that a namespace takes besides its name and its labels, about
+
+
+_LINE_WORK = 64  # bytes of long lines that take as much time as a line by itself, about
+_WORK = 1 << 18  # bytes of long lines that are worked on at once
+
+
+def work(data: bytes) -> int:
+    """How much there is to do for a piece, in bytes of long lines: tiny lines are more."""
+    return len(data) + _LINE_WORK * data.count(b"\n")
+
+
+def portions(data: bytes) -> Iterator[bytes]:
+    """A piece in pieces that take some milliseconds each, whatever they hold."""
+    size = len(data) * _WORK // max(work(data), _WORK)
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
 
 
 class LineFilter(ABC):
     """Takes an exposition in pieces of any size and works on its lines.
 
     Between calls at most one unfinished line is held, `max_line` bytes and one
-    piece at most: what belongs to a longer line is passed on as it comes.
+    piece at most: what belongs to a longer line is passed on as it comes. A byte
+    is looked at a bounded number of times, however small the pieces are.
     """
 
     __slots__ = ("_max_line", "_overlong", "_tail")
 
     def __init__(self, max_line: int) -> None:
         self._max_line = max_line
-        self._tail = b""  # the beginning of a line, without a newline
+        self._tail = bytearray()  # the beginning of a line, without a newline
         self._overlong = False  # inside a line that is passed on unread
 
     def feed(self, data: bytes) -> bytes:
         """Take the next piece; return what can be passed on already."""
+        passed = b""
         if self._overlong:
-            end = data.find(b"\n") + 1
-            if not end:
+            start = data.find(b"\n") + 1
+            if not start:
                 return data
             self._overlong = False
-            return data[:end] + self.feed(data[end:])
-        end = data.rfind(b"\n") + 1
-        lines = self._block(self._tail + memoryview(data)[:end]) if end else b""
-        self._tail = data[end:] if end else self._tail + data
+            passed, data = data[:start], data[start:]
+        if end := data.rfind(b"\n") + 1:
+            block = b"".join((self._tail, memoryview(data)[:end]))
+            self._tail = bytearray(memoryview(data)[end:])
+            passed += self._lines_of(block)
+        else:
+            self._tail += data
         if len(self._tail) > self._max_line:
-            lines, self._tail = lines + self._line(self._tail), b""
+            passed += self._line(bytes(self._tail))
+            self._tail = bytearray()
             self._overlong = True
-        return lines
+        return passed
 
     def finish(self) -> bytes:
         """The input is complete: return the rest, which may be a line without a newline."""
-        tail, self._tail = self._tail, b""
+        tail, self._tail = bytes(self._tail), bytearray()
         self._overlong = False
         return self._line(tail) if tail else b""
 
-    def _has_overlong(self, block: bytes) -> bool:
+    def _lines_of(self, block: bytes) -> bytes:
+        """Whole lines of any length, each ending in a newline."""
         limit = self._max_line
-        return len(block) > limit and max(map(len, block.split(b"\n"))) > limit
+        if len(block) <= limit:
+            return self._block(block)
+        lines = block.split(b"\n")
+        long = [at for at, line in enumerate(lines) if len(line) > limit]
+        if not long:
+            return self._block(block)
+        passed, start = [], 0
+        for at in long:
+            if start < at:
+                passed.append(self._block(b"\n".join([*lines[start:at], b""])))
+            passed += (self._line(lines[at]), b"\n")
+            start = at + 1
+        if start < len(lines) - 1:
+            passed.append(self._block(b"\n".join(lines[start:])))
+        return b"".join(passed)
 
     @abstractmethod
     def _block(self, block: bytes) -> bytes:
-        """Whole lines, each ending in a newline."""
+        """Whole lines of at most `max_line` bytes, each ending in a newline; one at least."""
 
     @abstractmethod
     def _line(self, line: bytes) -> bytes:
@@ -77,8 +137,10 @@ class Enricher(LineFilter):
 
     `lookup` maps the value of a `namespace` label, unescaped, to the pairs to
     add: ready-made bytes such as `,team="a",tier="b"`, or `b""`. It is asked
-    once per namespace (up to `MAX_NAMESPACES`), so an exposition shows one
-    state of each namespace even if the labels change while it passes.
+    once per namespace, so an exposition shows one state of each namespace even
+    if the labels change while it passes. That holds for `MAX_REMEMBERED` bytes
+    of namespaces, and for names that a namespace can have: it is asked for
+    others over and over.
 
     `names` are labels that may be added: others are found out, each at the cost
     of going over a piece once more.
@@ -86,10 +148,13 @@ class Enricher(LineFilter):
     However the input is cut into pieces, the joined output is the same; where
     nothing is added it is the input.
 
+    A block is read by `PlainSplitter`, twice at most, and then, as far as it is
+    not plain, by six expressions of the grammar at most, each of them linear.
+    Only a sample that bears a label to be added is looked at by itself.
+
     `samples`, `enriched`, `unparsed` and `conflicts` count sample lines
     understood, samples that got a label or a new value, lines not understood (or longer than
-    `max_line`), and labels that a sample bore already. `seen` holds the
-    namespaces of the samples, unescaped, with what each adds.
+    `max_line`), and labels that a sample bore already.
     """
 
     __slots__ = (
@@ -98,11 +163,13 @@ class Enricher(LineFilter):
         "_overwrite",
         "_pairs",
         "_rendered",
+        "_room",
+        "_searched",
         "_tagged",
+        "_turns",
         "conflicts",
         "enriched",
         "samples",
-        "seen",
         "unparsed",
     )
 
@@ -117,15 +184,17 @@ class Enricher(LineFilter):
         super().__init__(max_line)
         self._lookup = lookup
         self._overwrite = on_conflict == "overwrite"
-        self._rendered = {b"": b""}  # namespace -> what to add
+        self._rendered: dict[bytes, bytes] = {}  # namespace -> what to add
         self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # what to add -> name -> quoted value
+        self._tagged: dict[bytes, bytes] = {}  # namespace -> its pair and what to add
+        self._room = MAX_REMEMBERED  # bytes left for these three
         self._names = names | {b"namespace"}  # with all that may be added
-        self._tagged = {b"": _tag(b"", b"")}  # namespace -> its pair and what to add
+        self._searched = self._names  # those that the splitter knew last
+        self._turns = 0  # how often these became more
         self.samples = 0
         self.enriched = 0
         self.unparsed = 0
         self.conflicts = 0
-        self.seen: dict[bytes, bytes] = {}
 
     def __repr__(self) -> str:
         return (
@@ -133,148 +202,216 @@ class Enricher(LineFilter):
             f"{self.unparsed} unparsed, {self.conflicts} conflicts>"
         )
 
+    @property
+    def seen(self) -> Mapping[bytes, bytes]:
+        """The namespaces of the samples that are remembered, unescaped, with what each adds."""
+        return self._rendered
+
     def _block(self, block: bytes) -> bytes:
         """Whole lines, each ending in a newline.
 
-        Of the plain ones, each costs a look in a dictionary for its namespace;
-        the others are taken one by one.
+        Of the plain ones, each costs a look in a dictionary for its namespace.
+        If not most of the block is plain, all of it is taken as what is not.
         """
-        if len(self._rendered) > MAX_NAMESPACES:
-            self._rendered, self._tagged = {b"": b""}, {b"": _tag(b"", b"")}
-            self._pairs.clear()
-            self.seen.clear()
-        if self._has_overlong(block):
-            return b"".join([self._line(line) + b"\n" for line in block.split(b"\n")[:-1]])
-        if b'namespace="' not in block:
+        if b'namespace="' not in block or (found := self._split(block)) is None:
             return self._between(block)
-        parts, odd, counts = self._split(block)
-        parts[2::3] = map(self._tagged.__getitem__, parts[2::3])
+        parts, odd, counts = found
+        tagged = self._tagged
+        parts[2::3] = map(tagged.__getitem__, parts[2::3])
         for at in odd:
             parts[at], parts[at + 1] = self._between(parts[at]), b""
         self.samples += counts.total() - len(odd)
         for namespace, count in counts.items():
-            rendered = self._rendered[namespace]
-            if rendered:
+            if len(tagged[namespace]) > len(namespace) + len(b'namespace=""'):
                 self.enriched += count
-            if namespace:
-                self.seen[namespace] = rendered
+        for namespace in tagged.keys() - self._rendered.keys():
+            del tagged[namespace]
         return b"".join(parts)
 
-    def _split(self, block: bytes) -> tuple[list[bytes], list[int], Counter[bytes]]:
+    def _split(self, block: bytes) -> tuple[list[bytes], list[int], Counter[bytes]] | None:
         """The block split by `PlainSplitter`, with its namespaces, each of which was looked up.
 
         A sample that bears a name which one of the namespaces adds is not
-        plain, so the split is done again when a look-up brings a new name.
+        plain, so the split is done again when a look-up brings a new name. None
+        if that happens again, or if it is split at much that is not plain.
         """
-        while True:
-            names = self._names
-            parts, odd = plain_splitter(names).split(block)
+        for _ in range(2):
+            if (splitter := self._splitter()) is None:
+                return None
+            parts, odd = splitter.split(block)
+            if len(odd) > 8 + len(block) // 512:
+                return None
             counts = Counter(parts[2::3])
             for namespace in counts.keys() - self._tagged.keys():
                 self._tagged[namespace] = _tag(namespace, self._labels_of(namespace))
-            if names == self._names:
+            if self._searched == self._names:
                 return parts, odd, counts
+        return None
+
+    def _splitter(self) -> PlainSplitter | None:
+        """The splitter for the names known by now; None if they are too many or ever new ones."""
+        if self._searched != self._names:
+            self._searched = self._names
+            self._turns += 1
+        if self._turns > MAX_TURNS or len(self._names) > MAX_NAMES:
+            return None
+        return plain_splitter(self._names)
 
     def _between(self, text: bytes) -> bytes:
-        """Whole lines that are not of the plain shape."""
-        lines = []
-        at = 0
-        while at < len(text):
-            if (match := PASSING.match(text, at)) is not None and match[0]:
-                run, at = match[0], match.end()
-                comments = run.count(b"\n#") + run.startswith(b"#")
-                self.samples += run.count(b"\n") - comments
-                lines.append(run)
-            if at < len(text):
-                end = text.index(b"\n", at) + 1
-                plain = NAMESPACED.match(text, at, end)
-                if plain is not None:
-                    lines.append(self._conflict(*plain.groups()))
-                else:
-                    lines.append(self._line(text[at : end - 1]) + b"\n")
-                at = end
-        return b"".join(lines)
+        """Whole lines that may be of any shape: mostly some that pass, with one odd line."""
+        passed, at = [], 0
+        for _ in range(2):
+            end = PASSING.match(text, at).end()  # type: ignore[union-attr] # it may be empty
+            run = text[at:end]
+            self.samples += run.count(b"\n") - run.count(b"\n#") - run.startswith(b"#")
+            passed.append(run)
+            if end == len(text):
+                return b"".join(passed)
+            at = text.index(b"\n", end) + 1
+            passed.append(self._one(text[end:at]))
+            if at == len(text):
+                return b"".join(passed)
+        return b"".join([*passed, self._strict(text[at:])])
 
-    def _conflict(self, head: bytes, namespace: bytes, rest: bytes) -> bytes:
-        """A plain line that bears a name which one of the namespaces adds, perhaps its own.
+    def _one(self, line: bytes) -> bytes:
+        """One whole line of any shape: mostly the first of a run of plain ones."""
+        if b"\\" not in line and (splitter := self._splitter()) is not None:
+            found = splitter.of_namespace.match(by_lines(line))
+            rendered = self._rendered.get(found[2]) if found else None
+            if found and rendered is not None:
+                self.samples += 1
+                self.enriched += rendered != b""
+                return b'%b%b"%b%b\n' % (found[1][1:], found[2], rendered, found[3])
+        return self._strict(line)
 
-        Without escapes every quote begins or ends a value, so that splitting by
-        them gives the names, each between its comma or brace and its `=`, and
-        the values in turn.
-        """
-        pieces = (head + namespace + b'"' + rest).split(b'"')
-        names = [piece[1:-1] for piece in pieces[2:-1:2]]
-        names.insert(0, pieces[0][pieces[0].index(b"{") + 1 : -1])
-        pairs = self._pairs[self._labels_of(namespace)]
-        conflicts = pairs.keys() & set(names)
-        added = [b'",%b=%b' % (name, pairs[name][:-1]) for name in pairs if name not in conflicts]
-        if namespace:
-            self.seen[namespace] = self._rendered[namespace]
-        self.samples += 1
-        self.conflicts += len(conflicts)
-        self.enriched += bool(added or (conflicts and self._overwrite))
-        pieces[2 * names.index(b"namespace") + 1] += b"".join(added)
-        if self._overwrite:
-            for at, name in enumerate(names):
-                if name in conflicts:
-                    pieces[2 * at + 1] = pairs[name][1:-1]
-        return b'"'.join(pieces)
+    def _strict(self, text: bytes) -> bytes:
+        """Whole lines of any shape: samples of a namespace at once, if they bear no name of its."""
+        lines = by_lines(text)
+        parts = [lines[:-1]]
+        for _ in range(2 if b"namespace" in text else 0):
+            if (splitter := self._splitter()) is None:
+                break
+            found = splitter.of_namespace.split(lines)
+            counts = Counter(found[2::4])
+            pasted = {value: value + b'"' + self._labels_at(value) for value in counts}
+            if self._searched == self._names:
+                self.samples += counts.total()
+                for value, count in counts.items():
+                    self.enriched += count * (len(pasted[value]) > len(value) + 1)
+                found[2::4] = map(pasted.__getitem__, found[2::4])
+                found[-1] = found[-1][:-1]
+                parts = found
+                break
+        others = b"".join([*parts[::4], b"\n"])
+        if self._may_conflict(others) and ANY_OF_NAMESPACE.search(others):
+            parts[::4] = map(self._one_by_one, parts[::4])
+        else:
+            self._count(others)
+        return b"".join([*parts, b"\n"])[1:]
 
-    def _line(self, line: bytes) -> bytes:
-        overlong = len(line) > self._max_line
-        sample = None if overlong else Sample.parse(line)
-        if sample is None:
-            # How much of an overlong line is at hand depends on how it was cut.
-            text = line[: self._max_line].lstrip(b" \t")
-            if not text.startswith(b"#") and (text or overlong):
-                self.unparsed += 1
-            return line
-        if b"namespace" not in line:
-            self.samples += 1
-            return line
-        return self._enrich(line, sample)
+    def _may_conflict(self, lines: bytes) -> bool:
+        """Whether a sample among these lines may bear a name that is added, or none is known."""
+        if len(self._names) > 8 or self._splitter() is None:
+            return True
+        return any(name in lines for name in self._names if name != b"namespace")
 
-    def _enrich(self, line: bytes, sample: Sample) -> bytes:
-        """A sample that may have a namespace."""
-        namespace, after = None, 0
-        borne: dict[bytes, list[tuple[int, int]]] = {}  # name -> where its values stand
-        for name, pair in sample.labels():
-            if name != b"namespace":
-                borne.setdefault(name, []).append(pair.span("value"))
-            elif namespace is None:
-                namespace, after = unquote(pair["value"]), pair.end()
-            else:
-                self.unparsed += 1  # two namespaces: whose sample it is cannot be known
-                return line
-        self.samples += 1
-        if not namespace:
-            return line
-        self.seen[namespace] = rendered = self._labels_of(namespace)
-        pairs = self._pairs[rendered]
-        conflicts = pairs.keys() & borne.keys()
+    def _one_by_one(self, lines: bytes) -> bytes:
+        """Lines led by newlines: the samples of a namespace one by one."""
+        parts = ANY_OF_NAMESPACE.split(lines + b"\n")
+        counts = Counter(parts[2::4])
+        known = {value: self._labels_at(value) for value in counts}
+        self.samples += counts.total()
+        if len(self._names) == 2 and not self._overwrite:  # no more than one: each line bears it
+            self.conflicts += sum(count for value, count in counts.items() if known[value])
+            parts[2::4] = [value + b'"' for value in parts[2::4]]
+        else:
+            pairs = {value: self._pairs_of(rendered) for value, rendered in known.items()}
+            for at in range(1, len(parts), 4):
+                value = parts[at + 1]
+                head, rest = parts[at], parts[at + 2]
+                parts[at : at + 3] = self._conflict(head, value, rest, known[value], pairs[value])
+        parts[-1] = parts[-1][:-1]
+        self._count(b"".join([*parts[::4], b"\n"]))
+        return b"".join(parts)
+
+    def _count(self, lines: bytes) -> None:
+        """Count lines led by newlines, and one newline more, none of which has a namespace."""
+        if len(lines) > 1:
+            samples, unparsed = count_kinds(lines[1:])
+            self.samples += samples
+            self.unparsed += unparsed
+
+    def _labels_at(self, value: bytes) -> bytes:
+        """What to add at a namespace's value, as it is written."""
+        return self._labels_of(unquote(b'"%b"' % value) if b"\\" in value else value)
+
+    def _conflict(
+        self, head: bytes, value: bytes, rest: bytes, rendered: bytes, pairs: Mapping[bytes, bytes]
+    ) -> tuple[bytes, bytes, bytes]:
+        """A sample, as ANY_OF_NAMESPACE takes it apart, that may bear a name to be added."""
+        start, end = pairs_of_namespace(head, rest)
+        last = head.rfind(b",", start) + 1  # behind it is the namespace's name
+        before = PAIR_PARTS.split(head[start:last]) if last else [b""]
+        behind = PAIR_PARTS.split(rest[:end])
+        conflicts = pairs.keys() & map(bare_name, before[1::4] + behind[1::4])
         if not conflicts:
             self.enriched += rendered != b""
-            return line[:after] + rendered + line[after:]
+            return head, b'%b"%b' % (value, rendered), rest
         self.conflicts += len(conflicts)
-        added = [b",%b=%b" % pair for pair in pairs.items() if pair[0] not in conflicts]
-        edits = [(after, after, b"".join(added))]
+        added = b""
+        if len(conflicts) < len(pairs):
+            left = [name for name in pairs if name not in conflicts]
+            added = b"".join([b",%b=%b" % (name, pairs[name]) for name in left])
+        self.enriched += self._overwrite or added != b""
         if self._overwrite:
-            edits += [(*span, pairs[name]) for name in conflicts for span in borne[name]]
-        self.enriched += self._overwrite or added != []
-        for begin, stop, text in sorted(edits, reverse=True):
-            line = line[:begin] + text + line[stop:]
+            head = head[:start] + _overwritten(before, pairs) + head[max(start, last) :]
+            rest = _overwritten(behind, pairs) + rest[end:]
+        return head, b'%b"%b' % (value, added), rest
+
+    def _line(self, line: bytes) -> bytes:
+        if len(line) <= self._max_line:
+            return self._block(line + b"\n")[:-1]
+        # How much of an overlong line is at hand depends on how it was cut.
+        if not line[: self._max_line].lstrip(b" \t").startswith(b"#"):
+            self.unparsed += 1
         return line
 
     def _labels_of(self, namespace: bytes) -> bytes:
-        """What to add to the samples of a namespace, looked up once."""
+        """What to add to the samples of a namespace, looked up once if it is remembered."""
         rendered = self._rendered.get(namespace)
         if rendered is None:
-            rendered = self._rendered[namespace] = self._lookup(namespace)
-        if rendered not in self._pairs:
-            pairs = {pair["name"]: pair["value"] for pair in PAIR.finditer(rendered)}
-            self._pairs[rendered] = pairs
-            self._names = self._names.union(pairs)
+            if not namespace:
+                return b""
+            rendered = self._lookup(namespace)
+            size = 3 * (len(namespace) + len(rendered)) + _OVERHEAD
+            fits = size <= self._room
+            if rendered not in self._pairs:
+                pairs = _read_pairs(rendered)
+                if fits:
+                    self._pairs[rendered] = pairs
+                if not self._names.issuperset(pairs):
+                    self._names = self._names.union(pairs)
+            if fits and len(namespace) <= MAX_NAMESPACE:
+                self._rendered[namespace] = rendered
+                self._room -= size
         return rendered
+
+    def _pairs_of(self, rendered: bytes) -> dict[bytes, bytes]:
+        pairs = self._pairs.get(rendered)
+        return _read_pairs(rendered) if pairs is None else pairs
+
+
+def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:
+    """Pairs of a sample, as PAIR_PARTS takes them apart, with the values of these."""
+    for at in range(1, len(parts), 4):
+        if value := pairs.get(bare_name(parts[at])):
+            parts[at + 2] = value
+    return b"".join(parts)
+
+
+def _read_pairs(rendered: bytes) -> dict[bytes, bytes]:
+    """Of what is added, the names with their quoted values."""
+    return {pair["name"]: pair["value"] for pair in PAIR.finditer(rendered)}
 
 
 def _tag(namespace: bytes, rendered: bytes) -> bytes:

@@ -13,20 +13,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 # Every repetition is possessive or bounded by a byte that it cannot take
-# itself, so matching is linear in the length of the line.
+# itself, so one attempt is linear in the length of the line. Alternatives begin
+# with different bytes, or read a number again: a factor, not a power.
+#
+# A search is linear if what its attempts read is disjoint, up to a factor. Where
+# that takes an argument, it stands at the expression.
 _WS = rb"[ \t]*+"
 _GAP = rb"[ \t]++"
 _METRIC = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
-_STRING = rb'"(?:[^"\\\n]|\\[^\n])*+"'
+_TEXT = rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+'
+_STRING = b'"' + _TEXT + b'"'
 _PAIR = rb"(?:[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b%(s)b" % {b"s": _STRING, b"w": _WS}
 _PAIRS = rb"%(p)b(?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+" % {b"p": _PAIR, b"w": _WS}
 # strconv.ParseFloat without hexadecimal and underscores, as the server calls it.
 _FLOAT = (
-    rb"(?:[+-]?+(?:[0-9]++\.?+[0-9]*+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+"
-    rb"|[+-]?+[iI][nN][fF](?:[iI][nN][iI][tT][yY])?+|[nN][aA][nN])"
+    rb"(?:[+-]?+(?:[0-9]++\.?+[0-9]*+(?:[eE][+-]?+[0-9]++)?+|\.[0-9]++(?:[eE][+-]?+[0-9]++)?+"
+    rb"|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?+)|[nN][aA][nN])"
 )
 _EXEMPLAR = rb"%(g)b\#%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b%(f)b(?:%(g)b%(f)b)?+" % {
     b"g": _GAP,
@@ -34,42 +39,48 @@ _EXEMPLAR = rb"%(g)b\#%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b%(f)b(?:%(g)b%(f)b)?+" 
     b"p": _PAIRS,
     b"f": _FLOAT,
 }
+_PARTS = {
+    b"w": _WS,
+    b"m": _METRIC,
+    b"p": _PAIRS,
+    b"g": _GAP,
+    b"s": _STRING,
+    b"t": _TEXT,
+    b"f": _FLOAT,
+    b"e": _EXEMPLAR,
+}
 _SAMPLE = re.compile(
     rb"%(w)b(?:(?P<name>%(m)b)(?:%(w)b\{%(w)b(?P<pairs>%(p)b)?+%(w)b\}%(w)b|%(g)b)"
     rb"|\{%(w)b(?P<quoted>%(s)b)%(w)b(?:,%(w)b(?P<more>%(p)b)?+)?+%(w)b\}%(w)b)"
-    rb"%(f)b(?P<stamp>%(g)b%(f)b)?+(?:%(e)b)*+%(w)b"
-    % {
-        b"w": _WS,
-        b"m": _METRIC,
-        b"p": _PAIRS,
-        b"g": _GAP,
-        b"s": _STRING,
-        b"f": _FLOAT,
-        b"e": _EXEMPLAR,
-    }
+    rb"%(f)b(?P<stamp>%(g)b%(f)b)?+(?:%(e)b)*+%(w)b" % _PARTS
 )
-# One pair of a list of pairs, or of what is to be added.
+# One pair of a list of pairs that was understood, or of what is to be added.
 PAIR = re.compile(
     rb"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b(?P<value>%(s)b)"
     % {b"s": _STRING, b"w": _WS}
 )
+# For lists of pairs that were understood: there it matches one pair after the other.
+# It takes them apart: what is between, then name, equals sign and value, over and over.
+PAIR_PARTS = re.compile(rb"([a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)(%(w)b=%(w)b)(%(s)b)" % _PARTS)
 
 # What follows is of plain lines, which nearly all are: no blanks but before the value and the
 # timestamp, no escapes, no quoted names, no exemplars. Spelled for speed, as each byte of such a
 # line is read: a set of bytes is faster than its complement, what is frequent comes first.
 _PLAIN = rb"[\]-\xff\#-\[\x0b-!\x00-\t]*+"  # of a value: neither quote, backslash nor newline
 _NAME = rb"[a-zA-Z_][a-zA-Z0-9_]*+"
-_COUNT = rb"[0-9]++(?:\.[0-9]++|)(?:e\+[0-9]++|)"  # one kind of _FLOAT
-_PLAIN_END = rb"\} (?:%b|%b)(?: [0-9]++\n|\n)" % (_COUNT, _FLOAT)
-_COMMENTS = rb"(?:\#[^\n]*+\n)*+"
-_OPENING = re.compile(rb"%b%b\{" % (_COMMENTS, _METRIC))
-# Lines that pass as they are: comments, and plain samples without a namespace.
+_STAMPED = rb"(?:\n| [0-9]++\n)"
+_PLAIN_END = (
+    rb"\} (?:[0-9]++(?:%(e)b|\.[0-9]++(?:%(e)b|e\+[0-9]++%(e)b)|e\+[0-9]++%(e)b)|%(f)b%(e)b)"
+    % {b"e": _STAMPED, b"f": _FLOAT}
+)
+_COMMENTS = rb"(?:\#[^\n]*+\n){0,4}+"  # between two lines: HELP, TYPE, UNIT and one more
+_OPENING = re.compile(rb"(?:\#[^\n]*+\n)*+%b\{" % _METRIC)
+# Lines that pass as they are: comments, and plain samples without a namespace. It is matched once
+# at the beginning of a text.
 PASSING = re.compile(
     rb"(?:%(m)b(?:\{(?:%(p)b(?:,%(p)b)*+,?+)?+\})?+ %(f)b(?: [0-9]++)?+\n|\#[^\n]*+\n)*+"
     % {b"m": _METRIC, b"p": rb'(?!namespace=)%b="%b"' % (_NAME, _PLAIN), b"f": _FLOAT}
 )
-_ESCAPE = re.compile(rb'\\([\\"n])')
-_UNESCAPED = {b"\\": b"\\", b'"': b'"', b"n": b"\n"}
 
 MAX_PROVEN = 3 << 20
 """Bytes that the heads a splitter remembers take at most."""
@@ -83,12 +94,129 @@ def _plain_pair(borne: AbstractSet[bytes]) -> bytes:
 
 
 # A plain line with one pair named `namespace`: what stands before the namespace's value, the value,
-# and, behind a quote, the rest with the newline. Whatever matches is a line that _SAMPLE matches.
+# and, behind a quote, the rest. Whatever matches is a line that _SAMPLE matches. For `by_lines`:
+# an attempt begins at a newline and reads to the next one at most, so attempts are disjoint.
 NAMESPACED = re.compile(
-    rb'^(%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)"((?:,%(p)b)*+%(e)b)'
-    % {b"m": _METRIC, b"p": _plain_pair({b"namespace"}), b"v": _PLAIN, b"e": _PLAIN_END},
-    re.MULTILINE,
+    rb'(\n%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)"((?:,%(p)b)*+%(e)b)'
+    % {
+        b"m": _METRIC,
+        b"p": _plain_pair({b"namespace"}),
+        b"v": _PLAIN,
+        b"e": rb"\} %b(?: [0-9]++|)(?=\n)" % _FLOAT,
+    }
 )
+
+
+def by_lines(text: bytes) -> bytes:
+    """Whole lines, each led by its newline instead of ended by it, and a newline at the end.
+
+    So an expression that begins with a newline finds its lines by that byte.
+    """
+    return b"\n" + text
+
+
+def _other_pair(names: AbstractSet[bytes]) -> bytes:
+    """A pair of any spelling, named as none of `names`, each of which is a word."""
+    words = b"|".join(sorted(names))
+    return rb'(?!(?:%b)[ \t=]|"(?:%b)")%b' % (words, words, _PAIR)
+
+
+def of_namespace(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    """A sample with one pair named `namespace`, and none named as one of `names`, in `by_lines`.
+
+    Its groups are what stands before the namespace's text, that, and, behind
+    its quote, the rest without the newline. As NAMESPACED, but any spelling that
+    _SAMPLE matches.
+    """
+    parts = _PARTS | {b"p": _other_pair(names | {b"namespace"})}
+    return re.compile(
+        rb"(\n%(w)b(?:%(m)b%(w)b\{%(w)b|\{%(w)b%(s)b%(w)b,%(w)b)(?:%(p)b%(w)b,%(w)b)*+"
+        rb'(?:namespace|"namespace")%(w)b=%(w)b")(%(t)b)"'
+        rb"((?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+%(w)b\}%(w)b"
+        rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)" % parts
+    )
+
+
+ANY_OF_NAMESPACE = of_namespace(frozenset())
+_BEFORE_PAIRS = re.compile(rb"\n%(w)b\{%(w)b%(s)b%(w)b," % _PARTS)
+_MORE_PAIRS = re.compile(rb"(?:%(w)b,%(w)b%(p)b)*+" % (_PARTS | {b"p": _PAIR}))
+
+
+def pairs_of_namespace(head: bytes, rest: bytes) -> tuple[int, int]:
+    """Where the pairs begin in what stands before a namespace's text, and end in the rest.
+
+    Both are groups of `of_namespace`.
+    """
+    start, end = head.index(b"{"), len(rest)
+    if head[:start].isspace():  # the metric's name is a string behind the brace
+        start = _BEFORE_PAIRS.match(head).end() - 1  # type: ignore[union-attr] # it is one
+    if b"#" in rest:  # an exemplar has pairs of its own
+        end = _MORE_PAIRS.match(rest).end()  # type: ignore[union-attr] # they may be none
+    return start + 1, end
+
+
+def bare_name(name: bytes) -> bytes:
+    """The text of a pair's name, if that is a word; else something that is none."""
+    return name[1:-1] if name[0] == 0x22 else name
+
+
+METADATA = rb"[ \t]*+\#[ \t]++(?:HELP|TYPE|UNIT)[ \t]++(?:%(m)b|%(s)b)(?:[ \t][^\n]*+)?+" % _PARTS
+"""A line that says something of a family."""
+
+# The lines of a text in `by_lines`, in turn. A sample with one namespace at most: what stands
+# before its timestamp, its name, or that of the other form, each with the namespace behind it, and
+# the rest, and lines of two bytes that follow; or a run of lines that are neither samples nor
+# metadata; or a line of another kind. Each match begins where the last one ended, and what an
+# alternative reads in vain is one line at most.
+_BARE_PAIRS = _PAIRS.replace(_PAIR, _other_pair({b"namespace"}))
+_LIST = (
+    rb"(?:%(p)b%(c)b)*+(?:(?:namespace|\"namespace\")%(w)b=%(w)b\"(%(t)b)\"%(c)b)?+(?:%(p)b%(c)b)*+"
+    % {
+        b"p": _other_pair({b"namespace"}),
+        b"c": rb"%b(?:,%b|(?=\}))" % (_WS, _WS),
+        b"w": _WS,
+        b"t": _TEXT,
+    }
+)
+LINES = re.compile(
+    rb"(\n%(w)b(?:(%(m)b)(?:%(w)b\{%(w)b%(l)b\}%(w)b|%(g)b)"
+    rb"|\{%(w)b(%(s)b)%(w)b(?:,%(w)b%(l)b)?+\}%(w)b)%(f)b)((?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)"
+    rb"((?:\n[^\n]{0,2}+(?=\n))*+)|((?:\n(?:|[^\n]{1,2}+|(?!%(x)b\n|%(d)b\n)[^\n]++)(?=\n))++)|\n([^\n]++)(?=\n)"
+    % (
+        _PARTS
+        | {
+            b"l": _LIST,
+            b"x": re.sub(rb"\?P<[a-z]+>", rb"?:", _SAMPLE.pattern),
+            b"d": METADATA,
+        }
+    )
+)
+STAMP = re.compile(rb"(?:%(g)b%(f)b)?+" % _PARTS)
+"""A timestamp, at the beginning of the rest of a sample that LINES finds."""
+
+# The same for counting: a run of samples that have no namespace, or a run of others; and
+# a run of comments and blank lines, or of others. Each match begins where the last one ended,
+# and what an alternative reads in vain is one line at most. Lines of two bytes are no samples.
+_BARE_SAMPLES = re.compile(
+    rb"(?:((?:%(w)b(?:%(m)b(?:%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b|%(g)b)"
+    rb"|\{%(w)b%(s)b%(w)b(?:,%(w)b(?:%(p)b)?+)?+%(w)b\}%(w)b)"
+    rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b\n)++)|[^\n]*+\n)(?:\n++|[^\n]{1,2}+\n)*+"
+    % (_PARTS | {b"p": _BARE_PAIRS})
+)
+_SILENT = re.compile(rb"((?:\n++|[ \t]*+(?:\#[^\n]*+)?+\n)++)|[^\n]*+\n(?:[^\#\n \t][^\n]*+\n)*+")
+
+
+def count_kinds(text: bytes) -> tuple[int, int]:
+    """How many of whole lines are samples, and how many are not understood.
+
+    No line may be one that ANY_OF_NAMESPACE finds. Two namespaces are not understood.
+    """
+    samples = b"".join(_BARE_SAMPLES.findall(text)).count(b"\n")
+    if any(start in b"\n" + text for start in (b"\n\n", b"\n ", b"\n\t")):
+        silent = b"".join(_SILENT.findall(text)).count(b"\n")
+    else:
+        silent = text.count(b"\n#") + text.startswith(b"#")
+    return samples, text.count(b"\n") - samples - silent
 
 
 class PlainSplitter:
@@ -107,18 +235,32 @@ class PlainSplitter:
     the next head with `namespace="`, if it is proven to be pairs and commas
     only: then these are one line, and one that _SAMPLE matches. If it is
     anything else, nothing is taken for granted of it.
+
+    It is linear. An attempt at a rest reads a value, which has no quote in it and
+    so is read by one attempt only, then 10 pairs at most, then a number, 4
+    comments and a name. So within a line a byte is read by no more than 11
+    attempts, those that begin at the last pairs before it; and of a comment by as
+    many of each of the 4 lines before it. Lines with more pairs or comments are
+    odd. The other expressions are matched at the beginning of what they read.
     """
 
     def __init__(self, names: frozenset[bytes]) -> None:
         pair = _plain_pair(names | {b"namespace"})
         self._rest = re.compile(
-            rb'namespace="(%(v)b)"((?:,%(p)b)*+%(e)b(?:[a-z_]++\{|%(c)b(?:%(m)b\{|\Z)))'
+            rb'namespace="(%(v)b)"'
+            rb"((?:,%(p)b){0,10}+%(e)b(?:[a-z_]++\{|%(c)b(?:%(m)b\{|\Z)))"
             % {b"v": _PLAIN, b"p": pair, b"e": _PLAIN_END, b"c": _COMMENTS, b"m": _METRIC}
         )
         self._head = re.compile(rb"(?:%b,)*+" % pair)
         self._heads = re.compile(rb"(?:(?:%b,)*+\n)*+" % pair)
+        self._names = names
         self._proven: set[bytes] = set()
         self._size = 0
+
+    @cached_property
+    def of_namespace(self) -> re.Pattern[bytes]:
+        """Finds samples of any spelling that have a namespace and bear none of the names."""
+        return of_namespace(self._names)
 
     def __repr__(self) -> str:
         return f"<PlainSplitter {len(self._proven)} heads proven, {self._size} bytes>"
@@ -213,5 +355,8 @@ def unquote(string: bytes) -> bytes:
     """The text of a quoted string; a backslash before another byte stands for itself."""
     text = string[1:-1]
     if b"\\" in text:
-        return _ESCAPE.sub(lambda escape: _UNESCAPED[escape[1]], text)
+        # The first two of a run of backslashes are one, so that none is left behind another.
+        parts = text.split(b"\\\\")
+        parts = [part.replace(b'\\"', b'"').replace(b"\\n", b"\n") for part in parts]
+        return b"\\".join(parts)
     return text

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
-from kmproxy.listener import Connection
+from kmproxy.connection import Connection
 from kmproxy.responses import Handler, plain
 from kmproxy.telemetry import Telemetry
 from kmproxy.webconfig import RateLimit
@@ -94,6 +94,7 @@ class WebGuard:
             if refusal is not None:
                 self._telemetry.refused.labels("password").inc()
                 return refusal
+            connection.known()
         return await handler(request)
 
     async def add_headers(self, _: web.Request, response: web.StreamResponse) -> None:

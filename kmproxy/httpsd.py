@@ -20,7 +20,7 @@ from kmproxy.errors import AccessError, UpstreamError
 from kmproxy.health import Readiness
 from kmproxy.responses import DEFAULT_TIMEOUT, Handler, plain, scrape_budget
 from kmproxy.routes import CADVISOR, ENDPOINTS, NODE_PREFIX, NODES, PODS
-from kmproxy.selection import Globs
+from kmproxy.selection import Globs, QueryError, check_keys
 from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
 from kmproxy.values import parse_host, parse_port
@@ -73,17 +73,20 @@ class HttpDiscovery:
             response = _tagged(request, body)
         except (_RefusedError, AccessError, UpstreamError) as error:
             response = plain(error.status, str(error))
+        except QueryError as error:
+            response = plain(400, str(error))
         self._telemetry.discovery_requests.labels(path, str(response.status)).inc()
         return response
 
     async def _pods(self, request: web.Request, query: _Query) -> bytes:
+        check_keys(query, "node", "namespace")
         problem = self._readiness.problem()
         if problem is None and not self._labels.loaded:
             problem = "namespaces are not listed yet"  # those of a snapshot are just labels
         if problem:
             raise _RefusedError(503, problem)
         node = _single(query, "node")
-        wanted = Globs(tuple(query["namespace"])).match if "namespace" in query else None
+        wanted = Globs.of_query(query["namespace"]).match if "namespace" in query else None
         found = await self._targets.pods(node, _patience(request))
         admission = request.get(ADMISSION)
         if admission is not None and admission.tenant is not None:
@@ -97,6 +100,7 @@ class HttpDiscovery:
         return found.value.render(self._labels.lookup, wanted)
 
     async def _nodes(self, request: web.Request, query: _Query) -> bytes:
+        check_keys(query, "path")
         if problem := self._readiness.problem():
             raise _RefusedError(503, problem)
         endpoint = _single(query, "path") or CADVISOR

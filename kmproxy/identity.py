@@ -17,7 +17,7 @@ from kmproxy.tls import Clock, Trust
 from kmproxy.values import File, Source
 
 if TYPE_CHECKING:
-    from kmproxy.proxies import Proxy
+    from kmproxy.proxies import Headers, Proxy, Way
     from kmproxy.telemetry import Telemetry
 
 TOKEN_AGE = 60.0
@@ -27,7 +27,13 @@ _log = logging.getLogger(__name__)
 
 
 class Credential(ABC):
-    """What authorizes a request."""
+    """What authorizes a request.
+
+    `headers` are sent beside it, also where no credential is: without them a
+    request would be somebody else's.
+    """
+
+    headers: Headers = ()
 
     @abstractmethod
     async def authorization(self, *, anew: bool = False) -> str | None:
@@ -41,13 +47,18 @@ class Identity(Credential):
     """As whom the API server at `server` is asked.
 
     `server` is a URL without a path's slash at its end. `server_name` is what
-    its certificate must bear if not the host, `proxy` a forward proxy on the way
-    to it.
+    its certificate must bear if not the host, `way` which forward proxy leads there,
+    None if nothing speaks of any. `headers` are those of impersonation.
     """
 
     server: str
     server_name: str | None = None
-    proxy: Proxy | None = None
+    way: Way | None = None
+
+    @property
+    def proxy(self) -> Proxy | None:
+        """The forward proxy on the way to the API server."""
+        return self.way.proxy if self.way else None
 
     @property
     @abstractmethod

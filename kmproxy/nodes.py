@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from dataclasses import dataclass
 import msgspec
 
 from kmproxy.addresses import NodeAddresses
+from kmproxy.allowances import Allowances
 from kmproxy.apiserver import ApiServer
 from kmproxy.discovery import ListedNode
-from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.errors import ApiError, CredentialError, UpstreamError
 from kmproxy.objectlist import ListReader
 from kmproxy.permissions import NODES, NODES_LISTED, Permission, advice
 from kmproxy.telemetry import Telemetry
@@ -38,12 +40,21 @@ PATIENCE = 2.0
 RETRY = 5.0
 """Seconds after a failure in which no address that is known is asked for again."""
 
-MISSING = 10.0
+ABSENT_FOR = 10.0
 """Seconds for which a name is not asked for again that the API server knows no node of."""
 
 MAX_REMEMBERED = 20_000
-MAX_MISSING = 1024
-"""Names of no node that are remembered at most, of at most 253 bytes."""
+
+MAX_ABSENT = 1 << 20
+"""Bytes of names of no node that are remembered, with what remembering each of them costs."""
+
+_COST = 200
+"""Bytes that remembering a name costs beside its own."""
+
+MISSES = 256
+"""Names of no node that one asker may have looked up at once, and then in `MISSES_IN` seconds."""
+
+MISSES_IN = 30.0
 
 PATH = "/api/v1/nodes"
 
@@ -100,6 +111,35 @@ class Node:
     uid: str | None = None
 
 
+class _Absent:
+    """Names that were found to be no node's, each for `ABSENT_FOR` seconds.
+
+    They are bounded in bytes: the oldest go first.
+    """
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[str, float] = OrderedDict()
+        self._size = 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._until
+
+    def put(self, name: str, now: float) -> None:
+        self._discard(name)
+        self._until[name] = now + ABSENT_FOR
+        self._size += len(name) + _COST
+        while self._size > MAX_ABSENT:
+            self._discard(next(iter(self._until)))
+
+    def expire(self, now: float) -> None:
+        while self._until and next(iter(self._until.values())) <= now:
+            self._discard(next(iter(self._until)))
+
+    def _discard(self, name: str) -> None:
+        if self._until.pop(name, None) is not None:
+            self._size -= len(name) + _COST
+
+
 class NodeDirectory:
     """Finds nodes by name; while the API server fails, those that it told of before.
 
@@ -120,38 +160,52 @@ class NodeDirectory:
         self._clock = clock
         self._telemetry = telemetry
         self._found: dict[str, tuple[Node, float]] = {}  # name -> node, when that was confirmed
-        self._missing: dict[str, float] = {}  # name of no node -> when to ask again
+        self._absent = _Absent()
+        self._misses = Allowances(burst=MISSES, interval=MISSES_IN / MISSES)
         self._retry_at = -math.inf  # while the API server fails: when to ask it again
 
     def __repr__(self) -> str:
         return f"<NodeDirectory {len(self._found)} remembered>"
 
-    async def find(self, name: str) -> Node:
+    async def find(self, name: str, *, asker: str = "") -> Node:
         """The node of this name.
 
-        Raises UpstreamError, with status 404 where the API server knows none.
+        Raises UpstreamError, with status 404 where the API server knows none, and
+        503 where `asker` had too many names looked up that are no node's.
         """
         if not _NAME.fullmatch(name):
             raise UpstreamError("no_node", f"{name[:80]!r} is not a node's name", status=404)
         node, confirmed = self._found.get(name, (None, -math.inf))
         now = self._clock()
-        if now < self._missing.get(name, -math.inf):
-            raise _no_node(name)
         if node is not None and now < confirmed + KEPT:
             if now < max(confirmed + REMEMBERED, self._retry_at):
                 return node
             return await self._confirm(node)
-        return await self._ask(name)
-
-    async def exists(self, name: str) -> bool:
-        """Whether there is a node of this name. Raises UpstreamError if that cannot be told."""
+        self._absent.expire(now)
+        if name in self._absent:
+            raise _no_node(name)
+        if not self._misses.has_left(asker, now):
+            message = f"more than {MISSES} names of no node were asked for: come again"
+            raise UpstreamError("too_many", message, status=503)
         try:
-            await self.find(name)
+            return await self._ask(name)
         except UpstreamError as error:
             if error.reason == "no_node":
-                return False
-            if error.reason != "no_address":
-                raise
+                self._misses.take(asker, now)
+            raise
+
+    async def knows(self, name: str, *, asker: str = "") -> bool:
+        """Whether there is such a node, or the API server fails to tell.
+
+        It is no node either where the asker had too many names looked up.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.find(name, asker=asker)
+        except (TimeoutError, CredentialError):
+            return True
+        except UpstreamError as error:
+            return error.reason not in {"no_node", "too_many"}
         return True
 
     async def first(self) -> Node:
@@ -216,9 +270,7 @@ class NodeDirectory:
                 self._found.pop(name, None)
                 self._retry_at = -math.inf
             if error.reason == "no_node":
-                if len(self._missing) >= MAX_MISSING:
-                    self._missing.clear()
-                self._missing[name] = self._clock() + MISSING
+                self._absent.put(name, self._clock())
             raise
         if len(self._found) >= MAX_REMEMBERED:
             self._found.clear()

@@ -12,7 +12,7 @@ from kmproxy.config import LabelConfig
 from kmproxy.exposition import Enricher, info_metric
 from kmproxy.selection import Selection, Selector
 
-_END = b"# EOF"
+_END = b"# EOF\n"
 
 
 class Pipeline:
@@ -62,19 +62,21 @@ class Pipeline:
 
 
 class _InfoStage:
-    """Adds the info metric at the end, before OpenMetrics' end marker where there is one."""
+    """Adds the info metric at the end, before OpenMetrics' end marker where there is one.
+
+    Between calls at most the bytes of that marker are held.
+    """
 
     def __init__(self, enricher: Enricher) -> None:
         self._enricher = enricher
-        self._held = b""  # the end of what came: a whole last line, or the beginning of one
+        self._held = b""  # the end of what came: a last line that is the marker, or begins it
         self._whole = True  # whether what was passed on ends in a newline
 
     def feed(self, data: bytes) -> bytes:
         data = self._held + data
-        start = data.rfind(b"\n", 0, len(data) - 1 if data.endswith(b"\n") else len(data)) + 1
-        at_line = start > 0 or self._whole
-        last = data[start:].rstrip(b"\n")
-        self._held = data[start:] if at_line and _END.startswith(last[: len(_END)]) else b""
+        start = data.rfind(b"\n", max(0, len(data) - len(_END) - 1), max(0, len(data) - 1)) + 1
+        at_line = self._whole if start == 0 and len(data) <= len(_END) else start > 0
+        self._held = data[start:] if at_line and _END.startswith(data[start:]) else b""
         passed = data[: len(data) - len(self._held)]
         if passed:
             self._whole = passed.endswith(b"\n")
@@ -82,7 +84,7 @@ class _InfoStage:
 
     def finish(self, data: bytes) -> bytes:
         passed, end = self.feed(data), self._held
-        if end.rstrip(b"\n") != _END:
+        if end.rstrip(b"\n") != _END[:-1]:
             passed, end = passed + end, b""
         whole = passed.endswith(b"\n") if passed else self._whole
         return passed + (b"" if whole else b"\n") + info_metric(self._enricher.seen) + end

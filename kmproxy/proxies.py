@@ -36,6 +36,8 @@ def parse_proxy(text: str) -> Proxy:
         host, port = parse_host(parts.hostname or ""), parts.port
     except ValueError:
         raise ValueError("it is not a proxy such as http://proxy.example.com:3128") from None
+    if parts.scheme.startswith("socks"):
+        raise ValueError("SOCKS is not supported: a proxy is reached by http:// or https://")
     if parts.scheme not in {"http", "https"}:
         raise ValueError("a proxy is reached by http:// or https://")
     if parts.path.strip("/") or parts.query or parts.fragment or not text.isprintable():
@@ -84,6 +86,37 @@ def from_environment(environment: Mapping[str, str], headers: Headers = ()) -> P
             excluded = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
             return Proxies(proxy._replace(headers=proxy.headers + headers), excluded)
     return None
+
+
+class Way(NamedTuple):
+    """How a server is reached: by a proxy, or directly, and what says so."""
+
+    proxy: Proxy | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        how = f"by the proxy {self.proxy.url}" if self.proxy else "directly"
+        return f"{how} ({self.why})" if self.why else how
+
+
+def way_by_environment(environment: Mapping[str, str], url: str) -> Way:
+    """The way to a URL by HTTPS_PROXY and NO_PROXY, by HTTP_PROXY if the URL is plain http.
+
+    Raises ValueError that names the variable, if that is what leads there.
+    """
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    for name in (f"{scheme}_proxy".upper(), f"{scheme}_proxy"):
+        if text := environment.get(name):
+            excluded = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
+            port = parts.port or (443 if scheme == "https" else 80)
+            if is_excluded(excluded, (parts.hostname or "").lower(), str(port)):
+                return Way(None, "NO_PROXY")
+            try:
+                return Way(parse_proxy(text), name)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+    return Way()
 
 
 def is_excluded(no_proxy: str, host: str, port: str) -> bool:

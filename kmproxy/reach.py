@@ -17,6 +17,7 @@ from aiohttp import ClientSession
 from kmproxy.access import Access, Authorization, BasicAuth, OAuth2, ProxyOptions
 from kmproxy.config import KubeletConfig
 from kmproxy.credentials import (
+    DirectIdentity,
     Header,
     Login,
     client_trust,
@@ -66,7 +67,7 @@ class Reach:
         return Upstream(
             "kubelet",
             self.session,
-            self._credential(access.credential) if access.identifies else identity,
+            self._credential(access.credential) if access.identifies else DirectIdentity(identity),
             tls,
             server_name=lambda: config.server_name or access.tls.server_name,
             proxy=self._proxy("kubelet", access.proxy),

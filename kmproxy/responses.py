@@ -11,6 +11,7 @@ import math
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
@@ -62,6 +63,15 @@ def plain(status: int, line: str) -> web.Response:
     headers = {hdrs.SERVER: NAME}
     text = one_line(line.replace("\n", " ")) + "\n"
     return web.Response(status=status, text=text, headers=headers)
+
+
+def refusal(status: int, line: str) -> bytes:
+    """The same as the bytes of a whole answer, for what never was a request."""
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: {NAME}\r\n"
+        f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(line) + 1}\r\n"
+        f"Connection: close\r\n\r\n{line}\n"
+    ).encode("ascii")
 
 
 def reads(request: web.Request) -> bool:

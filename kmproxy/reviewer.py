@@ -8,6 +8,8 @@ log line, metric or `repr` has it.
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
@@ -38,6 +40,9 @@ TIMEOUT = 5.0
 STRANGERS = 16
 """Reviews under way at most of tokens that were never accepted: who has nothing but such
 tokens does not keep those from being reviewed again that were."""
+
+LAST = 32
+"""Reviews of access of which it is remembered how long they took."""
 
 MAX_CALLERS = 4096
 MAX_REJECTED = 4096
@@ -74,6 +79,7 @@ class Reviewer:
         self._allowed: Answers[bool] = Answers(MAX_ANSWERS)
         self._under_way: dict[bytes, asyncio.Task[Any]] = {}
         self._strangers = asyncio.Semaphore(STRANGERS)
+        self._took: deque[float] = deque(maxlen=LAST)  # seconds of the last reviews of access
 
     def __repr__(self) -> str:
         return (
@@ -95,16 +101,51 @@ class Reviewer:
             return caller
         if self._rejected.get(key, now):
             return None
-        return await self._shared(key, lambda: self._review_token(key, token))
+        return await self.shared(key, lambda: self._review_token(key, token))
 
-    async def may(self, caller: Caller, question: Question) -> bool:
-        """Whether a caller may do it. Raises AccessError."""
-        key = access_key(self._secret, caller, question)
+    def now(self) -> float:
+        """Seconds on the clock by which answers are remembered."""
+        return self._clock()
+
+    def key(self, caller: Caller, question: Question) -> bytes:
+        """What stands for a caller's question; nobody else can tell of what it is."""
+        return access_key(self._secret, caller, question)
+
+    def remembered(self, caller: Caller, question: Question) -> bool | None:
+        """Whether a caller may do it, as far as that is known without a review."""
+        return self._allowed.get(self.key(caller, question), self._clock())
+
+    def was_allowed(self, caller: Caller, question: Question) -> bool:
+        """Whether the last answer was yes, however old it is."""
+        return bool(self._allowed.get(self.key(caller, question), -math.inf))
+
+    async def deny(self, caller: Caller, question: Question, since: float) -> bool:
+        """Remember a no that another answer implies: counted and kept as if it was reviewed.
+
+        It takes as long as one of the last reviews did, from `since` on by the
+        event loop's time, so that it cannot be told from one.
+        """
+        if self.remembered(caller, question) is None:
+            self._telemetry.reviewed("access", allowed=False)
+            self._allowed.put(self.key(caller, question), False, self._clock() + DENIED_FOR)
+            if self._took:
+                self._took.rotate()
+                await asyncio.sleep(since + self._took[0] - asyncio.get_running_loop().time())
+        return False
+
+    async def may(self, caller: Caller, question: Question, *, remember: bool = True) -> bool:
+        """Whether a caller may do it. Raises AccessError.
+
+        A no is not kept unless it is to be remembered: one of thousands that are
+        asked for but once would only push out others.
+        """
+        key = self.key(caller, question)
         if (allowed := self._allowed.get(key, self._clock())) is not None:
             return allowed
-        return await self._shared(key, lambda: self._review_access(key, caller, question))
+        return await self.shared(key, lambda: self._review_access(key, caller, question, remember))
 
-    async def _shared(self, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def shared(self, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What is asked for under a key, once for all who wait, who may leave; ended by `close`."""
         task = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.create_task(ask())
@@ -132,13 +173,18 @@ class Reviewer:
             self._rejected.put(key, True, asked + verdict.holds)
         return verdict.caller
 
-    async def _review_access(self, key: bytes, caller: Caller, question: Question) -> bool:
+    async def _review_access(
+        self, key: bytes, caller: Caller, question: Question, remember: bool
+    ) -> bool:
         review = access_review(caller, question)
+        began = asyncio.get_running_loop().time()
         allowed, asked = await self._review(
             ACCESS_REVIEWS, review, read_access_review, nullcontext()
         )
+        self._took.append(asyncio.get_running_loop().time() - began)
         self._telemetry.reviewed("access", allowed=allowed)
-        self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))
+        if allowed or remember:
+            self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))
         return allowed
 
     async def _review(

@@ -12,41 +12,79 @@ import fnmatch
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 
 from kmproxy.config import SelectionConfig
+from kmproxy.errors import UpstreamError
 from kmproxy.exposition import MAX_LINE, LineFilter
-from kmproxy.grammar import NAMESPACED, Sample, unquote
+from kmproxy.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
 
-_METADATA = re.compile(
-    rb"[ \t]*\#[ \t]+(?P<kind>HELP|TYPE|UNIT)[ \t]+"
-    rb'(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*+|"(?:[^"\\]|\\.)*+")(?:[ \t].*)?',
-    re.DOTALL,
-)
+_METADATA = re.compile(METADATA)
+_FAMILY = re.compile(rb'[ \t]*+\#[ \t]++[A-Z]++[ \t]++([a-zA-Z0-9_:]++|"(?:[^"\\\n]|\\[^\n])*+")')
 _SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
 
 Label = tuple[bytes, re.Match[bytes]]
 """A pair's unquoted name, and its match with the groups `name` and `value`."""
 
-MAX_NAMES = 1 << 16
-"""Metric names whose verdict is remembered at most."""
+MAX_NAME = 1024
+"""Characters of the longest name that expressions are tried on: a longer one matches none."""
+
+MAX_REMEMBERED = 4 << 20
+"""Bytes of names whose verdicts are remembered."""
+
+MAX_SERIES = 32 << 20
+"""Bytes of the series of one exposition that are remembered while labels are taken off."""
+
+MAX_GLOBS = 64
+"""Globs in one query at most."""
+
+MAX_GLOB = 256
+"""Characters of the longest glob in a query."""
+
+_NAME_SIZE = 250  # bytes that a name's verdict takes besides the name, about
+_SERIES_SIZE = 200  # bytes that a series takes, with two digests and its place, about
 
 
-@lru_cache(maxsize=1024)
-def _glob(pattern: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(pattern))
+class QueryError(ValueError):
+    """A query is not one that a path takes. The message is a plain line that says why."""
+
+
+def check_keys(query: Mapping[str, Sequence[str]], *known: str) -> None:
+    """Raise QueryError, with the keys that are known, if a query has another one."""
+    if unknown := query.keys() - set(known):
+        takes = f"the known keys are {', '.join(known)}" if known else "this path takes no query"
+        raise QueryError(f"query key {min(unknown)[:60]!r} is not known: {takes}")
 
 
 @dataclass(frozen=True, slots=True)
 class Globs:
-    """Alternatives: a name matches if it matches one of them, whole."""
+    """Alternatives: a name matches if it matches one of them, whole.
+
+    A glob's stars are tried in time linear in the name for each of its
+    characters: none is tried again once what follows it was found.
+    """
 
     any_of: tuple[str, ...]
+    patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        patterns = tuple(re.compile(fnmatch.translate(pattern)) for pattern in self.any_of)
+        object.__setattr__(self, "patterns", patterns)
+
+    @classmethod
+    def of_query(cls, globs: Sequence[str]) -> Globs:
+        """Those of a query. Raises QueryError if they are too many or too long."""
+        if len(globs) > MAX_GLOBS:
+            raise QueryError(f"the query has {len(globs)} globs of a kind: at most {MAX_GLOBS}")
+        if any(len(glob) > MAX_GLOB for glob in globs):
+            raise QueryError(f"the query has a glob of over {MAX_GLOB} characters")
+        return cls(tuple(globs))
 
     def match(self, name: str) -> bool:
         """Whether the whole name matches one of the patterns."""
-        return any(_glob(pattern).match(name) is not None for pattern in self.any_of)
+        return len(name) <= MAX_NAME and any(
+            pattern.match(name) is not None for pattern in self.patterns
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +92,9 @@ class Selection:
     """What of an exposition is wanted. As it is by default, all of it.
 
     Regular expressions and globs match a whole name, as Prometheus anchors
-    them. A metric has to match one of each of `keep_metrics`, which are
-    alternatives, and none of `drop_metrics`; likewise namespaces. A family's
+    them; a name of over `MAX_NAME` matches none. A metric has to match one of
+    each of `keep_metrics`, which are alternatives, and none of `drop_metrics`;
+    likewise namespaces. A family's
     HELP and TYPE go with its name. What has no namespace follows
     `cluster_samples`.
     """
@@ -89,13 +128,16 @@ class Selection:
     def narrow(self, query: Mapping[str, Sequence[str]]) -> Selection:
         """What a request's query leaves of it: `namespace` and `metric`, globs, repeatable.
 
-        It can leave out, and never bring back. Other keys mean nothing here.
+        It can leave out, and never bring back. Raises QueryError for another key,
+        and for globs that are too many or too long.
         """
+        check_keys(query, "namespace", "metric", "cluster-samples")
         narrowed = self
-        if spaces := tuple(query.get("namespace", ())):
-            narrowed = replace(narrowed, namespaces=(*narrowed.namespaces, Globs(spaces)))
-        if metrics := tuple(query.get("metric", ())):
-            patterns = tuple(_glob(pattern) for pattern in metrics)
+        if spaces := query.get("namespace", ()):
+            globs = Globs.of_query(spaces)
+            narrowed = replace(narrowed, namespaces=(*narrowed.namespaces, globs))
+        if metrics := query.get("metric", ()):
+            patterns = Globs.of_query(metrics).patterns
             narrowed = replace(narrowed, keep_metrics=(*narrowed.keep_metrics, patterns))
         if "drop" in query.get("cluster-samples", ()):
             narrowed = replace(narrowed, cluster_samples=False)
@@ -103,7 +145,7 @@ class Selection:
 
     def wants_metric(self, names: Iterable[str]) -> bool:
         """Whether a metric passes that goes by these names, its own and its family's."""
-        names = list(names)
+        names = [name for name in names if len(name) <= MAX_NAME]
         if any(pattern.fullmatch(name) for pattern in self.drop_metrics for name in names):
             return False
         return all(
@@ -126,17 +168,32 @@ class Selector(LineFilter):
     `dropped` counts samples left out, by `metric`, `namespace` or `merged`:
     with labels taken off, two series may become one; the first is passed, the
     others would be taken for it and are not. The series of one exposition are
-    remembered for that by digests of 16 bytes.
+    remembered for that by digests of 16 bytes, `MAX_SERIES` in all: with more
+    of them `feed` and `finish` raise UpstreamError, as a series served twice
+    would be a wrong sample.
+
+    A block is split by one expression, and what is between its lines by another.
     """
 
-    __slots__ = ("_family", "_metrics", "_namespaces", "_selection", "_series", "dropped")
+    __slots__ = (
+        "_family",
+        "_here",
+        "_metrics",
+        "_namespaces",
+        "_room",
+        "_selection",
+        "_series",
+        "dropped",
+    )
 
     def __init__(self, selection: Selection, *, max_line: int = MAX_LINE) -> None:
         super().__init__(max_line)
         self._selection = selection
         self._family = b""
+        self._here: dict[bytes, bool] = {}  # verdicts of names in this family's lines
         self._metrics: dict[tuple[bytes, bytes], bool] = {}
         self._namespaces: dict[bytes, bool] = {}
+        self._room = MAX_REMEMBERED  # bytes left for these two
         self._series: dict[bytes, bytes] = {}  # without the labels taken off -> as it came
         self.dropped = {"metric": 0, "namespace": 0, "merged": 0}
 
@@ -144,38 +201,83 @@ class Selector(LineFilter):
         return f"<Selector dropped {self.dropped}>"
 
     def _block(self, block: bytes) -> bytes:
-        if self._selection.drop_labels or self._has_overlong(block):
-            return self._lines(block)
-        parts = NAMESPACED.split(block)
+        lines = by_lines(block)
+        if self._selection.drop_labels:
+            return self._lines(lines)[1:]
+        parts = NAMESPACED.split(lines)
         passed = []
         for at in range(0, len(parts) - 1, 4):
             between, head, namespace, rest = parts[at : at + 4]
             if between:
-                passed.append(self._lines(between))
-            name = head[: head.index(b"{")]
-            if not self._wants_metric(name, self._family_of(name)):
-                self.dropped["metric"] += 1
-            elif not self._wants_namespace(namespace):
-                self.dropped["namespace"] += 1
-            else:
+                passed.append(self._lines(between + b"\n")[:-1])
+            if self._wants(head[1 : head.index(b"{")], namespace):
                 if self._selection.strip_timestamps:
                     rest = _without_stamp(rest)
                 passed += (head, namespace, b'"', rest)
         passed.append(self._lines(parts[-1]))
-        return b"".join(passed)
+        return b"".join(passed)[1:]
+
+    def _wants(self, name: bytes, namespace: bytes) -> bool:
+        """Whether a sample of this name, unescaped, and this namespace passes; counts if not."""
+        wanted = self._here.get(name)
+        if wanted is None:
+            wanted = self._here[name] = self._wants_metric(name, self._family_of(name))
+        if not wanted:
+            self.dropped["metric"] += 1
+            return False
+        wanted = self._namespaces.get(namespace)
+        if wanted is None:
+            wanted = self._wants_namespace(namespace)
+        if not wanted:
+            self.dropped["namespace"] += 1
+        return wanted
 
     def _lines(self, text: bytes) -> bytes:
-        """Whole lines of any kind."""
-        lines = [self._select(line) for line in text.split(b"\n")[:-1]]
-        return b"".join([line + b"\n" for line in lines if line is not None])
+        """Lines of any kind, each led by its newline, and a newline at the end."""
+        passed: list[bytes] = []
+        add, here, spaces = passed.append, self._here, self._namespaces
+        strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
+        unwanted = {False: 0, True: 0}  # whether the metric is wanted, then it is the namespace
+        for front, name, space, quoted, space_2, end, tiny, others, line in LINES.findall(text):
+            if others:
+                add(others)
+                continue
+            if line or drop_labels:
+                kept = self._select(line or front[1:] + end)
+                if kept is not None:
+                    passed += (b"\n", kept)
+            else:
+                wanted = here.get(name) if name else None
+                spaced = spaces.get(space)
+                if wanted is None or spaced is None or b"\\" in space:
+                    wanted = self._wants_spelled(name, quoted, space or space_2)
+                elif not (wanted and spaced):
+                    unwanted[wanted] += 1
+                    wanted = False
+                if wanted:
+                    add(front)
+                    if end:
+                        add(_after_stamp(end) if strip else end)
+            if tiny:
+                add(tiny)
+        self.dropped["metric"] += unwanted[False]
+        self.dropped["namespace"] += unwanted[True]
+        add(b"\n")
+        return b"".join(passed)
+
+    def _wants_spelled(self, name: bytes, quoted: bytes, namespace: bytes) -> bool:
+        """The same as `_wants`, of a name in one of two forms and a namespace as it is written."""
+        if b"\\" in namespace:
+            namespace = unquote(b'"%b"' % namespace)
+        return self._wants(name or unquote(quoted), namespace)
 
     def _line(self, line: bytes) -> bytes:
-        return self._select(line) or b""
+        if len(line) > self._max_line:
+            return line
+        return self._block(line + b"\n")[:-1]
 
     def _select(self, line: bytes) -> bytes | None:
         """The line as it passes, None if it does not."""
-        if len(line) > self._max_line:
-            return line
         sample = Sample.parse(line)
         if sample is None:
             return line if self._wants_metadata(line) else None
@@ -199,17 +301,19 @@ class Selector(LineFilter):
             if self._is_merged(sample.name, labels):
                 self.dropped["merged"] += 1
                 return None
-        for start, end in sorted(edits, reverse=True):
-            line = line[:start] + line[end:]
-        return line
+        pieces, at = [], 0
+        for start, end in sorted(edits):
+            pieces.append(line[at:start])
+            at = end
+        return b"".join([*pieces, line[at:]])
 
     def _wants_metadata(self, line: bytes) -> bool:
         """Whether a line that is no sample passes; its family is that of what follows."""
-        match = _METADATA.fullmatch(line)
-        if match is None:
+        if _METADATA.fullmatch(line) is None or (match := _FAMILY.match(line)) is None:
             return True
-        name = match["name"]
+        name: bytes = match[1]
         self._family = unquote(name) if name[0] == 0x22 else name
+        self._here.clear()
         return self._wants_metric(self._family, self._family)
 
     def _family_of(self, name: bytes) -> bytes:
@@ -221,8 +325,7 @@ class Selector(LineFilter):
     def _wants_metric(self, name: bytes, family: bytes) -> bool:
         wanted = self._metrics.get((name, family))
         if wanted is None:
-            if len(self._metrics) >= MAX_NAMES:
-                self._metrics.clear()
+            self._make_room(len(name) + len(family))
             names = {each.decode(errors="replace") for each in (name, family)}
             wanted = self._metrics[name, family] = self._selection.wants_metric(names)
         return wanted
@@ -230,16 +333,31 @@ class Selector(LineFilter):
     def _wants_namespace(self, namespace: bytes) -> bool:
         wanted = self._namespaces.get(namespace)
         if wanted is None:
-            if len(self._namespaces) >= MAX_NAMES:
-                self._namespaces.clear()
+            self._make_room(len(namespace))
             text = namespace.decode(errors="replace")
             wanted = self._namespaces[namespace] = self._selection.wants_namespace(text)
         return wanted
 
+    def _make_room(self, size: int) -> None:
+        """Account for a name to be remembered; forget the others if they are too many."""
+        self._room -= size + _NAME_SIZE
+        if self._room < 0:
+            self._metrics.clear()
+            self._here.clear()
+            self._namespaces.clear()
+            self._room = MAX_REMEMBERED - size - _NAME_SIZE
+
     def _is_merged(self, name: bytes, labels: Sequence[Label]) -> bool:
         """Whether another series has become this one, without the labels taken off."""
         kept = [each for each in labels if each[0] not in self._selection.drop_labels]
-        series, whole = _digest(name, kept), _digest(name, labels)
+        whole = _digest(name, labels)
+        series = whole if len(kept) == len(labels) else _digest(name, kept)
+        if len(self._series) * _SERIES_SIZE >= MAX_SERIES and series not in self._series:
+            raise UpstreamError(
+                "series",
+                f"the answer has over {len(self._series)} series, more than --drop-label can keep "
+                "apart: narrow it by --namespace, --keep-metric or --drop-metric",
+            )
         return self._series.setdefault(series, whole) != whole
 
 
@@ -247,7 +365,13 @@ def _without_stamp(rest: bytes) -> bytes:
     """The rest of a plain line, from somewhere in its pairs on, without its timestamp."""
     value = rest.rindex(b"}") + 2
     blank = rest.find(b" ", value)
-    return rest if blank < 0 else rest[:blank] + b"\n"
+    return rest if blank < 0 else rest[:blank]
+
+
+def _after_stamp(end: bytes) -> bytes:
+    """What LINES finds behind a sample's value, without the timestamp."""
+    stamp = STAMP.match(end)
+    return end[stamp.end() :] if stamp else end
 
 
 def _digest(name: bytes, labels: Sequence[Label]) -> bytes:

@@ -10,7 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing
 from functools import cache
 from urllib.parse import parse_qs
 
@@ -22,6 +30,7 @@ from kmproxy.config import LabelConfig, SelectionConfig, ServerConfig
 from kmproxy.door import ADMISSION, Door
 from kmproxy.encoding import GzipEncoder, accepts_gzip
 from kmproxy.errors import AccessError, CredentialError, UpstreamError
+from kmproxy.exposition import portions, work
 from kmproxy.health import Readiness
 from kmproxy.kubelet import Exposition, Kubelet
 from kmproxy.labelmap import LabelMap
@@ -41,12 +50,16 @@ from kmproxy.responses import (
     scrape_budget,
 )
 from kmproxy.routes import ENDPOINTS, PODS, Route, find_route, served_paths
-from kmproxy.selection import Selection
+from kmproxy.selection import QueryError, Selection, check_keys
 from kmproxy.slots import Slots
 from kmproxy.telemetry import Telemetry
 from kmproxy.tenant import Narrowing
 
 _log = logging.getLogger(__name__)
+
+
+_TURN = 1 << 19
+"""Work, as `exposition.work` measures it, after which the loop serves others: milliseconds."""
 
 
 class _RefusedError(Exception):
@@ -117,9 +130,23 @@ class MetricsServer:
         return self._selection.narrow(parse_qs(query, keep_blank_values=True))
 
     def _wanted(self, query: str) -> Callable[[str], bool]:
-        """Whether a request wants a namespace; who asks is known before its query is read."""
-        selected = cache(self._selected)
-        return lambda namespace: selected(query).wants_namespace(namespace)
+        """Whether a request wants a namespace; who asks is known before its query is read.
+
+        One with a query that is none wants nothing: it is refused once it is admitted.
+        """
+
+        @cache
+        def selected() -> Selection | None:
+            try:
+                return self._selected(query)
+            except QueryError:
+                return None
+
+        def wants(namespace: str) -> bool:
+            selection = selected()
+            return selection is not None and selection.wants_namespace(namespace)
+
+        return wants
 
     def _route(self, path: str) -> Route | None:
         return find_route(path, all_nodes=self._nodes is not None, a_node=self._kubelet.has_node)
@@ -146,6 +173,8 @@ class MetricsServer:
             return not_allowed()
         if other := self._others.get(path):
             return await other(request)
+        if problem := self._query_problem(request.raw_path.partition("?")[2], route):
+            return problem
         if route is None:
             return web.Response(text=self._status_page(), content_type="text/html")
         began = self._clock()
@@ -164,6 +193,19 @@ class MetricsServer:
             self._telemetry.scrapes.labels(route.path, code).inc()
             self._telemetry.scrape_duration.labels(route.path).observe(self._clock() - began)
 
+    def _query_problem(self, query: str, route: Route | None) -> web.Response | None:
+        """The answer to a query that the path does not take: it must not serve everything."""
+        try:
+            if route is not None:
+                self._selected(query)
+            else:
+                check_keys(parse_qs(query, keep_blank_values=True))
+        except QueryError as error:
+            if route is not None:
+                self._telemetry.scrapes.labels(route.path, "400").inc()
+            return plain(400, str(error))
+        return None
+
     async def _scrape(self, request: web.Request, route: Route) -> tuple[web.StreamResponse, str]:
         """Answer a scrape; returns the response, and its status or `broken` for the metric."""
         budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)
@@ -177,7 +219,7 @@ class MetricsServer:
             async with self._slots.taken(deadline):
                 try:
                     async with asyncio.timeout_at(deadline):
-                        node = await self._node(route)
+                        node = await self._node(request, route)
                         await self._fetch(request, response, node, route.endpoint)
                 except TimeoutError as error:
                     raise _RefusedError(504, self._late(request, node, budget)) from error
@@ -218,11 +260,12 @@ class MetricsServer:
         break_off(request)
         return response, "broken"
 
-    async def _node(self, route: Route) -> Node:
+    async def _node(self, request: web.Request, route: Route) -> Node:
         if route.node is None or self._nodes is None:
             return self._kubelet.configured
+        asker = "" if self._gate is None else request[ADMISSION].caller
         try:
-            return await self._nodes.find(route.node)
+            return await self._nodes.find(route.node, asker=asker)
         except UpstreamError as error:
             self._telemetry.upstream_failed("apiserver", error.reason)
             raise
@@ -253,14 +296,15 @@ class MetricsServer:
         )
         head = request.method == hdrs.METH_HEAD
         try:
-            async for piece in exposition.pieces:
-                data = pipeline.feed(await narrowing.feed(piece) if narrowing else piece)
-                if encoder:
-                    data = encoder.feed(data)
-                if head and data:
-                    break
-                if data:
-                    await self._write(request, response, data)
+            async with aclosing(_by_work(exposition.pieces)) as pieces:
+                async for piece in pieces:
+                    data = pipeline.feed(await narrowing.feed(piece) if narrowing else piece)
+                    if encoder:
+                        data = encoder.feed(data)
+                    if head and data:
+                        break
+                    if data:
+                        await self._write(request, response, data)
             rest = pipeline.feed(await narrowing.finish()) if narrowing else b""
             data = rest + pipeline.finish()
             if encoder:
@@ -311,6 +355,18 @@ class MetricsServer:
                 source=self._kubelet.source,
             )
         )
+
+
+async def _by_work(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The pieces in portions, with others served between any that make up a turn's work."""
+    done = 0
+    async for piece in pieces:
+        for portion in portions(piece):
+            yield portion
+            done += work(portion)
+            if done >= _TURN:
+                done = 0
+                await asyncio.sleep(0)
 
 
 def _encoder(request: web.Request, response: web.StreamResponse) -> GzipEncoder | None:

@@ -32,6 +32,9 @@ MAX_HELD = 64 << 20
 MAX_LISTS = 5000
 """Nodes whose pods' targets are held at most."""
 
+DISCOVERY = "discovery"
+"""Who asks for nodes by name, for all who share a list."""
+
 Role = Literal["pod", "node"]
 
 _T = TypeVar("_T")
@@ -226,7 +229,7 @@ class TargetService:
         node = self._kubelet.configured
         if name is not None:
             async with self._asking("apiserver", deadline):
-                node = await self._directory().find(name)
+                node = await self._directory().find(name, asker=DISCOVERY)
         async with self._slots.taken(deadline), self._asking("kubelet", deadline):
             return parse_pods(await self._kubelet.pods(node), self._wanted)
 

@@ -37,8 +37,8 @@ _REASONS = frozenset(
         "content_type",
         "credential", "cut", "disconnected", "encoding", "ended",
         "forbidden", "framing", "garbage", "gzip", "moved", "no_address",
-        "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "short",
-        "status", "timeout", "tls", "too_large", "truncated",
+        "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "series", "short",
+        "status", "timeout", "tls", "too_large", "too_many", "truncated",
         "unauthorized", "unreachable", "unresolved",
     }
 )  # fmt: skip
@@ -207,7 +207,8 @@ class Telemetry:
         )
         self.reviews = Counter(
             "kmproxy_reviews",
-            "Reviews that the API server was asked for, of a token or of access, by result.",
+            "Reviews of a token or of access, by result. A name of no node counts as one, so that "
+            "it cannot be told from a node's.",
             ["kind", "result"],
             registry=registry,
         )

@@ -10,18 +10,24 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from itertools import chain, islice
 
-from kmproxy.grammar import NAMESPACED, Sample, unquote
+from kmproxy.grammar import (
+    ANY_OF_NAMESPACE,
+    METADATA,
+    NAMESPACED,
+    by_lines,
+    count_kinds,
+    unquote,
+)
 from kmproxy.reviews import is_namespace
 
-_METADATA = re.compile(
-    rb"[ \t]*#[ \t]+(?:HELP|TYPE|UNIT)[ \t]+"
-    rb'(?:[a-zA-Z_:][a-zA-Z0-9_:]*+|"(?:[^"\\]|\\.)*+")(?:[ \t].*)?|\#[ ]EOF',
-    re.DOTALL,
+# Runs of lines that everybody may see, each from where the one before ended.
+_SHARED = re.compile(
+    rb"((?:\n++|(?:%b|\#[ ]EOF|[ \t]*+)\n)++)|[^\n]*+\n(?:[^\#\n \t][^\n]*+\n)*+" % METADATA
 )
-MAX_NAMESPACES = 1 << 16
-"""Namespaces whose fate is kept at most: a bound on what a payload can cost."""
+MAX_NAMESPACES = 1 << 14
+"""Namespaces whose fate is kept at most, of 63 bytes each: a bound on what a payload can cost."""
 
 PASSES = ""
 
@@ -37,7 +43,8 @@ class TenantFilter:
     However the input is cut into pieces, the joined output is the same. Between
     calls at most one unfinished line is held, of up to `max_line` bytes and one
     piece. `dropped` counts lines left out: samples of a `namespace` not wanted,
-    of none or another `tenant`'s, and `unparsed` lines.
+    of none or another `tenant`'s, and `unparsed` lines. A byte is looked at a
+    bounded number of times, however small the pieces are.
     """
 
     __slots__ = ("_fates", "_held", "_max_line", "_overlong", "_tail", "_wanted", "dropped")
@@ -47,7 +54,7 @@ class TenantFilter:
         self._max_line = max_line
         self._fates = _first_fates()
         self._held: list[tuple[bytes | None, bytes]] = []  # whose (None: everybody's), a line
-        self._tail = b""  # the beginning of a line, without a newline
+        self._tail = bytearray()  # the beginning of a line, without a newline
         self._overlong = False  # inside a line that does not pass
         self.dropped = {"namespace": 0, "tenant": 0, "unparsed": 0}
 
@@ -61,21 +68,26 @@ class TenantFilter:
             if not end:
                 return set()
             self._overlong, data = False, data[end:]
-        end = data.rfind(b"\n") + 1
-        block = self._tail + data[:end] if end else b""
-        self._tail = data[end:] if end else self._tail + data
-        self._hold(block)
+        if end := data.rfind(b"\n") + 1:
+            block = b"".join((self._tail, memoryview(data)[:end]))
+            self._tail = bytearray(memoryview(data)[end:])
+            self._hold(block)
+        else:
+            self._tail += data
         if len(self._tail) > self._max_line:
             self.dropped["unparsed"] += 1
-            self._overlong, self._tail = True, b""
+            self._overlong, self._tail = True, bytearray()
         return self._undecided()
 
     def finish(self) -> set[str]:
         """The input is complete: return what is to be decided for the rest."""
-        tail, self._tail = self._tail, b""
+        tail, self._tail = bytes(self._tail), bytearray()
         self._overlong = False
         if tail:
-            self._hold_line(tail, b"")
+            self._hold(tail + b"\n")
+            if self._held:
+                namespace, line = self._held.pop()
+                self._held.append((namespace, line[:-1]))
         return self._undecided()
 
     def decide(self, allowed: Mapping[str, bool]) -> None:
@@ -114,38 +126,48 @@ class TenantFilter:
     def _hold(self, block: bytes) -> None:
         """Whole lines, each ending in a newline."""
         limit = self._max_line
-        if len(block) > limit and max(map(len, block.split(b"\n"))) > limit:
-            return self._hold_lines(block)
-        parts = NAMESPACED.split(block)
+        if len(block) > limit:
+            lines = block.split(b"\n")
+            short = [line for line in lines if len(line) <= limit]
+            self.dropped["unparsed"] += len(lines) - len(short)
+            block = b"\n".join(short)
+        parts = NAMESPACED.split(by_lines(block))
         for at in range(0, len(parts) - 1, 4):
             between, head, namespace, rest = parts[at : at + 4]
             if between:
-                self._hold_lines(between)
-            self._held.append((namespace, b'%b%b"%b' % (head, namespace, rest)))
-        return self._hold_lines(parts[-1])
+                self._hold_odd(between + b"\n")
+            self._hold_sample(head, namespace, rest)
+        self._hold_odd(parts[-1])
 
-    def _hold_lines(self, text: bytes) -> None:
-        for line in text.split(b"\n")[:-1]:
-            self._hold_line(line, b"\n")
+    def _hold_odd(self, text: bytes) -> None:
+        """Lines of any spelling, each led by its newline, and a newline at the end."""
+        parts = ANY_OF_NAMESPACE.split(text) if b"namespace" in text else [text]
+        for at in range(0, len(parts) - 1, 4):
+            between, head, value, rest = parts[at : at + 4]
+            if between:
+                self._hold_shared(between[1:] + b"\n")
+            namespace = unquote(b'"%b"' % value) if b"\\" in value else value
+            self._hold_sample(head, namespace, rest, value)
+        if len(parts[-1]) > 1:
+            self._hold_shared(parts[-1][1:])
 
-    def _hold_line(self, line: bytes, end: bytes) -> None:
-        """One line without its newline, of any kind."""
-        if len(line) > self._max_line:
-            self.dropped["unparsed"] += 1
-        elif not line.strip(b" \t") or _METADATA.fullmatch(line):
-            self._held.append((None, line + end))
-        elif line.lstrip(b" \t").startswith(b"#"):
-            pass  # a comment may say anything
-        elif (sample := Sample.parse(line)) is None:
-            self.dropped["unparsed"] += 1
+    def _hold_sample(
+        self, head: bytes, namespace: bytes, rest: bytes, value: bytes | None = None
+    ) -> None:
+        """A sample of a namespace, whose text may be another value; of no other it is dropped."""
+        if namespace not in self._fates and not is_namespace(namespace.decode("ascii", "replace")):
+            self.dropped["tenant"] += 1
         else:
-            spaces = [
-                unquote(pair["value"]) for name, pair in sample.labels() if name == b"namespace"
-            ]
-            if len(spaces) > 1:
-                self.dropped["unparsed"] += 1  # whose it is cannot be known
-            else:
-                self._held.append((spaces[0] if spaces else b"", line + end))
+            line = b'%b%b"%b\n' % (head[1:], namespace if value is None else value, rest)
+            self._held.append((namespace, line))
+
+    def _hold_shared(self, text: bytes) -> None:
+        """Whole lines that have no namespace: some are everybody's."""
+        samples, unparsed = count_kinds(text)
+        self.dropped["tenant"] += samples
+        self.dropped["unparsed"] += unparsed
+        if shared := b"".join(_SHARED.findall(text)):
+            self._held.append((None, shared))
 
 
 class Recent:
@@ -162,6 +184,10 @@ class Recent:
     def of(self, path: str) -> frozenset[str]:
         """Those of a path."""
         return self._held.get(path, frozenset())
+
+    def of_all(self) -> list[str]:
+        """Those of all paths, each once, of the path that was noted last first."""
+        return list(dict.fromkeys(chain.from_iterable(reversed(self._held.values()))))
 
     def note(self, path: str, namespaces: Iterable[str]) -> None:
         """The answer of a path held these."""

@@ -10,13 +10,11 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 
 from kmproxy.errors import AccessError
+from kmproxy.footholds import in_parallel
 from kmproxy.reviewer import Reviewer
 from kmproxy.reviews import Caller, Question, is_namespace
 from kmproxy.tenancy import Recent, TenantFilter
 from kmproxy.values import Resource
-
-PARALLEL = 8
-"""Namespaces that are reviewed at once for one scrape."""
 
 MARGIN = 0.05
 """Seconds before a scrape's end at which it is given up to wait for reviews."""
@@ -53,32 +51,40 @@ class Tenant:
     async def sees(self, namespaces: Collection[str], *, deadline: float) -> dict[str, bool]:
         """Of each namespace, whether the tenant sees it. Raises AccessError.
 
-        What has to be reviewed is so `PARALLEL` at a time. `deadline` is the
-        event loop's time at which the scrape's own is up.
+        What is not remembered is reviewed, `PARALLEL` at a time. `deadline` is
+        the event loop's time at which the scrape's own is up.
         """
-        try:
-            async with asyncio.timeout_at(deadline - MARGIN):
-                return await self._review(namespaces)
-        except TimeoutError as error:
-            message = "your access to every namespace was not reviewed in the scrape's time"
-            raise AccessError(500, "review", message) from error
+        verdicts: dict[str, bool] = {}
+        left = []
+        for name in namespaces:
+            known: bool | None = False
+            if is_namespace(name):
+                known = self._reviewer.remembered(self._caller, self._question(name))
+            if known is None:
+                left.append(name)
+            else:
+                verdicts[name] = known
+        if left:
+            try:
+                async with asyncio.timeout_at(deadline - MARGIN):
+                    verdicts |= await self._review(left)
+            except TimeoutError as error:
+                message = "your access to every namespace was not reviewed in the scrape's time"
+                raise AccessError(500, "review", message) from error
+        return verdicts
 
     async def _review(self, namespaces: Collection[str]) -> dict[str, bool]:
-        verdicts = {name: False for name in namespaces if not is_namespace(name)}
-        left = iter([name for name in namespaces if name not in verdicts])
+        verdicts: dict[str, bool] = {}
 
-        async def ask() -> None:
-            for namespace in left:
-                question = Question(resource=self._resource, namespace=namespace)
-                verdicts[namespace] = await self._reviewer.may(self._caller, question)
+        async def ask(namespace: str) -> bool:
+            verdicts[namespace] = await self._reviewer.may(self._caller, self._question(namespace))
+            return True
 
-        tasks = [asyncio.create_task(ask()) for _ in range(min(PARALLEL, len(namespaces)))]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        await in_parallel(namespaces, ask)
         return verdicts
+
+    def _question(self, namespace: str) -> Question:
+        return Question(resource=self._resource, namespace=namespace)
 
     async def foresee(self) -> None:
         """Have reviewed what the last answers held, before anything is fetched."""

@@ -6,9 +6,11 @@ has rotated badly keeps the last good one, with a log line and a metric.
 
 from __future__ import annotations
 
+import binascii
 import logging
 import math
 import os
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,12 +72,9 @@ class Trust:
                 context.verify_mode = ssl.CERT_NONE
             elif self.ca is None:
                 context.load_default_certs()
-            elif isinstance(self.ca, File):
-                context.load_verify_locations(self.ca.path)
-            else:
-                # Comments between certificates may be in any language.
-                pem = self.ca.reveal().encode("ascii", "ignore").decode()
-                context.load_verify_locations(cadata=pem)
+                context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            elif unread := trust_authorities(context, read_source(self.ca)):
+                _log.warning("CA %s: left out, as it cannot be read: %s", self.ca, unread)
         except (OSError, ValueError) as error:
             raise CredentialError(f"CA {self.ca}: {_reason(error)}", credential="ca") from error
         try:
@@ -144,10 +143,42 @@ class TlsContext:
         return self._context
 
 
+def read_source(source: Source) -> bytes:
+    """What a file or the configuration holds now. Raises OSError."""
+    return Path(source.path).read_bytes() if isinstance(source, File) else source.reveal().encode()
+
+
 def _content(source: Source | None) -> bytes | None:
-    if isinstance(source, File):
-        return Path(source.path).read_bytes()
-    return source.reveal().encode() if source is not None else None
+    return None if source is None else read_source(source)
+
+
+_BEGIN = re.compile(rb"^-----BEGIN CERTIFICATE-----[ \t]*\r?$", re.MULTILINE)
+
+
+def trust_authorities(context: ssl.SSLContext, pem: bytes) -> str:
+    """Trust each certificate of a bundle by itself, an intermediate or a leaf too, as Go does.
+
+    Those that cannot be read are left out: returns which, as text for a warning,
+    empty if all can be. Raises ValueError if none can.
+    """
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    blocks = _BEGIN.split(pem)[1:]
+    unread = []
+    for number, block in enumerate(blocks, 1):
+        body, end, _ = block.partition(b"-----END CERTIFICATE-----")
+        try:
+            der = binascii.a2b_base64(b"".join(body.split()) if end else b"", strict_mode=True)
+            context.load_verify_locations(cadata=der)
+        except (ssl.SSLError, ValueError):
+            unread.append(str(number))
+    if len(unread) == len(blocks):
+        raise ValueError("there is no CA certificate in it")
+    return f"certificate {', '.join(unread)} of {len(blocks)}" if unread else ""
+
+
+def plain_name(host: str) -> str:
+    """A host's name as a certificate bears it: a dot at its end is no part of it."""
+    return host.rstrip(".")
 
 
 @contextmanager

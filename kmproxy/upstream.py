@@ -28,7 +28,7 @@ from kmproxy.errors import UpstreamError
 from kmproxy.identity import Credential
 from kmproxy.pinning import CertificateRefusedError, Pinning
 from kmproxy.pins import Peer
-from kmproxy.tls import TlsContext
+from kmproxy.tls import TlsContext, plain_name
 
 if TYPE_CHECKING:
     from kmproxy.addresses import NodeAddresses
@@ -226,13 +226,20 @@ class Upstream:
         sent = CIMultiDict(headers)
         if secure and ours:
             sent.extend((name, value.reveal()) for name, value in self._headers)
+        given, host = sent, _dotted_host(url)
+        if host:  # aiohttp would leave out the dot, which Go sends
+            given["Host"] = urlsplit(url).netloc
         for anew in (False, True):
             authorization = await credential.authorization(anew=anew) if credential else None
+            sent = given.copy()
+            if ours and self._credential is not None:
+                sent.extend(_revealed(self._credential.headers))
             if authorization:
                 sent["Authorization"] = authorization
             # After the identity, which may just have read what the context is made of.
             context = self._tls if ours or self._elsewhere is None else self._elsewhere
-            server_name = self._server_name() if self._server_name else None
+            name = self._server_name() if self._server_name and ours else None
+            name = plain_name(name or host) or None
             proxy = self._proxy(url) if self._proxy else None
             try:
                 # Not aiohttp's sock_connect and sock_read: a proxy's answer is under neither.
@@ -246,7 +253,7 @@ class Upstream:
                         headers=sent,
                         allow_redirects=False,
                         ssl=context.current() if secure else False,
-                        server_hostname=server_name if secure and ours else None,
+                        server_hostname=name if secure else None,
                         proxy=proxy.url if proxy else None,
                         proxy_headers=_revealed(proxy.headers) if proxy else None,
                         **options,
@@ -412,6 +419,12 @@ def certificate_message(name: str, error: ssl.SSLError) -> str:
     if is_untrusted(error):
         return f"{message}; give its CA by --kubelet-ca-file, or --kubelet-tls-pin"
     return f"{message}; see --kubelet-ca-file and --kubelet-tls-pin"
+
+
+def _dotted_host(url: str) -> str:
+    """The host of a URL if a dot ends its name; empty else, as aiohttp has no need of it."""
+    host = urlsplit(url).hostname or ""
+    return host if host.endswith(".") else ""
 
 
 def _is_redirect(response: aiohttp.ClientResponse) -> bool:

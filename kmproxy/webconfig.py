@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from kmproxy.errors import ConfigError
 from kmproxy.values import parse_duration, shown_key
@@ -59,6 +59,26 @@ REQUIRING: Final = "RequireAndVerifyClientCert"
 _UNVERIFIED = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 _BCRYPT = re.compile(r"\$2[abxy]\$(?:0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+
+
+class PlainText(str):
+    """A scalar without quotes, which YAML reads as a number, a boolean or a date: `value`.
+
+    Where text is expected its text counts, as where Go decodes into a string.
+    """
+
+    __slots__ = ("value",)
+    value: Any
+
+    def __new__(cls, text: str, value: Any) -> Self:
+        """The text as it stands in the file, and what YAML reads it as."""
+        plain = super().__new__(cls, text)
+        plain.value = value
+        return plain
+
+
+def _typed(value: Any) -> Any:
+    return value.value if isinstance(value, PlainText) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +190,10 @@ class _Reader:
         if value is not None and not isinstance(value, str):
             self.problem(key, "text is expected")
             return None
-        return value or None
+        return str(value) if value else None
 
     def boolean(self, key: str, *, default: bool) -> bool:
-        value = self.values.pop(key, None)
+        value = _typed(self.values.pop(key, None))
         if value is None:
             return default
         if not isinstance(value, bool):
@@ -188,7 +208,7 @@ class _Reader:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             self.problem(key, "a list of text is expected")
             return None
-        return tuple(value)
+        return tuple(str(item) for item in value)
 
     def parsed(self, key: str, parse: Callable[[str], float]) -> float | None:
         value = self.values.pop(key, None)
@@ -315,7 +335,7 @@ def _http(reader: _Reader) -> tuple[tuple[tuple[str, str], ...], list[str]]:
             headers.problem(name, "it is not printable text in one line")
         chosen.append((name, value))
     headers.finish()
-    asked = reader.values.get("http2") is True
+    asked = _typed(reader.values.get("http2")) is True
     reader.boolean("http2", default=True)
     reader.finish()
     warnings = ["http_server_config.http2 has no effect: HTTP/1.1 is what Prometheus scrapes"]
@@ -330,7 +350,7 @@ def _users(reader: _Reader) -> dict[str, str]:
         elif not isinstance(value, str) or not _BCRYPT.fullmatch(value):
             reader.problem("", f"the password of user {number} is not a bcrypt hash ($2y$10$...)")
         else:
-            users[name] = value
+            users[str(name)] = value
     return users
 
 
@@ -341,7 +361,7 @@ def _rate_limit(reader: _Reader) -> RateLimit | None:
     if zero:
         reader.values.pop("interval")
     interval = reader.parsed("interval", parse_duration)
-    burst = reader.values.pop("burst", 0)
+    burst = _typed(reader.values.pop("burst", 0))
     if not isinstance(burst, int) or isinstance(burst, bool) or burst < 0:
         reader.problem("burst", "a whole number is expected")
         burst = 0

@@ -25,7 +25,16 @@ from kmproxy.config import ServerConfig
 from kmproxy.errors import ConfigError
 from kmproxy.expiry import earliest_expiry
 from kmproxy.telemetry import Telemetry
-from kmproxy.webconfig import REQUIRING, VERIFYING, Pem, TlsSection, WebConfig, parse_web_config
+from kmproxy.tls import trust_authorities
+from kmproxy.webconfig import (
+    REQUIRING,
+    VERIFYING,
+    Pem,
+    PlainText,
+    TlsSection,
+    WebConfig,
+    parse_web_config,
+)
 from kmproxy.yamltext import RepeatedKeyError, parse_yaml
 
 LOOK_EVERY = 1.0
@@ -181,7 +190,7 @@ def read_web_config(path: str) -> WebConfig:
     import yaml  # noqa: PLC0415 - only who uses the file pays for it
 
     try:
-        document = parse_yaml(Path(path).read_text("utf-8"))
+        document = parse_yaml(Path(path).read_text("utf-8"), plain=PlainText)
     except UnicodeDecodeError:
         raise ConfigError(["it is not text"]) from None
     except RepeatedKeyError as error:
@@ -220,12 +229,12 @@ def server_context(tls: TlsSection, contents: Mapping[Pem, bytes]) -> ssl.SSLCon
         raise ConfigError([_pair_problem(tls, error)]) from None
     if tls.client_auth in VERIFYING and tls.client_ca:
         try:
-            context.load_verify_locations(cadata=contents[tls.client_ca].decode("ascii"))
-        except (ssl.SSLError, ValueError):
+            unread = trust_authorities(context, contents[tls.client_ca])
+        except ValueError as error:
+            raise ConfigError([f"{tls.client_ca.path or 'client_ca'}: {error}"]) from None
+        if unread:
             name = tls.client_ca.path or "client_ca"
-            raise ConfigError([f"{name}: there is no CA certificate in it"]) from None
-        # Whatever stands in the file is trusted by itself, an intermediate too, as in Go.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            _log.warning("%s: left out, as it cannot be read: %s", name, unread)
         required = tls.client_auth == REQUIRING
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return context

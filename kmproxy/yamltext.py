@@ -6,6 +6,8 @@ a document is for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 
@@ -18,8 +20,11 @@ class RepeatedKeyError(ValueError):
         super().__init__(f"a key stands twice in line {line}")
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, plain: Callable[[str, Any], Any] | None = None) -> Any:
     """The one document in a text.
+
+    `plain` makes the value of a scalar that YAML reads as a number, a boolean or a date: of its
+    text, and what YAML reads it as. Without it the latter is the value.
 
     Raises RepeatedKeyError, yaml.YAMLError, and for what cannot be a value
     ValueError, TypeError or RecursionError. Keys are compared as they are
@@ -40,4 +45,13 @@ def parse_yaml(text: str) -> Any:
                     seen.add(key.value)
             return node
 
+    def construct(loader: Any, node: Any) -> Any:
+        value = node.value
+        with suppress(ValueError):  # of a day that there is not
+            value = getattr(loader, f"construct_yaml_{node.tag.rpartition(':')[2]}")(node)
+        return plain(node.value, value) if plain else value
+
+    if plain is not None:
+        for kind in ("bool", "int", "float", "timestamp"):
+            Loader.add_constructor(f"tag:yaml.org,2002:{kind}", construct)
     return yaml.load(text, Loader)  # noqa: S506 - it is a SafeLoader

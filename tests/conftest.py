@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,6 +29,8 @@ from .stage import Stage
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
+# Programs that are to end with their terminal do, whatever this process was started to ignore.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # A make that runs the tests must not speak through the ones that a test runs.
 for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):
     os.environ.pop(_name, None)

@@ -189,7 +189,7 @@ def test_headers_and_redirects():
         ({"oauth2": OAUTH2 | {"token_url": "HTTP://localhost/t", "proxy_url": "proxy"}}, "kubelet.oauth2.token_url: the client secret goes through a proxy by https only"),
         ({"oauth2": OAUTH2 | {"scopes": [""]}}, "kubelet.oauth2.scopes: the value is empty"),
         ({"oauth2": OAUTH2 | {"endpoint_params": {"a": 1}}}, "kubelet.oauth2.endpoint_params.a: one text is expected"),
-        ({"proxy_url": "socks5://proxy"}, "kubelet.proxy_url: a proxy is reached by http:// or https://"),
+        ({"proxy_url": "socks5://proxy"}, "kubelet.proxy_url: SOCKS is not supported: a proxy is reached by http:// or https://"),
         ({"proxy_url": "proxy", "proxy_from_environment": True}, "kubelet.proxy_url: it makes no sense beside proxy_from_environment"),
         ({"no_proxy": "x", "proxy_from_environment": True}, "kubelet.no_proxy: it makes no sense beside proxy_from_environment"),
         ({"no_proxy": "x"}, "kubelet.no_proxy: there is no proxy_url"),

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kmproxy import tenant
+from kmproxy import footholds
 from kmproxy.auth import Place, TenantGate, node_name
 from kmproxy.errors import AccessError
 from kmproxy.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Caller
@@ -86,9 +86,9 @@ async def test_a_few_reviews_at_once(desk, cluster):
     names = [f"n{number}" for number in range(100)]
     cluster.api.fail("review", ApiFault.HANG)
     asking = asyncio.create_task(ann.sees(names, deadline=LATER))
-    await until(lambda: _reaches(desk, tenant.PARALLEL))
+    await until(lambda: _reaches(desk, footholds.PARALLEL))
     await asyncio.sleep(0.05)
-    assert desk.asked(ACCESS_REVIEWS) == tenant.PARALLEL
+    assert desk.asked(ACCESS_REVIEWS) == footholds.PARALLEL
     asking.cancel()
     await desk.reviewer.close()
     cluster.api.recover()

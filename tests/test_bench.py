@@ -45,9 +45,14 @@ def start(*flags, warnings=("error",), **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background, it is ignored, and so it would be here.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+        preexec_fn=_heeding,  # noqa: PLW1509
     )
+
+
+def _heeding():
+    """Heed what is ignored where the tests run in the background, or under nohup."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def run(*flags, **environment):

@@ -780,3 +780,16 @@ async def test_samples_of_containers_without_a_namespace(preflight, cluster):
     report, _ = await preflight.run()
     result, message = row(report, "no-namespace")
     assert (result, message.startswith("1 have an id and no namespace")) == ("warning", True)
+
+
+async def test_the_way_to_the_api_server(preflight, cluster, tmp_path):
+    """It is said which proxy leads there, and what named it."""
+    cluster.write_kubeconfig(tmp_path / "config")
+    document = json.loads((tmp_path / "config").read_text())
+    async with ForwardProxy() as forward:
+        document["clusters"][0]["cluster"]["proxy-url"] = forward.url
+        (tmp_path / "config").write_text(json.dumps(document))
+        report, _ = await preflight.run(f"--kubeconfig={tmp_path / 'config'}")
+    assert report.ok
+    said = f"{cluster.api.url} by the proxy {forward.url} (proxy-url)"
+    assert said in message(report, "identity")

@@ -574,3 +574,112 @@ async def test_a_proxy_of_the_environment_that_is_none(opened):
         async with opened(proxy_from_environment=True, environ=environ):
             pass
     assert "planted" not in str(raised.value)
+
+
+def kubeconfig(path, url, ca, user, **cluster):
+    """The flag of a kubeconfig that leads there."""
+    data = base64.b64encode(ca.cert_pem.bytes()).decode()
+    document = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [
+            {"name": "c", "cluster": {"server": url, "certificate-authority-data": data} | cluster}
+        ],
+        "users": [{"name": "u", "user": user}],
+    }
+    path.write_text(json.dumps(document))
+    return f"--kubeconfig={path}"
+
+
+async def test_impersonation(tmp_path, clock, telemetry):
+    """The API server and its node proxy are asked as somebody else; a kubelet itself is not asked."""
+    user, ca, path = {"token": "t", "as": "jane"}, new_ca(), tmp_path / "config"
+    async with Site(lambda _: metrics(), ca) as site:
+
+        def opened_by(*flags, user=user):
+            more = [f"--node-port={site.port}", "--node-name-or-ip=127.0.0.1"]
+            config, _ = read_config([kubeconfig(path, site.url, ca, user), *more, *flags])
+            return open_clients(config, {}, clock=clock, telemetry=telemetry)
+
+        async with opened_by(f"--kube-apiserver={site.url}") as clients:
+            await scrape(clients)
+            await clients.api.get("/api", {}, accept="*/*")
+        for seen in site.seen:
+            assert seen.headers["Impersonate-User"] == "jane"
+            assert seen.headers["Authorization"] == "Bearer t"
+        site.seen.clear()
+        with pytest.raises(ConfigError, match=r"config: the kubeconfig's user impersonates \(as\)"):
+            async with opened_by():
+                pass
+        async with opened_by(user={"token": "t"}) as clients:
+            await scrape(clients)
+            kubeconfig(path, site.url, ca, user)
+            clock.now += TOKEN_AGE
+            with pytest.raises(CredentialError, match="which no kubelet knows"):
+                await scrape(clients)
+        assert len(site.seen) == 1
+
+
+async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, telemetry):
+    """A kubelet section with a credential of its own is for the kubelet; nobody is impersonated."""
+    ca, path = new_ca(), tmp_path / "config"
+    (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": {"bearer_token": "own"}}))
+    async with Site(lambda _: metrics(), ca) as site:
+        flag = kubeconfig(path, site.url, ca, {"token": "t", "as": "jane"})
+        more = ["--node-name-or-ip=127.0.0.1", f"--config={tmp_path / 'k.yaml'}"]
+        config, _ = read_config([flag, f"--node-port={site.port}", *more])
+        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+            await scrape(clients)
+    (seen,) = site.seen
+    assert seen.headers["Authorization"] == "Bearer own"
+    assert "Impersonate-User" not in seen.headers
+
+
+@pytest.mark.parametrize("dot", ["", "."])
+async def test_the_way_to_the_api_server(tmp_path, clock, telemetry, dot):
+    """HTTPS_PROXY leads there unless NO_PROXY says otherwise; proxy-url wins; a dot is no name's."""
+    ca, path = new_ca(), tmp_path / "config"
+    async with (
+        Site(lambda _: metrics("{}"), ca, "api.example.com") as site,
+        ForwardProxy(known={f"api.example.com{dot}": site.port}) as one,
+        ForwardProxy(known={f"api.example.com{dot}": site.port}) as two,
+    ):
+        url = f"https://api.example.com{dot}:6443"
+
+        async def ask(environment, **cluster):
+            flag = kubeconfig(path, url, ca, {"token": "t"}, **cluster)
+            config, _ = read_config([flag])
+            async with open_clients(config, environment, clock=clock, telemetry=telemetry) as found:
+                await found.api.get("/api", {}, accept="*/*")
+                return str(found.identity.way)
+
+        env = {"HTTPS_PROXY": one.url}
+        assert await ask(env) == f"by the proxy {one.url} (HTTPS_PROXY)"
+        assert len(one.asked) == 1
+        winning = {"proxy-url": two.url}
+        for environment in (env, {"HTTPS_PROXY": "socks5://p"}, env | {"NO_PROXY": "*"}):
+            assert await ask(environment, **winning) == f"by the proxy {two.url} (proxy-url)"
+        assert (len(one.asked), len(two.asked)) == (1, 3)
+        with pytest.raises(UpstreamError, match="host name"):
+            await ask(env | {"no_proxy": "example.com."[: 11 + len(dot)]})
+        with pytest.raises(ConfigError, match="HTTPS_PROXY: SOCKS is not supported"):
+            await ask({"HTTPS_PROXY": "socks5://p"})
+        assert len(one.asked) == 1
+    assert all(seen.headers["Authorization"] == "Bearer t" for seen in site.seen)
+    assert {seen.headers["Host"] for seen in site.seen} == {f"api.example.com{dot}:6443"}
+
+
+async def test_the_way_of_a_pod(opened, cluster):
+    """The environment's proxies hold in a pod too, but not for kubelets."""
+    host = "kubernetes.example.com"
+    port = urlsplit(cluster.api.url).port
+    async with ForwardProxy(known={host: port}) as forward:
+        environ = {"HTTPS_PROXY": forward.url, "KUBERNETES_SERVICE_HOST": host}
+        async with opened(environ=environ) as clients:
+            with pytest.raises(UpstreamError, match="certificate"):  # it is for other names
+                await clients.api.get("/api", {}, accept="*/*")
+            assert b"container_" in await scrape(clients)
+    assert [target for target, _ in forward.asked] == [f"CONNECT {host}:{port}"]
+    with pytest.raises(ConfigError, match="HTTPS_PROXY: SOCKS"):
+        async with opened(environ=environ | {"HTTPS_PROXY": "socks5://p"}):
+            pass

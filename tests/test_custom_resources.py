@@ -212,8 +212,6 @@ def test_a_monitor_of_a_daemon_with_tls(component):
     assert ("ServiceAccount", subject["name"]) in objects
     role = objects["ClusterRoleBinding", "kmproxy-scraper"]["roleRef"]["name"]
     assert objects["ClusterRole", role]["rules"] == [
-        {
-            "nonResourceURLs": ["/metrics", "/metrics/*", "/api/v1/nodes/*", "/sd/*"],
-            "verbs": ["get"],
-        }
+        {"nonResourceURLs": ["/metrics", "/metrics/*", "/sd/*"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]},
     ]

@@ -222,7 +222,7 @@ async def terminal(tmp_path):
             stdout=its,
             stderr=its,
             env=os.environ | {"TMPDIR": str(tmp_path)},
-            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),
+            preexec_fn=_in_front,
         )
         os.close(its)
         screen = os.fdopen(ours, "r+b", buffering=0)
@@ -239,6 +239,13 @@ async def terminal(tmp_path):
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+def _in_front():
+    """Take the terminal, and heed what is ignored where the tests run under nohup."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def closed(process, screen):

@@ -65,6 +65,7 @@ def _difference(text, cuts, options, got, expected):
     )
 
 
+@pytest.mark.timeout(1800)  # a minute of work in CI; a busy machine takes five
 def test_a_million_lines(monkeypatch, capsys):
     """However lines are mixed, broken and cut, the engine does what the plain reading does."""
     for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from kmproxy.encoding import GzipDecoder, GzipEncoder, accepts_gzip
+from kmproxy.encoding import MAX_MEMBERS, GzipDecoder, GzipEncoder, accepts_gzip
 from kmproxy.errors import UpstreamError
 
 TEXT = b"".join(b'm{namespace="n%d"} %d\n' % (n, n * n) for n in range(40))
@@ -210,3 +210,11 @@ def test_an_encoding_without_its_end_is_not_whole():
     encoder = GzipEncoder()
     with pytest.raises(UpstreamError):
         decode(encoder.feed(TEXT * 999))
+
+
+def test_members_without_end():
+    """So many members are decoded, one more is refused: empty ones cost time and give nothing."""
+    assert b"".join(decode(EMPTY * (MAX_MEMBERS - 1) + ONE)) == TEXT
+    with pytest.raises(UpstreamError, match="over 1000 members") as error:
+        decode(EMPTY * MAX_MEMBERS + ONE, 500)
+    assert error.value.reason == "gzip"

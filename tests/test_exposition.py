@@ -7,7 +7,8 @@ import random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kmproxy.exposition import MAX_NAMESPACES, Enricher
+from kmproxy.exposition import MAX_NAMESPACE, MAX_REMEMBERED, Enricher
+from kmproxy.grammar import PlainSplitter
 
 from . import reference
 
@@ -252,16 +253,59 @@ def test_one_state_of_a_namespace_per_exposition():
     assert enricher.feed(line) == enricher.feed(line) == b'm{namespace="payments",team="old"} 1\n'
 
 
-def test_look_ups_remembered_are_bounded():
-    """A payload of ever new namespaces does not grow the memory without end."""
-    enricher = Enricher(lambda _: b"")
-    count = MAX_NAMESPACES // 100 * 100 + 300
+@pytest.mark.parametrize("size", [1, 55, 6000])
+def test_what_is_remembered_of_namespaces_is_bounded(size):
+    """A payload of ever new namespaces costs a bounded number of bytes, however long they are."""
+    enricher = Enricher(lambda _: b',team="x"')
+    count = 20_000 if size < 1000 else 2000
     for start in range(0, count, 100):
-        lines = [b'm{namespace="%d"} 1\n' % number for number in range(start, start + 100)]
-        enricher.feed(b"".join(lines))
-        assert len(enricher._rendered) <= MAX_NAMESPACES + 101
-    assert len(enricher._rendered) < 300
-    assert enricher.samples == count
+        names = [b"%d" % number + b"x" * size for number in range(start, start + 100)]
+        text = b"".join([b'm{namespace="%b"} 1\n' % name for name in names])
+        assert enricher.feed(text) == text.replace(b"} 1", b',team="x"} 1')
+    held = [enricher._rendered, enricher._tagged, enricher._pairs]
+    assert (
+        sum(len(key) + len(value) for each in held for key, value in each.items()) < MAX_REMEMBERED
+    )
+    assert len(enricher.seen) == (0 if size > MAX_NAMESPACE else len(enricher._rendered))
+    assert (enricher.samples, enricher.enriched) == (count, count)
+
+
+def test_what_is_too_long_for_a_namespace_gets_the_defaults():
+    """It is no namespace's name, so it is not remembered, but it gets what the look-up says."""
+    name = b"n" * (MAX_NAMESPACE + 1)
+    line = b'm{namespace="%b"} 1\nm{ namespace="%b"} 1\nm{team="x",namespace="%b"} 1\n' % (
+        (name,) * 3
+    )
+    enricher = Enricher(lambda _: b',team="none"', on_conflict="overwrite")
+    assert enricher.feed(line).count(b'team="none"') == 3
+    assert not enricher.seen
+
+
+def test_new_names_are_searched_for_a_bounded_number_of_times(monkeypatch):
+    """Where every namespace adds another label, lines are soon taken one by one, and stay right."""
+    monkeypatch.setattr("kmproxy.exposition.MAX_TURNS", 3)
+    made = []
+    monkeypatch.setattr(
+        "kmproxy.exposition.plain_splitter",
+        lambda names: made.append(names) or PlainSplitter(names),
+    )
+    labels = {b"n%d" % n: [(b"l%d" % n, b'"v"'), (b"team", b'"t"')] for n in range(50)}
+    text = b"".join(
+        b'm{namespace="n%d",team="x"} 1\nm{namespace="n%d",l%d="x"} 1\nm{l1="x",namespace="n%d" } 1\n'
+        % (n, n, (n + 1) % 50, n)
+        for n in range(50)
+    )
+    for overwrite in (False, True):
+        expected = reference.enrich(text, labels, overwrite=overwrite)
+        enricher = Enricher(
+            lambda space: b"".join([b",%b=%b" % pair for pair in labels[space]]),
+            on_conflict="overwrite" if overwrite else "keep",
+        )
+        output = b"".join(enricher.feed(text[at : at + 90]) for at in range(0, len(text), 90))
+        assert output + enricher.finish() == expected.output
+        assert len(set(made)) == 4
+        made.clear()
+        assert (enricher.samples, enricher.conflicts) == (expected.samples, expected.conflicts)
 
 
 def test_empty_input():

@@ -253,6 +253,7 @@ def vitals(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc to look at a process")
+@pytest.mark.timeout(1800)  # a minute of work; a busy machine takes five
 async def test_nothing_comes_of_what_is_no_scrape(cluster, tmp_path):
     """No status but the contract's, nothing upstream that was not allowed, alive and no larger."""
     environment, flags = in_a_pod(cluster, tmp_path / "sa")

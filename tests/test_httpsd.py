@@ -110,7 +110,7 @@ async def test_nothing_of_the_request_is_passed_on(front, cluster):
     proxy = await front("--discovery")
     await answer(
         proxy,
-        "/sd/pods?namespace=payments&x=../../exec&limit=1",
+        "/sd/pods?namespace=payments*/../exec%26limit%3d1",
         Authorization="Bearer mine",
         Accept="text/html",
         Accept_Encoding="gzip",

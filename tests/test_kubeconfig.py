@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, telemetry, plug
     monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
     path = write(tmp_path / "config", plugin.user)
     plugin.hang()
-    with pytest.raises(ConfigError, match="config: no credential within 2 s, its plugin hangs"):
+    with pytest.raises(ConfigError, match="config: user 'u': no credential within 2 s, its plugin"):
         await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
     assert plugin.gone()
 
@@ -179,7 +180,7 @@ async def test_contexts_of_a_kubeconfig(tmp_path, clock, telemetry):
         "apiVersion: v1\nkind: Config\ncurrent-context: two\n"
         "contexts: [{name: one, context: {cluster: one}}, {name: two, context: {cluster: two, user: u}}]\n"
         "clusters: [{name: one, cluster: {server: 'https://one'}}, {name: two, cluster: "
-        "{server: 'https://two/', tls-server-name: n, proxy-url: 'http://p:1', insecure-skip-tls-verify: true}}]\n"
+        "{server: 'https://two/', tls-server-name: 'n', proxy-url: 'http://p:1', insecure-skip-tls-verify: true}}]\n"
         "users: [{name: u, user: {}}]\n"
     )
     identity = await Kubeconfig.load(str(tmp_path / "config"), clock=clock, telemetry=telemetry)
@@ -261,29 +262,29 @@ async def test_a_proxy_that_is_none(tmp_path, clock, telemetry, url):
 @pytest.mark.parametrize(
     "user",
     [
-        {"token": "planted"},
-        {"user": None, "token": "planted"},
-        {"user": {"token": "planted", "exec": None}},
-        {"user": {"token": "planted", "auth-provider": None}},
+        {"user": ["planted"]},
+        {"user": {"token": ["planted"]}},
+        {"user": {"token": "planted", "exec": {}}},
+        {"user": {"token": "planted", "auth-provider": {}}},
         {"user": {"exec": {"command": "x", "apiVersion": "v1", "env": [{"name": "planted"}]}}},
         {"user": {"auth-provider": {"name": "oidc", "config": {"refresh-token": "planted"}}}},
     ],
 )
 async def test_a_user_that_lacks_something(tmp_path, clock, telemetry, caplog, user):
-    """It is refused; what else is in it is shown neither by the error nor by the library's log."""
+    """It is refused and named; what else is in it is shown neither by the error nor a log."""
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "config"
     write(path, {})
     document = yaml.safe_load(path.read_text())
     document["users"] = [{"name": "u"} | user]
     path.write_text(yaml.safe_dump(document))
-    with pytest.raises(ConfigError, match="Expected key ") as raised:
+    with pytest.raises(ConfigError, match="user 'u'") as raised:
         await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
     assert "planted" not in str(raised.value)
     assert "planted" not in caplog.text
 
 
-@pytest.mark.parametrize("server", ["HTTPS://api:6443", "api:6443", "ftp://api"])
+@pytest.mark.parametrize("server", ["HTTP5://api:6443", "https:/api", "ftp://api", "a b:1"])
 async def test_a_server_that_is_none(tmp_path, clock, telemetry, server):
     """Only what is surely https, or surely not, is asked at all."""
     path = write(tmp_path / "config", {}, {"server": server})
@@ -351,7 +352,9 @@ async def test_an_oidc_provider(tmp_path, clock, telemetry, known):
             identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
             assert await identity.authorization() == f"Bearer {fresh}"
         else:
-            with pytest.raises(ConfigError, match="CertificateError"):
+            with pytest.raises(
+                ConfigError, match="oidc: the certificate of idp-issuer-url does not verify"
+            ):
                 await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
             assert site.seen == []
 
@@ -406,3 +409,98 @@ async def test_what_stands_in_it_is_on_no_disk(tmp_path, clock, telemetry, monke
             assert identity.trust != before
     assert "PRIVATE" not in repr(identity.trust)
     assert credential_failures(telemetry, "kubeconfig") == 0
+
+
+@pytest.mark.parametrize(("life", "after"), [(100, 80), (2000, 1700), (3, 10), (-60, 10)])
+async def test_a_plugin_whose_credential_ends(tmp_path, clock, telemetry, life, after):
+    """It runs again before that end, and at most every 10 s; not before, and not each minute."""
+    runs = tmp_path / "runs"
+    end = datetime.fromtimestamp(time.time() + life, UTC).isoformat()
+    status = {"token": "t", "expirationTimestamp": end}
+    version = "client.authentication.k8s.io/v1"
+    text = json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status})
+    (tmp_path / "plugin").write_text(f"#!/bin/sh\necho >>{runs}\necho '{text}'\n")
+    (tmp_path / "plugin").chmod(0o755)
+    user = {"exec": {"apiVersion": version, "command": "./plugin"}}
+    path = write(tmp_path / "config", user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    for seconds, expected in ((after - 3, 1), (6, 2)):
+        clock.now += seconds
+        for _ in range(3):
+            assert await identity.authorization() == "Bearer t"
+        assert len(runs.read_text()) == expected
+
+
+async def test_a_plugin_that_fails_later(tmp_path, clock, telemetry, plugin):
+    """The last good credential stays in use, and it is asked again at most every 10 s."""
+    path = write(tmp_path / "config", plugin.user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    (tmp_path / "plugin").write_text("#!/bin/sh\nexit 1\n")
+    assert await identity.authorization(anew=True) == "Bearer t"
+    assert await identity.authorization() == "Bearer t"
+    assert credential_failures(telemetry, "kubeconfig") == 1
+
+
+async def test_a_flag_names_one_file(tmp_path, clock, telemetry):
+    """A colon in it is part of its name, as for kubectl; only $KUBECONFIG is a list."""
+    path = write(tmp_path / "a:b", {"token": "t"})
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert await identity.authorization() == "Bearer t"
+    several = f"{tmp_path / 'none'}:{write(tmp_path / 'c', {'token': 'c'})}"
+    with pytest.raises(ConfigError, match="No such file"):
+        await Kubeconfig.load(several, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(several, clock=clock, telemetry=telemetry, listed=True)
+    assert await identity.authorization() == "Bearer c"
+    (tmp_path / "none").write_text("a: [")
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == "Bearer c"
+    with pytest.raises(ConfigError, match="none: it is not YAML"):
+        await Kubeconfig.load(several, clock=clock, telemetry=telemetry, listed=True)
+
+
+async def test_a_file_that_never_ends(clock, telemetry):
+    """It is read so far, and refused; so is a folder."""
+    with pytest.raises(ConfigError, match="/dev/zero: it is over 16,777,216 bytes"):
+        await Kubeconfig.load("/dev/zero", clock=clock, telemetry=telemetry)
+    with pytest.raises(ConfigError, match="/proc: Is a directory"):
+        await Kubeconfig.load("/proc", clock=clock, telemetry=telemetry)
+
+
+async def test_a_token_beside_a_file(tmp_path, mount, clock, telemetry):
+    """The file's token is sent; the other one where the file cannot be read."""
+    user = {"token": "inline", "tokenFile": str(mount.path / "token")}
+    path = write(tmp_path / "config", user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert await identity.authorization() == "Bearer inline"
+    mount.swap(token="of-the-file\n")
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == "Bearer of-the-file"
+
+
+@pytest.mark.filterwarnings("ignore:.*auth:DeprecationWarning")  # the library's own
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({}, "the answer of idp-issuer-url holds no id_token"),
+        ([], "the answer of idp-issuer-url holds no id_token"),
+        (None, "refuses to renew the token; log in again"),
+    ],
+)
+async def test_an_oidc_provider_that_says_no(tmp_path, clock, telemetry, answer, said):
+    """It is said in words, and no secret is shown."""
+    ca = new_ca()
+
+    def answering(seen):
+        if seen.method == "GET":
+            return web.json_response({"token_endpoint": f"{site.url}/token"})
+        return web.Response(status=400) if answer is None else web.json_response(answer)
+
+    (tmp_path / "ca").write_bytes(ca.cert_pem.bytes())
+    async with Site(answering, ca) as site:
+        config = {"client-id": "c", "refresh-token": "planted", "idp-issuer-url": site.url}
+        config["idp-certificate-authority"] = "ca"
+        path = write(tmp_path / "config", {"auth-provider": {"name": "oidc", "config": config}})
+        with pytest.raises(ConfigError) as raised:
+            await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert said in str(raised.value)
+    assert "planted" not in str(raised.value)

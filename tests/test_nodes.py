@@ -9,8 +9,8 @@ import pytest
 
 from kmproxy import nodes
 from kmproxy.discovery import ListedNode
-from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.nodes import KEPT, MAX_MISSING, MISSING, REMEMBERED, RETRY, Node, NodeDirectory
+from kmproxy.errors import ApiError, CredentialError, UpstreamError
+from kmproxy.nodes import ABSENT_FOR, KEPT, REMEMBERED, RETRY, Node, NodeDirectory
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import LIST_ACCEPT
 
@@ -151,29 +151,9 @@ async def test_an_answer_ends_the_use_of_an_address(clock, answer, error):
     with pytest.raises(UpstreamError):
         await directory.find("a")
     api.error = AWAY
-    clock.now += MISSING
+    clock.now += ABSENT_FOR
     with pytest.raises(UpstreamError, match="cannot be reached"):
         await directory.find("a")
-
-
-async def test_a_name_of_no_node_is_asked_for_once(clock):
-    """For some seconds, and of many names the first are forgotten: `exists` costs no more."""
-    api = Nodes(a=A)
-    directory = directory_of(api, clock)
-    for _ in range(3):
-        assert not await directory.exists("b")
-        assert not await directory.exists("Not A Name")
-        assert await directory.exists("a")
-    assert len(api.asked) == 2
-    clock.now += MISSING
-    assert not await directory.exists("b")
-    assert len(api.asked) == 3
-    for number in range(MAX_MISSING + 10):
-        assert not await directory.exists(f"n{number}")
-    assert len(directory._missing) <= MAX_MISSING
-    api.error = AWAY
-    with pytest.raises(UpstreamError, match="cannot be reached"):
-        await directory.exists("c")
 
 
 async def test_how_often_an_api_server_that_fails_is_asked(clock):
@@ -383,3 +363,69 @@ async def test_nodes_that_cannot_be_listed(answer, says):
         await directory_of(api).list_all()
     assert raised.value.status == 502
     assert says in str(raised.value)
+
+
+async def test_a_name_of_no_node_is_looked_up_once(clock):
+    """And again ten seconds later: it may be a node's by then."""
+    api = Nodes()
+    directory = directory_of(api, clock)
+    for _ in range(3):
+        with pytest.raises(UpstreamError, match="the cluster has no node 'a'") as raised:
+            await directory.find("a")
+        assert (raised.value.reason, raised.value.status) == ("no_node", 404)
+    assert len(api.asked) == 1
+    api.nodes["a"] = A
+    clock.now += ABSENT_FOR
+    assert (await directory.find("a")).host == "10.0.0.1"
+
+
+async def test_invented_names_are_bounded(clock):
+    """One asker has few looked up, which costs no other; nodes that are known are found still."""
+    api = Nodes(a=A, b=B)
+    directory = directory_of(api, clock)
+    await directory.find("a", asker="eve")
+    statuses = []
+    for number in range(nodes.MISSES + 50):
+        with pytest.raises(UpstreamError) as raised:
+            await directory.find(f"n{number}", asker="eve")
+        statuses.append(raised.value.status)
+    assert statuses == [404] * nodes.MISSES + [503] * 50
+    assert len(api.asked) == 1 + nodes.MISSES
+    assert (await directory.find("a", asker="eve")).host == "10.0.0.1"
+    with pytest.raises(UpstreamError, match="come again"):
+        await directory.find("b", asker="eve")
+    assert (await directory.find("b", asker="ann")).host == "10.0.0.2"
+    clock.now += nodes.MISSES_IN
+    assert (await directory.find("b", asker="eve")).host == "10.0.0.2"
+
+
+async def test_absent_names_are_bounded_in_bytes(clock, monkeypatch):
+    """The oldest go, so that memory does not follow what is asked for."""
+    monkeypatch.setattr(nodes, "MISSES", 10_000)
+    directory = directory_of(Nodes(), clock)
+    for number in range(nodes.MAX_ABSENT // 400):
+        with pytest.raises(UpstreamError):
+            await directory.find("n" * 240 + f"{number:05d}")
+    absent = directory._absent
+    sizes = [len(name) + nodes._COST for name in absent._until]
+    assert sum(sizes) == absent._size
+    assert nodes.MAX_ABSENT - 1000 < absent._size <= nodes.MAX_ABSENT
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        (None, False),
+        (AWAY, True),
+        (ApiError(403, "Forbidden", "x"), True),
+        (CredentialError("x"), True),
+    ],
+)
+async def test_knows(clock, error, known):
+    """Only what the API server says is no node counts as none, not its failure to tell."""
+    api = Nodes(a=A)
+    directory = directory_of(api, clock)
+    assert await directory.knows("a")
+    assert not await directory.knows("No Node")
+    api.error = error
+    assert await directory.knows("b") is known

@@ -93,6 +93,20 @@ def test_labels_are_selected_before_they_are_added():
     assert run(text[:-1], selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1'
 
 
+@pytest.mark.parametrize(
+    "end", [b"# EOF" + b"\n" * 99_999, b"# EOF" + b"x" * 99_999, b"\n" * 99_999]
+)
+def test_what_looks_like_an_end_is_not_held(end):
+    """No more than the marker itself waits for the end, whatever comes behind it."""
+    pipeline = Pipeline(dict.get, LabelConfig(), Selection(), info=True, max_line=1000)
+    passed = 0
+    for at in range(0, len(end), 777):
+        passed += len(pipeline.feed(end[at : at + 777]))
+        assert passed >= at - 1000
+        assert len(pipeline._info._held) <= len(b"# EOF\n")
+    assert pipeline.finish().endswith(HELP)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_the_plain_reading_agrees(seed):
     """All stages at once, on random and broken lines: selected, enriched, namespaces at the end."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.proxies import Proxies, Proxy, from_environment, is_excluded, parse_proxy
+from kmproxy.proxies import (
+    Proxies,
+    Proxy,
+    from_environment,
+    is_excluded,
+    parse_proxy,
+    way_by_environment,
+)
 from kmproxy.values import Secret
 
 
@@ -162,4 +169,31 @@ def test_a_bad_proxy_of_the_environment():
     """It is refused by the name of its variable, and not shown."""
     with pytest.raises(ValueError, match="HTTPS_PROXY: ") as raised:
         from_environment({"HTTPS_PROXY": "socks5://planted:secret@a"})
+    assert "planted" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "way"),
+    [
+        ("https://api:6443", {}, "directly"),
+        ("https://api:6443", {"HTTPS_PROXY": "p:3128"}, "by the proxy http://p:3128 (HTTPS_PROXY)"),
+        ("https://api", {"https_proxy": "http://u:s@p"}, "by the proxy http://p:80 (https_proxy)"),
+        ("https://api", {"HTTP_PROXY": "http://p"}, "directly"),
+        ("http://api", {"HTTP_PROXY": "http://p"}, "by the proxy http://p:80 (HTTP_PROXY)"),
+        ("https://api.x", {"HTTPS_PROXY": "p", "no_proxy": "x"}, "directly (NO_PROXY)"),
+        ("https://10.1.2.3", {"HTTPS_PROXY": "p", "NO_PROXY": "10.0.0.0/8"}, "directly (NO_PROXY)"),
+        ("https://[fd00::1]:1", {"HTTPS_PROXY": "p", "NO_PROXY": "[fd00::1]:1"}, "directly (NO_PROXY)"),
+        ("https://api:6443", {"HTTPS_PROXY": "p", "NO_PROXY": "api:443"}, "by the proxy http://p:80 (HTTPS_PROXY)"),
+        ("https://127.0.0.2", {"HTTPS_PROXY": "socks5://p"}, "directly (NO_PROXY)"),
+    ],
+)  # fmt: skip
+def test_the_way_to_a_url(url, environment, way):
+    """It is Go's: by the scheme's own variable, never to this host itself, and no secret is shown."""
+    assert str(way_by_environment(environment, url)) == way
+
+
+def test_a_proxy_that_is_not_supported():
+    """It is refused by its variable's name where it would be used."""
+    with pytest.raises(ValueError, match="HTTPS_PROXY: SOCKS is not supported") as raised:
+        way_by_environment({"HTTPS_PROXY": "socks5h://u:planted@p"}, "https://api")
     assert "planted" not in str(raised.value)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
 from kmproxy.cli import split_flags
 from kmproxy.config import SelectionConfig
-from kmproxy.errors import ConfigError
+from kmproxy.errors import ConfigError, UpstreamError
 from kmproxy.loader import Layer, load_sections
-from kmproxy.selection import Selection, Selector
+from kmproxy.selection import (
+    MAX_GLOB,
+    MAX_GLOBS,
+    MAX_NAME,
+    QueryError,
+    Selection,
+    Selector,
+)
 
 from . import lines, reference
 from .test_exposition import mutate, random_line
@@ -199,7 +207,6 @@ def test_long_lines_pass():
         (["--keep-metric=up"], {"metric": ["c*"]}, "ab-", ""),
         (["--drop-metric=cpu"], {"metric": ["*"]}, "ab-", "up"),
         ([], {"metric": ["c.*"]}, "ab-", ""),
-        ([], {"other": ["x"]}, "ab-", "cpu up"),
     ],
 )
 def test_a_request_narrows(flags, query, namespaces, metrics):
@@ -207,6 +214,67 @@ def test_a_request_narrows(flags, query, namespaces, metrics):
     chosen = selection(*flags).narrow(query)
     assert "".join(n for n in "ab-" if chosen.wants_namespace(n.strip("-"))) == namespaces
     assert " ".join(m for m in ("cpu", "up") if chosen.wants_metric([m])) == metrics
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ({"namespce": ["a"]}, "'namespce' is not known: the known keys are namespace, metric, cl"),
+        ({"x" * 999: [""]}, f"query key '{'x' * 60}' is not known"),
+        ({"namespace": ["a"] * (MAX_GLOBS + 1)}, f"at most {MAX_GLOBS}"),
+        ({"metric": ["a"] * (MAX_GLOBS + 1)}, f"at most {MAX_GLOBS}"),
+        ({"namespace": ["a" * (MAX_GLOB + 1)]}, f"over {MAX_GLOB} characters"),
+        ({"metric": ["*" * 8000]}, f"over {MAX_GLOB} characters"),
+    ],
+)
+def test_a_query_that_is_none(query, problem):
+    """It is refused by name: a misspelt key must not serve everything, nor globs cost memory."""
+    with pytest.raises(QueryError, match=re.escape(problem)):
+        selection().narrow(query)
+
+
+def test_globs_at_their_limit():
+    """As many and as long as that are taken."""
+    chosen = selection().narrow({"namespace": ["a" * MAX_GLOB] * MAX_GLOBS})
+    assert chosen.wants_namespace("a" * MAX_GLOB)
+    assert not chosen.wants_namespace("a")
+
+
+def test_names_that_are_too_long_match_nothing():
+    """So that no expression of the operator's is tried on a megabyte of a kubelet's."""
+    long = b"m" * (MAX_NAME + 1)
+    text = b"%b 1\n%b 1\n" % (long, long[1:])
+    check(text, b"%b 1\n" % long, "--drop-metric=.*", dropped={"metric": 1})
+    check(text, b"%b 1\n" % long[1:], "--keep-metric=.*", dropped={"metric": 1})
+    lines = b'm{namespace="%b"} 1\nm{namespace="%b"} 1\n' % (long, long[1:])
+    check(lines, lines[MAX_NAME + 19 :], "--namespace=*", dropped={"namespace": 1})
+
+
+@pytest.mark.parametrize("flag", ["--drop-metric=x", "--namespace=*", "--timestamps=strip"])
+def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
+    """In bytes: ever new names of metrics, families and namespaces do not grow it without end."""
+    monkeypatch.setattr("kmproxy.selection.MAX_REMEMBERED", 100_000)
+    selector = Selector(selection(flag))
+    for start in range(0, 3000, 100):
+        names = [b"m%d" % number + b"x" * 900 for number in range(start, start + 100)]
+        selector.feed(b"".join([b'%b{namespace="%b"} 1\n' % (name, name) for name in names]))
+        selector.feed(b"".join([b"# TYPE %b gauge\n%b 1\n" % (name, name) for name in names]))
+        held = [*selector._here, *selector._namespaces, *sum(selector._metrics, ())]
+        assert sum(map(len, held)) < 300_000
+
+
+def test_series_are_bounded(monkeypatch):
+    """Beyond the bound it ends with an error: never a series twice, and never without end."""
+    monkeypatch.setattr("kmproxy.selection.MAX_SERIES", 200 * 10)
+    lines = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
+    expected = b"".join(lines[:10]).replace(b',x="1"', b"")
+    selector = Selector(selection("--drop-label=x"))
+    assert selector.feed(b"".join(lines[:10])) == expected
+    assert selector.feed(lines[0].replace(b'x="1"', b'x="2"')) == b""
+    assert selector.dropped["merged"] == 1
+    with pytest.raises(UpstreamError, match="over 10 series") as error:
+        selector.feed(lines[10])
+    assert (error.value.reason, error.value.status) == ("series", 502)
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,10 @@ def test_what_needs_no_samples_works(option, faulty):
 
 
 class Blind(Enricher):
-    """An engine that overlooks what is not plain."""
+    """An engine that overlooks every sample."""
 
-    def _line(self, line):
-        return line
+    def feed(self, data):
+        return data
 
 
 def test_an_engine_that_errs(monkeypatch, capsys):

@@ -103,7 +103,7 @@ async def test_a_query_is_not_passed_on(front, cluster):
     """Neither a query nor a header of the client reaches the kubelet."""
     proxy = await front()
     status, _ = await proxy.get(
-        "/metrics?x=1", Authorization="Bearer mine", X_Secret="s", Cookie="c=d"
+        "/metrics?metric=*", Authorization="Bearer mine", X_Secret="s", Cookie="c=d"
     )
     assert status == 200
     (record,) = cluster.kubelets["node-a"].requests
@@ -372,6 +372,99 @@ async def test_others_are_served_during_a_bomb(costly):
         assert not bomb.done()
     bomb.cancel()
     await asyncio.wait([bomb])
+
+
+TINY = {
+    "no bytes": b"\n",
+    "one byte": b"x\n",
+    "samples": b"a 1\n",
+    "comments": b" #\n",
+    "starts": b"m{" + b'anamespace="",' * 70_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+@pytest.mark.parametrize("kind", TINY)
+async def test_the_loop_runs_during_an_answer_of_tiny_lines(spoken, kind, coding):
+    """They take some milliseconds of CPU between two turns, and a line of a megabyte the most."""
+    text = TINY[kind]
+    text = text * (4_000_000 // len(text))
+    body = gzip.compress(text, 1) if coding == "gzip" else text
+
+    async def say(writer, _):
+        head = b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n"
+        writer.write(TYPED + head % (coding.encode(), len(body)) + body)
+
+    proxy = await spoken(say, "--info-metric", "--timestamps=strip")
+    turns, done = [], False
+
+    async def watch():
+        while not done:
+            began = time.process_time()
+            await asyncio.sleep(0)
+            turns.append(time.process_time() - began)
+
+    watching = asyncio.create_task(watch())
+    async with proxy.session.get(proxy.url + "/metrics") as response:
+        assert (await response.read()).startswith(text)
+    done = True
+    await watching
+    assert max(turns) < 0.6
+
+
+async def test_more_series_than_can_be_kept_apart(front, cluster, monkeypatch):
+    """The scrape is refused and counted, or broken after the first byte: no series comes twice."""
+    monkeypatch.setattr("kmproxy.selection.MAX_SERIES", 200 * 1000)
+    proxy = await front("--drop-label=x")
+    for count, expected in ((1000, "200"), (1001, "502"), (50_000, "broken")):
+        body = b"".join(b'm{a="%d",x="%d"} 1\n' % (number, number) for number in range(count))
+        if expected == "broken":
+            body = body.replace(b"m{", b"#\n" * 70_000 + b"m{", 1)
+        kubelet = cluster.kubelets["node-a"]
+        kubelet.fail(Fault.BODY, body=body, content_type="text/plain; version=0.0.4")
+        if expected == "broken":
+            assert (await proxy.raw(GET % (b"/metrics/cadvisor", b"")))[1] == "reset"
+        else:
+            status, text = await proxy.get()
+            assert status == int(expected)
+            assert status == 200 or "over 1000 series" in text
+        assert await proxy.metric("kmproxy_scrapes_total", code=expected) == 1
+    assert await proxy.metric("kmproxy_upstream_errors_total", reason="series") == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/", "this path takes no query"),
+        *[
+            (path, "namespace, metric, cluster-samples")
+            for path in ("/metrics", "/metrics/cadvisor")
+        ],
+        ("/api/v1/nodes/node-a/proxy/metrics", "namespace, metric, cluster-samples"),
+        ("/sd/pods", "node, namespace"),
+        ("/sd/nodes", "path"),
+    ],
+)
+async def test_a_query_key_that_no_rule_knows(front, cluster, path, known):
+    """It is 400 on every path, with the keys that are known, and nothing is fetched."""
+    proxy = await front("--all-nodes", "--discovery")
+    status, text = await proxy.get(path + "?namespce=payments")
+    assert (status, text.count("\n")) == (400, 1)
+    assert "'namespce'" in text
+    assert known in text
+    assert not cluster.kubelets["node-a"].requests
+    assert (await proxy.get(path))[0] == 200
+
+
+async def test_a_query_of_too_many_globs(front, cluster):
+    """It is 400, with a line that names the bound; on the paths of targets, too."""
+    proxy = await front("--all-nodes", "--discovery")
+    for path in ("/metrics", "/sd/pods"):
+        for query in ("&".join(["namespace=a"] * 65), "namespace=" + "*" * 257):
+            status, text = await proxy.get(f"{path}?{query}")
+            assert status == 400
+            assert "at most 64" in text or "over 256 characters" in text
+    assert not cluster.kubelets["node-a"].requests
 
 
 @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 502)])

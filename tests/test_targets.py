@@ -256,7 +256,8 @@ class Nodes:
     def __init__(self, *names):
         self.names = set(names)
 
-    async def find(self, name):
+    async def find(self, name, *, asker):
+        assert asker == "discovery"
         if name not in self.names:
             raise UpstreamError("no_node", "the cluster has no such node", status=404)
         return Node(name, name)

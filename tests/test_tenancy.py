@@ -200,7 +200,9 @@ def test_recent():
     assert recent.of("/a") == {"n3"}
     recent.note("/b", ["n1", "n2", "n3", "n4"])
     assert len(recent.of("/b")) == 3
+    assert set(recent.of_all()) == {"n3", *recent.of("/b")}
     recent.note("/c", ["n1"])
+    assert recent.of_all()[0] == "n1"
     assert [bool(recent.of(path)) for path in ("/a", "/b", "/c")] == [False, True, True]
     assert repr(recent) == "<Recent 2 paths>"
 

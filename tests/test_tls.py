@@ -269,3 +269,49 @@ def test_text_that_is_no_certificate():
             trust.context()
         assert "planted" not in str(raised.value)
         assert "planted" not in repr(trust)
+
+
+@pytest.mark.parametrize("what", ["intermediate", "leaf", "bundle", "broken", "text"])
+async def test_what_is_trusted_by_itself(tmp_path, caplog, what):
+    """An intermediate CA or the server's own certificate, as in Go; what is broken is left out."""
+    root = trustme.CA()
+    intermediate = root.create_child_ca()
+    leaf = intermediate.issue_cert("localhost")
+    broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    pem = {
+        "intermediate": intermediate.cert_pem.bytes(),
+        "leaf": leaf.cert_chain_pems[0].bytes(),
+        "bundle": trustme.CA().cert_pem.bytes() + root.cert_pem.bytes(),
+        "broken": broken + root.cert_pem.bytes() + broken + b"-----BEGIN CERTIFICATE-----\n",
+        "text": "Zertifikat für Zürich\n".encode("latin-1") + root.cert_pem.bytes(),
+    }[what]
+    (tmp_path / "ca").write_bytes(pem)
+    context = Trust(File(str(tmp_path / "ca"))).context()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf.configure_cert(serving)
+    server = await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", 0, ssl=serving)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=context, server_hostname="localhost"
+        )
+        writer.transport.abort()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection(
+                "127.0.0.1",
+                port,
+                ssl=Trust(text(new_root())).context(),
+                server_hostname="localhost",
+            )
+    said = f"CA {tmp_path / 'ca'}: left out, as it cannot be read: certificate 1, 3, 4 of 4"
+    assert (said in caplog.text) == (what == "broken")
+
+
+def new_root():
+    """The PEM of a CA that signed nothing."""
+    return trustme.CA().cert_pem.bytes()
+
+
+def test_the_system_s_own_are_trusted_by_themselves_too():
+    """There is one mechanism for all contexts."""
+    assert Trust().context().verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization as pem
 from kmproxy.config import ServerConfig
 from kmproxy.errors import ConfigError
 from kmproxy.telemetry import Telemetry
-from kmproxy.webfile import LOOK_EVERY, find_web_config
+from kmproxy.webfile import LOOK_EVERY, find_web_config, read_web_config
 
 from .tls import HASHES, Authority, write_config
 
@@ -303,3 +303,41 @@ def test_nothing_secret_is_shown(files):
     shown = repr(files.web) + repr(state)
     assert HASHES["alice"] not in shown
     assert "basic_auth_users, tls_server_config" in repr(files.web)
+
+
+def test_a_client_ca_that_is_broken_in_part(files, caplog):
+    """What can be read of the bundle is trusted, and the rest named; with nothing in it, none."""
+    broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    (files.directory / "ca.crt").write_bytes(broken + files.authority.pem)
+    state = files.load({"tls_server_config": MUTUAL})
+    assert len(state.context.get_ca_certs()) == 1
+    assert "ca.crt: left out, as it cannot be read: certificate 1 of 2" in caplog.text
+    (files.directory / "ca.crt").write_bytes(broken)
+    with pytest.raises(ConfigError, match=r"ca\.crt: there is no CA certificate in it"):
+        files.load({"tls_server_config": MUTUAL})
+
+
+def test_text_that_yaml_reads_as_something_else(files):
+    """It is its text where the exporter toolkit decodes into a string, and typed elsewhere."""
+    hashed = HASHES["alice"]
+    (files.directory / "web.yml").write_text(
+        "http_server_config:\n  http2: off\n  headers:\n    X-XSS-Protection: 1\n"
+        "    Strict-Transport-Security: 0x1F\n    Content-Security-Policy: yes\n"
+        f"basic_auth_users:\n  1234: {hashed}\n  1_0.50: {hashed}\n  true: {hashed}\n"
+        f"  2020-13-01: {hashed}\n"
+        "rate_limit: {burst: 5, interval: 1s}\n"
+    )
+    config = read_web_config(str(files.directory / "web.yml"))
+    assert dict(config.headers) == {
+        "X-XSS-Protection": "1",
+        "Strict-Transport-Security": "0x1F",
+        "Content-Security-Policy": "yes",
+    }
+    assert list(config.users) == ["1234", "1_0.50", "true", "2020-13-01"]
+    assert config.rate_limit.burst == 5
+    (files.directory / "web.yml").write_text(f"basic_auth_users: {{1: {hashed}, '1': {hashed}}}\n")
+    with pytest.raises(ConfigError, match="a key stands twice"):
+        read_web_config(str(files.directory / "web.yml"))
+    (files.directory / "web.yml").write_text("http_server_config: {http2: 1}\n")
+    with pytest.raises(ConfigError, match="true or false is expected"):
+        read_web_config(str(files.directory / "web.yml"))

@@ -1,0 +1,169 @@
+"""YAML as Kubernetes' Go programs read it: one document, as JSON would hold it.
+
+Knows the scalars of go-yaml v2: no dates and no numbers to the base 60, and `yes`,
+`on` and `y` are true. Must not know what a document means. Time and memory are
+linear in the text: nesting, and what aliases repeat, are bounded. No error shows
+what stands in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+MAX_DEPTH: Final = 100
+MAX_VALUES: Final = 1_000_000
+"""Values of a document, those that an alias repeats counted each time."""
+
+_WORDS: Final[dict[str, bool | None]] = {
+    word: value
+    for value, words in (
+        (None, ("", "~", "null", "Null", "NULL")),
+        (True, ("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON")),
+        (False, ("n", "N", "no", "No", "NO", "false", "False", "FALSE", "off", "Off", "OFF")),
+    )
+    for word in words
+}
+_INTEGER = re.compile(r"[-+]?(?:0[bB][01]+|0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|[1-9][0-9]*|0)", re.ASCII)
+_FLOAT = re.compile(
+    r"[-+]?(?:(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
+    re.ASCII,
+)
+_TEXT_TAGS = {"!", "tag:yaml.org,2002:str"}
+
+
+def load(data: bytes) -> Any:
+    """The first document; None if there is none. Raises ValueError that says where it is wrong."""
+    import yaml  # noqa: PLC0415 - only those who have such a file pay for it
+
+    # The C parser takes tabs where Go does; its own composer overflows the stack, ours is not deep.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return _document(yaml.parse(data, Loader=loader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise ValueError(f"it is not YAML{where}") from None
+
+
+def resolved(text: str) -> Any:
+    """What a scalar without quotes is: None, a bool, an int, a float or the text."""
+    if text in _WORDS:
+        return _WORDS[text]
+    plain = text.replace("_", "") if text[:1].isdecimal() or text[0] in "+-" else text
+    if len(plain) > 40:  # no number of Go's has as many digits
+        return text
+    if _INTEGER.fullmatch(plain):
+        octal = re.fullmatch(r"([-+]?)0([0-7]+)", plain)
+        return int(octal[1] + octal[2], 8) if octal else int(plain, 0)
+    if _FLOAT.fullmatch(plain):
+        return float(re.sub(r"\.(inf|nan)", r"\1", plain.lower()))
+    return text
+
+
+class _Node:
+    """A mapping or a list that is being read, and how many values it holds so far."""
+
+    def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None) -> None:
+        self.value = value
+        self.anchor = anchor
+        self.count = 1
+        self._key: str | None = None
+        self._merging = False
+        self._merged: list[Any] = []
+
+    @property
+    def wants_key(self) -> bool:
+        """Whether the next value is a key."""
+        return isinstance(self.value, dict) and self._key is None
+
+    def add(self, value: Any, count: int, *, plain: bool) -> None:
+        """The next item, key or value of a key. Raises ValueError."""
+        self.count += count
+        if isinstance(self.value, list):
+            self.value.append(value)
+        elif self._key is None:
+            if not isinstance(value, str):
+                raise ValueError("a key is a mapping or a list")  # noqa: TRY004 - of the text
+            self._key, self._merging = value, plain and value == "<<"
+        else:
+            if self._merging:
+                self._merged += value if isinstance(value, list) else [value]
+            else:
+                self.value[self._key] = value
+            self._key = None
+
+    def end(self) -> Any:
+        """The whole, with what `<<` merges into it where it has no key of its own."""
+        for other in self._merged:
+            if not isinstance(other, dict) or not isinstance(self.value, dict):
+                raise ValueError("<< merges what is no mapping")  # noqa: TRY004 - of the text
+            for key, value in other.items():
+                self.value.setdefault(key, value)
+        return self.value
+
+
+class _Reading:
+    """A document that is being read."""
+
+    def __init__(self) -> None:
+        self._stack = [_Node([], None)]
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._total = 0
+
+    def begin(self, value: dict[str, Any] | list[Any], anchor: str | None) -> None:
+        if len(self._stack) > MAX_DEPTH:
+            raise ValueError(f"it is nested over {MAX_DEPTH} deep")
+        self._stack.append(_Node(value, anchor))
+
+    def end(self) -> None:
+        node = self._stack.pop()
+        value = node.end()
+        if node.anchor is not None:
+            self._anchors[node.anchor] = value, node.count
+        self._stack[-1].add(value, node.count, plain=False)
+
+    def scalar(self, text: str, anchor: str | None, *, plain: bool) -> None:
+        node = self._stack[-1]
+        value = resolved(text) if plain and not node.wants_key else text
+        if anchor is not None:
+            self._anchors[anchor] = value, 1
+        self._count(1)
+        node.add(value, 1, plain=plain)
+
+    def alias(self, anchor: str) -> None:
+        if anchor not in self._anchors:
+            raise ValueError("an alias is of no anchor before it")
+        value, count = self._anchors[anchor]
+        self._count(count)
+        self._stack[-1].add(value, count, plain=False)
+
+    def document(self) -> Any:
+        whole = self._stack[0].value
+        return whole[0] if isinstance(whole, list) and whole else None
+
+    def _count(self, values: int) -> None:
+        self._total += values
+        if self._total > MAX_VALUES:
+            raise ValueError(f"it holds over {MAX_VALUES:,} values")
+
+
+def _document(events: Iterator[Any]) -> Any:
+    reading = _Reading()
+    for event in events:
+        match type(event).__name__:
+            case "MappingStartEvent":
+                reading.begin({}, event.anchor)
+            case "SequenceStartEvent":
+                reading.begin([], event.anchor)
+            case "MappingEndEvent" | "SequenceEndEvent":
+                reading.end()
+            case "ScalarEvent":
+                plain = event.implicit[0] and event.tag not in _TEXT_TAGS
+                reading.scalar(event.value, event.anchor, plain=plain)
+            case "AliasEvent":
+                reading.alias(event.anchor)
+            case "DocumentEndEvent":
+                break
+    return reading.document()

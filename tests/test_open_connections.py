@@ -1,0 +1,225 @@
+"""The book of open connections: who is let in, and who goes for another."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from kmproxy.open_connections import OpenConnections, network
+
+
+class Conn:
+    """A connection that notes why it was cut."""
+
+    def __init__(self):
+        self.why = None
+
+    def cut(self, reason):
+        assert self.why is None
+        self.why = reason
+
+
+def book(most, head_bytes=1000):
+    """A book, and a function that lets connections in."""
+    made = OpenConnections(most, head_bytes=head_bytes)
+
+    def come(number=1, host="10.0.0.1"):
+        new = [Conn() for _ in range(number)]
+        assert all([made.admit(each, host) for each in new])  # noqa: C419 - all of them
+        return new
+
+    return made, come
+
+
+def know(made, connections, *, rests=True, by_address=False):
+    """Let their callers become known, and be answered."""
+    for each in connections:
+        made.ask(each)
+        made.know(each, by_address=by_address)
+        if rests:
+            made.rest(each)
+
+
+def cut(connections):
+    """Which of them were cut."""
+    return [number for number, each in enumerate(connections) if each.why]
+
+
+def test_strangers_go_before_the_known():
+    """However many come, and though they have a request each, none whose caller is known goes."""
+    made, come = book(128)
+    good = come(30)
+    know(made, good)
+    for _ in range(500):
+        (new,) = come(1, "10.0.0.2")
+        made.ask(new)
+    assert cut(good) == []
+    assert len(made) <= 128
+
+
+def test_strangers_have_a_share_of_the_whole():
+    """Three quarters, also where nobody else is there."""
+    made, come = book(128)
+    come(500)
+    assert len(made) == 96
+
+
+def test_the_address_with_the_most_gives_one_up():
+    """The only one of another address stays; of one address the oldest goes."""
+    _, come = book(16)
+    (other,) = come(1, "10.0.0.9")
+    crowd = come(40)
+    assert other.why is None
+    assert cut(crowd) == list(range(29))
+
+
+def test_of_one_address_who_asks_stays_longer():
+    """A request that is being looked at is worth more than silence."""
+    made, come = book(4)
+    asking, silent, _ = come(3)
+    made.ask(asking)
+    come()
+    assert (asking.why, silent.why) == (None, "limit")
+
+
+def test_an_answer_does_not_make_a_stranger_younger():
+    """Who sends one bad request after another keeps its place in the order."""
+    made, come = book(4)
+    first, second, _ = come(3)
+    for _ in range(3):
+        made.ask(first)
+        made.rest(first)
+    come()
+    assert (first.why, second.why) == ("limit", None)
+
+
+def test_the_known_that_rests_longest_makes_room():
+    """Where all are known and one at least rests; a request under way is never ended."""
+    made, come = book(3)
+    conns = []
+    for _ in range(3):
+        conns += come()
+        know(made, conns[-1:])
+    made.ask(conns[0])
+    made.rest(conns[0])
+    come()
+    assert cut(conns) == [1]
+
+
+def test_no_room():
+    """With a request of a known caller on each a new one is refused."""
+    made, come = book(2)
+    conns = come(1)
+    know(made, conns, rests=False)
+    conns += come(1)
+    know(made, conns[1:], rests=False)
+    assert not made.admit(Conn(), "10.0.0.3")
+    assert cut(conns) == []
+    made.forget(conns[0])
+    assert made.admit(Conn(), "10.0.0.3")
+
+
+def test_newcomers_do_not_end_one_another():
+    """With known ones resting on all places an eighth goes to who is not known yet."""
+    made, come = book(64)
+    known = []
+    for _ in range(64):
+        known += come()
+        know(made, known[-1:])
+    new = come(8)
+    assert cut(known) == list(range(8))
+    assert cut(new) == []
+    new += come(20)
+    assert len(cut(known)) == 9
+    assert len(cut(new)) == 19
+
+
+def test_callers_that_only_their_address_tells_apart():
+    """The address with the most connections gives one up; named callers share one at will."""
+    for by_address, lost in ((True, []), (False, [0])):
+        made, come = book(10)
+        few = come(1, "10.0.0.1")
+        know(made, few, by_address=by_address)
+        for _ in range(9):
+            know(made, come(1, "10.0.0.2"), by_address=by_address)
+        come(1, "10.0.0.3")
+        assert cut(few) == lost
+
+
+def test_heads_together():
+    """Over the bound the largest of a stranger goes; what a known caller's request has is free."""
+    made, come = book(10)
+    known, small, large, last = come(4)
+    know(made, [known], rests=False)
+    assert made.hold(known, 900)
+    assert made.hold(small, 400)
+    assert made.hold(large, 500)
+    assert made.hold(last, 300)
+    assert large.why == "heads"
+    assert (known.why, small.why, last.why) == (None, None, None)
+    assert not made.hold(last, 700)
+    assert last.why == "heads"
+    assert made.hold(small, 1000)
+
+
+def test_a_head_that_was_answered_is_not_counted():
+    """Nor one whose connection has ended."""
+    made, come = book(10)
+    first, second = come(2)
+    assert made.hold(first, 900)
+    made.rest(first)
+    assert made.hold(second, 900)
+    made.forget(second)
+    assert made.hold(first, 900)
+
+
+@pytest.mark.parametrize(
+    ("host", "group"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_networks(host, group):
+    """What one who has an address has at hand is one: a /64 of IPv6."""
+    assert network(host) == group
+
+
+def test_whatever_happens():
+    """The numbers hold, nothing is cut twice, and no request of a known caller is ended."""
+    rng = random.Random(7)
+    made, alive, working = OpenConnections(12, head_bytes=100), [], set()
+    for _ in range(20_000):
+        alive = [each for each in alive if each.why is None]
+        assert not [each for each in working if each.why]
+        assert len(made) == len(alive) <= 12
+        assert made._heads == sum(entry.head for entry in made._entries.values()) <= 100
+        assert len(made._strangers) == sum(not entry.known for entry in made._entries.values())
+        action = rng.randrange(7)
+        if action < 2 or not alive:
+            new = Conn()
+            if made.admit(new, rng.choice(("10.0.0.1", "10.0.0.2", "::1"))):
+                alive.append(new)
+            continue
+        each = rng.choice(alive)
+        if action == 2:
+            made.ask(each)
+        elif action == 3:
+            made.ask(each)
+            made.know(each, by_address=rng.random() < 0.5)
+            working.add(each)
+        elif action == 4:
+            made.rest(each)
+            working.discard(each)
+        elif action == 5:
+            made.hold(each, rng.randrange(40))
+        else:
+            made.forget(each)
+            working.discard(each)
+            alive.remove(each)
+    assert repr(made).startswith("<OpenConnections ")
