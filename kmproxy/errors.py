@@ -9,6 +9,7 @@
     ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
     ├── StreamError            standard input or output failed
     ├── AccessError            a caller is not known, may not, or nobody can tell
+    ├── SlowClientError        a client does not take its answer
     └── UpstreamError          the kubelet or the API server refused, failed or fell silent
         ├── ApiError           the API server answered with an error status
         └── ForbiddenError     a kubelet refused, and told which permission it wants
@@ -94,6 +95,12 @@ class AccessError(KmproxyError):
         self.status = status
         self.reason = reason
         super().__init__(one_line(message))
+
+
+class SlowClientError(KmproxyError):
+    """A client has kept its answer waiting for too long: its connection is to be reset."""
+
+    status = 504
 
 
 class UpstreamError(KmproxyError):

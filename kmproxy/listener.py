@@ -168,6 +168,7 @@ class Listener:
             sock.close()
             _log.error("a connection failed by a fault of kmproxy's own", exc_info=error)
         if connection.opening is not None:  # it was never made
+            connection.opening = None  # the task's error holds the buffers of the handshake
             self.forget(connection)
 
     async def _open_one(self, connection: Connection, sock: socket.socket) -> None:

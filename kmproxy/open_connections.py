@@ -6,7 +6,8 @@ once, and ends a connection by its `cut`.
 
 A connection is a stranger until a caller on it becomes known (`know`). With too
 many connections strangers go first, of the network address with the most of
-them; then what has rested longest. A request of a known caller is never ended.
+them, and there the oldest that has asked in vain; then what has rested longest. A
+request of a known caller is never ended.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class _Entry:
     group: str  # in its queue
     known: bool = False
     working: bool = False  # whether a known caller's request is under way: it is in no queue
-    asking: bool = False  # whether a whole request is there that is not answered yet
+    tried: bool = False  # whether a request was answered without its caller becoming known
     head: int = 0  # bytes of unfinished requests
 
 
@@ -127,10 +128,9 @@ class OpenConnections(Generic[C]):
         return True
 
     def ask(self, connection: C) -> None:
-        """Note a whole request, of a caller who is not known yet."""
+        """Note a whole request, of a caller who is not known yet: a known one's rest is over."""
         if (entry := self._entries.get(connection)) is None:
             return
-        entry.asking = True
         if entry.known and not entry.working:  # it has not rested as long as others any more
             self._resting.remove(connection, entry.group)
             self._resting.add(connection, entry.group)
@@ -152,9 +152,11 @@ class OpenConnections(Generic[C]):
         """Note that the request under way is answered."""
         if (entry := self._entries.get(connection)) is None:
             return
-        entry.asking = entry.working = False
+        entry.working = False
         self._charge(entry, 0)
-        if entry.known:
+        if not entry.known:
+            entry.tried = True
+        else:
             self._resting.remove(connection, entry.group)
             self._resting.add(connection, entry.group)
 
@@ -180,10 +182,10 @@ class OpenConnections(Generic[C]):
         self._charge(entry, 0)
 
     def _stranger(self) -> C:
-        """The stranger to go: one that waits for nothing rather than one that asks."""
+        """The stranger to go: the oldest that has asked in vain, else the oldest."""
         group = self._strangers.largest()
-        silent = (each for each in group if not self._entries[each].asking)
-        return next(silent, next(iter(group)))
+        tried = (each for each in group if self._entries[each].tried)
+        return next(tried, next(iter(group)))
 
     def _weight(self, connection: C) -> tuple[bool, bool, int]:
         entry = self._entries[connection]

@@ -29,13 +29,14 @@ from kmproxy.auth import Gate, Place, node_name
 from kmproxy.config import LabelConfig, SelectionConfig, ServerConfig
 from kmproxy.door import ADMISSION, Door
 from kmproxy.encoding import GzipEncoder, accepts_gzip
-from kmproxy.errors import AccessError, CredentialError, UpstreamError
+from kmproxy.errors import AccessError, CredentialError, SlowClientError, UpstreamError
 from kmproxy.exposition import portions, work
 from kmproxy.health import Readiness
 from kmproxy.kubelet import Exposition, Kubelet
 from kmproxy.labelmap import LabelMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import Node, NodeDirectory
+from kmproxy.open_connections import network
 from kmproxy.pages import Status, status_page
 from kmproxy.pipeline import Pipeline
 from kmproxy.responses import (
@@ -51,9 +52,12 @@ from kmproxy.responses import (
 )
 from kmproxy.routes import ENDPOINTS, PODS, Route, find_route, served_paths
 from kmproxy.selection import QueryError, Selection, check_keys
-from kmproxy.slots import Slots
+from kmproxy.slots import Slot, Slots
 from kmproxy.telemetry import Telemetry
 from kmproxy.tenant import Narrowing
+
+SLOT = web.RequestKey("slot", Slot)
+"""The slot that a scrape holds."""
 
 _log = logging.getLogger(__name__)
 
@@ -216,14 +220,14 @@ class MetricsServer:
         node = None
         try:
             self._require_ready()
-            async with self._slots.taken(deadline):
+            async with self._slots.taken(deadline, network(request.remote)) as request[SLOT]:
                 try:
                     async with asyncio.timeout_at(deadline):
                         node = await self._node(request, route)
                         await self._fetch(request, response, node, route.endpoint)
                 except TimeoutError as error:
                     raise _RefusedError(504, self._late(request, node, budget)) from error
-        except (AccessError, UpstreamError, _RefusedError) as error:
+        except (AccessError, SlowClientError, UpstreamError, _RefusedError) as error:
             return self._failed(request, response, route, error.status, str(error))
         except CredentialError as error:
             return self._failed(request, response, route, 502, str(error))
@@ -312,7 +316,7 @@ class MetricsServer:
             if not response.prepared:
                 await response.prepare(request)
             if not head:
-                await response.write_eof(data)
+                await request[SLOT].sent(len(data), response.write_eof(data))
         finally:
             self._telemetry.exposition_passed(pipeline)
             if narrowing:
@@ -330,7 +334,7 @@ class MetricsServer:
     async def _write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:
         if not response.prepared:
             await response.prepare(request)
-        await response.write(data)
+        await request[SLOT].sent(len(data), response.write(data))
 
     def _paths(self) -> Iterator[str]:
         """Every path that is served, as the documentation writes it."""

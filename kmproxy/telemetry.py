@@ -100,7 +100,8 @@ class Telemetry:
         )
         self.refused = Counter(
             "kmproxy_refused",
-            "Connections and requests refused before they were handled, by reason.",
+            "Connections and requests refused before they were handled, by reason; 'slow' is a "
+            "client that did not take its answer, 'heads' room for unfinished requests.",
             ["reason"],
             registry=registry,
         )

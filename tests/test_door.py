@@ -292,9 +292,9 @@ async def test_the_time_of_reviews_is_the_scrapes(front, prometheus, monkeypatch
         await asyncio.sleep(0.1)
         return await may(*question)
 
-    def noted(slots, deadline):
+    def noted(slots, deadline, *asker):
         times.append(deadline)
-        return taken(slots, deadline)
+        return taken(slots, deadline, *asker)
 
     monkeypatch.setattr(Reviewer, "may", slow)
     monkeypatch.setattr(Slots, "taken", noted)

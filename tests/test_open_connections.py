@@ -74,24 +74,17 @@ def test_the_address_with_the_most_gives_one_up():
     assert cut(crowd) == list(range(29))
 
 
-def test_of_one_address_who_asks_stays_longer():
-    """A request that is being looked at is worth more than silence."""
+def test_who_has_asked_in_vain_goes_before_newcomers():
+    """However old the others of its address are; and an answer makes nobody younger."""
     made, come = book(4)
-    asking, silent, _ = come(3)
-    made.ask(asking)
+    silent, tried, again = come(3)
+    for each in (again, tried, again):
+        made.ask(each)
+        made.rest(each)
     come()
-    assert (asking.why, silent.why) == (None, "limit")
-
-
-def test_an_answer_does_not_make_a_stranger_younger():
-    """Who sends one bad request after another keeps its place in the order."""
-    made, come = book(4)
-    first, second, _ = come(3)
-    for _ in range(3):
-        made.ask(first)
-        made.rest(first)
+    assert (silent.why, tried.why, again.why) == (None, "limit", None)
     come()
-    assert (first.why, second.why) == ("limit", None)
+    assert (silent.why, again.why) == (None, "limit")
 
 
 def test_the_known_that_rests_longest_makes_room():

@@ -622,9 +622,9 @@ async def test_no_free_slot_is_said_in_time(front, cluster, monkeypatch):
     """The 503 is there before the scraper, who began to count first, gives up."""
     waits, taken, clock = [], Slots.taken, asyncio.get_running_loop().time
 
-    def noted(slots, deadline):
+    def noted(slots, deadline, *asker):
         waits.append(deadline - clock())
-        return taken(slots, deadline)
+        return taken(slots, deadline, *asker)
 
     monkeypatch.setattr(Slots, "taken", noted)
     proxy = await front("--max-concurrency=1")
@@ -644,7 +644,7 @@ async def test_a_client_that_leaves_while_it_waits(front, cluster, monkeypatch):
     monkeypatch.setattr("kmproxy.app.Slots", lambda *given: made.append(Slots(*given)) or made[0])
 
     async def waiting():
-        others = len(made[0]._free._waiters or ())
+        others = len(made[0]._waiting)
         return await _busy(proxy) and others == len(clients) - 1
 
     proxy = await front("--max-concurrency=1")

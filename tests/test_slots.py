@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
-from kmproxy.errors import UpstreamError
+from kmproxy.errors import SlowClientError, UpstreamError
+from kmproxy.simkubelet import Fault
 from kmproxy.slots import Slots
 from kmproxy.telemetry import Telemetry
+
+from .conftest import until
+from .test_faults import ends_in_a_reset
 
 
 @pytest.fixture
@@ -89,3 +94,131 @@ async def test_a_slot_comes_back(telemetry):
     assert in_flight(telemetry) == 0
     async with slots.taken(soon(0.05)):
         pass
+
+
+async def test_the_address_with_the_fewest_is_next(telemetry):
+    """However long the queue of another is: a share is kept for who has none."""
+    slots = Slots(2, telemetry)
+    leave = asyncio.Event()
+    inside = []
+
+    async def ask(who):
+        async with slots.taken(soon(), who):
+            inside.append(who)
+            await leave.wait()
+
+    many = [asyncio.create_task(ask("many")) for _ in range(6)]
+    await asyncio.sleep(0)
+    one = asyncio.create_task(ask("one"))
+    await asyncio.sleep(0)
+    assert inside == ["many", "many"]  # it may have all while nobody else asks
+    many[0].cancel()
+    await asyncio.sleep(0.01)
+    assert inside == ["many", "many", "one"]
+    leave.set()
+    await asyncio.gather(*many, one, return_exceptions=True)
+    assert in_flight(telemetry) == 0
+    assert repr(slots) == "<Slots 0 of 2, 0 wait>"
+
+
+async def test_a_client_that_does_not_read(telemetry, monkeypatch):
+    """Its slot waits for so long and no longer, however often it is asked to."""
+    monkeypatch.setattr("kmproxy.slots.PATIENCE", 0.3)
+    slots = Slots(1, telemetry)
+    async with slots.taken(soon(), "a") as slot:
+        for _ in range(100):
+            await slot.sent(1 << 20, asyncio.sleep(0))  # what did not wait earns nothing
+        await slot.sent(1, asyncio.sleep(0.2))
+        with pytest.raises(SlowClientError):
+            await slot.sent(1, asyncio.sleep(0.2))
+        with pytest.raises(SlowClientError):
+            await slot.sent(1, asyncio.Event().wait())
+    assert telemetry.registry.get_sample_value("kmproxy_refused_total", {"reason": "slow"}) == 2
+
+
+async def test_a_client_that_reads_earns_time(telemetry, monkeypatch):
+    """Bytes that it has taken while it was waited for count."""
+    monkeypatch.setattr("kmproxy.slots.PATIENCE", 1.0)
+    async with Slots(1, telemetry).taken(soon(), "a") as slot:
+        for _ in range(8):
+            await slot.sent(1 << 20, asyncio.sleep(0.2))
+
+
+async def test_another_that_waits_shortens_the_patience(telemetry, monkeypatch):
+    """For an address that has more than its share; at once, in the middle of a wait."""
+    monkeypatch.setattr("kmproxy.slots.PATIENCE", 600)
+    monkeypatch.setattr("kmproxy.slots.SHORT_PATIENCE", 0.1)
+    slots = Slots(2, telemetry)
+
+    async def hold(who):
+        async with slots.taken(soon(60), who) as slot:
+            await slot.sent(1, asyncio.Event().wait())
+
+    holders = [asyncio.create_task(hold("a")) for _ in range(2)]
+    await asyncio.sleep(0.3)
+    same = asyncio.create_task(hold("a"))  # of its own it takes none
+    await asyncio.sleep(0.3)
+    assert not any(holder.done() for holder in holders)
+    other = asyncio.create_task(hold("b"))
+    done, _ = await asyncio.wait(holders, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+    assert {type(each.exception()) for each in done} == {SlowClientError}
+    await asyncio.sleep(0.3)
+    assert not other.done()  # who has one only has the time of all
+    for task in (*holders, same, other):
+        task.cancel()
+    await asyncio.gather(*holders, same, other, return_exceptions=True)
+    assert in_flight(telemetry) == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+async def test_five_slow_readers_and_a_good_one(front, cluster, host):
+    """They hold every slot; each is reset, never ended cleanly, and the good one is served whole."""
+    line = b'm{namespace="payments"} 1\n'
+    cluster.kubelets["node-a"].fail(
+        Fault.BODY,
+        body=line * 400_000,
+        content_type="text/plain; version=0.0.4",
+        path="/metrics/cadvisor",
+    )
+    proxy = await front()
+    loop = asyncio.get_running_loop()
+    readers = []
+
+    async def trickle(client):
+        while True:
+            await asyncio.sleep(0.2)
+            await loop.sock_recv(client, 100)
+
+    for _ in range(5):
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        client.bind((host, 0))
+        await loop.sock_connect(client, ("127.0.0.1", proxy.daemon.metrics_port))
+        await loop.sock_sendall(
+            client,
+            b"GET /metrics/cadvisor HTTP/1.1\r\nHost: x\r\n"
+            b"X-Prometheus-Scrape-Timeout-Seconds: 120\r\n\r\n",
+        )
+        readers.append((client, asyncio.create_task(trickle(client))))
+
+    async def all_taken():
+        return await proxy.metric("kmproxy_scrapes_in_flight") == 5
+
+    async def all_reset():
+        return await proxy.metric("kmproxy_refused_total", reason="slow") == 5
+
+    await until(all_taken)
+    status, text = await proxy.get("/metrics/probes")
+    assert status == 200
+    assert 'team="payments"' in text
+    await until(all_reset)
+    assert await proxy.metric("kmproxy_scrapes_total", code="broken") == 5
+    for client, reading in readers:
+        reading.cancel()
+        await asyncio.wait([reading])
+        with client:
+            assert isinstance(
+                reading.exception() if not reading.cancelled() else None, ConnectionResetError
+            ) or await ends_in_a_reset(client)
+    assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
