@@ -90,7 +90,7 @@ class WebGuard:
             self._telemetry.refused.labels("rate").inc()
             return plain(429, "too many requests: see rate_limit in the web config file")
         if state.config.users:
-            refusal = await self._authenticate(request, state)
+            refusal = await self._authenticate(request, state, connection.address)
             if refusal is not None:
                 self._telemetry.refused.labels("password").inc()
                 return refusal
@@ -101,12 +101,15 @@ class WebGuard:
         """Add the configured headers to a response; a signal of the application."""
         response.headers.update(self._web_file.current().config.headers)
 
-    async def _authenticate(self, request: web.Request, state: WebState) -> web.Response | None:
+    async def _authenticate(
+        self, request: web.Request, state: WebState, address: str
+    ) -> web.Response | None:
         from kmproxy.passwords import BusyError  # noqa: PLC0415 - bcrypt is for who uses it
 
         given = basic_credentials(request)
         try:
-            if given and await self._passwords().verify(state.config.users, *given):
+            users = state.config.users
+            if given and await self._passwords().verify(users, *given, address=address):
                 return None
         except BusyError:
             return plain(503, "too many passwords are being compared: come again")

@@ -18,13 +18,11 @@ PATIENCE = 5.0
 """Seconds that a client may keep its slot waiting, beside those that its reading earns."""
 
 RATE = 64 << 10
-"""Bytes of an answer that earn a second, of those that had to wait for the client."""
+"""Bytes of an answer that earn a second, once it had to wait for the client at all."""
 
 SHORT_PATIENCE = 2.0
 SHORT_RATE = 1 << 20
 """The same where an address has more than its share of the slots and another one waits."""
-
-_AT_ONCE = 0.001  # seconds that a write may take without having waited
 
 
 class Slot:
@@ -35,6 +33,7 @@ class Slot:
         self._slots = slots
         self._waited = 0.0
         self._taken = 0
+        self._full = False  # whether the client was waited for
         self._since = 0.0
         self._limit: asyncio.Timeout | None = None
 
@@ -45,11 +44,12 @@ class Slot:
         """Wait for a client to take `size` bytes.
 
         Raises SlowClientError if it has taken too little for too long, in all the
-        time that the slot was held for it. What went without waiting neither
-        counts nor earns anything.
+        time that the slot was held for it. What went before the first wait only
+        filled the system's buffers: it earns nothing.
         """
         loop = asyncio.get_running_loop()
         self._since = loop.time()
+        noting = loop.call_soon(self._note_wait)  # which is too late if there is none
         try:
             async with asyncio.timeout_at(self._since + self._left()) as self._limit:
                 await sending
@@ -61,15 +61,18 @@ class Slot:
             raise SlowClientError(message) from error
         finally:
             self._limit = None
-        waited = loop.time() - self._since
-        if waited > _AT_ONCE:
-            self._waited += waited
+            noting.cancel()
+        if self._full:
+            self._waited += loop.time() - self._since
             self._taken += size
 
     def hurry(self) -> None:
         """Others have come or gone: the time that is left may be another."""
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self._since + self._left())
+
+    def _note_wait(self) -> None:
+        self._full = True
 
     def _left(self) -> float:
         pressed = self._slots.presses(self.asker)

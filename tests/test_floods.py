@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
+import bcrypt
 import pytest
 
 from kmproxy.simkubelet import Fault
@@ -19,7 +20,7 @@ from kmproxy.simkubelet import Fault
 from .test_end_to_end import daemon, in_a_pod
 from .test_guard import basic
 from .test_simrbac import binding, role
-from .tls import HASHES, Authority, write_config
+from .tls import Authority, write_config
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
 
@@ -204,9 +205,11 @@ async def says_nothing(port, _):
 async def comes_and_goes(port, _):
     """Connect, ask without a token, and go."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(START)
-    await asyncio.sleep(0.01)
-    writer.transport.abort()
+    try:
+        writer.write(START)
+        await asyncio.sleep(0.01)
+    finally:
+        writer.transport.abort()
 
 
 async def stranger(behave, port, context):
@@ -232,20 +235,24 @@ async def test_good_scrapes_beside_strangers(cluster, tmp_path, behave, tls, use
     """With more strangers than there may be connections every good scrape is served.
 
     Those who were known before come from the strangers' own address, those who
-    come in the middle of the flood from another.
+    come in the middle of the flood from another: with a right password that was
+    never compared before.
     """
     authority, document = Authority(), {}
     authority.write_pair(tmp_path)
     if tls:
         document["tls_server_config"] = {"cert_file": "tls.crt", "key_file": "tls.key"}
     if users:
-        document["basic_auth_users"] = HASHES
+        document["basic_auth_users"] = {
+            user: bcrypt.hashpw(user.encode(), bcrypt.gensalt(10)).decode()
+            for user in ("alice", "bob")
+        }
     context = authority.client() if tls else None
     flags = [f"--web-config-file={write_config(tmp_path / 'web.yaml', document)}"]
-    good = basic("alice:alice")
+    good, late_good = basic("alice:alice"), basic("bob:bob")
     if not users:
         flags.append("--authorization=kubernetes")
-        good = token(cluster)
+        good = late_good = token(cluster)
     async with started(cluster, tmp_path, *flags) as (process, (port, telemetry)):
         begun = [asyncio.Event() for _ in range(SCRAPERS)]
         flooded = asyncio.Event()
@@ -257,7 +264,7 @@ async def test_good_scrapes_beside_strangers(cluster, tmp_path, behave, tls, use
         await asyncio.sleep(1)
         flooded.set()
         late = [
-            asyncio.create_task(scraper(port, good, context, asyncio.Event(), flooded, host))
+            asyncio.create_task(scraper(port, late_good, context, asyncio.Event(), flooded, host))
             for host in ("127.0.0.2", "127.0.0.3")
         ]
         async with asyncio.timeout(120):

@@ -10,7 +10,14 @@ import bcrypt
 import pytest
 
 from kmproxy import passwords
-from kmproxy.passwords import LONGEST, MAX_REMEMBERED, MAX_UNDER_WAY, BusyError, Passwords
+from kmproxy.passwords import (
+    LONGEST,
+    MAX_PER_ADDRESS,
+    MAX_REMEMBERED,
+    MAX_WAITING,
+    BusyError,
+    Passwords,
+)
 
 from .tls import HASHES
 
@@ -57,15 +64,41 @@ async def test_who_is_let_in(verifier, name, password, right):
 
 async def test_nobody_is_let_in_by_the_hash_of_nobody(verifier, monkeypatch):
     """Even whoever knows what the hash is of."""
-    monkeypatch.setattr(passwords, "_NOBODY", HASHES["alice"])
+    monkeypatch.setattr(passwords, "_nobody", lambda _: HASHES["alice"])
     assert not await verifier.verify({}, "mallory", b"alice")
 
 
-async def test_nobody_takes_as_long(verifier, compared):
-    """A name that is no user's is compared, too, with a hash of the usual cost."""
-    assert not await verifier.verify(HASHES, "nobody", b"x")
-    ((_, hashed, _),) = compared
-    assert hashed.startswith(b"$2b$10$")
+def work(compared):
+    """What the comparisons cost together: each two to the power of its hash's cost."""
+    return sum(2 ** int(hashed.split(b"$")[2]) for _, hashed, _ in compared)
+
+
+COSTS = {"cheap": 4, "usual": 6, "dear": 8}
+
+
+@pytest.mark.parametrize("name", [*COSTS, "nobody", ""])
+@pytest.mark.parametrize("password", [b"x", b"right", b"x" * 100])
+async def test_nobody_takes_as_long(verifier, compared, name, password):
+    """Every name costs as much as the user of the most expensive hash, whoever it is."""
+    users = {
+        each: bcrypt.hashpw(b"right", bcrypt.gensalt(cost)).decode() for each, cost in COSTS.items()
+    }
+    right = password == b"right" and name in users
+    assert await verifier.verify(users, name, password) is right
+    assert work(compared) == 2**8
+
+
+async def test_without_users_it_takes_as_long_as_usual(verifier, compared):
+    """The cost that everybody has."""
+    assert not await verifier.verify({}, "nobody", b"x")
+    assert work(compared) == 2**10
+
+
+async def test_a_hash_that_is_none_takes_as_long(verifier, compared):
+    """Though nothing is to be computed for it."""
+    users = {"bad": "$2y$04$" + "." * 53, "good": bcrypt.hashpw(b"", bcrypt.gensalt(6)).decode()}
+    assert not await verifier.verify(users, "bad", b"x")
+    assert work(compared) == 2**6
 
 
 async def test_a_hash_is_computed_once(verifier, compared):
@@ -108,12 +141,103 @@ async def test_names_and_passwords_do_not_run_together(verifier):
     assert not await verifier.verify({"ab": hashed, "a": hashed}, "a", b"bc")
 
 
-async def test_a_flood_is_bounded(verifier):
-    """More at once than may wait are turned away, and what is right is answered after them."""
-    flood = [verifier.verify(HASHES, "alice", b"%d" % i) for i in range(MAX_UNDER_WAY + 5)]
-    answers = await asyncio.gather(*flood, return_exceptions=True)
-    assert sum(isinstance(answer, BusyError) for answer in answers) == 5
-    assert await verifier.verify(HASHES, "alice", b"alice")
+@pytest.fixture
+async def held(monkeypatch):
+    """Comparisons in which nothing is computed: the order of names, and an event to let them go."""
+    begun, free = [], threading.Event()
+
+    def equal(password, _stored, _most):
+        begun.append(password)
+        free.wait(30)
+        return password == b"right"
+
+    monkeypatch.setattr(passwords, "_equal", equal)
+    yield begun, free
+    free.set()
+
+
+def flood(verifier, number, address, *, first=0):
+    """As many wrong passwords of an address at once."""
+    return [
+        asyncio.create_task(
+            verifier.verify(HASHES, "alice", b"%b-%d" % (address.encode(), each), address=address)
+        )
+        for each in range(first, first + number)
+    ]
+
+
+async def ends(tasks):
+    """How they ended: answers and the classes of exceptions."""
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    return [type(each) if isinstance(each, BaseException) else each for each in results]
+
+
+async def test_a_share_for_each_address(verifier, held):
+    """One address has its share of those that wait; the others are turned away."""
+    _, free = held
+    tasks = flood(verifier, 20, "a")
+    await asyncio.sleep(0.05)
+    more = flood(verifier, 20, "a", first=20)
+    await asyncio.sleep(0.05)
+    free.set()
+    found = await ends(tasks + more)
+    assert found.count(False) == MAX_PER_ADDRESS + 1  # and the one that was under way
+    assert found.count(BusyError) == 40 - MAX_PER_ADDRESS - 1
+
+
+async def test_a_first_right_password_in_a_flood(verifier, held):
+    """It is the turn of its address after one more of each other address."""
+    begun, free = held
+    tasks = [task for address in "abcdefgh" for task in flood(verifier, 20, address)]
+    await asyncio.sleep(0.05)
+    right = asyncio.create_task(verifier.verify(HASHES, "alice", b"right", address="good"))
+    await asyncio.sleep(0.05)
+    free.set()
+    assert await right
+    assert begun.index(b"right") <= 9
+    assert set(await ends(tasks)) == {False, BusyError}
+    assert len(begun) <= MAX_WAITING + 2
+
+
+async def test_who_has_left_is_not_compared_for(verifier, held):
+    """What nobody waits for takes no turn, and no room."""
+    begun, free = held
+    for _ in range(50):
+        tasks = flood(verifier, 4, "a")
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    right = asyncio.create_task(verifier.verify(HASHES, "alice", b"right", address="a"))
+    await asyncio.sleep(0.05)
+    free.set()
+    assert await right
+    assert len(begun) <= 2
+
+
+async def test_who_was_let_in_does_not_wait(verifier, held):
+    """Whatever waits: what was found out is known."""
+    _, free = held
+    free.set()
+    assert await verifier.verify(HASHES, "alice", b"right", address="a")
+    free.clear()
+    tasks = flood(verifier, 20, "a")
+    await asyncio.sleep(0.05)
+    assert await verifier.verify(HASHES, "alice", b"right", address="a")
+    free.set()
+    await ends(tasks)
+
+
+async def test_the_end_with_some_that_wait(held):
+    """They do not wait for ever."""
+    _, free = held
+    verifier = Passwords(bytes(32))
+    tasks = flood(verifier, 3, "a")
+    await asyncio.sleep(0.05)
+    verifier.close()
+    assert await ends(tasks) == [BusyError] * 3
+    free.set()
+    assert "0 accepted" in repr(verifier)
 
 
 async def test_wrong_passwords_do_not_push_out_right_ones(verifier, compared, monkeypatch):
