@@ -1,19 +1,20 @@
 """The exposition format: bytes in, the same bytes with namespace labels out.
 
-Knows how a stream falls into lines, and what the samples of a namespace get.
+Knows what the samples of a namespace get.
 Must not know HTTP, configuration, the time or where labels come from. A line
 that is neither a sample, a comment nor blank passes as it came, and is counted.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from kmproxy.grammar import (
     ANY_OF_NAMESPACE,
+    NAMESPACED,
     PAIR,
     PAIR_PARTS,
     PASSING,
@@ -25,11 +26,13 @@ from kmproxy.grammar import (
     plain_splitter,
     unquote,
 )
+from kmproxy.lines import MAX_LINE, LineFilter
 
 OnConflict = Literal["keep", "overwrite"]
 
-MAX_LINE = 1 << 20
-"""Bytes of the longest line that is looked into, its newline not counted."""
+_Edit = Callable[
+    [bytes, bytes, bytes, bytes, Mapping[bytes, bytes]], tuple[bytes, bytes, bytes]
+]  # what makes another line of a head, value and rest, what is added there, and its pairs
 
 MAX_NAMESPACE = 63
 """Bytes of the longest name of a namespace (RFC 1123's label): a longer one has defaults only."""
@@ -44,92 +47,6 @@ MAX_TURNS = 8
 """Times that new names of labels are searched for in one exposition; after that, one by one."""
 
 _OVERHEAD = 400  # bytes that a namespace takes besides its name and its labels, about
-
-
-_LINE_WORK = 64  # bytes of long lines that take as much time as a line by itself, about
-_WORK = 1 << 18  # bytes of long lines that are worked on at once
-
-
-def work(data: bytes) -> int:
-    """How much there is to do for a piece, in bytes of long lines: tiny lines are more."""
-    return len(data) + _LINE_WORK * data.count(b"\n")
-
-
-def portions(data: bytes) -> Iterator[bytes]:
-    """A piece in pieces that take some milliseconds each, whatever they hold."""
-    size = len(data) * _WORK // max(work(data), _WORK)
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
-
-
-class LineFilter(ABC):
-    """Takes an exposition in pieces of any size and works on its lines.
-
-    Between calls at most one unfinished line is held, `max_line` bytes and one
-    piece at most: what belongs to a longer line is passed on as it comes. A byte
-    is looked at a bounded number of times, however small the pieces are.
-    """
-
-    __slots__ = ("_max_line", "_overlong", "_tail")
-
-    def __init__(self, max_line: int) -> None:
-        self._max_line = max_line
-        self._tail = bytearray()  # the beginning of a line, without a newline
-        self._overlong = False  # inside a line that is passed on unread
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next piece; return what can be passed on already."""
-        passed = b""
-        if self._overlong:
-            start = data.find(b"\n") + 1
-            if not start:
-                return data
-            self._overlong = False
-            passed, data = data[:start], data[start:]
-        if end := data.rfind(b"\n") + 1:
-            block = b"".join((self._tail, memoryview(data)[:end]))
-            self._tail = bytearray(memoryview(data)[end:])
-            passed += self._lines_of(block)
-        else:
-            self._tail += data
-        if len(self._tail) > self._max_line:
-            passed += self._line(bytes(self._tail))
-            self._tail = bytearray()
-            self._overlong = True
-        return passed
-
-    def finish(self) -> bytes:
-        """The input is complete: return the rest, which may be a line without a newline."""
-        tail, self._tail = bytes(self._tail), bytearray()
-        self._overlong = False
-        return self._line(tail) if tail else b""
-
-    def _lines_of(self, block: bytes) -> bytes:
-        """Whole lines of any length, each ending in a newline."""
-        limit = self._max_line
-        if len(block) <= limit:
-            return self._block(block)
-        lines = block.split(b"\n")
-        long = [at for at, line in enumerate(lines) if len(line) > limit]
-        if not long:
-            return self._block(block)
-        passed, start = [], 0
-        for at in long:
-            if start < at:
-                passed.append(self._block(b"\n".join([*lines[start:at], b""])))
-            passed += (self._line(lines[at]), b"\n")
-            start = at + 1
-        if start < len(lines) - 1:
-            passed.append(self._block(b"\n".join(lines[start:])))
-        return b"".join(passed)
-
-    @abstractmethod
-    def _block(self, block: bytes) -> bytes:
-        """Whole lines of at most `max_line` bytes, each ending in a newline; one at least."""
-
-    @abstractmethod
-    def _line(self, line: bytes) -> bytes:
-        """One line without its newline, or the beginning of one that is too long."""
 
 
 class Enricher(LineFilter):
@@ -304,7 +221,7 @@ class Enricher(LineFilter):
                 break
         others = b"".join([*parts[::4], b"\n"])
         if self._may_conflict(others) and ANY_OF_NAMESPACE.search(others):
-            parts[::4] = map(self._one_by_one, parts[::4])
+            parts[::4] = map(self._conflicts_in, parts[::4])
         else:
             self._count(others)
         return b"".join([*parts, b"\n"])[1:]
@@ -315,24 +232,70 @@ class Enricher(LineFilter):
             return True
         return any(name in lines for name in self._names if name != b"namespace")
 
-    def _one_by_one(self, lines: bytes) -> bytes:
-        """Lines led by newlines: the samples of a namespace one by one."""
-        parts = ANY_OF_NAMESPACE.split(lines + b"\n")
-        counts = Counter(parts[2::4])
-        known = {value: self._labels_at(value) for value in counts}
-        self.samples += counts.total()
-        if len(self._names) == 2 and not self._overwrite:  # no more than one: each line bears it
-            self.conflicts += sum(count for value, count in counts.items() if known[value])
-            parts[2::4] = [value + b'"' for value in parts[2::4]]
+    def _conflicts_in(self, lines: bytes) -> bytes:
+        """Lines led by newlines: the samples of a namespace that may bear a name to be added."""
+        if len(self._names) == 2 and not self._overwrite:
+            parts = ANY_OF_NAMESPACE.split(lines + b"\n")
+            counts = Counter(parts[2::4])
+            known = {value: self._labels_at(value) for value in counts}
+            if len(self._names) == 2:  # one name is added at most, and each of them bears it
+                self.samples += counts.total()
+                self.conflicts += sum(count for value, count in counts.items() if known[value])
+                parts[2::4] = [value + b'"' for value in parts[2::4]]
+                parts[-1] = parts[-1][:-1]
+                self._count(b"".join([*parts[::4], b"\n"]))
+                return b"".join(parts)
+        parts = self._one_by_one(NAMESPACED, lines, self._plain_conflict)
+        between = b"".join([*parts[::4], b"\n"])
+        if ANY_OF_NAMESPACE.search(between):
+            parts[::4] = map(self._odd_conflicts, parts[::4])
         else:
-            pairs = {value: self._pairs_of(rendered) for value, rendered in known.items()}
-            for at in range(1, len(parts), 4):
-                value = parts[at + 1]
-                head, rest = parts[at], parts[at + 2]
-                parts[at : at + 3] = self._conflict(head, value, rest, known[value], pairs[value])
-        parts[-1] = parts[-1][:-1]
+            self._count(between)
+        return b"".join(parts)
+
+    def _odd_conflicts(self, lines: bytes) -> bytes:
+        """The same of those that are not plain."""
+        parts = self._one_by_one(ANY_OF_NAMESPACE, lines, self._conflict)
         self._count(b"".join([*parts[::4], b"\n"]))
         return b"".join(parts)
+
+    def _one_by_one(self, kind: re.Pattern[bytes], lines: bytes, edit: _Edit) -> list[bytes]:
+        """Lines led by newlines, split at the samples of a kind, each of which is edited."""
+        parts = kind.split(lines + b"\n")
+        adds: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}  # by value
+        for value in parts[2::4]:
+            if value not in adds:
+                rendered = self._labels_at(value)
+                adds[value] = rendered, self._pairs_of(rendered)
+        self.samples += len(parts) // 4
+        for at in range(1, len(parts), 4):
+            head, value, rest = parts[at : at + 3]
+            parts[at : at + 3] = edit(head, value, rest, *adds[value])
+        parts[-1] = parts[-1][:-1]
+        return parts
+
+    def _plain_conflict(
+        self, head: bytes, value: bytes, rest: bytes, _: bytes, pairs: Mapping[bytes, bytes]
+    ) -> tuple[bytes, bytes, bytes]:
+        """A sample, as NAMESPACED takes it apart, that may bear a name to be added.
+
+        Without escapes every quote begins or ends a value, so that splitting by
+        them gives the names, each between its comma or brace and its `=`, and
+        the values in turn.
+        """
+        pieces = (b'%b%b"%b' % (head, value, rest)).split(b'"')
+        names = [piece[1:-1] for piece in pieces[2:-1:2]]
+        names.insert(0, pieces[0][pieces[0].index(b"{") + 1 : -1])
+        conflicts = pairs.keys() & names
+        added = [b'",%b=%b' % (name, pairs[name][:-1]) for name in pairs if name not in conflicts]
+        self.conflicts += len(conflicts)
+        self.enriched += bool(added or (conflicts and self._overwrite))
+        pieces[2 * names.index(b"namespace") + 1] += b"".join(added)
+        if self._overwrite:
+            for at, name in enumerate(names):
+                if name in conflicts:
+                    pieces[2 * at + 1] = pairs[name][1:-1]
+        return b'"'.join(pieces), b"", b""
 
     def _count(self, lines: bytes) -> None:
         """Count lines led by newlines, and one newline more, none of which has a namespace."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from kmproxy.config import SelectionConfig
 from kmproxy.errors import UpstreamError
-from kmproxy.exposition import MAX_LINE, LineFilter
 from kmproxy.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
+from kmproxy.lines import MAX_LINE, LineFilter
 
 _METADATA = re.compile(METADATA)
 _FAMILY = re.compile(rb'[ \t]*+\#[ \t]++[A-Z]++[ \t]++([a-zA-Z0-9_:]++|"(?:[^"\\\n]|\\[^\n])*+")')

@@ -30,10 +30,10 @@ from kmproxy.config import LabelConfig, SelectionConfig, ServerConfig
 from kmproxy.door import ADMISSION, Door
 from kmproxy.encoding import GzipEncoder, accepts_gzip
 from kmproxy.errors import AccessError, CredentialError, SlowClientError, UpstreamError
-from kmproxy.exposition import portions, work
 from kmproxy.health import Readiness
 from kmproxy.kubelet import Exposition, Kubelet
 from kmproxy.labelmap import LabelMap
+from kmproxy.lines import portions, work
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import Node, NodeDirectory
 from kmproxy.open_connections import network
@@ -63,7 +63,7 @@ _log = logging.getLogger(__name__)
 
 
 _TURN = 1 << 19
-"""Work, as `exposition.work` measures it, after which the loop serves others: milliseconds."""
+"""Work, as `lines.work` measures it, after which the loop serves others: milliseconds."""
 
 
 class _RefusedError(Exception):

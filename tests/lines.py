@@ -8,7 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from kmproxy.exposition import MAX_LINE, Enricher
+from kmproxy.exposition import Enricher
+from kmproxy.lines import MAX_LINE
 
 from . import reference
 

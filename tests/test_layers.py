@@ -38,6 +38,7 @@ FLOORS = (
         "expiry",
         "encoding",
         "grammar",
+        "lines",
         "exposition",
         "selftest",
         "selection",

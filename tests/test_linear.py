@@ -21,8 +21,9 @@ from kmproxy import grammar
 from kmproxy.bench import kube_state_metrics
 from kmproxy.config import LabelConfig
 from kmproxy.encoding import GzipDecoder, GzipEncoder
-from kmproxy.exposition import Enricher, portions
+from kmproxy.exposition import Enricher
 from kmproxy.labels import parse_rules
+from kmproxy.lines import portions
 from kmproxy.pipeline import Pipeline
 from kmproxy.selection import Globs, Selection, Selector
 from kmproxy.tenancy import TenantFilter

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmproxy.exposition import MAX_LINE
+from kmproxy.lines import MAX_LINE
 from kmproxy.tenancy import Recent, TenantFilter
 
 from . import lines
