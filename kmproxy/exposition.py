@@ -314,7 +314,7 @@ class Enricher(LineFilter):
         """A sample, as ANY_OF_NAMESPACE takes it apart, that may bear a name to be added."""
         start, end = pairs_of_namespace(head, rest)
         last = head.rfind(b",", start) + 1  # behind it is the namespace's name
-        before = PAIR_PARTS.split(head[start:last]) if last else [b""]
+        before = PAIR_PARTS.split(head[start:last]) if last else []
         behind = PAIR_PARTS.split(rest[:end])
         conflicts = pairs.keys() & map(bare_name, before[1::4] + behind[1::4])
         if not conflicts:
@@ -327,7 +327,8 @@ class Enricher(LineFilter):
             added = b"".join([b",%b=%b" % (name, pairs[name]) for name in left])
         self.enriched += self._overwrite or added != b""
         if self._overwrite:
-            head = head[:start] + _overwritten(before, pairs) + head[max(start, last) :]
+            if last:
+                head = head[:start] + _overwritten(before, pairs) + head[last:]
             rest = _overwritten(behind, pairs) + rest[end:]
         return head, b'%b"%b' % (value, added), rest
 
