@@ -16,6 +16,7 @@ from kmproxy.grammar import (
     ANY_OF_NAMESPACE,
     METADATA,
     NAMESPACED,
+    PASSING,
     by_lines,
     count_kinds,
     unquote,
@@ -47,13 +48,24 @@ class TenantFilter:
     bounded number of times, however small the pieces are.
     """
 
-    __slots__ = ("_fates", "_held", "_max_line", "_overlong", "_tail", "_wanted", "dropped")
+    __slots__ = (
+        "_ended",
+        "_fates",
+        "_held",
+        "_max_line",
+        "_overlong",
+        "_tail",
+        "_wanted",
+        "dropped",
+    )
 
     def __init__(self, wanted: Callable[[str], bool], *, max_line: int) -> None:
         self._wanted = wanted
         self._max_line = max_line
         self._fates = _first_fates()
-        self._held: list[tuple[bytes | None, bytes]] = []  # whose (None: everybody's), a line
+        # Whose they are (None: everybody's), and lines, each led by its newline.
+        self._held: list[tuple[bytes | None, bytes]] = []
+        self._ended = True  # whether a newline follows the last of them
         self._tail = bytearray()  # the beginning of a line, without a newline
         self._overlong = False  # inside a line that does not pass
         self.dropped = {"namespace": 0, "tenant": 0, "unparsed": 0}
@@ -85,9 +97,7 @@ class TenantFilter:
         self._overlong = False
         if tail:
             self._hold(tail + b"\n")
-            if self._held:
-                namespace, line = self._held.pop()
-                self._held.append((namespace, line[:-1]))
+            self._ended = False
         return self._undecided()
 
     def decide(self, allowed: Mapping[str, bool]) -> None:
@@ -108,7 +118,7 @@ class TenantFilter:
             else:
                 passing.append(line)
         self._held.clear()
-        return b"".join(passing)
+        return b"".join([*passing, b"\n" * self._ended])[1:] if passing else b""
 
     def _undecided(self) -> set[str]:
         """The namespaces of the lines held that are to be asked for; others are decided here."""
@@ -132,11 +142,13 @@ class TenantFilter:
             self.dropped["unparsed"] += len(lines) - len(short)
             block = b"\n".join(short)
         parts = NAMESPACED.split(by_lines(block))
+        fates, hold = self._fates, self._held.append
         for at in range(0, len(parts) - 1, 4):
             between, head, namespace, rest = parts[at : at + 4]
             if between:
                 self._hold_odd(between + b"\n")
-            self._hold_sample(head, namespace, rest)
+            if namespace in fates or self._may_be(namespace):
+                hold((namespace, b'%b%b"%b' % (head, namespace, rest)))
         self._hold_odd(parts[-1])
 
     def _hold_odd(self, text: bytes) -> None:
@@ -147,27 +159,30 @@ class TenantFilter:
             if between:
                 self._hold_shared(between[1:] + b"\n")
             namespace = unquote(b'"%b"' % value) if b"\\" in value else value
-            self._hold_sample(head, namespace, rest, value)
+            if namespace in self._fates or self._may_be(namespace):
+                self._held.append((namespace, b'%b%b"%b' % (head, value, rest)))
         if len(parts[-1]) > 1:
             self._hold_shared(parts[-1][1:])
 
-    def _hold_sample(
-        self, head: bytes, namespace: bytes, rest: bytes, value: bytes | None = None
-    ) -> None:
-        """A sample of a namespace, whose text may be another value; of no other it is dropped."""
-        if namespace not in self._fates and not is_namespace(namespace.decode("ascii", "replace")):
-            self.dropped["tenant"] += 1
-        else:
-            line = b'%b%b"%b\n' % (head[1:], namespace if value is None else value, rest)
-            self._held.append((namespace, line))
+    def _may_be(self, namespace: bytes) -> bool:
+        """Whether a namespace can have this name; a sample of another is nobody's."""
+        if is_namespace(namespace.decode("ascii", "replace")):
+            return True
+        self.dropped["tenant"] += 1
+        return False
 
     def _hold_shared(self, text: bytes) -> None:
         """Whole lines that have no namespace: some are everybody's."""
-        samples, unparsed = count_kinds(text)
+        if PASSING.fullmatch(text):  # plain samples and comments
+            comments = text.count(b"\n#") + text.startswith(b"#")
+            samples, unparsed = text.count(b"\n") - comments, 0
+        else:
+            comments = 1
+            samples, unparsed = count_kinds(text)
         self.dropped["tenant"] += samples
         self.dropped["unparsed"] += unparsed
-        if shared := b"".join(_SHARED.findall(text)):
-            self._held.append((None, shared))
+        if comments and (shared := b"".join(_SHARED.findall(text))):
+            self._held.append((None, by_lines(shared)[:-1]))
 
 
 class Recent:
