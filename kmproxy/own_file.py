@@ -6,15 +6,16 @@ Knows owners, modes and atomic replacement. Must not know what stands in a file.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from kmproxy.errors import OwnFileError
 
@@ -23,50 +24,53 @@ _NEW = ".new-"
 _T = TypeVar("_T")
 
 
-def read_own(path: Path, limit: int) -> bytes:
-    """The bytes of a file of ours. Raises OSError if there is none or it cannot be read.
+def open_own(path: Path, limit: int) -> BinaryIO:
+    """Open a file of ours, of at most `limit` bytes; the caller closes it.
 
-    Raises OwnFileError unless it is a regular file of our own user, which others
-    cannot write, of at most `limit` bytes. A symbolic link is never followed,
-    and nothing is waited for but the disk.
+    Raises OSError if there is none or it cannot be read, and OwnFileError unless it is a regular
+    file of our own user that others cannot write. A symbolic link is never followed, and a pipe
+    is not waited for.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        if path.is_symlink():
-            raise OwnFileError("it is a symbolic link") from error
+        if error.errno == errno.ELOOP:
+            raise OwnFileError("it is a symbolic link, which is not followed") from error
         raise
-    try:
-        _check(os.fstat(descriptor))
-        with open(descriptor, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
-    finally:
+    if problem := _problem(os.fstat(descriptor), limit):
         os.close(descriptor)
-    if len(data) > limit:
+        raise OwnFileError(problem)
+    return open(descriptor, "rb")  # noqa: PTH123 - a descriptor has no path
+
+
+def read_own(path: Path, limit: int) -> bytes:
+    """The bytes of a file of ours. Raises OSError and OwnFileError as `open_own` does."""
+    with open_own(path, limit) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:  # it has grown meanwhile
         raise OwnFileError(f"it is over {limit} bytes")
     return data
 
 
-def _check(status: os.stat_result) -> None:
-    """Raise OwnFileError if others may have written it."""
+def _problem(status: os.stat_result, limit: int) -> str | None:
+    """Why a file is not believed, or None."""
+    mode = stat.S_IMODE(status.st_mode)
     if not stat.S_ISREG(status.st_mode):
-        raise OwnFileError("it is not a regular file")
+        return "it is not a regular file"
     if status.st_uid != os.geteuid():
-        message = f"it belongs to user {status.st_uid}, and kmproxy is user {os.geteuid()}"
-        raise OwnFileError(message)
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        mode = stat.S_IMODE(status.st_mode)
-        raise OwnFileError(f"others can write it: its mode is {mode:04o}, 0600 would do")
+        return f"it belongs to another user (uid {status.st_uid}, not {os.geteuid()})"
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others can write it (mode {mode:04o}): is an fsGroup set?"
+    return f"it is over {limit} bytes" if status.st_size > limit else None
 
 
-def replace_own(path: Path, data: bytes) -> None:
+def replace_own(path: Path, pieces: Iterable[bytes]) -> None:
     """Put a whole new file of mode 0600 in the place of the old one. Raises OSError."""
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}{_NEW}", dir=path.parent)
     new = Path(name)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)

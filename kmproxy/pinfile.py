@@ -82,7 +82,7 @@ class PinFile:
         self._changed.clear()
         data = self._book.encode()
         try:
-            await aside(lambda: replace_own(self._path, data), "kubelet-pins")
+            await aside(lambda: replace_own(self._path, [data]), "kubelet-pins")
         except OSError as error:
             self._changed.set()
             self._telemetry.kubelet_pin_errors.labels("write").inc()

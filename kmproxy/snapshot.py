@@ -19,18 +19,12 @@ applies `fsGroup` gives its files to the group, so that the file is refused.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import logging
-import os
-import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import msgspec
 
@@ -39,6 +33,7 @@ from kmproxy.identity import Identity
 from kmproxy.labelmap import LabelMap, Restored
 from kmproxy.labels import LabelRule
 from kmproxy.namespaces import NamespaceWatcher
+from kmproxy.own_file import aside, clear_leftovers, open_own, replace_own
 from kmproxy.rendering import KnownLabels
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import Trust
@@ -67,12 +62,10 @@ of the shipped component has 64 MiB, past which its pod would be evicted."""
 MAX_HEAD = 1 << 20
 """Bytes of the longest line about the whole."""
 
-_NEW = ".new-"
 _FORMAT = b"kmproxy-labels"
 _VERSION = b"3"
 _PIECE = 1 << 16
 
-_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -278,7 +271,7 @@ class LabelSnapshot:
             written = self._wall()
             confirmed = written - self._watcher.sync_age
             state = self._labels.state(self._clock())
-            await _aside(lambda: self._write(state, confirmed, written))
+            await aside(lambda: self._write(state, confirmed, written), "label-snapshot")
         except Exception as error:  # noqa: BLE001 - whatever it is, labels are served and kept later
             self._telemetry.snapshot_errors.labels("write").inc()
             if not self._failing:
@@ -291,15 +284,15 @@ class LabelSnapshot:
 
     def _write(self, state: Iterator[KnownLabels], confirmed: float, written: float) -> None:
         if self._saved is None:
-            _clear(self._path, written - LEFTOVER)
+            clear_leftovers(self._path, written - LEFTOVER)
         origin = Origin.of(self._identity)
-        _replace(
+        replace_own(
             self._path,
             encode(state, self._labels, origin, confirmed=confirmed, written=written),
         )
 
     def _read(self) -> tuple[Restored, float]:
-        with _open_own(self._path) as file:
+        with open_own(self._path, MAX_FILE) as file:
             return decode(file, self._labels, Origin.of(self._identity), self._wall())
 
     async def _restore(self) -> None:
@@ -314,7 +307,7 @@ class LabelSnapshot:
         if watcher.loaded:
             return
         try:
-            restored, age = await _aside(self._read)
+            restored, age = await aside(self._read, "label-snapshot")
         except FileNotFoundError:
             _log.info("--label-snapshot %s: there is none yet", self._path)
             return
@@ -337,73 +330,3 @@ class LabelSnapshot:
         else:
             fault = "by a fault of kmproxy's own"
             _log.error("--label-snapshot %s %s, %s", self._path, what, fault, exc_info=error)
-
-
-async def _aside(work: Callable[[], _T]) -> _T:
-    """What `work` returns or raises, in a thread that the end of the process does not wait for.
-
-    An executor's would be joined. Who no longer waits leaves it behind, until it is done.
-    """
-    outcome: Future[_T] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            outcome.set_exception(error)
-
-    outcome.set_running_or_notify_cancel()
-    Thread(target=run, name="label-snapshot", daemon=True).start()
-    return await asyncio.wrap_future(outcome)
-
-
-def _open_own(path: Path) -> BinaryIO:
-    """Open a file that only its owner, who we are, can have written.
-
-    Raises OSError and SnapshotError. A pipe is not waited for.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise SnapshotError("it is a symbolic link, which is not followed") from error
-        raise
-    facts = os.fstat(descriptor)
-    mode = stat.S_IMODE(facts.st_mode)
-    problem = None
-    if not stat.S_ISREG(facts.st_mode):
-        problem = "it is not a regular file"
-    elif facts.st_uid != os.geteuid():
-        problem = f"it belongs to another user (uid {facts.st_uid}, not {os.geteuid()})"
-    elif mode & (stat.S_IWGRP | stat.S_IWOTH):
-        problem = f"others can write it (mode {mode:04o}): is an fsGroup set?"
-    elif facts.st_size > MAX_FILE:
-        problem = f"it is over {MAX_FILE} bytes"
-    if problem:
-        os.close(descriptor)
-        raise SnapshotError(problem)
-    return open(descriptor, "rb")  # noqa: PTH123 - a descriptor has no path
-
-
-def _replace(path: Path, lines: Iterable[bytes]) -> None:
-    """Put a whole new file, its owner's alone, in the place of the old one. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}{_NEW}", dir=path.parent)
-    new = Path(name)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor has no path
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError:
-        with suppress(OSError):
-            new.unlink()
-        raise
-
-
-def _clear(path: Path, before: float) -> None:
-    """Remove the new files that killed writers left, not touched since `before` (of 1970)."""
-    with suppress(OSError):
-        for each in path.parent.iterdir():
-            if each.name.startswith(path.name + _NEW) and each.lstat().st_mtime < before:
-                each.unlink()

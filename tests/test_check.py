@@ -357,12 +357,12 @@ async def test_what_would_be_pinned(preflight, cluster, another_kubelet, tmp_pat
     assert f"SHA-256   {digest}" in shown
     assert not path.exists()
     key = f"address:127.0.0.1:{kubelet.port}"
-    replace_own(path, HEAD + f"{key} {digest} 127.0.0.1\n".encode())
+    replace_own(path, [HEAD + f"{key} {digest} 127.0.0.1\n".encode()])
     report, _ = await preflight.run(*flags)
     assert results(report, but=("ok",)) == {}
     assert report.certificate.pin == "same"
     kubelet.requests.clear()
-    replace_own(path, other := HEAD + f"{key} {'a' * 64} 127.0.0.1\n".encode())
+    replace_own(path, [other := HEAD + f"{key} {'a' * 64} 127.0.0.1\n".encode()])
     report, _ = await preflight.run(*flags)
     assert results(report, but=("ok",)) == {
         "kubelet's certificate": "failed",

@@ -15,7 +15,7 @@ def test_written_and_read(tmp_path):
     """It is its owner's alone, and whole."""
     path = tmp_path / "f"
     for data in (b"one", b""):
-        replace_own(path, data)
+        replace_own(path, [data])
         assert read_own(path, 3) == data
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
@@ -36,18 +36,18 @@ def test_a_file_that_others_can_write(tmp_path, mode):
 def test_a_file_of_another_user(tmp_path, monkeypatch):
     """It is refused, whatever its mode."""
     path = tmp_path / "f"
-    replace_own(path, b"x")
+    replace_own(path, [b"x"])
     if os.geteuid() == 0:
         os.chown(path, 65532, 65532)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(OwnFileError, match="belongs to user"):
+    with pytest.raises(OwnFileError, match="belongs to another user"):
         read_own(path, 10)
 
 
 def test_what_is_no_regular_file(tmp_path):
     """A link is not followed, a FIFO not waited for, a folder is none."""
-    replace_own(tmp_path / "good", b"x")
+    replace_own(tmp_path / "good", [b"x"])
     (tmp_path / "link").symlink_to(tmp_path / "good")
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "fifo", 0o600)
@@ -58,14 +58,14 @@ def test_what_is_no_regular_file(tmp_path):
             read_own(tmp_path / name, 10)
     with pytest.raises(FileNotFoundError):
         read_own(tmp_path / "nowhere", 10)
-    replace_own(tmp_path / "link", b"y")
+    replace_own(tmp_path / "link", [b"y"])
     assert read_own(tmp_path / "link", 10) == b"y"
     assert read_own(tmp_path / "good", 10) == b"x"
 
 
 def test_a_file_that_is_too_long(tmp_path):
     """No more than its bound is read."""
-    replace_own(tmp_path / "f", b"x" * 11)
+    replace_own(tmp_path / "f", [b"x" * 11])
     with pytest.raises(OwnFileError, match="over 10 bytes"):
         read_own(tmp_path / "f", 10)
     assert len(read_own(tmp_path / "f", 11)) == 11
@@ -75,7 +75,7 @@ def test_a_write_that_fails(tmp_path):
     """The old file stays, and nothing beside it."""
     (tmp_path / "f").mkdir()
     with pytest.raises(OSError):
-        replace_own(tmp_path / "f", b"x")
+        replace_own(tmp_path / "f", [b"x"])
     assert [each.name for each in tmp_path.iterdir()] == ["f"]
 
 

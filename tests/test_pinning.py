@@ -315,12 +315,12 @@ async def test_a_file_that_is_not_believed(kept, kubelet, caplog, how):
             path.write_bytes(planted)
             path.chmod(0o666)
         case "link":
-            replace_own(path.with_name("other"), planted)
+            replace_own(path.with_name("other"), [planted])
             path.symlink_to(path.with_name("other"))
         case "garbage":
-            replace_own(path, planted + b"\0")
+            replace_own(path, [planted, b"\0"])
         case "long":
-            replace_own(path, planted * 50_000)
+            replace_own(path, [planted] * 50_000)
         case "folder":
             path.mkdir()
     kubelet.show(real)
@@ -340,7 +340,7 @@ async def test_a_file_that_is_not_believed(kept, kubelet, caplog, how):
 async def test_the_planted_pin_would_have_counted(kept, kubelet):
     """The file of the test before, as our own user's alone: the control of what it shows."""
     start, path = kept
-    replace_own(path, HEAD + b"address:127.0.0.1:%d %s x\n" % (kubelet.port, b"a" * 64))
+    replace_own(path, [HEAD, b"address:127.0.0.1:%d %s x\n" % (kubelet.port, b"a" * 64)])
     kubelet.show(own())
     proxy = await start()
     assert (await proxy.get())[0] == 502
