@@ -15,8 +15,8 @@ MAX_NAME = 256
 class Allowances:
     """Each asker has `burst` at once, and gets one back each `interval` seconds.
 
-    Who takes more than there is, several at once, owes it: `burst` at most. Of
-    more than `size` askers the one unused longest is forgotten, and begins anew.
+    An asker that takes more than it has owes the rest, `burst` at most. With more
+    than `size` askers the one unused longest is forgotten: it starts with a full burst.
     """
 
     def __init__(self, *, burst: int, interval: float, size: int = 4096) -> None:

@@ -125,7 +125,7 @@ class Connection(web.RequestHandler):
             self._book.rest(self)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request, or of what is none: once begun, its head must end in time."""
+        """Take bytes of the client. A head that has begun must end in time."""
         if not data:  # aiohttp asks its parser to go on
             super().data_received(data)
         elif self._unread is not None:

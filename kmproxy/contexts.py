@@ -160,7 +160,7 @@ class Kubeconfigs:
             selected = _cluster(cluster.value, PurePath(cluster.file).parent)
         except _ProblemsError as error:
             raise self._problem(f"{cluster.file}: {name}", error.problems) from None
-        if user is None:  # no user is named, so nobody is who asks
+        if user is None:  # without a user the requests are anonymous
             return Selected(selected, User(""))
         name = f"user {shown_name(context.value.user)}"
         try:
@@ -251,7 +251,7 @@ def _server(url: str, problems: list[str]) -> str:
     except ValueError:
         good = False
     if "@" in url:  # it would be shown wherever the server is
-        problems.append("server: the server's URL bears a user or a password")
+        problems.append("server: the server's URL contains a user or a password")
     elif not good:
         problems.append("server: the server's URL is not one that begins with https://")
     else:
@@ -303,7 +303,7 @@ def _user(user: UserEntry, name: str, folder: PurePath, extensions: Sequence[Ext
         plugin = _oidc(user.auth_provider, folder, problems)
     if problems:
         raise _ProblemsError(problems)
-    # A plugin is asked for what is not given, as by Go's: exec for nothing of it, OIDC for a token.
+    # As in client-go: an exec plugin runs only if there is no other credential, OIDC gives a token.
     given = found.token or found.token_file or found.login
     if given or (isinstance(plugin, ExecPlugin) and cert is not None):
         return found

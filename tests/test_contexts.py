@@ -196,7 +196,7 @@ OIDC = {"idp-issuer-url": "https://i", "client-id": "c", "refresh-token": "plant
         ),
         (document({}, {"server": ""}), "/one/config: cluster 'c': server: it is missing"),
         (document({}, {"server": "ftp://api"}), "cluster 'c': server: "),
-        (document({}, {"server": "https://u:planted@api"}), "bears a user or a password"),
+        (document({}, {"server": "https://u:planted@api"}), "contains a user or a password"),
         (
             document({"token": "planted"}, {"server": "api:6443"}),
             "server: write https:// before it",
