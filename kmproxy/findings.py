@@ -206,7 +206,7 @@ class Report:
         return "\n".join(map(printable, lines))
 
     def document(self) -> dict[str, Any]:
-        """It as one JSON document; the README describes the keys."""
+        """It as one JSON document; docs/install.md describes the keys."""
         return {
             "version": self.version,
             "ok": self.ok,

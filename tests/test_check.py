@@ -10,7 +10,6 @@ import ssl
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -31,10 +30,9 @@ from kmproxy.simcluster import DEFAULT_NAMESPACES
 from kmproxy.simkubelet import Fault, SimKubelet
 from kmproxy.simstore import SERVICE_ACCOUNT
 
+from .documents import block, section
 from .sites import ForwardProxy
 from .test_simrbac import binding, role
-
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
 SURPLUS = (("get", "nodes/proxy"), ("get", "nodes"))
 
@@ -619,11 +617,10 @@ async def test_the_example_of_the_readme(preflight, cluster):
     cluster.api.allow("get", "nodes/proxy")
     report, _ = await preflight.run()
     lines = report.table().splitlines()
-    example = README.partition("### Check")[2].partition("```\n✓ identity")[2].partition("```")[0]
+    example = block("✓ identity")
     assert example.splitlines()[1:] == lines[1:]
-    keys = set(
-        re.findall(r"`(\w+)`", README.partition("one document instead.")[2].partition("\n#")[0])
-    )
+    page = section("docs/install.md", "Check")
+    keys = set(re.findall(r"`(\w+)`", page.partition("one document instead.")[2]))
     assert report.document().keys() <= keys
     assert {key for each in report.document()["permissions"] for key in each} <= keys
     assert {key for each in report.document()["checks"] for key in each} <= keys

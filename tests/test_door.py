@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -21,9 +20,9 @@ from kmproxy.simrbac import AUTHENTICATED, Attributes
 from kmproxy.slots import Slots
 
 from .conftest import until
+from .documents import block, blocks
 from .test_simrbac import binding, role
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 PROMETHEUS = "system:serviceaccount:monitoring:prometheus"
 EVERYWHERE = {"nonResourceURLs": ["*"], "verbs": ["get"]}
 PATHS = [
@@ -38,16 +37,11 @@ PATHS = [
 ]
 
 
-def documents(heading):
-    """The YAML that the README shows under a heading."""
-    section = README.partition(f"### {heading}\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
-    return [document for block in blocks for document in yaml.safe_load_all(block)]
-
-
 def readme_rbac(*names):
-    """The RBAC objects of these names that the README shows."""
-    found = [each for each in documents("Who may scrape") if each["metadata"]["name"] in names]
+    """The RBAC objects of these names that docs/security.md shows."""
+    shown = [each.text for each in blocks("docs/security.md") if each.text.startswith("apiVersion")]
+    documents = [document for text in shown for document in yaml.safe_load_all(text)]
+    found = [each for each in documents if each["metadata"]["name"] in names]
     assert {each["metadata"]["name"] for each in found} == set(names)
     for subject in [subject for each in found for subject in each.get("subjects", ())]:
         if subject["namespace"] == "kmproxy-system":
@@ -86,7 +80,7 @@ class Clock:
 
 
 async def test_the_roles_of_the_readme(front, cluster):
-    """With what the README shows and nothing more, kmproxy reviews and Prometheus scrapes."""
+    """With what docs/security.md shows and nothing more, kmproxy reviews and Prometheus scrapes."""
     for resource in ("tokenreviews", "subjectaccessreviews"):
         cluster.authority.deny("create", resource)
     proxy = await front("--authorization=kubernetes", "--all-nodes")
@@ -102,12 +96,12 @@ async def test_the_roles_of_the_readme(front, cluster):
 
 
 async def test_the_refusal_of_the_readme(front, cluster):
-    """A refusal reads as the README shows it."""
+    """A refusal reads as docs/security.md shows it."""
     proxy = await front("--authorization=kubernetes")
     token = f"Bearer {cluster.authority.issue(PROMETHEUS)}"
     status, text = await proxy.get(Authorization=token)
     assert status == 403
-    assert f"\n{text}```" in README
+    assert text == block("user 'system:serviceaccount:monitoring:prometheus' may not")
 
 
 @pytest.mark.parametrize("token", [None, "unknown"])

@@ -1,4 +1,4 @@
-"""The README's commands, run as they are written but for addresses; what they print is shown."""
+"""The documents' commands, run as they are written but for addresses; what they print is shown."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kmproxy.cli import read_config
+
 from .conftest import until
+from .documents import PAGES, README, ROOT, block
 from .test_demo import demo
-from .test_readme import ROOT, block
 
 
 async def run(commands, directory, **environment):
@@ -43,7 +45,9 @@ async def test_try_it(tmp_path):
     look = block("curl -s http://localhost:8080/metrics/cadvisor | grep 'team=\"'")
     move = block("kubectl --server=http://localhost:8001 label")
     sample = block('container_cpu_usage_seconds_total{container="api"')
+    printed = block("kmproxy demo: 2 nodes")
     async with demo() as (text, _):
+        assert there(printed, text) in text
         before = (await run(there(look, text), tmp_path)).splitlines()
         assert all('team="' in line for line in before)
         alike = [line for line in before if line.startswith(sample[: sample.index(",")])]
@@ -127,6 +131,31 @@ def test_make_builds_and_pushes_the_image():
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert built[0].removesuffix("-dirty") == known.stdout[:12]
+
+
+def test_arguments_of_kubelet_meta_proxy():
+    """Its example's arguments are taken as they are, with what the downward API puts in."""
+    arguments = yaml.safe_load(block("args:\n"))["args"]
+    values = {"$(KUBE_APISERVER)": "10.0.0.1", "$(NODE_NAME)": "node-1"}
+    given = [re.sub(r"\$\(\w+\)", lambda name: values[name[0]], each) for each in arguments]
+    config, warnings = read_config(given)
+    assert (config.kubelet.apiserver, config.kubelet.port) == ("10.0.0.1", 443)
+    assert (config.kubelet.node, config.server.listen.port) == ("node-1", 8080)
+    assert warnings == []
+
+
+def test_one_file():
+    """One file is tested by what is said, and pytest prints what is shown, with other numbers."""
+    shown = block("collected ")
+    command = re.search(r"`(make test ARGS=\S+ COVERAGE=)`", PAGES[README])[1]
+    made = subprocess.run(
+        command.replace("make", "make -n"),
+        shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (file,) = re.findall(r"^tests/\S+", shown, re.MULTILINE)
+    assert made.stdout.splitlines()[-1].split()[1:] == ["--durations=15", file]
+    assert re.search(rf"^collected \d+ items\n\n{re.escape(file)} \.+ +\[ *\d+%\]\n", shown)
+    assert re.search(r"^=+ \d+ passed in [\d.]+s =+$", shown, re.MULTILINE)
 
 
 def test_make_e2e():

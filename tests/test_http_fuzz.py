@@ -1,7 +1,7 @@
 """The HTTP surface under raw requests that a seeded grammar makes up: 100,000 of them in CI.
 
 What they are is decided here, what they may do by the contract: nothing upstream but what was
-asked for in form, and no status that the README does not name.
+asked for in form, and no status that the documents do not name.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""The load, a small one: it measures what the README shows."""
+"""The load, a small one: it measures what docs/performance.md shows."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-README = Path(__file__).parents[1] / "README.md"
+from .documents import block
 
 
 def shape(text):
@@ -16,8 +15,8 @@ def shape(text):
 
 
 def test_a_small_load():
-    """Every scrape succeeds, every change is seen, and the lines are those of the README."""
-    shown = re.search(r"\$ make load\n(.*?)```", README.read_text("utf-8"), re.DOTALL)[1]
+    """Every scrape succeeds, every change is seen, and the lines are those of docs/performance.md."""
+    shown = block("$ make load\n").partition("\n")[2]
     size = ["--nodes=6", "--interval=1", "--seconds=6", "--namespaces=60", "--changes=100"]
     done = subprocess.run(
         [sys.executable, "-m", "tests.load", *size],

@@ -19,6 +19,8 @@ from kmproxy.permissions import needed
 from kmproxy.webconfig import parse_web_config
 from tests.kustomize import build
 
+from .documents import PAGES, block, section
+
 ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
@@ -500,23 +502,20 @@ def test_the_label_of_the_release(overlay, components):
     for each in selected:
         assert after[each]["metadata"]["labels"].pop("release") == "kube-prometheus-stack"
     assert before == after
-    assert "release: kube-prometheus-stack" in README
-
-
-README = (ROOT / "README.md").read_text("utf-8")
+    assert "release: kube-prometheus-stack" in PAGES["docs/prometheus.md"]
 
 
 def test_the_readme_names_every_overlay_and_component():
     """Each has its row, and no other has."""
-    section = README.partition("## Install")[2].partition("\n## ")[0]
-    rows = set(re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE))
-    assert rows == {*OVERLAYS, *COMPONENTS}
+    for title, names in (("Overlays", OVERLAYS), ("Components", COMPONENTS)):
+        table = section("docs/install.md", title)
+        assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == set(names)
 
 
 @pytest.mark.program("kubectl")
 def test_the_example_of_a_component(tmp_path):
     """The kustomization that is shown builds beside our manifests."""
-    example = re.search(r"```yaml\n(apiVersion: kustomize.*?)```", README, re.DOTALL)[1]
+    example = block("apiVersion: kustomize")
     (tmp_path / "manifests").symlink_to(MANIFESTS)
     (tmp_path / "kustomization.yaml").write_text(example)
     done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, check=True)
@@ -527,7 +526,7 @@ def test_the_example_of_a_component(tmp_path):
 @pytest.mark.program("kubectl", "openssl")
 def test_the_example_of_a_certificate(tmp_path):
     """What is shown makes a Secret whose certificate names the Service, and verifies itself."""
-    commands = re.search(r"```sh\n(openssl req .*?)```", README, re.DOTALL)[1]
+    commands = block("openssl req ")
     commands = commands.rstrip("\n") + " --dry-run=client --output=yaml"
     done = subprocess.run(
         ["bash", "-euc", commands], cwd=tmp_path, check=True, capture_output=True, text=True
@@ -555,7 +554,7 @@ def test_the_example_of_the_ca(tmp_path):
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kmproxy-tls"},
               "data": {key: b64encode(value.encode()).decode() for key, value in data.items()}}  # fmt: skip
     (tmp_path / "secret.json").write_text(json.dumps(secret))
-    first, second = re.search(r"```sh\n(kubectl get secret kmproxy-tls .*?)```", README, re.DOTALL)[1].splitlines()  # fmt: skip
+    first, second = block("kubectl get secret kmproxy-tls ").splitlines()
     start = "kubectl get secret kmproxy-tls --namespace=kmproxy-system "
     assert first.startswith(start)
     local = "kubectl annotate --local --filename=secret.json a=b "
@@ -566,7 +565,7 @@ def test_the_example_of_the_ca(tmp_path):
     created = yaml.safe_load(done.stdout)
     assert (created["kind"], created["metadata"]["namespace"]) == ("ConfigMap", "monitoring")
     assert created["data"] == {"ca.crt": pem}
-    lines = re.search(r"ca_file: (\S+) # of the ConfigMap (\S+),", README)
+    lines = re.search(r"ca_file: (\S+) # of the ConfigMap (\S+),", PAGES["docs/prometheus.md"])
     assert (Path(lines[1]).name, lines[2]) == ("ca.crt", created["metadata"]["name"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 import ssl
 import sys
@@ -12,7 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .test_manifests import OVERLAYS, README, built, of_kind, variables
+from .documents import PAGES, block
+from .test_manifests import OVERLAYS, built, of_kind, variables
 from .tls import Authority
 
 NAME = "kmproxy.kmproxy-system.svc"
@@ -135,7 +135,7 @@ async def test_the_token_of_a_monitor(
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 async def test_check_in_the_pod(cluster, tmp_path, overlay):
-    """The README's line, run with the container's environment as `kubectl exec` does, finds no fault.
+    """The line of the documents, run with the container's environment as `kubectl exec` does, finds no fault.
 
     It knows the daemon's settings: nothing is failed, skipped for want of one, or warned of.
     """
@@ -144,11 +144,11 @@ async def test_check_in_the_pod(cluster, tmp_path, overlay):
     cluster.write_service_account(tmp_path / "sa")
     if overlay == "recommended":
         mount(objects, tmp_path, Authority())
-    line = re.search(r"^\$ (kubectl exec .*)$", README, re.MULTILINE)[1]
+    line = block("$ kubectl exec -n kmproxy-system").removeprefix("$ ").strip()
     before, _, command = line.partition(" -- ")
     kind = "ds" if of_kind(objects, "DaemonSet") else "deploy"
     assert before == "kubectl exec -n kmproxy-system ds/kmproxy"
-    assert f"`{kind}/kmproxy`" in README or kind == "ds"
+    assert f"`{kind}/kmproxy`" in PAGES["docs/install.md"] or kind == "ds"
     program, *arguments = shlex.split(command)
     assert (program, arguments) == ("kmproxy", ["check"])
     process = await asyncio.create_subprocess_exec(

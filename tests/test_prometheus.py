@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from .documents import block
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "manifests/prometheus").glob("*.yml"))
@@ -61,8 +62,7 @@ def check(path):
 @every_wiring
 def test_the_readmes_lines_for_tls(name, tmp_path):
     """Put into the job, they make one that loads; the token file is not asked for then."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    lines = yaml.safe_load(re.search(r"```yaml\n(scheme: https\n.*?)```", readme, re.DOTALL)[1])
+    lines = yaml.safe_load(block("scheme: https\n"))
     (tmp_path / "ca.crt").write_text("")
     lines["tls_config"]["ca_file"] = str(tmp_path / "ca.crt")
     lines["authorization"]["credentials_file"] = str(tmp_path / "ca.crt")

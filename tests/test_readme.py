@@ -1,4 +1,4 @@
-"""What the README says is what the code does."""
+"""What the documents say is what the code does: README.md, docs/ and their like."""
 
 from __future__ import annotations
 
@@ -13,33 +13,23 @@ from kmproxy.access import KEYS
 from kmproxy.config import SECTIONS
 from kmproxy.loader import Layer, load
 from kmproxy.settings import settings
+from kmproxy.telemetry import _REASONS as REASONS
 from kmproxy.telemetry import Telemetry
 from kmproxy.webconfig import Pem
 from kmproxy.webfile import read_web_config
 
+from .documents import ALL, PAGES, README, ROOT, anchors, block, blocks, headings, links, section
 from .test_layers import ORDER, SIMULATOR
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-
-
-def blocks():
-    """The README's blocks of code: what each is said to be, and its text."""
-    for fence in re.finditer(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
-        yield fence[1], fence[2]
-
-
-def block(start):
-    """The text of the only block that begins so."""
-    (found,) = [text for _, text in blocks() if text.startswith(start)]
-    return found
+WORDS = 2500
+"""The README's limit: a reader has it in ten minutes."""
 
 
 def rows():
     """The table of settings, from the settings themselves."""
-    for section in SECTIONS.values():
-        blank = section()
-        for key, spec in settings(section).items():
+    for kind in SECTIONS.values():
+        blank = kind()
+        for key, spec in settings(kind).items():
             default = getattr(blank, key)
             if spec.repeatable:
                 shown = ", ".join(default)
@@ -57,20 +47,30 @@ def rows():
 def test_the_table_of_settings():
     """Every setting has its row, generated from the same field as its flag."""
     table = "\n".join(rows())
-    between = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", README, re.DOTALL)
+    page = PAGES["docs/configuration.md"]
+    between = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", page, re.DOTALL)
     assert between[1] == table
 
 
+def test_the_most_wanted_settings():
+    """Five rows of that table, as they stand there."""
+    shown = re.findall(r"^\| `--.*$", PAGES[README], re.MULTILINE)
+    assert len(shown) == 5
+    assert set(shown) <= set(rows())
+
+
 def test_the_table_of_metrics():
-    """Every metric of ours is in the README, and no other."""
+    """Every metric of ours has its place in the table, and no document names another."""
     ours = set(re.findall(r"^# TYPE (kmproxy_\w+) ", Telemetry().render().decode(), re.MULTILINE))
-    assert set(re.findall(r"`(kmproxy_\w+)", README)) == ours
+    table = section("docs/operations.md", "Metrics")
+    assert set(re.findall(r"`(kmproxy_\w+)", table)) == ours
+    assert set(re.findall(r"`(kmproxy_\w+)", ALL)) == ours
 
 
 def test_the_table_of_modules():
-    """The architecture section has every module once, in the order that is enforced."""
-    section = README.partition("## Architecture")[2].partition("## Develop")[0]
-    cells = re.findall(r"^\|[^|]*\| (`.*?) \|", section, re.MULTILINE)
+    """The architecture has every module once, in the order that is enforced."""
+    table = section("docs/architecture.md", "Modules")
+    cells = re.findall(r"^\|[^|]*\| (`.*?) \|", table, re.MULTILINE)
     shown = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     simulator = ("simfamilies", "simcluster")
     order = [name for name in ORDER if name not in SIMULATOR or name in simulator]
@@ -79,7 +79,7 @@ def test_the_table_of_modules():
 
 def test_the_yaml_example():
     """The configuration that is shown is one."""
-    example = re.search(r"```yaml\n(label: .*?)```", README, re.DOTALL)[1]
+    example = block("label: ")
     config, warnings = load([Layer("README", "", yaml.safe_load(example))])
     assert [rule.name for rule in config.labels.rules] == ["team", "cost_center"]
     assert warnings == []
@@ -87,20 +87,21 @@ def test_the_yaml_example():
 
 def test_kubelet_access():
     """The section that is shown is one, and every key of it has its place in the table."""
-    part = README.partition("### Kubelet access")[2].partition("\n## ")[0]
-    example = re.search(r"```yaml\n(.*?)```", part, re.DOTALL)[1]
+    part = section("docs/configuration.md", "Kubelet access")
+    example = block("kubelet:\n  oauth2:")
+    assert example in part
     config, warnings = load([Layer("README", "", yaml.safe_load(example))])
     assert config.access.credential.client_id == "kmproxy"
     assert config.access.tls.min_version == "TLS13"
     assert warnings == []
-    for block, keys in KEYS.items():
-        for key in [block, *keys] if block else keys:
+    for name, keys in KEYS.items():
+        for key in [name, *keys] if name else keys:
             assert f"`{key}`" in part, key
 
 
 def test_the_web_config_example(tmp_path):
     """It is one, with a certificate beside it, and asks for all that it seems to ask for."""
-    example = re.search(r"```yaml\n(tls_server_config:.*?)```", README, re.DOTALL)[1]
+    example = block("tls_server_config:")
     (tmp_path / "web.yaml").write_text(example)
     config = read_web_config(str(tmp_path / "web.yaml"))
     assert config.tls.certificate == Pem(str(tmp_path / "tls.crt"))
@@ -113,7 +114,7 @@ def test_the_web_config_example(tmp_path):
 
 def test_the_table_of_threats():
     """Whatever is said to be shown by a test is: the test is there."""
-    table = README.partition("### Threats")[2].partition("## Performance")[0]
+    table = section("docs/security.md", "Threats").partition("\n")[2]
     rows = [line.strip("|").split("|") for line in table.strip().splitlines()[2:]]
     there = {
         name
@@ -140,9 +141,10 @@ def test_the_image():
         assert gone in run
 
 
-# What runs each of the README's blocks: a test, or a script of .ci; by how the block begins.
+# What runs each block of code: a test, or a script of .ci; by how the block begins.
 RUN_BY = {
     "make run\n": ".ci/demo",
+    "kmproxy demo: 2 nodes": "test_examples.test_try_it",
     "curl -s http://localhost:8080/metrics/cadvisor | grep": "test_examples.test_try_it",
     'container_cpu_usage_seconds_total{container="api"': "test_examples.test_try_it",
     "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",
@@ -152,7 +154,7 @@ RUN_BY = {
     "openssl req ": "test_manifests.test_the_example_of_a_certificate",
     "kubectl get secret kmproxy-tls": "test_manifests.test_the_example_of_the_ca",
     "scheme: https\n": "test_prometheus.test_the_readmes_lines_for_tls",
-    "$ kubectl exec -n kmproxy-system": "test_check.test_as_a_command",
+    "$ kubectl exec -n kmproxy-system": "test_overlays.test_check_in_the_pod",
     "✓ identity": "test_check.test_the_example_of_the_readme",
     "kubelet:\n  serviceMonitor:": "test_examples.test_the_values_of_the_stack",
     "tls_server_config:": "test_e2e_secure.test_the_web_config_of_the_readme",
@@ -167,22 +169,43 @@ RUN_BY = {
     '{"targets":["10.244.': "test_examples.test_targets",
     "$ make load\n": "test_load.test_a_small_load",
     "make test\n": ".ci/run",
+    "collected ": "test_examples.test_one_file",
     "make e2e\n": "test_examples.test_make_e2e",
     "tests/test_e2e_": "test_examples.test_make_e2e",
+    "args:\n": "test_examples.test_arguments_of_kubelet_meta_proxy",
+    "sum by (team) (rate(": "test_rules.test_the_joins_of_the_documents",
+    'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
+    "  * on (namespace) group_left (label_team)\n    kube_": "test_rules.test_the_joins_of_the_documents",
+    'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
+    "  * on (namespace) group_left (label_team)\n    group": "test_rules.test_the_joins_of_the_documents",
 }
 
 
+def sources(*patterns):
+    """Files that ship or are tests, each without what its lines begin with."""
+    for pattern in patterns:
+        for path in ROOT.glob(pattern):
+            yield "\n".join(line.lstrip() for line in path.read_text("utf-8").splitlines())
+
+
 def test_every_example_is_run():
-    """Every block is run by a test, or is a file that ships; nothing else is listed."""
+    """Every block is run by a test, or is in a file that ships; nothing else is listed."""
     shipped = {path.read_text("utf-8") for path in (ROOT / "manifests").rglob("*.y*ml")}
-    listed = {start: [] for start in RUN_BY}
+    code = "\n".join(sources("kmproxy/**/*.py", "tests/**/*.py"))
+    listed = {start: set() for start in RUN_BY}
     unknown = []
-    for _, text in blocks():
+    for page, language, text in blocks():
         starts = [start for start in RUN_BY if text.startswith(start)]
         for start in starts:
-            listed[start].append(text)
-        if not starts and "────" not in text and not any(text in whole for whole in shipped):
-            unknown.append(text)
+            listed[start].add(text)
+        picture = "────" in text
+        if language == "python":
+            shown = "\n".join(line.lstrip() for line in text.splitlines())
+            known = shown in code
+        else:
+            known = starts or picture or any(text in whole for whole in shipped)
+        if not known:
+            unknown.append((page, text))
     assert unknown == []
     assert [start for start, texts in listed.items() if len(texts) != 1] == []
 
@@ -199,5 +222,72 @@ def test_what_runs_an_example_exists(runner):
         assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE)
 
 
+def test_the_readme_is_short():
+    """What is longer stands in docs/."""
+    assert len(PAGES[README].split()) < WORDS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_resolves(page):
+    """A relative link leads to a file that is there, and to one of its headings."""
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        there = (ROOT / page).parent / path if path else ROOT / page
+        assert there.exists(), link
+        if anchor:
+            assert anchor in anchors(str(there.resolve().relative_to(ROOT))), link
+
+
+def test_every_page_can_be_found():
+    """The README leads to each page of docs/, by one step or two."""
+    found, ahead = set(), {README}
+    for _ in range(2):
+        ahead = {
+            str(((ROOT / page).parent / link.partition("#")[0]).resolve().relative_to(ROOT))
+            for page in ahead
+            for link in links(page)
+        } & PAGES.keys()
+        found |= ahead
+    assert {page for page in PAGES if page.startswith("docs/")} <= found
+
+
+def test_the_glossary():
+    """Each term stands there once, is explained in two or three sentences, and is used."""
+    page = "docs/glossary.md"
+    terms = [title for _, level, title in headings(page) if level == 3]
+    assert len(terms) == len(set(terms)) > 30
+    others = "\n".join(text for name, text in PAGES.items() if name != page).lower()
+    for term in terms:
+        assert len(section(page, term).split()) < 60, term
+        assert term.lower() in re.sub(r"\s+", " ", others), term
+
+
+def test_the_troubleshooting():
+    """Every message that is looked for there is one of ours, and every reason is explained."""
+    page = "docs/troubleshooting.md"
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources("kmproxy/**/*.py")))
+    code = re.sub(r"\{[^{}]*name\}", "kubelet", code)
+    for title in ("The process ends", "The kubelet", "The API server"):
+        for row in section(page, title).splitlines():
+            if row.startswith("| ") and "`" in row:
+                for message in re.findall(r"`([^`]+)`", row.split("|")[1]):
+                    assert message in code or message.replace("API server", "kubelet") in code, (
+                        message
+                    )
+    explained = re.findall(r"`(\w+)`", " ".join(
+        row.split("|")[1] for row in section(page, "Reasons").splitlines() if row.startswith("| ")
+    ))  # fmt: skip
+    assert sorted(explained) == sorted({*REASONS, "other"})
+
+
+def test_the_news():
+    """A fragment is named by its kind, and says something."""
+    kinds = set(re.findall(r"^\| `(\w+)` \|", PAGES["changelog.d/README.md"], re.MULTILINE))
+    for page in PAGES:
+        if page.startswith("changelog.d/") and not page.endswith("README.md"):
+            assert re.fullmatch(rf"changelog\.d/[a-z0-9-]+\.({'|'.join(kinds)})\.md", page)
+            assert 5 < len(PAGES[page].split()) < 60
+
+
 if __name__ == "__main__":
-    print("\n".join(rows()))  # noqa: T201 - to be pasted into the README
+    print("\n".join(rows()))  # noqa: T201 - to be pasted into docs/configuration.md

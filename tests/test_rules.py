@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from .documents import blocks, section
 from .test_dashboards import metrics
 
 ROOT = Path(__file__).parents[1]
@@ -125,11 +126,62 @@ def test_only_samples_with_a_team_count(name):
             assert selectors == rule["expr"].count('team!=""}')
 
 
-def test_the_readme_names_every_alert():
+def test_the_documents_name_every_alert():
     """And no other."""
-    section = (ROOT / "README.md").read_text("utf-8").partition("### Rules")[2].partition("\n#")[0]
+    part = section("docs/prometheus.md", "Rules")
     alerts = {rule["alert"] for name in NAMES for rule in rules(name) if "alert" in rule}
-    assert set(re.findall(r"`((?:Container|Pod|Kmproxy)\w+)`", section)) == alerts
+    assert set(re.findall(r"`((?:Container|Pod|Kmproxy)\w+)`", part)) == alerts
+
+
+JOINED = """
+container_cpu_usage_seconds_total{container="a",namespace="web",pod="p"} 0+60x20
+container_cpu_usage_seconds_total{container="a",namespace="pay",pod="q"} 0+120x20
+"""
+ENRICHED = JOINED.replace('"web"', '"web",team="front"').replace('"pay"', '"pay",team="back"')
+OF_NAMESPACES = """
+kube_namespace_labels{namespace="web",label_team="front",instance="n1"} 1+0x20
+kube_namespace_labels{namespace="pay",label_team="back",instance="n1"} 1+0x20
+"""
+OF_TWO_NODES = (
+    OF_NAMESPACES + 'kube_namespace_labels{namespace="web",label_team="front",instance="n2"} 1+0x20'
+)
+
+
+@pytest.mark.program("promtool")
+@pytest.mark.parametrize(
+    ("number", "series", "label", "answers"),
+    [
+        (0, JOINED + OF_NAMESPACES, "label_team", True),
+        (0, JOINED + OF_TWO_NODES, "label_team", False),
+        (1, ENRICHED, "team", True),
+        (2, JOINED + OF_NAMESPACES, "label_team", True),
+        (2, JOINED + OF_TWO_NODES, "label_team", True),
+    ],
+)
+def test_the_joins_of_the_documents(number, series, label, answers, tmp_path):
+    """The query with a join and the one without give the same; of two nodes, the one for them."""
+    queries = [
+        each.text for each in blocks("docs/coming-from-joins.md") if each.language == "promql"
+    ]
+    pairs = [line.rpartition(" ") for line in series.strip().splitlines()]
+    expected = [
+        {"labels": f'{{{label}="front"}}', "value": 1},
+        {"labels": f'{{{label}="back"}}', "value": 2},
+    ]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, _, values in pairs],
+        "promql_expr_test": [
+            {"expr": queries[number], "eval_time": "10m", "exp_samples": expected}
+        ],
+    }
+    (tmp_path / "joins.test.yaml").write_text(yaml.safe_dump({"tests": [case]}), "utf-8")
+    done = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "joins.test.yaml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode == 0) is answers, done.stdout + done.stderr
+    assert answers or "many-to-many" in done.stdout + done.stderr
 
 
 @every_file

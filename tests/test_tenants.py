@@ -48,7 +48,7 @@ def spaces(text):
 
 
 async def test_the_roles_of_the_readme(front, cluster):
-    """With what the README shows, a tenant sees its namespace and the platform everything."""
+    """With what docs/security.md shows, a tenant sees its namespace and the platform everything."""
     for resource in ("tokenreviews", "subjectaccessreviews"):
         cluster.authority.deny("create", resource)
     cluster.authority.rbac.apply(*readme_rbac("kmproxy-reviews", "kmproxy-tenant"))
