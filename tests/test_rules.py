@@ -163,7 +163,7 @@ def test_the_joins_of_the_documents(number, series, label, answers, tmp_path):
     queries = [
         each.text for each in blocks("docs/coming-from-joins.md") if each.language == "promql"
     ]
-    pairs = [line.rpartition(" ") for line in series.strip().splitlines()]
+    pairs = [line.rpartition(" ") for line in series.splitlines() if line]
     expected = [
         {"labels": f'{{{label}="front"}}', "value": 1},
         {"labels": f'{{{label}="back"}}', "value": 2},
