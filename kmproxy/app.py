@@ -98,7 +98,12 @@ class Daemon:
             target_labels = TargetLabelMap(rules, max_value=max_value)
         maps = [labels] if target_labels is None else [labels, target_labels]
         self._watcher = watcher = NamespaceWatcher(
-            clients.api, *maps, telemetry=telemetry, clock=clock, uniform=self._uniform
+            clients.api,
+            *maps,
+            telemetry=telemetry,
+            clock=clock,
+            uniform=self._uniform,
+            outage=clients.outage,
         )
         self._readiness = readiness = Readiness(watcher, config.apiserver.max_label_age)
         telemetry.follow(

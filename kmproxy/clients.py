@@ -18,6 +18,7 @@ from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import Identity
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import NodeDirectory
+from kmproxy.outage import Outage
 from kmproxy.pinfile import SUFFIX
 from kmproxy.pinning import Pinning
 from kmproxy.pins import PinBook
@@ -30,7 +31,8 @@ from kmproxy.upstream import Upstream, open_session
 class Clients:
     """The ways out of the process. `nodes` is None unless every node is served.
 
-    `pinning` is None unless kubelets' certificates are pinned.
+    `pinning` is None unless kubelets' certificates are pinned. `outage` is for the watch of
+    namespaces to tell the kubelet's client.
     """
 
     identity: Identity
@@ -38,6 +40,7 @@ class Clients:
     kubelet: Kubelet
     nodes: NodeDirectory | None
     pinning: Pinning | None
+    outage: Outage
 
 
 @asynccontextmanager
@@ -104,7 +107,9 @@ async def open_clients(
         nodes = None
         if config.kubelet.all_nodes:
             nodes = NodeDirectory(api, addresses=addresses, clock=clock, telemetry=telemetry)
-        yield Clients(identity, api, Kubelet(config.kubelet, upstream), nodes, pinning)
+        outage = Outage(clock)
+        client = Kubelet(config.kubelet, upstream, outage)
+        yield Clients(identity, api, client, nodes, pinning, outage)
 
 
 def _pinning(

@@ -17,6 +17,7 @@ from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamErro
 from kmproxy.labelmap import LabelMap, Restored
 from kmproxy.labels import Namespace
 from kmproxy.objectlist import ListReader
+from kmproxy.outage import Outage
 from kmproxy.permissions import NAMESPACES, advice
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import (
@@ -64,7 +65,8 @@ def explained(error: ApiError, verb: str) -> str:
 class NamespaceWatcher:
     """Feeds label maps from the API server. It is their one writer.
 
-    `also` are further maps, which render the same namespaces for another use.
+    `also` are further maps, which render the same namespaces for another use. `outage` learns
+    whether the API server is away.
     """
 
     def __init__(
@@ -75,12 +77,14 @@ class NamespaceWatcher:
         telemetry: Telemetry,
         clock: Callable[[], float],
         uniform: Callable[[float, float], float],
+        outage: Outage | None = None,
     ) -> None:
         self._api = api
         self._labels = labels
         self._maps = (labels, *also)
         self._telemetry = telemetry
         self._clock = clock
+        self._outage = outage or Outage(clock)
         self._state = WatchState(uniform=uniform)
         self._backoff = Backoff(uniform=uniform)
         self._listed_at: str | None = None  # the API server, by its URL
@@ -210,6 +214,7 @@ class NamespaceWatcher:
         self._well_again()
 
     def _well_again(self) -> None:
+        self._outage.over()
         if self._trouble:
             _log.info("the API server answers again")
             self._trouble = None
@@ -225,6 +230,7 @@ class NamespaceWatcher:
             self._away = error.code == 429 or error.code >= 500
             message = explained(error, verb)
         if isinstance(error, UpstreamError):
+            self._outage.failed(error)
             step = self._state.failed(error, listing=listing, lasted=lasted)
             reason = error.reason
             self._telemetry.upstream_failed("apiserver", reason)

@@ -243,7 +243,9 @@ class MetricsServer:
             return f"the client has not taken its answer within {budget:g} s"
         label, name = ("kubelet", "kubelet") if node else ("apiserver", "API server")
         self._telemetry.upstream_failed(label, "timeout")
-        return f"no whole answer from the {name} within {budget:g} s"
+        away = self._kubelet.away if node else ""
+        because = f": {away}, and the kubelet may still wait for a review" if away else ""
+        return f"no whole answer from the {name} within {budget:g} s{because}"
 
     def _require_ready(self) -> None:
         if problem := self._readiness.problem():

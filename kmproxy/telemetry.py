@@ -39,7 +39,7 @@ _REASONS = frozenset(
         "forbidden", "framing", "garbage", "gzip", "moved", "no_address",
         "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "series", "short",
         "status", "timeout", "tls", "too_large", "too_many", "truncated",
-        "unauthorized", "unreachable", "unresolved",
+        "unauthorized", "unreachable", "unresolved", "unreviewed",
     }
 )  # fmt: skip
 

@@ -6,6 +6,7 @@
 | API server away later | serves the last labels, stays ready, asks again with full jitter | `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_an_api_server_that_is_away` |
 | API server away later, with `--all-nodes` | asks a node at its last known address, for an hour at most | `kmproxy_upstream_errors_total` | `test_faults::test_all_nodes_while_the_api_server_is_away`, `test_nodes::test_an_api_server_that_hangs` |
 | one replica's way to the API server is cut, with `--max-label-age` and `--peers` | not ready while another replica has newer labels, and serves who comes all the same | `kmproxy_namespaces_sync_age_seconds` | `test_peers::test_old_labels_beside_new_ones`, `test_peers::test_nobody_has_new_ones` |
+| API server away for longer than a kubelet remembers its review of our token (2 minutes) | 502 that says since when the API server is away, nothing of credentials; as before when it is back | `kmproxy_upstream_errors_total`, `kmproxy_namespaces_sync_age_seconds` | `test_faults::test_a_kubelet_that_cannot_review_a_token`, `test_faults::test_a_kubelet_that_cannot_review_a_right` |
 | API server slow or silent | a list is given up after 60 s, a watch after 80 s without a byte | `kmproxy_watch_restarts_total` | `test_apiserver::test_a_list_that_falls_silent`, `test_namespaces::test_a_watch_that_falls_silent`, `test_snapshot::test_an_api_server_that_hangs` |
 | API server slow to tell of a node, with `--all-nodes` | 504 that says so, when the scrape's time is up | `kmproxy_upstream_errors_total` | `test_server::test_an_api_server_that_does_not_tell_of_a_node` |
 | API server: 401 after a rotation | reads the token anew, once, at once; a kubeconfig's plugin runs once for all who were refused | `kmproxy_upstream_errors_total` | `test_end_to_end::test_a_rotated_token_is_read_after_a_401`, `test_clients::test_a_plugin_that_gives_certificates`, `test_kubeconfig::test_several_who_were_refused` |
@@ -60,7 +61,7 @@ import pytest
 import trustme
 
 from kmproxy.nodes import KEPT, REMEMBERED
-from kmproxy.simkubelet import Fault
+from kmproxy.simkubelet import Fault, Memory
 from kmproxy.telemetry import Telemetry
 
 from .conftest import until
@@ -96,6 +97,7 @@ def test_a_row_of_the_table(row):
 async def test_an_api_server_that_is_away(front, cluster, clock):
     """Scrapes go on with the last labels, ready; age, trouble and metric tell of it."""
     proxy = await front(clock=clock)
+    assert (await proxy.get())[0] == 200  # the kubelet remembers us from here on
     await cluster.api.stop()
 
     async def told():
@@ -111,6 +113,71 @@ async def test_an_api_server_that_is_away(front, cluster, clock):
     assert await proxy.probe("/readyz") == (200, "ok\n")
     assert await proxy.metric("kmproxy_namespaces_sync_age_seconds") == 50.0
     assert await proxy.metric("kmproxy_upstream_errors_total", upstream="apiserver") > 0
+
+
+async def gone(proxy, cluster):
+    """Stop the API server, and wait until the daemon knows it."""
+    await cluster.api.stop()
+    await until(lambda: settled(proxy.daemon._watcher.away))
+
+
+async def settled(condition):
+    """A condition that is known at once."""
+    return condition
+
+
+async def test_a_kubelet_that_cannot_review_a_token(front, cluster, clock, caplog):
+    """It serves while it remembers us; then its 401 is told as what it is, until it is no more."""
+    kubelet = cluster.kubelets["node-a"]
+    kubelet.users.clock = clock
+    proxy = await front(clock=clock)
+    assert (await proxy.get())[0] == 200
+    await gone(proxy, cluster)
+    clock.now += 119.0
+    assert (await proxy.get())[0] == 200
+    clock.now += 1.0
+    status, text = await proxy.get()
+    assert status == 502
+    assert text == (
+        "the API server has been away for 120 s, and the kubelet cannot review kmproxy's token "
+        "(401): it remembers a review for 2 minutes\n"
+    )
+    assert text.strip() in caplog.text
+    assert "credentials" not in caplog.text
+    assert await proxy.metric("kmproxy_upstream_errors_total", reason="unreviewed") == 1
+    await cluster.api.start()
+    await until(lambda: settled(proxy.daemon._watcher.trouble is None))
+    assert (await proxy.get())[0] == 200
+    cluster.rotate_token()
+    status, text = await proxy.get()
+    assert status == 502
+    assert "does not accept our credentials (401)" in text
+
+
+async def test_a_kubelet_that_cannot_review_a_right(front, cluster, clock):
+    """A 500 of its authorizer says so, with the outage or without; one of its own does not."""
+    kubelet = cluster.kubelets["node-a"]
+    proxy = await front("--discovery", clock=clock)
+    assert (await proxy.get())[0] == 200  # it knows the token, and nothing of the right to pods
+    await gone(proxy, cluster)
+    clock.now += 30.0
+    status, text = await proxy.get("/sd/pods")
+    assert status == 502
+    assert "has been away for 30 s, and the kubelet cannot review what kmproxy may do" in text
+    kubelet.rights = Memory(0.0)
+    status, text = await proxy.get()
+    assert status == 502
+    assert "has been away for 30 s, and the kubelet cannot review what kmproxy may do" in text
+    await cluster.api.start()
+    await until(lambda: settled(proxy.daemon._watcher.trouble is None))
+    body = b"Authorization error (user=u, verb=get, resource=nodes, subresource=metrics)"
+    kubelet.fail(Fault.STATUS, body=body, times=1)
+    status, text = await proxy.get()
+    assert status == 502
+    assert "its own request to the API server fails" in text
+    assert "subresource" not in text
+    kubelet.fail(Fault.STATUS, times=1)
+    assert "answered with HTTP status 500" in (await proxy.get())[1]
 
 
 async def test_all_nodes_while_the_api_server_is_away(front, cluster, clock):

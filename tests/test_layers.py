@@ -45,6 +45,7 @@ FLOORS = (
         "pipeline",
         "observations",
         "objectlist",
+        "outage",
         "watch",
         "discovery",
         "pages",
