@@ -161,8 +161,15 @@ class NamespaceWatcher:
                 step = self._failed(error, listing=listing, lasted=self._clock() - began)
                 if step.at_once:
                     continue
-                at_least = getattr(error, "retry_after", None) or 0.0
-                await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
+                await asyncio.sleep(self._delay(error, listing=listing))
+
+    def _delay(self, error: UpstreamError | CredentialError, *, listing: bool) -> float:
+        """Seconds to wait after a failure."""
+        at_least = getattr(error, "retry_after", None) or 0.0
+        unreached = isinstance(error, UpstreamError) and self._state.unreached(
+            error, listing=listing
+        )
+        return self._backoff.delay(self._clock(), at_least=at_least, unreached=unreached)
 
     async def _list(self) -> Next:
         server = self._api.server
