@@ -22,6 +22,7 @@ from kmproxy.errors import CredentialError
 from kmproxy.values import File, Source
 
 if TYPE_CHECKING:
+    from kmproxy.access import TlsOptions
     from kmproxy.telemetry import Telemetry
 
 LOOK_AGAIN = 60.0
@@ -141,6 +142,13 @@ class TlsContext:
             _log.warning("%s: %s; the last good one stays in use", self._what, error)
             self._telemetry.credential_errors.labels(error.credential).inc()
         return self._context
+
+
+def client_trust(options: TlsOptions) -> Trust:
+    """What any other server is verified by: the CA of its own options, else the system's."""
+    if options.insecure:
+        return Trust(None, options.cert, options.key, verify=False, minimum=options.min_version)
+    return Trust(options.ca, options.cert, options.key, minimum=options.min_version)
 
 
 def read_source(source: Source) -> bytes:
