@@ -100,7 +100,9 @@ class Daemon:
         self._watcher = watcher = NamespaceWatcher(
             clients.api, *maps, telemetry=telemetry, clock=clock, uniform=self._uniform
         )
-        self._readiness = readiness = Readiness(watcher, config.apiserver.max_label_age)
+        self._readiness = readiness = Readiness(
+            watcher.unloaded, lambda: watcher.sync_age, config.apiserver.max_label_age
+        )
         telemetry.follow(
             namespaces=lambda: len(labels),
             lacking={name: partial(labels.lacking, name) for name in labels.names},
