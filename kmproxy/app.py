@@ -105,7 +105,9 @@ class Daemon:
             uniform=self._uniform,
             outage=clients.outage,
         )
-        self._readiness = readiness = Readiness(watcher, config.apiserver.max_label_age)
+        self._readiness = readiness = Readiness(
+            watcher.unloaded, lambda: watcher.sync_age, config.apiserver.max_label_age
+        )
         telemetry.follow(
             namespaces=lambda: len(labels),
             lacking={name: partial(labels.lacking, name) for name in labels.names},

@@ -13,15 +13,16 @@ from dataclasses import dataclass, replace
 from kmproxy.addresses import NodeAddresses
 from kmproxy.apiserver import ApiServer
 from kmproxy.config import Config
-from kmproxy.credentials import IMPERSONATES, DirectIdentity, find_identity, kubelet_trust
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import Identity
 from kmproxy.kubelet import Kubelet
+from kmproxy.kubelettrust import kubelet_trust
 from kmproxy.nodes import NodeDirectory
 from kmproxy.outage import Outage
 from kmproxy.pinfile import SUFFIX
 from kmproxy.pinning import Pinning
 from kmproxy.pins import PinBook
+from kmproxy.serviceaccount import IMPERSONATES, DirectIdentity, find_identity
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import Clock, TlsContext, Trust
 from kmproxy.upstream import Upstream, open_session
@@ -62,7 +63,7 @@ async def open_clients(
     )
 
     def trust() -> Trust:
-        return kubelet_trust(config.kubelet, identity, config.access)
+        return kubelet_trust(config.kubelet, identity.trust, config.access)
 
     kubelet_tls = TlsContext(trust, "the kubelets' CA", clock=clock, telemetry=telemetry)
     api_tls.current()
@@ -97,8 +98,9 @@ async def open_clients(
 
             reach = Reach(session, stack, environment, clock, telemetry)
             upstream = reach.kubelet(
-                config.kubelet, config.access, identity, kubelet_tls, pinning, listed
-            )
+                config.access, DirectIdentity(identity), trust, kubelet_tls,
+                server_name=config.kubelet.server_name, pinning=pinning, nodes=listed,
+            )  # fmt: skip
         elif direct:
             upstream = Upstream(
                 "kubelet", session, DirectIdentity(identity), kubelet_tls,

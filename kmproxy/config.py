@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from kmproxy.labels import LabelRule, name_problem
-from kmproxy.rendering import MAX_VALUE
+from kmproxy.labels import MAX_VALUE, LabelRule, name_problem
 from kmproxy.settings import setting
 from kmproxy.values import (
     Address,

@@ -16,6 +16,7 @@ import msgspec
 from kmproxy.errors import UpstreamError
 from kmproxy.labelmap import LabelMap, Listing
 from kmproxy.labels import Namespace
+from kmproxy.objectlist import ListedNode
 from kmproxy.rendering import Choice, Rendering
 
 _META = "__meta_kubernetes_"
@@ -173,15 +174,6 @@ class TargetLabelMap(LabelMap):
         pairs = _metadata("namespace", namespace.labels, namespace.annotations)
         pairs = {name: value for name, value in pairs.items() if chosen.admits(name, value)}
         return Rendering(_more(pairs | self.renderer.choose(namespace).pairs))
-
-
-@dataclass(frozen=True, slots=True)
-class ListedNode:
-    """What matters of a node of the cluster as a target."""
-
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_pods(body: bytes | bytearray, wanted: Callable[[str], bool]) -> TargetList:

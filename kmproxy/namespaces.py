@@ -124,6 +124,12 @@ class NamespaceWatcher:
         """What went wrong last, None once it is well again."""
         return self._trouble
 
+    def unloaded(self) -> str | None:
+        """Why there are no labels to serve yet, or None."""
+        if self.loaded:
+            return None
+        return f"namespaces are not loaded yet{f': {self._trouble}' if self._trouble else ''}"
+
     async def wait_loaded(self) -> None:
         """Wait until `loaded`."""
         await self._loaded.wait()

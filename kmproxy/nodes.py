@@ -20,9 +20,8 @@ import msgspec
 from kmproxy.addresses import NodeAddresses
 from kmproxy.allowances import Allowances
 from kmproxy.apiserver import ApiServer
-from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
-from kmproxy.objectlist import ListReader
+from kmproxy.objectlist import ListedNode, ListReader
 from kmproxy.permissions import NODES, NODES_LISTED, Permission, advice
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import PAGE

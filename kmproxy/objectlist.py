@@ -8,7 +8,8 @@ objects on one page, whatever is asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
@@ -210,3 +211,12 @@ class ListReader:
         self._objects += 1
         self._frame += b" 0 "
         return taken
+
+
+@dataclass(frozen=True, slots=True)
+class ListedNode:
+    """A node of the cluster, as it becomes a target."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from kmproxy.errors import SnapshotError
 from kmproxy.labels import (
     LAST_APPLIED,
+    MAX_VALUE,
     NAME_LABEL,
     WILDCARD,
     LabelRule,
@@ -20,9 +21,6 @@ from kmproxy.labels import (
     label_name,
     name_problem,
 )
-
-MAX_VALUE = 1024
-"""Bytes of UTF-8 of the longest value that is added, unless the configuration says otherwise."""
 
 NAMESPACE_BYTES = 8192
 """Bytes that the labels of one namespace take at most, or eight of the longest values if that is

@@ -320,9 +320,9 @@ class MetricsServer:
             if not head:
                 await request[SLOT].sent(len(data), response.write_eof(data))
         finally:
-            self._telemetry.exposition_passed(pipeline)
+            _count(pipeline, self._telemetry)
             if narrowing:
-                self._telemetry.samples_withheld(narrowing.dropped)
+                self._telemetry.samples_left_out(narrowing.dropped)
 
     def _narrowing(self, request: web.Request) -> Narrowing | None:
         """What narrows the exposition to what a tenant sees, None for who sees everything."""
@@ -361,6 +361,17 @@ class MetricsServer:
                 source=self._kubelet.source,
             )
         )
+
+
+def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
+    """Count an exposition that has passed through, whole or not."""
+    enricher = pipeline.enricher
+    telemetry.samples.inc(enricher.samples)
+    telemetry.samples_enriched.inc(enricher.enriched)
+    telemetry.lines_unparsed.inc(enricher.unparsed)
+    telemetry.label_conflicts.inc(enricher.conflicts)
+    if pipeline.selector is not None:
+        telemetry.samples_left_out(pipeline.selector.dropped)
 
 
 async def _by_work(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

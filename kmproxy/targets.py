@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from kmproxy.config import DiscoveryConfig
-from kmproxy.discovery import ListedNode, TargetList, parse_pods
+from kmproxy.discovery import TargetList, parse_pods
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import NodeDirectory
+from kmproxy.objectlist import ListedNode
 from kmproxy.selection import Globs
 from kmproxy.slots import Slots
 from kmproxy.telemetry import Telemetry

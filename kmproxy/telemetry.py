@@ -22,7 +22,6 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from kmproxy import __version__
-from kmproxy.pipeline import Pipeline
 from kmproxy.revision import revision
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -238,19 +237,8 @@ class Telemetry:
         self.sync_age.set_function(sync_age)
         self.labels_restored.set_function(restored)
 
-    def exposition_passed(self, pipeline: Pipeline) -> None:
-        """Count what has passed through, whole or not."""
-        enricher = pipeline.enricher
-        self.samples.inc(enricher.samples)
-        self.samples_enriched.inc(enricher.enriched)
-        self.lines_unparsed.inc(enricher.unparsed)
-        self.label_conflicts.inc(enricher.conflicts)
-        if pipeline.selector is not None:
-            for what, count in pipeline.selector.dropped.items():
-                self.samples_dropped.labels(what).inc(count)
-
-    def samples_withheld(self, dropped: Mapping[str, int]) -> None:
-        """Count what a tenant's answer left out, by reason."""
+    def samples_left_out(self, dropped: Mapping[str, int]) -> None:
+        """Count samples that an answer is without, by reason."""
         for what, count in dropped.items():
             self.samples_dropped.labels(what).inc(count)
 

@@ -24,8 +24,8 @@ from multidict import CIMultiDict
 
 from kmproxy import __version__
 from kmproxy.connector import Connector
+from kmproxy.credentials import Credential
 from kmproxy.errors import UpstreamError
-from kmproxy.identity import Credential
 from kmproxy.pinning import CertificateRefusedError, Pinning
 from kmproxy.pins import Peer
 from kmproxy.tls import TlsContext, plain_name

@@ -10,13 +10,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from kmproxy.apiserver import ApiServer
-from kmproxy.credentials import ServiceAccount
-from kmproxy.identity import TOKEN_AGE
+from kmproxy.credentials import TOKEN_AGE
 from kmproxy.kubeconfig import Kubeconfig
 from kmproxy.labelmap import LabelMap
 from kmproxy.labels import LabelRule
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.objectlist import SLICE
+from kmproxy.serviceaccount import ServiceAccount
 from kmproxy.simanswers import ApiFault
 from kmproxy.simcluster import SimCluster
 from kmproxy.telemetry import Telemetry
