@@ -6,11 +6,11 @@ come from, nor what is wrong with several of them together.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from kmproxy.expressions import Expression, parse_regex
 from kmproxy.labels import LabelRule, name_problem
 from kmproxy.rendering import MAX_VALUE
 from kmproxy.settings import setting
@@ -27,7 +27,6 @@ from kmproxy.values import (
     parse_path,
     parse_peers,
     parse_port,
-    parse_regex,
     parse_resource,
     parse_server,
     parse_text,
@@ -80,11 +79,11 @@ def parse_label_name(text: str) -> str:
 class SelectionConfig:
     """Which samples pass, and what is taken off or added; by default nothing is."""
 
-    keep_metric: tuple[re.Pattern[str], ...] = setting(
+    keep_metric: tuple[Expression, ...] = setting(
         "keep-metric", parse_regex, (), "REGEX",
         "only metrics whose whole name, or family's name, matches one of these", repeatable=True,
     )  # fmt: skip
-    drop_metric: tuple[re.Pattern[str], ...] = setting(
+    drop_metric: tuple[Expression, ...] = setting(
         "drop-metric", parse_regex, (), "REGEX",
         "no metrics whose whole name, or family's name, matches one of these", repeatable=True,
     )  # fmt: skip
