@@ -110,7 +110,7 @@ class SelectionConfig:
     )  # fmt: skip
     info_metric: bool = setting(
         "info-metric", parse_bool, False, "",
-        "add kube_namespace_labels with the labels of each namespace seen",
+        "add kube_namespace_labels of each namespace seen; with --all-nodes of all, at a path",
     )  # fmt: skip
     max_line_bytes: int = setting(
         "max-line-bytes", parse_count, 1 << 20, "N",
