@@ -22,14 +22,16 @@ from kmproxy.errors import ConfigError, StartupError
 from kmproxy.guard import WebGuard
 from kmproxy.health import Readiness, TelemetryServer
 from kmproxy.httpsd import HttpDiscovery
+from kmproxy.infopage import NamespaceInfo
 from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.listener import listening
+from kmproxy.namespaceinfo import NamespaceInfoMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.peers import Peers
 from kmproxy.pinfile import PinFile
 from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
-from kmproxy.routes import PODS, served_paths
+from kmproxy.routes import NAMESPACES, PODS, served_paths
 from kmproxy.server import MetricsServer
 from kmproxy.slots import Slots
 from kmproxy.snapshot import LabelSnapshot
@@ -96,7 +98,10 @@ class Daemon:
         target_labels = None
         if config.discovery.enabled:
             target_labels = TargetLabelMap(rules, max_value=max_value)
-        maps = [labels] if target_labels is None else [labels, target_labels]
+        info = None
+        if config.selection.info_metric and config.kubelet.all_nodes:
+            info = NamespaceInfoMap(rules, max_value=max_value)
+        maps = [each for each in (labels, target_labels, info) if each is not None]
         self._watcher = watcher = NamespaceWatcher(
             clients.api,
             *maps,
@@ -115,9 +120,13 @@ class Daemon:
             sync_age=lambda: watcher.sync_age,
             restored=lambda: watcher.restored,
         )
-        others: Mapping[str, Handler] = {}
+        others: dict[str, Handler] = {}
         if target_labels is not None:
-            others = self._open_discovery(clients, target_labels, slots, readiness, telemetry)
+            others |= self._open_discovery(clients, target_labels, slots, readiness, telemetry)
+        if info is not None:
+            others |= NamespaceInfo(
+                info, config.selection, readiness=readiness, telemetry=telemetry, clock=clock
+            ).handlers
         gate = self._open_gate(clients, labels, [*others], telemetry)
         metrics = MetricsServer(
             config.server,
@@ -133,7 +142,7 @@ class Daemon:
             slots=slots,
             others=others,
             gate=gate,
-            narrowed={PODS},
+            narrowed={PODS, NAMESPACES},
         )
         await self._listen(metrics.application(), gate, readiness, telemetry)
         _log.info(

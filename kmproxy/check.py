@@ -306,7 +306,7 @@ class _Preflight:
                 labels.lookup,
                 config.labels,
                 Selection.of(config.selection),
-                info=config.selection.info_metric,
+                info=config.selection.info_metric and not config.kubelet.all_nodes,
                 max_line=config.selection.max_line_bytes,
             )
             enricher = pipeline.enricher

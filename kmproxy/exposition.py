@@ -382,11 +382,16 @@ def _tag(namespace: bytes, rendered: bytes) -> bytes:
     return b'namespace="%b"%b' % (namespace, rendered)
 
 
+_NO_TARGET = b',instance="",node="",pod=""'
+
+
 def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
     """A family with a sample per namespace, spelled as kube-state-metrics does.
 
     `seen` maps namespaces to what is added to their samples, as
-    `Enricher.seen` does; each name becomes `label_` and the name.
+    `Enricher.seen` does; each name becomes `label_` and the name. The labels by
+    which Prometheus tells targets apart are there and empty: where it honors
+    labels, the series of a namespace is the same from every node.
     """
     lines = [
         b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.",
@@ -397,5 +402,7 @@ def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
         pairs = [
             b",label_%b=%b" % pair.group("name", "value") for pair in PAIR.finditer(seen[namespace])
         ]
-        lines.append(b'kube_namespace_labels{namespace="%b"%b} 1' % (value, b"".join(pairs)))
+        lines.append(
+            b'kube_namespace_labels{namespace="%b"%b%b} 1' % (value, b"".join(pairs), _NO_TARGET)
+        )
     return b"\n".join(lines) + b"\n"

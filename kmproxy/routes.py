@@ -16,6 +16,9 @@ METRICS = "/metrics"
 ENDPOINTS = (CADVISOR, METRICS, "/metrics/resource", "/metrics/probes")
 """What is fetched from a kubelet, and nothing else ever is."""
 
+NAMESPACES = "/metrics/namespaces"
+"""What is served of the namespaces alone: no kubelet is asked."""
+
 PODS = "/sd/pods"
 NODES = "/sd/nodes"
 """What lists targets."""

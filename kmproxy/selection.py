@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from kmproxy.config import SelectionConfig
 from kmproxy.errors import UpstreamError
+from kmproxy.expressions import Expression
 from kmproxy.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
 from kmproxy.lines import MAX_LINE, LineFilter
 
@@ -27,7 +28,8 @@ Label = tuple[bytes, re.Match[bytes]]
 """A pair's unquoted name, and its match with the groups `name` and `value`."""
 
 MAX_NAME = 1024
-"""Characters of the longest name that expressions are tried on: a longer one matches none."""
+"""Characters of the longest name that expressions are tried on: a longer one matches none. The
+time of a trial is the name's length times the expression's, and a name may fill a line."""
 
 MAX_REMEMBERED = 4 << 20
 """Bytes of names whose verdicts are remembered."""
@@ -87,6 +89,9 @@ class Globs:
         )
 
 
+Matcher = Expression | Globs
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What of an exposition is wanted. As it is by default, all of it.
@@ -99,8 +104,8 @@ class Selection:
     `cluster_samples`.
     """
 
-    keep_metrics: tuple[tuple[re.Pattern[str], ...], ...] = ()
-    drop_metrics: tuple[re.Pattern[str], ...] = ()
+    keep_metrics: tuple[tuple[Matcher, ...], ...] = ()
+    drop_metrics: tuple[Expression, ...] = ()
     namespaces: tuple[Globs, ...] = ()
     exclude_namespaces: Globs = Globs(())
     cluster_samples: bool = True
@@ -137,8 +142,8 @@ class Selection:
             globs = Globs.of_query(spaces)
             narrowed = replace(narrowed, namespaces=(*narrowed.namespaces, globs))
         if metrics := query.get("metric", ()):
-            patterns = Globs.of_query(metrics).patterns
-            narrowed = replace(narrowed, keep_metrics=(*narrowed.keep_metrics, patterns))
+            globs = Globs.of_query(metrics)
+            narrowed = replace(narrowed, keep_metrics=(*narrowed.keep_metrics, (globs,)))
         if "drop" in query.get("cluster-samples", ()):
             narrowed = replace(narrowed, cluster_samples=False)
         return narrowed
@@ -146,10 +151,10 @@ class Selection:
     def wants_metric(self, names: Iterable[str]) -> bool:
         """Whether a metric passes that goes by these names, its own and its family's."""
         names = [name for name in names if len(name) <= MAX_NAME]
-        if any(pattern.fullmatch(name) for pattern in self.drop_metrics for name in names):
+        if any(pattern.match(name) for pattern in self.drop_metrics for name in names):
             return False
         return all(
-            any(pattern.fullmatch(name) for pattern in patterns for name in names)
+            any(pattern.match(name) for pattern in patterns for name in names)
             for patterns in self.keep_metrics
         )
 

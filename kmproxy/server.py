@@ -297,7 +297,7 @@ class MetricsServer:
             self._labels.lookup,
             self._label_config,
             self._selected(request.raw_path.partition("?")[2]),
-            info=self._selection_config.info_metric,
+            info=self._selection_config.info_metric and self._nodes is None,
             max_line=self._selection_config.max_line_bytes,
         )
         head = request.method == hdrs.METH_HEAD

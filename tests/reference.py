@@ -320,7 +320,13 @@ def with_info(text, labels):
         for byte in space:
             value += {10: b"\\n", 34: b'\\"', 92: b"\\\\"}.get(byte, bytes([byte]))
         pairs = b"".join(b",label_" + name + b"=" + label for name, label in labels.get(space, ()))
-        rows.append(b'kube_namespace_labels{namespace="' + value + b'"' + pairs + b"} 1\n")
+        rows.append(
+            b'kube_namespace_labels{namespace="'
+            + value
+            + b'"'
+            + pairs
+            + b',instance="",node="",pod=""} 1\n'
+        )
     body, mark = text, b""
     for end in (b"# EOF\n", b"# EOF"):
         if not mark and (text == end or text.endswith(b"\n" + end)):

@@ -9,7 +9,6 @@ matter. `python -m tests.test_linear` prints the figures.
 from __future__ import annotations
 
 import random
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from kmproxy.bench import kube_state_metrics
 from kmproxy.config import LabelConfig
 from kmproxy.encoding import GzipDecoder, GzipEncoder
 from kmproxy.exposition import Enricher
+from kmproxy.expressions import parse_regex
 from kmproxy.labels import parse_rules
 from kmproxy.lines import portions
 from kmproxy.pipeline import Pipeline
@@ -189,7 +189,7 @@ STAGES: dict[str, Callable[[Iterator[bytes]], None]] = {
     "enricher": filtered(lambda: Enricher(lookup, names=NAMES)),
     "enricher, overwrite": filtered(lambda: Enricher(lookup, names=NAMES, on_conflict="overwrite")),
     "enricher, names not foretold": filtered(lambda: Enricher(lookup)),
-    "selector, metrics": selector(drop_metrics=(re.compile("kube_pod_c.*"),)),
+    "selector, metrics": selector(drop_metrics=(parse_regex("kube_pod_c.*"),)),
     "selector, namespaces": selector(namespaces=(Globs(("shop*", "a")),), cluster_samples=False),
     "selector, timestamps": selector(strip_timestamps=True),
     "selector, labels": selector(drop_labels=frozenset({b"uid"})),

@@ -42,8 +42,8 @@ def test_what_is_not_asked_for_is_not_there():
 
 INFO = (
     HELP
-    + b'kube_namespace_labels{namespace="a",label_team="x",label_tier="1"} 1\n'
-    + b'kube_namespace_labels{namespace="b"} 1\n'
+    + b'kube_namespace_labels{namespace="a",label_team="x",label_tier="1",instance="",node="",pod=""} 1\n'
+    + b'kube_namespace_labels{namespace="b",instance="",node="",pod=""} 1\n'
 )
 
 
@@ -65,7 +65,7 @@ INFO = (
         (b'm{namespace=""} 1\nm{namespace="",team="y"} 1\n', b'm{namespace=""} 1\nm{namespace="",team="y"} 1\n' + HELP),
         (b"", HELP),
         (b'm{namespace="q\\"\\\\"} 1\n',
-         b'm{namespace="q\\"\\\\"} 1\n' + HELP + b'kube_namespace_labels{namespace="q\\"\\\\"} 1\n'),
+         b'm{namespace="q\\"\\\\"} 1\n' + HELP + b'kube_namespace_labels{namespace="q\\"\\\\",instance="",node="",pod=""} 1\n'),
     ],
 )  # fmt: skip
 def test_the_info_metric(text, expected):
@@ -81,7 +81,7 @@ def test_only_the_namespaces_of_the_answer():
     assert run(text, selection=chosen, info=True) == (
         b'm{namespace="b"} 1\nm{namespace="c" 1\n'
         + HELP
-        + b'kube_namespace_labels{namespace="b"} 1\n'
+        + b'kube_namespace_labels{namespace="b",instance="",node="",pod=""} 1\n'
     )
 
 

@@ -140,7 +140,7 @@ async def test_flags_hold_for_tenants(front, cluster):
     _, text = await proxy.get(**bearer(cluster))
     assert spaces(text) == {"payments"}
     assert re.findall(r"kube_namespace_labels\{.*", text) == [
-        'kube_namespace_labels{namespace="payments",label_team="payments"} 1'
+        'kube_namespace_labels{namespace="payments",label_team="payments",instance="",node="",pod=""} 1'
     ]
 
 
