@@ -31,12 +31,13 @@ _METRIC = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
 _TEXT = rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+'
 _STRING = b'"' + _TEXT + b'"'
 _PAIR = rb"(?:[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b%(s)b" % {b"s": _STRING, b"w": _WS}
+_COMMA = rb"(?:,%(w)b|%(g)b(?:,%(w)b)?+|)" % {b"g": _GAP, b"w": _WS}  # none is enough
 _PAIRS = rb"%(p)b(?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+" % {b"p": _PAIR, b"w": _WS}  # OpenMetrics
 
 
 def _list(pair: bytes) -> bytes:
-    """Pairs in the braces of a sample, or none, with the blanks behind each."""
-    return rb"(?:%(p)b%(w)b(?:,%(w)b)?+)*+" % {b"p": pair, b"w": _WS}
+    """Pairs in the braces of a sample, or none, each with what separates it from the next one."""
+    return rb"(?:%(p)b%(c)b)*+" % {b"p": pair, b"c": _COMMA}
 
 
 # strconv.ParseFloat without hexadecimal and underscores, as the server calls it.
@@ -54,6 +55,7 @@ _PARTS = {
     b"w": _WS,
     b"m": _METRIC,
     b"l": _list(_PAIR),
+    b"c": _COMMA,
     b"g": _GAP,
     b"s": _STRING,
     b"t": _TEXT,
@@ -160,7 +162,7 @@ def of_namespace(names: frozenset[bytes]) -> re.Pattern[bytes]:
     return re.compile(
         rb"(\n%(w)b(?:%(m)b%(w)b\{%(w)b%(l)b|\{%(w)b%(l)b(?:%(s)b%(w)b,%(w)b%(l)b|()))"
         rb'(?:namespace|"namespace")%(w)b=%(w)b")(%(t)b)"'
-        rb"(%(w)b(?:,%(w)b)?+%(l)b(?(2)%(s)b%(w)b(?:,%(w)b%(l)b)?+)\}%(w)b"
+        rb"(%(c)b%(l)b(?(2)%(s)b%(w)b(?:,%(w)b%(l)b)?+)\}%(w)b"
         rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)" % parts
     )
 
@@ -176,7 +178,7 @@ def split_at(samples: re.Pattern[bytes], lines: bytes) -> list[bytes]:
 
 
 ANY_OF_NAMESPACE = of_namespace(frozenset())
-_IN_BRACES = re.compile(rb"%(w)b(?:,%(w)b)?+%(l)b(?:%(s)b%(w)b(?:,%(w)b%(l)b)?+)?+" % _PARTS)
+_IN_BRACES = re.compile(rb"%(c)b%(l)b(?:%(s)b%(w)b(?:,%(w)b%(l)b)?+)?+" % _PARTS)
 
 
 def pairs_of_namespace(head: bytes, rest: bytes) -> tuple[int, int]:
@@ -204,7 +206,7 @@ METADATA = rb"[ \t]*+\#[ \t]++(?:HELP|TYPE|UNIT)[ \t]++(?:%(m)b|%(s)b)(?:[ \t][^
 # of lines that are neither samples nor metadata; or a line of another kind. Each match begins where
 # the last one ended, and what an alternative reads in vain is one line at most.
 _BARE_LIST = _list(_other_pair({b"namespace"}))
-_SPACE = rb"(?:(?:namespace|\"namespace\")%(w)b=%(w)b\"(%(t)b)\"%(w)b(?:,%(w)b)?+%(b)b)?+" % (
+_SPACE = rb"(?:(?:namespace|\"namespace\")%(w)b=%(w)b\"(%(t)b)\"%(c)b%(b)b)?+" % (
     _PARTS | {b"b": _BARE_LIST}
 )
 LINES = re.compile(
