@@ -234,6 +234,54 @@ class Enricher(LineFilter):
 
     def _conflicts_in(self, lines: bytes) -> bytes:
         """Lines led by newlines: the samples of a namespace that may bear a name to be added."""
+        parts = self._usual_conflicts(lines)
+        if len(parts) == 1:
+            return self._other_conflicts(lines)
+        between = b"".join([*parts[::7], b"\n"])
+        if ANY_OF_NAMESPACE.search(between):
+            parts[::7] = map(self._other_conflicts, parts[::7])
+        else:
+            self._count(between)
+        return b"".join(parts)
+
+    def _usual_conflicts(self, lines: bytes) -> list[bytes]:
+        """Lines led by newlines, split at plain ones that bear one name, behind their namespace.
+
+        Between them is what is left to do. All that bear the same name of the
+        same namespace are edited alike.
+        """
+        if (splitter := self._splitter()) is None:
+            return [lines]
+        parts = splitter.conflicting.split(lines + b"\n")
+        kinds = list(zip(parts[2::7], parts[4::7], strict=True))
+        edits: dict[tuple[bytes, bytes], tuple[bytes, bytes | None]] = {}
+        conflicts = enriched = 0
+        for kind, count in Counter(kinds).items():
+            value, name = kind[0], kind[1][: -len(b'="')]
+            rendered = self._labels_of(value)
+            pairs = self._pairs_of(rendered)
+            new = None
+            if name in pairs:
+                conflicts += count
+                rendered = b"".join([b",%b=%b" % pair for pair in pairs.items() if pair[0] != name])
+                new = pairs[name][1:-1] if self._overwrite else None
+            enriched += count * (rendered != b"" or new is not None)
+            # The pairs to be added begin behind a quote, and the last one's is there already.
+            edits[kind] = b'%b"%b' % (value, rendered[:-1]) if rendered else value, new
+        if self._searched != self._names:
+            return [lines]
+        self.samples += len(kinds)
+        self.conflicts += conflicts
+        self.enriched += enriched
+        parts[2::7] = [edits[kind][0] for kind in kinds]
+        if self._overwrite:
+            values = zip(kinds, parts[5::7], strict=True)
+            parts[5::7] = [old if (new := edits[kind][1]) is None else new for kind, old in values]
+        parts[-1] = parts[-1][:-1]
+        return parts
+
+    def _other_conflicts(self, lines: bytes) -> bytes:
+        """The same of those with other bytes, in another order, or with more such names."""
         if len(self._names) == 2 and not self._overwrite:
             parts = split_at(ANY_OF_NAMESPACE, lines + b"\n")
             counts = Counter(parts[2::4])

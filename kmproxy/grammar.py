@@ -295,6 +295,26 @@ class PlainSplitter:
         """Finds samples of any spelling that have a namespace and bear none of the names."""
         return of_namespace(self._names)
 
+    @cached_property
+    def conflicting(self) -> re.Pattern[bytes]:
+        """Finds plain lines in `by_lines` that bear one of the names, behind their namespace.
+
+        Its groups are what stands before the namespace's value, that, what is
+        between, the name with the quote that follows, its value, and, from the
+        quote on, the rest without the newline. As NAMESPACED, an attempt reads one line.
+        """
+        return re.compile(
+            rb'(\n%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)("(?:,%(p)b)*+,)((?:%(n)b)=")(%(v)b)'
+            rb'("(?:,%(p)b)*+\} %(f)b(?: [0-9]++|))(?=\n)'
+            % {
+                b"m": _METRIC,
+                b"p": _plain_pair(self._names | {b"namespace"}),
+                b"v": _PLAIN,
+                b"n": b"|".join(map(re.escape, sorted(self._names - {b"namespace"}))) or b"(?!)",
+                b"f": _FLOAT,
+            }
+        )
+
     def __repr__(self) -> str:
         return f"<PlainSplitter {len(self._proven)} heads proven, {self._size} bytes>"
 
