@@ -243,7 +243,8 @@ class Selector(LineFilter):
         add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
         unwanted = {False: 0, True: 0}  # whether the metric is wanted, then it is the namespace
-        for front, name, space, quoted, space_2, end, tiny, others, line in LINES.findall(text):
+        for front, name, space, before, quoted, behind, end, *more in LINES.findall(text):
+            tiny, others, line = more
             if others:
                 add(others)
                 continue
@@ -255,7 +256,7 @@ class Selector(LineFilter):
                 wanted = here.get(name) if name else None
                 spaced = spaces.get(space)
                 if wanted is None or spaced is None or b"\\" in space:
-                    wanted = self._wants_spelled(name, quoted, space or space_2)
+                    wanted = self._wants_spelled(name, quoted, space or before or behind)
                 elif not (wanted and spaced):
                     unwanted[wanted] += 1
                     wanted = False
@@ -302,7 +303,7 @@ class Selector(LineFilter):
             self.dropped["namespace"] += 1
             return None
         if selection.drop_labels:
-            edits += _cuts(labels, selection.drop_labels, sample.pairs[1])
+            edits += _cuts(sample, labels, selection.drop_labels)
             if self._is_merged(sample.name, labels):
                 self.dropped["merged"] += 1
                 return None
@@ -387,21 +388,26 @@ def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
-def _cuts(labels: Sequence[Label], names: frozenset[bytes], end: int) -> list[tuple[int, int]]:
+def _cuts(
+    sample: Sample, labels: Sequence[Label], names: frozenset[bytes]
+) -> list[tuple[int, int]]:
     """The spans to cut so that the pairs of these names are gone, each with one comma.
 
-    `end` is where the pairs end, a trailing comma included.
+    The name of a metric that stands between them stays.
     """
+    spans = [(*pair.span(), name in names) for name, pair in labels]
+    if sample.named:
+        spans = sorted([*spans, (*sample.named, False)])
     cuts = []
     kept = cut_from = cut_to = None
-    for name, pair in labels:
-        if name in names:
-            cut_from = pair.start() if cut_from is None else cut_from
-            cut_to = pair.end()
+    for start, end, taken_off in spans:
+        if taken_off:
+            cut_from = start if cut_from is None else cut_from
+            cut_to = end
         else:
             if cut_from is not None:
-                cuts.append((cut_from, pair.start()))
-            kept, cut_from = pair.end(), None
+                cuts.append((cut_from, start))
+            kept, cut_from = end, None
     if cut_from is not None and cut_to is not None:
-        cuts.append((cut_from, end) if kept is None else (kept, cut_to))
+        cuts.append((cut_from, sample.pairs_end) if kept is None else (kept, cut_to))
     return cuts

@@ -19,6 +19,7 @@ from kmproxy.grammar import (
     PASSING,
     by_lines,
     count_kinds,
+    split_at,
     unquote,
 )
 from kmproxy.reviews import is_namespace
@@ -153,7 +154,7 @@ class TenantFilter:
 
     def _hold_odd(self, text: bytes) -> None:
         """Lines of any spelling, each led by its newline, and a newline at the end."""
-        parts = ANY_OF_NAMESPACE.split(text) if b"namespace" in text else [text]
+        parts = split_at(ANY_OF_NAMESPACE, text) if b"namespace" in text else [text]
         for at in range(0, len(parts) - 1, 4):
             between, head, value, rest = parts[at : at + 4]
             if between:

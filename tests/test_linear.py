@@ -92,6 +92,14 @@ WORST = {
     "braces": within(b"", b"{", b"\n"),
     "quotes": within(b"m{", b'"', b"\n"),
     "quoted names": within(b'{"m"', b',"a"="b"', b"} 1\n"),
+    "a metric's name, last": within(b"{", b'a="",', b'"m"} 1\n'),
+    "a metric's name, last, behind a namespace": within(b'{namespace="a"', b' "a"=""', b'"m"} 1\n'),
+    "a metric's name, none": within(b'{namespace="a"', b',"a"=""', b"} 1\n"),
+    "metrics' names": within(b'{namespace="a"', b',"m"', b"} 1\n"),
+    "pairs without commas": within(b"m{", b'a=""', b"} 1\n"),
+    "pairs without commas, blanks": within(b"m{", b'a="" \t', b'namespace="a"} 1\n'),
+    "pairs without commas or end": within(b'{"m",namespace="a"', b'a=""', b"\n"),
+    "pairs of namespaces without commas": within(b"{", b'namespace=""', b'"m"} 1\n'),
     "backslashes": within(b'm{namespace="', b"\\\\"),
     "backslashes and a quote": within(b'm{namespace="a",b="', b'\\"', b"\n"),
     "escaped namespaces": numbered(b'm{namespace="%d\\n"} 1\n'),
@@ -116,9 +124,12 @@ WORST = {
     "tiny namespaces, other each": numbered(b'm{namespace="%d"} 1\n'),
     "tiny namespaces, every other line": over(b'm{namespace="a"} 1\n', b"x\n"),
     "tiny namespaces, quoted": over(b'{"m","namespace"="a"} 1\n'),
+    "tiny namespaces, then a name": over(b'{namespace="a""m"}1\n'),
+    "tiny namespaces, then no name": over(b'{namespace="a"}1\n'),
     "two namespaces": over(b'm{namespace="a",namespace="b"} 1\n'),
     "conflicts": over(b'm{namespace="shop-01",team="x"} 1\n'),
     "conflicts, odd": over(b'm{namespace="shop-01",team="x"}1\n'),
+    "conflicts, the name behind": over(b'{namespace="shop-01" team="x" "team="}1\n'),
     "conflicts in one line": within(b'm{namespace="shop-01"', b',team="x"', b"} 1\n"),
     # limits
     "long namespaces": numbered(b'm{namespace="%070d"} 1\n'),
@@ -272,7 +283,7 @@ def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
     def run(text: bytes) -> None:
         for line in text.split(b"\n"):
             if sample := grammar.Sample.parse(line):
-                expression(line[slice(*sample.pairs)])
+                expression(line[line.find(b"{") + 1 : sample.pairs_end])
 
     return run
 
@@ -280,11 +291,11 @@ def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
 SPLIT_AT = grammar.of_namespace(NAMES)
 EXPRESSIONS = {
     "PAIR.finditer": pairs(lambda text: sum(1 for _ in grammar.PAIR.finditer(text))),
-    "PAIR_PARTS.split": pairs(grammar.PAIR_PARTS.split),
+    "pair_parts": pairs(grammar.pair_parts),
     "PASSING.match": grammar.PASSING.match,
     "NAMESPACED.split": lambda text: grammar.NAMESPACED.split(grammar.by_lines(text)),
-    "ANY_OF_NAMESPACE.split": lambda text: grammar.ANY_OF_NAMESPACE.split(grammar.by_lines(text)),
-    "of_namespace.split": lambda text: SPLIT_AT.split(grammar.by_lines(text)),
+    "ANY_OF_NAMESPACE": lambda text: grammar.split_at(grammar.ANY_OF_NAMESPACE, grammar.by_lines(text)),
+    "of_namespace": lambda text: grammar.split_at(SPLIT_AT, grammar.by_lines(text)),
     "count_kinds": grammar.count_kinds,
     "LINES.findall": lambda text: grammar.LINES.findall(grammar.by_lines(text)),
     "PlainSplitter": lambda text: grammar.PlainSplitter(NAMES).split(text),

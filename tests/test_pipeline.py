@@ -64,6 +64,7 @@ INFO = (
         (b"m 1\n\n", b"m 1\n\n" + HELP),
         (b'm{namespace=""} 1\nm{namespace="",team="y"} 1\n', b'm{namespace=""} 1\nm{namespace="",team="y"} 1\n' + HELP),
         (b"", HELP),
+        (b'{namespace="c""m"} 1\n', b'{namespace="c""m"} 1\n' + HELP + b'kube_namespace_labels{namespace="c"} 1\n'),
         (b'm{namespace="q\\"\\\\"} 1\n',
          b'm{namespace="q\\"\\\\"} 1\n' + HELP + b'kube_namespace_labels{namespace="q\\"\\\\",instance="",node="",pod=""} 1\n'),
     ],
