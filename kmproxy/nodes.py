@@ -20,7 +20,7 @@ import msgspec
 from kmproxy.addresses import NodeAddresses
 from kmproxy.allowances import Allowances
 from kmproxy.apiserver import ApiServer
-from kmproxy.discovery import ListedNode
+from kmproxy.discovery import ListedNode, NodeList
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
 from kmproxy.objectlist import ListReader
 from kmproxy.permissions import NODES, NODES_LISTED, Permission, advice
@@ -225,20 +225,19 @@ class NodeDirectory:
     async def list_all(self) -> list[ListedNode]:
         """All nodes of the cluster, just their metadata. Raises UpstreamError."""
         params = {"limit": str(PAGE), "resourceVersion": "0"}
-        nodes: list[ListedNode] = []
+        nodes = NodeList()
         while True:
             try:
                 reader = ListReader()
                 async with aclosing(self._api.objects(PATH, params, reader)) as objects:
                     async for some in objects:
-                        nodes += [
-                            ListedNode(each.name, each.labels, each.annotations) for each in some
-                        ]
+                        for each in some:
+                            nodes.add(ListedNode.of(each.name, each.labels, each.annotations))
                 token = reader.finish().continue_
             except ApiError as error:
                 raise _explained(error, NODES_LISTED, "all nodes") from error
             if not token:
-                return nodes
+                return nodes.finish()
             params = {"limit": str(PAGE), "continue": token}
 
     async def _confirm(self, known: Node) -> Node:

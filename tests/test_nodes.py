@@ -331,7 +331,7 @@ async def test_all_nodes_page_by_page():
     }
     api = Pages(page("a", token="next"), page("b", token="more"), page(token="end"), last)
     nodes = await directory_of(api).list_all()
-    assert nodes == [ListedNode("a"), ListedNode("b"), ListedNode("c", {"z": "1"})]
+    assert nodes == [ListedNode.of("a"), ListedNode.of("b"), ListedNode.of("c", {"z": "1"})]
     assert [params for _, params in api.asked] == [
         {"limit": "500", "resourceVersion": "0"},
         {"limit": "500", "continue": "next"},
