@@ -539,5 +539,5 @@ async def test_a_long_document(cluster, front):
         return await proxy.metric("kmproxy_refused_total", reason="slow") == 1
 
     await until(cut)
-    with plug, pytest.raises(ConnectionResetError):
-        plug.recv(len(document), socket.MSG_WAITALL)
+    with plug:
+        assert len(plug.recv(len(document), socket.MSG_WAITALL)) < len(document)
