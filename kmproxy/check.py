@@ -21,7 +21,7 @@ from kmproxy.apiserver import ApiServer
 from kmproxy.certificates import Server
 from kmproxy.clients import Clients, open_clients
 from kmproxy.config import Config
-from kmproxy.discovery import parse_pods
+from kmproxy.discovery import PodReader
 from kmproxy.errors import (
     ApiError,
     CredentialError,
@@ -360,7 +360,9 @@ class _Preflight:
         """List the pods once, which an older kubelet wants another permission for."""
         async with self._step("pods", "pods", "Pods, listed once"):
             try:
-                found = parse_pods(await self._clients.kubelet.pods(node), lambda _: True)
+                reader = PodReader(lambda _: True)
+                await self._clients.kubelet.pods(node, reader)
+                found = reader.finish()
             except ForbiddenError as error:
                 if error.resource == NODE_PROXY.resource:
                     self._want_proxy()

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from kmproxy.config import KubeletConfig
+from kmproxy.discovery import PodReader
 from kmproxy.encoding import GzipDecoder
 from kmproxy.errors import ForbiddenError, UpstreamError
 from kmproxy.nodes import Node
@@ -31,8 +32,8 @@ ACCEPT = "text/plain;version=0.0.4"
 """Text, never protobuf."""
 
 PODS = "/pods"
-MAX_PODS = 64 << 20
-"""Bytes of the longest list of pods that is held; 500 pods have about 3 MB."""
+MAX_PODS = 512 << 20
+"""Bytes of the longest list of pods that is read; 500 pods have about 3 MB, and 750 at most."""
 
 MAX_REFUSAL = 4096
 _REVIEW_FAILED = b"Authorization error"
@@ -153,9 +154,9 @@ class Kubelet:
             async with aclosing(self._pieces(response)) as pieces:
                 yield Exposition(response.headers["Content-Type"], pieces)
 
-    async def pods(self, node: Node) -> bytearray:
-        """The JSON of a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
-        body = bytearray()
+    async def pods(self, node: Node, reader: PodReader) -> None:
+        """Let a reader read a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
+        size = 0
         async with self._upstream.get(
             self._url(node, PODS), accept="application/json", peer=self.peer(node)
         ) as response:
@@ -165,13 +166,14 @@ class Kubelet:
             self._check(response, _POD_LIST)
             async with aclosing(self._upstream.pieces(response)) as pieces:
                 async for piece in pieces:
-                    body += piece
-                    if len(body) > MAX_PODS:
+                    size += len(piece)
+                    if size > MAX_PODS:
                         message = (
                             f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
                         )
                         raise UpstreamError("too_large", message)
-        return body
+                    reader.feed(piece)
+                    await asyncio.sleep(0)
 
     async def _forbidden_pods(self, response: aiohttp.ClientResponse) -> ForbiddenError:
         """What a 403 means: its body names the permissions that this kubelet knows."""

@@ -198,6 +198,14 @@ class Telemetry:
             ["role"],
             registry=registry,
         )
+        self.discovery_left_out = Gauge(
+            "kmproxy_discovery_left_out",
+            "What lists of targets do not have for its size, by the limit in bytes: values over "
+            "that of a 'value' or beyond those of a 'pod', 'targets' of a pod, pods of a 'list', "
+            "and pods of the last 'document'.",
+            ["limit"],
+            registry=registry,
+        )
         self.discovery_age = Gauge(
             "kmproxy_discovery_age_seconds",
             "Age of the list that the last answer was made of; over the refresh interval "

@@ -107,7 +107,7 @@ async def test_where_pods_are_asked_for(config, expected):
             raise UpstreamError("refused", "nobody is there")
 
     with pytest.raises(UpstreamError):
-        await Kubelet(KubeletConfig(**config), Nowhere()).pods(Node("a", "10.0.0.1", 10350))
+        await Kubelet(KubeletConfig(**config), Nowhere()).pods(Node("a", "10.0.0.1", 10350), None)
     peer = None if "apiserver" in config else Peer("a", "address:10.0.0.1:10350")
     assert asked == [(expected, {"accept": "application/json", "peer": peer})]
 
