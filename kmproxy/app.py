@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from kmproxy.discovery import TargetLabelMap
 from kmproxy.errors import ConfigError, StartupError
 from kmproxy.guard import WebGuard
 from kmproxy.health import Readiness, TelemetryServer
-from kmproxy.httpsd import HttpDiscovery
+from kmproxy.httpsd import PODS, HttpDiscovery
 from kmproxy.infopage import NamespaceInfo
 from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.listener import listening
@@ -29,9 +30,10 @@ from kmproxy.namespaceinfo import NamespaceInfoMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.peers import Peers
 from kmproxy.pinfile import PinFile
+from kmproxy.recipe import read_recipe
 from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
-from kmproxy.routes import NAMESPACES, PODS, served_paths
+from kmproxy.routes import NAMESPACES, served_paths
 from kmproxy.server import MetricsServer
 from kmproxy.slots import Slots
 from kmproxy.snapshot import LabelSnapshot
@@ -128,10 +130,12 @@ class Daemon:
                 info, config.selection, readiness=readiness, telemetry=telemetry, clock=clock
             ).handlers
         gate = self._open_gate(clients, labels, [*others], telemetry)
+        recipe = read_recipe(config.labels, config.selection)
+        if clients.nodes is not None:  # the info metric has a path of its own
+            recipe = replace(recipe, info=False)
         metrics = MetricsServer(
             config.server,
-            config.labels,
-            config.selection,
+            recipe,
             labels=labels,
             kubelet=clients.kubelet,
             nodes=clients.nodes,
@@ -143,6 +147,10 @@ class Daemon:
             others=others,
             gate=gate,
             narrowed={PODS, NAMESPACES},
+            shown=[
+                f"{path}?node={{node}}" if path == PODS and not clients.kubelet.has_node else path
+                for path in others
+            ],
         )
         await self._listen(metrics.application(), gate, readiness, telemetry)
         _log.info(

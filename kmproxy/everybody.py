@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 from kmproxy.apiserver import ApiServer
 from kmproxy.auth import NODE_METRICS
 from kmproxy.config import Config
+from kmproxy.endpoints import ENDPOINTS
 from kmproxy.reviews import ACCESS_REVIEWS, Caller, Question, access_review, read_access_review
-from kmproxy.routes import ENDPOINTS, NAMESPACES
+from kmproxy.routes import NAMESPACES
 
 SOMEBODY = Caller("kmproxy-check", groups=("system:authenticated",))
 """Nobody in particular: who has only what everybody has that is authenticated."""

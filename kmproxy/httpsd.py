@@ -16,15 +16,19 @@ from aiohttp import hdrs, web
 
 from kmproxy.discovery import NodeDocument, TargetLabelMap
 from kmproxy.door import ADMISSION
+from kmproxy.endpoints import CADVISOR, ENDPOINTS, NODE_PREFIX
 from kmproxy.errors import AccessError, SlowClientError, UpstreamError
 from kmproxy.health import Readiness
 from kmproxy.open_connections import network
 from kmproxy.responses import DEFAULT_TIMEOUT, Handler, break_off, plain, scrape_budget
-from kmproxy.routes import CADVISOR, ENDPOINTS, NODE_PREFIX, NODES, PODS
 from kmproxy.selection import Globs, QueryError, check_keys
 from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
 from kmproxy.values import parse_host, parse_port
+
+PODS = "/sd/pods"
+NODES = "/sd/nodes"
+"""The paths of targets."""
 
 CONTENT_TYPE = "application/json; charset=utf-8"
 INTERVAL_HEADER = "X-Prometheus-Refresh-Interval-Seconds"

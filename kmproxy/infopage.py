@@ -17,9 +17,10 @@ from kmproxy.encoding import GzipEncoder, accepts_gzip
 from kmproxy.errors import AccessError
 from kmproxy.health import Readiness
 from kmproxy.namespaceinfo import CONTENT_TYPE, NamespaceInfoMap
+from kmproxy.recipe import read_selection
 from kmproxy.responses import Handler, plain
 from kmproxy.routes import NAMESPACES
-from kmproxy.selection import QueryError, Selection, check_keys
+from kmproxy.selection import QueryError, check_keys
 from kmproxy.telemetry import Telemetry
 
 
@@ -36,7 +37,7 @@ class NamespaceInfo:
         clock: Callable[[], float],
     ) -> None:
         self._info = info
-        self._selection = Selection.of(selection)
+        self._selection = read_selection(selection)
         self._readiness = readiness
         self._telemetry = telemetry
         self._clock = clock

@@ -12,19 +12,19 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 
 from kmproxy.config import KubeletConfig
-from kmproxy.discovery import PodReader
 from kmproxy.encoding import GzipDecoder
+from kmproxy.endpoints import CADVISOR, ENDPOINTS
 from kmproxy.errors import ForbiddenError, UpstreamError
 from kmproxy.nodes import Node
 from kmproxy.outage import Outage
 from kmproxy.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permission, advice
 from kmproxy.pins import Peer
-from kmproxy.routes import CADVISOR, ENDPOINTS
 from kmproxy.upstream import Upstream
 from kmproxy.values import Address
 
@@ -83,6 +83,13 @@ class Exposition:
 
     content_type: str
     pieces: AsyncIterator[bytes]
+
+
+class Reader(Protocol):
+    """Takes a document as it comes. Raises UpstreamError if it is not one."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
 
 
 class Kubelet:
@@ -154,7 +161,7 @@ class Kubelet:
             async with aclosing(self._pieces(response)) as pieces:
                 yield Exposition(response.headers["Content-Type"], pieces)
 
-    async def pods(self, node: Node, reader: PodReader) -> None:
+    async def pods(self, node: Node, reader: Reader) -> None:
         """Let a reader read a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
         size = 0
         async with self._upstream.get(

@@ -11,12 +11,10 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from kmproxy.config import SelectionConfig
-from kmproxy.errors import UpstreamError
-from kmproxy.expressions import Expression
 from kmproxy.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
 from kmproxy.lines import MAX_LINE, LineFilter
 
@@ -45,6 +43,10 @@ MAX_GLOB = 256
 
 _NAME_SIZE = 250  # bytes that a name's verdict takes besides the name, about
 _SERIES_SIZE = 200  # bytes that a series takes, with two digests and its place, about
+
+
+class SeriesError(Exception):
+    """An exposition has more series than can be kept apart. The message is a plain line."""
 
 
 class QueryError(ValueError):
@@ -89,7 +91,12 @@ class Globs:
         )
 
 
-Matcher = Expression | Globs
+class Matcher(Protocol):
+    """Tells which names are meant, in time linear in the name."""
+
+    @property
+    def match(self) -> Callable[[str], bool]:
+        """Whether a whole name matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,7 @@ class Selection:
     """
 
     keep_metrics: tuple[tuple[Matcher, ...], ...] = ()
-    drop_metrics: tuple[Expression, ...] = ()
+    drop_metrics: tuple[Matcher, ...] = ()
     namespaces: tuple[Globs, ...] = ()
     exclude_namespaces: Globs = Globs(())
     cluster_samples: bool = True
@@ -116,19 +123,6 @@ class Selection:
     def everything(self) -> bool:
         """Whether nothing is left out or taken off."""
         return self == Selection()
-
-    @classmethod
-    def of(cls, config: SelectionConfig) -> Selection:
-        """The selection that is configured."""
-        return cls(
-            keep_metrics=(config.keep_metric,) if config.keep_metric else (),
-            drop_metrics=config.drop_metric,
-            namespaces=(Globs(config.namespace),) if config.namespace else (),
-            exclude_namespaces=Globs(config.exclude_namespace),
-            cluster_samples=config.cluster_samples == "keep",
-            drop_labels=frozenset(name.encode() for name in config.drop_label),
-            strip_timestamps=config.timestamps == "strip",
-        )
 
     def narrow(self, query: Mapping[str, Sequence[str]]) -> Selection:
         """What a request's query leaves of it: `namespace` and `metric`, globs, repeatable.
@@ -174,7 +168,7 @@ class Selector(LineFilter):
     with labels taken off, two series may become one; the first is passed, the
     others would be taken for it and are not. The series of one exposition are
     remembered for that by digests of 16 bytes, `MAX_SERIES` in all: with more
-    of them `feed` and `finish` raise UpstreamError, as a series served twice
+    of them `feed` and `finish` raise SeriesError, as a series served twice
     would be a wrong sample.
 
     A block is split by one expression, and what is between its lines by another.
@@ -359,8 +353,7 @@ class Selector(LineFilter):
         whole = _digest(name, labels)
         series = whole if len(kept) == len(labels) else _digest(name, kept)
         if len(self._series) * _SERIES_SIZE >= MAX_SERIES and series not in self._series:
-            raise UpstreamError(
-                "series",
+            raise SeriesError(
                 f"the answer has over {len(self._series)} series, more than --drop-label can keep "
                 "apart: narrow it by --namespace, --keep-metric or --drop-metric",
             )

@@ -14,8 +14,8 @@ from aiohttp import web
 from kmproxy.cli import read_config
 from kmproxy.clients import open_clients
 from kmproxy.credentials import TOKEN_AGE
+from kmproxy.endpoints import CADVISOR
 from kmproxy.errors import ConfigError, CredentialError, UpstreamError
-from kmproxy.routes import CADVISOR
 from kmproxy.simkubelet import Fault
 from kmproxy.simstore import CERTIFICATE_USER
 from kmproxy.tls import LOOK_AGAIN

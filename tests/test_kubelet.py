@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 
 from kmproxy.config import KubeletConfig
+from kmproxy.endpoints import ENDPOINTS
 from kmproxy.errors import UpstreamError
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import Node
 from kmproxy.pins import Peer
-from kmproxy.routes import ENDPOINTS
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext, Trust
 from kmproxy.upstream import Upstream, open_session

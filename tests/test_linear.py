@@ -18,13 +18,11 @@ import pytest
 
 from kmproxy import grammar
 from kmproxy.bench import kube_state_metrics
-from kmproxy.config import LabelConfig
 from kmproxy.encoding import GzipDecoder, GzipEncoder
 from kmproxy.exposition import Enricher
 from kmproxy.expressions import parse_regex
-from kmproxy.labels import parse_rules
 from kmproxy.lines import portions
-from kmproxy.pipeline import Pipeline
+from kmproxy.pipeline import Pipeline, Recipe
 from kmproxy.selection import Globs, Selection, Selector
 from kmproxy.tenancy import TenantFilter
 
@@ -179,9 +177,9 @@ def selector(**options: object) -> Callable[[Iterator[bytes]], None]:
 
 def pipeline(**options: bool) -> Callable[[Iterator[bytes]], None]:
     """All stages but the tenant's."""
-    config = LabelConfig(label=("team",), rules=parse_rules(["team"], (), ())[0])
     chosen = Selection(namespaces=(Globs(("shop*", "a")),), strip_timestamps=True)
-    return filtered(lambda: Pipeline(lookup, config, chosen, max_line=MAX_LINE, **options))
+    recipe = Recipe(names=frozenset({b"team"}), selection=chosen, max_line=MAX_LINE, **options)
+    return filtered(lambda: Pipeline(lookup, recipe))
 
 
 def encoded(pieces: Iterator[bytes]) -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kmproxy.routes import ENDPOINTS
+from kmproxy.endpoints import ENDPOINTS
 from kmproxy.server import scrape_budget
 from kmproxy.simanswers import ApiFault
 from kmproxy.simkubelet import Fault
