@@ -122,18 +122,18 @@ def _plain_pair(borne: AbstractSet[bytes]) -> bytes:
     return rb'(?!(?:%b)=)%b="%b"' % (b"|".join(map(re.escape, sorted(borne))), _NAME, _PLAIN)
 
 
+_PLAIN_OTHER = _plain_pair({b"namespace"})
 # A plain line with one pair named `namespace`: what stands before the namespace's value, the value,
 # and, behind a quote, the rest. Whatever matches is a line that _SAMPLE matches. For `by_lines`:
 # an attempt begins at a newline and reads to the next one at most, so attempts are disjoint.
-NAMESPACED = re.compile(
-    rb'(\n%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)"((?:,%(p)b)*+%(e)b)'
-    % {
-        b"m": _METRIC,
-        b"p": _plain_pair({b"namespace"}),
-        b"v": _PLAIN,
-        b"e": rb"\} %b(?: [0-9]++|)(?=\n)" % _FLOAT,
-    }
+_PLAIN_PARTS = (
+    rb'\n%(m)b\{(?:%(p)b,)*+namespace="' % {b"m": _METRIC, b"p": _PLAIN_OTHER},
+    _PLAIN,
+    rb"(?:,%(p)b)*+\} %(f)b(?: [0-9]++|)(?=\n)" % {b"p": _PLAIN_OTHER, b"f": _FLOAT},
 )
+NAMESPACED = re.compile(rb'(%b)(%b)"(%b)' % _PLAIN_PARTS)
+PLAIN_LINE = re.compile(rb'(%b(%b)"%b)' % _PLAIN_PARTS)
+"""The same line as a whole, from its newline on, and in it the namespace's value."""
 
 
 def by_lines(text: bytes) -> bytes:

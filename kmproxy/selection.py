@@ -217,10 +217,14 @@ class Selector(LineFilter):
         return b"".join(passed)[1:]
 
     def _wants(self, name: bytes, namespace: bytes) -> bool:
-        """Whether a sample of this name, unescaped, and this namespace passes; counts if not."""
+        """Whether a sample of this name and this namespace passes; counts if not.
+
+        Both are as they are written: the name with its quotes, if it has some.
+        """
         wanted = self._here.get(name)
         if wanted is None:
-            wanted = self._here[name] = self._wants_metric(name, self._family_of(name))
+            plain = unquote(name) if name[0] == 0x22 else name
+            wanted = self._here[name] = self._wants_metric(plain, self._family_of(plain))
         if not wanted:
             self.dropped["metric"] += 1
             return False
@@ -237,8 +241,8 @@ class Selector(LineFilter):
         add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
         unwanted = {False: 0, True: 0}  # whether the metric is wanted, then it is the namespace
-        for front, name, space, before, quoted, behind, end, *more in LINES.findall(text):
-            tiny, others, line = more
+        for found in LINES.findall(text):
+            front, name, space, before, quoted, behind, end, tiny, others, line = found
             if others:
                 add(others)
                 continue
@@ -247,10 +251,11 @@ class Selector(LineFilter):
                 if kept is not None:
                     passed += (b"\n", kept)
             else:
-                wanted = here.get(name) if name else None
+                name, space = name or quoted, space or before or behind
+                wanted = here.get(name)
                 spaced = spaces.get(space)
-                if wanted is None or spaced is None or b"\\" in space:
-                    wanted = self._wants_spelled(name, quoted, space or before or behind)
+                if wanted is None or spaced is None:
+                    wanted = self._wants(name, space)
                 elif not (wanted and spaced):
                     unwanted[wanted] += 1
                     wanted = False
@@ -265,12 +270,6 @@ class Selector(LineFilter):
         add(b"\n")
         return b"".join(passed)
 
-    def _wants_spelled(self, name: bytes, quoted: bytes, namespace: bytes) -> bool:
-        """The same as `_wants`, of a name in one of two forms and a namespace as it is written."""
-        if b"\\" in namespace:
-            namespace = unquote(b'"%b"' % namespace)
-        return self._wants(name or unquote(quoted), namespace)
-
     def _line(self, line: bytes) -> bytes:
         if len(line) > self._max_line:
             return line
@@ -278,7 +277,7 @@ class Selector(LineFilter):
 
     def _select(self, line: bytes) -> bytes | None:
         """The line as it passes, None if it does not."""
-        sample = Sample.parse(line)
+        sample = None if line.startswith(b"#") else Sample.parse(line)
         if sample is None:
             return line if self._wants_metadata(line) else None
         family = self._family_of(sample.name)
@@ -290,7 +289,7 @@ class Selector(LineFilter):
         if selection.strip_timestamps and sample.stamp:
             edits.append(sample.stamp)
         labels = list(sample.labels())
-        spaces = [unquote(pair["value"]) for name, pair in labels if name == b"namespace"]
+        spaces = [pair["value"][1:-1] for name, pair in labels if name == b"namespace"]
         if len(spaces) > 1:
             return line  # whose it is cannot be known: as if not understood
         if not self._wants_namespace(spaces[0] if spaces else b""):
@@ -331,10 +330,11 @@ class Selector(LineFilter):
         return wanted
 
     def _wants_namespace(self, namespace: bytes) -> bool:
+        """Whether samples of a namespace pass; it is as it is written, without its quotes."""
         wanted = self._namespaces.get(namespace)
         if wanted is None:
             self._make_room(len(namespace))
-            text = namespace.decode(errors="replace")
+            text = unquote(b'"%b"' % namespace).decode(errors="replace")
             wanted = self._namespaces[namespace] = self._selection.wants_namespace(text)
         return wanted
 
