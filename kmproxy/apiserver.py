@@ -67,15 +67,20 @@ class ApiServer:
                     yield some
                     await asyncio.sleep(0)
 
-    async def post(self, path: str, document: Mapping[str, Any]) -> bytearray:
-        """The body of the 200 or 201 that a document is answered with. Raises as `get` does."""
+    async def post(
+        self, path: str, document: Mapping[str, Any], *, most: int = MAX_BODY
+    ) -> bytearray:
+        """The body of the 200 or 201 that a document is answered with, of at most `most` bytes.
+
+        Raises as `get` does.
+        """
         url = await self._url(path)
         body = msgspec.json.encode(document)
         async with (
             self._upstream.post(url, body, silence=REQUEST_TIMEOUT) as response,
             self._answer(response, REQUEST_TIMEOUT) as pieces,
         ):
-            return await _collect(pieces, MAX_BODY)
+            return await _collect(pieces, most)
 
     @asynccontextmanager
     async def stream(

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,18 @@ from kmproxy.discovery import TargetLabelMap
 from kmproxy.errors import ConfigError, StartupError
 from kmproxy.guard import WebGuard
 from kmproxy.health import Readiness, TelemetryServer
-from kmproxy.httpsd import HttpDiscovery
+from kmproxy.httpsd import PODS, HttpDiscovery
+from kmproxy.infopage import NamespaceInfo
 from kmproxy.labelmap import LIMITS, LabelMap
 from kmproxy.listener import listening
+from kmproxy.namespaceinfo import NamespaceInfoMap
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.peers import Peers
 from kmproxy.pinfile import PinFile
+from kmproxy.recipe import read_recipe
 from kmproxy.responses import Handler
 from kmproxy.reviewer import Reviewer
-from kmproxy.routes import PODS, served_paths
+from kmproxy.routes import NAMESPACES, served_paths
 from kmproxy.server import MetricsServer
 from kmproxy.slots import Slots
 from kmproxy.snapshot import LabelSnapshot
@@ -96,11 +100,21 @@ class Daemon:
         target_labels = None
         if config.discovery.enabled:
             target_labels = TargetLabelMap(rules, max_value=max_value)
-        maps = [labels] if target_labels is None else [labels, target_labels]
+        info = None
+        if config.selection.info_metric and config.kubelet.all_nodes:
+            info = NamespaceInfoMap(rules, max_value=max_value)
+        maps = [each for each in (labels, target_labels, info) if each is not None]
         self._watcher = watcher = NamespaceWatcher(
-            clients.api, *maps, telemetry=telemetry, clock=clock, uniform=self._uniform
+            clients.api,
+            *maps,
+            telemetry=telemetry,
+            clock=clock,
+            uniform=self._uniform,
+            outage=clients.outage,
         )
-        self._readiness = readiness = Readiness(watcher, config.apiserver.max_label_age)
+        self._readiness = readiness = Readiness(
+            watcher.unloaded, lambda: watcher.sync_age, config.apiserver.max_label_age
+        )
         telemetry.follow(
             namespaces=lambda: len(labels),
             lacking={name: partial(labels.lacking, name) for name in labels.names},
@@ -108,14 +122,20 @@ class Daemon:
             sync_age=lambda: watcher.sync_age,
             restored=lambda: watcher.restored,
         )
-        others: Mapping[str, Handler] = {}
+        others: dict[str, Handler] = {}
         if target_labels is not None:
-            others = self._open_discovery(clients, target_labels, slots, readiness, telemetry)
+            others |= self._open_discovery(clients, target_labels, slots, readiness, telemetry)
+        if info is not None:
+            others |= NamespaceInfo(
+                info, config.selection, readiness=readiness, telemetry=telemetry, clock=clock
+            ).handlers
         gate = self._open_gate(clients, labels, [*others], telemetry)
+        recipe = read_recipe(config.labels, config.selection)
+        if clients.nodes is not None:  # the info metric has a path of its own
+            recipe = replace(recipe, info=False)
         metrics = MetricsServer(
             config.server,
-            config.labels,
-            config.selection,
+            recipe,
             labels=labels,
             kubelet=clients.kubelet,
             nodes=clients.nodes,
@@ -126,7 +146,11 @@ class Daemon:
             slots=slots,
             others=others,
             gate=gate,
-            narrowed={PODS},
+            narrowed={PODS, NAMESPACES},
+            shown=[
+                f"{path}?node={{node}}" if path == PODS and not clients.kubelet.has_node else path
+                for path in others
+            ],
         )
         await self._listen(metrics.application(), gate, readiness, telemetry)
         _log.info(

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from kmproxy.access import Access
 from kmproxy.config import KubeletConfig
-from kmproxy.credentials import kubelet_trust
 from kmproxy.errors import UpstreamError
 from kmproxy.findings import Certificate, Pinned, Trusted
 from kmproxy.identity import Identity
+from kmproxy.kubelettrust import kubelet_trust
 from kmproxy.pinning import Pinning
 from kmproxy.pins import Peer, Pin
 from kmproxy.tls import Trust, plain_name
@@ -64,7 +64,7 @@ class Server:
             insecure = insecure or access.tls.insecure
             server_name = server_name or access.tls.server_name
             access = replace(access, tls=replace(access.tls, insecure=False))
-        trust = kubelet_trust(replace(config, insecure_tls=False), identity, access)
+        trust = kubelet_trust(replace(config, insecure_tls=False), identity.trust, access)
         return cls("kubelet", host, port, server_name, trust, insecure, identity.trust)
 
     @classmethod

@@ -21,7 +21,8 @@ from kmproxy.apiserver import ApiServer
 from kmproxy.certificates import Server
 from kmproxy.clients import Clients, open_clients
 from kmproxy.config import Config
-from kmproxy.discovery import parse_pods
+from kmproxy.discovery import PodReader
+from kmproxy.endpoints import CADVISOR, METRICS
 from kmproxy.errors import (
     ApiError,
     CredentialError,
@@ -47,8 +48,8 @@ from kmproxy.permissions import (
 )
 from kmproxy.pinfile import PinFile
 from kmproxy.pipeline import Pipeline
-from kmproxy.routes import CADVISOR, METRICS
-from kmproxy.selection import Selection
+from kmproxy.recipe import read_recipe
+from kmproxy.selection import SeriesError
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import WatchState
 from kmproxy.webfile import find_web_config
@@ -302,22 +303,22 @@ class _Preflight:
         """Fetch once, as the daemon does, and keep some of what it would serve."""
         config, kubelet = self._config, self._clients.kubelet
         async with self._step("metrics", "metrics", "Metrics, fetched once"):
-            pipeline = Pipeline(
-                labels.lookup,
-                config.labels,
-                Selection.of(config.selection),
-                info=config.selection.info_metric,
-                max_line=config.selection.max_line_bytes,
-            )
+            recipe = read_recipe(config.labels, config.selection)
+            if config.kubelet.all_nodes:
+                recipe = replace(recipe, info=False)
+            pipeline = Pipeline(labels.lookup, recipe)
             enricher = pipeline.enricher
             examples, nameless = Examples(enricher.seen), Nameless()
             size = 0
-            async with kubelet.fetch(node, CADVISOR) as exposition:
-                async for piece in exposition.pieces:
-                    size += len(piece)
-                    nameless.feed(piece)
-                    examples.feed(pipeline.feed(piece))
-            examples.feed(pipeline.finish() + b"\n")
+            try:
+                async with kubelet.fetch(node, CADVISOR) as exposition:
+                    async for piece in exposition.pieces:
+                        size += len(piece)
+                        nameless.feed(piece)
+                        examples.feed(pipeline.feed(piece))
+                examples.feed(pipeline.finish() + b"\n")
+            except SeriesError as error:
+                raise UpstreamError("series", str(error)) from error
             self._answered.add(NODE_METRICS.kind)
             self._report.metrics = found = Metrics(
                 kubelet.url(node, CADVISOR),
@@ -360,7 +361,9 @@ class _Preflight:
         """List the pods once, which an older kubelet wants another permission for."""
         async with self._step("pods", "pods", "Pods, listed once"):
             try:
-                found = parse_pods(await self._clients.kubelet.pods(node), lambda _: True)
+                reader = PodReader(lambda _: True)
+                await self._clients.kubelet.pods(node, reader)
+                found = reader.finish()
             except ForbiddenError as error:
                 if error.resource == NODE_PROXY.resource:
                     self._want_proxy()

@@ -25,7 +25,7 @@ from typing import Any
 from kmproxy import __version__
 from kmproxy.commands import BenchConfig, CheckConfig, DemoConfig, EnrichConfig
 from kmproxy.config import SECTIONS, Config, LabelConfig, LogConfig, SelectionConfig
-from kmproxy.errors import ConfigError, KmproxyError, StreamError, one_line
+from kmproxy.errors import ConfigError, KmproxyError, StartupError, StreamError, one_line
 from kmproxy.loader import IGNORED, Layer, load, load_sections
 from kmproxy.revision import revision
 from kmproxy.settings import Setting, settings
@@ -93,7 +93,8 @@ def _run(command: str, arguments: list[str]) -> int:
         return _print(f"kmproxy {__version__}{built}\n")
     from kmproxy.selftest import self_test  # noqa: PLC0415 - help need not wait for the engine
 
-    self_test()
+    if problem := self_test():
+        raise StartupError(problem)
     match command:
         case "enrich":
             return _enrich(arguments)

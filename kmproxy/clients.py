@@ -13,14 +13,16 @@ from dataclasses import dataclass, replace
 from kmproxy.addresses import NodeAddresses
 from kmproxy.apiserver import ApiServer
 from kmproxy.config import Config
-from kmproxy.credentials import IMPERSONATES, DirectIdentity, find_identity, kubelet_trust
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.identity import Identity
 from kmproxy.kubelet import Kubelet
+from kmproxy.kubelettrust import kubelet_trust
 from kmproxy.nodes import NodeDirectory
+from kmproxy.outage import Outage
 from kmproxy.pinfile import SUFFIX
 from kmproxy.pinning import Pinning
 from kmproxy.pins import PinBook
+from kmproxy.serviceaccount import IMPERSONATES, DirectIdentity, find_identity
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import Clock, TlsContext, Trust
 from kmproxy.upstream import Upstream, open_session
@@ -30,7 +32,8 @@ from kmproxy.upstream import Upstream, open_session
 class Clients:
     """The ways out of the process. `nodes` is None unless every node is served.
 
-    `pinning` is None unless kubelets' certificates are pinned.
+    `pinning` is None unless kubelets' certificates are pinned. `outage` is for the watch of
+    namespaces to tell the kubelet's client.
     """
 
     identity: Identity
@@ -38,6 +41,7 @@ class Clients:
     kubelet: Kubelet
     nodes: NodeDirectory | None
     pinning: Pinning | None
+    outage: Outage
 
 
 @asynccontextmanager
@@ -59,7 +63,7 @@ async def open_clients(
     )
 
     def trust() -> Trust:
-        return kubelet_trust(config.kubelet, identity, config.access)
+        return kubelet_trust(config.kubelet, identity.trust, config.access)
 
     kubelet_tls = TlsContext(trust, "the kubelets' CA", clock=clock, telemetry=telemetry)
     api_tls.current()
@@ -94,8 +98,9 @@ async def open_clients(
 
             reach = Reach(session, stack, environment, clock, telemetry)
             upstream = reach.kubelet(
-                config.kubelet, config.access, identity, kubelet_tls, pinning, listed
-            )
+                config.access, DirectIdentity(identity), trust, kubelet_tls,
+                server_name=config.kubelet.server_name, pinning=pinning, nodes=listed,
+            )  # fmt: skip
         elif direct:
             upstream = Upstream(
                 "kubelet", session, DirectIdentity(identity), kubelet_tls,
@@ -104,7 +109,9 @@ async def open_clients(
         nodes = None
         if config.kubelet.all_nodes:
             nodes = NodeDirectory(api, addresses=addresses, clock=clock, telemetry=telemetry)
-        yield Clients(identity, api, Kubelet(config.kubelet, upstream), nodes, pinning)
+        outage = Outage(clock)
+        client = Kubelet(config.kubelet, upstream, outage)
+        yield Clients(identity, api, client, nodes, pinning, outage)
 
 
 def _pinning(

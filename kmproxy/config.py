@@ -6,13 +6,12 @@ come from, nor what is wrong with several of them together.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from kmproxy.labels import LabelRule, name_problem
-from kmproxy.rendering import MAX_VALUE
+from kmproxy.expressions import Expression, parse_regex
+from kmproxy.labels import MAX_VALUE, LabelRule, name_problem
 from kmproxy.settings import setting
 from kmproxy.values import (
     Address,
@@ -27,7 +26,6 @@ from kmproxy.values import (
     parse_path,
     parse_peers,
     parse_port,
-    parse_regex,
     parse_resource,
     parse_server,
     parse_text,
@@ -80,11 +78,11 @@ def parse_label_name(text: str) -> str:
 class SelectionConfig:
     """Which samples pass, and what is taken off or added; by default nothing is."""
 
-    keep_metric: tuple[re.Pattern[str], ...] = setting(
+    keep_metric: tuple[Expression, ...] = setting(
         "keep-metric", parse_regex, (), "REGEX",
         "only metrics whose whole name, or family's name, matches one of these", repeatable=True,
     )  # fmt: skip
-    drop_metric: tuple[re.Pattern[str], ...] = setting(
+    drop_metric: tuple[Expression, ...] = setting(
         "drop-metric", parse_regex, (), "REGEX",
         "no metrics whose whole name, or family's name, matches one of these", repeatable=True,
     )  # fmt: skip
@@ -111,7 +109,7 @@ class SelectionConfig:
     )  # fmt: skip
     info_metric: bool = setting(
         "info-metric", parse_bool, False, "",
-        "add kube_namespace_labels with the labels of each namespace seen",
+        "add kube_namespace_labels of each namespace seen; with --all-nodes of all, at a path",
     )  # fmt: skip
     max_line_bytes: int = setting(
         "max-line-bytes", parse_count, 1 << 20, "N",

@@ -1,162 +1,118 @@
-"""Who we are towards the API server and the kubelets, and whom we trust there.
+"""Credentials of requests: an Authorization header, made of text that rotates on disk.
 
-Knows service-account files and where an identity is found. Must not know what
-is asked with it. What has rotated badly keeps the last good one, with a log line
+Knows the schemes that HTTP clients of Prometheus take. Must not know what is asked with
+one. Text that has rotated badly is not used: the last good one stays, with a log line
 and a metric. No `repr` and no error shows a credential.
 """
 
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Mapping
-from dataclasses import replace
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kmproxy.errors import ConfigError, CredentialError
-from kmproxy.identity import Credential, Identity, RotatingText, is_token
-from kmproxy.tls import Clock, Trust
-from kmproxy.values import File
+from kmproxy.errors import CredentialError
+from kmproxy.tls import Clock
+from kmproxy.values import File, Source
 
 if TYPE_CHECKING:
-    from kmproxy.access import Access, TlsOptions
-    from kmproxy.config import ApiServerConfig, KubeletConfig
+    from kmproxy.proxies import Headers
     from kmproxy.telemetry import Telemetry
 
+TOKEN_AGE = 60.0
+"""Seconds after which a token is read again; the kubelet rewrites it well before it expires."""
 
-class ServiceAccount(Identity):
-    """A pod's own identity: the token and CA that the kubelet mounts and rotates."""
+_log = logging.getLogger(__name__)
+
+
+class Credential(ABC):
+    """What authorizes a request.
+
+    `headers` are sent beside it, also where no credential is: without them a
+    request would be somebody else's.
+    """
+
+    headers: Headers = ()
+
+    @abstractmethod
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """The value of an Authorization header; read `anew` after a 401.
+
+        Raises CredentialError or UpstreamError if there is none to be had.
+        """
+
+
+class RotatingText:
+    """A secret's text, read from its file again when it is `TOKEN_AGE` old.
+
+    `what` is how problems call it, `accept` says which text can be one, and
+    `credential` is the metric's label. White space around it does not count.
+    The first read is at once. Raises CredentialError.
+    """
 
     def __init__(
         self,
-        directory: str,
-        environment: Mapping[str, str],
+        source: Source,
+        what: str,
+        accept: Callable[[str], bool],
         *,
+        credential: str,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        host = environment["KUBERNETES_SERVICE_HOST"]
-        port = environment.get("KUBERNETES_SERVICE_PORT", "443")
-        self.server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        if environment.get("HTTPS_PROXY") or environment.get("https_proxy"):
-            from kmproxy.proxies import way_by_environment  # noqa: PLC0415 - few have a proxy
+        self._source = source
+        self._what = f"{what} {source}" if isinstance(source, File) else what
+        self._accept = accept
+        self._credential = credential
+        self._clock = clock
+        self._telemetry = telemetry
+        self._text = self._read()
+        self._read_at = clock()
 
+    def __repr__(self) -> str:
+        return f"<RotatingText of {self._what}>"
+
+    def current(self, *, anew: bool = False) -> str:
+        """The text, read at most a minute ago; the last good one if that fails."""
+        if anew or self._clock() - self._read_at >= TOKEN_AGE:
+            self._read_at = self._clock()
             try:
-                self.way = way_by_environment(environment, self.server)
-            except ValueError as error:
-                raise ConfigError([str(error)]) from error
-        self._token_file = File(str(Path(directory, "token")))
-        self._trust = Trust(ca=File(str(Path(directory, "ca.crt"))))
-        self._token = RotatingText(
-            self._token_file,
-            "service-account token",
-            is_token,
-            credential="token",
-            clock=clock,
-            telemetry=telemetry,
-        )
+                self._text = self._read()
+            except CredentialError as error:
+                _log.warning("%s; the last good one stays in use", error)
+                self._telemetry.credential_errors.labels(error.credential).inc()
+        return self._text
 
-    def __repr__(self) -> str:
-        return f"<ServiceAccount at {self.server}, token from {self._token_file}>"
+    def _read(self) -> str:
+        empty = False
+        if not isinstance(self._source, File):
+            text = self._source.reveal()
+        else:
+            try:
+                text = Path(self._source.path).read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or f"it is not a {self._credential}"
+                raise self._unusable(reason) from error
+            empty = not text  # as it is while somebody writes it
+        if empty or not self._accept(text):
+            raise self._unusable(f"it is not a {self._credential}")
+        return text
 
-    @property
-    def trust(self) -> Trust:
-        """The CA file beside the token."""
-        return self._trust
-
-    async def authorization(self, *, anew: bool = False) -> str | None:
-        """The token, read at most a minute ago; the last good one if that fails."""
-        return f"Bearer {self._token.current(anew=anew)}"
+    def _unusable(self, reason: str) -> CredentialError:
+        return CredentialError(f"{self._what}: {reason}", credential=self._credential)
 
 
-async def find_identity(
-    config: ApiServerConfig,
-    environment: Mapping[str, str],
-    *,
-    clock: Clock,
-    telemetry: Telemetry,
-) -> Identity:
-    """The identity that the configuration and the environment name.
-
-    In order: `--kubeconfig`, the pod's service account, `$KUBECONFIG`,
-    `~/.kube/config`. Raises ConfigError or CredentialError.
-    """
-    if not config.kubeconfig and environment.get("KUBERNETES_SERVICE_HOST"):
-        return ServiceAccount(
-            config.service_account_dir, environment, clock=clock, telemetry=telemetry
-        )
-    from kmproxy.kubeconfig import Kubeconfig  # noqa: PLC0415 - a pod does without
-
-    named = None if config.kubeconfig else environment.get("KUBECONFIG")
-    return await Kubeconfig.load(
-        config.kubeconfig or named or _home_kubeconfig(environment),
-        clock=clock,
-        telemetry=telemetry,
-        environment=environment,
-        listed=bool(named),
-        what="--kubeconfig" if config.kubeconfig else "$KUBECONFIG" if named else "kubeconfig",
-    )
+def is_header_value(text: str) -> bool:
+    """Whether text can stand in a header."""
+    return text.isascii() and text.isprintable() and bool(text)
 
 
-def _home_kubeconfig(environment: Mapping[str, str]) -> str:
-    home = Path(environment.get("HOME", "/"), ".kube", "config")
-    if not os.access(home, os.F_OK):
-        problem = (
-            "no API server: this is not a pod (KUBERNETES_SERVICE_HOST is not set), "
-            f"and there is no --kubeconfig, no $KUBECONFIG and no {home}"
-        )
-        raise ConfigError([problem])
-    return str(home)
-
-
-class DirectIdentity(Credential):
-    """The identity towards a kubelet, which does not know impersonation.
-
-    It would answer with the rights of the real user, so it is not asked.
-    """
-
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
-
-    def __repr__(self) -> str:
-        return repr(self._identity)
-
-    async def authorization(self, *, anew: bool = False) -> str | None:
-        """The identity's. Raises CredentialError if it impersonates."""
-        authorization = await self._identity.authorization(anew=anew)
-        if self._identity.headers:
-            raise CredentialError(IMPERSONATES, credential="kubeconfig")
-        return authorization
-
-
-IMPERSONATES = (
-    "the kubeconfig's user impersonates (as), which no kubelet knows: fetch through the API "
-    "server by --kube-apiserver, or give the kubelet section a credential of its own"
-)
-
-
-def kubelet_trust(config: KubeletConfig, identity: Identity, access: Access | None = None) -> Trust:
-    """What a kubelet's serving certificate is verified by: the cluster's CA, or as configured.
-
-    A client certificate is the identity's, unless `access` says who we are.
-    """
-    trust = identity.trust
-    if access is not None:
-        tls = access.tls
-        trust = replace(trust, ca=tls.ca or trust.ca, minimum=tls.min_version)
-        if access.identifies:
-            trust = replace(trust, cert=tls.cert, key=tls.key)
-    if config.insecure_tls or (access is not None and access.tls.insecure):
-        return replace(trust, ca=None, verify=False)
-    return replace(trust, ca=File(config.ca_file) if config.ca_file else trust.ca, verify=True)
-
-
-def client_trust(options: TlsOptions) -> Trust:
-    """What any other server is verified by: the CA of its own options, else the system's."""
-    if options.insecure:
-        return Trust(None, options.cert, options.key, verify=False, minimum=options.min_version)
-    return Trust(options.ca, options.cert, options.key, minimum=options.min_version)
+def is_token(text: str) -> bool:
+    """Whether text can stand in a header as one word."""
+    return is_header_value(text) and " " not in text
 
 
 class Header(Credential):

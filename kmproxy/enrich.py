@@ -18,7 +18,8 @@ from kmproxy.errors import ConfigError, StreamError
 from kmproxy.labelmap import LabelMap
 from kmproxy.labels import Namespace
 from kmproxy.pipeline import Pipeline
-from kmproxy.selection import Selection
+from kmproxy.recipe import read_recipe
+from kmproxy.selection import SeriesError
 
 PIECE = 1 << 16
 
@@ -90,13 +91,7 @@ def enrich(
 
     Raises StreamError if a stream fails, but BrokenPipeError as it is.
     """
-    pipeline = Pipeline(
-        labels.lookup,
-        config,
-        Selection.of(selection),
-        info=selection.info_metric,
-        max_line=selection.max_line_bytes,
-    )
+    pipeline = Pipeline(labels.lookup, read_recipe(config, selection))
     try:
         while data := source.read(PIECE):
             sink.write(pipeline.feed(data))
@@ -104,6 +99,8 @@ def enrich(
         sink.flush()
     except BrokenPipeError:
         raise
+    except SeriesError as error:
+        raise StreamError(str(error)) from error
     except OSError as error:
         raise StreamError(f"the exposition could not be copied: {error.strerror}") from error
     return pipeline

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 from kmproxy.apiserver import ApiServer
 from kmproxy.auth import NODE_METRICS
 from kmproxy.config import Config
+from kmproxy.endpoints import ENDPOINTS
 from kmproxy.reviews import ACCESS_REVIEWS, Caller, Question, access_review, read_access_review
-from kmproxy.routes import ENDPOINTS
+from kmproxy.routes import NAMESPACES
 
 SOMEBODY = Caller("kmproxy-check", groups=("system:authenticated",))
 """Nobody in particular: who has only what everybody has that is authenticated."""
@@ -29,6 +30,8 @@ def questions(config: Config) -> list[Question]:
         return []
     by_path = authorization.attributes == "path"
     paths = [*ENDPOINTS, "/", *(DISCOVERY_PATHS if config.discovery.enabled else ())]
+    if config.selection.info_metric and kubelet.all_nodes:
+        paths.append(NAMESPACES)
     asked = [Question(path=path) for path in paths] if by_path else []
     if kubelet.all_nodes or not by_path:
         asked.append(Question(resource=NODE_METRICS))

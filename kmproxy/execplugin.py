@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 
 from kmproxy.contexts import Cluster, ExecPlugin
+from kmproxy.credentials import is_token
 from kmproxy.errors import CredentialError
-from kmproxy.identity import is_token
 from kmproxy.tls import read_source
 from kmproxy.values import Secret
 

@@ -7,7 +7,6 @@ that is neither a sample, a comment nor blank passes as it came, and is counted.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -16,14 +15,15 @@ from kmproxy.grammar import (
     ANY_OF_NAMESPACE,
     NAMESPACED,
     PAIR,
-    PAIR_PARTS,
     PASSING,
     PlainSplitter,
     bare_name,
     by_lines,
     count_kinds,
+    pair_parts,
     pairs_of_namespace,
     plain_splitter,
+    split_at,
     unquote,
 )
 from kmproxy.lines import MAX_LINE, LineFilter
@@ -194,11 +194,11 @@ class Enricher(LineFilter):
         """One whole line of any shape: mostly the first of a run of plain ones."""
         if b"\\" not in line and (splitter := self._splitter()) is not None:
             found = splitter.of_namespace.match(by_lines(line))
-            rendered = self._rendered.get(found[2]) if found else None
+            rendered = self._rendered.get(found[3]) if found else None
             if found and rendered is not None:
                 self.samples += 1
                 self.enriched += rendered != b""
-                return b'%b%b"%b%b\n' % (found[1][1:], found[2], rendered, found[3])
+                return b'%b%b"%b%b\n' % (found[1][1:], found[3], rendered, found[4])
         return self._strict(line)
 
     def _strict(self, text: bytes) -> bytes:
@@ -208,7 +208,7 @@ class Enricher(LineFilter):
         for _ in range(2 if b"namespace" in text else 0):
             if (splitter := self._splitter()) is None:
                 break
-            found = splitter.of_namespace.split(lines)
+            found = split_at(splitter.of_namespace, lines)
             counts = Counter(found[2::4])
             pasted = {value: value + b'"' + self._labels_at(value) for value in counts}
             if self._searched == self._names:
@@ -234,8 +234,56 @@ class Enricher(LineFilter):
 
     def _conflicts_in(self, lines: bytes) -> bytes:
         """Lines led by newlines: the samples of a namespace that may bear a name to be added."""
+        parts = self._usual_conflicts(lines)
+        if len(parts) == 1:
+            return self._other_conflicts(lines)
+        between = b"".join([*parts[::7], b"\n"])
+        if ANY_OF_NAMESPACE.search(between):
+            parts[::7] = map(self._other_conflicts, parts[::7])
+        else:
+            self._count(between)
+        return b"".join(parts)
+
+    def _usual_conflicts(self, lines: bytes) -> list[bytes]:
+        """Lines led by newlines, split at plain ones that bear one name, behind their namespace.
+
+        Between them is what is left to do. All that bear the same name of the
+        same namespace are edited alike.
+        """
+        if (splitter := self._splitter()) is None:
+            return [lines]
+        parts = splitter.conflicting.split(lines + b"\n")
+        kinds = list(zip(parts[2::7], parts[4::7], strict=True))
+        edits: dict[tuple[bytes, bytes], tuple[bytes, bytes | None]] = {}
+        conflicts = enriched = 0
+        for kind, count in Counter(kinds).items():
+            value, name = kind[0], kind[1][: -len(b'="')]
+            rendered = self._labels_of(value)
+            pairs = self._pairs_of(rendered)
+            new = None
+            if name in pairs:
+                conflicts += count
+                rendered = b"".join([b",%b=%b" % pair for pair in pairs.items() if pair[0] != name])
+                new = pairs[name][1:-1] if self._overwrite else None
+            enriched += count * (rendered != b"" or new is not None)
+            # The pairs to be added begin behind a quote, and the last one's is there already.
+            edits[kind] = b'%b"%b' % (value, rendered[:-1]) if rendered else value, new
+        if self._searched != self._names:
+            return [lines]
+        self.samples += len(kinds)
+        self.conflicts += conflicts
+        self.enriched += enriched
+        parts[2::7] = [edits[kind][0] for kind in kinds]
+        if self._overwrite:
+            values = zip(kinds, parts[5::7], strict=True)
+            parts[5::7] = [old if (new := edits[kind][1]) is None else new for kind, old in values]
+        parts[-1] = parts[-1][:-1]
+        return parts
+
+    def _other_conflicts(self, lines: bytes) -> bytes:
+        """The same of those with other bytes, in another order, or with more such names."""
         if len(self._names) == 2 and not self._overwrite:
-            parts = ANY_OF_NAMESPACE.split(lines + b"\n")
+            parts = split_at(ANY_OF_NAMESPACE, lines + b"\n")
             counts = Counter(parts[2::4])
             known = {value: self._labels_at(value) for value in counts}
             if len(self._names) == 2:  # one name is added at most, and each of them bears it
@@ -245,7 +293,7 @@ class Enricher(LineFilter):
                 parts[-1] = parts[-1][:-1]
                 self._count(b"".join([*parts[::4], b"\n"]))
                 return b"".join(parts)
-        parts = self._one_by_one(NAMESPACED, lines, self._plain_conflict)
+        parts = self._one_by_one(NAMESPACED.split(lines + b"\n"), self._plain_conflict)
         between = b"".join([*parts[::4], b"\n"])
         if ANY_OF_NAMESPACE.search(between):
             parts[::4] = map(self._odd_conflicts, parts[::4])
@@ -255,13 +303,12 @@ class Enricher(LineFilter):
 
     def _odd_conflicts(self, lines: bytes) -> bytes:
         """The same of those that are not plain."""
-        parts = self._one_by_one(ANY_OF_NAMESPACE, lines, self._conflict)
+        parts = self._one_by_one(split_at(ANY_OF_NAMESPACE, lines + b"\n"), self._conflict)
         self._count(b"".join([*parts[::4], b"\n"]))
         return b"".join(parts)
 
-    def _one_by_one(self, kind: re.Pattern[bytes], lines: bytes, edit: _Edit) -> list[bytes]:
-        """Lines led by newlines, split at the samples of a kind, each of which is edited."""
-        parts = kind.split(lines + b"\n")
+    def _one_by_one(self, parts: list[bytes], edit: _Edit) -> list[bytes]:
+        """Lines led by newlines, split at some samples, each of which is edited."""
         adds: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}  # by value
         for value in parts[2::4]:
             if value not in adds:
@@ -313,9 +360,7 @@ class Enricher(LineFilter):
     ) -> tuple[bytes, bytes, bytes]:
         """A sample, as ANY_OF_NAMESPACE takes it apart, that may bear a name to be added."""
         start, end = pairs_of_namespace(head, rest)
-        last = head.rfind(b",", start) + 1  # behind it is the namespace's name
-        before = PAIR_PARTS.split(head[start:last]) if last else []
-        behind = PAIR_PARTS.split(rest[:end])
+        before, behind = pair_parts(head[start:]), pair_parts(rest[:end])
         conflicts = pairs.keys() & map(bare_name, before[1::4] + behind[1::4])
         if not conflicts:
             self.enriched += rendered != b""
@@ -327,8 +372,7 @@ class Enricher(LineFilter):
             added = b"".join([b",%b=%b" % (name, pairs[name]) for name in left])
         self.enriched += self._overwrite or added != b""
         if self._overwrite:
-            if last:
-                head = head[:start] + _overwritten(before, pairs) + head[last:]
+            head = head[:start] + _overwritten(before, pairs)
             rest = _overwritten(behind, pairs) + rest[end:]
         return head, b'%b"%b' % (value, added), rest
 
@@ -366,7 +410,7 @@ class Enricher(LineFilter):
 
 
 def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:
-    """Pairs of a sample, as PAIR_PARTS takes them apart, with the values of these."""
+    """Pairs of a sample, as `pair_parts` takes them apart, with the values of these."""
     for at in range(1, len(parts), 4):
         if value := pairs.get(bare_name(parts[at])):
             parts[at + 2] = value
@@ -382,11 +426,16 @@ def _tag(namespace: bytes, rendered: bytes) -> bytes:
     return b'namespace="%b"%b' % (namespace, rendered)
 
 
+_NO_TARGET = b',instance="",node="",pod=""'
+
+
 def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
     """A family with a sample per namespace, spelled as kube-state-metrics does.
 
     `seen` maps namespaces to what is added to their samples, as
-    `Enricher.seen` does; each name becomes `label_` and the name.
+    `Enricher.seen` does; each name becomes `label_` and the name. The labels by
+    which Prometheus tells targets apart are there and empty: where it honors
+    labels, the series of a namespace is the same from every node.
     """
     lines = [
         b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.",
@@ -397,5 +446,7 @@ def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
         pairs = [
             b",label_%b=%b" % pair.group("name", "value") for pair in PAIR.finditer(seen[namespace])
         ]
-        lines.append(b'kube_namespace_labels{namespace="%b"%b} 1' % (value, b"".join(pairs)))
+        lines.append(
+            b'kube_namespace_labels{namespace="%b"%b%b} 1' % (value, b"".join(pairs), _NO_TARGET)
+        )
     return b"\n".join(lines) + b"\n"

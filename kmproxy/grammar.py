@@ -3,6 +3,10 @@
 Knows the Prometheus text format (0.0.4 and 1.0.0, with quoted UTF-8 names) and
 the sample lines of OpenMetrics 1.0. Must not know what is done with them.
 
+A metric's name stands before the braces, or quoted between the pairs in them:
+first, last or anywhere, once. A comma or `}` follows it. A comma may follow a
+pair, and none stands alone.
+
 What counts as understood is one whole sample line of the grammar below; where
 the published grammar and the parser of the Prometheus server differ, a line is
 understood only if the server takes it too.
@@ -27,7 +31,15 @@ _METRIC = rb"[a-zA-Z_:][a-zA-Z0-9_:]*+"
 _TEXT = rb'[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+'
 _STRING = b'"' + _TEXT + b'"'
 _PAIR = rb"(?:[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b%(s)b" % {b"s": _STRING, b"w": _WS}
-_PAIRS = rb"%(p)b(?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+" % {b"p": _PAIR, b"w": _WS}
+_COMMA = rb"(?:,%(w)b|%(g)b(?:,%(w)b)?+|)" % {b"g": _GAP, b"w": _WS}  # none is enough
+_PAIRS = rb"%(p)b(?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+" % {b"p": _PAIR, b"w": _WS}  # OpenMetrics
+
+
+def _list(pair: bytes) -> bytes:
+    """Pairs in the braces of a sample, or none, each with what separates it from the next one."""
+    return rb"(?:%(p)b%(c)b)*+" % {b"p": pair, b"c": _COMMA}
+
+
 # strconv.ParseFloat without hexadecimal and underscores, as the server calls it.
 _FLOAT = (
     rb"(?:[+-]?+(?:[0-9]++\.?+[0-9]*+(?:[eE][+-]?+[0-9]++)?+|\.[0-9]++(?:[eE][+-]?+[0-9]++)?+"
@@ -42,7 +54,8 @@ _EXEMPLAR = rb"%(g)b\#%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b%(f)b(?:%(g)b%(f)b)?+" 
 _PARTS = {
     b"w": _WS,
     b"m": _METRIC,
-    b"p": _PAIRS,
+    b"l": _list(_PAIR),
+    b"c": _COMMA,
     b"g": _GAP,
     b"s": _STRING,
     b"t": _TEXT,
@@ -50,8 +63,8 @@ _PARTS = {
     b"e": _EXEMPLAR,
 }
 _SAMPLE = re.compile(
-    rb"%(w)b(?:(?P<name>%(m)b)(?:%(w)b\{%(w)b(?P<pairs>%(p)b)?+%(w)b\}%(w)b|%(g)b)"
-    rb"|\{%(w)b(?P<quoted>%(s)b)%(w)b(?:,%(w)b(?P<more>%(p)b)?+)?+%(w)b\}%(w)b)"
+    rb"%(w)b(?:(?P<name>%(m)b)(?:%(w)b\{%(w)b(?P<pairs>%(l)b)\}%(w)b|%(g)b)"
+    rb"|\{%(w)b(?P<front>%(l)b)(?P<quoted>%(s)b)%(w)b(?:,%(w)b(?P<more>%(l)b))?+\}%(w)b)"
     rb"%(f)b(?P<stamp>%(g)b%(f)b)?+(?:%(e)b)*+%(w)b" % _PARTS
 )
 # One pair of a list of pairs that was understood, or of what is to be added.
@@ -59,9 +72,25 @@ PAIR = re.compile(
     rb"(?P<name>[a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)%(w)b=%(w)b(?P<value>%(s)b)"
     % {b"s": _STRING, b"w": _WS}
 )
-# For lists of pairs that were understood: there it matches one pair after the other.
-# It takes them apart: what is between, then name, equals sign and value, over and over.
-PAIR_PARTS = re.compile(rb"([a-zA-Z_][a-zA-Z0-9_]*+|%(s)b)(%(w)b=%(w)b)(%(s)b)" % _PARTS)
+# For what is in braces and was understood: there it matches one pair after the other, and the
+# metric's name. It takes them apart: what is between, then name, equals sign and value, over and
+# over; the metric's name has neither.
+_PAIR_PARTS = re.compile(
+    rb"([a-zA-Z_][a-zA-Z0-9_]*+(?=%(w)b=)|%(s)b)(%(w)b=%(w)b|)(%(s)b|)" % _PARTS
+)
+
+
+def pair_parts(pairs: bytes) -> list[bytes]:
+    """What is in braces: something, then name, equals sign and value of a pair, over and over.
+
+    Joined it is the same. The value of the last pair may be cut off.
+    """
+    parts = _PAIR_PARTS.split(pairs)
+    if b"" in parts[2::4]:  # the metric's name
+        at = 4 * parts[2::4].index(b"")
+        parts[at : at + 5] = [b"".join(parts[at : at + 5])]
+    return parts
+
 
 # What follows is of plain lines, which nearly all are: no blanks but before the value and the
 # timestamp, no escapes, no quoted names, no exemplars. Spelled for speed, as each byte of such a
@@ -93,18 +122,18 @@ def _plain_pair(borne: AbstractSet[bytes]) -> bytes:
     return rb'(?!(?:%b)=)%b="%b"' % (b"|".join(map(re.escape, sorted(borne))), _NAME, _PLAIN)
 
 
+_PLAIN_OTHER = _plain_pair({b"namespace"})
 # A plain line with one pair named `namespace`: what stands before the namespace's value, the value,
 # and, behind a quote, the rest. Whatever matches is a line that _SAMPLE matches. For `by_lines`:
 # an attempt begins at a newline and reads to the next one at most, so attempts are disjoint.
-NAMESPACED = re.compile(
-    rb'(\n%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)"((?:,%(p)b)*+%(e)b)'
-    % {
-        b"m": _METRIC,
-        b"p": _plain_pair({b"namespace"}),
-        b"v": _PLAIN,
-        b"e": rb"\} %b(?: [0-9]++|)(?=\n)" % _FLOAT,
-    }
+_PLAIN_PARTS = (
+    rb'\n%(m)b\{(?:%(p)b,)*+namespace="' % {b"m": _METRIC, b"p": _PLAIN_OTHER},
+    _PLAIN,
+    rb"(?:,%(p)b)*+\} %(f)b(?: [0-9]++|)(?=\n)" % {b"p": _PLAIN_OTHER, b"f": _FLOAT},
 )
+NAMESPACED = re.compile(rb'(%b)(%b)"(%b)' % _PLAIN_PARTS)
+PLAIN_LINE = re.compile(rb'(%b(%b)"%b)' % _PLAIN_PARTS)
+"""The same line as a whole, from its newline on, and in it the namespace's value."""
 
 
 def by_lines(text: bytes) -> bytes:
@@ -124,35 +153,43 @@ def _other_pair(names: AbstractSet[bytes]) -> bytes:
 def of_namespace(names: frozenset[bytes]) -> re.Pattern[bytes]:
     """A sample with one pair named `namespace`, and none named as one of `names`, in `by_lines`.
 
-    Its groups are what stands before the namespace's text, that, and, behind
-    its quote, the rest without the newline. As NAMESPACED, but any spelling that
-    _SAMPLE matches.
+    Its groups are what stands before the namespace's text, something for itself,
+    that text, and, behind its quote, the rest without the newline. As NAMESPACED,
+    but any spelling that _SAMPLE matches. The group for itself is there if the
+    metric's name has not stood yet: then the rest has it.
     """
-    parts = _PARTS | {b"p": _other_pair(names | {b"namespace"})}
+    parts = _PARTS | {b"l": _list(_other_pair(names | {b"namespace"}))}
     return re.compile(
-        rb"(\n%(w)b(?:%(m)b%(w)b\{%(w)b|\{%(w)b%(s)b%(w)b,%(w)b)(?:%(p)b%(w)b,%(w)b)*+"
+        rb"(\n%(w)b(?:%(m)b%(w)b\{%(w)b%(l)b|\{%(w)b%(l)b(?:%(s)b%(w)b,%(w)b%(l)b|()))"
         rb'(?:namespace|"namespace")%(w)b=%(w)b")(%(t)b)"'
-        rb"((?:%(w)b,%(w)b%(p)b)*+(?:%(w)b,)?+%(w)b\}%(w)b"
+        rb"(%(c)b%(l)b(?(2)%(s)b%(w)b(?:,%(w)b%(l)b)?+)\}%(w)b"
         rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)" % parts
     )
 
 
+def split_at(samples: re.Pattern[bytes], lines: bytes) -> list[bytes]:
+    """Lines in `by_lines`: something, then what stands before, text and rest, over and over.
+
+    `samples` is an expression of `of_namespace`.
+    """
+    parts = samples.split(lines)
+    del parts[2::5]
+    return parts
+
+
 ANY_OF_NAMESPACE = of_namespace(frozenset())
-_BEFORE_PAIRS = re.compile(rb"\n%(w)b\{%(w)b%(s)b%(w)b," % _PARTS)
-_MORE_PAIRS = re.compile(rb"(?:%(w)b,%(w)b%(p)b)*+" % (_PARTS | {b"p": _PAIR}))
+_IN_BRACES = re.compile(rb"%(c)b%(l)b(?:%(s)b%(w)b(?:,%(w)b%(l)b)?+)?+" % _PARTS)
 
 
 def pairs_of_namespace(head: bytes, rest: bytes) -> tuple[int, int]:
-    """Where the pairs begin in what stands before a namespace's text, and end in the rest.
+    """Where the braces begin in what stands before a namespace's text, and end in the rest.
 
     Both are groups of `of_namespace`.
     """
-    start, end = head.index(b"{"), len(rest)
-    if head[:start].isspace():  # the metric's name is a string behind the brace
-        start = _BEFORE_PAIRS.match(head).end() - 1  # type: ignore[union-attr] # it is one
+    end = len(rest)
     if b"#" in rest:  # an exemplar has pairs of its own
-        end = _MORE_PAIRS.match(rest).end()  # type: ignore[union-attr] # they may be none
-    return start + 1, end
+        end = _IN_BRACES.match(rest).end()  # type: ignore[union-attr] # they may be empty
+    return head.index(b"{") + 1, end
 
 
 def bare_name(name: bytes) -> bytes:
@@ -164,28 +201,24 @@ METADATA = rb"[ \t]*+\#[ \t]++(?:HELP|TYPE|UNIT)[ \t]++(?:%(m)b|%(s)b)(?:[ \t][^
 """A line that says something of a family."""
 
 # The lines of a text in `by_lines`, in turn. A sample with one namespace at most: what stands
-# before its timestamp, its name, or that of the other form, each with the namespace behind it, and
-# the rest, and lines of two bytes that follow; or a run of lines that are neither samples nor
-# metadata; or a line of another kind. Each match begins where the last one ended, and what an
-# alternative reads in vain is one line at most.
-_BARE_PAIRS = _PAIRS.replace(_PAIR, _other_pair({b"namespace"}))
-_LIST = (
-    rb"(?:%(p)b%(c)b)*+(?:(?:namespace|\"namespace\")%(w)b=%(w)b\"(%(t)b)\"%(c)b)?+(?:%(p)b%(c)b)*+"
-    % {
-        b"p": _other_pair({b"namespace"}),
-        b"c": rb"%b(?:,%b|(?=\}))" % (_WS, _WS),
-        b"w": _WS,
-        b"t": _TEXT,
-    }
+# before its timestamp, its name with the namespace behind it, or that of the other form with the
+# namespace before and the one behind it, and the rest, and lines of two bytes that follow; or a run
+# of lines that are neither samples nor metadata; or a line of another kind. Each match begins where
+# the last one ended, and what an alternative reads in vain is one line at most.
+_BARE_LIST = _list(_other_pair({b"namespace"}))
+_SPACE = rb"(?:(?:namespace|\"namespace\")%(w)b=%(w)b\"(%(t)b)\"%(c)b%(b)b)?+" % (
+    _PARTS | {b"b": _BARE_LIST}
 )
 LINES = re.compile(
-    rb"(\n%(w)b(?:(%(m)b)(?:%(w)b\{%(w)b%(l)b\}%(w)b|%(g)b)"
-    rb"|\{%(w)b(%(s)b)%(w)b(?:,%(w)b%(l)b)?+\}%(w)b)%(f)b)((?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)"
+    rb"(\n%(w)b(?:(%(m)b)(?:%(w)b\{%(w)b%(b)b%(n)b\}%(w)b|%(g)b)"
+    rb"|\{%(w)b%(b)b%(n)b(%(s)b)%(w)b(?:,%(w)b%(b)b(?(4)|%(n)b))?+\}%(w)b)%(f)b)"
+    rb"((?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)"
     rb"((?:\n[^\n]{0,2}+(?=\n))*+)|((?:\n(?:|[^\n]{1,2}+|(?!%(x)b\n|%(d)b\n)[^\n]++)(?=\n))++)|\n([^\n]++)(?=\n)"
     % (
         _PARTS
         | {
-            b"l": _LIST,
+            b"b": _BARE_LIST,
+            b"n": _SPACE,
             b"x": re.sub(rb"\?P<[a-z]+>", rb"?:", _SAMPLE.pattern),
             b"d": METADATA,
         }
@@ -198,10 +231,10 @@ STAMP = re.compile(rb"(?:%(g)b%(f)b)?+" % _PARTS)
 # a run of comments and blank lines, or of others. Each match begins where the last one ended,
 # and what an alternative reads in vain is one line at most. Lines of two bytes are no samples.
 _BARE_SAMPLES = re.compile(
-    rb"(?:((?:%(w)b(?:%(m)b(?:%(w)b\{%(w)b(?:%(p)b)?+%(w)b\}%(w)b|%(g)b)"
-    rb"|\{%(w)b%(s)b%(w)b(?:,%(w)b(?:%(p)b)?+)?+%(w)b\}%(w)b)"
+    rb"(?:((?:%(w)b(?:%(m)b(?:%(w)b\{%(w)b%(l)b\}%(w)b|%(g)b)"
+    rb"|\{%(w)b%(l)b%(s)b%(w)b(?:,%(w)b%(l)b)?+\}%(w)b)"
     rb"%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b\n)++)|[^\n]*+\n)(?:\n++|[^\n]{1,2}+\n)*+"
-    % (_PARTS | {b"p": _BARE_PAIRS})
+    % (_PARTS | {b"l": _BARE_LIST})
 )
 _SILENT = re.compile(rb"((?:\n++|[ \t]*+(?:\#[^\n]*+)?+\n)++)|[^\n]*+\n(?:[^\#\n \t][^\n]*+\n)*+")
 
@@ -262,6 +295,26 @@ class PlainSplitter:
         """Finds samples of any spelling that have a namespace and bear none of the names."""
         return of_namespace(self._names)
 
+    @cached_property
+    def conflicting(self) -> re.Pattern[bytes]:
+        """Finds plain lines in `by_lines` that bear one of the names, behind their namespace.
+
+        Its groups are what stands before the namespace's value, that, what is
+        between, the name with the quote that follows, its value, and, from the
+        quote on, the rest without the newline. As NAMESPACED, an attempt reads one line.
+        """
+        return re.compile(
+            rb'(\n%(m)b\{(?:%(p)b,)*+namespace=")(%(v)b)("(?:,%(p)b)*+,)((?:%(n)b)=")(%(v)b)'
+            rb'("(?:,%(p)b)*+\} %(f)b(?: [0-9]++|))(?=\n)'
+            % {
+                b"m": _METRIC,
+                b"p": _plain_pair(self._names | {b"namespace"}),
+                b"v": _PLAIN,
+                b"n": b"|".join(map(re.escape, sorted(self._names - {b"namespace"}))) or b"(?!)",
+                b"f": _FLOAT,
+            }
+        )
+
     def __repr__(self) -> str:
         return f"<PlainSplitter {len(self._proven)} heads proven, {self._size} bytes>"
 
@@ -321,21 +374,22 @@ plain_splitter = lru_cache(maxsize=2)(PlainSplitter)
 
 
 class Sample:
-    """A sample line that was understood: its name, its pairs, its timestamp.
+    """A sample line that was understood: its name, what is in its braces, its timestamp.
 
-    `name` is the metric's, unquoted. `pairs` is the span of its pairs in the
-    line, empty where it has none; `stamp` that of its timestamp and the blanks
-    before it, None where it has none.
+    `name` is the metric's, unquoted. `named` is its span if it stands in the
+    braces, else None; `stamp` is the span of its timestamp and the blanks before
+    it, None where it has none.
     """
 
-    __slots__ = ("_line", "name", "pairs", "stamp")
+    __slots__ = ("_line", "_spans", "name", "named", "stamp")
 
     def __init__(self, match: re.Match[bytes]) -> None:
         self._line = match.string
         quoted = match["quoted"]
+        groups = ("pairs",) if quoted is None else ("front", "more")
         self.name: bytes = match["name"] if quoted is None else unquote(quoted)
-        start, end = match.span("pairs" if quoted is None else "more")
-        self.pairs = (start, end) if start >= 0 else (0, 0)
+        self.named = None if quoted is None else match.span("quoted")
+        self._spans = [match.span(group) for group in groups if match[group]]
         self.stamp = match.span("stamp") if match["stamp"] else None
 
     @classmethod
@@ -346,9 +400,15 @@ class Sample:
 
     def labels(self) -> Iterator[tuple[bytes, re.Match[bytes]]]:
         """Each pair's unquoted name, and its match with the groups `name` and `value`."""
-        for pair in PAIR.finditer(self._line, *self.pairs):
-            name = pair["name"]
-            yield (unquote(name) if name[0] == 0x22 else name), pair
+        for span in self._spans:
+            for pair in PAIR.finditer(self._line, *span):
+                name = pair["name"]
+                yield (unquote(name) if name[0] == 0x22 else name), pair
+
+    @property
+    def pairs_end(self) -> int:
+        """Where the pairs end, with the comma that may follow; 0 if there are none."""
+        return len(self._line[: self._spans[-1][1]].rstrip(b" \t")) if self._spans else 0
 
 
 def unquote(string: bytes) -> bytes:

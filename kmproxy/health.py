@@ -6,11 +6,11 @@ know what is scraped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
-from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.responses import application, not_allowed, plain, reads
 from kmproxy.telemetry import CONTENT_TYPE, Telemetry
 
@@ -19,11 +19,13 @@ from kmproxy.telemetry import CONTENT_TYPE, Telemetry
 class Readiness:
     """Whether scrapes are served, and should be sent here. The assembly ends it when it stops.
 
-    `max_age` is in seconds, of the labels since the API server last confirmed them. `surpassed`
-    is whether another replica has newer ones; `Peers` sets it.
+    `check` says why scrapes cannot be served yet, or None. `age` and `max_age` are seconds of the
+    labels since the API server last confirmed them. `surpassed` is whether another replica has
+    newer ones; `Peers` sets it.
     """
 
-    watcher: NamespaceWatcher
+    check: Callable[[], str | None]
+    age: Callable[[], float]
     max_age: float | None = None
     surpassed: bool = False
     stopping: bool = False
@@ -31,7 +33,7 @@ class Readiness:
     @property
     def aged(self) -> bool:
         """Whether the labels are older than `max_age`."""
-        return self.max_age is not None and self.watcher.sync_age > self.max_age
+        return self.max_age is not None and self.age() > self.max_age
 
     def unready(self) -> str | None:
         """Why scrapes should be sent elsewhere, or None; those that come are served all the same.
@@ -47,10 +49,7 @@ class Readiness:
         """Why scrapes are not served, or None."""
         if self.stopping:
             return "stopping"
-        if not self.watcher.loaded:
-            trouble = self.watcher.trouble
-            return f"namespaces are not loaded yet{f': {trouble}' if trouble else ''}"
-        return None
+        return self.check()
 
 
 class TelemetryServer:

@@ -9,29 +9,38 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import parse_qs
 
 from aiohttp import hdrs, web
 
-from kmproxy.discovery import TargetLabelMap, node_targets
+from kmproxy.discovery import NodeDocument, TargetLabelMap
 from kmproxy.door import ADMISSION
-from kmproxy.errors import AccessError, UpstreamError
+from kmproxy.endpoints import CADVISOR, ENDPOINTS, NODE_PREFIX
+from kmproxy.errors import AccessError, SlowClientError, UpstreamError
 from kmproxy.health import Readiness
-from kmproxy.responses import DEFAULT_TIMEOUT, Handler, plain, scrape_budget
-from kmproxy.routes import CADVISOR, ENDPOINTS, NODE_PREFIX, NODES, PODS
+from kmproxy.open_connections import network
+from kmproxy.responses import DEFAULT_TIMEOUT, Handler, break_off, plain, scrape_budget
 from kmproxy.selection import Globs, QueryError, check_keys
 from kmproxy.targets import TargetService
 from kmproxy.telemetry import Telemetry
 from kmproxy.values import parse_host, parse_port
 
+PODS = "/sd/pods"
+NODES = "/sd/nodes"
+"""The paths of targets."""
+
 CONTENT_TYPE = "application/json; charset=utf-8"
 INTERVAL_HEADER = "X-Prometheus-Refresh-Interval-Seconds"
 """What Prometheus waits for an answer at most, and then asks anew."""
 
+WHOLE = 1 << 16
+"""Bytes of the longest document that is made at once."""
+
 _HOST = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:]+)(?::(?P<port>[0-9]+))?", re.ASCII)
 
 _Query = Mapping[str, Sequence[str]]
+_Find = Callable[[web.Request, _Query], Awaitable[Iterable[bytes]]]
 
 
 class _RefusedError(Exception):
@@ -67,10 +76,10 @@ class HttpDiscovery:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path, _, text = request.raw_path.partition("?")
-        find = self._nodes if path == NODES else self._pods
+        find: _Find = self._nodes if path == NODES else self._pods
         try:
-            body = await find(request, parse_qs(text, keep_blank_values=True))
-            response = _tagged(request, body)
+            document = await find(request, parse_qs(text, keep_blank_values=True))
+            response = await self._answer(request, document)
         except (_RefusedError, AccessError, UpstreamError) as error:
             response = plain(error.status, str(error))
         except QueryError as error:
@@ -78,7 +87,7 @@ class HttpDiscovery:
         self._telemetry.discovery_requests.labels(path, str(response.status)).inc()
         return response
 
-    async def _pods(self, request: web.Request, query: _Query) -> bytes:
+    async def _pods(self, request: web.Request, query: _Query) -> Iterable[bytes]:
         check_keys(query, "node", "namespace")
         problem = self._readiness.problem()
         if problem is None and not self._labels.loaded:
@@ -86,7 +95,9 @@ class HttpDiscovery:
         if problem:
             raise _RefusedError(503, problem)
         node = _single(query, "node")
-        wanted = Globs.of_query(query["namespace"]).match if "namespace" in query else None
+        wanted: Callable[[str], bool] | None = None
+        if "namespace" in query:
+            wanted = Globs.of_query(query["namespace"]).match
         found = await self._targets.pods(node, _patience(request))
         admission = request.get(ADMISSION)
         if admission is not None and admission.tenant is not None:
@@ -96,10 +107,12 @@ class HttpDiscovery:
             shown = {
                 space for space, sees in seen.items() if sees and (not wanted or wanted(space))
             }
-            return found.value.render(self._labels.lookup, shown.__contains__)
-        return found.value.render(self._labels.lookup, wanted)
+            wanted = shown.__contains__
+        document = found.value.document(self._labels.lookup, wanted)
+        self._telemetry.discovery_left_out.labels("document").set(document.left_out)
+        return document
 
-    async def _nodes(self, request: web.Request, query: _Query) -> bytes:
+    async def _nodes(self, request: web.Request, query: _Query) -> Iterable[bytes]:
         check_keys(query, "path")
         if problem := self._readiness.problem():
             raise _RefusedError(503, problem)
@@ -110,9 +123,41 @@ class HttpDiscovery:
         if address is None:
             raise _RefusedError(400, "the Host header is no HOST or HOST:PORT to be scraped at")
         found = await self._targets.nodes(_patience(request))
-        return node_targets(
+        return NodeDocument(
             found.value, address, lambda name: NODE_PREFIX.format(node=name) + endpoint
         )
+
+    async def _answer(self, request: web.Request, document: Iterable[bytes]) -> web.StreamResponse:
+        """The document, or 304 to a client that has it. Raises UpstreamError.
+
+        A long one is made as the client takes it, which holds a slot meanwhile.
+        """
+        hashed, size = hashlib.blake2b(digest_size=16), 0
+        for piece in document:
+            hashed.update(piece)
+            size += len(piece)
+        tag = hashed.hexdigest()
+        headers = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-cache"}
+        if any(each.value in {tag, "*"} for each in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
+        if size <= WHOLE:
+            return web.Response(body=b"".join(document), headers=headers)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = size
+        async with self._targets.slot(_patience(request), network(request.remote)) as slot:
+            try:
+                await response.prepare(request)
+                if request.method != hdrs.METH_HEAD:
+                    for block in _blocks(document):
+                        await slot.sent(len(block), response.write(block))
+                await response.write_eof()
+            except SlowClientError:
+                break_off(request)
+            except BaseException:  # whatever it is, what has begun must not look whole
+                break_off(request)
+                raise
+        return response
 
 
 def own_address(host: str) -> str | None:
@@ -143,10 +188,14 @@ def _patience(request: web.Request) -> float:
     return min(scrape_budget(request.headers.get(INTERVAL_HEADER)), DEFAULT_TIMEOUT)
 
 
-def _tagged(request: web.Request, body: bytes) -> web.Response:
-    """The document, or 304 to a client that has it."""
-    tag = hashlib.blake2b(body, digest_size=16).hexdigest()
-    headers = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-cache"}
-    if any(each.value in {tag, "*"} for each in request.if_none_match or ()):
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE, **headers})
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of about `WHOLE`."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= WHOLE:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)

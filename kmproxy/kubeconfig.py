@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmproxy.contexts import ExecPlugin, Kubeconfigs, OidcProvider, Selected
+from kmproxy.credentials import TOKEN_AGE, is_token
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.execplugin import ExecCredential, run_plugin
-from kmproxy.identity import TOKEN_AGE, Identity, is_token
+from kmproxy.identity import Identity
 from kmproxy.oidc import OidcTokens
 from kmproxy.proxies import Way, way_by_environment
 from kmproxy.tls import Clock, Trust

@@ -12,17 +12,19 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 import aiohttp
 
 from kmproxy.config import KubeletConfig
 from kmproxy.encoding import GzipDecoder
+from kmproxy.endpoints import CADVISOR, ENDPOINTS
 from kmproxy.errors import ForbiddenError, UpstreamError
 from kmproxy.nodes import Node
+from kmproxy.outage import Outage
 from kmproxy.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permission, advice
 from kmproxy.pins import Peer
-from kmproxy.routes import CADVISOR, ENDPOINTS
 from kmproxy.upstream import Upstream
 from kmproxy.values import Address
 
@@ -30,11 +32,15 @@ ACCEPT = "text/plain;version=0.0.4"
 """Text, never protobuf."""
 
 PODS = "/pods"
-MAX_PODS = 64 << 20
-"""Bytes of the longest list of pods that is held; 500 pods have about 3 MB."""
+MAX_PODS = 512 << 20
+"""Bytes of the longest list of pods that is read; 500 pods have about 3 MB, and 750 at most."""
 
 MAX_REFUSAL = 4096
+_REVIEW_FAILED = b"Authorization error"
+"""How the body of a 500 begins if the kubelet could not have a request reviewed."""
+
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
+_REMEMBERS = "it remembers a review for 2 minutes"
 _SUBRESOURCES = re.compile(rb"subresource(?:\(s\))?=\[?([a-z ]+)")
 
 
@@ -79,12 +85,25 @@ class Exposition:
     pieces: AsyncIterator[bytes]
 
 
-class Kubelet:
-    """Fetches from the kubelets of a cluster, in the configured way."""
+class Reader(Protocol):
+    """Takes a document as it comes. Raises UpstreamError if it is not one."""
 
-    def __init__(self, config: KubeletConfig, upstream: Upstream) -> None:
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+
+
+class Kubelet:
+    """Fetches from the kubelets of a cluster, in the configured way.
+
+    `outage` tells whether the API server is away, which a kubelet has tokens reviewed by.
+    """
+
+    def __init__(
+        self, config: KubeletConfig, upstream: Upstream, outage: Outage | None = None
+    ) -> None:
         self._config = config
         self._upstream = upstream
+        self._outage = outage
         self._proxy = _proxy_base(config)
 
     def __repr__(self) -> str:
@@ -137,42 +156,83 @@ class Kubelet:
         async with self._upstream.get(
             url, accept=ACCEPT, accept_encoding="gzip", peer=self.peer(node)
         ) as response:
+            await self._require_reviewed(response)
             self._check(response, _CADVISOR if endpoint == CADVISOR else _METRICS)
             async with aclosing(self._pieces(response)) as pieces:
                 yield Exposition(response.headers["Content-Type"], pieces)
 
-    async def pods(self, node: Node) -> bytearray:
-        """The JSON of a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
-        body = bytearray()
+    async def pods(self, node: Node, reader: Reader) -> None:
+        """Let a reader read a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
+        size = 0
         async with self._upstream.get(
             self._url(node, PODS), accept="application/json", peer=self.peer(node)
         ) as response:
             if response.status == 403 and not self._proxy:
                 raise await self._forbidden_pods(response)
+            await self._require_reviewed(response)
             self._check(response, _POD_LIST)
             async with aclosing(self._upstream.pieces(response)) as pieces:
                 async for piece in pieces:
-                    body += piece
-                    if len(body) > MAX_PODS:
+                    size += len(piece)
+                    if size > MAX_PODS:
                         message = (
                             f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
                         )
                         raise UpstreamError("too_large", message)
-        return body
+                    reader.feed(piece)
+                    await asyncio.sleep(0)
 
     async def _forbidden_pods(self, response: aiohttp.ClientResponse) -> ForbiddenError:
         """What a 403 means: its body names the permissions that this kubelet knows."""
+        said = await self._said(response)
+        found = _SUBRESOURCES.search(said)
+        old = found is not None and b"pods" not in found[1].split()
+        permission, why = (NODE_PROXY, " (it is older than 1.33)") if old else (NODE_PODS, "")
+        message = f"the kubelet forbids to list its pods (403): {advice(permission)}{why}"
+        return ForbiddenError(permission.resource, message)
+
+    async def _said(self, response: aiohttp.ClientResponse) -> bytes:
+        """The beginning of the body of a refusal."""
         said = b""
         async with aclosing(self._upstream.pieces(response)) as pieces:
             async for piece in pieces:
                 said += piece
                 if len(said) > MAX_REFUSAL:
                     break
-        found = _SUBRESOURCES.search(said)
-        old = found is not None and b"pods" not in found[1].split()
-        permission, why = (NODE_PROXY, " (it is older than 1.33)") if old else (NODE_PODS, "")
-        message = f"the kubelet forbids to list its pods (403): {advice(permission)}{why}"
-        return ForbiddenError(permission.resource, message)
+        return said
+
+    async def _require_reviewed(self, response: aiohttp.ClientResponse) -> None:
+        """Raise UpstreamError if the kubelet could not have the API server review the request.
+
+        It answers 401 when it cannot have the token reviewed, as for a wrong one, and 500 when
+        it cannot ask what its user may. A 403 is an answer of the API server.
+        """
+        if not self._reviews:
+            return
+        away = self.away
+        if response.status == 401 and away:
+            message = f"{away}, and the kubelet cannot review kmproxy's token (401): {_REMEMBERS}"
+            raise UpstreamError("unreviewed", message)
+        if response.status == 500 and (await self._said(response)).startswith(_REVIEW_FAILED):
+            if away:
+                message = f"{away}, and the kubelet cannot review what kmproxy may do (500)"
+            else:
+                message = (
+                    "the kubelet cannot review what kmproxy may do (500): its own request to the "
+                    "API server fails, see the kubelet's log"
+                )
+            raise UpstreamError("unreviewed", message)
+
+    @property
+    def _reviews(self) -> bool:
+        """Whether it is kubelets that have us reviewed."""
+        return not self._proxy and self._config.scheme == "https"
+
+    @property
+    def away(self) -> str:
+        """Since when the API server, which kubelets need for reviews, is away; else empty."""
+        seconds = self._outage.seconds if self._outage and self._reviews else None
+        return "" if seconds is None else f"the API server has been away for {seconds:.0f} s"
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         left = self._config.max_response_bytes

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from kmproxy.labels import LabelRule, Namespace
-from kmproxy.rendering import MAX_VALUE, KnownLabels, Renderer, Rendering
+from kmproxy.labels import MAX_VALUE, LabelRule, Namespace
+from kmproxy.rendering import KnownLabels, Renderer, Rendering
 
 RETENTION = 300.0
 """Seconds for which a deleted namespace keeps its labels."""

@@ -23,6 +23,9 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
 
+MAX_VALUE = 1024
+"""Bytes of UTF-8 of the longest value that is added, unless the configuration says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class Namespace:

@@ -19,9 +19,11 @@ from kmproxy.config import (
     DiscoveryConfig,
     KubeletConfig,
     LabelConfig,
+    SelectionConfig,
     ServerConfig,
 )
 from kmproxy.errors import ConfigError
+from kmproxy.expressions import MAX_EXPRESSIONS
 from kmproxy.labels import parse_rules
 from kmproxy.settings import Setting, settings
 from kmproxy.variables import PREFIX, variable
@@ -131,12 +133,22 @@ def _build(
         if isinstance(built[name], LabelConfig):
             built[name], wrong = _with_rules(built[name])
             problems += wrong
+        if isinstance(built[name], SelectionConfig):
+            problems += _too_many_expressions(built[name])
     return built, warnings, problems
 
 
 def _with_rules(labels: LabelConfig) -> tuple[LabelConfig, list[str]]:
     rules, problems = parse_rules(labels.label, labels.annotation, labels.label_default)
     return dataclasses.replace(labels, rules=rules), problems
+
+
+def _too_many_expressions(selection: SelectionConfig) -> list[str]:
+    count = len(selection.keep_metric) + len(selection.drop_metric)
+    if count <= MAX_EXPRESSIONS:
+        return []
+    advice = f"at most {MAX_EXPRESSIONS}: join some of them with |"
+    return [f"--keep-metric, --drop-metric: {count} regular expressions, {advice}"]
 
 
 def _read_layer(

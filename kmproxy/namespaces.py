@@ -17,6 +17,7 @@ from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamErro
 from kmproxy.labelmap import LabelMap, Restored
 from kmproxy.labels import Namespace
 from kmproxy.objectlist import ListReader
+from kmproxy.outage import Outage
 from kmproxy.permissions import NAMESPACES, advice
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import (
@@ -64,7 +65,8 @@ def explained(error: ApiError, verb: str) -> str:
 class NamespaceWatcher:
     """Feeds label maps from the API server. It is their one writer.
 
-    `also` are further maps, which render the same namespaces for another use.
+    `also` are further maps, which render the same namespaces for another use. `outage` learns
+    whether the API server is away.
     """
 
     def __init__(
@@ -75,12 +77,14 @@ class NamespaceWatcher:
         telemetry: Telemetry,
         clock: Callable[[], float],
         uniform: Callable[[float, float], float],
+        outage: Outage | None = None,
     ) -> None:
         self._api = api
         self._labels = labels
         self._maps = (labels, *also)
         self._telemetry = telemetry
         self._clock = clock
+        self._outage = outage or Outage(clock)
         self._state = WatchState(uniform=uniform)
         self._backoff = Backoff(uniform=uniform)
         self._listed_at: str | None = None  # the API server, by its URL
@@ -120,6 +124,12 @@ class NamespaceWatcher:
         """What went wrong last, None once it is well again."""
         return self._trouble
 
+    def unloaded(self) -> str | None:
+        """Why there are no labels to serve yet, or None."""
+        if self.loaded:
+            return None
+        return f"namespaces are not loaded yet{f': {self._trouble}' if self._trouble else ''}"
+
     async def wait_loaded(self) -> None:
         """Wait until `loaded`."""
         await self._loaded.wait()
@@ -157,8 +167,15 @@ class NamespaceWatcher:
                 step = self._failed(error, listing=listing, lasted=self._clock() - began)
                 if step.at_once:
                     continue
-                at_least = getattr(error, "retry_after", None) or 0.0
-                await asyncio.sleep(self._backoff.delay(self._clock(), at_least=at_least))
+                await asyncio.sleep(self._delay(error, listing=listing))
+
+    def _delay(self, error: UpstreamError | CredentialError, *, listing: bool) -> float:
+        """Seconds to wait after a failure."""
+        at_least = getattr(error, "retry_after", None) or 0.0
+        unreached = isinstance(error, UpstreamError) and self._state.unreached(
+            error, listing=listing
+        )
+        return self._backoff.delay(self._clock(), at_least=at_least, unreached=unreached)
 
     async def _list(self) -> Next:
         server = self._api.server
@@ -210,6 +227,7 @@ class NamespaceWatcher:
         self._well_again()
 
     def _well_again(self) -> None:
+        self._outage.over()
         if self._trouble:
             _log.info("the API server answers again")
             self._trouble = None
@@ -225,6 +243,7 @@ class NamespaceWatcher:
             self._away = error.code == 429 or error.code >= 500
             message = explained(error, verb)
         if isinstance(error, UpstreamError):
+            self._outage.failed(error)
             step = self._state.failed(error, listing=listing, lasted=lasted)
             reason = error.reason
             self._telemetry.upstream_failed("apiserver", reason)

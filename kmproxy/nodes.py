@@ -11,7 +11,7 @@ import logging
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ import msgspec
 from kmproxy.addresses import NodeAddresses
 from kmproxy.allowances import Allowances
 from kmproxy.apiserver import ApiServer
-from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
+from kmproxy.labels import Namespace
 from kmproxy.objectlist import ListReader
 from kmproxy.permissions import NODES, NODES_LISTED, Permission, advice
 from kmproxy.telemetry import Telemetry
@@ -222,23 +222,20 @@ class NodeDirectory:
             raise UpstreamError("no_node", "the cluster has no nodes")
         return await self.find(names[0])
 
-    async def list_all(self) -> list[ListedNode]:
-        """All nodes of the cluster, just their metadata. Raises UpstreamError."""
+    async def list_all(self) -> AsyncGenerator[list[Namespace], None]:
+        """All nodes of the cluster, as they come, just their metadata. Raises UpstreamError."""
         params = {"limit": str(PAGE), "resourceVersion": "0"}
-        nodes: list[ListedNode] = []
         while True:
             try:
                 reader = ListReader()
                 async with aclosing(self._api.objects(PATH, params, reader)) as objects:
                     async for some in objects:
-                        nodes += [
-                            ListedNode(each.name, each.labels, each.annotations) for each in some
-                        ]
+                        yield some
                 token = reader.finish().continue_
             except ApiError as error:
                 raise _explained(error, NODES_LISTED, "all nodes") from error
             if not token:
-                return nodes
+                return
             params = {"limit": str(PAGE), "continue": token}
 
     async def _confirm(self, known: Node) -> Node:

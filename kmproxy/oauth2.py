@@ -18,8 +18,8 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 import msgspec
 
 from kmproxy.access import OAuth2
+from kmproxy.credentials import Credential, RotatingText, is_token
 from kmproxy.errors import UpstreamError
-from kmproxy.identity import Credential, RotatingText, is_token
 from kmproxy.tls import Clock
 from kmproxy.upstream import Upstream
 

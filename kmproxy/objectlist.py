@@ -18,6 +18,7 @@ from kmproxy.errors import ApiError
 from kmproxy.labels import Namespace
 
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound="Frame")
 
 SLICE = 100
 """Objects that are decoded at once, in under a millisecond if they are of the usual size: a scrape
@@ -68,8 +69,13 @@ class ListMeta(msgspec.Struct, rename="camel"):
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class _Frame(msgspec.Struct):
+class Frame(msgspec.Struct):
+    """A list without its objects, each of which is a number here."""
+
     items: list[int] | None
+
+
+class _Frame(Frame):
     metadata: ListMeta
 
 
@@ -92,8 +98,8 @@ def decode_object(data: bytes | msgspec.Raw, otherwise: str) -> Meta:
     return decode(_OBJECT, data, otherwise).metadata
 
 
-class ListReader:
-    """Reads one list, or one page of it: `feed` gives its objects, `finish` its metadata.
+class Splitter:
+    """Reads one list, or one page of it: `split` gives its objects, `finish` what is left.
 
     Between calls it holds the beginning of one object, `MAX_OBJECT` bytes at
     most, and the frame: the list without its objects, `MAX_FRAME` bytes at most.
@@ -118,31 +124,14 @@ class ListReader:
         self._escape = False  # the last byte was a backslash in a string
         self._object: list[bytes] | None = None  # what has come of an object
         self._object_size = 0
-        self._objects = 0
+        self.count = 0  # objects that have ended
         self._frame = bytearray()
 
     def __repr__(self) -> str:
-        return f"<ListReader {self._objects} objects>"
+        return f"<Splitter {self.count} objects>"
 
-    def feed(self, data: bytes) -> Iterator[list[Namespace]]:
-        """Take the next piece; yield its objects, `SLICE` at most at once. Raises ApiError."""
-        objects = self._split(data)
-        while some := [
-            decode_object(each, _NO_LIST).namespace() for each in islice(objects, SLICE)
-        ]:
-            yield some
-
-    def finish(self) -> ListMeta:
-        """The list is complete. Raises ApiError if it is none."""
-        if self._object is not None:
-            raise ApiError(200, "garbage", _NO_LIST)
-        frame = decode(_FRAME, self._frame, _NO_LIST)
-        if len(frame.items or ()) != self._objects:
-            raise ApiError(200, "garbage", _NO_LIST)
-        return frame.metadata
-
-    def _split(self, data: bytes) -> Iterator[bytes]:
-        """The objects that end in this piece."""
+    def split(self, data: bytes) -> Iterator[bytes]:
+        """Take the next piece; yield the objects that end in it. Raises ApiError."""
         at = start = 0  # `start`: where what is still to be kept begins
         while at < len(data):
             if self._in_text:
@@ -178,6 +167,15 @@ class ListReader:
             at += 1
         self._keep(data[start:])
 
+    def finish(self, decoder: msgspec.json.Decoder[_F]) -> _F:
+        """The list is complete: its frame. Raises ApiError if it is none."""
+        if self._object is not None:
+            raise ApiError(200, "garbage", _NO_LIST)
+        frame = decode(decoder, self._frame, _NO_LIST)
+        if len(frame.items or ()) != self.count:
+            raise ApiError(200, "garbage", _NO_LIST)
+        return frame
+
     def _end_of_text(self, data: bytes, at: int) -> int:
         """Where a string that began before ends, behind its quote, or the piece does."""
         if self._escape:
@@ -207,6 +205,28 @@ class ListReader:
         """The object that has ended."""
         taken = b"".join(self._object or ())
         self._object = None
-        self._objects += 1
+        self.count += 1
         self._frame += b" 0 "
         return taken
+
+
+class ListReader:
+    """Reads one list, or one page of it: `feed` gives its objects, `finish` its metadata."""
+
+    def __init__(self) -> None:
+        self._splitter = Splitter()
+
+    def __repr__(self) -> str:
+        return f"<ListReader {self._splitter.count} objects>"
+
+    def feed(self, data: bytes) -> Iterator[list[Namespace]]:
+        """Take the next piece; yield its objects, `SLICE` at most at once. Raises ApiError."""
+        objects = self._splitter.split(data)
+        while some := [
+            decode_object(each, _NO_LIST).namespace() for each in islice(objects, SLICE)
+        ]:
+            yield some
+
+    def finish(self) -> ListMeta:
+        """The list is complete. Raises ApiError if it is none."""
+        return self._splitter.finish(_FRAME).metadata

@@ -7,40 +7,46 @@ line. A stage that is not asked for is not there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
 
-from kmproxy.config import LabelConfig
 from kmproxy.exposition import Enricher, info_metric
+from kmproxy.lines import MAX_LINE
 from kmproxy.selection import Selection, Selector
 
 _END = b"# EOF\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done to an exposition. As it is by default, nothing.
+
+    `names` are those of the labels that are added, as far as they are known before. `info` adds
+    the info metric at the end. `max_line` is in bytes: a longer line passes as it came.
+    """
+
+    names: frozenset[bytes] = frozenset()
+    on_conflict: Literal["keep", "overwrite"] = "keep"
+    selection: Selection = field(default_factory=Selection)
+    info: bool = False
+    max_line: int = MAX_LINE
 
 
 class Pipeline:
     """One exposition from the kubelet's bytes to those that are served.
 
     `enricher` and `selector` (None where everything is selected) hold the
-    counts.
+    counts. `feed` and `finish` raise SeriesError, as the selector does.
     """
 
-    def __init__(
-        self,
-        lookup: Callable[[bytes], bytes],
-        labels: LabelConfig,
-        selection: Selection,
-        *,
-        info: bool = False,
-        max_line: int,
-    ) -> None:
+    def __init__(self, lookup: Callable[[bytes], bytes], recipe: Recipe) -> None:
         self.enricher = Enricher(
-            lookup,
-            names=frozenset(rule.name.encode() for rule in labels.rules if rule.name),
-            on_conflict=labels.on_conflict,
-            max_line=max_line,
+            lookup, names=recipe.names, on_conflict=recipe.on_conflict, max_line=recipe.max_line
         )
         self.selector = None
-        if not selection.everything:
-            self.selector = Selector(selection, max_line=max_line)
-        self._info = _InfoStage(self.enricher) if info else None
+        if not recipe.selection.everything:
+            self.selector = Selector(recipe.selection, max_line=recipe.max_line)
+        self._info = _InfoStage(self.enricher) if recipe.info else None
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.selector!r} {self.enricher!r}>"

@@ -15,23 +15,22 @@ from typing import TYPE_CHECKING
 from aiohttp import ClientSession
 
 from kmproxy.access import Access, Authorization, BasicAuth, OAuth2, ProxyOptions
-from kmproxy.config import KubeletConfig
 from kmproxy.credentials import (
-    DirectIdentity,
+    Credential,
     Header,
     Login,
-    client_trust,
+    RotatingText,
+    is_header_value,
     is_password,
+    is_token,
     is_user_name,
-    kubelet_trust,
 )
 from kmproxy.errors import ConfigError, CredentialError
-from kmproxy.identity import Credential, Identity, RotatingText, is_header_value, is_token
 from kmproxy.oauth2 import ClientCredentials
 from kmproxy.pinning import Pinning
 from kmproxy.proxies import from_environment
 from kmproxy.telemetry import Telemetry
-from kmproxy.tls import TlsContext, Trust
+from kmproxy.tls import TlsContext, Trust, client_trust
 from kmproxy.upstream import Upstream
 from kmproxy.values import Source
 
@@ -51,25 +50,28 @@ class Reach:
 
     def kubelet(
         self,
-        config: KubeletConfig,
         access: Access,
-        identity: Identity,
+        own: Credential,
+        trust: Callable[[], Trust],
         tls: TlsContext,
+        *,
+        server_name: str | None,
         pinning: Pinning | None,
         nodes: ClientSession,
     ) -> Upstream:
-        """The kubelets, as the section says. Raises ConfigError."""
+        """The kubelets, as the section says: with its credential, else our `own`.
+
+        `tls` is made of `trust`. `server_name` is the flag's. Raises ConfigError.
+        """
         elsewhere = None
         if access.follow_redirects:
-            elsewhere = self._tls(
-                lambda: replace(kubelet_trust(config, identity, access), cert=None, key=None)
-            )
+            elsewhere = self._tls(lambda: replace(trust(), cert=None, key=None))
         return Upstream(
             "kubelet",
             self.session,
-            self._credential(access.credential) if access.identifies else DirectIdentity(identity),
+            self._credential(access.credential) if access.identifies else own,
             tls,
-            server_name=lambda: config.server_name or access.tls.server_name,
+            server_name=lambda: server_name or access.tls.server_name,
             proxy=self._proxy("kubelet", access.proxy),
             headers=access.headers,
             elsewhere=elsewhere,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from kmproxy.errors import SnapshotError
 from kmproxy.labels import (
     LAST_APPLIED,
+    MAX_VALUE,
     NAME_LABEL,
     WILDCARD,
     LabelRule,
@@ -20,9 +21,6 @@ from kmproxy.labels import (
     label_name,
     name_problem,
 )
-
-MAX_VALUE = 1024
-"""Bytes of UTF-8 of the longest value that is added, unless the configuration says otherwise."""
 
 NAMESPACE_BYTES = 8192
 """Bytes that the labels of one namespace take at most, or eight of the longest values if that is
@@ -32,7 +30,9 @@ namespace may have 256 KiB of annotations; under `*` the same samples would beco
 MAX_NAME = 253
 """Characters of the longest name that Kubernetes gives anything; a namespace's has 63."""
 
-_NOT_BY_WILDCARD = frozenset({NAME_LABEL, LAST_APPLIED})
+NOT_BY_WILDCARD = frozenset({NAME_LABEL, LAST_APPLIED})
+"""Keys that `*` leaves out."""
+
 _PAIR = re.compile(rb',([a-zA-Z0-9_]++)="((?:[^"\\]++|\\.)*+)"')
 _ESCAPED = re.compile(r"\\(.)")
 
@@ -132,7 +132,7 @@ class Renderer:
         """The pairs of one namespace, in the order of the rules."""
         chosen = self.choose(namespace)
         return Rendering(
-            _render(chosen.pairs), tuple(chosen.lacking), chosen.too_long, chosen.too_many
+            render_pairs(chosen.pairs), tuple(chosen.lacking), chosen.too_long, chosen.too_many
         )
 
     def choose(self, namespace: Namespace) -> Choice:
@@ -154,7 +154,7 @@ class Renderer:
         return chosen
 
     def _choose_all(self, metadata: Mapping[str, str], chosen: Choice) -> None:
-        for key in sorted(metadata.keys() - _NOT_BY_WILDCARD):
+        for key in sorted(metadata.keys() - NOT_BY_WILDCARD):
             name, value = label_name(key), metadata[key]
             if not value or name in self.named or name in chosen.pairs or name_problem(name):
                 continue
@@ -179,7 +179,7 @@ class Renderer:
                 raise SnapshotError(f"it holds a label {name[:80]!r} {where}, which is too long")
         if not self.named.issuperset(known.lacking) or min(known.too_long, known.too_many) < 0:
             raise SnapshotError(f"it counts wrongly what is missing {where}")
-        return Rendering(_render(known.pairs), known.lacking, known.too_long, known.too_many)
+        return Rendering(render_pairs(known.pairs), known.lacking, known.too_long, known.too_many)
 
 
 def _length(value: str) -> int:
@@ -191,7 +191,8 @@ def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
     return namespace.labels if rule.source == "label" else namespace.annotations
 
 
-def _render(pairs: Mapping[str, str]) -> bytes:
+def render_pairs(pairs: Mapping[str, str]) -> bytes:
+    """Pairs as a sample bears them, each with its leading comma."""
     text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
     return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
 

@@ -21,6 +21,7 @@ from kmproxy.reviews import (
     ACCESS_REVIEWS,
     ALLOWED_FOR,
     DENIED_FOR,
+    MAX_REVIEW,
     TOKEN_REVIEWS,
     Answers,
     Caller,
@@ -45,6 +46,12 @@ LAST = 32
 """Reviews of access of which it is remembered how long they took."""
 
 MAX_CALLERS = 4096
+MAX_CALLERS_BYTES = 8 << 20
+"""Bytes of all callers that are remembered."""
+
+MAX_UNDER_WAY = 64
+"""Reviews of access under way at most: each holds all that its caller's groups take."""
+
 MAX_REJECTED = 4096
 MAX_ANSWERS = 1 << 14
 """Answers remembered at most, each of about 300 bytes."""
@@ -74,11 +81,14 @@ class Reviewer:
         self._secret = secret
         self._clock = clock
         self._telemetry = telemetry
-        self._callers: Answers[Caller] = Answers(MAX_CALLERS)
+        self._callers: Answers[Caller] = Answers(
+            MAX_CALLERS, budget=MAX_CALLERS_BYTES, weigh=lambda caller: caller.size
+        )
         self._rejected: Answers[bool] = Answers(MAX_REJECTED)
         self._allowed: Answers[bool] = Answers(MAX_ANSWERS)
         self._under_way: dict[bytes, asyncio.Task[Any]] = {}
         self._strangers = asyncio.Semaphore(STRANGERS)
+        self._asking = asyncio.Semaphore(MAX_UNDER_WAY)
         self._took: deque[float] = deque(maxlen=LAST)  # seconds of the last reviews of access
 
     def __repr__(self) -> str:
@@ -179,7 +189,7 @@ class Reviewer:
         review = access_review(caller, question)
         began = asyncio.get_running_loop().time()
         allowed, asked = await self._review(
-            ACCESS_REVIEWS, review, read_access_review, nullcontext()
+            ACCESS_REVIEWS, review, read_access_review, self._asking
         )
         self._took.append(asyncio.get_running_loop().time() - began)
         self._telemetry.reviewed("access", allowed=allowed)
@@ -198,7 +208,7 @@ class Reviewer:
         try:
             async with asyncio.timeout(TIMEOUT), turn:
                 asked = self._clock()
-                return read(await self._api.post(path, document)), asked
+                return read(await self._api.post(path, document, most=MAX_REVIEW)), asked
         except (TimeoutError, UpstreamError, CredentialError) as error:
             reason, message = _explained(error, path)
             self._telemetry.review_failed("token" if path == TOKEN_REVIEWS else "access", reason)
@@ -217,6 +227,8 @@ def _explained(error: Exception, path: str) -> tuple[str, str]:
                 needed = permissions.ACCESS_REVIEWS
             hint = permissions.advice(needed)
             return reason, f"the API server forbids kmproxy to create {needed.resource}: {hint}"
+        case ApiError(code=200, reason=reason):
+            return reason, error.summary
         case ApiError(code=code, reason=reason):
             return reason, f"the API server answered {code}"
         case UpstreamError(reason=reason):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -35,8 +36,17 @@ DENIED_FOR = 30.0
 MAX_TOKEN = 16 << 10
 """Characters of the longest token that is looked at; a service account's has about 1,000."""
 
+MAX_REVIEW = 256 << 10
+"""Bytes of a review's whole answer, which repeats what was asked."""
+
+MAX_CALLER = 64 << 10
+"""Bytes of memory of the largest caller that is taken: 600 groups with names of 50 characters."""
+
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, b64token
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+
+_POINTER, _TUPLE = 8, 48
+"""Bytes of a reference in a tuple, and of a tuple beside these."""
 
 T = TypeVar("T")
 
@@ -49,6 +59,15 @@ class Caller:
     uid: str = ""
     groups: tuple[str, ...] = ()
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes."""
+        texts = [self.username, self.uid, *self.groups]
+        for key, values in self.extra:
+            texts += [key, *values]
+        tuples = 2 * len(self.extra) + 3
+        return sum(map(sys.getsizeof, texts)) + _POINTER * len(texts) + _TUPLE * tuples
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +224,12 @@ def read_token_review(body: bytes | bytearray, audiences: Sequence[str]) -> Toke
         raise UpstreamError("garbage", "the API server accepts a token and names no user")
     extra = sorted((key, tuple(values)) for key, values in (user.extra or {}).items())
     caller = Caller(user.username, user.uid, tuple(user.groups or ()), tuple(extra))
+    if caller.size > MAX_CALLER:
+        raise UpstreamError(
+            "too_large",
+            f"the user's name, groups and extra take {caller.size} bytes, of which kmproxy takes "
+            f"{MAX_CALLER}: use a service account, or a user in fewer groups",
+        )
     return TokenVerdict(caller, ACCEPTED_FOR)
 
 
@@ -227,12 +252,19 @@ def _decoded(body: bytes | bytearray, shape: type[T], kind: str) -> T:
 class Answers(Generic[T]):
     """What was answered, by key: at most `size` answers, of which the longest unused goes.
 
-    One that holds no more stays until then: that it was once given is known.
+    With `weigh`, which gives the bytes of an answer, all of them together take at
+    most `budget` bytes. An answer that holds no more stays until it has to go: that
+    it was once given is known.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(
+        self, size: int, *, budget: int = 0, weigh: Callable[[T], int] = lambda _: 0
+    ) -> None:
         self._size = size
+        self._budget = budget
+        self._weigh = weigh
         self._kept: OrderedDict[bytes, tuple[T, float]] = OrderedDict()
+        self._weight = 0
 
     def __repr__(self) -> str:
         return f"<Answers {len(self._kept)} of at most {self._size}>"
@@ -253,10 +285,13 @@ class Answers(Generic[T]):
 
     def put(self, key: bytes, answer: T, until: float) -> None:
         """Remember an answer that holds until then."""
+        if (before := self._kept.pop(key, None)) is not None:
+            self._weight -= self._weigh(before[0])
         self._kept[key] = (answer, until)
-        self._kept.move_to_end(key)
-        if len(self._kept) > self._size:
-            self._kept.popitem(last=False)
+        self._weight += self._weigh(answer)
+        while len(self._kept) > self._size or self._weight > self._budget:
+            _, (gone, _) = self._kept.popitem(last=False)
+            self._weight -= self._weigh(gone)
 
 
 class Quiet:

@@ -1,7 +1,6 @@
 """The paths that are served, and what each asks for.
 
-Knows a kubelet's metrics endpoints, the API server's path to a node's, and the
-paths of discovery. Must not know methods, statuses or how anything is fetched. A
+Knows kmproxy's own paths of metrics. Must not know methods, statuses or how anything is fetched. A
 path is compared as it was sent: what is encoded, doubled or dotted in it is another
 path.
 """
@@ -11,16 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-CADVISOR = "/metrics/cadvisor"
-METRICS = "/metrics"
-ENDPOINTS = (CADVISOR, METRICS, "/metrics/resource", "/metrics/probes")
-"""What is fetched from a kubelet, and nothing else ever is."""
+from kmproxy.endpoints import ENDPOINTS, NODE_PREFIX
 
-PODS = "/sd/pods"
-NODES = "/sd/nodes"
-"""What lists targets."""
-
-NODE_PREFIX = "/api/v1/nodes/{node}/proxy"
+NAMESPACES = "/metrics/namespaces"
+"""What is served of the namespaces alone: no kubelet is asked."""
 
 _NODE_PATH = re.compile(r"/api/v1/nodes/([^/?#]*)/proxy(/[^?#]*)")
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from kmproxy.config import SelectionConfig
-from kmproxy.errors import UpstreamError
 from kmproxy.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
 from kmproxy.lines import MAX_LINE, LineFilter
 
@@ -27,7 +26,8 @@ Label = tuple[bytes, re.Match[bytes]]
 """A pair's unquoted name, and its match with the groups `name` and `value`."""
 
 MAX_NAME = 1024
-"""Characters of the longest name that expressions are tried on: a longer one matches none."""
+"""Characters of the longest name that expressions are tried on: a longer one matches none. The
+time of a trial is the name's length times the expression's, and a name may fill a line."""
 
 MAX_REMEMBERED = 4 << 20
 """Bytes of names whose verdicts are remembered."""
@@ -43,6 +43,10 @@ MAX_GLOB = 256
 
 _NAME_SIZE = 250  # bytes that a name's verdict takes besides the name, about
 _SERIES_SIZE = 200  # bytes that a series takes, with two digests and its place, about
+
+
+class SeriesError(Exception):
+    """An exposition has more series than can be kept apart. The message is a plain line."""
 
 
 class QueryError(ValueError):
@@ -87,6 +91,14 @@ class Globs:
         )
 
 
+class Matcher(Protocol):
+    """Tells which names are meant, in time linear in the name."""
+
+    @property
+    def match(self) -> Callable[[str], bool]:
+        """Whether a whole name matches."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What of an exposition is wanted. As it is by default, all of it.
@@ -99,8 +111,8 @@ class Selection:
     `cluster_samples`.
     """
 
-    keep_metrics: tuple[tuple[re.Pattern[str], ...], ...] = ()
-    drop_metrics: tuple[re.Pattern[str], ...] = ()
+    keep_metrics: tuple[tuple[Matcher, ...], ...] = ()
+    drop_metrics: tuple[Matcher, ...] = ()
     namespaces: tuple[Globs, ...] = ()
     exclude_namespaces: Globs = Globs(())
     cluster_samples: bool = True
@@ -111,19 +123,6 @@ class Selection:
     def everything(self) -> bool:
         """Whether nothing is left out or taken off."""
         return self == Selection()
-
-    @classmethod
-    def of(cls, config: SelectionConfig) -> Selection:
-        """The selection that is configured."""
-        return cls(
-            keep_metrics=(config.keep_metric,) if config.keep_metric else (),
-            drop_metrics=config.drop_metric,
-            namespaces=(Globs(config.namespace),) if config.namespace else (),
-            exclude_namespaces=Globs(config.exclude_namespace),
-            cluster_samples=config.cluster_samples == "keep",
-            drop_labels=frozenset(name.encode() for name in config.drop_label),
-            strip_timestamps=config.timestamps == "strip",
-        )
 
     def narrow(self, query: Mapping[str, Sequence[str]]) -> Selection:
         """What a request's query leaves of it: `namespace` and `metric`, globs, repeatable.
@@ -137,8 +136,8 @@ class Selection:
             globs = Globs.of_query(spaces)
             narrowed = replace(narrowed, namespaces=(*narrowed.namespaces, globs))
         if metrics := query.get("metric", ()):
-            patterns = Globs.of_query(metrics).patterns
-            narrowed = replace(narrowed, keep_metrics=(*narrowed.keep_metrics, patterns))
+            globs = Globs.of_query(metrics)
+            narrowed = replace(narrowed, keep_metrics=(*narrowed.keep_metrics, (globs,)))
         if "drop" in query.get("cluster-samples", ()):
             narrowed = replace(narrowed, cluster_samples=False)
         return narrowed
@@ -146,10 +145,10 @@ class Selection:
     def wants_metric(self, names: Iterable[str]) -> bool:
         """Whether a metric passes that goes by these names, its own and its family's."""
         names = [name for name in names if len(name) <= MAX_NAME]
-        if any(pattern.fullmatch(name) for pattern in self.drop_metrics for name in names):
+        if any(pattern.match(name) for pattern in self.drop_metrics for name in names):
             return False
         return all(
-            any(pattern.fullmatch(name) for pattern in patterns for name in names)
+            any(pattern.match(name) for pattern in patterns for name in names)
             for patterns in self.keep_metrics
         )
 
@@ -169,7 +168,7 @@ class Selector(LineFilter):
     with labels taken off, two series may become one; the first is passed, the
     others would be taken for it and are not. The series of one exposition are
     remembered for that by digests of 16 bytes, `MAX_SERIES` in all: with more
-    of them `feed` and `finish` raise UpstreamError, as a series served twice
+    of them `feed` and `finish` raise SeriesError, as a series served twice
     would be a wrong sample.
 
     A block is split by one expression, and what is between its lines by another.
@@ -218,10 +217,14 @@ class Selector(LineFilter):
         return b"".join(passed)[1:]
 
     def _wants(self, name: bytes, namespace: bytes) -> bool:
-        """Whether a sample of this name, unescaped, and this namespace passes; counts if not."""
+        """Whether a sample of this name and this namespace passes; counts if not.
+
+        Both are as they are written: the name with its quotes, if it has some.
+        """
         wanted = self._here.get(name)
         if wanted is None:
-            wanted = self._here[name] = self._wants_metric(name, self._family_of(name))
+            plain = unquote(name) if name[0] == 0x22 else name
+            wanted = self._here[name] = self._wants_metric(plain, self._family_of(plain))
         if not wanted:
             self.dropped["metric"] += 1
             return False
@@ -238,7 +241,8 @@ class Selector(LineFilter):
         add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
         unwanted = {False: 0, True: 0}  # whether the metric is wanted, then it is the namespace
-        for front, name, space, quoted, space_2, end, tiny, others, line in LINES.findall(text):
+        for found in LINES.findall(text):
+            front, name, space, before, quoted, behind, end, tiny, others, line = found
             if others:
                 add(others)
                 continue
@@ -247,10 +251,11 @@ class Selector(LineFilter):
                 if kept is not None:
                     passed += (b"\n", kept)
             else:
-                wanted = here.get(name) if name else None
+                name, space = name or quoted, space or before or behind
+                wanted = here.get(name)
                 spaced = spaces.get(space)
-                if wanted is None or spaced is None or b"\\" in space:
-                    wanted = self._wants_spelled(name, quoted, space or space_2)
+                if wanted is None or spaced is None:
+                    wanted = self._wants(name, space)
                 elif not (wanted and spaced):
                     unwanted[wanted] += 1
                     wanted = False
@@ -265,12 +270,6 @@ class Selector(LineFilter):
         add(b"\n")
         return b"".join(passed)
 
-    def _wants_spelled(self, name: bytes, quoted: bytes, namespace: bytes) -> bool:
-        """The same as `_wants`, of a name in one of two forms and a namespace as it is written."""
-        if b"\\" in namespace:
-            namespace = unquote(b'"%b"' % namespace)
-        return self._wants(name or unquote(quoted), namespace)
-
     def _line(self, line: bytes) -> bytes:
         if len(line) > self._max_line:
             return line
@@ -278,7 +277,7 @@ class Selector(LineFilter):
 
     def _select(self, line: bytes) -> bytes | None:
         """The line as it passes, None if it does not."""
-        sample = Sample.parse(line)
+        sample = None if line.startswith(b"#") else Sample.parse(line)
         if sample is None:
             return line if self._wants_metadata(line) else None
         family = self._family_of(sample.name)
@@ -290,14 +289,14 @@ class Selector(LineFilter):
         if selection.strip_timestamps and sample.stamp:
             edits.append(sample.stamp)
         labels = list(sample.labels())
-        spaces = [unquote(pair["value"]) for name, pair in labels if name == b"namespace"]
+        spaces = [pair["value"][1:-1] for name, pair in labels if name == b"namespace"]
         if len(spaces) > 1:
             return line  # whose it is cannot be known: as if not understood
         if not self._wants_namespace(spaces[0] if spaces else b""):
             self.dropped["namespace"] += 1
             return None
         if selection.drop_labels:
-            edits += _cuts(labels, selection.drop_labels, sample.pairs[1])
+            edits += _cuts(sample, labels, selection.drop_labels)
             if self._is_merged(sample.name, labels):
                 self.dropped["merged"] += 1
                 return None
@@ -331,10 +330,11 @@ class Selector(LineFilter):
         return wanted
 
     def _wants_namespace(self, namespace: bytes) -> bool:
+        """Whether samples of a namespace pass; it is as it is written, without its quotes."""
         wanted = self._namespaces.get(namespace)
         if wanted is None:
             self._make_room(len(namespace))
-            text = namespace.decode(errors="replace")
+            text = unquote(b'"%b"' % namespace).decode(errors="replace")
             wanted = self._namespaces[namespace] = self._selection.wants_namespace(text)
         return wanted
 
@@ -353,8 +353,7 @@ class Selector(LineFilter):
         whole = _digest(name, labels)
         series = whole if len(kept) == len(labels) else _digest(name, kept)
         if len(self._series) * _SERIES_SIZE >= MAX_SERIES and series not in self._series:
-            raise UpstreamError(
-                "series",
+            raise SeriesError(
                 f"the answer has over {len(self._series)} series, more than --drop-label can keep "
                 "apart: narrow it by --namespace, --keep-metric or --drop-metric",
             )
@@ -382,21 +381,26 @@ def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
-def _cuts(labels: Sequence[Label], names: frozenset[bytes], end: int) -> list[tuple[int, int]]:
+def _cuts(
+    sample: Sample, labels: Sequence[Label], names: frozenset[bytes]
+) -> list[tuple[int, int]]:
     """The spans to cut so that the pairs of these names are gone, each with one comma.
 
-    `end` is where the pairs end, a trailing comma included.
+    The name of a metric that stands between them stays.
     """
+    spans = [(*pair.span(), name in names) for name, pair in labels]
+    if sample.named:
+        spans = sorted([*spans, (*sample.named, False)])
     cuts = []
     kept = cut_from = cut_to = None
-    for name, pair in labels:
-        if name in names:
-            cut_from = pair.start() if cut_from is None else cut_from
-            cut_to = pair.end()
+    for start, end, taken_off in spans:
+        if taken_off:
+            cut_from = start if cut_from is None else cut_from
+            cut_to = end
         else:
             if cut_from is not None:
-                cuts.append((cut_from, pair.start()))
-            kept, cut_from = pair.end(), None
+                cuts.append((cut_from, start))
+            kept, cut_from = end, None
     if cut_from is not None and cut_to is not None:
-        cuts.append((cut_from, end) if kept is None else (kept, cut_to))
+        cuts.append((cut_from, sample.pairs_end) if kept is None else (kept, cut_to))
     return cuts

@@ -19,6 +19,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing
+from dataclasses import replace
 from functools import cache
 from urllib.parse import parse_qs
 
@@ -26,9 +27,10 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from kmproxy import __version__
 from kmproxy.auth import Gate, Place, node_name
-from kmproxy.config import LabelConfig, SelectionConfig, ServerConfig
+from kmproxy.config import ServerConfig
 from kmproxy.door import ADMISSION, Door
 from kmproxy.encoding import GzipEncoder, accepts_gzip
+from kmproxy.endpoints import ENDPOINTS
 from kmproxy.errors import AccessError, CredentialError, SlowClientError, UpstreamError
 from kmproxy.health import Readiness
 from kmproxy.kubelet import Exposition, Kubelet
@@ -38,7 +40,7 @@ from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.nodes import Node, NodeDirectory
 from kmproxy.open_connections import network
 from kmproxy.pages import Status, status_page
-from kmproxy.pipeline import Pipeline
+from kmproxy.pipeline import Pipeline, Recipe
 from kmproxy.responses import (
     TIMEOUT_HEADER,
     Handler,
@@ -50,8 +52,8 @@ from kmproxy.responses import (
     reads,
     scrape_budget,
 )
-from kmproxy.routes import ENDPOINTS, PODS, Route, find_route, served_paths
-from kmproxy.selection import QueryError, Selection, check_keys
+from kmproxy.routes import Route, find_route, served_paths
+from kmproxy.selection import QueryError, Selection, SeriesError, check_keys
 from kmproxy.slots import Slot, Slots
 from kmproxy.telemetry import Telemetry
 from kmproxy.tenant import Narrowing
@@ -79,14 +81,14 @@ class MetricsServer:
 
     `slots` are the kubelet fetches that may be under way at once, `others` what
     is served beside metrics, each at its path and to those who may only read;
-    those of them that are `narrowed` look for themselves what a tenant sees.
+    those of them that are `narrowed` look for themselves what a tenant sees. The
+    status page has them as they are `shown`.
     """
 
     def __init__(  # noqa: PLR0913 - it is where all services meet
         self,
         config: ServerConfig,
-        label_config: LabelConfig,
-        selection_config: SelectionConfig,
+        recipe: Recipe,
         *,
         labels: LabelMap,
         kubelet: Kubelet,
@@ -99,12 +101,12 @@ class MetricsServer:
         others: Mapping[str, Handler],
         gate: Gate | None = None,
         narrowed: Collection[str] = (),
+        shown: Collection[str] = (),
     ) -> None:
         self._gate = gate
         self._narrowed = narrowed
-        self._label_config = label_config
-        self._selection_config = selection_config
-        self._selection = Selection.of(selection_config)
+        self._shown = shown
+        self._recipe = recipe
         self._labels = labels
         self._kubelet = kubelet
         self._nodes = nodes
@@ -131,7 +133,7 @@ class MetricsServer:
         return application(door.handle)
 
     def _selected(self, query: str) -> Selection:
-        return self._selection.narrow(parse_qs(query, keep_blank_values=True))
+        return self._recipe.selection.narrow(parse_qs(query, keep_blank_values=True))
 
     def _wanted(self, query: str) -> Callable[[str], bool]:
         """Whether a request wants a namespace; who asks is known before its query is read.
@@ -243,7 +245,9 @@ class MetricsServer:
             return f"the client has not taken its answer within {budget:g} s"
         label, name = ("kubelet", "kubelet") if node else ("apiserver", "API server")
         self._telemetry.upstream_failed(label, "timeout")
-        return f"no whole answer from the {name} within {budget:g} s"
+        away = self._kubelet.away if node else ""
+        because = f": {away}, and the kubelet may still wait for a review" if away else ""
+        return f"no whole answer from the {name} within {budget:g} s{because}"
 
     def _require_ready(self) -> None:
         if problem := self._readiness.problem():
@@ -280,6 +284,9 @@ class MetricsServer:
         try:
             async with self._kubelet.fetch(node, endpoint) as exposition:
                 await self._stream(request, response, exposition)
+        except SeriesError as error:
+            self._telemetry.upstream_failed("kubelet", "series")
+            raise UpstreamError("series", str(error)) from error
         except UpstreamError as error:
             self._telemetry.upstream_failed("kubelet", error.reason)
             raise
@@ -291,13 +298,8 @@ class MetricsServer:
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
         narrowing = self._narrowing(request)
-        pipeline = Pipeline(
-            self._labels.lookup,
-            self._label_config,
-            self._selected(request.raw_path.partition("?")[2]),
-            info=self._selection_config.info_metric,
-            max_line=self._selection_config.max_line_bytes,
-        )
+        selection = self._selected(request.raw_path.partition("?")[2])
+        pipeline = Pipeline(self._labels.lookup, replace(self._recipe, selection=selection))
         head = request.method == hdrs.METH_HEAD
         try:
             async with aclosing(_by_work(exposition.pieces)) as pieces:
@@ -318,16 +320,16 @@ class MetricsServer:
             if not head:
                 await request[SLOT].sent(len(data), response.write_eof(data))
         finally:
-            self._telemetry.exposition_passed(pipeline)
+            _count(pipeline, self._telemetry)
             if narrowing:
-                self._telemetry.samples_withheld(narrowing.dropped)
+                self._telemetry.samples_left_out(narrowing.dropped)
 
     def _narrowing(self, request: web.Request) -> Narrowing | None:
         """What narrows the exposition to what a tenant sees, None for who sees everything."""
         if self._gate is None or (tenant := request[ADMISSION].tenant) is None:
             return None
         return tenant.narrowing(
-            max_line=self._selection_config.max_line_bytes,
+            max_line=self._recipe.max_line,
             deadline=request[ADMISSION].deadline,
         )
 
@@ -340,8 +342,7 @@ class MetricsServer:
         """Every path that is served, as the documentation writes it."""
         a_node = self._kubelet.has_node
         yield from served_paths(all_nodes=self._nodes is not None, a_node=a_node)
-        for path in self._others:
-            yield path if a_node or path != PODS else f"{path}?node={{node}}"
+        yield from self._shown
 
     def _status_page(self) -> str:
         age = self._watcher.sync_age
@@ -354,11 +355,22 @@ class MetricsServer:
                 sync_age=age if math.isfinite(age) else None,
                 restored=self._watcher.restored,
                 rules=self._labels.rules,
-                on_conflict=self._label_config.on_conflict,
+                on_conflict=self._recipe.on_conflict,
                 paths=list(self._paths()),
                 source=self._kubelet.source,
             )
         )
+
+
+def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
+    """Count an exposition that has passed through, whole or not."""
+    enricher = pipeline.enricher
+    telemetry.samples.inc(enricher.samples)
+    telemetry.samples_enriched.inc(enricher.enriched)
+    telemetry.lines_unparsed.inc(enricher.unparsed)
+    telemetry.label_conflicts.inc(enricher.conflicts)
+    if pipeline.selector is not None:
+        telemetry.samples_left_out(pipeline.selector.dropped)
 
 
 async def _by_work(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -86,6 +86,11 @@ class SimAPI:
         return f"http://{HOST}:{self._listener.plain_port}"
 
     @property
+    def up(self) -> bool:
+        """Whether it listens: while it does not, no kubelet can have anything reviewed."""
+        return self._listener.up
+
+    @property
     def watches(self) -> int:
         """How many watches are open."""
         return len(self._watches)

@@ -84,7 +84,7 @@ class SimCluster:
                     name, namespaces, pods_per_namespace=pods_per_namespace, started=started
                 ),
                 server,
-                authenticate=self.authority.authenticate,
+                authenticate=self._authenticate,
                 authorize=partial(self._authorize, name),
                 payload=self._payload,
                 host=places[name],
@@ -134,8 +134,18 @@ class SimCluster:
     ) -> None:
         await self._exit.aclose()
 
+    def _authenticate(self, token: str) -> str | None:
+        """Whose a token is, as a kubelet asks the API server."""
+        self._require_api()
+        return self.authority.authenticate(token)
+
+    def _require_api(self) -> None:
+        if not self.api.up:
+            raise ConnectionRefusedError
+
     def _authorize(self, node: str, user: str, verb: str, resource: str) -> bool:
         """What a kubelet asks the API server, by its own name."""
+        self._require_api()
         return self.authority.permits(
             user, (AUTHENTICATED,), Attributes(verb, resource=resource, name=node)
         )

@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from aiohttp import web
 
@@ -38,6 +38,8 @@ from kmproxy.simwire import (
     send,
     whole,
 )
+
+T = TypeVar("T")
 
 TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
@@ -106,11 +108,52 @@ class Failure:
     size: int = 256 * 1024 * 1024
 
 
+REVIEW_TTL = 120.0
+"""Seconds for which a kubelet remembers whose a token is (`authentication.webhook.cacheTTL`)."""
+ACCESS_TTL = 300.0
+"""Seconds for which it remembers what is allowed (`authorization.webhook.cacheAuthorizedTTL`)."""
+
+
+class Memory:
+    """What a kubelet remembers of reviews, from the first of them for `ttl` seconds.
+
+    While the API server answers, each request is reviewed, so that a token that is revoked is
+    refused at once; a kubelet would go on to believe it as long as it remembers it. `clock` and
+    `ttl` can be replaced.
+    """
+
+    def __init__(self, ttl: float) -> None:
+        self.ttl = ttl
+        self.clock: Callable[[], float] = time.monotonic
+        self._held: dict[object, tuple[Any, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Memory of {len(self._held)} reviews>"
+
+    def review(self, key: object, ask: Callable[[], T]) -> T:
+        """The answer of a review, or the remembered one if there is none; `OSError` if neither."""
+        now = self.clock()
+        answer, until = self._held.get(key, (None, now))
+        try:
+            fresh = ask()
+        except OSError:
+            if now >= until:
+                raise
+            return cast("T", answer)
+        if not fresh:
+            self._held.pop(key, None)
+        else:
+            self._held[key] = (fresh, until if now < until else now + self.ttl)
+        return fresh
+
+
 class SimKubelet:
     """The kubelet of one node. `requests` holds what was asked of it, in order.
 
     `authenticate` maps a bearer token to a user, or None; `authorize` says whether a user may
-    do a verb (`get`) on a resource (`nodes/metrics`). The plain port asks neither. `host` is the
+    do a verb (`get`) on a resource (`nodes/metrics`); both raise `OSError` while nobody can say,
+    and then what was allowed before is allowed as long as `users` and `rights` remember it. The
+    plain port asks neither. `host` is the
     address that it listens on, `port` that of TLS (0: any); `clock` can be replaced, to hold time.
     `version` is that of Kubernetes; `pods` are Pod objects for `/pods` in the place of those of
     the metrics.
@@ -137,6 +180,8 @@ class SimKubelet:
         self._authorize = authorize
         self._payload = payload
         self.clock = clock
+        self.users = Memory(REVIEW_TTL)
+        self.rights = Memory(ACCESS_TTL)
         self._plan: Plan[Failure] = Plan()
         self._listener = Listener(self._handle, context, host=host, port=port)
         self.start = self._listener.start
@@ -207,17 +252,33 @@ class SimKubelet:
         return await self._serve(request, path)
 
     def _refuse(self, request: web.Request, path: str) -> web.Response | None:
-        user = identify(request, self._authenticate)
+        try:
+            user = identify(request, self._user)
+        except OSError:
+            user = None
         if user is None:
             return _answer(401, b"Unauthorized")
         verb = VERBS.get(request.method, "")
         names = _SUBRESOURCES.get("/" + path.split("/")[1], ("proxy",))
         if self.version < FINE_GRAINED:
             names = names[-1:]
-        if any(self._authorize(user, verb, f"nodes/{name}") for name in names):
-            return None
+        for name in names:
+            try:
+                if self._may(user, verb, f"nodes/{name}"):
+                    return None
+            except OSError:
+                what = f"user={user}, verb={verb}, resource=nodes, subresource={name}"
+                return _answer(500, f"Authorization error ({what})".encode())
         what = f"user={user}, verb={verb}, resource=nodes, subresource(s)=[{' '.join(names)}]"
         return _answer(403, f"Forbidden ({what})\n".encode())
+
+    def _user(self, token: str) -> str | None:
+        return self.users.review(token, lambda: self._authenticate(token))
+
+    def _may(self, user: str, verb: str, resource: str) -> bool:
+        return self.rights.review(
+            (user, verb, resource), lambda: self._authorize(user, verb, resource)
+        )
 
     async def _serve(self, request: web.Request, path: str) -> web.StreamResponse:
         accept = request.headers.get("Accept", "*/*")

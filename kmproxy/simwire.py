@@ -102,6 +102,11 @@ class Listener:
     def __repr__(self) -> str:
         return f"<Listener {self.port}/{self.plain_port} {'up' if self._runner else 'down'}>"
 
+    @property
+    def up(self) -> bool:
+        """Whether it listens."""
+        return self._runner is not None
+
     async def start(self) -> None:
         """Listen; `OSError` if a port is taken."""
         self.closing = asyncio.Event()

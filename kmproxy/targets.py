@@ -9,24 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Literal, TypeVar
 
 from kmproxy.config import DiscoveryConfig
-from kmproxy.discovery import ListedNode, TargetList, parse_pods
+from kmproxy.discovery import LIMITS, ListedNode, NodeList, PodReader, TargetList
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import NodeDirectory
 from kmproxy.selection import Globs
-from kmproxy.slots import Slots
+from kmproxy.slots import Slot, Slots
 from kmproxy.telemetry import Telemetry
 
 FETCH_TIMEOUT = 10.0
 """Seconds that a fetch may take, the wait for a slot included, whoever waits for it."""
 
-MAX_HELD = 64 << 20
+MAX_HELD = 16 << 20
 """Bytes of pods' targets that are held for all nodes together."""
 
 MAX_LISTS = 5000
@@ -149,6 +150,8 @@ class TargetService:
         self._named: OrderedDict[str, SharedList[TargetList]] = OrderedDict()
         self._listed = self._shared("node", self._fetch_nodes)
         telemetry.discovery_targets.labels("pod").set_function(self._pod_targets)
+        for limit in LIMITS:
+            telemetry.discovery_left_out.labels(limit).set_function(partial(self._left_out, limit))
 
     def __repr__(self) -> str:
         return f"<TargetService {self._configured!r}, {len(self._named)} nodes by name>"
@@ -182,6 +185,13 @@ class TargetService:
         """All nodes of the cluster. Raises UpstreamError."""
         self._directory()
         return self._answered("node", await self._listed.get(patience))
+
+    @asynccontextmanager
+    async def slot(self, patience: float, asker: str) -> AsyncIterator[Slot]:
+        """Hold one of the slots of scrapes while an answer is sent. Raises UpstreamError."""
+        deadline = asyncio.get_running_loop().time() + patience
+        async with self._slots.taken(deadline, asker) as slot:
+            yield slot
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -231,12 +241,21 @@ class TargetService:
             async with self._asking("apiserver", deadline):
                 node = await self._directory().find(name, asker=DISCOVERY)
         async with self._slots.taken(deadline), self._asking("kubelet", deadline):
-            return parse_pods(await self._kubelet.pods(node), self._wanted)
+            reader = PodReader(self._wanted)
+            await self._kubelet.pods(node, reader)
+            return reader.finish()
 
     async def _fetch_nodes(self) -> list[ListedNode]:
         deadline = asyncio.get_running_loop().time() + FETCH_TIMEOUT
-        async with self._asking("apiserver", deadline):
-            nodes = await self._directory().list_all()
+        listed = NodeList()
+        async with (
+            self._asking("apiserver", deadline),
+            aclosing(self._directory().list_all()) as found,
+        ):
+            async for some in found:
+                for each in some:
+                    listed.add(ListedNode.of(each.name, each.labels, each.annotations))
+        nodes = listed.finish()
         self._telemetry.discovery_targets.labels("node").set(len(nodes))
         return nodes
 
@@ -245,9 +264,16 @@ class TargetService:
             raise UpstreamError("no_node", "nodes by name need --all-nodes", status=404)
         return self._nodes
 
+    def _held(self) -> Iterator[TargetList]:
+        for shared in (self._configured, *self._named.values()):
+            if shared.held is not None:
+                yield shared.held
+
     def _pod_targets(self) -> float:
-        lists = [self._configured.held, *(shared.held for shared in self._named.values())]
-        return sum(each.count for each in lists if each is not None)
+        return sum(each.count for each in self._held())
+
+    def _left_out(self, limit: str) -> float:
+        return sum(each.left_out.get(limit, 0) for each in self._held())
 
     @asynccontextmanager
     async def _asking(self, upstream: str, deadline: float) -> AsyncIterator[None]:

@@ -22,7 +22,6 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from kmproxy import __version__
-from kmproxy.pipeline import Pipeline
 from kmproxy.revision import revision
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -39,7 +38,7 @@ _REASONS = frozenset(
         "forbidden", "framing", "garbage", "gzip", "moved", "no_address",
         "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "series", "short",
         "status", "timeout", "tls", "too_large", "too_many", "truncated",
-        "unauthorized", "unreachable", "unresolved",
+        "unauthorized", "unreachable", "unresolved", "unreviewed",
     }
 )  # fmt: skip
 
@@ -199,6 +198,14 @@ class Telemetry:
             ["role"],
             registry=registry,
         )
+        self.discovery_left_out = Gauge(
+            "kmproxy_discovery_left_out",
+            "What lists of targets do not have for its size, by the limit in bytes: values over "
+            "that of a 'value' or beyond those of a 'pod', 'targets' of a pod, pods of a 'list', "
+            "and pods of the last 'document'.",
+            ["limit"],
+            registry=registry,
+        )
         self.discovery_age = Gauge(
             "kmproxy_discovery_age_seconds",
             "Age of the list that the last answer was made of; over the refresh interval "
@@ -238,19 +245,8 @@ class Telemetry:
         self.sync_age.set_function(sync_age)
         self.labels_restored.set_function(restored)
 
-    def exposition_passed(self, pipeline: Pipeline) -> None:
-        """Count what has passed through, whole or not."""
-        enricher = pipeline.enricher
-        self.samples.inc(enricher.samples)
-        self.samples_enriched.inc(enricher.enriched)
-        self.lines_unparsed.inc(enricher.unparsed)
-        self.label_conflicts.inc(enricher.conflicts)
-        if pipeline.selector is not None:
-            for what, count in pipeline.selector.dropped.items():
-                self.samples_dropped.labels(what).inc(count)
-
-    def samples_withheld(self, dropped: Mapping[str, int]) -> None:
-        """Count what a tenant's answer left out, by reason."""
+    def samples_left_out(self, dropped: Mapping[str, int]) -> None:
+        """Count samples that an answer is without, by reason."""
         for what, count in dropped.items():
             self.samples_dropped.labels(what).inc(count)
 

@@ -15,10 +15,11 @@ from itertools import chain, islice
 from kmproxy.grammar import (
     ANY_OF_NAMESPACE,
     METADATA,
-    NAMESPACED,
     PASSING,
+    PLAIN_LINE,
     by_lines,
     count_kinds,
+    split_at,
     unquote,
 )
 from kmproxy.reviews import is_namespace
@@ -54,6 +55,7 @@ class TenantFilter:
         "_held",
         "_max_line",
         "_overlong",
+        "_owners",
         "_tail",
         "_wanted",
         "dropped",
@@ -63,8 +65,8 @@ class TenantFilter:
         self._wanted = wanted
         self._max_line = max_line
         self._fates = _first_fates()
-        # Whose they are (None: everybody's), and lines, each led by its newline.
-        self._held: list[tuple[bytes | None, bytes]] = []
+        self._held: list[bytes] = []  # lines, each led by its newline
+        self._owners: list[bytes | None] = []  # whose each is; None: everybody's
         self._ended = True  # whether a newline follows the last of them
         self._tail = bytearray()  # the beginning of a line, without a newline
         self._overlong = False  # inside a line that does not pass
@@ -111,13 +113,12 @@ class TenantFilter:
 
     def take(self) -> bytes:
         """What passes of the lines held. Raises KeyError if one is not decided."""
-        passing = []
-        for namespace, line in self._held:
-            if fate := self._fates[namespace]:
-                self.dropped[fate] += 1
-            else:
-                passing.append(line)
+        fates = [self._fates[owner] for owner in self._owners]
+        for fate in self.dropped:
+            self.dropped[fate] += fates.count(fate)
+        passing = [line for line, fate in zip(self._held, fates, strict=True) if not fate]
         self._held.clear()
+        self._owners.clear()
         return b"".join([*passing, b"\n" * self._ended])[1:] if passing else b""
 
     def _undecided(self) -> set[str]:
@@ -125,7 +126,7 @@ class TenantFilter:
         if len(self._fates) > MAX_NAMESPACES:
             self._fates = _first_fates()
         asked = set()
-        for namespace in {namespace for namespace, _ in self._held}.difference(self._fates):
+        for namespace in set(self._owners).difference(self._fates):
             text = (namespace or b"").decode("ascii", "replace")
             if not is_namespace(text):
                 self._fates[namespace] = "tenant"
@@ -141,26 +142,30 @@ class TenantFilter:
             short = [line for line in lines if len(line) <= limit]
             self.dropped["unparsed"] += len(lines) - len(short)
             block = b"\n".join(short)
-        parts = NAMESPACED.split(by_lines(block))
-        fates, hold = self._fates, self._held.append
-        for at in range(0, len(parts) - 1, 4):
-            between, head, namespace, rest = parts[at : at + 4]
+        parts = PLAIN_LINE.split(by_lines(block))
+        fates = self._fates
+        # The text that is left at the end has no line behind it.
+        for between, line, namespace in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
             if between:
                 self._hold_odd(between + b"\n")
             if namespace in fates or self._may_be(namespace):
-                hold((namespace, b'%b%b"%b' % (head, namespace, rest)))
+                self._hold_line(namespace, line)
         self._hold_odd(parts[-1])
+
+    def _hold_line(self, owner: bytes | None, line: bytes) -> None:
+        self._held.append(line)
+        self._owners.append(owner)
 
     def _hold_odd(self, text: bytes) -> None:
         """Lines of any spelling, each led by its newline, and a newline at the end."""
-        parts = ANY_OF_NAMESPACE.split(text) if b"namespace" in text else [text]
+        parts = split_at(ANY_OF_NAMESPACE, text) if b"namespace" in text else [text]
         for at in range(0, len(parts) - 1, 4):
             between, head, value, rest = parts[at : at + 4]
             if between:
                 self._hold_shared(between[1:] + b"\n")
             namespace = unquote(b'"%b"' % value) if b"\\" in value else value
             if namespace in self._fates or self._may_be(namespace):
-                self._held.append((namespace, b'%b%b"%b' % (head, value, rest)))
+                self._hold_line(namespace, b'%b%b"%b' % (head, value, rest))
         if len(parts[-1]) > 1:
             self._hold_shared(parts[-1][1:])
 
@@ -182,7 +187,7 @@ class TenantFilter:
         self.dropped["tenant"] += samples
         self.dropped["unparsed"] += unparsed
         if comments and (shared := b"".join(_SHARED.findall(text))):
-            self._held.append((None, by_lines(shared)[:-1]))
+            self._hold_line(None, by_lines(shared)[:-1])
 
 
 class Recent:

@@ -6,30 +6,26 @@ has rotated badly keeps the last good one, with a log line and a metric.
 
 from __future__ import annotations
 
-import binascii
 import logging
 import math
-import os
-import re
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmproxy.errors import CredentialError
+from kmproxy.openssl import VERSIONS, in_memory, trust_authorities
 from kmproxy.values import File, Source
 
 if TYPE_CHECKING:
+    from kmproxy.access import TlsOptions
     from kmproxy.telemetry import Telemetry
 
 LOOK_AGAIN = 60.0
 """Seconds after which the files of a context are read again; it stays if they hold the same."""
 
 Clock = Callable[[], float]
-
-_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +60,7 @@ class Trust:
     def context(self) -> ssl.SSLContext:
         """A client's context. Raises CredentialError that names what is wrong."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = _VERSIONS[self.minimum]
+        context.minimum_version = VERSIONS[self.minimum]
         context.set_alpn_protocols(["http/1.1"])
         try:
             if not self.verify:
@@ -93,7 +89,7 @@ class Trust:
             context.load_cert_chain(cert.path, file, password="")
             return
         pair = b"\n".join(filter(None, (_content(cert), _content(key))))
-        with _in_memory(pair) as file:
+        with in_memory(pair) as file:
             context.load_cert_chain(file, password="")
 
 
@@ -143,6 +139,13 @@ class TlsContext:
         return self._context
 
 
+def client_trust(options: TlsOptions) -> Trust:
+    """What any other server is verified by: the CA of its own options, else the system's."""
+    if options.insecure:
+        return Trust(None, options.cert, options.key, verify=False, minimum=options.min_version)
+    return Trust(options.ca, options.cert, options.key, minimum=options.min_version)
+
+
 def read_source(source: Source) -> bytes:
     """What a file or the configuration holds now. Raises OSError."""
     return Path(source.path).read_bytes() if isinstance(source, File) else source.reveal().encode()
@@ -152,45 +155,9 @@ def _content(source: Source | None) -> bytes | None:
     return None if source is None else read_source(source)
 
 
-_BEGIN = re.compile(rb"^-----BEGIN CERTIFICATE-----[ \t]*\r?$", re.MULTILINE)
-
-
-def trust_authorities(context: ssl.SSLContext, pem: bytes) -> str:
-    """Trust each certificate of a bundle by itself, an intermediate or a leaf too, as Go does.
-
-    Those that cannot be read are left out: returns which, as text for a warning,
-    empty if all can be. Raises ValueError if none can.
-    """
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    blocks = _BEGIN.split(pem)[1:]
-    unread = []
-    for number, block in enumerate(blocks, 1):
-        body, end, _ = block.partition(b"-----END CERTIFICATE-----")
-        try:
-            der = binascii.a2b_base64(b"".join(body.split()) if end else b"", strict_mode=True)
-            context.load_verify_locations(cadata=der)
-        except (ssl.SSLError, ValueError):
-            unread.append(str(number))
-    if len(unread) == len(blocks):
-        raise ValueError("there is no CA certificate in it")
-    return f"certificate {', '.join(unread)} of {len(blocks)}" if unread else ""
-
-
 def plain_name(host: str) -> str:
     """A host's name as a certificate bears it: a dot at its end is no part of it."""
     return host.rstrip(".")
-
-
-@contextmanager
-def _in_memory(data: bytes) -> Iterator[str]:
-    """A path that OpenSSL can read `data` from, which never is on a disk. Linux only."""
-    descriptor = os.memfd_create("pem")
-    try:
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
 
 
 def _reason(error: Exception) -> str:

@@ -24,8 +24,8 @@ from multidict import CIMultiDict
 
 from kmproxy import __version__
 from kmproxy.connector import Connector
+from kmproxy.credentials import Credential
 from kmproxy.errors import UpstreamError
-from kmproxy.identity import Credential
 from kmproxy.pinning import CertificateRefusedError, Pinning
 from kmproxy.pins import Peer
 from kmproxy.tls import TlsContext, plain_name
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = 80.0
 """Seconds an idle connection is kept: over a scrape interval, under a kubelet's own 90."""
+
+CONNECT = 8.0
+"""Seconds that a connection to the API server may take, its handshake included. A SYN that is lost
+is sent again after 1, 3 and 7 s: an attempt ends when the next one would only come at 15."""
 
 TICK = 1.0
 """Seconds between two looks whether the connection of an answer is still there."""
@@ -191,10 +195,12 @@ class Upstream:
         peer: Peer | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         ours = True
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT if silence else None)
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._send(
-                method, url, headers, peer, ours=ours, silence=silence, params=params, data=body
-            )
+                method, url, headers, peer, ours=ours, silence=silence, timeout=limits,
+                params=params, data=body,
+            )  # fmt: skip
             if self._elsewhere is None or method != "GET" or not _is_redirect(response):
                 break
             response.close()

@@ -238,11 +238,3 @@ def one_of(*values: str) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def parse_regex(text: str) -> re.Pattern[str]:
-    """A regular expression that is to match a whole name."""
-    try:
-        return re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"{text!r} is not a regular expression: {error}") from None

@@ -12,10 +12,9 @@ import hashlib
 import ipaddress
 import logging
 import math
-import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,8 +23,8 @@ from typing import Any
 from kmproxy.config import ServerConfig
 from kmproxy.errors import ConfigError
 from kmproxy.expiry import earliest_expiry
+from kmproxy.openssl import VERSIONS, in_memory, trust_authorities
 from kmproxy.telemetry import Telemetry
-from kmproxy.tls import trust_authorities
 from kmproxy.webconfig import (
     REQUIRING,
     VERIFYING,
@@ -39,8 +38,6 @@ from kmproxy.yamltext import RepeatedKeyError, parse_yaml
 
 LOOK_EVERY = 1.0
 """Seconds at most between a change of a file and its effect on what comes then."""
-
-_MINIMUM = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 
 _log = logging.getLogger(__name__)
 
@@ -212,8 +209,8 @@ def server_context(tls: TlsSection, contents: Mapping[Pem, bytes]) -> ssl.SSLCon
     no session that was admitted under it can be resumed.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _MINIMUM[tls.minimum]
-    context.maximum_version = _MINIMUM[tls.maximum]
+    context.minimum_version = VERSIONS[tls.minimum]
+    context.maximum_version = VERSIONS[tls.maximum]
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     if not tls.prefer_server_ciphers:
@@ -223,7 +220,10 @@ def server_context(tls: TlsSection, contents: Mapping[Pem, bytes]) -> ssl.SSLCon
     if tls.curve:
         context.set_ecdh_curve(tls.curve)
     try:
-        with _file(contents[tls.certificate]) as certificate, _file(contents[tls.key]) as key:
+        with (
+            in_memory(contents[tls.certificate]) as certificate,
+            in_memory(contents[tls.key]) as key,
+        ):
             context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, _EncryptedKeyError) as error:
         raise ConfigError([_pair_problem(tls, error)]) from None
@@ -279,18 +279,3 @@ def _digest(*parts: str | bytes) -> bytes:
         data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.digest()
-
-
-@contextmanager
-def _file(data: bytes) -> Iterator[str]:
-    """A file that holds `data` and is nowhere on a disk: OpenSSL reads chains from files only.
-
-    So certificate, key and CA are of one reading, whatever happens to theirs meanwhile.
-    """
-    descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
-    try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(data)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,7 @@ import pytest
 from kmproxy.apiserver import ApiServer
 from kmproxy.app import Daemon
 from kmproxy.cli import read_config
-from kmproxy.credentials import ServiceAccount
+from kmproxy.serviceaccount import ServiceAccount
 from kmproxy.simcluster import SimCluster
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext

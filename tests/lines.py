@@ -70,6 +70,8 @@ ODD_NUMBERS = [
 ]
 BLANKS = [b"", b"", b"", b" ", b" ", b"\t", b" \t "]
 OPENINGS = [b"", b"", b"", b"", b"", b",", b'"my metric",']
+COMMAS = [b",", b",", b",", b",", b" , ", b" ", b"", b",,"]
+QUOTED = [b'"my.metric"', b'"x" ', b'"m\\""', b'"team"', b'"namespace"', b'"a=",', b'""']
 CLOSINGS = [b"}", b"}", b"}", b"}", b",}", b" , }", b",,}", b"", b"}}", b";}"]
 EXEMPLARS = [
     b' # {trace_id="abc"} 1', b' # {trace_id="abc"} 0.5 1.25', b' # {namespace="web"} 1', b" # {} 1",
@@ -87,6 +89,12 @@ OTHERS = [
     b'm{"namespace"="web"} 1', b'm{"name\\space"="web"} 1', b'm{"\\namespace"="web"} 1', b"\xef\xbb\xbfm 1",
     b'm{namespace="web",namespace="web"} 1', b'm{namespace="","namespace"="web"} 1', b'm{namespace="web"',
     b'm{namespace="web', b'",namespace="web"} 1', b'm{namespace="web"} 1\r', b"\x00", b'm{a="1" namespace="web"} 1',
+    b'{namespace="web","m"} 1', b'{namespace="shop" "m"}1', b'{team="x""m",namespace="web"} 1', b'{"m",namespace="web","n"} 1',
+    b'm{namespace="web","n"} 1', b'm{"n"} 1', b'{"namespace",namespace="web"} 1', b'{namespace="web","namespace"} 1',
+    b'{"team",namespace="web"} 1', b'{namespace="web","team"} 1', b'{namespace="web","m",namespace="web"} 1', b"{} 1", b"m{} 1",
+    b'{"team=",namespace="web",b="team=\\"} 1', b'{namespace="web","team=" , tier="1"tier="2"} 1', b'{"m"namespace="web"} 1',
+    b'm{namespace="web"team="x"le="1"} 1', b'{,"m"} 1', b'{"m",,a="1"} 1', b'{namespace="web","m",} 1 1', b'{namespace="web",,"m"} 1',
+    b'{a="1","m"} 1', b'{namespace="web" "m"} 1 # {a="b" c="d"} 1', b'{"namespace"="web","m"} 1 # {a="b","n"} 1',
 ]  # fmt: skip
 LIMITS = (MAX_LINE, MAX_LINE, MAX_LINE, 150, 90, 40)
 
@@ -137,12 +145,14 @@ def _pair(rng):
 
 def _sample(rng, _):
     """Any mixture of pairs, mostly right."""
-    pairs = b",".join([_pair(rng) for _ in range(rng.randrange(5))])
+    comma = rng.choice(COMMAS)
+    pairs = [_pair(rng) for _ in range(rng.randrange(5))]
     a, b, c, d = rng.choices(BLANKS, k=4)
     metric = rng.choice(METRICS)
-    labels = rng.choice(OPENINGS) + pairs + rng.choice(CLOSINGS)
-    if rng.random() < 0.1:
-        metric, labels = b"", rng.choice([b'"my.metric",', b'"x" , ', b'"m\\"",', b""]) + labels
+    if rng.random() < 0.15:
+        metric = b""
+        pairs.insert(rng.randrange(len(pairs) + 1), rng.choice(QUOTED))
+    labels = rng.choice(OPENINGS) + comma.join(pairs) + rng.choice(CLOSINGS)
     value = rng.choice(ODD_NUMBERS if rng.random() < 0.05 else NUMBERS)
     stamp = rng.choice([b"", b"", b" 1795208082328", b"\t-1.5", b" 1 "])
     exemplar = rng.choice(EXEMPLARS) if rng.random() < 0.2 else b""

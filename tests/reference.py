@@ -22,6 +22,7 @@ class Line:
         self.text = text
         self.at = 0
         self.name = b""  # of the metric, unquoted
+        self.named = None  # where its name begins and ends, if it stands in the braces
         self.pairs = []  # name, value, start of the quoted value, end of the pair
         self.begins = []  # where each of the pairs begins
         self.pairs_end = 0  # behind the last of them, and behind the comma that may follow it
@@ -99,39 +100,62 @@ class Line:
         value = self.string()
         return name, value, start, self.at
 
-    def pair_list(self):
-        """Pairs up to a closing brace, which is taken too; where each begins, where all end."""
-        pairs, begins, end = [], [], self.at
+    def exemplar_pairs(self):
+        """Pairs up to a closing brace, which is taken too; a comma between two of them."""
         self.blanks()
         while self.peek() != ord("}"):
-            begins.append(self.at)
-            pairs.append(self.pair())
-            end = self.at
+            self.pair()
             self.blanks()
             if self.peek() != ord("}"):
                 self.take(",")
-                end = self.at
                 self.blanks()
         self.take("}")
-        return pairs, begins, end
+
+    def braces(self, named):
+        """Pairs, and the metric's name if that is still to come, up to a closing brace.
+
+        As Prometheus' text parser goes on: a string that a comma or the brace
+        follows is the name. A comma may follow a pair.
+        """
+        self.take("{")
+        self.pairs_end = self.at
+        self.blanks()
+        while self.peek() != ord("}"):
+            start = self.at
+            try:
+                self.pairs.append(self.pair())
+            except NotUnderstood:
+                self.at = start
+                self.name = self.string()
+                if named:
+                    raise
+                named, self.named = True, (start, self.at)
+                self.blanks()
+                if self.peek() != ord("}"):
+                    self.take(",")
+                    self.blanks()
+                continue
+            self.begins.append(start)
+            self.pairs_end = self.at
+            self.blanks()
+            if self.peek() == ord(","):
+                self.take(",")
+                self.pairs_end = self.at
+                self.blanks()
+        self.take("}")
+        if not named:
+            raise NotUnderstood
 
     def read(self):
         self.blanks()
         colon = frozenset(b":")
         if self.peek() == ord("{"):
-            self.take("{")
-            self.blanks()
-            self.name = self.string()
-            self.blanks()
-            if self.peek() != ord("}"):
-                self.take(",")
-            self.pairs, self.begins, self.pairs_end = self.pair_list()
+            self.braces(named=False)
         else:
             self.name = self.word(LETTERS | colon, LETTERS | DIGITS | colon)
             blank = self.blanks()
             if self.peek() == ord("{"):
-                self.take("{")
-                self.pairs, self.begins, self.pairs_end = self.pair_list()
+                self.braces(named=True)
             elif not blank:
                 raise NotUnderstood
         self.blanks()
@@ -159,7 +183,7 @@ class Line:
         self.take("#")
         self.blanks()
         self.take("{")
-        self.pair_list()
+        self.exemplar_pairs()
         self.blanks()
         self.number()
         before = self.at
@@ -290,12 +314,16 @@ def _series(line, dropped):
 
 def _without_pair(line, at):
     """The line without one pair, and without the comma that then separates nothing."""
-    last = len(line.pairs) - 1
-    start, end = line.begins[at], line.pairs_end
+    stand = [(begin, pair[3]) for begin, pair in zip(line.begins, line.pairs, strict=True)]
+    pair = stand[at]
+    if line.named:
+        stand = sorted([*stand, line.named])
+    at, last = stand.index(pair), len(stand) - 1
+    start, end = pair[0], line.pairs_end
     if at < last:
-        end = line.begins[at + 1]
+        end = stand[at + 1][0]
     elif at:
-        start, end = line.pairs[at - 1][3], line.pairs[at][3]
+        start, end = stand[at - 1][1], pair[1]
     return line.text[:start] + line.text[end:]
 
 
@@ -320,7 +348,13 @@ def with_info(text, labels):
         for byte in space:
             value += {10: b"\\n", 34: b'\\"', 92: b"\\\\"}.get(byte, bytes([byte]))
         pairs = b"".join(b",label_" + name + b"=" + label for name, label in labels.get(space, ()))
-        rows.append(b'kube_namespace_labels{namespace="' + value + b'"' + pairs + b"} 1\n")
+        rows.append(
+            b'kube_namespace_labels{namespace="'
+            + value
+            + b'"'
+            + pairs
+            + b',instance="",node="",pod=""} 1\n'
+        )
     body, mark = text, b""
     for end in (b"# EOF\n", b"# EOF"):
         if not mark and (text == end or text.endswith(b"\n" + end)):

@@ -10,10 +10,11 @@ import trustme
 from kmproxy.access import Access, Authorization, TlsOptions
 from kmproxy.cli import read_config
 from kmproxy.config import ApiServerConfig, KubeletConfig
-from kmproxy.credentials import ServiceAccount, client_trust, find_identity, kubelet_trust
+from kmproxy.credentials import TOKEN_AGE
 from kmproxy.errors import ConfigError
-from kmproxy.identity import TOKEN_AGE
-from kmproxy.tls import Trust
+from kmproxy.kubelettrust import kubelet_trust
+from kmproxy.serviceaccount import ServiceAccount, find_identity
+from kmproxy.tls import Trust, client_trust
 from kmproxy.values import File
 
 from .conftest import credential_failures
@@ -74,15 +75,15 @@ def test_contexts(tmp_path, account):
     """Certificates are verified unless told otherwise; a kubelet's by the cluster's CA."""
     for name in ("ca.crt", "other"):
         trustme.CA().cert_pem.write_to_path(str(tmp_path / name))
-    strict = kubelet_trust(KubeletConfig(), account)
+    strict = kubelet_trust(KubeletConfig(), account.trust)
     assert strict == Trust(ca=File(str(tmp_path / "ca.crt")))
     context = strict.context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-    named = kubelet_trust(KubeletConfig(ca_file=str(tmp_path / "other")), account)
+    named = kubelet_trust(KubeletConfig(ca_file=str(tmp_path / "other")), account.trust)
     assert named.ca == File(str(tmp_path / "other"))
-    loose = kubelet_trust(KubeletConfig(insecure_tls=True), account).context()
+    loose = kubelet_trust(KubeletConfig(insecure_tls=True), account.trust).context()
     assert loose.verify_mode is ssl.CERT_NONE
 
 
@@ -154,6 +155,6 @@ def test_the_trust_of_a_kubelet_section(account):
         (Access(tls=TlsOptions(**pair)), Trust(File("/ca"), **pair)),
         (Access(Authorization(File("/t"), "bearer_token_file")), Trust(File("/ca"))),
     ):
-        assert kubelet_trust(KubeletConfig(), account, access) == trust
-    flagged = kubelet_trust(KubeletConfig(ca_file="/flag"), account, Access())
+        assert kubelet_trust(KubeletConfig(), account.trust, access) == trust
+    flagged = kubelet_trust(KubeletConfig(ca_file="/flag"), account.trust, Access())
     assert flagged.ca == File("/flag")

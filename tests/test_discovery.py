@@ -9,10 +9,19 @@ from collections import Counter
 import pytest
 import yaml
 
-from kmproxy.discovery import ListedNode, TargetLabelMap, node_targets, parse_pods
+from kmproxy.discovery import (
+    MAX_LIST,
+    MAX_METADATA,
+    MAX_POD,
+    ListedNode,
+    NodeDocument,
+    NodeList,
+    TargetLabelMap,
+    parse_pods,
+)
 from kmproxy.errors import UpstreamError
 from kmproxy.labelmap import LabelMap
-from kmproxy.labels import Namespace, parse_rules
+from kmproxy.labels import LAST_APPLIED, Namespace, parse_rules
 
 META = "__meta_kubernetes_"
 
@@ -270,19 +279,19 @@ def test_names_that_collide():
             assert of(target, f"pod_{kind}present_") == {"a_b": "true", "_": "true", "1_x": "true"}
 
 
-def test_a_thousand_annotations():
+def test_a_hundred_annotations():
     """All of them are there, on every target of the pod, whatever is in them."""
     nasty = 'quote " backslash \\ newline \n tab \t null \0 é \U0001f600 </script>'
-    annotations = {f"example.com/key-{n}": f"{nasty}{n}" for n in range(1000)}
+    annotations = {f"example.com/key-{n}": f"{nasty}{n}" for n in range(100)}
     targets = found(
         pod(metadata={"annotations": annotations}, containers=[container("a", port(1), port(2))])
     )
     assert len(targets) == 2
     for target in targets:
         assert of(target, "pod_annotation_") == {
-            f"example_com_key_{n}": f"{nasty}{n}" for n in range(1000)
+            f"example_com_key_{n}": f"{nasty}{n}" for n in range(100)
         }
-        assert len(of(target, "pod_annotationpresent_")) == 1000
+        assert len(of(target, "pod_annotationpresent_")) == 100
 
 
 def test_the_order_is_stable():
@@ -376,8 +385,84 @@ def test_the_size_is_what_is_held():
     one = parse_pods(json.dumps({"items": [pod()]}).encode(), lambda _: True)
     two = parse_pods(json.dumps({"items": [pod(), pod("web-1")]}).encode(), lambda _: True)
     assert two.size == 2 * one.size
-    large = pod(metadata={"annotations": {"a": "x" * 10_000}})
-    assert parse_pods(json.dumps({"items": [large]}).encode(), lambda _: True).size > 10_000
+    large = pod(metadata={"annotations": {"a": "x" * 4000, "b": "x" * 4000}})
+    assert parse_pods(json.dumps({"items": [large]}).encode(), lambda _: True).size > 8000
+
+
+def listed(*pods):
+    """The targets of a list of these pods."""
+    return parse_pods(json.dumps({"items": pods}).encode(), lambda _: True)
+
+
+def test_long_values_of_pods():
+    """A value of over 4 KiB is left out, its mark is there, and it is counted; so with `é`."""
+    values = {"a": "x" * 4096, "b": "x" * 4097, "c": "é" * 2049, LAST_APPLIED: "x" * 250_000}
+    held = listed(pod(metadata={"annotations": values}))
+    (target,) = flat(held.render(label_map().lookup))
+    assert of(target, "pod_annotation_") == {"a": "x" * 4096}
+    assert len(of(target, "pod_annotationpresent_")) == 4
+    assert held.left_out["value"] == 3
+
+
+def test_many_values_of_a_pod():
+    """Together they take 32 KiB at most, the first in sorted order; labels go before annotations."""
+    values = {f"k{n:02}": "x" * 4000 for n in range(20)}
+    held = listed(pod(metadata={"annotations": values, "labels": {"z": "1"}}))
+    (target,) = flat(held.render(label_map().lookup))
+    assert list(of(target, "pod_annotation_")) == [f"k{n:02}" for n in range(8)]
+    assert of(target, "pod_label_") == {"z": "1"}
+    assert held.left_out["pod"] >= 12
+    assert held.size < MAX_METADATA + 1000
+
+
+def test_many_targets_of_a_pod():
+    """30,000 ports: the first ones, as many as 1 MiB has with what each repeats of the pod."""
+    ports = [port(number) for number in range(1, 30_000)]
+    held = listed(pod(containers=[container("a", *ports)]), pod("web-1"))
+    assert held.count + held.left_out["targets"] == len(ports) + 1
+    assert MAX_POD // 2 < len(held.render(label_map().lookup)) < MAX_POD + 10_000
+    assert len(held.pods) == 2
+
+
+def test_many_large_pods():
+    """The largest are left out, in whatever order they are listed; the small ones are all there."""
+    fat = {f"k{n:02}": "x" * 4000 for n in range(8)}
+    large = [pod(f"large-{n:03}", metadata={"annotations": fat}) for n in range(300)]
+    small = [pod(f"small-{n:03}") for n in range(250)]
+    held = listed(*large, *small)
+    names = [target["__meta_kubernetes_pod_name"] for target in flat(held.render(lambda _: b""))]
+    assert sum(name.startswith("small") for name in names) == 250
+    assert 100 < len(names) - 250 < 300
+    assert held.left_out["list"] == 550 - len(names)
+    assert held.size < MAX_LIST
+    again = listed(*reversed(small), *reversed(large))
+    assert again.pods == held.pods
+
+
+def test_a_long_document(monkeypatch):
+    """What namespaces add is counted in: the pods with the most bytes are left out."""
+    held = listed(*(pod(f"p{n}", metadata={"namespace": f"n{n % 2}"}) for n in range(10)))
+    monkeypatch.setattr("kmproxy.discovery.MAX_DOCUMENT", 20_000)
+    added = {b"n0": b',"k":"%b"' % (b"x" * 5000), b"n1": b""}
+    document = held.document(added.get)
+    targets = flat(b"".join(document))
+    assert len(b"".join(document)) <= 20_000
+    assert len(targets) + document.left_out == 10
+    assert {"p1", "p3", "p5", "p7", "p9"} <= {t["__meta_kubernetes_pod_name"] for t in targets}
+
+
+def test_nodes_with_much_metadata(monkeypatch):
+    """A value and a node have their bytes; beyond those of all the largest nodes have none."""
+    node = ListedNode.of("a", {"k": "v"}, {"b": "x" * 5000, "c": "x" * 4000})
+    assert set(node.labels()) == {
+        f"__meta_kubernetes_node_{name}"
+        for name in ("label_k", "labelpresent_k", "annotation_c", "annotationpresent_c")
+    }
+    monkeypatch.setattr("kmproxy.discovery.MAX_NODES", 4000)
+    nodes = NodeList()
+    for each in (node, ListedNode.of("b", {"k": "v"}), ListedNode.of("c")):
+        nodes.add(each)
+    assert [bool(each.labels()) for each in nodes.finish()] == [False, True, False]
 
 
 def test_the_map_of_target_labels():
@@ -435,10 +520,10 @@ def test_the_rules_make_the_same_labels_as_on_samples():
 def test_nodes():
     """One target per node in the order of names, at one address, each at its own path."""
     nodes = [
-        ListedNode("node-b", {"topology.kubernetes.io/zone": "z"}, {"a": "1"}),
-        ListedNode("node-a"),
+        ListedNode.of("node-b", {"topology.kubernetes.io/zone": "z"}, {"a": "1"}),
+        ListedNode.of("node-a"),
     ]
-    first, second = flat(node_targets(nodes, "kmproxy:8080", lambda name: f"/of/{name}"))
+    first, second = flat(b"".join(NodeDocument(nodes, "kmproxy:8080", lambda name: f"/of/{name}")))
     assert first == {
         "__address__": "kmproxy:8080",
         "__metrics_path__": "/of/node-a",
@@ -454,7 +539,7 @@ def test_nodes():
         "annotation_a": "1",
         "annotationpresent_a": "true",
     }
-    assert json.loads(node_targets([], "kmproxy", str)) == []
+    assert json.loads(b"".join(NodeDocument([], "kmproxy", str))) == []
 
 
 # What a label has to be, read off the pod object by its path in it. `c` is the container, `s` its

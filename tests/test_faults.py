@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from kmproxy.nodes import KEPT, REMEMBERED
-from kmproxy.simkubelet import Fault
+from kmproxy.simkubelet import Fault, Memory
 from kmproxy.telemetry import Telemetry
 
 from .conftest import until
@@ -54,6 +54,7 @@ def test_a_row_of_the_table(row):
 async def test_an_api_server_that_is_away(front, cluster, clock):
     """Scrapes go on with the last labels, ready; age, trouble and metric tell of it."""
     proxy = await front(clock=clock)
+    assert (await proxy.get())[0] == 200  # the kubelet remembers us from here on
     await cluster.api.stop()
 
     async def told():
@@ -69,6 +70,90 @@ async def test_an_api_server_that_is_away(front, cluster, clock):
     assert await proxy.probe("/readyz") == (200, "ok\n")
     assert await proxy.metric("kmproxy_namespaces_sync_age_seconds") == 50.0
     assert await proxy.metric("kmproxy_upstream_errors_total", upstream="apiserver") > 0
+
+
+async def gone(proxy, cluster):
+    """Stop the API server, and wait until the daemon knows it."""
+    await cluster.api.stop()
+    await until(lambda: settled(proxy.daemon._watcher.away))
+
+
+async def settled(condition):
+    """A condition that is known at once."""
+    return condition
+
+
+async def test_an_outage_that_outlasts_the_history(cluster, tmp_path):
+    """A process shows what changed meanwhile: it probes, is answered by 410, and lists at once."""
+    environment, flags = in_a_pod(cluster, tmp_path / "sa")
+    async with daemon(environment, flags) as (_, ports), aiohttp.ClientSession() as session:
+
+        async def shows(team):
+            async with session.get(f"http://127.0.0.1:{ports[0]}/metrics/cadvisor") as response:
+                return f'namespace="payments",team="{team}"' in await response.text()
+
+        await until(lambda: shows("payments"))
+        await cluster.api.stop()
+        await asyncio.sleep(5.0)  # the delays grow to their bound
+        cluster.api.namespaces.apply("payments", {"team": "later"})
+        cluster.api.expire_history()
+        assert await shows("payments")
+        await cluster.api.start()
+        await until(lambda: shows("later"))
+
+
+async def test_a_kubelet_that_cannot_review_a_token(front, cluster, clock, caplog):
+    """It serves while it remembers us; then its 401 is told as what it is, until it is no more."""
+    kubelet = cluster.kubelets["node-a"]
+    kubelet.users.clock = clock
+    proxy = await front(clock=clock)
+    assert (await proxy.get())[0] == 200
+    await gone(proxy, cluster)
+    clock.now += 119.0
+    assert (await proxy.get())[0] == 200
+    clock.now += 1.0
+    status, text = await proxy.get()
+    assert status == 502
+    assert text == (
+        "the API server has been away for 120 s, and the kubelet cannot review kmproxy's token "
+        "(401): it remembers a review for 2 minutes\n"
+    )
+    assert text.strip() in caplog.text
+    assert "credentials" not in caplog.text
+    assert await proxy.metric("kmproxy_upstream_errors_total", reason="unreviewed") == 1
+    await cluster.api.start()
+    await until(lambda: settled(proxy.daemon._watcher.trouble is None))
+    assert (await proxy.get())[0] == 200
+    cluster.rotate_token()
+    status, text = await proxy.get()
+    assert status == 502
+    assert "does not accept our credentials (401)" in text
+
+
+async def test_a_kubelet_that_cannot_review_a_right(front, cluster, clock):
+    """A 500 of its authorizer says so, with the outage or without; one of its own does not."""
+    kubelet = cluster.kubelets["node-a"]
+    proxy = await front("--discovery", clock=clock)
+    assert (await proxy.get())[0] == 200  # it knows the token, and nothing of the right to pods
+    await gone(proxy, cluster)
+    clock.now += 30.0
+    status, text = await proxy.get("/sd/pods")
+    assert status == 502
+    assert "has been away for 30 s, and the kubelet cannot review what kmproxy may do" in text
+    kubelet.rights = Memory(0.0)
+    status, text = await proxy.get()
+    assert status == 502
+    assert "has been away for 30 s, and the kubelet cannot review what kmproxy may do" in text
+    await cluster.api.start()
+    await until(lambda: settled(proxy.daemon._watcher.trouble is None))
+    body = b"Authorization error (user=u, verb=get, resource=nodes, subresource=metrics)"
+    kubelet.fail(Fault.STATUS, body=body, times=1)
+    status, text = await proxy.get()
+    assert status == 502
+    assert "its own request to the API server fails" in text
+    assert "subresource" not in text
+    kubelet.fail(Fault.STATUS, times=1)
+    assert "answered with HTTP status 500" in (await proxy.get())[1]
 
 
 async def test_all_nodes_while_the_api_server_is_away(front, cluster, clock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -498,3 +499,45 @@ async def test_stop_while_a_fetch_hangs(front, cluster):
     assert status == 504
     await proxy.daemon.stop()
     assert not [task for task in asyncio.all_tasks() if "SharedList" in repr(task)]
+
+
+async def test_a_long_document(cluster, front):
+    """It is sent piece by piece, with its length; a client that does not read is cut off."""
+    items = [
+        {
+            "metadata": {
+                "name": f"p{n}",
+                "namespace": "payments",
+                "annotations": {"a": "x" * 4000},
+            },
+            "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 1}] * 20}]},
+            "status": {"podIP": "10.0.0.1"},
+        }
+        for n in range(100)
+    ]
+    body = json.dumps({"kind": "PodList", "items": items}).encode()
+    cluster.kubelets["node-a"].fail(
+        Fault.BODY, path="/pods", body=body, content_type="application/json"
+    )
+    proxy = await front("--discovery")
+    async with proxy.session.get(proxy.url + "/sd/pods") as response:
+        document = await response.read()
+        assert response.status == 200
+        assert response.content_length == len(document) > 8_000_000
+        tag = response.headers["ETag"]
+    assert len(json.loads(document)) == 2000
+    async with proxy.session.head(proxy.url + "/sd/pods") as response:
+        assert response.content_length == len(document)
+    assert (await proxy.get("/sd/pods", If_None_Match=tag))[0] == 304
+    assert await proxy.metric("kmproxy_scrapes_in_flight") == 0
+    plug = socket.socket()
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plug.connect(("127.0.0.1", proxy.daemon.metrics_port))
+    plug.sendall(b"GET /sd/pods HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    async def cut():
+        return await proxy.metric("kmproxy_refused_total", reason="slow") == 1
+
+    await until(cut)
+    with plug:
+        assert len(plug.recv(len(document), socket.MSG_WAITALL)) < len(document)

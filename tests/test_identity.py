@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kmproxy.credentials import TOKEN_AGE, RotatingText, is_token
 from kmproxy.errors import CredentialError
-from kmproxy.identity import TOKEN_AGE, RotatingText, is_token
 from kmproxy.tls import LOOK_AGAIN
 from kmproxy.values import File, Secret
 

@@ -17,8 +17,8 @@ import yaml
 from aiohttp import web
 
 from kmproxy import kubeconfig
+from kmproxy.credentials import TOKEN_AGE
 from kmproxy.errors import ConfigError
-from kmproxy.identity import TOKEN_AGE
 from kmproxy.kubeconfig import Kubeconfig
 from kmproxy.proxies import Proxy
 from kmproxy.tls import TlsContext

@@ -9,11 +9,11 @@ import pytest
 from aiohttp import web
 
 from kmproxy.config import KubeletConfig
+from kmproxy.endpoints import ENDPOINTS
 from kmproxy.errors import UpstreamError
 from kmproxy.kubelet import Kubelet
 from kmproxy.nodes import Node
 from kmproxy.pins import Peer
-from kmproxy.routes import ENDPOINTS
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext, Trust
 from kmproxy.upstream import Upstream, open_session
@@ -107,7 +107,7 @@ async def test_where_pods_are_asked_for(config, expected):
             raise UpstreamError("refused", "nobody is there")
 
     with pytest.raises(UpstreamError):
-        await Kubelet(KubeletConfig(**config), Nowhere()).pods(Node("a", "10.0.0.1", 10350))
+        await Kubelet(KubeletConfig(**config), Nowhere()).pods(Node("a", "10.0.0.1", 10350), None)
     peer = None if "apiserver" in config else Peer("a", "address:10.0.0.1:10350")
     assert asked == [(expected, {"accept": "application/json", "peer": peer})]
 

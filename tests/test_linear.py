@@ -9,7 +9,6 @@ matter. `python -m tests.test_linear` prints the figures.
 from __future__ import annotations
 
 import random
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +18,11 @@ import pytest
 
 from kmproxy import grammar
 from kmproxy.bench import kube_state_metrics
-from kmproxy.config import LabelConfig
 from kmproxy.encoding import GzipDecoder, GzipEncoder
 from kmproxy.exposition import Enricher
-from kmproxy.labels import parse_rules
+from kmproxy.expressions import parse_regex
 from kmproxy.lines import portions
-from kmproxy.pipeline import Pipeline
+from kmproxy.pipeline import Pipeline, Recipe
 from kmproxy.selection import Globs, Selection, Selector
 from kmproxy.tenancy import TenantFilter
 
@@ -92,6 +90,14 @@ WORST = {
     "braces": within(b"", b"{", b"\n"),
     "quotes": within(b"m{", b'"', b"\n"),
     "quoted names": within(b'{"m"', b',"a"="b"', b"} 1\n"),
+    "a metric's name, last": within(b"{", b'a="",', b'"m"} 1\n'),
+    "a metric's name, last, behind a namespace": within(b'{namespace="a"', b' "a"=""', b'"m"} 1\n'),
+    "a metric's name, none": within(b'{namespace="a"', b',"a"=""', b"} 1\n"),
+    "metrics' names": within(b'{namespace="a"', b',"m"', b"} 1\n"),
+    "pairs without commas": within(b"m{", b'a=""', b"} 1\n"),
+    "pairs without commas, blanks": within(b"m{", b'a="" \t', b'namespace="a"} 1\n'),
+    "pairs without commas or end": within(b'{"m",namespace="a"', b'a=""', b"\n"),
+    "pairs of namespaces without commas": within(b"{", b'namespace=""', b'"m"} 1\n'),
     "backslashes": within(b'm{namespace="', b"\\\\"),
     "backslashes and a quote": within(b'm{namespace="a",b="', b'\\"', b"\n"),
     "escaped namespaces": numbered(b'm{namespace="%d\\n"} 1\n'),
@@ -116,9 +122,12 @@ WORST = {
     "tiny namespaces, other each": numbered(b'm{namespace="%d"} 1\n'),
     "tiny namespaces, every other line": over(b'm{namespace="a"} 1\n', b"x\n"),
     "tiny namespaces, quoted": over(b'{"m","namespace"="a"} 1\n'),
+    "tiny namespaces, then a name": over(b'{namespace="a""m"}1\n'),
+    "tiny namespaces, then no name": over(b'{namespace="a"}1\n'),
     "two namespaces": over(b'm{namespace="a",namespace="b"} 1\n'),
     "conflicts": over(b'm{namespace="shop-01",team="x"} 1\n'),
     "conflicts, odd": over(b'm{namespace="shop-01",team="x"}1\n'),
+    "conflicts, the name behind": over(b'{namespace="shop-01" team="x" "team="}1\n'),
     "conflicts in one line": within(b'm{namespace="shop-01"', b',team="x"', b"} 1\n"),
     # limits
     "long namespaces": numbered(b'm{namespace="%070d"} 1\n'),
@@ -168,9 +177,9 @@ def selector(**options: object) -> Callable[[Iterator[bytes]], None]:
 
 def pipeline(**options: bool) -> Callable[[Iterator[bytes]], None]:
     """All stages but the tenant's."""
-    config = LabelConfig(label=("team",), rules=parse_rules(["team"], (), ())[0])
     chosen = Selection(namespaces=(Globs(("shop*", "a")),), strip_timestamps=True)
-    return filtered(lambda: Pipeline(lookup, config, chosen, max_line=MAX_LINE, **options))
+    recipe = Recipe(names=frozenset({b"team"}), selection=chosen, max_line=MAX_LINE, **options)
+    return filtered(lambda: Pipeline(lookup, recipe))
 
 
 def encoded(pieces: Iterator[bytes]) -> None:
@@ -189,7 +198,7 @@ STAGES: dict[str, Callable[[Iterator[bytes]], None]] = {
     "enricher": filtered(lambda: Enricher(lookup, names=NAMES)),
     "enricher, overwrite": filtered(lambda: Enricher(lookup, names=NAMES, on_conflict="overwrite")),
     "enricher, names not foretold": filtered(lambda: Enricher(lookup)),
-    "selector, metrics": selector(drop_metrics=(re.compile("kube_pod_c.*"),)),
+    "selector, metrics": selector(drop_metrics=(parse_regex("kube_pod_c.*"),)),
     "selector, namespaces": selector(namespaces=(Globs(("shop*", "a")),), cluster_samples=False),
     "selector, timestamps": selector(strip_timestamps=True),
     "selector, labels": selector(drop_labels=frozenset({b"uid"})),
@@ -272,7 +281,7 @@ def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
     def run(text: bytes) -> None:
         for line in text.split(b"\n"):
             if sample := grammar.Sample.parse(line):
-                expression(line[slice(*sample.pairs)])
+                expression(line[line.find(b"{") + 1 : sample.pairs_end])
 
     return run
 
@@ -280,11 +289,11 @@ def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
 SPLIT_AT = grammar.of_namespace(NAMES)
 EXPRESSIONS = {
     "PAIR.finditer": pairs(lambda text: sum(1 for _ in grammar.PAIR.finditer(text))),
-    "PAIR_PARTS.split": pairs(grammar.PAIR_PARTS.split),
+    "pair_parts": pairs(grammar.pair_parts),
     "PASSING.match": grammar.PASSING.match,
     "NAMESPACED.split": lambda text: grammar.NAMESPACED.split(grammar.by_lines(text)),
-    "ANY_OF_NAMESPACE.split": lambda text: grammar.ANY_OF_NAMESPACE.split(grammar.by_lines(text)),
-    "of_namespace.split": lambda text: SPLIT_AT.split(grammar.by_lines(text)),
+    "ANY_OF_NAMESPACE": lambda text: grammar.split_at(grammar.ANY_OF_NAMESPACE, grammar.by_lines(text)),
+    "of_namespace": lambda text: grammar.split_at(SPLIT_AT, grammar.by_lines(text)),
     "count_kinds": grammar.count_kinds,
     "LINES.findall": lambda text: grammar.LINES.findall(grammar.by_lines(text)),
     "PlainSplitter": lambda text: grammar.PlainSplitter(NAMES).split(text),

@@ -10,19 +10,19 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from kmproxy.apiserver import ApiServer
-from kmproxy.credentials import ServiceAccount
-from kmproxy.identity import TOKEN_AGE
+from kmproxy.credentials import TOKEN_AGE
 from kmproxy.kubeconfig import Kubeconfig
 from kmproxy.labelmap import LabelMap
 from kmproxy.labels import LabelRule
 from kmproxy.namespaces import NamespaceWatcher
 from kmproxy.objectlist import SLICE
+from kmproxy.serviceaccount import ServiceAccount
 from kmproxy.simanswers import ApiFault
 from kmproxy.simcluster import SimCluster
 from kmproxy.telemetry import Telemetry
 from kmproxy.tls import TlsContext
 from kmproxy.upstream import Upstream, open_session
-from kmproxy.watch import RELIST
+from kmproxy.watch import PROBE_LIMIT, RELIST
 
 from .conftest import until
 
@@ -38,8 +38,17 @@ class Clock:
 
 
 @asynccontextmanager
-async def watching(cluster, directory, clock=None, also=(), identity=None, wait=0.01):
-    """A watcher, its map and its metrics; it waits this part of the longest back-off."""
+async def watching(cluster, directory, clock=None, also=(), identity=None, wait=0.01, drawn=None):
+    """A watcher, its map and its metrics; it waits this part of the longest back-off.
+
+    `drawn` is a list that gets the bound of each back-off.
+    """
+
+    def uniform(low, high):
+        if drawn is not None and not low:
+            drawn.append(high)
+        return low or high * wait
+
     cluster.write_service_account(directory)
     clock = clock or asyncio.get_running_loop().time
     telemetry = Telemetry()
@@ -60,7 +69,7 @@ async def watching(cluster, directory, clock=None, also=(), identity=None, wait=
             *also,
             telemetry=telemetry,
             clock=clock,
-            uniform=lambda low, high: low or high * wait,
+            uniform=uniform,
         )
         task = asyncio.create_task(watcher.run())
         try:
@@ -196,6 +205,27 @@ async def test_an_expired_version(cluster, tmp_path, expired_as):
         assert restarts(telemetry, "Expired") + restarts(telemetry, "Gone") >= 1
     lists = [query for query in requests(cluster) if "watch" not in query]
     assert lists[-1].get("resourceVersion", "") == ""
+
+
+@pytest.mark.parametrize("expired_as", ["event", "status"])
+async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as):
+    """It was probed in short steps; its 410 is followed by a list without another delay."""
+    cluster.api.expired_as = expired_as
+    drawn = []
+    async with watching(cluster, tmp_path, drawn=drawn) as (_, labels, telemetry):
+        await becomes(labels, b"payments", b',team="payments"')
+        await cluster.api.stop()
+        await until(lambda: settled(len(drawn) >= 10))
+        cluster.api.namespaces.apply("payments", {"team": "x"})
+        cluster.api.expire_history()
+        before = len(drawn)
+        await cluster.api.start()
+        await becomes(labels, b"payments", b',team="x"')
+        assert restarts(telemetry, "Expired") + restarts(telemetry, "Gone") == 1
+        assert set(drawn[before:]) <= {PROBE_LIMIT}  # of an attempt that was refused meanwhile
+    assert [query.get("resourceVersion") for query in requests(cluster) if "watch" not in query] == [
+        "0", None,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

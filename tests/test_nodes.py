@@ -8,8 +8,8 @@ import json
 import pytest
 
 from kmproxy import nodes
-from kmproxy.discovery import ListedNode
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
+from kmproxy.labels import Namespace
 from kmproxy.nodes import ABSENT_FOR, KEPT, REMEMBERED, RETRY, Node, NodeDirectory
 from kmproxy.telemetry import Telemetry
 from kmproxy.watch import LIST_ACCEPT
@@ -323,6 +323,11 @@ def page(*names, token=""):
     return {"metadata": {"continue": token, "resourceVersion": "7"}, "items": items}
 
 
+async def all_nodes(directory):
+    """Every node, in the order of their coming."""
+    return [node async for some in directory.list_all() for node in some]
+
+
 async def test_all_nodes_page_by_page():
     """Every page is asked for, from the cache of the API server; metadata may be missing."""
     last = {
@@ -330,8 +335,8 @@ async def test_all_nodes_page_by_page():
         "items": [{"metadata": {"name": "c", "labels": {"z": "1"}, "annotations": None}}],
     }
     api = Pages(page("a", token="next"), page("b", token="more"), page(token="end"), last)
-    nodes = await directory_of(api).list_all()
-    assert nodes == [ListedNode("a"), ListedNode("b"), ListedNode("c", {"z": "1"})]
+    nodes = await all_nodes(directory_of(api))
+    assert nodes == [Namespace("a"), Namespace("b"), Namespace("c", {"z": "1"})]
     assert [params for _, params in api.asked] == [
         {"limit": "500", "resourceVersion": "0"},
         {"limit": "500", "continue": "next"},
@@ -343,7 +348,7 @@ async def test_all_nodes_page_by_page():
 async def test_a_cluster_without_nodes():
     """Null is what the API lists then."""
     api = Pages({"metadata": {}, "items": None})
-    assert await directory_of(api).list_all() == []
+    assert await all_nodes(directory_of(api)) == []
 
 
 @pytest.mark.parametrize(
@@ -360,7 +365,7 @@ async def test_nodes_that_cannot_be_listed(answer, says):
     """Half a list is none: an error on any page is one of the list."""
     api = Pages(page("a", token="next"), answer)
     with pytest.raises(UpstreamError) as raised:
-        await directory_of(api).list_all()
+        await all_nodes(directory_of(api))
     assert raised.value.status == 502
     assert says in str(raised.value)
 

@@ -9,9 +9,8 @@ import pytest
 from aiohttp import web
 
 from kmproxy.access import OAuth2
-from kmproxy.credentials import is_password
+from kmproxy.credentials import TOKEN_AGE, RotatingText, is_password
 from kmproxy.errors import UpstreamError
-from kmproxy.identity import TOKEN_AGE, RotatingText
 from kmproxy.oauth2 import PAUSE, SETTLED, ClientCredentials
 from kmproxy.tls import TlsContext, Trust
 from kmproxy.upstream import Upstream, open_session

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from kmproxy.config import LabelConfig
-from kmproxy.pipeline import Pipeline
+from kmproxy.pipeline import Pipeline, Recipe
 from kmproxy.selection import Globs, Selection
 
 from . import lines, reference
@@ -23,10 +22,7 @@ def run(text, cut=None, selection=None, **options):
     """What a pipeline makes of a text, whole or in pieces."""
     pipeline = Pipeline(
         lambda namespace: LABELS.get(namespace, b""),
-        LabelConfig(),
-        selection or Selection(),
-        max_line=1 << 20,
-        **options,
+        Recipe(selection=selection or Selection(), **options),
     )
     step = cut or max(len(text), 1)
     output = b"".join(pipeline.feed(text[at : at + step]) for at in range(0, len(text), step))
@@ -35,15 +31,15 @@ def run(text, cut=None, selection=None, **options):
 
 def test_what_is_not_asked_for_is_not_there():
     """Without a selection and the info metric only the enricher works."""
-    pipeline = Pipeline(dict.get, LabelConfig(), Selection(), max_line=10)
+    pipeline = Pipeline(dict.get, Recipe())
     assert pipeline.selector is None
     assert pipeline._info is None
 
 
 INFO = (
     HELP
-    + b'kube_namespace_labels{namespace="a",label_team="x",label_tier="1"} 1\n'
-    + b'kube_namespace_labels{namespace="b"} 1\n'
+    + b'kube_namespace_labels{namespace="a",label_team="x",label_tier="1",instance="",node="",pod=""} 1\n'
+    + b'kube_namespace_labels{namespace="b",instance="",node="",pod=""} 1\n'
 )
 
 
@@ -64,8 +60,9 @@ INFO = (
         (b"m 1\n\n", b"m 1\n\n" + HELP),
         (b'm{namespace=""} 1\nm{namespace="",team="y"} 1\n', b'm{namespace=""} 1\nm{namespace="",team="y"} 1\n' + HELP),
         (b"", HELP),
+        (b'{namespace="c""m"} 1\n', b'{namespace="c""m"} 1\n' + HELP + b'kube_namespace_labels{namespace="c",instance="",node="",pod=""} 1\n'),
         (b'm{namespace="q\\"\\\\"} 1\n',
-         b'm{namespace="q\\"\\\\"} 1\n' + HELP + b'kube_namespace_labels{namespace="q\\"\\\\"} 1\n'),
+         b'm{namespace="q\\"\\\\"} 1\n' + HELP + b'kube_namespace_labels{namespace="q\\"\\\\",instance="",node="",pod=""} 1\n'),
     ],
 )  # fmt: skip
 def test_the_info_metric(text, expected):
@@ -81,7 +78,7 @@ def test_only_the_namespaces_of_the_answer():
     assert run(text, selection=chosen, info=True) == (
         b'm{namespace="b"} 1\nm{namespace="c" 1\n'
         + HELP
-        + b'kube_namespace_labels{namespace="b"} 1\n'
+        + b'kube_namespace_labels{namespace="b",instance="",node="",pod=""} 1\n'
     )
 
 
@@ -98,7 +95,7 @@ def test_labels_are_selected_before_they_are_added():
 )
 def test_what_looks_like_an_end_is_not_held(end):
     """No more than the marker itself waits for the end, whatever comes behind it."""
-    pipeline = Pipeline(dict.get, LabelConfig(), Selection(), info=True, max_line=1000)
+    pipeline = Pipeline(dict.get, Recipe(info=True, max_line=1000))
     passed = 0
     for at in range(0, len(end), 777):
         passed += len(pipeline.feed(end[at : at + 777]))
@@ -132,10 +129,7 @@ def test_the_plain_reading_agrees(seed):
         for cut in (len(text), 1, rng.randrange(1, 60)):
             pipeline = Pipeline(
                 lambda space: b"".join([b",%b=%b" % pair for pair in labels.get(space, ())]),
-                LabelConfig(),
-                chosen,
-                info=True,
-                max_line=lines.MAX_LINE,
+                Recipe(selection=chosen, info=True, max_line=lines.MAX_LINE),
             )
             pieces = [pipeline.feed(text[at : at + cut]) for at in range(0, len(text), cut or 1)]
             assert b"".join([*pieces, pipeline.finish()]) == expected

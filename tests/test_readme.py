@@ -161,6 +161,7 @@ RUN_BY = {
     "kubelet:\n  oauth2:": "test_readme.test_kubelet_access",
     "label: [team,": "test_readme.test_the_yaml_example",
     "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
+    "sum by (namespace, pod) (": "test_e2e_joins.test_a_daemonset",
     "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-reviews": "test_door.test_the_roles_of_the_readme",
     "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-scrape": "test_door.test_the_roles_of_the_readme",
     "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-tenant": "test_tenants.test_the_roles_of_the_readme",
@@ -177,7 +178,7 @@ RUN_BY = {
     'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
     "  * on (namespace) group_left (label_team)\n    kube_": "test_rules.test_the_joins_of_the_documents",
     'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
-    "  * on (namespace) group_left (label_team)\n    group": "test_rules.test_the_joins_of_the_documents",
+    "  * on (namespace) group_left (label_team)\n    max": "test_rules.test_the_joins_of_the_documents",
 }
 
 

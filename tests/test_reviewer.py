@@ -59,6 +59,33 @@ async def test_a_rejection_is_remembered(desk, cluster, monkeypatch):
         assert desk.asked(TOKEN_REVIEWS) == asked
 
 
+async def test_callers_are_bounded_in_bytes(desk, cluster):
+    """The ones unused longest are forgotten, and then reviewed again."""
+    groups = tuple(f"{number:0>900}" for number in range(60))
+    tokens = [cluster.authority.issue(f"user-{number}", groups=groups) for number in range(200)]
+    for token in tokens:
+        assert len((await desk.reviewer.authenticate(token)).groups) == 61
+    held = desk.reviewer._callers
+    assert sum(caller.size for caller, _ in held._kept.values()) <= reviewer.MAX_CALLERS_BYTES
+    assert 100 < len(held) < 200
+    await desk.reviewer.authenticate(tokens[-1])
+    assert desk.asked(TOKEN_REVIEWS) == 200
+    await desk.reviewer.authenticate(tokens[0])
+    assert desk.asked(TOKEN_REVIEWS) == 201
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(3000, "in fewer groups"), (300_000, "is over 262144")]
+)
+async def test_a_caller_with_too_many_groups(desk, cluster, count, said):
+    """500 with a line that says so; nothing of it is kept."""
+    groups = tuple(f"group-{number}" for number in range(count))
+    refusal = await desk.refusal(cluster.authority.issue("ann", groups=groups))
+    assert refusal.status == 500
+    assert said in str(refusal)
+    assert len(desk.reviewer._callers) == 0
+
+
 async def test_what_is_allowed_is_remembered(desk, cluster):
     """For five minutes and not longer: then a right that was withdrawn is gone."""
     bound = bind(cluster, PATHS)

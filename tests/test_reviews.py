@@ -286,6 +286,45 @@ def test_answers_are_bounded():
     assert repr(answers) == "<Answers 2 of at most 2>"
 
 
+def test_answers_are_bounded_in_bytes():
+    """All together weigh no more than they may; one that is given anew is weighed once."""
+    answers = Answers(100, budget=10, weigh=len)
+    for key, answer in ((b"a", "aaaa"), (b"b", "bbbb"), (b"b", "bbbbbb"), (b"a", "a")):
+        answers.put(key, answer, 10.0)
+    assert [answers.get(key, 0.0) for key in (b"b", b"a")] == ["bbbbbb", "a"]
+    answers.put(b"c", "cccc", 10.0)
+    assert [answers.get(key, 0.0) for key in (b"b", b"a", b"c")] == [None, "a", "cccc"]
+    answers.put(b"d", "d" * 11, 10.0)
+    assert len(answers) == 0
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"groups": [f"group-{number}" for number in range(10_000)]},
+        {"extra": {"blob": ["x" * (1 << 20)]}},
+        {"extra": {f"key-{number}": [] for number in range(2000)}},
+        {"uid": "ü" * 70_000},
+    ],
+)
+def test_a_caller_that_is_too_large(user):
+    """It is refused: each of its scrapes would have to hold all of it."""
+    status = {"authenticated": True, "user": {"username": "ann"} | user}
+    with pytest.raises(UpstreamError, match="use a service account") as raised:
+        read_token_review(body("TokenReview", status), ())
+    assert raised.value.reason == "too_large"
+
+
+def test_the_size_of_a_caller():
+    """Its texts and what refers to them; 600 groups of a directory are not too many."""
+    small = Caller("ann", "1", ("a", "b"), (("k", ("v", "w")),))
+    assert 7 * 50 < small.size < 7 * 100
+    groups = [f"CN=group-{number:04},OU=Groups,DC=example,DC=com" for number in range(600)]
+    status = {"authenticated": True, "user": {"username": "ann", "groups": groups}}
+    caller = read_token_review(body("TokenReview", status), ()).caller
+    assert caller.groups == tuple(groups)
+
+
 def test_quiet():
     """One line in a while for each reason, with the number of those left out."""
     quiet = Quiet(10.0)

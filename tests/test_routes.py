@@ -2,7 +2,8 @@
 
 import pytest
 
-from kmproxy.routes import ENDPOINTS, NODE_PREFIX, Route, find_route, served_paths
+from kmproxy.endpoints import ENDPOINTS, NODE_PREFIX
+from kmproxy.routes import Route, find_route, served_paths
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

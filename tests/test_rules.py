@@ -154,8 +154,8 @@ OF_TWO_NODES = (
         (0, JOINED + OF_NAMESPACES, "label_team", True),
         (0, JOINED + OF_TWO_NODES, "label_team", False),
         (1, ENRICHED, "team", True),
-        (2, JOINED + OF_NAMESPACES, "label_team", True),
-        (2, JOINED + OF_TWO_NODES, "label_team", True),
+        (3, JOINED + OF_NAMESPACES, "label_team", True),
+        (3, JOINED + OF_TWO_NODES, "label_team", True),
     ],
 )
 def test_the_joins_of_the_documents(number, series, label, answers, tmp_path):

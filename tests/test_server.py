@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from kmproxy.routes import ENDPOINTS
+from kmproxy.endpoints import ENDPOINTS
 from kmproxy.server import scrape_budget
 from kmproxy.simanswers import ApiFault
 from kmproxy.simkubelet import Fault
@@ -804,7 +804,10 @@ async def test_the_info_metric(front):
     """With --info-metric the answer ends in the namespaces it has shown."""
     proxy = await front("--info-metric")
     _, text = await proxy.get("/metrics/probes")
-    assert 'kube_namespace_labels{namespace="payments",label_team="payments"} 1\n' in text
+    assert (
+        'kube_namespace_labels{namespace="payments",label_team="payments",instance="",node="",pod=""} 1\n'
+        in text
+    )
 
 
 CENTRAL = ("--all-nodes", "--node-name-or-ip=localhost", "--discovery")

@@ -164,6 +164,7 @@ async def test_a_restart_while_the_api_server_is_away(front, cluster, tmp_path, 
     """The last labels are served and said to be old; the first list replaces them."""
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
+    assert (await first.get())[0] == 200  # the kubelet reviews our token, and remembers it
     await written(file)
     assert file.stat().st_mode & 0o777 == 0o600
     without = await first.metric("kmproxy_namespaces_without_label", label="team")
@@ -320,6 +321,7 @@ async def test_a_ca_that_rotates(front, cluster, tmp_path, soon, monkeypatch):
     monkeypatch.setattr(snapshot, "REFRESH", 0.0)
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
+    assert (await first.get())[0] == 200  # the kubelet reviews our token, and remembers it
     await written(file)
     async with SimCluster(nodes=()) as other:
         cluster.ca_pem += other.ca_pem

@@ -9,8 +9,8 @@ import pytest
 
 from kmproxy import targets as module
 from kmproxy.config import DiscoveryConfig
-from kmproxy.discovery import ListedNode
 from kmproxy.errors import CredentialError, UpstreamError
+from kmproxy.labels import Namespace
 from kmproxy.nodes import Node
 from kmproxy.slots import Slots
 from kmproxy.targets import SharedList, TargetService
@@ -228,7 +228,7 @@ class Kubelet:
         self.padding = ""
         self.hang = False
 
-    async def pods(self, node):
+    async def pods(self, node, reader):
         self.asked.append(node.name)
         if self.hang:
             await asyncio.Event().wait()
@@ -236,7 +236,7 @@ class Kubelet:
             raise self.error
         annotations = {"padding": self.padding}
         metadata = {"namespace": "shop", "annotations": annotations}
-        return json.dumps(
+        body = json.dumps(
             {
                 "items": [
                     {
@@ -248,6 +248,7 @@ class Kubelet:
                 ]
             }
         ).encode()
+        reader.feed(body)
 
 
 class Nodes:
@@ -263,7 +264,7 @@ class Nodes:
         return Node(name, name)
 
     async def list_all(self):
-        return [ListedNode(name) for name in self.names]
+        yield [Namespace(name) for name in self.names]
 
 
 def service(clock, kubelet, nodes=None, *, slots=5, telemetry=None, **config):
@@ -323,8 +324,8 @@ async def test_only_configured_namespaces(clock):
 async def test_what_is_held_is_bounded(clock, monkeypatch):
     """The node that was asked for longest ago goes first, by bytes and by number."""
     kubelet = Kubelet()
-    kubelet.padding = "x" * 10_000
-    monkeypatch.setattr(module, "MAX_HELD", 35_000)
+    kubelet.padding = "x" * 4000
+    monkeypatch.setattr(module, "MAX_HELD", 15_000)
     found = service(clock, kubelet, Nodes(*"abcde"))
     for name in "abcad":
         await found.pods(name, 5.0)
@@ -332,7 +333,7 @@ async def test_what_is_held_is_bounded(clock, monkeypatch):
     monkeypatch.setattr(module, "MAX_LISTS", 2)
     await found.pods("e", 5.0)
     assert list(found._named) == ["d", "e"]
-    kubelet.padding = "x" * 40_000
+    monkeypatch.setattr(module, "MAX_HELD", 1000)
     clock.now += 10.0
     assert (await found.pods("a", 5.0)).value.count == 1
     assert list(found._named) == ["a"]

@@ -20,6 +20,7 @@ NAMES = {
     "kmproxy_discovery_fetches": "counter",
     "kmproxy_discovery_requests": "counter",
     "kmproxy_discovery_targets": "gauge",
+    "kmproxy_discovery_left_out": "gauge",
     "kmproxy_kubelet_certificates_refused": "counter",
     "kmproxy_kubelet_pin_errors": "counter",
     "kmproxy_kubelet_pins": "gauge",
@@ -63,6 +64,7 @@ def telemetry():
     telemetry.discovery_requests.labels("/sd/pods", "200").inc()
     telemetry.discovery_fetches.labels("pod", "ok").inc()
     telemetry.discovery_targets.labels("pod").set(7)
+    telemetry.discovery_left_out.labels("value").set(1)
     telemetry.discovery_age.labels("pod").set(0)
     telemetry.refused.labels("form").inc()
     telemetry.certificate_expiry.labels("serving").set(2e9)

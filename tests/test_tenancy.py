@@ -44,6 +44,13 @@ payments 14
 {"m",namespace="payments"} 15
 m{namespace="bare",a="\\"",b=",namespace=\\"web\\""} 16
 m{a="\\",namespace=\\"web",namespace="shop"} 17
+{namespace="payments","m"} 18
+{namespace="shop" "m"} 19
+{"namespace",a="1" namespace="shop",b="payments"} 20
+{namespace="payments","m",namespace="shop"} 21
+{namespace="payments","m","n"} 22
+{namespace="payments"} 23
+m{a="1" namespace="web"b="2"} 24
 # EOF
 """
 SEEN = b"""\
@@ -54,6 +61,8 @@ m{namespace="payments",pod="a"} 1
 m{ namespace = "web" } 7
 m{"namespace"="web"} 8 123
 {"m",namespace="payments"} 15
+{namespace="payments","m"} 18
+m{a="1" namespace="web"b="2"} 24
 # EOF
 """
 
@@ -97,7 +106,7 @@ def test_what_is_seen():
     output, asked, dropped = narrowed(EXPOSITION)
     assert output == SEEN
     assert sorted(asked) == ["bare", "payments", "shop", "web"]
-    assert dropped == {"namespace": 0, "tenant": 11, "unparsed": 2}
+    assert dropped == {"namespace": 0, "tenant": 13, "unparsed": 5}
 
 
 def test_each_namespace_is_asked_for_once():

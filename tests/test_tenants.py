@@ -79,7 +79,7 @@ async def test_what_passes(front, cluster):
     proxy = await front("--authorization=tenant")
     enriched = SEEN.replace(b'namespace="payments"', b'namespace="payments",team="payments"')
     assert await proxy.get(**bearer(cluster)) == (200, enriched.decode())
-    for by, count in (("tenant", 11), ("unparsed", 2)):
+    for by, count in (("tenant", 13), ("unparsed", 5)):
         assert await proxy.metric("kmproxy_samples_dropped_total", by=by) == count
     assert await proxy.metric("kmproxy_lines_unparsed_total") == 0
     elsewhere = await proxy.get(**bearer(cluster, "cleo"))
@@ -140,7 +140,7 @@ async def test_flags_hold_for_tenants(front, cluster):
     _, text = await proxy.get(**bearer(cluster))
     assert spaces(text) == {"payments"}
     assert re.findall(r"kube_namespace_labels\{.*", text) == [
-        'kube_namespace_labels{namespace="payments",label_team="payments"} 1'
+        'kube_namespace_labels{namespace="payments",label_team="payments",instance="",node="",pod=""} 1'
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 
@@ -235,6 +236,24 @@ async def test_a_pause_is_no_end(upstream, monkeypatch):
 
     async with serving(handle) as url:
         assert await fetch(upstream, url) == (200, b"abc" * 5)
+
+
+async def test_a_server_whose_packets_are_lost(upstream, monkeypatch):
+    """A connection that does not come about is given up long before the silence is too long."""
+    monkeypatch.setattr("kmproxy.upstream.CONNECT", 0.2)
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # a full backlog: the next SYN is dropped
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/"
+        with pytest.raises(UpstreamError) as raised:
+            async with asyncio.timeout(60), upstream.get(url, accept="*/*", silence=80.0):
+                pass
+    assert raised.value.reason == "timeout"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

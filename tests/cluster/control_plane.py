@@ -7,6 +7,7 @@ roles; the admin's requests are those of `system:masters`.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import signal
@@ -15,8 +16,8 @@ import subprocess
 import time
 
 import trustme
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from kmproxy.simcadvisor import simulate_node
 from kmproxy.simkubelet import SimKubelet
@@ -238,6 +239,18 @@ class ControlPlane:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         return self.request("POST", path, document)["status"]["token"]
 
+    def expired(self, token):
+        """The same token as one that ended an hour ago, signed anew: none is given for less."""
+        head, body, _ = token.split(".")
+        claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+        claims |= {"exp": int(time.time()) - 3600}
+        claims |= {"iat": claims["exp"] - 3600, "nbf": claims["exp"] - 3600}
+        claims["kubernetes.io"].pop("warnafter", None)
+        signed = f"{head}.{_base64url(json.dumps(claims).encode())}"
+        key = serialization.load_pem_private_key((self.directory / "sa.key").read_bytes(), None)
+        signature = key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{signed}.{_base64url(signature)}"
+
     def grant(self, user, *rules, namespace=None):
         """Give a service account's user a role with these rules, in one namespace or in all."""
         *_, space, account = user.split(":")
@@ -309,6 +322,10 @@ class ControlPlane:
         (directory / "token").write_text(token)
         (directory / "ca.crt").write_bytes(self.ca_pem)
         (directory / "namespace").write_text("kmproxy-system")
+
+
+def _base64url(data):
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def groups(user):

@@ -111,12 +111,16 @@ async def test_audiences(real_front, plane):
 
 
 async def test_a_token_that_is_no_longer_good(real_front, plane):
-    """The token of a deleted service account is refused, and so is one made up."""
+    """The token of a deleted service account is refused, one made up, and one that has expired."""
     front = await real_front("--authorization=kubernetes", rules=REVIEWS)
     gone = scraper(plane, "shop", "leaver", PATHS)
     plane.request("DELETE", "/api/v1/namespaces/shop/serviceaccounts/leaver")
     assert (await front.get(**gone))[0] == 401
     assert (await front.get(Authorization="Bearer made.up.token"))[0] == 401
+    stays = scraper(plane, "shop", "stays", PATHS)
+    assert (await front.get(**stays))[0] == 200
+    _, token = stays["Authorization"].split()
+    assert (await front.get(Authorization=f"Bearer {plane.expired(token)}"))[0] == 401
     with pytest.raises(RequestError, match="401"):
         plane.request("GET", "/api/v1/namespaces", token="made.up.token")
 

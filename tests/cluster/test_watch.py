@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import statistics
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -82,6 +86,30 @@ async def test_the_history_is_compacted(real_front, plane):
     await asyncio.to_thread(plane.start_api)
     plane.namespace("payments", team="compacted")
     await until(shows(front, "payments", "compacted"), SECONDS)
+    plane.namespace("payments", team="payments")
+    await until(shows(front, "payments", "payments"))
+
+
+async def restarted(front, plane, team, away):
+    """Restart the API server, its history lost; seconds from its first answer to the new label."""
+    await asyncio.to_thread(plane.stop_api)
+    await asyncio.to_thread(plane.compact)
+    await asyncio.sleep(away)
+    await asyncio.to_thread(plane.start_api)
+    began = time.monotonic()
+    plane.namespace("payments", team=team)
+    await until(shows(front, "payments", team), SECONDS)
+    return time.monotonic() - began
+
+
+async def test_how_long_a_change_takes_after_a_return(real_front, plane):
+    """It is printed (`pytest -s`); `KMPROXY_RESTARTS=10` is for the figures of the documents."""
+    front = await real_front()
+    await until(shows(front, "payments", "payments"))
+    count = int(os.environ.get("KMPROXY_RESTARTS", "1"))
+    took = [await restarted(front, plane, f"return-{each}", away=20.0) for each in range(count)]
+    figures = f"max {max(took):.1f} s, mean {statistics.mean(took):.1f} s"
+    sys.stdout.write(f"\n{count} restarts: a change shows after {figures}: {took}\n")
     plane.namespace("payments", team="payments")
     await until(shows(front, "payments", "payments"))
 

@@ -1,0 +1,84 @@
+"""`/metrics/namespaces`: one series a namespace, from the labels that are held.
+
+Knows the path's query, statuses and headers. Must not know how labels are spelled,
+nor where they come from. No kubelet is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qs
+
+from aiohttp import hdrs, web
+
+from kmproxy.config import SelectionConfig
+from kmproxy.door import ADMISSION
+from kmproxy.encoding import GzipEncoder, accepts_gzip
+from kmproxy.errors import AccessError
+from kmproxy.health import Readiness
+from kmproxy.namespaceinfo import CONTENT_TYPE, NamespaceInfoMap
+from kmproxy.recipe import read_selection
+from kmproxy.responses import Handler, plain
+from kmproxy.routes import NAMESPACES
+from kmproxy.selection import QueryError, check_keys
+from kmproxy.telemetry import Telemetry
+
+
+class NamespaceInfo:
+    """Answers with what is known of all namespaces, or of those that are asked for."""
+
+    def __init__(
+        self,
+        info: NamespaceInfoMap,
+        selection: SelectionConfig,
+        *,
+        readiness: Readiness,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+    ) -> None:
+        self._info = info
+        self._selection = read_selection(selection)
+        self._readiness = readiness
+        self._telemetry = telemetry
+        self._clock = clock
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """What answers a GET or HEAD of each path."""
+        return {NAMESPACES: self._handle}
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        began = self._clock()
+        try:
+            response = await self._answer(request)
+        except AccessError as error:
+            response = plain(error.status, str(error))
+        except QueryError as error:
+            response = plain(400, str(error))
+        self._telemetry.scrapes.labels(NAMESPACES, str(response.status)).inc()
+        self._telemetry.scrape_duration.labels(NAMESPACES).observe(self._clock() - began)
+        return response
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        query = parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True)
+        check_keys(query, "namespace")
+        wanted = self._selection.narrow(query).wants_namespace
+        problem = self._readiness.problem()
+        if problem is None and not self._info.loaded:
+            problem = "namespaces are not listed yet"  # a snapshot does not have their keys
+        if problem:
+            return plain(503, problem)
+        admission = request.get(ADMISSION)
+        if admission is not None and admission.tenant is not None:
+            # All of them, whatever is wanted: no review may depend on what the tenant does not see.
+            spaces = self._info.existing()
+            seen = await admission.tenant.sees(spaces, deadline=admission.deadline)
+            body = self._info.exposition(lambda space: seen.get(space, False) and wanted(space))
+        else:
+            body = self._info.exposition(wanted)
+        headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE, hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            encoder = GzipEncoder()
+            body = encoder.feed(body) + encoder.finish()
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+        return web.Response(body=body, headers=headers)

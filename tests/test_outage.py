@@ -1,0 +1,53 @@
+"""When the API server counts as away, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.outage import Outage
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (UpstreamError("refused", "no"), True),
+        (UpstreamError("unreachable", "no"), True),
+        (UpstreamError("unresolved", "no"), True),
+        (UpstreamError("timeout", "no"), True),
+        (UpstreamError("disconnected", "no"), True),
+        (UpstreamError("truncated", "no"), True),
+        (UpstreamError("tls", "a certificate that we do not accept"), False),
+        (UpstreamError("proxy", "only our own way"), False),
+        (ApiError(502, "http_502", "bad gateway"), True),
+        (ApiError(503, "ServiceUnavailable", "no"), True),
+        (ApiError(504, "Timeout", "no"), True),
+        (ApiError(504, "Timeout", "Timeout: Too large resource version: 9, current: 5"), False),
+        (ApiError(500, "InternalError", "no"), False),
+        (ApiError(429, "TooManyRequests", "no"), False),
+        (ApiError(410, "Expired", "no"), False),
+        (ApiError(403, "Forbidden", "no"), False),
+    ],
+)
+def test_what_an_outage_is(clock, error, away):
+    """That nobody answers for the API server; not that it refuses, or that we refuse it."""
+    outage = Outage(clock)
+    outage.failed(error)
+    assert (outage.seconds is not None) == away
+
+
+def test_how_long_it_lasts(clock):
+    """From the first failure to the first answer, whatever the failures in between are."""
+    outage = Outage(clock)
+    outage.failed(UpstreamError("disconnected", "no"))
+    clock.now += 5.0
+    outage.failed(UpstreamError("refused", "no"))
+    outage.failed(UpstreamError("tls", "no"))
+    assert outage.seconds == 5.0
+    assert repr(outage) == "<Outage of 5s>"
+    outage.failed(ApiError(403, "Forbidden", "no"))
+    assert outage.seconds is None
+    outage.failed(UpstreamError("refused", "no"))
+    assert outage.seconds == 0.0
+    outage.over()
+    assert repr(outage) == "<Outage none>"
