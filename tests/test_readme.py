@@ -122,7 +122,7 @@ def test_the_table_of_threats():
         for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
     }
     assert len(rows) > 10
-    for _, threat, stops, tests in rows:
+    for _, threat, stops, _, tests in rows:
         named = re.findall(r"`(\w+)`", tests)
         assert threat.strip()
         assert stops.strip()
