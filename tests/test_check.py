@@ -611,7 +611,7 @@ async def test_where_there_is_only_ascii(preflight, cluster):
     assert rows[3].startswith("x get nodes/metrics")
 
 
-async def test_the_example_of_the_readme(preflight, cluster):
+async def test_the_example_of_the_documents(preflight, cluster):
     """What is shown there is what is printed, but for where the cluster and its token are."""
     cluster.api.deny("get", "nodes/metrics")
     cluster.api.allow("get", "nodes/proxy")

@@ -79,7 +79,7 @@ class Clock:
         return self.now
 
 
-async def test_the_roles_of_the_readme(front, cluster):
+async def test_the_roles_of_the_documents(front, cluster):
     """With what docs/security.md shows and nothing more, kmproxy reviews and Prometheus scrapes."""
     for resource in ("tokenreviews", "subjectaccessreviews"):
         cluster.authority.deny("create", resource)
@@ -95,7 +95,7 @@ async def test_the_roles_of_the_readme(front, cluster):
     assert (await proxy.get("/", Authorization=token))[0] == 403
 
 
-async def test_the_refusal_of_the_readme(front, cluster):
+async def test_the_refusal_of_the_documents(front, cluster):
     """A refusal reads as docs/security.md shows it."""
     proxy = await front("--authorization=kubernetes")
     token = f"Bearer {cluster.authority.issue(PROMETHEUS)}"

@@ -89,7 +89,7 @@ async def test_basic_auth(stage, tmp_path):
     await scraped(stage, knows("alice"), knows("bob"), "401")
 
 
-async def test_the_web_config_of_the_readme(stage, tmp_path):
+async def test_the_web_config_of_the_documents(stage, tmp_path):
     """As it is shown: a certificate of the name, and a password; without the name, nothing."""
     authority = Authority()
     authority.write_pair(tmp_path, host="127.1.0.1")

@@ -505,7 +505,7 @@ def test_the_label_of_the_release(overlay, components):
     assert "release: kube-prometheus-stack" in PAGES["docs/prometheus.md"]
 
 
-def test_the_readme_names_every_overlay_and_component():
+def test_the_documents_name_every_overlay_and_component():
     """Each has its row, and no other has."""
     for title, names in (("Overlays", OVERLAYS), ("Components", COMPONENTS)):
         table = section("docs/install.md", title)

@@ -60,7 +60,7 @@ def check(path):
 
 @pytest.mark.program("promtool")
 @every_wiring
-def test_the_readmes_lines_for_tls(name, tmp_path):
+def test_the_lines_for_tls_of_the_documents(name, tmp_path):
     """Put into the job, they make one that loads; the token file is not asked for then."""
     lines = yaml.safe_load(block("scheme: https\n"))
     (tmp_path / "ca.crt").write_text("")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import bcrypt
 import pytest
@@ -118,7 +117,7 @@ def test_the_table_of_threats():
     rows = [line.strip("|").split("|") for line in table.strip().splitlines()[2:]]
     there = {
         name
-        for path in Path(__file__).parent.glob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
     }
     assert len(rows) > 10
@@ -153,19 +152,19 @@ RUN_BY = {
     "apiVersion: kustomize": "test_manifests.test_the_example_of_a_component",
     "openssl req ": "test_manifests.test_the_example_of_a_certificate",
     "kubectl get secret kmproxy-tls": "test_manifests.test_the_example_of_the_ca",
-    "scheme: https\n": "test_prometheus.test_the_readmes_lines_for_tls",
+    "scheme: https\n": "test_prometheus.test_the_lines_for_tls_of_the_documents",
     "$ kubectl exec -n kmproxy-system": "test_overlays.test_check_in_the_pod",
-    "✓ identity": "test_check.test_the_example_of_the_readme",
+    "✓ identity": "test_check.test_the_example_of_the_documents",
     "kubelet:\n  serviceMonitor:": "test_examples.test_the_values_of_the_stack",
-    "tls_server_config:": "test_e2e_secure.test_the_web_config_of_the_readme",
+    "tls_server_config:": "test_e2e_secure.test_the_web_config_of_the_documents",
     "kubelet:\n  oauth2:": "test_readme.test_kubelet_access",
     "label: [team,": "test_readme.test_the_yaml_example",
     "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
     "sum by (namespace, pod) (": "test_e2e_joins.test_a_daemonset",
-    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-reviews": "test_door.test_the_roles_of_the_readme",
-    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-scrape": "test_door.test_the_roles_of_the_readme",
-    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-tenant": "test_tenants.test_the_roles_of_the_readme",
-    "user 'system:serviceaccount:monitoring:prometheus' may not": "test_door.test_the_refusal_of_the_readme",
+    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-reviews": "test_door.test_the_roles_of_the_documents",
+    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-scrape": "test_door.test_the_roles_of_the_documents",
+    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-tenant": "test_tenants.test_the_roles_of_the_documents",
+    "user 'system:serviceaccount:monitoring:prometheus' may not": "test_door.test_the_refusal_of_the_documents",
     "curl -s http://localhost:8080/sd/pods": "test_examples.test_targets",
     '{"targets":["10.244.': "test_examples.test_targets",
     "$ make load\n": "test_load.test_a_small_load",
@@ -219,7 +218,8 @@ def test_what_runs_an_example_exists(runner):
         assert command in (ROOT / runner).read_text("utf-8")
     else:
         module, _, function = runner.partition(".")
-        source = (ROOT / "tests" / f"{module}.py").read_text("utf-8")
+        (file,) = (ROOT / "tests").rglob(f"{module}.py")
+        source = file.read_text("utf-8")
         assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE)
 
 

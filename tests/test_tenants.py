@@ -47,7 +47,7 @@ def spaces(text):
     }
 
 
-async def test_the_roles_of_the_readme(front, cluster):
+async def test_the_roles_of_the_documents(front, cluster):
     """With what docs/security.md shows, a tenant sees its namespace and the platform everything."""
     for resource in ("tokenreviews", "subjectaccessreviews"):
         cluster.authority.deny("create", resource)
