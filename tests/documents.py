@@ -85,3 +85,10 @@ def links(page):
     """The targets of a document's relative links, as they are written."""
     targets = _LINK.findall(prose(page))
     return [each for each in targets if not re.match(r"[a-z]+:", each)]
+
+
+def is_a_test(module, name):
+    """Whether a test file of this name, in whatever folder, has the test."""
+    definition = re.compile(rf"^(?:async )?def {name}\(", re.MULTILINE)
+    files = (ROOT / "tests").rglob(f"{module}.py")
+    return any(definition.search(file.read_text("utf-8")) for file in files)

@@ -21,7 +21,7 @@ from kmproxy.simkubelet import Fault, Memory
 from kmproxy.telemetry import Telemetry
 
 from .conftest import until
-from .documents import ROOT, section
+from .documents import is_a_test, section
 from .test_end_to_end import daemon, in_a_pod
 
 TABLE = re.findall(r"^\|.*$", section("docs/operations.md", "When things fail"), re.MULTILINE)
@@ -44,8 +44,7 @@ def test_a_row_of_the_table(row):
     names = re.findall(r"`(\w+)::(\w+)`", proven)
     assert names
     for module, name in names:
-        (file,) = (ROOT / "tests").rglob(f"{module}.py")
-        assert re.search(rf"^(?:async )?def {name}\(", file.read_text("utf-8"), re.MULTILINE)
+        assert is_a_test(module, name), name
 
 
 async def test_an_api_server_that_is_away(front, cluster, clock):

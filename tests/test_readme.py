@@ -17,7 +17,19 @@ from kmproxy.telemetry import Telemetry
 from kmproxy.webconfig import Pem
 from kmproxy.webfile import read_web_config
 
-from .documents import ALL, PAGES, README, ROOT, anchors, block, blocks, headings, links, section
+from .documents import (
+    ALL,
+    PAGES,
+    README,
+    ROOT,
+    anchors,
+    block,
+    blocks,
+    headings,
+    is_a_test,
+    links,
+    section,
+)
 from .test_layers import ORDER, SIMULATOR
 
 WORDS = 2500
@@ -218,9 +230,7 @@ def test_what_runs_an_example_exists(runner):
         assert command in (ROOT / runner).read_text("utf-8")
     else:
         module, _, function = runner.partition(".")
-        (file,) = (ROOT / "tests").rglob(f"{module}.py")
-        source = file.read_text("utf-8")
-        assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE)
+        assert is_a_test(module, function)
 
 
 def test_the_readme_is_short():
