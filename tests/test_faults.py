@@ -21,7 +21,7 @@ from kmproxy.simkubelet import Fault, Memory
 from kmproxy.telemetry import Telemetry
 
 from .conftest import until
-from .documents import is_a_test, section
+from .documents import ROOT, is_a_test, section
 from .test_end_to_end import daemon, in_a_pod
 
 TABLE = re.findall(r"^\|.*$", section("docs/operations.md", "When things fail"), re.MULTILINE)
