@@ -6,10 +6,10 @@ nor where they come from. No kubelet is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import parse_qs
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from kmproxy.config import SelectionConfig
 from kmproxy.door import ADMISSION
@@ -49,17 +49,44 @@ class NamespaceInfo:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         began = self._clock()
+        code = "gone"
         try:
             response = await self._answer(request)
-        except AccessError as error:
-            response = plain(error.status, str(error))
-        except QueryError as error:
-            response = plain(400, str(error))
-        self._telemetry.scrapes.labels(NAMESPACES, str(response.status)).inc()
-        self._telemetry.scrape_duration.labels(NAMESPACES).observe(self._clock() - began)
+            code = str(response.status)
+        except ConnectionResetError:  # the client left while we wrote
+            response = web.Response(status=499)
+        finally:
+            self._telemetry.scrapes.labels(NAMESPACES, code).inc()
+            self._telemetry.scrape_duration.labels(NAMESPACES).observe(self._clock() - began)
         return response
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            pieces = await self._pieces(request)
+        except AccessError as error:
+            return plain(error.status, str(error))
+        except QueryError as error:
+            return plain(400, str(error))
+        if isinstance(pieces, str):
+            return plain(503, pieces)
+        headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE, hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        encoder = None
+        if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            encoder = GzipEncoder()
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+        response = web.StreamResponse(headers=headers)
+        if request.version < HttpVersion11:
+            response.force_close()  # it knows no chunks
+        await response.prepare(request)
+        if request.method != hdrs.METH_HEAD:
+            for piece in pieces:  # one at a time: a client that reads slowly holds no more
+                if data := encoder.feed(piece) if encoder else piece:
+                    await response.write(data)
+            await response.write_eof(encoder.finish() if encoder else b"")
+        return response
+
+    async def _pieces(self, request: web.Request) -> Iterator[bytes] | str:
+        """What is served, or why nothing is yet."""
         query = parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True)
         check_keys(query, "namespace")
         wanted = self._selection.narrow(query).wants_namespace
@@ -67,18 +94,11 @@ class NamespaceInfo:
         if problem is None and not self._info.loaded:
             problem = "namespaces are not listed yet"  # a snapshot does not have their keys
         if problem:
-            return plain(503, problem)
+            return problem
         admission = request.get(ADMISSION)
-        if admission is not None and admission.tenant is not None:
-            # All of them, whatever is wanted: no review may depend on what the tenant does not see.
-            spaces = self._info.existing()
-            seen = await admission.tenant.sees(spaces, deadline=admission.deadline)
-            body = self._info.exposition(lambda space: seen.get(space, False) and wanted(space))
-        else:
-            body = self._info.exposition(wanted)
-        headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE, hdrs.VARY: hdrs.ACCEPT_ENCODING}
-        if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
-            encoder = GzipEncoder()
-            body = encoder.feed(body) + encoder.finish()
-            headers[hdrs.CONTENT_ENCODING] = "gzip"
-        return web.Response(body=body, headers=headers)
+        if admission is None or admission.tenant is None:
+            return self._info.exposition(wanted)
+        # All of them, whatever is wanted: no review may depend on what the tenant does not see.
+        spaces = self._info.existing()
+        seen = await admission.tenant.sees(spaces, deadline=admission.deadline)
+        return self._info.exposition(lambda space: seen.get(space, False) and wanted(space))

@@ -7,7 +7,7 @@ who asks. One series a namespace, for joins.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from kmproxy.labelmap import LabelMap, Listing
 from kmproxy.labels import WILDCARD, LabelRule, Namespace, Source
@@ -26,6 +26,7 @@ _FAMILIES: Mapping[Source, bytes] = {
 """,
 }
 _NEXT = b"\n"  # between the labels and the annotations of one: no value has it unescaped
+_BATCH = 100  # namespaces of a piece
 _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
 _HUMP = re.compile(r"([a-z0-9])([A-Z])", re.ASCII)
 
@@ -54,25 +55,33 @@ class NamespaceInfoMap(LabelMap):
         annotations = _pairs("annotation", namespace.annotations, self.rules, chosen)
         return Rendering(_NEXT.join((render_pairs(labels), render_pairs(annotations))))
 
-    def exposition(self, wanted: Callable[[str], bool]) -> bytes:
+    def exposition(self, wanted: Callable[[str], bool]) -> Iterator[bytes]:
         """A family of labels, with a sample for each namespace that exists and is wanted.
 
-        One of annotations stands before it if a rule asks for these.
+        One of annotations stands before it if a rule asks for these. It comes in
+        pieces, all of this moment, whenever they are read.
         """
         spaces = [
-            (name.encode(), *self.lookup(name.encode()).split(_NEXT))
+            (name.encode(), self.lookup(name.encode()))
             for name in sorted(self.existing())
             if wanted(name)
         ]
-        lines = []
-        if any(rule.source == "annotation" for rule in self.rules):
-            lines.append(_FAMILIES["annotation"])
-            for name, _, pairs in spaces:
-                lines.append(b'kube_namespace_annotations{namespace="%b"%b} 1\n' % (name, pairs))
-        lines.append(_FAMILIES["label"])
-        for name, pairs, _ in spaces:
-            lines.append(b'kube_namespace_labels{namespace="%b"%b} 1\n' % (name, pairs))
-        return b"".join(lines)
+        annotated = any(rule.source == "annotation" for rule in self.rules)
+        return self._families(spaces, ("annotation", "label") if annotated else ("label",))
+
+    @staticmethod
+    def _families(
+        spaces: Sequence[tuple[bytes, bytes]], sources: Sequence[Source]
+    ) -> Iterator[bytes]:
+        for source in sources:
+            yield _FAMILIES[source]
+            sample = b'kube_namespace_%bs{namespace="%%b"%%b} 1\n' % source.encode()
+            part = 1 if source == "annotation" else 0
+            for at in range(0, len(spaces), _BATCH):
+                yield b"".join(
+                    sample % (name, pairs.split(_NEXT)[part])
+                    for name, pairs in spaces[at : at + _BATCH]
+                )
 
 
 def _pairs(

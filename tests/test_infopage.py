@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 
 import pytest
@@ -66,12 +65,14 @@ async def test_head_gzip_and_the_status_page(front):
     proxy = await front(*CENTRAL)
     status, headers, body = await answer(proxy, PATH, "HEAD", accept_encoding="identity")
     _, _, whole = await answer(proxy, PATH, accept_encoding="identity")
-    assert (status, body, headers["Content-Length"]) == (200, b"", str(len(whole)))
+    assert (status, body) == (200, b"")
+    assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert whole.endswith(b"} 1\n")
     async with proxy.session.get(
         proxy.url + PATH, headers={hdrs.ACCEPT_ENCODING: "gzip"}
     ) as response:
         assert response.headers["Content-Encoding"] == "gzip"
-        assert await response.read() in {whole, gzip.compress(whole)}
+        assert await response.read() == whole  # the client has unpacked it
     assert (await answer(proxy, PATH, "POST"))[0] == 405
     assert f'href="{PATH}"' in (await proxy.get("/"))[1]
 

@@ -23,7 +23,7 @@ def exposition(*namespaces, labels=("*",), annotations=(), defaults=(), **option
     assert not problems
     held = NamespaceInfoMap(rules, **options)
     held.replace(namespaces, 0.0)
-    return held.exposition(lambda _: True).decode()
+    return b"".join(held.exposition(lambda _: True)).decode()
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,6 @@ def test_deleted_namespaces_are_not_there():
     held.replace([Namespace("a", {"team": "A"}), Namespace("b")], 0.0)
     held.delete("a", 1.0)
     held.put(Namespace("b", {"team": "B"}))
-    assert held.exposition(lambda _: True).decode() == LABELS + (
+    assert b"".join(held.exposition(lambda _: True)).decode() == LABELS + (
         'kube_namespace_labels{namespace="b",label_team="B"} 1\n'
     )

@@ -92,7 +92,7 @@ async def test_the_history_is_compacted(real_front, plane):
 
 async def restarted(front, plane, team, away):
     """Restart the API server, its history lost; seconds from its first answer to the new label."""
-    await asyncio.to_thread(plane.stop_api)
+    await asyncio.to_thread(plane.stop_api, signal.SIGKILL)  # SIGTERM takes 30 s more
     await asyncio.to_thread(plane.compact)
     await asyncio.sleep(away)
     await asyncio.to_thread(plane.start_api)
@@ -103,15 +103,18 @@ async def restarted(front, plane, team, away):
 
 
 async def test_how_long_a_change_takes_after_a_return(real_front, plane):
-    """It is printed (`pytest -s`); `KMPROXY_RESTARTS=10` is for the figures of the documents."""
-    front = await real_front()
-    await until(shows(front, "payments", "payments"))
-    count = int(os.environ.get("KMPROXY_RESTARTS", "1"))
-    took = [await restarted(front, plane, f"return-{each}", away=20.0) for each in range(count)]
+    """It is printed (`pytest -s`); `KMPROXY_RESTARTS=10` with `--timeout=0` is for the README."""
+    count, took = int(os.environ.get("KMPROXY_RESTARTS", "1")), []
+    for each in range(count):
+        front = await real_front()  # another one: nothing has failed in its last two minutes
+        plane.namespace("payments", team="payments")
+        await until(shows(front, "payments", "payments"))
+        took.append(await restarted(front, plane, f"return-{each}", away=25.0))
+        await front.daemon.stop()
     figures = f"max {max(took):.1f} s, mean {statistics.mean(took):.1f} s"
-    sys.stdout.write(f"\n{count} restarts: a change shows after {figures}: {took}\n")
+    each = ", ".join(f"{seconds:.1f}" for seconds in took)
+    sys.stdout.write(f"\n{count} restarts: a change shows after {figures} ({each})\n")
     plane.namespace("payments", team="payments")
-    await until(shows(front, "payments", "payments"))
 
 
 async def test_five_thousand_namespaces(real_front, plane):
