@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from kmproxy.config import LabelConfig
 from kmproxy.exposition import Enricher, info_metric
-from kmproxy.selection import Selection, Selector
+from kmproxy.selection import Selection, Selector, SeriesRoom
 
 _END = b"# EOF\n"
 
@@ -19,7 +19,7 @@ class Pipeline:
     """One exposition from the kubelet's bytes to those that are served.
 
     `enricher` and `selector` (None where everything is selected) hold the
-    counts.
+    counts. Several at once share a `room`; `close` gives back what one had of it.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Pipeline:
         *,
         info: bool = False,
         max_line: int,
+        room: SeriesRoom | None = None,
     ) -> None:
         self.enricher = Enricher(
             lookup,
@@ -39,7 +40,7 @@ class Pipeline:
         )
         self.selector = None
         if not selection.everything:
-            self.selector = Selector(selection, max_line=max_line)
+            self.selector = Selector(selection, max_line=max_line, room=room)
         self._info = _InfoStage(self.enricher) if info else None
 
     def __repr__(self) -> str:
@@ -59,6 +60,11 @@ class Pipeline:
             data = self.enricher.feed(self.selector.finish())
         data += self.enricher.finish()
         return data if self._info is None else self._info.finish(data)
+
+    def close(self) -> None:
+        """No more is to come; the counts stay."""
+        if self.selector is not None:
+            self.selector.forget()
 
 
 class _InfoStage:

@@ -51,7 +51,7 @@ from kmproxy.responses import (
     scrape_budget,
 )
 from kmproxy.routes import ENDPOINTS, PODS, Route, find_route, served_paths
-from kmproxy.selection import QueryError, Selection, check_keys
+from kmproxy.selection import QueryError, Selection, SeriesRoom, check_keys
 from kmproxy.slots import Slot, Slots
 from kmproxy.telemetry import Telemetry
 from kmproxy.tenant import Narrowing
@@ -113,6 +113,7 @@ class MetricsServer:
         self._telemetry = telemetry
         self._clock = clock
         self._slots = slots
+        self._series = SeriesRoom(config.max_concurrency)
         self._others = others
         self._longest = config.max_scrape_time
 
@@ -297,10 +298,11 @@ class MetricsServer:
             self._selected(request.raw_path.partition("?")[2]),
             info=self._selection_config.info_metric,
             max_line=self._selection_config.max_line_bytes,
+            room=self._series,
         )
         head = request.method == hdrs.METH_HEAD
         try:
-            async with aclosing(_by_work(exposition.pieces)) as pieces:
+            async with aclosing(_by_work(exposition.pieces, self._labels)) as pieces:
                 async for piece in pieces:
                     data = pipeline.feed(await narrowing.feed(piece) if narrowing else piece)
                     if encoder:
@@ -318,6 +320,7 @@ class MetricsServer:
             if not head:
                 await request[SLOT].sent(len(data), response.write_eof(data))
         finally:
+            pipeline.close()
             self._telemetry.exposition_passed(pipeline)
             if narrowing:
                 self._telemetry.samples_withheld(narrowing.dropped)
@@ -361,11 +364,11 @@ class MetricsServer:
         )
 
 
-async def _by_work(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def _by_work(pieces: AsyncIterator[bytes], labels: LabelMap) -> AsyncGenerator[bytes, None]:
     """The pieces in portions, with others served between any that make up a turn's work."""
     done = 0
     async for piece in pieces:
-        for portion in portions(piece):
+        for portion in portions(piece, labels.longest):
             yield portion
             done += work(portion)
             if done >= _TURN:

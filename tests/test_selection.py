@@ -18,6 +18,7 @@ from kmproxy.selection import (
     QueryError,
     Selection,
     Selector,
+    SeriesRoom,
 )
 
 from . import lines, reference
@@ -275,6 +276,22 @@ def test_series_are_bounded(monkeypatch):
     with pytest.raises(UpstreamError, match="over 10 series") as error:
         selector.feed(lines[10])
     assert (error.value.reason, error.value.status) == ("series", 502)
+
+
+def test_series_are_bounded_together(monkeypatch):
+    """Beyond the bound the exposition with the most ends; others go on, and what it had is free."""
+    monkeypatch.setattr("kmproxy.selection.MAX_SERIES", 200 * 10)
+    room, chosen = SeriesRoom(), selection("--drop-label=x")
+    large, small, later = (Selector(chosen, room=room) for _ in range(3))
+    lines = [b'm{a="%d"} 1\n' % number for number in range(20)]
+    assert large.feed(b"".join(lines[:7]))
+    for line in lines[:5]:
+        assert small.feed(line) == line
+    with pytest.raises(UpstreamError, match="over 6 series"):
+        large.feed(lines[0])
+    small.forget()
+    assert later.feed(b"".join(lines[:10])) == b"".join(lines[:10])
+    assert repr(room) == "<SeriesRoom 10 series of 1 expositions>"
 
 
 @pytest.mark.parametrize(
