@@ -33,7 +33,10 @@ from .tls import write_config
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
 
 LIMIT = 100.0
-"""MiB that the daemon may take at most."""
+"""MiB that the daemon may take at most with the worst of one bound."""
+
+TOGETHER = 112.0
+"""MiB that it may take with the worst of many at once: the pod's limit is 128."""
 
 MANY = 120
 SCRAPES = 8
@@ -460,11 +463,11 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 async def test_peak_memory(world, case):
-    """Under 100 MiB, and alive."""
+    """Under the limit, and alive."""
     await CASES[case](world)
     await healthy(world.telemetry)
     world.note(case)
-    assert FIGURES[case] < LIMIT
+    assert FIGURES[case] < (TOGETHER if case == "at once" else LIMIT)
 
 
 def test_every_bound_has_its_case():
@@ -479,6 +482,6 @@ def test_every_bound_has_its_case():
             case = row.split(" | ")[-1].removesuffix(" |")
             assert case in {*CASES, "-"}, row
             named.add(case)
-    assert named - {"-"} == set(CASES) - {"nothing", "at once"}
+    assert named - {"-"} == set(CASES) - {"nothing"}
     shown = re.findall(r"^\| ([a-z ]+) \| \d+ \|$", text, re.MULTILINE)
     assert shown == list(CASES)
