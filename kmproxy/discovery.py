@@ -31,8 +31,8 @@ MAX_METADATA = 32 << 10
 MAX_POD = 1 << 20
 """Bytes of all targets of one pod, which repeat what is the pod's: over 100 of usual ones."""
 
-MAX_LIST = 6 << 20
-"""Bytes of memory of the targets of one node's pods, which are held: usual ones of 700 pods."""
+MAX_LIST = 4 << 20
+"""Bytes of memory of the targets of one node's pods, which are held: usual ones of 500 pods."""
 
 MAX_DOCUMENT = 32 << 20
 """Bytes of a document of pods' targets."""

@@ -17,9 +17,9 @@ from kmproxy.rendering import KnownLabels, Renderer, Rendering
 RETENTION = 300.0
 """Seconds for which a deleted namespace keeps its labels."""
 
-MAP_BYTES = 16 << 20
+MAP_BYTES = 8 << 20
 """Bytes that the labels of all namespaces take at most, with those of deleted ones that are
-remembered: 5,000 namespaces may have 3 KB each."""
+remembered: 5,000 namespaces may have 1.6 KB each."""
 
 Limit = Literal["value", "namespace", "map"]
 LIMITS: Final[tuple[Limit, ...]] = ("value", "namespace", "map")
@@ -41,6 +41,7 @@ class Listing:
     notes: dict[bytes, Rendering] = field(default_factory=dict)  # without labels; if there are any
     cut: dict[bytes, int] = field(default_factory=dict)  # values left out for the limit
     held: int = 0
+    longest: int = 0  # bytes of the most that a namespace has had
 
     def put(self, name: bytes, rendering: Rendering, *, like: bytes | None = None) -> None:
         """Add or change a namespace. Labels equal to `like` are held as that very object."""
@@ -48,6 +49,7 @@ class Listing:
         labels = rendering.labels
         self.rendered[name] = like if like is not None and like == labels else labels
         self.held += len(labels)
+        self.longest = max(self.longest, len(labels))
         if rendering.lacking or rendering.too_long or rendering.too_many:
             self.notes[name] = replace(rendering, labels=b"")
         if self.held > self.limit:
@@ -127,6 +129,11 @@ class LabelMap:
     def names(self) -> tuple[str, ...]:
         """The labels that the rules spell out, in their order: not those of `*`."""
         return tuple(rule.name for rule in self.rules if rule.name in self.renderer.named)
+
+    @property
+    def longest(self) -> int:
+        """Bytes that a sample gets at most."""
+        return max(self._held.longest, len(self._unknown))
 
     def lacking(self, label: str) -> int:
         """Namespaces that exist and have no value of their own for one of `names`.

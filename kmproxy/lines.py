@@ -15,14 +15,25 @@ _LINE_WORK = 64  # bytes of long lines that take as much time as a line by itsel
 _WORK = 1 << 18  # bytes of long lines that are worked on at once
 
 
+GROWN = 1 << 18
+"""Bytes that a portion becomes at most, about, when labels are added to its lines."""
+
+
 def work(data: bytes) -> int:
     """How much there is to do for a piece, in bytes of long lines: tiny lines are more."""
     return len(data) + _LINE_WORK * data.count(b"\n")
 
 
-def portions(data: bytes) -> Iterator[bytes]:
-    """A piece in pieces that take some milliseconds each, whatever they hold."""
+def portions(data: bytes, growth: int = 0) -> Iterator[bytes]:
+    """A piece in pieces that take some milliseconds each, whatever they hold.
+
+    Where each line grows by `growth` bytes at most, a piece becomes about
+    `GROWN` bytes at most.
+    """
     size = len(data) * _WORK // max(work(data), _WORK)
+    if growth:
+        grown = len(data) + growth * data.count(b"\n")
+        size = min(size, max(len(data) * GROWN // max(grown, GROWN), 1))
     for start in range(0, len(data), size):
         yield data[start : start + size]
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from kmproxy.exposition import Enricher, info_metric
 from kmproxy.lines import MAX_LINE
-from kmproxy.selection import Selection, Selector
+from kmproxy.selection import Selection, Selector, SeriesRoom
 
 _END = b"# EOF\n"
 
@@ -36,16 +36,23 @@ class Pipeline:
     """One exposition from the kubelet's bytes to those that are served.
 
     `enricher` and `selector` (None where everything is selected) hold the
-    counts. `feed` and `finish` raise SeriesError, as the selector does.
+    counts. Several at once share a `room`; `close` gives back what one had of it.
+    `feed` and `finish` raise SeriesError, as the selector does.
     """
 
-    def __init__(self, lookup: Callable[[bytes], bytes], recipe: Recipe) -> None:
+    def __init__(
+        self,
+        lookup: Callable[[bytes], bytes],
+        recipe: Recipe,
+        *,
+        room: SeriesRoom | None = None,
+    ) -> None:
         self.enricher = Enricher(
             lookup, names=recipe.names, on_conflict=recipe.on_conflict, max_line=recipe.max_line
         )
         self.selector = None
         if not recipe.selection.everything:
-            self.selector = Selector(recipe.selection, max_line=recipe.max_line)
+            self.selector = Selector(recipe.selection, max_line=recipe.max_line, room=room)
         self._info = _InfoStage(self.enricher) if recipe.info else None
 
     def __repr__(self) -> str:
@@ -65,6 +72,11 @@ class Pipeline:
             data = self.enricher.feed(self.selector.finish())
         data += self.enricher.finish()
         return data if self._info is None else self._info.finish(data)
+
+    def close(self) -> None:
+        """No more is to come; the counts stay."""
+        if self.selector is not None:
+            self.selector.forget()
 
 
 class _InfoStage:

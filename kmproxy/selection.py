@@ -33,7 +33,8 @@ MAX_REMEMBERED = 4 << 20
 """Bytes of names whose verdicts are remembered."""
 
 MAX_SERIES = 32 << 20
-"""Bytes of the series of one exposition that are remembered while labels are taken off."""
+"""Bytes of the series that are remembered while labels are taken off, of all expositions under way
+together: 168,000 of them. A node of 100 pods has about 15,000. It is for five at once."""
 
 MAX_GLOBS = 64
 """Globs in one query at most."""
@@ -42,6 +43,7 @@ MAX_GLOB = 256
 """Characters of the longest glob in a query."""
 
 _NAME_SIZE = 250  # bytes that a name's verdict takes besides the name, about
+_DIGEST = 15  # bytes: with the 33 of an object they fill a unit of 48, of which one more needs 64
 _SERIES_SIZE = 200  # bytes that a series takes, with two digests and its place, about
 
 
@@ -161,15 +163,47 @@ class Selection:
         )
 
 
+class SeriesRoom:
+    """What the series of all expositions under way may take together.
+
+    It is `MAX_SERIES` bytes, or in proportion more where more than five may be
+    under way. Beyond it the exposition with the most of them has to end.
+    """
+
+    def __init__(self, expositions: int = 5) -> None:
+        self._most = MAX_SERIES * max(expositions, 5) // 5
+        self._selectors: list[Selector] = []
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"<SeriesRoom {self._count} series of {len(self._selectors)} expositions>"
+
+    def enter(self, selector: Selector) -> None:
+        """Another exposition is under way."""
+        self._selectors.append(selector)
+
+    def leave(self, selector: Selector, count: int) -> None:
+        """An exposition with so many series is under way no more, or has lost them."""
+        if selector in self._selectors:
+            self._selectors.remove(selector)
+            self._count -= count
+
+    def take(self) -> None:
+        """One more series is remembered."""
+        self._count += 1
+        if self._count * _SERIES_SIZE > self._most:
+            max(self._selectors, key=lambda each: each.series).forget()
+
+
 class Selector(LineFilter):
     """Applies a selection to one exposition.
 
     `dropped` counts samples left out, by `metric`, `namespace` or `merged`:
     with labels taken off, two series may become one; the first is passed, the
-    others would be taken for it and are not. The series of one exposition are
-    remembered for that by digests of 16 bytes, `MAX_SERIES` in all: with more
-    of them `feed` and `finish` raise SeriesError, as a series served twice
-    would be a wrong sample.
+    others would be taken for it and are not. The series of an exposition are
+    remembered for that by digests of 15 bytes, in the `room` that it shares with
+    others, until it is told to `forget` them: from then on `feed` and `finish`
+    raise SeriesError, as a series served twice would be a wrong sample.
 
     A block is split by one expression, and what is between its lines by another.
     """
@@ -182,10 +216,14 @@ class Selector(LineFilter):
         "_room",
         "_selection",
         "_series",
+        "_series_room",
         "dropped",
+        "series",
     )
 
-    def __init__(self, selection: Selection, *, max_line: int = MAX_LINE) -> None:
+    def __init__(
+        self, selection: Selection, *, max_line: int = MAX_LINE, room: SeriesRoom | None = None
+    ) -> None:
         super().__init__(max_line)
         self._selection = selection
         self._family = b""
@@ -193,7 +231,10 @@ class Selector(LineFilter):
         self._metrics: dict[tuple[bytes, bytes], bool] = {}
         self._namespaces: dict[bytes, bool] = {}
         self._room = MAX_REMEMBERED  # bytes left for these two
-        self._series: dict[bytes, bytes] = {}  # without the labels taken off -> as it came
+        self._series: dict[bytes, bytes] | None = {}  # without the labels taken off -> as it came
+        self.series = 0
+        self._series_room = room or SeriesRoom()
+        self._series_room.enter(self)
         self.dropped = {"metric": 0, "namespace": 0, "merged": 0}
 
     def __repr__(self) -> str:
@@ -352,12 +393,24 @@ class Selector(LineFilter):
         kept = [each for each in labels if each[0] not in self._selection.drop_labels]
         whole = _digest(name, labels)
         series = whole if len(kept) == len(labels) else _digest(name, kept)
-        if len(self._series) * _SERIES_SIZE >= MAX_SERIES and series not in self._series:
+        if self._series is not None and (known := self._series.get(series)) is not None:
+            return known != whole
+        if self._series is not None:
+            self._series[series] = whole
+            self.series += 1
+            self._series_room.take()
+        if self._series is None:
             raise SeriesError(
-                f"the answer has over {len(self._series)} series, more than --drop-label can keep "
-                "apart: narrow it by --namespace, --keep-metric or --drop-metric",
+                f"the answer has over {self.series - 1} series, the most of all under way: too "
+                "many for --drop-label to keep apart: narrow it by --namespace, --keep-metric or "
+                "--drop-metric",
             )
-        return self._series.setdefault(series, whole) != whole
+        return False
+
+    def forget(self) -> None:
+        """Remember no series any more: the exposition ends, or has to."""
+        self._series_room.leave(self, self.series)
+        self._series = None
 
 
 def _without_stamp(rest: bytes) -> bytes:
@@ -378,7 +431,7 @@ def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
     values = ((label, unquote(pair["value"])) for label, pair in labels)
     parts = [name, *(part for label, value in sorted(values) if value for part in (label, value))]
     text = b"".join(b"%d:%b" % (len(part), part) for part in parts)
-    return hashlib.blake2b(text, digest_size=16).digest()
+    return hashlib.blake2b(text, digest_size=_DIGEST).digest()
 
 
 def _cuts(

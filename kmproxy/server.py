@@ -53,7 +53,7 @@ from kmproxy.responses import (
     scrape_budget,
 )
 from kmproxy.routes import Route, find_route, served_paths
-from kmproxy.selection import QueryError, Selection, SeriesError, check_keys
+from kmproxy.selection import QueryError, Selection, SeriesError, SeriesRoom, check_keys
 from kmproxy.slots import Slot, Slots
 from kmproxy.telemetry import Telemetry
 from kmproxy.tenant import Narrowing
@@ -115,6 +115,7 @@ class MetricsServer:
         self._telemetry = telemetry
         self._clock = clock
         self._slots = slots
+        self._series = SeriesRoom(config.max_concurrency)
         self._others = others
         self._longest = config.max_scrape_time
 
@@ -298,11 +299,11 @@ class MetricsServer:
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
         narrowing = self._narrowing(request)
-        selection = self._selected(request.raw_path.partition("?")[2])
-        pipeline = Pipeline(self._labels.lookup, replace(self._recipe, selection=selection))
+        recipe = replace(self._recipe, selection=self._selected(request.raw_path.partition("?")[2]))
+        pipeline = Pipeline(self._labels.lookup, recipe, room=self._series)
         head = request.method == hdrs.METH_HEAD
         try:
-            async with aclosing(_by_work(exposition.pieces)) as pieces:
+            async with aclosing(_by_work(exposition.pieces, self._labels)) as pieces:
                 async for piece in pieces:
                     data = pipeline.feed(await narrowing.feed(piece) if narrowing else piece)
                     if encoder:
@@ -320,6 +321,7 @@ class MetricsServer:
             if not head:
                 await request[SLOT].sent(len(data), response.write_eof(data))
         finally:
+            pipeline.close()
             _count(pipeline, self._telemetry)
             if narrowing:
                 self._telemetry.samples_left_out(narrowing.dropped)
@@ -373,11 +375,11 @@ def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
         telemetry.samples_left_out(pipeline.selector.dropped)
 
 
-async def _by_work(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def _by_work(pieces: AsyncIterator[bytes], labels: LabelMap) -> AsyncGenerator[bytes, None]:
     """The pieces in portions, with others served between any that make up a turn's work."""
     done = 0
     async for piece in pieces:
-        for portion in portions(piece):
+        for portion in portions(piece, labels.longest):
             yield portion
             done += work(portion)
             if done >= _TURN:

@@ -15,9 +15,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from kmproxy.config import LabelConfig
 from kmproxy.grammar import Sample
-from kmproxy.pipeline import Pipeline
+from kmproxy.pipeline import Pipeline, Recipe
 from kmproxy.selection import Selection
 from kmproxy.tenancy import TenantFilter
 
@@ -70,11 +69,8 @@ def random_line(rng):
 def passed(line):
     """The line after the stages: a label taken off, another one put on."""
     pipeline = Pipeline(
-        lambda namespace: b',team="front"' if namespace == b"web" else b"",
-        LabelConfig(),
-        Selection(drop_labels=frozenset({b"a"})),
-        max_line=1 << 20,
-    )
+        lambda namespace: b',team="front"' if namespace == b"web" else b"",        Recipe(selection=Selection(drop_labels=frozenset({b"a"}))),
+)
     return pipeline.feed(line.encode() + b"\n") + pipeline.finish()
 
 

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from kmproxy.lines import GROWN, portions
 from kmproxy.pipeline import Pipeline, Recipe
 from kmproxy.selection import Globs, Selection
 
@@ -133,3 +134,12 @@ def test_the_plain_reading_agrees(seed):
             )
             pieces = [pipeline.feed(text[at : at + cut]) for at in range(0, len(text), cut or 1)]
             assert b"".join([*pieces, pipeline.finish()]) == expected
+
+
+def test_portions_by_what_they_become():
+    """Where labels are long, a piece is cut so that no portion grows without end."""
+    piece = b'm{namespace="a"} 1\n' * 3000
+    assert list(portions(piece, 20)) == list(portions(piece))
+    cut = list(portions(piece, 8192))
+    assert b"".join(cut) == piece
+    assert max(len(each) + 8192 * each.count(b"\n") for each in cut) <= GROWN + 8192

@@ -19,6 +19,7 @@ from kmproxy.selection import (
     QueryError,
     Selector,
     SeriesError,
+    SeriesRoom,
 )
 
 from . import lines, reference
@@ -307,6 +308,22 @@ def test_series_are_bounded(monkeypatch):
     assert selector.dropped["merged"] == 1
     with pytest.raises(SeriesError, match="over 10 series"):
         selector.feed(lines[10])
+
+
+def test_series_are_bounded_together(monkeypatch):
+    """Beyond the bound the exposition with the most ends; others go on, and what it had is free."""
+    monkeypatch.setattr("kmproxy.selection.MAX_SERIES", 200 * 10)
+    room, chosen = SeriesRoom(), selection("--drop-label=x")
+    large, small, later = (Selector(chosen, room=room) for _ in range(3))
+    lines = [b'm{a="%d"} 1\n' % number for number in range(20)]
+    assert large.feed(b"".join(lines[:7]))
+    for line in lines[:5]:
+        assert small.feed(line) == line
+    with pytest.raises(SeriesError, match="over 6 series"):
+        large.feed(lines[0])
+    small.forget()
+    assert later.feed(b"".join(lines[:10])) == b"".join(lines[:10])
+    assert repr(room) == "<SeriesRoom 10 series of 1 expositions>"
 
 
 @pytest.mark.parametrize(
