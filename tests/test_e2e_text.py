@@ -69,8 +69,9 @@ def random_line(rng):
 def passed(line):
     """The line after the stages: a label taken off, another one put on."""
     pipeline = Pipeline(
-        lambda namespace: b',team="front"' if namespace == b"web" else b"",        Recipe(selection=Selection(drop_labels=frozenset({b"a"}))),
-)
+        lambda namespace: b',team="front"' if namespace == b"web" else b"",
+        Recipe(selection=Selection(drop_labels=frozenset({b"a"}))),
+    )
     return pipeline.feed(line.encode() + b"\n") + pipeline.finish()
 
 
