@@ -2,7 +2,7 @@
 
 import sys
 
-from kmproxy.cli import main
+from kmproxy.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from kmproxy.commands import DemoConfig
+from kmproxy.config.commands import DemoConfig
+from kmproxy.config.types import Address
 from kmproxy.errors import ConfigError, StartupError, StreamError
-from kmproxy.simcluster import SimCluster
-from kmproxy.values import Address
+from kmproxy.simulator.cluster import SimCluster
 
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0

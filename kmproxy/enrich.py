@@ -13,13 +13,13 @@ from typing import Any, BinaryIO
 import msgspec
 import yaml
 
-from kmproxy.config import LabelConfig, SelectionConfig
+from kmproxy.config.label_rules import Namespace
+from kmproxy.config.recipe import read_recipe
+from kmproxy.config.sections import LabelConfig, SelectionConfig
 from kmproxy.errors import ConfigError, StreamError
-from kmproxy.labelmap import LabelMap
-from kmproxy.labels import Namespace
-from kmproxy.pipeline import Pipeline
-from kmproxy.recipe import read_recipe
-from kmproxy.selection import SeriesError
+from kmproxy.exposition.pipeline import Pipeline
+from kmproxy.exposition.selection import SeriesError
+from kmproxy.labels.label_map import LabelMap
 
 PIECE = 1 << 16
 

@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from kmproxy.apiserver import ApiServer
-from kmproxy.app import Daemon
-from kmproxy.cli import read_config
-from kmproxy.serviceaccount import ServiceAccount
-from kmproxy.simcluster import SimCluster
+from kmproxy.cli.main import read_config
+from kmproxy.client.tls import TlsContext
+from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.daemon.daemon import Daemon
+from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.service_account import ServiceAccount
+from kmproxy.simulator.cluster import SimCluster
 from kmproxy.telemetry import Telemetry
-from kmproxy.tls import TlsContext
-from kmproxy.upstream import Upstream, open_session
 
 from .desk import Desk
 from .programs import TOOLS, free_port, which

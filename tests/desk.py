@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from kmproxy.auth import KubernetesGate, Place
+from kmproxy.auth.gate import KubernetesGate, Place
+from kmproxy.auth.reviewer import Reviewer
 from kmproxy.errors import AccessError
-from kmproxy.reviewer import Reviewer
-from kmproxy.reviews import TOKEN_REVIEWS
+from kmproxy.kube.reviews import TOKEN_REVIEWS
 from kmproxy.telemetry import Telemetry
 
 from .test_simrbac import binding, role

@@ -8,8 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from kmproxy.exposition import Enricher
-from kmproxy.lines import MAX_LINE
+from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.lines import MAX_LINE
 
 from . import reference
 

@@ -26,9 +26,9 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
-from kmproxy.benchdaemon import cpu_seconds
-from kmproxy.simanswers import ApiFault
-from kmproxy.simcluster import DEFAULT_NAMESPACES, SimCluster
+from kmproxy.bench.scrapes import cpu_seconds
+from kmproxy.simulator.answers import ApiFault
+from kmproxy.simulator.cluster import DEFAULT_NAMESPACES, SimCluster
 
 TIMEOUT = "10"
 TRACKED = 100  # namespaces that the small answer shows

@@ -27,9 +27,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from kmproxy.simapi import ApiFault
-from kmproxy.simcluster import DEFAULT_NAMESPACES, SimCluster
-from kmproxy.simkubelet import Fault
+from kmproxy.simulator.api import ApiFault
+from kmproxy.simulator.cluster import DEFAULT_NAMESPACES, SimCluster
+from kmproxy.simulator.kubelet import Fault
 
 NODES = ("node-a", "node-b", "node-c")
 PATH = "/api/v1/nodes/{}/proxy/metrics/cadvisor"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from kmproxy.simobjects import running
+from kmproxy.simulator.objects import running
 
 from .kustomize import build
 from .programs import Alertmanager, Program, Prometheus, Receivers, free_port

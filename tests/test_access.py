@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.access import (
+from kmproxy.config.http_client import (
     KEYS,
     Access,
     Authorization,
@@ -14,8 +14,8 @@ from kmproxy.access import (
     TlsOptions,
     read_access,
 )
-from kmproxy.proxies import Proxies, Proxy
-from kmproxy.values import File, Secret
+from kmproxy.config.proxies import Proxies, Proxy
+from kmproxy.config.types import File, Secret
 
 OAUTH2 = {"client_id": "c", "client_secret": "s", "token_url": "https://login.example.com/token"}
 

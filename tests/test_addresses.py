@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from kmproxy.addresses import NodeAddresses, embedded
-from kmproxy.cli import read_config
-from kmproxy.clients import open_clients
+from kmproxy.cli.main import read_config
+from kmproxy.client.addresses import NodeAddresses, embedded
+from kmproxy.daemon.clients import open_clients
 from kmproxy.errors import UpstreamError
-from kmproxy.simobjects import node_object
+from kmproxy.simulator.objects import node_object
 
 ELSEWHERE = NodeAddresses(lambda: "https://10.96.0.1:443")
 HERE = NodeAddresses(lambda: "https://127.0.0.1:6443")

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from kmproxy import apiserver
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.simanswers import ApiFault
+from kmproxy.kube import apiserver
+from kmproxy.simulator.answers import ApiFault
 
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 

@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from kmproxy.app import Daemon
-from kmproxy.cli import read_config
+from kmproxy.cli.main import read_config
+from kmproxy.daemon.daemon import Daemon
 from kmproxy.errors import StartupError
-from kmproxy.simcluster import SimCluster
+from kmproxy.simulator.cluster import SimCluster
 
 from .conftest import until
 from .sites import ForwardProxy

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from kmproxy import footholds
-from kmproxy.auth import Place, TenantGate, node_name
+from kmproxy.auth import footholds
+from kmproxy.auth.gate import Place, TenantGate, node_name
+from kmproxy.auth.tenant import Tenant
+from kmproxy.auth.tenant_filter import Recent
+from kmproxy.config.types import Resource
 from kmproxy.errors import AccessError
-from kmproxy.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Caller
-from kmproxy.simanswers import ApiFault
-from kmproxy.tenancy import Recent
-from kmproxy.tenant import Tenant
-from kmproxy.values import Resource
+from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Caller
+from kmproxy.simulator.answers import ApiFault
 
 from .conftest import until
 from .desk import PATHS, bind

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy import bench, benchdaemon
-from kmproxy.cli import main
-from kmproxy.commands import BenchConfig
+from kmproxy.bench import run as bench
+from kmproxy.bench import scrapes as benchdaemon
+from kmproxy.cli.main import main
+from kmproxy.config.commands import BenchConfig
 from kmproxy.errors import KmproxyError
-from kmproxy.simcadvisor import NodeMetrics, simulate_node
+from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
 
 SUBJECTS = [
     "memcpy",

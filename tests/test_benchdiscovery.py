@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from kmproxy import benchdiscovery
-from kmproxy.discovery import parse_pods
+from kmproxy.bench import discovery as benchdiscovery
+from kmproxy.discovery.documents import parse_pods
 
 SPACES = {"shop": {"team": "a"}, "bank": {"team": "b"}, "farm": {}}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmproxy.benchtables import tables
+from kmproxy.bench.tables import tables
 
 DOCUMENT = {
     "kmproxy": "1.2.3",

@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from kmproxy.certificates import Server, parse_certificate
-from kmproxy.config import KubeletConfig
+from kmproxy.check.certificates import Server, parse_certificate
+from kmproxy.client.tls import Trust
+from kmproxy.config.sections import KubeletConfig
+from kmproxy.config.types import File
 from kmproxy.errors import UpstreamError
-from kmproxy.identity import Identity
-from kmproxy.tls import Trust
-from kmproxy.values import File
+from kmproxy.kube.identity import Identity
 
 from .conftest import until
 

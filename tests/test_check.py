@@ -16,19 +16,19 @@ import pytest
 import trustme
 import yaml
 
-from kmproxy.check import Tally, check, is_allowed
-from kmproxy.cli import read_config
+from kmproxy.check.preflight import Tally, check, is_allowed
+from kmproxy.cli.main import read_config
+from kmproxy.client.pin_file import SUFFIX
+from kmproxy.client.pins import HEAD
+from kmproxy.config.label_rules import Namespace, parse_rules
 from kmproxy.errors import ConfigError, UpstreamError
-from kmproxy.labels import Namespace, parse_rules
+from kmproxy.kube.permissions import NODE_METRICS
 from kmproxy.own_file import replace_own
-from kmproxy.permissions import NODE_METRICS
-from kmproxy.pinfile import SUFFIX
-from kmproxy.pins import HEAD
-from kmproxy.simapi import ApiFault
-from kmproxy.simcadvisor import simulate_node
-from kmproxy.simcluster import DEFAULT_NAMESPACES
-from kmproxy.simkubelet import Fault, SimKubelet
-from kmproxy.simstore import SERVICE_ACCOUNT
+from kmproxy.simulator.api import ApiFault
+from kmproxy.simulator.cadvisor import simulate_node
+from kmproxy.simulator.cluster import DEFAULT_NAMESPACES
+from kmproxy.simulator.kubelet import Fault, SimKubelet
+from kmproxy.simulator.store import SERVICE_ACCOUNT
 
 from .documents import block, section
 from .sites import ForwardProxy

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 import kmproxy
-from kmproxy import cli
-from kmproxy.cli import COMMANDS, help_text, main, read_config, split_flags
+from kmproxy.cli import main as cli
+from kmproxy.cli.main import COMMANDS, help_text, main, read_config, split_flags
+from kmproxy.config.loader import IGNORED
+from kmproxy.config.settings import settings
+from kmproxy.config.types import Address
 from kmproxy.errors import ConfigError
-from kmproxy.loader import IGNORED
-from kmproxy.settings import settings
 from kmproxy.telemetry import Telemetry
-from kmproxy.values import Address
 
 ROOT = Path(kmproxy.__file__).parents[1]
 BOOLEANS = frozenset({"all-nodes", "enable-http2"})

@@ -11,14 +11,14 @@ import pytest
 import yaml
 from aiohttp import web
 
-from kmproxy.cli import read_config
-from kmproxy.clients import open_clients
-from kmproxy.credentials import TOKEN_AGE
-from kmproxy.endpoints import CADVISOR
+from kmproxy.cli.main import read_config
+from kmproxy.client.credentials import TOKEN_AGE
+from kmproxy.client.tls import LOOK_AGAIN
+from kmproxy.daemon.clients import open_clients
 from kmproxy.errors import ConfigError, CredentialError, UpstreamError
-from kmproxy.simkubelet import Fault
-from kmproxy.simstore import CERTIFICATE_USER
-from kmproxy.tls import LOOK_AGAIN
+from kmproxy.simulator.kubelet import Fault
+from kmproxy.simulator.store import CERTIFICATE_USER
+from kmproxy.sources.endpoints import CADVISOR
 
 from .conftest import credential_failures
 from .sites import ForwardProxy, Site, metrics, new_ca, pem_of

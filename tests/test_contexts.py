@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from kmproxy.contexts import ExecPlugin, Kubeconfigs, OidcProvider, User
+from kmproxy.config.proxies import Proxy
+from kmproxy.config.types import File, Secret
 from kmproxy.errors import CredentialError
-from kmproxy.proxies import Proxy
-from kmproxy.values import File, Secret
+from kmproxy.kube.contexts import ExecPlugin, Kubeconfigs, OidcProvider, User
 
 V1 = "client.authentication.k8s.io/v1"
 

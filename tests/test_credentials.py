@@ -7,15 +7,15 @@ import ssl
 import pytest
 import trustme
 
-from kmproxy.access import Access, Authorization, TlsOptions
-from kmproxy.cli import read_config
-from kmproxy.config import ApiServerConfig, KubeletConfig
-from kmproxy.credentials import TOKEN_AGE
+from kmproxy.cli.main import read_config
+from kmproxy.client.credentials import TOKEN_AGE
+from kmproxy.client.tls import Trust, client_trust
+from kmproxy.config.http_client import Access, Authorization, TlsOptions
+from kmproxy.config.sections import ApiServerConfig, KubeletConfig
+from kmproxy.config.types import File
 from kmproxy.errors import ConfigError
-from kmproxy.kubelettrust import kubelet_trust
-from kmproxy.serviceaccount import ServiceAccount, find_identity
-from kmproxy.tls import Trust, client_trust
-from kmproxy.values import File
+from kmproxy.kube.service_account import ServiceAccount, find_identity
+from kmproxy.sources.kubelet_trust import kubelet_trust
 
 from .conftest import credential_failures
 

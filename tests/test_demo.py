@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.simcadvisor import NodeMetrics, simulate_node
-from kmproxy.simcluster import DEFAULT_NAMESPACES
+from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
+from kmproxy.simulator.cluster import DEFAULT_NAMESPACES
 
 from .conftest import until
 from .programs import free_port

@@ -9,7 +9,8 @@ from collections import Counter
 import pytest
 import yaml
 
-from kmproxy.discovery import (
+from kmproxy.config.label_rules import LAST_APPLIED, Namespace, parse_rules
+from kmproxy.discovery.documents import (
     MAX_LIST,
     MAX_METADATA,
     MAX_POD,
@@ -20,8 +21,7 @@ from kmproxy.discovery import (
     parse_pods,
 )
 from kmproxy.errors import UpstreamError
-from kmproxy.labelmap import LabelMap
-from kmproxy.labels import LAST_APPLIED, Namespace, parse_rules
+from kmproxy.labels.label_map import LabelMap
 
 META = "__meta_kubernetes_"
 
@@ -442,7 +442,7 @@ def test_many_large_pods():
 def test_a_long_document(monkeypatch):
     """What namespaces add is counted in: the pods with the most bytes are left out."""
     held = listed(*(pod(f"p{n}", metadata={"namespace": f"n{n % 2}"}) for n in range(10)))
-    monkeypatch.setattr("kmproxy.discovery.MAX_DOCUMENT", 20_000)
+    monkeypatch.setattr("kmproxy.discovery.documents.MAX_DOCUMENT", 20_000)
     added = {b"n0": b',"k":"%b"' % (b"x" * 5000), b"n1": b""}
     document = held.document(added.get)
     targets = flat(b"".join(document))
@@ -458,7 +458,7 @@ def test_nodes_with_much_metadata(monkeypatch):
         f"__meta_kubernetes_node_{name}"
         for name in ("label_k", "labelpresent_k", "annotation_c", "annotationpresent_c")
     }
-    monkeypatch.setattr("kmproxy.discovery.MAX_NODES", 4000)
+    monkeypatch.setattr("kmproxy.discovery.documents.MAX_NODES", 4000)
     nodes = NodeList()
     for each in (node, ListedNode.of("b", {"k": "v"}), ListedNode.of("c")):
         nodes.add(each)

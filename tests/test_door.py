@@ -9,15 +9,15 @@ import re
 import pytest
 import yaml
 
-from kmproxy.app import Daemon
-from kmproxy.auth import granted_to_all
-from kmproxy.cli import read_config
+from kmproxy.auth.gate import granted_to_all
+from kmproxy.auth.reviewer import Reviewer
+from kmproxy.cli.main import read_config
+from kmproxy.daemon.daemon import Daemon
 from kmproxy.errors import ConfigError
-from kmproxy.reviewer import Reviewer
-from kmproxy.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS
-from kmproxy.simanswers import ApiFault
-from kmproxy.simrbac import AUTHENTICATED, Attributes
-from kmproxy.slots import Slots
+from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS
+from kmproxy.simulator.answers import ApiFault
+from kmproxy.simulator.rbac import AUTHENTICATED, Attributes
+from kmproxy.sources.slots import Slots
 
 from .conftest import until
 from .documents import block, blocks
@@ -329,7 +329,9 @@ async def test_what_is_logged_and_counted(front, cluster, prometheus, caplog):
             await proxy.get(Authorization=f"Bearer {ann}")
         clock.now += 10.0
         await proxy.get()
-    lines = [record.getMessage() for record in caplog.records if record.name == "kmproxy.door"]
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == "kmproxy.auth.middleware"
+    ]
     assert [line.split(": ")[1] for line in lines] == ["401", "401", "403", "401"]
     assert "user 'ann\\nwith a line\\x1b[31m' may not get /metrics/cadvisor" in lines[2]
     assert lines[3].endswith("(19 more like this since the last such line)")
@@ -478,6 +480,6 @@ async def test_what_default_roles_grant(cluster, path, granted):
 
 async def test_no_path_is_reviewed_that_is_granted_to_all(front, monkeypatch):
     """Such a path among those that are served is a configuration error at the start."""
-    monkeypatch.setattr("kmproxy.app.served_paths", lambda **_: ["/api/metrics"])
+    monkeypatch.setattr("kmproxy.daemon.daemon.served_paths", lambda **_: ["/api/metrics"])
     with pytest.raises(ConfigError, match="let everyone get /api/metrics"):
         await front("--authorization=kubernetes")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from kmproxy.simcadvisor import HOUSEKEEPING
+from kmproxy.simulator.cadvisor import HOUSEKEEPING
 
 from .programs import eventually
 

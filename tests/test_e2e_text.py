@@ -15,10 +15,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from kmproxy.grammar import Sample
-from kmproxy.pipeline import Pipeline, Recipe
-from kmproxy.selection import Selection
-from kmproxy.tenancy import TenantFilter
+from kmproxy.auth.tenant_filter import TenantFilter
+from kmproxy.exposition.grammar import Sample
+from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.selection import Selection
 
 from .programs import Prometheus, eventually, free_port
 

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from kmproxy.encoding import MAX_MEMBERS, GzipDecoder, GzipEncoder, accepts_gzip
+from kmproxy.content_coding import MAX_MEMBERS, GzipDecoder, GzipEncoder, accepts_gzip
 from kmproxy.errors import UpstreamError
 
 TEXT = b"".join(b'm{namespace="n%d"} %d\n' % (n, n * n) for n in range(40))

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from kmproxy.simcluster import SimCluster
-from kmproxy.simkubelet import Fault
+from kmproxy.simulator.cluster import SimCluster
+from kmproxy.simulator.kubelet import Fault
 
 from .conftest import until
 

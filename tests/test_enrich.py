@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import kmproxy
-from kmproxy.commands import EnrichConfig
-from kmproxy.config import LabelConfig, SelectionConfig
+from kmproxy.config.commands import EnrichConfig
+from kmproxy.config.label_rules import Namespace
+from kmproxy.config.loader import Layer, load_sections
+from kmproxy.config.sections import LabelConfig, SelectionConfig
 from kmproxy.enrich import PIECE, enrich, labels_of, read_namespaces
 from kmproxy.errors import ConfigError
-from kmproxy.labels import Namespace
-from kmproxy.loader import Layer, load_sections
 
 ROOT = Path(kmproxy.__file__).parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.cli import read_config
-from kmproxy.everybody import DISCOVERY_PATHS, granted, questions
-from kmproxy.httpsd import NODES, PODS
+from kmproxy.check.everybody import DISCOVERY_PATHS, granted, questions
+from kmproxy.cli.main import read_config
+from kmproxy.discovery.handler import NODES, PODS
 
 from .desk import bind
 from .test_check import Preflight

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kmproxy.cli import read_config
+from kmproxy.cli.main import read_config
 
 from .conftest import until
 from .documents import PAGES, README, ROOT, block

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.contexts import Cluster, ExecPlugin
+from kmproxy.config.types import File, Secret
 from kmproxy.errors import CredentialError
-from kmproxy.execplugin import MAX_OUTPUT, run_plugin
-from kmproxy.values import File, Secret
+from kmproxy.kube.contexts import Cluster, ExecPlugin
+from kmproxy.kube.exec_plugin import MAX_OUTPUT, run_plugin
 
 from .conftest import until
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trustme
 
-from kmproxy.expiry import earliest_expiry
+from kmproxy.web.expiry import earliest_expiry
 
 
 def ends(moment):

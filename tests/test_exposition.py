@@ -7,8 +7,8 @@ import random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kmproxy.exposition import MAX_NAMESPACE, MAX_REMEMBERED, Enricher
-from kmproxy.grammar import PlainSplitter
+from kmproxy.exposition.enricher import MAX_NAMESPACE, MAX_REMEMBERED, Enricher
+from kmproxy.exposition.grammar import PlainSplitter
 
 from . import reference
 
@@ -324,10 +324,10 @@ def test_what_is_too_long_for_a_namespace_gets_the_defaults():
 
 def test_new_names_are_searched_for_a_bounded_number_of_times(monkeypatch):
     """Where every namespace adds another label, lines are soon taken one by one, and stay right."""
-    monkeypatch.setattr("kmproxy.exposition.MAX_TURNS", 3)
+    monkeypatch.setattr("kmproxy.exposition.enricher.MAX_TURNS", 3)
     made = []
     monkeypatch.setattr(
-        "kmproxy.exposition.plain_splitter",
+        "kmproxy.exposition.enricher.plain_splitter",
         lambda names: made.append(names) or PlainSplitter(names),
     )
     labels = {b"n%d" % n: [(b"l%d" % n, b'"v"'), (b"team", b'"t"')] for n in range(50)}

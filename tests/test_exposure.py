@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.simcadvisor import ENDPOINTS
-from kmproxy.simkubelet import Fault
+from kmproxy.simulator.cadvisor import ENDPOINTS
+from kmproxy.simulator.kubelet import Fault
 
 from .conftest import until
 from .test_end_to_end import in_a_pod
@@ -375,7 +375,7 @@ def refuse(event, arguments):
         raise RuntimeError(event)
 
 sys.addaudithook(refuse)
-from kmproxy.cli import main
+from kmproxy.cli.main import main
 sys.exit(main())
 """
 

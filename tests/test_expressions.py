@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from kmproxy.cli import main
-from kmproxy.config import SelectionConfig
+from kmproxy.cli.main import main
+from kmproxy.config.expressions import EXPRESSION_BYTES, MAX_EXPRESSIONS, MAX_PATTERN, parse_regex
+from kmproxy.config.loader import Layer, load_sections
+from kmproxy.config.sections import SelectionConfig
 from kmproxy.errors import ConfigError
-from kmproxy.expressions import EXPRESSION_BYTES, MAX_EXPRESSIONS, MAX_PATTERN, parse_regex
-from kmproxy.loader import Layer, load_sections
 
 WORDS = [
     "container_memory_bytes",
@@ -194,7 +194,7 @@ def test_the_worst_expressions_take_what_is_said():
     """32 of those whose states fill their memory: within their bound and a tenth, all together."""
     code = f"""
 import random, resource
-from kmproxy.expressions import parse_regex
+from kmproxy.config.expressions import parse_regex
 draw = random.Random(13)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 parse_regex("a").match("a")

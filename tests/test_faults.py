@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 import trustme
 
-from kmproxy.nodes import KEPT, REMEMBERED
-from kmproxy.simkubelet import Fault, Memory
+from kmproxy.kube.nodes import KEPT, REMEMBERED
+from kmproxy.simulator.kubelet import Fault, Memory
 from kmproxy.telemetry import Telemetry
 
 from .conftest import until
@@ -280,15 +280,15 @@ def test_only_the_snapshot_knows_what_time_it_is():
     But for a kubeconfig: a credential's end is a moment. After a jump of the clock it is renewed
     too early, at most every 10 s, or when it is refused.
     """
-    telling = set()
-    for path in (ROOT / "kmproxy").glob("*.py"):
+    telling, package = set(), ROOT / "kmproxy"
+    for path in package.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 name = f"{node.value.id}.{node.attr}"
                 if name in {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}:
-                    telling.add(path.stem)
-    allowed = {"app", "check", "kubeconfig"}
-    assert {each for each in telling if not each.startswith(("sim", "bench"))} <= allowed
+                    telling.add(path.relative_to(package).as_posix())
+    found = {each for each in telling if not each.startswith(("simulator/", "bench/"))}
+    assert found == {"daemon/daemon.py", "check/preflight.py", "kube/kubeconfig.py"}
 
 
 def free_descriptor(pid):

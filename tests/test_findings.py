@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from kmproxy.findings import (
+from kmproxy.check.report import (
     Access,
     Certificate,
     Coverage,
@@ -17,7 +17,7 @@ from kmproxy.findings import (
     indented,
     printable,
 )
-from kmproxy.permissions import NAMESPACES, NODE_METRICS, NODE_PROXY
+from kmproxy.kube.permissions import NAMESPACES, NODE_METRICS, NODE_PROXY
 
 SHOWN = Certificate("CN=node", "CN=ca", ("node", "10.0.0.1"), "2026-01-01", "2027-01-01", False)
 

@@ -15,7 +15,7 @@ import aiohttp
 import bcrypt
 import pytest
 
-from kmproxy.simkubelet import Fault
+from kmproxy.simulator.kubelet import Fault
 
 from .test_end_to_end import daemon, in_a_pod
 from .test_guard import basic

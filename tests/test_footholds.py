@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from kmproxy import footholds
+from kmproxy.auth import footholds
+from kmproxy.auth.footholds import Footholds, in_parallel, own_namespace
 from kmproxy.errors import AccessError
-from kmproxy.footholds import Footholds, in_parallel, own_namespace
-from kmproxy.reviews import ACCESS_REVIEWS, ALLOWED_FOR, DENIED_FOR, Caller
-from kmproxy.simanswers import ApiFault
+from kmproxy.kube.reviews import ACCESS_REVIEWS, ALLOWED_FOR, DENIED_FOR, Caller
+from kmproxy.simulator.answers import ApiFault
 
 from .conftest import until
 from .desk import bind

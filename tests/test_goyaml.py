@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.goyaml import MAX_DEPTH, MAX_VALUES, load
+from kmproxy.kube.go_yaml import MAX_DEPTH, MAX_VALUES, load
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from kmproxy import grammar
-from kmproxy.grammar import PlainSplitter
+from kmproxy.exposition import grammar
+from kmproxy.exposition.grammar import PlainSplitter
 
 from . import lines, reference
 

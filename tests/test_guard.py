@@ -8,9 +8,9 @@ import base64
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from kmproxy.config.web import RateLimit
 from kmproxy.errors import ConfigError
-from kmproxy.guard import TokenBucket, basic_credentials
-from kmproxy.webconfig import RateLimit
+from kmproxy.web.middleware import TokenBucket, basic_credentials
 
 from .conftest import until
 from .test_listener import KEPT, answers, connected
@@ -173,7 +173,7 @@ async def test_a_rate_limit(front, tmp_path):
 
 async def test_bcrypt_is_for_who_uses_it(front, tmp_path, monkeypatch):
     """Without users no password is compared, and nothing is made that could."""
-    monkeypatch.setitem(__import__("sys").modules, "kmproxy.passwords", None)
+    monkeypatch.setitem(__import__("sys").modules, "kmproxy.web.passwords", None)
     proxy = await front(web(tmp_path, {}))
     assert (await proxy.get("/metrics/probes", Authorization=basic("x:y")))[0] == 200
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.heads import Heads
+from kmproxy.web.heads import Heads
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.simcadvisor import ENDPOINTS
-from kmproxy.simkubelet import Fault
+from kmproxy.simulator.cadvisor import ENDPOINTS
+from kmproxy.simulator.kubelet import Fault
 
 from .test_end_to_end import daemon, in_a_pod
 

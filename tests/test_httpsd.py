@@ -8,9 +8,9 @@ import socket
 
 import pytest
 
-from kmproxy.httpsd import own_address
-from kmproxy.simapi import ApiFault
-from kmproxy.simkubelet import Fault
+from kmproxy.discovery.handler import own_address
+from kmproxy.simulator.api import ApiFault
+from kmproxy.simulator.kubelet import Fault
 
 from .conftest import until
 from .test_discovery import flat

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.credentials import TOKEN_AGE, RotatingText, is_token
+from kmproxy.client.credentials import TOKEN_AGE, RotatingText, is_token
+from kmproxy.client.tls import LOOK_AGAIN
+from kmproxy.config.types import File, Secret
 from kmproxy.errors import CredentialError
-from kmproxy.tls import LOOK_AGAIN
-from kmproxy.values import File, Secret
 
 from .conftest import credential_failures
 

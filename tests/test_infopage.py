@@ -7,7 +7,7 @@ import re
 import pytest
 from aiohttp import hdrs
 
-from kmproxy.simanswers import ApiFault
+from kmproxy.simulator.answers import ApiFault
 
 from .conftest import until
 from .test_httpsd import answer

@@ -16,12 +16,12 @@ import trustme
 import yaml
 from aiohttp import web
 
-from kmproxy import kubeconfig
-from kmproxy.credentials import TOKEN_AGE
+from kmproxy.client.credentials import TOKEN_AGE
+from kmproxy.client.tls import TlsContext
+from kmproxy.config.proxies import Proxy
 from kmproxy.errors import ConfigError
-from kmproxy.kubeconfig import Kubeconfig
-from kmproxy.proxies import Proxy
-from kmproxy.tls import TlsContext
+from kmproxy.kube import kubeconfig
+from kmproxy.kube.kubeconfig import Kubeconfig
 
 from .conftest import credential_failures, until
 from .sites import Site, metrics, new_ca, pem_of

@@ -11,8 +11,8 @@ import ssl
 import pytest
 import trustme
 
-from kmproxy.cli import read_config
-from kmproxy.clients import open_clients
+from kmproxy.cli.main import read_config
+from kmproxy.daemon.clients import open_clients
 from kmproxy.errors import ConfigError
 
 from .sites import pem_of

@@ -8,15 +8,15 @@ import gzip
 import pytest
 from aiohttp import web
 
-from kmproxy.config import KubeletConfig
-from kmproxy.endpoints import ENDPOINTS
+from kmproxy.client.pins import Peer
+from kmproxy.client.tls import TlsContext, Trust
+from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.config.sections import KubeletConfig
 from kmproxy.errors import UpstreamError
-from kmproxy.kubelet import Kubelet
-from kmproxy.nodes import Node
-from kmproxy.pins import Peer
+from kmproxy.kube.nodes import Node
+from kmproxy.sources.endpoints import ENDPOINTS
+from kmproxy.sources.kubelet import Kubelet
 from kmproxy.telemetry import Telemetry
-from kmproxy.tls import TlsContext, Trust
-from kmproxy.upstream import Upstream, open_session
 
 from .sites import Site
 
@@ -114,7 +114,7 @@ async def test_where_pods_are_asked_for(config, expected):
 
 async def test_a_list_of_pods_that_does_not_end(cluster, front, monkeypatch):
     """It is given up past the limit, whatever was announced."""
-    monkeypatch.setattr("kmproxy.kubelet.MAX_PODS", 1000)
+    monkeypatch.setattr("kmproxy.sources.kubelet.MAX_PODS", 1000)
     proxy = await front("--discovery")
     status, text = await proxy.get("/sd/pods")
     assert status == 502

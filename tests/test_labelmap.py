@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from kmproxy import labelmap
-from kmproxy.discovery import TargetLabelMap
+from kmproxy.config.label_rules import LAST_APPLIED, Namespace, parse_rules
+from kmproxy.discovery.documents import TargetLabelMap
 from kmproxy.errors import SnapshotError
-from kmproxy.labelmap import LIMITS, LabelMap
-from kmproxy.labels import LAST_APPLIED, Namespace, parse_rules
-from kmproxy.rendering import MAX_VALUE, NAMESPACE_BYTES, KnownLabels
+from kmproxy.labels import label_map as labelmap
+from kmproxy.labels.label_map import LIMITS, LabelMap
+from kmproxy.labels.rendering import MAX_VALUE, NAMESPACE_BYTES, KnownLabels
 
 SAMPLE = b'container_x{namespace="web",pod="p"} 1\n'
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kmproxy.exposition import Enricher
-from kmproxy.labelmap import LabelMap
-from kmproxy.labels import LabelRule, Namespace, label_name, name_problem, parse_rules
+from kmproxy.config.label_rules import LabelRule, Namespace, label_name, name_problem, parse_rules
+from kmproxy.exposition.enricher import Enricher
+from kmproxy.labels.label_map import LabelMap
 
 
 def rules(labels=(), annotations=(), defaults=()):

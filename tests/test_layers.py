@@ -1,4 +1,4 @@
-"""The architecture: a module imports only from those that stand before it in the order."""
+"""The architecture: folders on levels, and which of them may know which (docs/architecture.md)."""
 
 import ast
 import subprocess
@@ -11,259 +11,215 @@ import kmproxy
 
 PACKAGE = Path(kmproxy.__file__).parent
 
-FLOORS = (
-    (
-        "errors",
-        "values",
-        "yamltext",
-        "proxies",
-        "goyaml",
-        "kubeformat",
-        "contexts",
-        "access",
-        "expressions",
-        "labels",
-        "rendering",
-        "labelmap",
-        "namespaceinfo",
-        "endpoints",
-        "routes",
-        "settings",
-        "config",
-        "commands",
-        "variables",
-        "loader",
-        "addresses",
-        "pins",
-        "permissions",
-        "findings",
-        "webconfig",
-        "expiry",
-        "encoding",
-        "grammar",
-        "lines",
-        "exposition",
-        "selftest",
-        "selection",
-        "pipeline",
-        "recipe",
-        "observations",
-        "objectlist",
-        "outage",
-        "watch",
-        "discovery",
-        "pages",
-        "reviews",
-        "tenancy",
-        "heads",
-        "open_connections",
-        "allowances",
-    ),
-    (
-        "revision",
-        "telemetry",
-        "own_file",
-        "openssl",
-        "tls",
-        "credentials",
-        "identity",
-        "execplugin",
-        "oidc",
-        "kubeconfig",
-        "serviceaccount",
-        "kubelettrust",
-        "pinning",
-        "connector",
-        "upstream",
-        "oauth2",
-        "certificates",
-        "apiserver",
-        "nodes",
-        "kubelet",
-        "webfile",
-        "passwords",
-    ),
-    (
-        "pinfile",
-        "namespaces",
-        "snapshot",
-        "slots",
-        "targets",
-        "reviewer",
-        "footholds",
-        "tenant",
-        "auth",
-    ),
-    (
-        "responses",
-        "connection",
-        "listener",
-        "guard",
-        "health",
-        "peers",
-        "door",
-        "server",
-        "httpsd",
-        "infopage",
-    ),
-    ("reach", "clients", "app", "enrich", "everybody", "check"),
-    ("simfamilies", "simcadvisor", "simwire", "simobjects", "simprotobuf", "simpods", "simkubelet"),
-    (
-        "simrbac",
-        "simstore",
-        "simview",
-        "simservices",
-        "simanswers",
-        "simproxy",
-        "simapi",
-        "simcluster",
-    ),
-    ("supervisor", "demo", "benchdaemon", "benchdiscovery", "benchtables", "bench"),
-    ("cli", "__main__"),
+LEVELS = (
+    {"revision", "errors"},
+    {"exposition", "telemetry"},
+    {"config", "content_coding", "own_file", "openssl", "allowances", "supervisor"},
+    {"client", "web"},
+    {"kube"},
+    {"labels", "sources", "auth"},
+    {"scrape", "discovery", "enrich", "demo"},
+    {"daemon", "bench"},
+    {"check"},
+    {"cli"},
+    {"__main__"},
 )
-ORDER = [module for floor in FLOORS for module in floor]
-SIMULATOR = [module for module in ORDER if module.startswith("sim")]
+"""A folder, or a module beside the folders, imports only from levels before its own."""
+
+SIMULATED = {"bench", "demo", "simulator"}
+"""The simulator imports nothing of ours, and only these import it."""
+
+PURE = [
+    "allowances",
+    "exposition",
+    "config",
+    "kube.watch",
+    "kube.object_list",
+    "kube.reviews",
+    "kube.permissions",
+    "kube.contexts",
+    "kube.kubeconfig_format",
+    "kube.go_yaml",
+    "labels.label_map",
+    "labels.rendering",
+    "client.addresses",
+    "client.pins",
+    "web.open_connections",
+    "web.heads",
+    "web.expiry",
+    "auth.tenant_filter",
+    "scrape.routes",
+    "scrape.status_page",
+    "discovery.documents",
+    "check.report",
+    "check.observations",
+]
 IMPURE = {"asyncio", "aiohttp", "os", "time", "logging", "socket", "ssl", "random"}
+
+HEAVY = {
+    "kubernetes_asyncio": "kube.oidc",
+    "bcrypt": "web.passwords",
+    "cryptography": "check.certificates",
+    "trustme": "simulator.cluster",
+    "re2": "config.expressions",
+}
+"""Libraries that cost memory, and the module that each is imported in."""
+
+OPTIONAL = [
+    "kmproxy.config.http_client",
+    "kmproxy.config.proxies",
+    "kmproxy.client.factory",
+    "kmproxy.client.oauth2",
+    "kmproxy.simulator.cluster",
+    "kmproxy.demo",
+    "kmproxy.check.preflight",
+    "kmproxy.check.certificates",
+    "kmproxy.web.passwords",
+]
+"""Modules that neither a daemon without settings nor the command line loads."""
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+PLAIN = [name for name in MODULES if not name.endswith("__init__")]
+FOLDERS = sorted({name.split(".")[0] for name in PLAIN if "." in name})
 
 
 def imports(tree):
     """Every module that is imported anywhere in the tree, each by its full name.
 
-    What `from kmproxy import x` names counts as the module `kmproxy.x`.
+    What `from a import b` names counts as the module `a.b`, too.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            name = node.module or ""
-            if node.level:
-                name = f"kmproxy.{name}" if name else "kmproxy"
-            if name == "kmproxy":
-                yield from (f"kmproxy.{alias.name}" for alias in node.names)
-            else:
-                yield name
+            assert not node.level, "modules are imported by their full names"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parsed(name):
+    """The syntax tree of one of our modules."""
+    return ast.parse(MODULES[name].read_text("utf-8"))
 
 
 def ours(tree):
-    """The kmproxy modules that are imported, without the package itself."""
-    names = {name for name in imports(tree) if name.startswith("kmproxy.")}
-    return {name.split(".")[1] for name in names} - {"__version__"}
+    """The modules of kmproxy that are imported, by their names in it."""
+    names = {name.removeprefix("kmproxy.") for name in imports(tree) if name.startswith("kmproxy.")}
+    return names & set(MODULES)
 
 
-def parsed(module):
-    """The syntax tree of one of our modules."""
-    return ast.parse((PACKAGE / f"{module}.py").read_text("utf-8"))
+def wrong(name, imported):
+    """Why a module may not import another, or None."""
+    own, other = name.split(".")[0], imported.split(".")[0]
+    level = {each: number for number, folders in enumerate(LEVELS) for each in folders}
+    if own == other:
+        return None
+    if "simulator" in {own, other}:
+        return None if own in SIMULATED - {"simulator"} else "the simulator stands apart"
+    if own == "exposition":
+        return "exposition imports nothing of ours"
+    return None if level[other] < level[own] else f"{other} is not below {own}"
+
+
+def circle(graph):
+    """Modules of a graph that import each other in a circle; empty if there are none."""
+    left = dict(graph)
+    while free := {name for name, needs in left.items() if not needs & set(left)}:
+        left = {name: needs for name, needs in left.items() if name not in free}
+    return set(left)
 
 
 @pytest.mark.parametrize(
-    ("source", "found"),
+    ("name", "imported", "allowed"),
     [
-        ("import asyncio.events", {"asyncio.events"}),
-        ("import a, b as c", {"a", "b"}),
-        ("from kmproxy import __version__, labels", {"kmproxy.__version__", "kmproxy.labels"}),
-        ("from kmproxy.labels import Namespace", {"kmproxy.labels"}),
-        ("from . import labels", {"kmproxy.labels"}),
-        ("from .labels import Namespace", {"kmproxy.labels"}),
-        ("if TYPE_CHECKING:\n    import kmproxy.app", {"kmproxy.app"}),
-        ("def f():\n    async def g():\n        from time import sleep", {"time"}),
-        ("try:\n    import x\nexcept ImportError:\n    import y", {"x", "y"}),
+        ("scrape.scraper", "sources.kubelet", True),
+        ("sources.kubelet", "scrape.routes", False),  # upwards
+        ("labels.namespaces", "sources.kubelet", False),  # a neighbour
+        ("exposition.lines", "errors", False),
+        ("simulator.api", "errors", False),
+        ("scrape.scraper", "simulator.api", False),
+        ("demo", "simulator.cluster", True),
+        ("web.listener", "web.heads", True),
     ],
 )
-def test_no_import_is_overlooked(source, found):
-    """The reader of imports sees all spellings, in functions and for types as well."""
-    assert set(imports(ast.parse(source))) == found
+def test_the_rules(name, imported, allowed):
+    """What the levels allow, by example."""
+    assert (wrong(name, imported) is None) is allowed
 
 
-def test_the_order_lists_every_module():
-    """A new module has to find its place, and one that is gone gives it up."""
-    assert sorted(ORDER) == sorted({path.stem for path in PACKAGE.glob("*.py")} - {"__init__"})
+def test_circles_are_found():
+    """Two modules that import each other are one, however they are reached."""
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"a", "b", "c"}
+    assert circle({"a": {"b"}, "b": set()}) == set()
 
 
-def test_the_package_is_flat():
-    """There is no package inside the package, where the order would not be looked after."""
-    assert not list(PACKAGE.glob("*/*.py"))
+def test_every_folder_has_a_level():
+    """A new folder has to find its place, and one that is gone gives it up."""
+    named = {each for folders in LEVELS for each in folders} | {"simulator"}
+    assert named == {name.split(".")[0] for name in PLAIN}
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_what_stands_before_it(module):
-    """Dependencies point one way: no cycle, not even for types or inside a function."""
-    above = set(ORDER[: ORDER.index(module)])
-    assert ours(parsed(module)) <= above
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_module_imports_only_what_is_below_it(name):
+    """Neither from above nor from a neighbour, not even for types or inside a function."""
+    problems = {each: wrong(name, each) for each in ours(parsed(name))}
+    assert {each: problem for each, problem in problems.items() if problem} == {}
 
 
-@pytest.mark.parametrize("module", SIMULATOR)
-def test_the_simulator_stands_alone(module):
-    """It imports nothing of ours but itself, so it cannot share our mistakes."""
-    assert ours(parsed(module)) <= set(SIMULATOR[: SIMULATOR.index(module)])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_circle_inside_a_folder(folder):
+    """The files of a folder stand in an order."""
+    graph = {name: ours(parsed(name)) for name in PLAIN if name.startswith(f"{folder}.")}
+    assert circle(graph) == set()
 
 
-@pytest.mark.parametrize("module", FLOORS[0])
-def test_the_lowest_floor_is_pure(module):
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_is_pure(name):
     """No event loop, socket, clock, file, log or chance."""
-    assert not {name.split(".")[0] for name in imports(parsed(module))} & IMPURE
+    chosen = [each for each in PLAIN if each == name or each.startswith(f"{name}.")]
+    assert chosen
+    for each in chosen:
+        assert not {imported.split(".")[0] for imported in imports(parsed(each))} & IMPURE, each
 
 
-@pytest.mark.parametrize("module", ["__init__", *ORDER])
-def test_kubernetes_asyncio_is_imported_where_it_is_needed(module):
-    """Only a function of `oidc` imports it: it costs 65 MiB."""
-    tree = parsed(module)
-    here = {name.split(".")[0] for name in imports(tree)}
-    if module != "oidc":
-        assert "kubernetes_asyncio" not in here
-        return
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    inside = {
-        id(part)
-        for function in ast.walk(tree)
-        if isinstance(function, functions)
-        for part in ast.walk(function)
+@pytest.mark.parametrize("library", HEAVY)
+def test_a_heavy_library_is_imported_in_one_module(library):
+    """So that it can be told what needs it."""
+    found = {
+        name
+        for name in MODULES
+        if library in {each.split(".")[0] for each in imports(parsed(name))}
     }
-    statements = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        and any(name.startswith("kubernetes_asyncio") for name in imports(node))
-    ]
-    assert statements
-    assert all(id(node) in inside for node in statements)
-
-
-@pytest.mark.parametrize("module", ["__init__", *ORDER])
-def test_re2_is_imported_where_it_is_needed(module):
-    """Only a function of `expressions` imports it: it costs 3 MiB."""
-    here = {name.split(".")[0] for name in imports(parsed(module))}
-    assert ("re2" in here) == (module == "expressions")
+    assert found == {HEAVY[library]}
 
 
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("kmproxy.cli", {"argparse", "aiohttp", "prometheus_client", "kmproxy.app"}),
-        ("kmproxy.app", {"kmproxy.cli", "kmproxy.enrich", "kmproxy.simcadvisor"}),
+        ("cli.main", {"argparse", "aiohttp", "prometheus_client", "kmproxy.daemon.daemon"}),
+        ("daemon.daemon", {"kmproxy.cli.main", "kmproxy.enrich", "kmproxy.simulator.cadvisor"}),
     ],
 )
-def test_the_daemon_loads_nothing_that_it_may_not_need(module, unwanted):
-    """A fresh interpreter that imports it has not paid for kubeconfigs, YAML or the demo."""
-    code = f"import sys, {module}; print(*sys.modules, sep='\\n')"
+def test_what_most_do_without_is_not_loaded(module, unwanted):
+    """A new interpreter that imports it has not paid for kubeconfigs, YAML or the demo."""
+    code = f"import sys, kmproxy.{module}; print(*sys.modules, sep='\\n')"
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        cwd=PACKAGE.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+        cwd=PACKAGE.parent, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
     loaded = set(result.stdout.split())
-    optional = {"kmproxy.access", "kmproxy.proxies", "kmproxy.reach", "kmproxy.oauth2"}
-    never = optional | {
-        "kubernetes_asyncio",
-        "trustme",
-        "yaml",
-        "kmproxy.simcluster",
-        "kmproxy.demo",
-    }
-    never |= {"cryptography", "kmproxy.check", "kmproxy.certificates"}
-    never |= {"re2", "_re2", "re2._re2"}
-    never |= {"bcrypt", "kmproxy.passwords"}
-    assert module in loaded
-    assert sorted(loaded & (unwanted | never)) == []
+    assert f"kmproxy.{module}" in loaded
+    assert sorted(loaded & (unwanted | {*HEAVY, "yaml", *OPTIONAL})) == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_face_of_a_folder(folder):
+    """Its `__init__` is a docstring only, which names each of its files."""
+    tree = parsed(f"{folder}.__init__")
+    text = ast.get_docstring(tree)
+    assert len(tree.body) == 1
+    listed = {line.split()[0] for line in text.splitlines() if line.startswith("    ")}
+    assert listed == {name.split(".")[1] for name in PLAIN if name.startswith(f"{folder}.")}

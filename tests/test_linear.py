@@ -16,15 +16,15 @@ from itertools import chain
 
 import pytest
 
-from kmproxy import grammar
-from kmproxy.bench import kube_state_metrics
-from kmproxy.encoding import GzipDecoder, GzipEncoder
-from kmproxy.exposition import Enricher
-from kmproxy.expressions import parse_regex
-from kmproxy.lines import portions
-from kmproxy.pipeline import Pipeline, Recipe
-from kmproxy.selection import Globs, Selection, Selector
-from kmproxy.tenancy import TenantFilter
+from kmproxy.auth.tenant_filter import TenantFilter
+from kmproxy.bench.run import kube_state_metrics
+from kmproxy.config.expressions import parse_regex
+from kmproxy.content_coding import GzipDecoder, GzipEncoder
+from kmproxy.exposition import grammar
+from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.lines import portions
+from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.selection import Globs, Selection, Selector
 
 TIMES = 20
 """What a byte may cost, in bytes of plain text: lines of about 90 bytes, as kube-state-metrics'."""

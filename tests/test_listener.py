@@ -8,9 +8,9 @@ import ssl
 
 import pytest
 
+from kmproxy.config.types import Address
 from kmproxy.errors import StartupError
-from kmproxy.simkubelet import Fault
-from kmproxy.values import Address
+from kmproxy.simulator.kubelet import Fault
 
 from .conftest import until
 from .test_end_to_end import refused
@@ -465,7 +465,7 @@ async def unfetched(front, cluster, monkeypatch):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that the rest waits
         return sock
 
-    monkeypatch.setattr("kmproxy.listener._listening", listening)
+    monkeypatch.setattr("kmproxy.web.listener._listening", listening)
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -513,7 +513,7 @@ async def test_an_answer_that_is_fetched_while_the_process_ends(unfetched):
 
 async def test_an_answer_that_nobody_fetches_while_the_process_ends(unfetched, monkeypatch):
     """It does not keep the process, which takes what is not sent with it; so it is broken off."""
-    monkeypatch.setattr("kmproxy.listener.LINGER", 0.1)
+    monkeypatch.setattr("kmproxy.web.listener.LINGER", 0.1)
     proxy, client = await unfetched()
     async with asyncio.timeout(10):
         await proxy.daemon.stop()
@@ -525,7 +525,7 @@ async def test_an_answer_that_has_no_end_when_the_process_ends(
     front, cluster, monkeypatch, version
 ):
     """It is broken off by a reset, as whatever else cuts it."""
-    monkeypatch.setattr("kmproxy.listener.SHUTDOWN_TIMEOUT", 0.1)
+    monkeypatch.setattr("kmproxy.web.listener.SHUTDOWN_TIMEOUT", 0.1)
     cluster.kubelets["node-a"].fail(Fault.HANG_IN_BODY)
     proxy = await front()
     ((reader, writer),) = await connected(proxy, 1)

@@ -4,20 +4,20 @@ import dataclasses
 
 import pytest
 
-from kmproxy.access import Access, Authorization
-from kmproxy.commands import DemoConfig, EnrichConfig
-from kmproxy.config import (
+from kmproxy.config.commands import DemoConfig, EnrichConfig
+from kmproxy.config.http_client import Access, Authorization
+from kmproxy.config.label_rules import LabelRule
+from kmproxy.config.loader import IGNORED, Layer, load, load_sections
+from kmproxy.config.sections import (
     SECTIONS,
     Config,
     KubeletConfig,
     LabelConfig,
     ServerConfig,
 )
+from kmproxy.config.settings import settings
+from kmproxy.config.types import Address, File
 from kmproxy.errors import ConfigError
-from kmproxy.labels import LabelRule
-from kmproxy.loader import IGNORED, Layer, load, load_sections
-from kmproxy.settings import settings
-from kmproxy.values import Address, File
 
 
 def flags(**values):

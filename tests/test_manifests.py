@@ -13,10 +13,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kmproxy import cli
-from kmproxy.listener import SHUTDOWN_TIMEOUT
-from kmproxy.permissions import needed
-from kmproxy.webconfig import parse_web_config
+from kmproxy.cli import main as cli
+from kmproxy.config.web import parse_web_config
+from kmproxy.kube.permissions import needed
+from kmproxy.web.listener import SHUTDOWN_TIMEOUT
 from tests.kustomize import build
 
 from .documents import PAGES, block, section

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from kmproxy.labels import Namespace, parse_rules
-from kmproxy.namespaceinfo import NamespaceInfoMap, info_names
+from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.labels.namespace_info import NamespaceInfoMap, info_names
 
 LABELS = """\
 # HELP kube_namespace_labels [STABLE] Kubernetes labels converted to Prometheus labels.

@@ -9,20 +9,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from kmproxy.apiserver import ApiServer
-from kmproxy.credentials import TOKEN_AGE
-from kmproxy.kubeconfig import Kubeconfig
-from kmproxy.labelmap import LabelMap
-from kmproxy.labels import LabelRule
-from kmproxy.namespaces import NamespaceWatcher
-from kmproxy.objectlist import SLICE
-from kmproxy.serviceaccount import ServiceAccount
-from kmproxy.simanswers import ApiFault
-from kmproxy.simcluster import SimCluster
+from kmproxy.client.credentials import TOKEN_AGE
+from kmproxy.client.tls import TlsContext
+from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.config.label_rules import LabelRule
+from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.kubeconfig import Kubeconfig
+from kmproxy.kube.object_list import SLICE
+from kmproxy.kube.service_account import ServiceAccount
+from kmproxy.kube.watch import PROBE_LIMIT, RELIST
+from kmproxy.labels.label_map import LabelMap
+from kmproxy.labels.namespaces import NamespaceWatcher
+from kmproxy.simulator.answers import ApiFault
+from kmproxy.simulator.cluster import SimCluster
 from kmproxy.telemetry import Telemetry
-from kmproxy.tls import TlsContext
-from kmproxy.upstream import Upstream, open_session
-from kmproxy.watch import PROBE_LIMIT, RELIST
 
 from .conftest import until
 
@@ -398,7 +398,7 @@ async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
     cluster.api.future_watch_waits = True
     async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
         await lose_history(cluster, labels)
-        monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.5)
+        monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 0.5)
         cluster.api.bookmark_interval = 0.05  # which come now, but not before that version
         await becomes(labels, b"payments", b',team="payments"')
         assert restarts(telemetry, "timeout") == 2
@@ -409,7 +409,7 @@ async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
 
 async def test_a_watch_that_falls_silent(cluster, tmp_path, monkeypatch):
     """A connection that died in mid-watch is given up, and nothing is missed."""
-    monkeypatch.setattr("kmproxy.namespaces.SILENCE", 1.0)
+    monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 1.0)
     cluster.api.bookmark_interval = 0.1
     async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
         await becomes(labels, b"payments", b',team="payments"')
@@ -424,7 +424,7 @@ async def test_a_watch_that_falls_silent(cluster, tmp_path, monkeypatch):
 
 async def test_a_server_without_bookmarks(cluster, tmp_path, monkeypatch):
     """Where nothing happens and nothing says so, lists confirm the map: it is no outage."""
-    monkeypatch.setattr("kmproxy.namespaces.SILENCE", 0.1)
+    monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 0.1)
     cluster.api.bookmark_interval = 1e9
     clock = Clock()
     async with watching(cluster, tmp_path, clock, wait=1e9) as (watcher, labels, telemetry):
@@ -438,7 +438,7 @@ async def test_a_server_without_bookmarks(cluster, tmp_path, monkeypatch):
 @pytest.mark.parametrize("listing", [True, False])
 async def test_an_answer_that_is_framed_wrongly(cluster, tmp_path, monkeypatch, listing):
     """What a proxy on the way writes into a list or a watch that has begun ends it."""
-    monkeypatch.setattr("kmproxy.upstream.TICK", 0.05)
+    monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.05)
     cluster.api.fail("list" if listing else "watch", ApiFault.MISFRAMED, times=1)
     async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
         await becomes(labels, b"payments", b',team="payments"')

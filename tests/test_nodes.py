@@ -7,12 +7,12 @@ import json
 
 import pytest
 
-from kmproxy import nodes
+from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
-from kmproxy.labels import Namespace
-from kmproxy.nodes import ABSENT_FOR, KEPT, REMEMBERED, RETRY, Node, NodeDirectory
+from kmproxy.kube import nodes
+from kmproxy.kube.nodes import ABSENT_FOR, KEPT, REMEMBERED, RETRY, Node, NodeDirectory
+from kmproxy.kube.watch import LIST_ACCEPT
 from kmproxy.telemetry import Telemetry
-from kmproxy.watch import LIST_ACCEPT
 
 
 class Nodes:

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from kmproxy import auth, nodes
-from kmproxy.reviews import ACCESS_REVIEWS
-from kmproxy.simanswers import ApiFault
-from kmproxy.simrbac import AUTHENTICATED, MONITORING, Attributes
+from kmproxy.auth import gate as auth
+from kmproxy.kube import nodes
+from kmproxy.kube.reviews import ACCESS_REVIEWS
+from kmproxy.simulator.answers import ApiFault
+from kmproxy.simulator.rbac import AUTHENTICATED, MONITORING, Attributes
 
 from .test_door import Clock, asked, fetched
 from .test_simrbac import binding, role

@@ -8,13 +8,13 @@ import base64
 import pytest
 from aiohttp import web
 
-from kmproxy.access import OAuth2
-from kmproxy.credentials import TOKEN_AGE, RotatingText, is_password
+from kmproxy.client.credentials import TOKEN_AGE, RotatingText, is_password
+from kmproxy.client.oauth2 import PAUSE, SETTLED, ClientCredentials
+from kmproxy.client.tls import TlsContext, Trust
+from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.config.http_client import OAuth2
+from kmproxy.config.types import File, Secret
 from kmproxy.errors import UpstreamError
-from kmproxy.oauth2 import PAUSE, SETTLED, ClientCredentials
-from kmproxy.tls import TlsContext, Trust
-from kmproxy.upstream import Upstream, open_session
-from kmproxy.values import File, Secret
 
 from .conftest import credential_failures, until
 from .sites import Site, new_ca
@@ -272,7 +272,7 @@ async def test_an_endpoint_that_is_not_there(site, clock, telemetry):
 @pytest.mark.parametrize("begins", [False, True])
 async def test_an_endpoint_that_hangs(site, endpoint, clock, telemetry, monkeypatch, begins):
     """It is given up, whether it has begun to answer or not, and as what it is."""
-    monkeypatch.setattr("kmproxy.oauth2.TIMEOUT", 0.2)
+    monkeypatch.setattr("kmproxy.client.oauth2.TIMEOUT", 0.2)
 
     async def trickle():
         while True:

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmproxy import objectlist
+from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
-from kmproxy.labels import Namespace
-from kmproxy.objectlist import MAX_OBJECT, SLICE, ListMeta, ListReader, Meta
+from kmproxy.kube import object_list as objectlist
+from kmproxy.kube.object_list import MAX_OBJECT, SLICE, ListMeta, ListReader, Meta
 
 ITEM = b'{"metadata":{"name":"a","labels":{"team":"x"},"resourceVersion":"5"}}'
 

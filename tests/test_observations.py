@@ -2,7 +2,7 @@
 
 import pytest
 
-from kmproxy.observations import LONGEST, Lines, Nameless, Provider
+from kmproxy.check.observations import LONGEST, Lines, Nameless, Provider
 
 SIZES = pytest.mark.parametrize("size", [1, 7, 1 << 20])
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from kmproxy.open_connections import OpenConnections, network
+from kmproxy.web.open_connections import OpenConnections, network
 
 
 class Conn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.outage import Outage
+from kmproxy.kube.outage import Outage
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from kmproxy.labels import LabelRule
-from kmproxy.pages import Status, status_page
+from kmproxy.config.label_rules import LabelRule
+from kmproxy.scrape.status_page import Status, status_page
 
 STATUS = Status(
     version="1.2.3",

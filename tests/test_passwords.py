@@ -9,8 +9,8 @@ import threading
 import bcrypt
 import pytest
 
-from kmproxy import passwords
-from kmproxy.passwords import (
+from kmproxy.web import passwords
+from kmproxy.web.passwords import (
     LONGEST,
     MAX_PER_ADDRESS,
     MAX_REMEMBERED,

@@ -21,8 +21,8 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from kmproxy.pins import HEAD
-from kmproxy.simkubelet import Fault
+from kmproxy.client.pins import HEAD
+from kmproxy.simulator.kubelet import Fault
 
 from .test_end_to_end import in_a_pod
 from .test_floods import ATTACKS, daemon, healthy, peak, sent, token

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from kmproxy import peers
-from kmproxy.cli import read_config
+from kmproxy.cli.main import read_config
 from kmproxy.errors import ConfigError
+from kmproxy.labels import peers
 
 from .conftest import Clock, until
 from .programs import free_port

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from kmproxy.cli import read_config
-from kmproxy.permissions import (
+from kmproxy.cli.main import read_config
+from kmproxy.kube.permissions import (
     EVERYTHING,
     NAMESPACES,
     NODE_METRICS,

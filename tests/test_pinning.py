@@ -13,13 +13,13 @@ import pytest
 import trustme
 import yaml
 
-from kmproxy import pinfile
-from kmproxy.cli import read_config
+from kmproxy.cli.main import read_config
+from kmproxy.client import pin_file as pinfile
+from kmproxy.client.pins import HEAD, decode
 from kmproxy.errors import ConfigError
-from kmproxy.nodes import REMEMBERED
+from kmproxy.kube.nodes import REMEMBERED
 from kmproxy.own_file import replace_own
-from kmproxy.pins import HEAD, decode
-from kmproxy.simobjects import node_object
+from kmproxy.simulator.objects import node_object
 
 from .conftest import until
 from .sites import ForwardProxy

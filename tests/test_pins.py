@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy import pins
+from kmproxy.client import pins
+from kmproxy.client.pins import BY_CA, HEAD, Peer, Pin, PinBook, decode
 from kmproxy.errors import PinError
-from kmproxy.pins import BY_CA, HEAD, Peer, Pin, PinBook, decode
 
 A, B = "a" * 64, "b" * 64
 NODE, OTHER = Peer("node-a", "uid:1"), Peer("node-b", "uid:2")

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from kmproxy.lines import GROWN, portions
-from kmproxy.pipeline import Pipeline, Recipe
-from kmproxy.selection import Globs, Selection
+from kmproxy.exposition.lines import GROWN, portions
+from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.selection import Globs, Selection
 
 from . import lines, reference
 

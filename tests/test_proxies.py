@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.proxies import (
+from kmproxy.config.proxies import (
     Proxies,
     Proxy,
     from_environment,
@@ -12,7 +12,7 @@ from kmproxy.proxies import (
     parse_proxy,
     way_by_environment,
 )
-from kmproxy.values import Secret
+from kmproxy.config.types import Secret
 
 
 @pytest.mark.parametrize(

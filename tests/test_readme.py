@@ -8,14 +8,14 @@ import bcrypt
 import pytest
 import yaml
 
-from kmproxy.access import KEYS
-from kmproxy.config import SECTIONS
-from kmproxy.loader import Layer, load
-from kmproxy.settings import settings
+from kmproxy.config.http_client import KEYS
+from kmproxy.config.loader import Layer, load
+from kmproxy.config.sections import SECTIONS
+from kmproxy.config.settings import settings
+from kmproxy.config.web import Pem
 from kmproxy.telemetry import _REASONS as REASONS
 from kmproxy.telemetry import Telemetry
-from kmproxy.webconfig import Pem
-from kmproxy.webfile import read_web_config
+from kmproxy.web.config_file import read_web_config
 
 from .documents import (
     ALL,
@@ -30,7 +30,7 @@ from .documents import (
     links,
     section,
 )
-from .test_layers import ORDER, SIMULATOR
+from .test_layers import FOLDERS, PLAIN
 
 WORDS = 2500
 """The README's limit: a reader has it in ten minutes."""
@@ -78,14 +78,14 @@ def test_the_table_of_metrics():
     assert set(re.findall(r"`(kmproxy_\w+)", ALL)) == ours
 
 
-def test_the_table_of_modules():
-    """The architecture has every module once, in the order that is enforced."""
-    table = section("docs/architecture.md", "Modules")
-    cells = re.findall(r"^\|[^|]*\| (`.*?) \|", table, re.MULTILINE)
-    shown = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
-    simulator = ("simfamilies", "simcluster")
-    order = [name for name in ORDER if name not in SIMULATOR or name in simulator]
-    assert shown == [name for name in order if name != "__main__"]
+def test_the_page_of_the_architecture():
+    """Every folder and every module beside the folders stands on its level and in the table."""
+    picture = next(each.text for each in blocks("docs/architecture.md") if "level" in each.text)
+    table = section("docs/architecture.md", "The folders")
+    assert set(re.findall(r"(\w+)/(?= |\n)", picture)) - {"kmproxy"} == set(FOLDERS)
+    assert set(re.findall(r"^\| `(\w+)/` \|", table, re.MULTILINE)) == set(FOLDERS)
+    beside = {name for name in PLAIN if "." not in name} - {"__main__", "revision"}
+    assert set(re.findall(r"(\w+)\.py", picture)) == beside
 
 
 def test_the_yaml_example():

@@ -7,10 +7,10 @@ import contextlib
 
 import pytest
 
-from kmproxy import reviewer
+from kmproxy.auth import reviewer
 from kmproxy.errors import AccessError
-from kmproxy.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Question
-from kmproxy.simanswers import ApiFault
+from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Question
+from kmproxy.simulator.answers import ApiFault
 
 from .conftest import until
 from .desk import PATHS, bind

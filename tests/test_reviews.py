@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from kmproxy.config.types import Resource
 from kmproxy.errors import UpstreamError
-from kmproxy.reviews import (
+from kmproxy.kube.reviews import (
     ACCEPTED_FOR,
     MAX_TOKEN,
     REJECTED_FOR,
@@ -25,7 +26,6 @@ from kmproxy.reviews import (
     token_key,
     token_review,
 )
-from kmproxy.values import Resource
 
 SECRET = b"k" * 32
 PODS = Resource("pods", "metrics", "metrics.k8s.io")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kmproxy.endpoints import ENDPOINTS, NODE_PREFIX
-from kmproxy.routes import Route, find_route, served_paths
+from kmproxy.scrape.routes import Route, find_route, served_paths
+from kmproxy.sources.endpoints import ENDPOINTS, NODE_PREFIX
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

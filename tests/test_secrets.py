@@ -11,11 +11,11 @@ import pytest
 import yaml
 from aiohttp import web
 
-from kmproxy.app import Daemon
-from kmproxy.cli import _JsonFormatter, _TextFormatter, read_config
+from kmproxy.cli.main import _JsonFormatter, _TextFormatter, read_config
+from kmproxy.daemon.daemon import Daemon
 from kmproxy.errors import KmproxyError
-from kmproxy.simapi import ApiFault
-from kmproxy.simkubelet import Fault
+from kmproxy.simulator.api import ApiFault
+from kmproxy.simulator.kubelet import Fault
 
 from .conftest import until
 from .sites import ForwardProxy, Site, new_ca, pem_of
@@ -57,10 +57,10 @@ class Secrets:
             module = getattr(type(thing), "__module__", None)
             if not isinstance(module, str):
                 continue  # the machinery of classes themselves
-            if module.startswith("kmproxy.") and not module.startswith("kmproxy.sim"):
+            if module.startswith("kmproxy.") and not module.startswith("kmproxy.simulator"):
                 self.show(f"repr of {type(thing).__name__}", repr(thing))
         assert "repr of Daemon" in self.shown
-        assert not started or "log of kmproxy.app" in self.shown
+        assert not started or "log of kmproxy.daemon.daemon" in self.shown
         for where, text in self.shown.items():
             for secret in self.hidden:
                 assert secret not in text, where
@@ -131,7 +131,7 @@ async def test_on_every_path_of_failure(front, cluster, tmp_path, secrets, monke
         raise RuntimeError("a fault of our own")
 
     with monkeypatch.context() as patch:
-        patch.setattr("kmproxy.server.find_route", broken)
+        patch.setattr("kmproxy.scrape.handler.find_route", broken)
         await look(secrets, proxy, **right)
     assert "a fault of our own" in secrets.caplog.text
     # Files that have rotated badly, and then a token that is refused.

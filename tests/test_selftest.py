@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import kmproxy
-from kmproxy import selftest
-from kmproxy.cli import COMMANDS, main
-from kmproxy.exposition import Enricher
+from kmproxy.cli.main import COMMANDS, main
+from kmproxy.exposition import self_test as selftest
+from kmproxy.exposition.enricher import Enricher
 
 from .programs import faulty_python
 

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from kmproxy.endpoints import ENDPOINTS
-from kmproxy.server import scrape_budget
-from kmproxy.simanswers import ApiFault
-from kmproxy.simkubelet import Fault
-from kmproxy.slots import Slots
+from kmproxy.scrape.handler import scrape_budget
+from kmproxy.simulator.answers import ApiFault
+from kmproxy.simulator.kubelet import Fault
+from kmproxy.sources.endpoints import ENDPOINTS
+from kmproxy.sources.slots import Slots
 
 from .conftest import until
 
@@ -414,7 +414,7 @@ async def test_the_loop_runs_during_an_answer_of_tiny_lines(spoken, kind, coding
 
 async def test_more_series_than_can_be_kept_apart(front, cluster, monkeypatch):
     """The scrape is refused and counted, or broken after the first byte: no series comes twice."""
-    monkeypatch.setattr("kmproxy.selection.MAX_SERIES", 200 * 1000)
+    monkeypatch.setattr("kmproxy.exposition.selection.MAX_SERIES", 200 * 1000)
     proxy = await front("--drop-label=x")
     for count, expected in ((1000, "200"), (1001, "502"), (50_000, "broken")):
         body = b"".join(b'm{a="%d",x="%d"} 1\n' % (number, number) for number in range(count))
@@ -641,7 +641,9 @@ async def test_no_free_slot_is_said_in_time(front, cluster, monkeypatch):
 async def test_a_client_that_leaves_while_it_waits(front, cluster, monkeypatch):
     """It leaves the queue: its kubelet is never asked, and who came after it is next."""
     made = []
-    monkeypatch.setattr("kmproxy.app.Slots", lambda *given: made.append(Slots(*given)) or made[0])
+    monkeypatch.setattr(
+        "kmproxy.daemon.daemon.Slots", lambda *given: made.append(Slots(*given)) or made[0]
+    )
 
     async def waiting():
         others = len(made[0]._waiting)
@@ -766,7 +768,7 @@ async def test_a_fault_of_our_own_breaks_the_connection(front, monkeypatch):
         raise RuntimeError
 
     proxy = await front()
-    monkeypatch.setattr("kmproxy.exposition.Enricher.finish", fail)
+    monkeypatch.setattr("kmproxy.exposition.enricher.Enricher.finish", fail)
     answer, end = await proxy.raw(b"GET /metrics/cadvisor HTTP/1.0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.0 200")
     assert end == "reset"

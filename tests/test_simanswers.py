@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from kmproxy.simanswers import ApiFailure, ApiFault, headers, spoiled
+from kmproxy.simulator.answers import ApiFailure, ApiFault, headers, spoiled
 
 
 def test_every_answer_can_be_told_apart():

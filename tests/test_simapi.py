@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from kmproxy.simanswers import ApiFault
-from kmproxy.simapi import SimAPI
-from kmproxy.simcluster import SimCluster
-from kmproxy.simobjects import node_object
-from kmproxy.simstore import SERVICE_ACCOUNT, Authority
+from kmproxy.simulator.answers import ApiFault
+from kmproxy.simulator.api import SimAPI
+from kmproxy.simulator.cluster import SimCluster
+from kmproxy.simulator.objects import node_object
+from kmproxy.simulator.store import SERVICE_ACCOUNT, Authority
 
 from .conftest import until
 

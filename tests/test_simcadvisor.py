@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.simcadvisor import ENDPOINTS, NodeMetrics, format_float, simulate_node
+from kmproxy.simulator.cadvisor import ENDPOINTS, NodeMetrics, format_float, simulate_node
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "corpus"
 RECORDED = {

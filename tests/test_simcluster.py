@@ -8,7 +8,7 @@ import ssl
 import aiohttp
 import pytest
 
-from kmproxy.simcluster import DEFAULT_NAMESPACES, SimCluster
+from kmproxy.simulator.cluster import DEFAULT_NAMESPACES, SimCluster
 
 NAMESPACES = "/api/v1/namespaces"
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from kmproxy.simfamilies import LABELS, SHAPES, TABLES
+from kmproxy.simulator.families import LABELS, SHAPES, TABLES
 
 VALUE = re.compile(
     r"\+[\d.]+s?|\+[\d.]+[:%][\d.]+|~[\d.e]+p?|=-?[\d.]+(e\+\d+)?|=\+Inf|@[a-z_]+",

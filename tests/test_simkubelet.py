@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 import trustme
 
-from kmproxy.simcadvisor import simulate_node
-from kmproxy.simkubelet import Fault, SimKubelet
-from kmproxy.simwire import HOST, Payload
+from kmproxy.simulator.cadvisor import simulate_node
+from kmproxy.simulator.kubelet import Fault, SimKubelet
+from kmproxy.simulator.wire import HOST, Payload
 
 from .conftest import until
 

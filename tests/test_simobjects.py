@@ -1,6 +1,6 @@
 """The objects of the simulated cluster: as they are written."""
 
-from kmproxy.simobjects import KINDS, key, node_object
+from kmproxy.simulator.objects import KINDS, key, node_object
 
 
 def test_keys():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from kmproxy.simcadvisor import simulate_node
-from kmproxy.simpods import kubelet_pods, pod_list, pod_object
+from kmproxy.simulator.cadvisor import simulate_node
+from kmproxy.simulator.pods import kubelet_pods, pod_list, pod_object
 
 NODE = simulate_node("node-a", ["default", "payments"], started=1_795_000_000.0)
 

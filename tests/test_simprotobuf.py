@@ -7,7 +7,7 @@ import contextlib
 import aiohttp
 import pytest
 
-from kmproxy.simprotobuf import MAGIC, UnsupportedKindError, namespace
+from kmproxy.simulator.protobuf import MAGIC, UnsupportedKindError, namespace
 
 
 def varint(number):

@@ -5,8 +5,8 @@ import ssl
 import aiohttp
 import pytest
 
-from kmproxy.simcluster import SimCluster
-from kmproxy.simkubelet import Fault
+from kmproxy.simulator.cluster import SimCluster
+from kmproxy.simulator.kubelet import Fault
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kmproxy.simrbac import AUTHENTICATED, MASTERS, MONITORING, Attributes, Rbac
-from kmproxy.simstore import Authority
+from kmproxy.simulator.rbac import AUTHENTICATED, MASTERS, MONITORING, Attributes, Rbac
+from kmproxy.simulator.store import Authority
 
 VERSION = "rbac.authorization.k8s.io/v1"
 

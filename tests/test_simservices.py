@@ -2,9 +2,9 @@
 
 import pytest
 
-from kmproxy.simobjects import running
-from kmproxy.simservices import Services
-from kmproxy.simstore import Store
+from kmproxy.simulator.objects import running
+from kmproxy.simulator.services import Services
+from kmproxy.simulator.store import Store
 
 WEB = [{"name": "http", "port": 80, "targetPort": "web"}]
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from kmproxy.simobjects import node_object
-from kmproxy.simstore import (
+from kmproxy.simulator.objects import node_object
+from kmproxy.simulator.store import (
     AUDIENCE,
     MASTERS,
     SERVICE_ACCOUNT,

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from kmproxy.simobjects import key
-from kmproxy.simstore import Namespaces, StatusError, Store
-from kmproxy.simview import DISCOVERY, REVIEWS, Pages, Place, View, event_line, place
+from kmproxy.simulator.objects import key
+from kmproxy.simulator.store import Namespaces, StatusError, Store
+from kmproxy.simulator.view import DISCOVERY, REVIEWS, Pages, Place, View, event_line, place
 
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from kmproxy.simwire import (
+from kmproxy.simulator.wire import (
     HOST,
     PIECE,
     Listener,

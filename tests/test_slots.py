@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from kmproxy.errors import SlowClientError, UpstreamError
-from kmproxy.simkubelet import Fault
-from kmproxy.slots import Slots
+from kmproxy.simulator.kubelet import Fault
+from kmproxy.sources.slots import Slots
 from kmproxy.telemetry import Telemetry
 
 from .conftest import until
@@ -127,7 +127,7 @@ async def at_once():
 
 async def test_a_client_that_does_not_read(telemetry, monkeypatch):
     """Its slot waits for so long and no longer, however often it is asked to."""
-    monkeypatch.setattr("kmproxy.slots.PATIENCE", 0.3)
+    monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 0.3)
     slots = Slots(1, telemetry)
     async with slots.taken(soon(), "a") as slot:
         for _ in range(100):
@@ -142,7 +142,7 @@ async def test_a_client_that_does_not_read(telemetry, monkeypatch):
 
 async def test_a_client_that_reads_earns_time(telemetry, monkeypatch):
     """Bytes that it has taken while it was waited for count."""
-    monkeypatch.setattr("kmproxy.slots.PATIENCE", 1.0)
+    monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 1.0)
     async with Slots(1, telemetry).taken(soon(), "a") as slot:
         for _ in range(8):
             await slot.sent(1 << 20, asyncio.sleep(0.2))
@@ -150,8 +150,8 @@ async def test_a_client_that_reads_earns_time(telemetry, monkeypatch):
 
 async def test_another_that_waits_shortens_the_patience(telemetry, monkeypatch):
     """For an address that has more than its share; at once, in the middle of a wait."""
-    monkeypatch.setattr("kmproxy.slots.PATIENCE", 600)
-    monkeypatch.setattr("kmproxy.slots.SHORT_PATIENCE", 0.1)
+    monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 600)
+    monkeypatch.setattr("kmproxy.sources.slots.SHORT_PATIENCE", 0.1)
     slots = Slots(2, telemetry)
 
     async def hold(who):

@@ -13,14 +13,14 @@ import threading
 
 import pytest
 
-from kmproxy import snapshot
+from kmproxy.config.label_rules import LabelRule, Namespace
 from kmproxy.errors import SnapshotError, StartupError
-from kmproxy.labelmap import LabelMap, Restored
-from kmproxy.labels import LabelRule, Namespace
-from kmproxy.rendering import KnownLabels
-from kmproxy.simapi import ApiFault
-from kmproxy.simcluster import SimCluster
-from kmproxy.snapshot import MAX_AGE, Origin, decode, encode
+from kmproxy.labels import snapshot
+from kmproxy.labels.label_map import LabelMap, Restored
+from kmproxy.labels.rendering import KnownLabels
+from kmproxy.labels.snapshot import MAX_AGE, Origin, decode, encode
+from kmproxy.simulator.api import ApiFault
+from kmproxy.simulator.cluster import SimCluster
 
 from .conftest import until
 from .test_end_to_end import in_a_pod
@@ -443,7 +443,7 @@ def hang(path, *rest):
 
 os.fsync = lambda _: threading.Event().wait()
 os.open = hang
-from kmproxy.cli import main
+from kmproxy.cli.main import main
 sys.exit(main())
 """
 

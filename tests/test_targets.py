@@ -7,13 +7,13 @@ import json
 
 import pytest
 
-from kmproxy import targets as module
-from kmproxy.config import DiscoveryConfig
+from kmproxy.config.label_rules import Namespace
+from kmproxy.config.sections import DiscoveryConfig
+from kmproxy.discovery import targets as module
+from kmproxy.discovery.targets import SharedList, TargetService
 from kmproxy.errors import CredentialError, UpstreamError
-from kmproxy.labels import Namespace
-from kmproxy.nodes import Node
-from kmproxy.slots import Slots
-from kmproxy.targets import SharedList, TargetService
+from kmproxy.kube.nodes import Node
+from kmproxy.sources.slots import Slots
 from kmproxy.telemetry import Telemetry
 
 

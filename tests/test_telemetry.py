@@ -153,8 +153,9 @@ def test_before_the_first_list_the_age_is_infinite(telemetry):
 
 def raised_reasons():
     """Every reason that is spelled out where an UpstreamError or ApiError is made."""
-    for path in Path(kmproxy.__file__).parent.glob("*.py"):
-        if path.stem.startswith("sim"):
+    package = Path(kmproxy.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.is_relative_to(package / "simulator"):
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

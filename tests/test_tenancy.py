@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmproxy.lines import MAX_LINE
-from kmproxy.tenancy import Recent, TenantFilter
+from kmproxy.auth.tenant_filter import Recent, TenantFilter
+from kmproxy.exposition.lines import MAX_LINE
 
 from . import lines
 from .reference import Line, NotUnderstood
@@ -190,7 +190,7 @@ def test_what_kubelets_say(corpus):
 
 def test_namespaces_are_bounded(monkeypatch):
     """What is kept of namespaces does not grow for ever; one is then asked for again."""
-    monkeypatch.setattr("kmproxy.tenancy.MAX_NAMESPACES", 10)
+    monkeypatch.setattr("kmproxy.auth.tenant_filter.MAX_NAMESPACES", 10)
     text = b"".join([b'm{namespace="n%d"} 1\n' % number for number in range(100)])
     mine = {f"n{number}" for number in range(100)}
     cuts = [at + 1 for at in range(len(text)) if text[at] == 10]

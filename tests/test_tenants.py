@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from kmproxy.reviews import ACCESS_REVIEWS, DENIED_FOR, TOKEN_REVIEWS
-from kmproxy.simanswers import ApiFault
-from kmproxy.simkubelet import Fault
+from kmproxy.kube.reviews import ACCESS_REVIEWS, DENIED_FOR, TOKEN_REVIEWS
+from kmproxy.simulator.answers import ApiFault
+from kmproxy.simulator.kubelet import Fault
 
 from .conftest import until
 from .test_door import Clock, asked, readme_rbac
@@ -280,7 +280,7 @@ async def test_a_review_fails_in_the_middle(front, cluster):
 
 async def test_a_review_hangs_in_the_middle(front, cluster, monkeypatch):
     """It is given up within the scrape's time, and is no fault of the kubelet's."""
-    monkeypatch.setattr("kmproxy.tenant.MARGIN", 1.0)  # more than a busy machine's own pauses
+    monkeypatch.setattr("kmproxy.auth.tenant.MARGIN", 1.0)  # more than a busy machine's own pauses
     grant(cluster, "payments")
     serve(cluster, b'm{namespace="payments"} 2\n')
     proxy = await front("--authorization=tenant")

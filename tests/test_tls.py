@@ -14,9 +14,9 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from kmproxy.client.tls import LOOK_AGAIN, TlsContext, Trust
+from kmproxy.config.types import File, Secret
 from kmproxy.errors import CredentialError
-from kmproxy.tls import LOOK_AGAIN, TlsContext, Trust
-from kmproxy.values import File, Secret
 
 from .conftest import credential_failures
 
@@ -232,7 +232,7 @@ def test_an_encrypted_key_is_refused(party, tmp_path, inline):
     (tmp_path / "cert").write_bytes(cert)
     (tmp_path / "key").write_bytes(locked)
     program = (
-        "import sys, kmproxy.tls as tls, kmproxy.values as values\n"
+        "import sys, kmproxy.client.tls as tls, kmproxy.config.types as values\n"
         f"text = {inline}\n"
         "cert, key = (values.Secret(open(each).read()) if text else values.File(each)\n"
         "             for each in sys.argv[1:])\n"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.reviews import ACCESS_REVIEWS, DENIED_FOR, TOKEN_REVIEWS
-from kmproxy.simanswers import ApiFault
-from kmproxy.simkubelet import Fault
+from kmproxy.kube.reviews import ACCESS_REVIEWS, DENIED_FOR, TOKEN_REVIEWS
+from kmproxy.simulator.answers import ApiFault
+from kmproxy.simulator.kubelet import Fault
 
 from .test_door import Clock, asked
 from .test_tenants import bearer, grant

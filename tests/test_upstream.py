@@ -10,13 +10,13 @@ import time
 
 import pytest
 
+from kmproxy.client.tls import TlsContext, Trust
+from kmproxy.client.upstream import TLS_BUFFER, Upstream, open_session
+from kmproxy.config.proxies import Proxy
+from kmproxy.config.types import Secret
 from kmproxy.errors import UpstreamError
-from kmproxy.identity import Identity
-from kmproxy.proxies import Proxy
+from kmproxy.kube.identity import Identity
 from kmproxy.telemetry import Telemetry
-from kmproxy.tls import TlsContext, Trust
-from kmproxy.upstream import TLS_BUFFER, Upstream, open_session
-from kmproxy.values import Secret
 
 from .conftest import until
 from .sites import ForwardProxy, Site, metrics, new_ca, pem_of, redirect
@@ -164,7 +164,7 @@ async def test_wrong_framing(upstream, monkeypatch, wrong, closes, busy):
 
     Whether it comes while the next piece is waited for, or while the last is worked on.
     """
-    monkeypatch.setattr("kmproxy.upstream.TICK", 0.02)
+    monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.02)
     begun, over = asyncio.Event(), asyncio.Event()
 
     async def handle(reader, writer):
@@ -196,7 +196,7 @@ async def test_wrong_framing(upstream, monkeypatch, wrong, closes, busy):
 
 async def test_an_end_at_the_moment_of_a_look(upstream, monkeypatch):
     """A connection that has just been given back, as all has come, is not one that was lost."""
-    monkeypatch.setattr("kmproxy.upstream.TICK", 0.05)
+    monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.05)
     begun, over = asyncio.Event(), asyncio.Event()
 
     def end(writer):
@@ -222,7 +222,7 @@ async def test_an_end_at_the_moment_of_a_look(upstream, monkeypatch):
 
 async def test_a_pause_is_no_end(upstream, monkeypatch):
     """Looks at the connection in between take nothing from an answer that only comes slowly."""
-    monkeypatch.setattr("kmproxy.upstream.TICK", 0.01)
+    monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.01)
 
     async def handle(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -240,7 +240,7 @@ async def test_a_pause_is_no_end(upstream, monkeypatch):
 
 async def test_a_server_whose_packets_are_lost(upstream, monkeypatch):
     """A connection that does not come about is given up long before the silence is too long."""
-    monkeypatch.setattr("kmproxy.upstream.CONNECT", 0.2)
+    monkeypatch.setattr("kmproxy.client.upstream.CONNECT", 0.2)
     with socket.socket() as full, contextlib.ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kmproxy import cli
+from kmproxy.cli import main as cli
 from kmproxy.errors import AccessError, ApiError, UpstreamError, one_line
-from kmproxy.responses import plain
+from kmproxy.web.responses import plain
 
 BODY = b'm{namespace="payments"} 1\n'
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kmproxy.values import (
+from kmproxy.config.types import (
     Address,
     Resource,
     one_of,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy import cli
-from kmproxy.config import SECTIONS
+from kmproxy.cli import main as cli
+from kmproxy.config.sections import SECTIONS
+from kmproxy.config.settings import settings
+from kmproxy.config.variables import PREFIX, read_variables, variable
 from kmproxy.errors import ConfigError
-from kmproxy.settings import settings
-from kmproxy.variables import PREFIX, read_variables, variable
 
 
 def read(*flags, **environment):

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
+from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.labels import Namespace
-from kmproxy.watch import (
+from kmproxy.kube.watch import (
     BACKOFF_LIMIT,
     LIST_ACCEPT,
     MAX_OBJECT,
@@ -172,7 +172,7 @@ def test_an_event_of_many_megabytes():
 def test_an_event_without_end(monkeypatch, cut, size, error):
     """A line over MAX_OBJECT bytes is garbage, however it is cut, so memory is bounded."""
     assert MAX_OBJECT >= 4 << 20
-    monkeypatch.setattr("kmproxy.watch.MAX_OBJECT", 200)
+    monkeypatch.setattr("kmproxy.kube.watch.MAX_OBJECT", 200)
     line = bookmark("101").rstrip(b"\n")
     changes = [] if error else [None]
     found = take(line + b" " * (size - len(line)) + b"\n", cut)

@@ -6,8 +6,8 @@ import ssl
 
 import pytest
 
+from kmproxy.config.web import CIPHERS, CURVES, Pem, RateLimit, TlsSection, parse_web_config
 from kmproxy.errors import ConfigError
-from kmproxy.webconfig import CIPHERS, CURVES, Pem, RateLimit, TlsSection, parse_web_config
 
 HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
 PAIR = {"cert_file": "tls.crt", "key_file": "tls.key"}

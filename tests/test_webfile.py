@@ -8,10 +8,10 @@ import ssl
 import pytest
 from cryptography.hazmat.primitives import serialization as pem
 
-from kmproxy.config import ServerConfig
+from kmproxy.config.sections import ServerConfig
 from kmproxy.errors import ConfigError
 from kmproxy.telemetry import Telemetry
-from kmproxy.webfile import LOOK_EVERY, find_web_config, read_web_config
+from kmproxy.web.config_file import LOOK_EVERY, find_web_config, read_web_config
 
 from .tls import HASHES, Authority, write_config
 

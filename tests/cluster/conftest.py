@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 
-from kmproxy.app import Daemon
-from kmproxy.cli import read_config
+from kmproxy.cli.main import read_config
+from kmproxy.daemon.daemon import Daemon
 from tests.conftest import Front
 
 from .control_plane import HOST, TOOLS, ControlPlane

@@ -19,9 +19,9 @@ import trustme
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from kmproxy.simcadvisor import simulate_node
-from kmproxy.simkubelet import SimKubelet
-from kmproxy.simobjects import node_object
+from kmproxy.simulator.cadvisor import simulate_node
+from kmproxy.simulator.kubelet import SimKubelet
+from kmproxy.simulator.objects import node_object
 from tests.programs import TOOLS, free_port
 
 HOST = "127.0.0.1"

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kmproxy.permissions import needed, rules
+from kmproxy.kube.permissions import needed, rules
 from tests.test_manifests import OVERLAYS, built, configuration, of_kind
 from tests.test_overlays import environment, mount
 from tests.tls import Authority

@@ -10,7 +10,7 @@ import sys
 
 import atheris
 
-ENGINE = ["kmproxy.exposition", "kmproxy.grammar", "tests.reference"]
+ENGINE = ["kmproxy.exposition.enricher", "kmproxy.exposition.grammar", "tests.reference"]
 
 with atheris.instrument_imports(include=ENGINE):
     from tests import lines

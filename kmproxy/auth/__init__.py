@@ -1,0 +1,11 @@
+"""Who may ask for what: reviews of tokens and access, and tenants.
+
+Knows decisions and how long they hold. Must not know what is served.
+
+    reviewer       reviews asked of the API server, and remembered
+    footholds      whether a caller has a right in any namespace
+    tenant_filter  the lines of a tenant's namespaces
+    tenant         which namespaces a tenant sees
+    gate           decisions about one request
+    middleware     authenticates and authorizes every request before routing
+"""

@@ -1,0 +1,121 @@
+"""The door of what is served to scrapers: nothing behind it is reached before it is passed.
+
+Knows how a request says who asks, and how a refusal looks. Must not know how
+that is found out, nor what is served: a path that it is not told of is 404.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from aiohttp import hdrs, web
+
+from kmproxy.auth.gate import Gate, Place
+from kmproxy.auth.tenant import Tenant
+from kmproxy.errors import AccessError
+from kmproxy.kube.reviews import Quiet
+from kmproxy.telemetry import Telemetry
+from kmproxy.web.connection import Connection
+from kmproxy.web.responses import (
+    TIMEOUT_HEADER,
+    Handler,
+    not_allowed,
+    not_found,
+    plain,
+    reads,
+    scrape_budget,
+)
+
+
+class Admission(NamedTuple):
+    """How a request was let in.
+
+    `deadline` is the event loop's time at which the scrape's own is up;
+    `tenant` is None for who sees everything; `caller` is the name of who asks.
+    """
+
+    deadline: float
+    tenant: Tenant | None
+    caller: str
+
+
+ADMISSION = web.RequestKey("admission", Admission)
+"""What every request bears that has passed the door."""
+
+PAUSE = 10.0
+"""Seconds between two log lines of refusals for one reason."""
+
+_log = logging.getLogger(__name__)
+
+
+class Door:
+    """Gives to `handler` the requests that its gate admits.
+
+    `find` says what a path and its query, as they were sent, show, with how that
+    is called in a metric; or None if it is not served. `longest` is the time in
+    seconds that a scrape may take at most.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        handler: Handler,
+        *,
+        find: Callable[[str], tuple[str, Place] | None],
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        longest: float,
+    ) -> None:
+        self._gate = gate
+        self._longest = longest
+        self._handler = handler
+        self._find = find
+        self._telemetry = telemetry
+        self._clock = clock
+        self._quiet = Quiet(PAUSE)
+
+    def __repr__(self) -> str:
+        return f"<Door {self._gate!r}>"
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Refuse a request, or let it be handled.
+
+        Who asks is asked first: who is not known learns nothing, not even which
+        paths there are. Only a path that is served is worth a review of access.
+        """
+        label, place = self._find(request.raw_path) or ("other", None)
+        budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)
+        deadline = asyncio.get_running_loop().time() + budget
+        try:
+            async with asyncio.timeout_at(deadline):
+                caller = await self._gate.identify(request.headers.getall(hdrs.AUTHORIZATION, ()))
+                if place is None:
+                    self._telemetry.scrapes.labels("other", "404").inc()
+                    return not_found()
+                if not reads(request):
+                    return not_allowed()
+                tenant = await self._gate.admit(caller, place)
+        except TimeoutError:
+            message = f"your access was not reviewed within {budget:g} s"
+            return self._refused(request, label, AccessError(500, "review", message))
+        except AccessError as error:
+            return self._refused(request, label, error)
+        if isinstance(request.protocol, Connection):
+            request.protocol.known()
+        request[ADMISSION] = Admission(deadline, tenant, caller.username)
+        return await self._handler(request)
+
+    def _refused(self, request: web.Request, label: str, error: AccessError) -> web.Response:
+        self._telemetry.scrapes.labels(label, str(error.status)).inc()
+        unsaid = self._quiet.lets(error.reason, self._clock())
+        if unsaid is not None:
+            more = f" ({unsaid} more like this since the last such line)" if unsaid else ""
+            _log.warning("%s from %s: %d: %s%s", label, request.remote, error.status, error, more)
+        response = plain(error.status, str(error))
+        if error.status == 401:
+            invalid = ', error="invalid_token"' if error.reason == "bad_token" else ""
+            response.headers[hdrs.WWW_AUTHENTICATE] = f'Bearer realm="kmproxy"{invalid}'
+        return response

@@ -1,0 +1,221 @@
+"""What a tenant sees of an exposition: samples of namespaces that were decided, and allowed.
+
+Knows whose a line is. Must not know who the tenant is, nor who decides. What is
+not understood does not pass, as it could be anybody's; nor does what has no
+namespace, nor a line longer than is looked at. HELP, TYPE and UNIT do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, islice
+
+from kmproxy.exposition.grammar import (
+    ANY_OF_NAMESPACE,
+    METADATA,
+    PASSING,
+    PLAIN_LINE,
+    by_lines,
+    count_kinds,
+    split_at,
+    unquote,
+)
+from kmproxy.kube.reviews import is_namespace
+
+# Runs of lines that everybody may see, each from where the one before ended.
+_SHARED = re.compile(
+    rb"((?:\n++|(?:%b|\#[ ]EOF|[ \t]*+)\n)++)|[^\n]*+\n(?:[^\#\n \t][^\n]*+\n)*+" % METADATA
+)
+MAX_NAMESPACES = 1 << 14
+"""Namespaces whose fate is kept at most, of 63 bytes each: a bound on what a payload can cost."""
+
+PASSES = ""
+
+
+class TenantFilter:
+    """Takes an exposition in pieces of any size, and holds each until it is decided.
+
+    After `feed` or `finish`, every namespace that it has returned is to be told
+    by `decide`; then `take` gives what passes, and raises KeyError for one that
+    was not. Every namespace is decided, whatever is `wanted`: that leaves out samples of
+    namespaces that the tenant sees, so nothing depends on what is asked about the others.
+
+    However the input is cut into pieces, the joined output is the same. Between
+    calls at most one unfinished line is held, of up to `max_line` bytes and one
+    piece. `dropped` counts lines left out: samples of a `namespace` not wanted,
+    of none or another `tenant`'s, and `unparsed` lines. A byte is looked at a
+    bounded number of times, however small the pieces are.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_fates",
+        "_held",
+        "_max_line",
+        "_overlong",
+        "_owners",
+        "_tail",
+        "_wanted",
+        "dropped",
+    )
+
+    def __init__(self, wanted: Callable[[str], bool], *, max_line: int) -> None:
+        self._wanted = wanted
+        self._max_line = max_line
+        self._fates = _first_fates()
+        self._held: list[bytes] = []  # lines, each led by its newline
+        self._owners: list[bytes | None] = []  # whose each is; None: everybody's
+        self._ended = True  # whether a newline follows the last of them
+        self._tail = bytearray()  # the beginning of a line, without a newline
+        self._overlong = False  # inside a line that does not pass
+        self.dropped = {"namespace": 0, "tenant": 0, "unparsed": 0}
+
+    def __repr__(self) -> str:
+        return f"<TenantFilter {len(self._fates) - 2} namespaces, dropped {self.dropped}>"
+
+    def feed(self, data: bytes) -> set[str]:
+        """Take the next piece; return the namespaces that are to be decided before `take`."""
+        if self._overlong:
+            end = data.find(b"\n") + 1
+            if not end:
+                return set()
+            self._overlong, data = False, data[end:]
+        if end := data.rfind(b"\n") + 1:
+            block = b"".join((self._tail, memoryview(data)[:end]))
+            self._tail = bytearray(memoryview(data)[end:])
+            self._hold(block)
+        else:
+            self._tail += data
+        if len(self._tail) > self._max_line:
+            self.dropped["unparsed"] += 1
+            self._overlong, self._tail = True, bytearray()
+        return self._undecided()
+
+    def finish(self) -> set[str]:
+        """The input is complete: return what is to be decided for the rest."""
+        tail, self._tail = bytes(self._tail), bytearray()
+        self._overlong = False
+        if tail:
+            self._hold(tail + b"\n")
+            self._ended = False
+        return self._undecided()
+
+    def decide(self, allowed: Mapping[str, bool]) -> None:
+        """Say of namespaces whether the tenant may see them."""
+        for namespace, sees in allowed.items():
+            if sees is not True:
+                fate = "tenant"
+            else:
+                fate = PASSES if self._wanted(namespace) else "namespace"
+            self._fates[namespace.encode()] = fate
+
+    def take(self) -> bytes:
+        """What passes of the lines held. Raises KeyError if one is not decided."""
+        fates = [self._fates[owner] for owner in self._owners]
+        for fate in self.dropped:
+            self.dropped[fate] += fates.count(fate)
+        passing = [line for line, fate in zip(self._held, fates, strict=True) if not fate]
+        self._held.clear()
+        self._owners.clear()
+        return b"".join([*passing, b"\n" * self._ended])[1:] if passing else b""
+
+    def _undecided(self) -> set[str]:
+        """The namespaces of the lines held that are to be asked for; others are decided here."""
+        if len(self._fates) > MAX_NAMESPACES:
+            self._fates = _first_fates()
+        asked = set()
+        for namespace in set(self._owners).difference(self._fates):
+            text = (namespace or b"").decode("ascii", "replace")
+            if not is_namespace(text):
+                self._fates[namespace] = "tenant"
+            else:
+                asked.add(text)
+        return asked
+
+    def _hold(self, block: bytes) -> None:
+        """Whole lines, each ending in a newline."""
+        limit = self._max_line
+        if len(block) > limit:
+            lines = block.split(b"\n")
+            short = [line for line in lines if len(line) <= limit]
+            self.dropped["unparsed"] += len(lines) - len(short)
+            block = b"\n".join(short)
+        parts = PLAIN_LINE.split(by_lines(block))
+        fates = self._fates
+        # The text that is left at the end has no line behind it.
+        for between, line, namespace in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
+            if between:
+                self._hold_odd(between + b"\n")
+            if namespace in fates or self._may_be(namespace):
+                self._hold_line(namespace, line)
+        self._hold_odd(parts[-1])
+
+    def _hold_line(self, owner: bytes | None, line: bytes) -> None:
+        self._held.append(line)
+        self._owners.append(owner)
+
+    def _hold_odd(self, text: bytes) -> None:
+        """Lines of any spelling, each led by its newline, and a newline at the end."""
+        parts = split_at(ANY_OF_NAMESPACE, text) if b"namespace" in text else [text]
+        for at in range(0, len(parts) - 1, 4):
+            between, head, value, rest = parts[at : at + 4]
+            if between:
+                self._hold_shared(between[1:] + b"\n")
+            namespace = unquote(b'"%b"' % value) if b"\\" in value else value
+            if namespace in self._fates or self._may_be(namespace):
+                self._hold_line(namespace, b'%b%b"%b' % (head, value, rest))
+        if len(parts[-1]) > 1:
+            self._hold_shared(parts[-1][1:])
+
+    def _may_be(self, namespace: bytes) -> bool:
+        """Whether a namespace can have this name; a sample of another is nobody's."""
+        if is_namespace(namespace.decode("ascii", "replace")):
+            return True
+        self.dropped["tenant"] += 1
+        return False
+
+    def _hold_shared(self, text: bytes) -> None:
+        """Whole lines that have no namespace: some are everybody's."""
+        if PASSING.fullmatch(text):  # plain samples and comments
+            comments = text.count(b"\n#") + text.startswith(b"#")
+            samples, unparsed = text.count(b"\n") - comments, 0
+        else:
+            comments = 1
+            samples, unparsed = count_kinds(text)
+        self.dropped["tenant"] += samples
+        self.dropped["unparsed"] += unparsed
+        if comments and (shared := b"".join(_SHARED.findall(text))):
+            self._hold_line(None, by_lines(shared)[:-1])
+
+
+class Recent:
+    """The namespaces that answers held lately, by path: of so many paths, so many of each."""
+
+    def __init__(self, *, paths: int = 16, names: int = 4096) -> None:
+        self._paths = paths
+        self._names = names
+        self._held: OrderedDict[str, frozenset[str]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Recent {len(self._held)} paths>"
+
+    def of(self, path: str) -> frozenset[str]:
+        """Those of a path."""
+        return self._held.get(path, frozenset())
+
+    def of_all(self) -> list[str]:
+        """Those of all paths, each once, of the path that was noted last first."""
+        return list(dict.fromkeys(chain.from_iterable(reversed(self._held.values()))))
+
+    def note(self, path: str, namespaces: Iterable[str]) -> None:
+        """The answer of a path held these."""
+        self._held.pop(path, None)
+        self._held[path] = frozenset(islice(namespaces, self._names))
+        if len(self._held) > self._paths:
+            self._held.popitem(last=False)
+
+
+def _first_fates() -> dict[bytes | None, str]:
+    return {None: PASSES, b"": "tenant"}

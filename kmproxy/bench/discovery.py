@@ -1,0 +1,86 @@
+"""What is measured of discovery: a kubelet's pods read, and answered as scrape targets.
+
+Knows the payload and what is timed. Must not know how figures are shown, nor processes or sockets.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from kmproxy.bench.scrapes import Namespaces
+from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.discovery.documents import TargetLabelMap, parse_pods
+from kmproxy.simulator.cadvisor import simulate_node
+from kmproxy.simulator.pods import kubelet_pods, pod_list
+
+PODS = 500
+ROUNDS = 3
+"""Repetitions at least, whatever the budget."""
+
+_NOW = 1_795_000_000.0
+_VARIABLES = 30  # of a container's environment: with them a pod has the 5 KB of a real one
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """The figures: of each time, in seconds, the least; sizes in bytes."""
+
+    pods: int
+    targets: int
+    list_bytes: int
+    answer_bytes: int
+    read_seconds: float
+    answer_seconds: float
+
+
+def pods(spaces: Iterable[str], count: int = PODS) -> bytes:
+    """The PodList of a node that runs this many pods, evenly of these namespaces."""
+    spaces = list(spaces)
+    node = simulate_node(
+        "node-0", spaces, pods_per_namespace=-(-count // len(spaces)), started=_NOW
+    )
+    items = kubelet_pods(node)[:count]
+    environment = [
+        {"name": f"SETTING_{n:02}", "value": f"https://service-{n}.example.com/v1"}
+        for n in range(_VARIABLES)
+    ]
+    for item in items:
+        item["spec"]["containers"][0]["env"] = environment
+    return json.dumps(pod_list(items), separators=(",", ":")).encode()
+
+
+def measure(spaces: Namespaces, seconds: float) -> Discovery:
+    """For about `seconds`, in turns: read the list, as after a fetch; make an answer of it."""
+    body = pods(spaces)
+    labels = TargetLabelMap(parse_rules(["team"], (), ())[0])
+    labels.replace([Namespace(name, metadata) for name, metadata in spaces.items()], now=0.0)
+    targets = parse_pods(body, _every)
+    answer = targets.render(labels.lookup)
+    reads: list[float] = []
+    answers: list[float] = []
+    end = time.monotonic() + seconds
+    gc.disable()  # a collection falls on whoever runs when it is due
+    try:
+        while len(reads) < ROUNDS or time.monotonic() < end:
+            reads.append(_timed(lambda: parse_pods(body, _every)))
+            answers.append(_timed(lambda: targets.render(labels.lookup)))
+            gc.collect()
+    finally:
+        gc.enable()
+    return Discovery(
+        len(targets.pods), targets.count, len(body), len(answer), min(reads), min(answers)
+    )
+
+
+def _every(_: str) -> bool:
+    return True
+
+
+def _timed(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began

@@ -1,0 +1,45 @@
+"""What a cluster's roles let everybody scrape whom its API server knows.
+
+Knows which questions kmproxy asks about a caller, and asks them about one with no
+right of its own. Must not know how findings are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from kmproxy.auth.gate import NODE_METRICS
+from kmproxy.config.sections import Config
+from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.reviews import ACCESS_REVIEWS, Caller, Question, access_review, read_access_review
+from kmproxy.scrape.routes import NAMESPACES
+from kmproxy.sources.endpoints import ENDPOINTS
+
+SOMEBODY = Caller("kmproxy-check", groups=("system:authenticated",))
+"""Nobody in particular: who has only what everybody has that is authenticated."""
+
+DISCOVERY_PATHS = ("/sd/pods", "/sd/nodes")
+
+
+def questions(config: Config) -> list[Question]:
+    """What this configuration asks about a caller who wants to see everything."""
+    kubelet, authorization = config.kubelet, config.authorization
+    if authorization.mode == "tenant":
+        return [Question(resource=authorization.tenant_resource)]
+    if authorization.mode != "kubernetes":
+        return []
+    by_path = authorization.attributes == "path"
+    paths = [*ENDPOINTS, "/", *(DISCOVERY_PATHS if config.discovery.enabled else ())]
+    if config.selection.info_metric and kubelet.all_nodes:
+        paths.append(NAMESPACES)
+    asked = [Question(path=path) for path in paths] if by_path else []
+    if kubelet.all_nodes or not by_path:
+        asked.append(Question(resource=NODE_METRICS))
+    return asked
+
+
+async def granted(api: ApiServer, config: Config) -> AsyncIterator[Question]:
+    """The questions of these that are answered yes for everybody. Raises UpstreamError."""
+    for question in questions(config):
+        if read_access_review(await api.post(ACCESS_REVIEWS, access_review(SOMEBODY, question))):
+            yield question

@@ -1,0 +1,115 @@
+"""What a preflight notes in an exposition while it passes: examples, and what will get no label.
+
+Knows lines of samples. Must not know how they are fetched or shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kmproxy.exposition.grammar import Sample, unquote
+
+EXAMPLES = 3
+
+PROVIDER = b"kubelet_metrics_provider"
+"""The metric by which a kubelet says where it has its containers' metrics from."""
+
+
+LONGEST = 1 << 20
+"""Bytes of the longest line that is looked at."""
+
+
+class Lines:
+    """Cuts pieces into lines, and leaves out those that are longer than `LONGEST`."""
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that this piece ends."""
+        *lines, rest = data.split(b"\n")
+        if lines:
+            first = b"".join([*self._held, lines[0]])
+            lines[0] = first if self._size <= LONGEST else b""
+            self._held, self._size = [], 0
+        self._size += len(rest)
+        if self._size <= LONGEST:
+            self._held.append(rest)
+        else:
+            self._held.clear()
+        return lines
+
+
+class Examples:
+    """Up to `EXAMPLES` enriched samples, of different namespaces where there are as many.
+
+    `seen` maps namespaces to what their samples got.
+    """
+
+    def __init__(self, seen: Mapping[bytes, bytes]) -> None:
+        self._seen = seen
+        self._lines = Lines()
+        self._first: dict[bytes, bytes] = {}  # namespace -> its first sample
+        self._others: list[bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of what would be served."""
+        if len(self._first) >= EXAMPLES:
+            return
+        for line in self._lines.feed(data):
+            namespace = self._namespace(line)
+            if not self._seen.get(namespace):
+                continue
+            if self._first.setdefault(namespace, line) is not line:
+                if len(self._others) < EXAMPLES:
+                    self._others.append(line)
+            elif len(self._first) >= EXAMPLES:
+                return
+
+    def best(self) -> list[bytes]:
+        """The lines that were chosen."""
+        return [*self._first.values(), *self._others][:EXAMPLES]
+
+    def _namespace(self, line: bytes) -> bytes:
+        sample = Sample.parse(line) if b"namespace=" in line else None
+        for name, pair in sample.labels() if sample else ():
+            if name == b"namespace":
+                return unquote(pair["value"])
+        return b""
+
+
+class Nameless:
+    """Counts samples of control groups (with an `id`) that bear no `namespace`, nor a blank one.
+
+    cAdvisor puts one on every row; container runtimes that take its place may not.
+    """
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self.count = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of an exposition."""
+        for line in self._lines.feed(data):
+            if b'id="' not in line or b'namespace="' in line or line.startswith(b"#"):
+                continue
+            sample = Sample.parse(line)
+            names = {name for name, _ in sample.labels()} if sample else set()
+            self.count += b"id" in names and b"namespace" not in names
+
+
+class Provider:
+    """Finds where a kubelet has its containers' metrics from: `cadvisor`, `cri`, or unknown."""
+
+    def __init__(self) -> None:
+        self._lines = Lines()
+        self.name: str | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece of the kubelet's own metrics."""
+        for line in self._lines.feed(data):
+            sample = Sample.parse(line) if line.startswith(PROVIDER) else None
+            for name, pair in sample.labels() if sample else ():
+                if name == b"provider" and line.rstrip().endswith(b" 1"):
+                    self.name = unquote(pair["value"]).decode(errors="replace")

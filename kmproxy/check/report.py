@@ -1,0 +1,237 @@
+"""What a preflight found, and how it is shown: as text, and as one JSON document.
+
+Knows results, their table and what is to be done about each miss. Must not know
+how anything is found out. What servers said is made printable here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kmproxy.kube.permissions import Permission, rules, rules_yaml
+
+Result = Literal["ok", "warning", "failed", "skipped"]
+
+Pinned = Literal["verified", "pinned", "same", "refused"]
+"""What becomes of a certificate with `--kubelet-tls-pin`."""
+
+MARKS: dict[Result, str] = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
+PLAIN_MARKS: dict[Result, str] = MARKS | {"ok": "+", "failed": "x"}
+"""For where there are no others than ASCII's."""
+
+SHOWN_NAMESPACES = 10
+"""Namespaces that the text names per rule; the JSON document names all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A row of the table. `check` is from a fixed set, `subject` what was looked at."""
+
+    check: str
+    subject: str
+    result: Result
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the API server says of a permission; `allowed` is None where it did not say."""
+
+    permission: Permission
+    needed: bool
+    allowed: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a server shows. Names as RFC 4514 writes them, times as ISO 8601 in UTC.
+
+    `names` are the subject's alternative names: host names and addresses.
+    """
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_before: str
+    not_after: str
+    self_signed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Whether a server's certificate is believed as configured, and what else would do it.
+
+    `insecure` says that it is not to be verified; then `problem` is why it could not be, empty
+    if it could. `accepted_by` holds the alternatives, each with its flag. `digest` is the
+    certificate's SHA-256. `pin` says what becomes of it with `--kubelet-tls-pin`, None without:
+    it is `verified` by a CA, would be `pinned` as the first, is the `same` as before, or `refused`.
+    """
+
+    name: str
+    server: str
+    certificate: Certificate
+    verified: bool
+    insecure: bool
+    problem: str
+    accepted_by: tuple[str, ...]
+    digest: str = ""
+    pin: Pinned | None = None
+
+    @property
+    def verdict(self) -> tuple[Result, str]:
+        """Its row of the table."""
+        if self.verified:
+            return "ok", "verified"
+        if self.pin == "same":
+            return "ok", "not verified by a CA, and the one that is pinned"
+        if self.pin == "pinned":
+            digest = f"SHA-256 {self.digest}"
+            return "warning", f"not verified by a CA: it would be pinned, {digest}"
+        if not self.insecure:
+            return "failed", self.problem
+        if self.problem:
+            return "warning", "not verified: whoever answers at its address is believed"
+        return "warning", "not verified, although it could be: leave out --kubelet-insecure-tls"
+
+    def document(self) -> dict[str, Any]:
+        """It as one JSON object, without levels."""
+        own = dataclasses.asdict(self)
+        shown: dict[str, Any] = own.pop("certificate")
+        return shown | own
+
+    def lines(self) -> Iterator[str]:
+        """It as text."""
+        shown = self.certificate
+        yield f"shown by  {self.server}"
+        yield f"subject   {shown.subject or 'none'}"
+        yield f"issuer    {'itself (self-signed)' if shown.self_signed else shown.issuer}"
+        yield f"names     {', '.join(shown.names) or 'none'}"
+        yield f"valid     {shown.not_before} to {shown.not_after}"
+        why = self.problem or "it is not asked for"
+        yield f"SHA-256   {self.digest}"
+        yield f"verified  {'yes' if self.verified else f'no: {why}'}"
+        if self.pin is not None and not self.verified:
+            said = {"pinned": "it would be", "same": "yes", "refused": "no: another one is"}
+            yield f"pinned    {said[self.pin]}"
+        for flag in self.accepted_by:
+            yield f"would be accepted {flag}"
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One fetch: sizes in bytes as received and unpacked, counts, enriched samples as they are."""
+
+    url: str
+    bytes: int
+    samples: int
+    enriched: int
+    unparsed: int
+    conflicts: int
+    examples: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """It as text."""
+        yield self.url
+        yield (
+            f"{self.bytes:,} bytes, {self.samples:,} samples, {self.enriched:,} of them enriched, "
+            f"{self.conflicts:,} label conflicts, {self.unparsed:,} lines not understood"
+        )
+        yield from self.examples
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Which of the namespaces, `total` in number, have no value for a rule."""
+
+    rule: str
+    label: str
+    default: str
+    total: int
+    without: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """It as text: the first of the namespaces, and how many more."""
+        if not self.without:
+            yield f"{self.rule}: every namespace has a value"
+            return
+        more = len(self.without) - SHOWN_NAMESPACES
+        names = ", ".join(self.without[:SHOWN_NAMESPACES]) + (
+            f" and {more} more" if more > 0 else ""
+        )
+        gets = f"get the default {self.default!r}" if self.default else "have no value"
+        yield f"{self.rule}: {len(self.without)} of {self.total} {gets}: {names}"
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that was found; what could not be is None or empty."""
+
+    version: str
+    api_server: str = ""
+    identity: str = ""
+    node: str | None = None
+    findings: list[Finding] = field(default_factory=list)
+    access: list[Access] = field(default_factory=list)
+    certificate: Trusted | None = None
+    metrics: Metrics | None = None
+    namespaces: int | None = None
+    coverage: list[Coverage] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return all(finding.result != "failed" for finding in self.findings)
+
+    @property
+    def missing(self) -> list[Permission]:
+        """What is to be granted."""
+        return [each.permission for each in self.access if each.needed and each.allowed is False]
+
+    def add(self, check: str, subject: str, result: Result, message: str) -> None:
+        """One more row of the table."""
+        self.findings.append(Finding(check, subject, result, message))
+
+    def table(self, marks: Mapping[Result, str] = MARKS) -> str:
+        """The rows with their marks, and the rules that are to be added."""
+        width = max((len(finding.subject) for finding in self.findings), default=0)
+        lines = [
+            f"{marks[row.result]} {row.subject:<{width}}  {row.message}" for row in self.findings
+        ]
+        if missing := self.missing:
+            lines += ["", "Add to the rules of the ClusterRole of this identity:", ""]
+            lines += rules_yaml(missing).splitlines()
+        return "\n".join(map(printable, lines))
+
+    def document(self) -> dict[str, Any]:
+        """It as one JSON document; docs/install.md describes the keys."""
+        return {
+            "version": self.version,
+            "ok": self.ok,
+            "api_server": self.api_server,
+            "identity": self.identity,
+            "checks": [dataclasses.asdict(finding) for finding in self.findings],
+            "permissions": [
+                dataclasses.asdict(each.permission)
+                | {"needed": each.needed, "allowed": each.allowed}
+                for each in self.access
+            ],
+            "rules_to_add": rules(self.missing),
+            "node": self.node,
+            "certificate": self.certificate and self.certificate.document(),
+            "metrics": self.metrics and dataclasses.asdict(self.metrics),
+            "namespaces": self.namespaces,
+            "labels": [dataclasses.asdict(each) for each in self.coverage],
+        }
+
+
+def indented(lines: Iterable[str]) -> str:
+    """Lines as the body of a section."""
+    return "\n".join(f"  {printable(line)}" for line in lines)
+
+
+def printable(text: str) -> str:
+    """Text without control characters: nothing a server says moves the cursor."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

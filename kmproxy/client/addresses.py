@@ -1,0 +1,99 @@
+"""Which addresses of Node objects are connected to.
+
+Knows the kinds of IP addresses, and the address of the API server. Must not know
+how a name is resolved. A kubelet writes the addresses of its own Node object, so
+that they are an input like any other: with them goes our credential.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from kmproxy.config.types import Address, parse_host
+
+_NUMERIC = re.compile(r"(?:[^.]*\.)*(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
+"""A name that the system may read as an IPv4 address: 127.1, 2130706433, 0x7f.1."""
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
+_BROADCAST = ipaddress.ip_address("255.255.255.255")
+
+_IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAddresses:
+    """The rule for addresses of nodes. `server` tells the API server's URL as it is now.
+
+    Refused are addresses that mean another machine to every reader: loopback,
+    link-local, unspecified, multicast and broadcast ones, also inside an IPv6
+    address; and the API server's own host and port together. A node may share
+    its host. Loopback is good where the API server itself is on loopback: nodes,
+    API server and kmproxy are then on one machine.
+    """
+
+    server: Callable[[], str]
+
+    @property
+    def server_place(self) -> tuple[str, int]:
+        """The API server's host and port."""
+        parts = urlsplit(self.server())
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def _local(self) -> bool:
+        return Address(*self.server_place).loopback
+
+    def problem(self, host: str, port: int | None) -> str | None:
+        """Why this is not the address of a node, as far as its spelling tells. None if it may be.
+
+        A name is to be looked at again when it is resolved.
+        """
+        if port is not None and not 0 < port < 65536:
+            return f"its port {port} is none"
+        try:
+            parse_host(host)
+        except ValueError:
+            return f"{host[:80]!r} is neither a host name nor an IP address"
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            name = host.lower().rstrip(".")
+            if _NUMERIC.fullmatch(host):
+                return f"{host[:80]!r} is neither a host name nor an IP address"
+            if (name == "localhost" or name.endswith(".localhost")) and not self._local:
+                return f"{host} is a loopback address"
+            return None
+        return "it has a scope" if "%" in host else self._kind(address)
+
+    def refusal(self, address: str) -> str | None:
+        """Why no node is connected to at an IP address; None if one may be."""
+        return self._kind(ipaddress.ip_address(address))
+
+    def _kind(self, address: _IP) -> str | None:
+        plain = embedded(address)
+        for refused, kind in (
+            (plain.is_loopback and not self._local, "a loopback"),
+            (plain.is_link_local, "a link-local"),
+            (plain.is_multicast, "a multicast"),
+            (plain == _BROADCAST, "a broadcast"),
+            (plain.is_unspecified or plain in _THIS_NETWORK, "an unspecified"),
+        ):
+            if refused:
+                return f"{address} is {kind} address"
+        return None
+
+
+def embedded(address: _IP | str) -> _IP:
+    """The IPv4 address inside an IPv6 one (mapped, 6to4, NAT64); any other address is itself."""
+    if isinstance(address, str):
+        address = ipaddress.ip_address(address)
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address

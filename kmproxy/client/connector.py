@@ -1,0 +1,77 @@
+"""Connections to servers: to which addresses they are made, and who judges certificates.
+
+Knows aiohttp's connector and the few places of it that decide this. Must not
+know requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from kmproxy.client.addresses import embedded
+from kmproxy.client.pinning import Judge
+from kmproxy.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from aiohttp.abc import ResolveResult
+    from aiohttp.connector import Connection
+
+    from kmproxy.client.addresses import NodeAddresses
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's, which would take what came unasked on an idle connection for the next answer.
+
+    With a rule for `addresses` it connects to none that the rule refuses, whatever
+    a name resolves to. For a Judge it makes handshakes with the Judge's context.
+    """
+
+    def __init__(self, addresses: NodeAddresses | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._addresses = addresses
+
+    def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:
+        return req.ssl.context if isinstance(req.ssl, Judge) else super()._get_ssl_context(req)
+
+    def _update_proxy_auth_header_and_build_proxy_req(
+        self, req: aiohttp.ClientRequest
+    ) -> aiohttp.ClientRequest:
+        to_proxy = super()._update_proxy_auth_header_and_build_proxy_req(req)
+        if isinstance(req.ssl, Judge):
+            to_proxy._ssl = req.ssl.verifying  # noqa: SLF001 - a proxy's certificate is no kubelet's
+        return to_proxy
+
+    async def _resolve_host(self, host: str, port: int, traces: Any = None) -> list[ResolveResult]:
+        found = await super()._resolve_host(host, port, traces)
+        rule = self._addresses
+        if rule is None:
+            return found
+        problems = [rule.refusal(each["host"]) for each in found]
+        server, server_port = rule.server_place
+        if port == server_port:
+            own: set[object] = set()
+            with contextlib.suppress(OSError):  # who cannot find it does not reach it either
+                places = await super()._resolve_host(server, server_port)
+                own = {embedded(each["host"]) for each in places}
+            problems = [
+                problem or ("it is the API server's" if embedded(each["host"]) in own else None)
+                for each, problem in zip(found, problems, strict=True)
+            ]
+        good = [each for each, problem in zip(found, problems, strict=True) if problem is None]
+        if not good:
+            where = f"{host}:{port}, which its Node object names"
+            message = f"the kubelet is not asked at {where}: {problems[0] if problems else ''}"
+            raise UpstreamError("bad_address", message)
+        return good
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        """A connection on which nothing has come yet. Raises ClientError."""
+        connection = await super().connect(*args, **kwargs)
+        if connection.protocol is not None and connection.protocol.should_close:
+            connection.close()
+            raise aiohttp.ServerDisconnectedError  # it is as good as dead
+        return connection

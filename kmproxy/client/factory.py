@@ -1,0 +1,144 @@
+"""The way to a kubelet as a `kubelet` section has it.
+
+Knows how an upstream is made of the section's credential, TLS, proxy and headers.
+Must not know what is asked on it. Imported only where there is such a section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from aiohttp import ClientSession
+
+from kmproxy.client.credentials import (
+    Credential,
+    Header,
+    Login,
+    RotatingText,
+    is_header_value,
+    is_password,
+    is_token,
+    is_user_name,
+)
+from kmproxy.client.oauth2 import ClientCredentials
+from kmproxy.client.pinning import Pinning
+from kmproxy.client.tls import TlsContext, Trust, client_trust
+from kmproxy.client.upstream import Upstream
+from kmproxy.config.http_client import Access, Authorization, BasicAuth, OAuth2, ProxyOptions
+from kmproxy.config.proxies import from_environment
+from kmproxy.config.types import Source
+from kmproxy.errors import ConfigError, CredentialError
+from kmproxy.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from kmproxy.client.upstream import Find
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the way to a kubelet is made with, and what has to be ended with it: `stack`."""
+
+    session: ClientSession
+    stack: AsyncExitStack
+    environment: Mapping[str, str]
+    clock: Callable[[], float]
+    telemetry: Telemetry
+
+    def kubelet(
+        self,
+        access: Access,
+        own: Credential,
+        trust: Callable[[], Trust],
+        tls: TlsContext,
+        *,
+        server_name: str | None,
+        pinning: Pinning | None,
+        nodes: ClientSession,
+    ) -> Upstream:
+        """The kubelets, as the section says: with its credential, else our `own`.
+
+        `tls` is made of `trust`. `server_name` is the flag's. Raises ConfigError.
+        """
+        elsewhere = None
+        if access.follow_redirects:
+            elsewhere = self._tls(lambda: replace(trust(), cert=None, key=None))
+        return Upstream(
+            "kubelet",
+            self.session,
+            self._credential(access.credential) if access.identifies else own,
+            tls,
+            server_name=lambda: server_name or access.tls.server_name,
+            proxy=self._proxy("kubelet", access.proxy),
+            headers=access.headers,
+            elsewhere=elsewhere,
+            pinning=pinning,
+            nodes=nodes,
+        )
+
+    def _credential(self, given: Authorization | BasicAuth | OAuth2 | None) -> Credential | None:
+        match given:
+            case Authorization(credentials=source, key=key, scheme=scheme):
+                accept = is_token if scheme.lower() == "bearer" else is_header_value
+                return Header(scheme, self._text(source, key, accept, "token"))
+            case BasicAuth(username=user, password=password):
+                return Login(
+                    self._text(user, "basic_auth.username", is_user_name, "username"),
+                    self._text(password, "basic_auth.password", is_password, "password"),
+                )
+            case OAuth2():
+                return self._oauth2(given)
+        return None
+
+    def _oauth2(self, config: OAuth2) -> Credential:
+        tls = self._tls(partial(client_trust, config.tls))
+        try:
+            tls.current()
+        except CredentialError as error:
+            raise ConfigError([f"kubelet.oauth2.tls_config: {error}"]) from error
+        endpoint = Upstream(
+            "OAuth2 token endpoint",
+            self.session,
+            None,
+            tls,
+            server_name=lambda: config.tls.server_name,
+            proxy=self._proxy("kubelet.oauth2", config.proxy),
+        )
+        secret = self._text(
+            config.client_secret, "oauth2.client_secret", is_password, "client_secret"
+        )
+        credential = ClientCredentials(
+            config, secret, endpoint, clock=self.clock, telemetry=self.telemetry
+        )
+        self.stack.push_async_callback(credential.close)
+        return credential
+
+    def _tls(self, trust: Callable[[], Trust]) -> TlsContext:
+        return TlsContext(trust, "kubelet", clock=self.clock, telemetry=self.telemetry)
+
+    def _text(
+        self, source: Source, key: str, accept: Callable[[str], bool], credential: str
+    ) -> RotatingText:
+        try:
+            return RotatingText(
+                source,
+                f"kubelet.{key}",
+                accept,
+                credential=credential,
+                clock=self.clock,
+                telemetry=self.telemetry,
+            )
+        except CredentialError as error:
+            raise ConfigError([str(error)]) from error
+
+    def _proxy(self, where: str, options: ProxyOptions) -> Find | None:
+        proxies = options.proxies
+        if options.from_environment:
+            try:
+                proxies = from_environment(self.environment, options.headers)
+            except ValueError as error:
+                raise ConfigError([f"{where}.proxy_from_environment: {error}"]) from error
+        return proxies.find if proxies else None

@@ -1,0 +1,209 @@
+"""Bearer tokens of OAuth2's client credentials grant (RFC 6749, 4.4).
+
+Knows the grant, and when a token is asked for anew. Must not know what the tokens
+are for. Neither a token nor a secret nor an answer is ever shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus, urlencode, urlsplit
+
+import msgspec
+
+from kmproxy.client.credentials import Credential, RotatingText, is_token
+from kmproxy.client.tls import Clock
+from kmproxy.client.upstream import Upstream
+from kmproxy.config.http_client import OAuth2
+from kmproxy.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from kmproxy.telemetry import Telemetry
+
+TIMEOUT = 10.0
+"""Seconds that a token may take to come."""
+
+PAUSE = 5.0
+"""Seconds after a failure in which there is no further try."""
+
+SETTLED = 10.0
+"""Seconds in which a new token is not replaced because it was refused: another would be, too."""
+
+MAX_ANSWER = 1 << 20
+
+_FORM = "application/x-www-form-urlencoded"
+_ERRORS = {"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client",
+           "unsupported_grant_type", "invalid_scope"}  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+class _Answer(msgspec.Struct):
+    access_token: str = ""
+    token_type: str = "Bearer"  # noqa: S105 - it is the kind, not the token
+    expires_in: float | str | None = None
+    error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    secret: str
+    asked_at: float
+    renew_at: float
+    ends_at: float
+
+
+class ClientCredentials(Credential):
+    """The token of one client: cached, renewed before it ends, asked for by one request at a time.
+
+    While an old token is good it is used, whatever becomes of its renewal. A
+    token that names no end is used until it is refused.
+    """
+
+    def __init__(
+        self,
+        config: OAuth2,
+        secret: RotatingText,
+        endpoint: Upstream,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._config = config
+        self._secret = secret
+        self._endpoint = endpoint
+        self._clock = clock
+        self._telemetry = telemetry
+        self._token: _Token | None = None
+        self._failure: UpstreamError | None = None
+        self._try_at = -math.inf
+        self._in_header: bool | None = None  # None: not known yet which way the server takes
+        self._renewing: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        host = urlsplit(self._config.token_url).hostname  # there may be more behind it than a path
+        return f"<ClientCredentials {self._config.client_id} at {host}>"
+
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """A bearer token. Raises UpstreamError if there is none to be had."""
+        now, token = self._clock(), self._token
+        if token is None or now >= token.ends_at or (anew and now >= token.asked_at + SETTLED):
+            renewal = self._renew()
+            if renewal is not None:
+                await asyncio.shield(renewal)  # a scrape that gives up leaves it to the others
+            if self._token is None or self._token is token:
+                raise self._unavailable()
+        elif now >= token.renew_at or self._secret.current() != token.secret:
+            self._renew()
+        return f"Bearer {self._token.text}" if self._token else None
+
+    async def close(self) -> None:
+        """Give up a request that is under way."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._renewing
+
+    def _renew(self) -> asyncio.Task[None] | None:
+        """The request under way, or a new one; None so soon after a failure."""
+        if self._renewing is None or self._renewing.done():
+            if self._clock() < self._try_at:
+                return None
+            self._renewing = asyncio.create_task(self._ask())
+        return self._renewing
+
+    def _unavailable(self) -> UpstreamError:
+        """What went wrong last, as an error of its own for each who waited."""
+        failure = self._failure or UpstreamError("oauth2", "no OAuth2 token")
+        return UpstreamError("oauth2", str(failure), status=failure.status)
+
+    async def _ask(self) -> None:
+        """Replace the token, or note why not."""
+        now, secret = self._clock(), self._secret.current()
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                answer = await self._answer(secret)
+        except (UpstreamError, TimeoutError) as error:
+            why = str(error) or f"the token endpoint took over {TIMEOUT:g} s"
+            status = error.status if isinstance(error, UpstreamError) else 504
+            self._failure = UpstreamError("oauth2", f"no OAuth2 token: {why}", status=status)
+            self._try_at = self._clock() + PAUSE
+            self._telemetry.credential_errors.labels("oauth2").inc()
+            _log.warning("%s", self._failure)
+            return
+        life = _seconds(answer.expires_in)
+        renew_at = now + life - min(300.0, life / 5) if life < math.inf else math.inf
+        ends_at = now + life - min(10.0, life / 10) if life < math.inf else math.inf
+        self._token = _Token(answer.access_token, secret, now, renew_at, ends_at)
+        self._failure = None
+
+    async def _answer(self, secret: str) -> _Answer:
+        """A token by the way that the server is known to take; else by both, the header first."""
+        ways = (True, False) if self._in_header is None else (self._in_header,)
+        for in_header in ways:
+            status, answer = await self._exchange(secret, in_header=in_header)
+            if status == 200 and answer.access_token:
+                self._in_header = in_header
+                return answer
+            if status not in {400, 401}:
+                break
+        error = answer.error if answer.error in _ERRORS else None
+        said = f"{status} {error}" if error else f"{status}"
+        raise UpstreamError("oauth2", f"the token endpoint answered {said}, see kubelet.oauth2")
+
+    async def _exchange(self, secret: str, *, in_header: bool) -> tuple[int, _Answer]:
+        config = self._config
+        form = [("grant_type", "client_credentials")]
+        if config.scopes:
+            form.append(("scope", " ".join(config.scopes)))
+        form += [(name, value.reveal()) for name, value in config.endpoint_params]
+        authorization = None
+        if in_header:
+            pair = f"{quote_plus(config.client_id)}:{quote_plus(secret)}"
+            authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        else:
+            form += [("client_id", config.client_id), ("client_secret", secret)]
+        async with self._endpoint.post(
+            config.token_url,
+            urlencode(form).encode(),
+            content_type=_FORM,
+            authorization=authorization,
+            silence=TIMEOUT,
+        ) as response:
+            body = bytearray()
+            async for piece in self._endpoint.pieces(response):
+                body += piece
+                if len(body) > MAX_ANSWER:
+                    raise UpstreamError("oauth2", "the token endpoint's answer is too long")
+            return response.status, _parse(response.status, bytes(body))
+
+
+def _parse(status: int, body: bytes) -> _Answer:
+    """What the endpoint said. Of an error that is not JSON only the status counts."""
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if status != 200:
+            return _Answer()
+        raise UpstreamError("oauth2", "the token endpoint's answer is no token") from error
+    if answer.access_token and not is_token(answer.access_token):
+        raise UpstreamError("oauth2", "the token endpoint's answer is no token")
+    if status == 200 and answer.token_type.lower() != "bearer":
+        raise UpstreamError("oauth2", "the token endpoint's token is not a bearer token")
+    return answer
+
+
+def _seconds(expires_in: float | str | None) -> float:
+    """How long a token is good; for ever where that is not said, as Go's oauth2 has it."""
+    try:
+        seconds = float(expires_in or 0)
+    except ValueError:
+        return math.inf
+    return seconds if 0 < seconds < math.inf else math.inf

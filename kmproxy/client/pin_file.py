@@ -1,0 +1,98 @@
+"""The pins of kubelets' certificates on disk, beside the label snapshot.
+
+Knows when the file is read and written. Must not know what a pin is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from pathlib import Path
+
+from kmproxy.client.pins import HEAD, MAX_BYTES, PinBook, decode
+from kmproxy.errors import OwnFileError, PinError
+from kmproxy.own_file import aside, read_own, replace_own
+from kmproxy.telemetry import Telemetry
+
+SUFFIX = ".kubelet-pins"
+"""What the file's name has after that of the label snapshot."""
+
+PATIENCE = 5.0
+"""Seconds for which the file is waited for at the start."""
+
+RETRY = 10.0
+"""Seconds after which a write that failed is tried again."""
+
+_log = logging.getLogger(__name__)
+
+
+class PinFile:
+    """Keeps a book of pins in a file: each change is written at once.
+
+    A file that cannot be believed or written is a log line and a metric, never
+    an end; the pins in memory hold. For a disk that hangs one thread waits, and
+    no request.
+    """
+
+    def __init__(self, path: str, book: PinBook, telemetry: Telemetry) -> None:
+        self._path = Path(path)
+        self._book = book
+        self._telemetry = telemetry
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._failing = False
+
+    def __repr__(self) -> str:
+        return f"<PinFile {self._path}>"
+
+    async def load(self) -> None:
+        """Take the pins that the file holds; none if it is absent or cannot be believed."""
+        limit = len(HEAD) + MAX_BYTES
+        try:
+            async with asyncio.timeout(PATIENCE):
+                data = await aside(lambda: read_own(self._path, limit), "kubelet-pins")
+            self._book.restore(decode(data))
+        except FileNotFoundError:
+            return
+        except (OSError, OwnFileError, PinError) as error:
+            self._tell("is not used, each kubelet's next certificate is its first", error)
+            self._telemetry.kubelet_pin_errors.labels("read").inc()
+
+    async def run(self) -> None:
+        """Write the pins whenever they change, until `stop`."""
+        self._book.changed = self._changed.set
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            while not stopped.done():
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                if self._changed.is_set() and not await self._save():
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._stopping.wait(), RETRY)
+        finally:
+            stopped.cancel()
+
+    def stop(self) -> None:
+        """Let `run` write what is not written yet, and end."""
+        self._stopping.set()
+
+    async def _save(self) -> bool:
+        self._changed.clear()
+        data = self._book.encode()
+        try:
+            await aside(lambda: replace_own(self._path, [data]), "kubelet-pins")
+        except OSError as error:
+            self._changed.set()
+            self._telemetry.kubelet_pin_errors.labels("write").inc()
+            if not self._failing:
+                self._tell("cannot be written", error)
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+    def _tell(self, what: str, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error) or "the disk does not answer"
+        _log.warning("--kubelet-tls-pin: %s %s: %s", self._path, what, reason)

@@ -1,0 +1,447 @@
+"""One request to a kubelet or the API server, and what can go wrong with it.
+
+Knows aiohttp's client and its exceptions, which end here. Must not know paths,
+bodies or what an answer is for. Cookies are not kept, credentials not sent over
+plain HTTP, nor after a redirect to anywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import ssl
+from asyncio.sslproto import SSLProtocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from multidict import CIMultiDict
+
+from kmproxy import __version__
+from kmproxy.client.connector import Connector
+from kmproxy.client.credentials import Credential
+from kmproxy.client.pinning import CertificateRefusedError, Pinning
+from kmproxy.client.pins import Peer
+from kmproxy.client.tls import TlsContext, plain_name
+from kmproxy.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from kmproxy.client.addresses import NodeAddresses
+    from kmproxy.config.proxies import Headers, Proxy
+
+    Find = Callable[[str], Proxy | None]
+    """What tells the proxy on the way to a URL."""
+
+KEEP_ALIVE = 80.0
+"""Seconds an idle connection is kept: over a scrape interval, under a kubelet's own 90."""
+
+CONNECT = 8.0
+"""Seconds that a connection to the API server may take, its handshake included. A SYN that is lost
+is sent again after 1, 3 and 7 s: an attempt ends when the next one would only come at 15."""
+
+TICK = 1.0
+"""Seconds between two looks whether the connection of an answer is still there."""
+
+PIECE = 1 << 16
+
+TLS_BUFFER = 1 << 15
+"""Bytes that a TLS connection reads at once, two records: asyncio's own 256 KiB are held, twice,
+by every idle connection, of which there is one per kubelet."""
+
+MAX_REDIRECTS = 5
+
+_Tls = ssl.SSLContext | bool
+"""What a connection is secured by; False is plain HTTP."""
+
+_SELF_SIGNED = {18, 19, 20, 21}  # X509_V_ERR_*: no chain to a CA that is trusted
+_NAME_MISMATCH = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
+_EXPIRED = 10
+
+
+def open_session(addresses: NodeAddresses | None = None) -> aiohttp.ClientSession:
+    """A session for all upstreams, or for nodes whose addresses a rule is for; its owner closes it.
+
+    From here on every TLS connection of the process reads `TLS_BUFFER` at once.
+    """
+    SSLProtocol.max_size = TLS_BUFFER
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    trace.on_connection_create_start.append(_note_new)
+    return aiohttp.ClientSession(
+        connector=Connector(addresses, limit=0, keepalive_timeout=KEEP_ALIVE),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": f"kmproxy/{__version__}"},
+        timeout=aiohttp.ClientTimeout(total=None),
+        auto_decompress=False,
+        read_bufsize=PIECE,
+        trust_env=False,
+        trace_configs=[trace],
+    )
+
+
+@dataclass(slots=True)
+class _Way:
+    """How a request went out."""
+
+    reused: bool = False
+
+
+async def _note_reuse(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+async def _note_new(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+    context.trace_request_ctx.reused = False
+
+
+class Upstream:
+    """A server of one kind, reached in one way, as one identity.
+
+    `name` is how errors call it: "kubelet" or "API server". `server_name` is what
+    its certificate must bear now, if not the host of the URL. `headers` are sent
+    with the credential, over TLS only. With a TLS context for what is
+    `elsewhere`, redirects of a GET are followed: to the same host and port as
+    the same identity, to any other as nobody, to plain http never. With `pinning`
+    a peer's certificate is good, too, if it is the pinned one. Peers whose
+    addresses are `listed` are asked in the session `nodes`.
+
+    Whatever is asked may be asked twice: a request that finds a kept-alive
+    connection closed goes out again, by the next and at last by a new one.
+    """
+
+    def __init__(  # noqa: PLR0913 - each says another thing of the way to a server
+        self,
+        name: str,
+        session: aiohttp.ClientSession,
+        credential: Credential | None,
+        tls: TlsContext,
+        *,
+        server_name: Callable[[], str | None] | None = None,
+        proxy: Find | None = None,
+        headers: Headers = (),
+        elsewhere: TlsContext | None = None,
+        pinning: Pinning | None = None,
+        nodes: aiohttp.ClientSession | None = None,
+    ) -> None:
+        self.name = name
+        self._session = session
+        self._credential = credential
+        self._tls = tls
+        self._server_name = server_name
+        self._proxy = proxy
+        self._headers = headers
+        self._elsewhere = elsewhere
+        self._pinning = pinning
+        self._nodes = nodes or session
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name} as {self._credential!r}>"
+
+    def get(
+        self,
+        url: str,
+        *,
+        accept: str,
+        accept_encoding: str = "identity",
+        params: Mapping[str, str] | None = None,
+        silence: float | None = None,
+        peer: Peer | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """GET, and once again with a token read anew after a 401.
+
+        Yields the answer, whatever its status, its body still to be read. It
+        has to begin within `silence` seconds. Raises UpstreamError.
+        """
+        headers = {"Accept": accept, "Accept-Encoding": accept_encoding}
+        return self._request("GET", url, headers, params=params, silence=silence, peer=peer)
+
+    def post(
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
+        authorization: str | None = None,
+        silence: float | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """POST for an answer in JSON; the rest as with `get`.
+
+        An `authorization` is sent as it is, if no credential is.
+        """
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": content_type,
+        }
+        if authorization:
+            headers["Authorization"] = authorization
+        return self._request("POST", url, headers, body=body, silence=silence)
+
+    @asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        *,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        silence: float | None = None,
+        peer: Peer | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        ours = True
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT if silence else None)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._send(
+                method, url, headers, peer, ours=ours, silence=silence, timeout=limits,
+                params=params, data=body,
+            )  # fmt: skip
+            if self._elsewhere is None or method != "GET" or not _is_redirect(response):
+                break
+            response.close()
+            onward = self._redirected(url, response.headers["Location"])
+            ours = ours and _origin(onward) == _origin(url)
+            url, params = onward, None
+        else:
+            message = f"the {self.name} redirects more than {MAX_REDIRECTS} times"
+            raise UpstreamError("redirect", message)
+        try:
+            yield response
+        finally:
+            response.close()  # kept alive only if the body was read to its end
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        peer: Peer | None,
+        *,
+        ours: bool,
+        silence: float | None,
+        **options: Any,
+    ) -> aiohttp.ClientResponse:
+        """One request; as nobody if the URL is not `ours`. Once again after a 401."""
+        secure = url[:6].lower() == "https:"
+        credential = self._credential if secure and ours else None
+        sent = CIMultiDict(headers)
+        if secure and ours:
+            sent.extend((name, value.reveal()) for name, value in self._headers)
+        given, host = sent, _dotted_host(url)
+        if host:  # aiohttp would leave out the dot, which Go sends
+            given["Host"] = urlsplit(url).netloc
+        for anew in (False, True):
+            authorization = await credential.authorization(anew=anew) if credential else None
+            sent = given.copy()
+            if ours and self._credential is not None:
+                sent.extend(_revealed(self._credential.headers))
+            if authorization:
+                sent["Authorization"] = authorization
+            # After the identity, which may just have read what the context is made of.
+            context = self._tls if ours or self._elsewhere is None else self._elsewhere
+            name = self._server_name() if self._server_name and ours else None
+            name = plain_name(name or host) or None
+            proxy = self._proxy(url) if self._proxy else None
+            try:
+                # Not aiohttp's sock_connect and sock_read: a proxy's answer is under neither.
+                async with asyncio.timeout(silence):
+                    response = await self._judged(
+                        peer if ours else None,
+                        # A proxy is where we are told, and resolves names itself.
+                        self._nodes if peer and peer.listed and not proxy else self._session,
+                        method,
+                        url,
+                        headers=sent,
+                        allow_redirects=False,
+                        ssl=context.current() if secure else False,
+                        server_hostname=name if secure else None,
+                        proxy=proxy.url if proxy else None,
+                        proxy_headers=_revealed(proxy.headers) if proxy else None,
+                        **options,
+                    )
+            except aiohttp.ClientConnectorDNSError as error:  # its name is found by a proxy
+                raise self._unresolved(error.host, proxied=proxy is not None) from error
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._failure(error) from error
+            except UnicodeError as error:  # a label of the name is empty or too long
+                message = f"the {self.name}'s host name cannot be one"
+                raise UpstreamError("unresolved", message) from error
+            if response.status != 401 or credential is None or anew:
+                break  # of a client certificate, too, a credential may know a newer one
+            response.close()
+        return response
+
+    async def _judged(
+        self, peer: Peer | None, session: aiohttp.ClientSession, method: str, url: str,
+        *, ssl: _Tls, **options: Any,
+    ) -> aiohttp.ClientResponse:  # fmt: skip
+        """One answer, from a server whose certificate a CA verifies or, with pins, is pinned.
+
+        Nothing of the request is sent before. Raises UpstreamError if a pin refuses it.
+        """
+        pinning = self._pinning
+        if pinning is None or peer is None or isinstance(ssl, bool):
+            return await self._asked(session, method, url, ssl=ssl, **options)
+        refused: CertificateRefusedError | None = None
+        failure: Exception | None = None
+        for judge in pinning.judges(peer, ssl):
+            try:
+                return await self._asked(session, method, url, ssl=judge, **options)
+            except CertificateRefusedError as error:
+                refused = error
+            except aiohttp.ClientConnectorCertificateError as error:
+                failure = error
+            except (aiohttp.ClientError, OSError) as error:
+                # Python 3.11.7 and 3.12.1 lose the error of a handshake through an HTTPS proxy.
+                if refused is None and options.get("proxy") is None:
+                    raise
+                failure = error
+        if refused is not None:
+            raise pinning.refusal(peer, refused.digest) from refused
+        assert failure is not None  # noqa: S101 - without an answer there is one
+        raise failure
+
+    async def _asked(
+        self, session: aiohttp.ClientSession, method: str, url: str, **options: Any
+    ) -> aiohttp.ClientResponse:
+        """One answer, by the first connection that is not dead already."""
+        while True:
+            way = _Way()
+            try:
+                return await session.request(method, url, trace_request_ctx=way, **options)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not way.reused:
+                    raise
+
+    def _redirected(self, url: str, location: str) -> str:
+        """Where a redirect leads. Raises UpstreamError if that is nowhere to go."""
+        try:
+            onward = urljoin(url, location)
+            parts = urlsplit(onward)
+            good = parts.scheme == "https" and parts.hostname and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or parts.username is not None:
+            message = f"the {self.name} redirects to what is not https, which is not followed"
+            raise UpstreamError("redirect", message)
+        return onward
+
+    async def pieces(
+        self, response: aiohttp.ClientResponse, *, silence: float | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, to its end.
+
+        Raises UpstreamError if it is cut short or pauses for over `silence` seconds.
+        """
+        try:
+            while piece := await _piece(response, silence):
+                yield piece
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _unresolved(self, host: str, *, proxied: bool) -> UpstreamError:
+        name = f"proxy before the {self.name}" if proxied else self.name
+        message = f"the {name}'s host name {host} is not known"
+        return UpstreamError("proxy" if proxied else "unresolved", message)
+
+    def _failure(self, error: Exception) -> UpstreamError:
+        """What a failure of the connection means: the one place where aiohttp's are read."""
+        name = self.name
+        match error:
+            case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as wrong):
+                return UpstreamError("tls", certificate_message(name, wrong))
+            case aiohttp.ClientConnectorSSLError():
+                hint = "does it speak TLS there, and is the port right?"
+                return UpstreamError("tls", f"the {name}'s TLS handshake failed: {hint}")
+            case aiohttp.ClientHttpProxyError(status=status):
+                what = "wants a user and password" if status == 407 else "does not connect"
+                message = f"the proxy before the {name} {what} ({status})"
+                return UpstreamError("proxy", message)
+            case TimeoutError():
+                return UpstreamError("timeout", f"the {name} fell silent", status=504)
+            case aiohttp.ClientConnectorError(host=host, port=port, os_error=os_error):
+                reason = "refused" if os_error.errno == errno.ECONNREFUSED else "unreachable"
+                what = os.strerror(os_error.errno).lower() if os_error.errno else "no connection"
+                if isinstance(error, aiohttp.ClientProxyConnectionError):
+                    reason, name = "proxy", f"proxy before the {name}"
+                message = f"the {name} at {host}:{port} cannot be reached: {what}"
+                return UpstreamError(reason, message)
+            case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
+                return UpstreamError("disconnected", f"the {name} closed the connection")
+            case aiohttp.ClientPayloadError():
+                return UpstreamError("truncated", f"the {name}'s answer was cut short")
+            case _:
+                return UpstreamError("protocol", f"the {name}'s answer is not HTTP as it should be")
+
+
+async def _piece(response: aiohttp.ClientResponse, silence: float | None) -> bytes:
+    """What has come of the body; empty at its end. Raises TimeoutError after `silence`.
+
+    Where chunks are framed wrongly aiohttp closes the connection, drops its own
+    timer and tells no reader, who would wait for ever. So the time is ours, and
+    so is a look at the connection. Raises ClientPayloadError if it is gone.
+    """
+    content = response.content
+    async with asyncio.timeout(silence):
+        while content.is_eof() or content.exception() or _is_open(response):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    return await content.readany()
+    raise aiohttp.ClientPayloadError
+
+
+def _is_open(response: aiohttp.ClientResponse) -> bool:
+    connection = response.connection
+    return connection is not None and connection.transport is not None
+
+
+def is_untrusted(error: ssl.SSLError) -> bool:
+    """Whether a certificate was refused because no CA that is trusted signed it."""
+    return getattr(error, "verify_code", 0) in _SELF_SIGNED
+
+
+def is_name_mismatch(error: ssl.SSLError) -> bool:
+    """Whether a certificate was refused because it is for other names."""
+    return getattr(error, "verify_code", 0) in _NAME_MISMATCH
+
+
+def certificate_message(name: str, error: ssl.SSLError) -> str:
+    """Why the certificate of a "kubelet" or "API server" was refused, and what to do."""
+    why = getattr(error, "verify_message", None) or "it cannot be verified"
+    message = f"the {name}'s certificate does not verify: {why.rstrip('.')}"
+    if name == "API server":
+        return f"{message}; check the CA of the kubeconfig or service account"
+    if name != "kubelet":
+        return f"{message}; see its tls_config"
+    if getattr(error, "verify_code", 0) == _EXPIRED:
+        return f"{message}; renew it, or give --kubelet-tls-pin"
+    if is_name_mismatch(error):
+        return f"{message}; give --kubelet-server-name, or --kubelet-tls-pin"
+    if is_untrusted(error):
+        return f"{message}; give its CA by --kubelet-ca-file, or --kubelet-tls-pin"
+    return f"{message}; see --kubelet-ca-file and --kubelet-tls-pin"
+
+
+def _dotted_host(url: str) -> str:
+    """The host of a URL if a dot ends its name; empty else, as aiohttp has no need of it."""
+    host = urlsplit(url).hostname or ""
+    return host if host.endswith(".") else ""
+
+
+def _is_redirect(response: aiohttp.ClientResponse) -> bool:
+    return response.status in {301, 302, 303, 307, 308} and "Location" in response.headers
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    """Scheme, host and port: what a credential is for."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or 443
+
+
+def _revealed(headers: Headers) -> CIMultiDict[str]:
+    return CIMultiDict((name, value.reveal()) for name, value in headers)

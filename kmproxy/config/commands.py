@@ -1,0 +1,98 @@
+"""What the further commands take besides, or in place of, the daemon's settings.
+
+Knows names, types and defaults, in frozen sections. Must not know where values
+come from, nor what a command does with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kmproxy.config.settings import setting
+from kmproxy.config.types import (
+    Address,
+    one_of,
+    parse_address,
+    parse_bool,
+    parse_count,
+    parse_host,
+    parse_port,
+    parse_text,
+    parse_word,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrichConfig:
+    """What the filter for standard input reads besides it."""
+
+    namespaces: str | None = setting(
+        "namespaces", parse_text, None, "FILE",
+        "what kubectl get namespaces -o json or -o yaml prints",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DemoConfig:
+    """What is simulated, and where."""
+
+    listen: Address = setting(
+        "listen", parse_address, Address("127.0.0.1", 8080), "ADDR:PORT",
+        "the daemon's enriched metrics", aliases={"metrics-port": "127.0.0.1:{}"},
+    )  # fmt: skip
+    telemetry_listen: Address = setting(
+        "telemetry-listen", parse_address, Address("127.0.0.1", 8081), "ADDR:PORT",
+        "the daemon's health and own metrics",
+    )  # fmt: skip
+    api_port: int = setting(
+        "api-port", parse_port, 8001, "PORT",
+        "the simulated API server on 127.0.0.1, as kubectl proxy would offer it",
+    )  # fmt: skip
+    nodes: int = setting(
+        "nodes", parse_count, 2, "N",
+        "simulated nodes, each with a kubelet",
+    )  # fmt: skip
+    payload: str | None = setting(
+        "payload", parse_text, None, "FILE",
+        "serve this exposition as every node's /metrics/cadvisor",
+    )  # fmt: skip
+    label: tuple[str, ...] = setting(
+        "label", parse_word, ("team",), "KEY[=NAME]",
+        "namespace label KEY becomes metric label NAME", repeatable=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class BenchConfig:
+    """What is measured, and for how long."""
+
+    payload: tuple[str, ...] = setting(
+        "payload", parse_text, (), "FILE",
+        "measure on this exposition instead of generated ones", repeatable=True,
+    )  # fmt: skip
+    seconds: int = setting(
+        "seconds", parse_count, 20, "N",
+        "seconds to measure for; with --daemon about twice that",
+    )  # fmt: skip
+    daemon: bool = setting(
+        "daemon", parse_bool, False, "",
+        "also measure whole scrapes, through the daemon and through nginx",
+    )  # fmt: skip
+    output: str = setting(
+        "output", one_of("text", "json"), "text", "text|json",
+        "tables or one JSON document",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConfig:
+    """How the preflight shows what it found; all else is the daemon's."""
+
+    output: str = setting(
+        "output", one_of("text", "json"), "text", "text|json",
+        "text as it comes, or one JSON document",
+    )  # fmt: skip
+    try_node: str | None = setting(
+        "try-node", parse_host, None, "NODE",
+        "with --all-nodes: the node whose metrics are fetched (--node-name-or-ip, else the first)",
+    )  # fmt: skip

@@ -1,0 +1,35 @@
+"""What the configuration says is done to expositions.
+
+Knows the sections of labels and selection. Must not know lines, nor where an exposition
+comes from.
+"""
+
+from __future__ import annotations
+
+from kmproxy.config.sections import LabelConfig, SelectionConfig
+from kmproxy.exposition.pipeline import Recipe
+from kmproxy.exposition.selection import Globs, Selection
+
+
+def read_recipe(labels: LabelConfig, selection: SelectionConfig) -> Recipe:
+    """What is done to the exposition of one node, or of standard input."""
+    return Recipe(
+        names=frozenset(rule.name.encode() for rule in labels.rules if rule.name),
+        on_conflict=labels.on_conflict,
+        selection=read_selection(selection),
+        info=selection.info_metric,
+        max_line=selection.max_line_bytes,
+    )
+
+
+def read_selection(config: SelectionConfig) -> Selection:
+    """The selection that is configured."""
+    return Selection(
+        keep_metrics=(config.keep_metric,) if config.keep_metric else (),
+        drop_metrics=config.drop_metric,
+        namespaces=(Globs(config.namespace),) if config.namespace else (),
+        exclude_namespaces=Globs(config.exclude_namespace),
+        cluster_samples=config.cluster_samples == "keep",
+        drop_labels=frozenset(name.encode() for name in config.drop_label),
+        strip_timestamps=config.timestamps == "strip",
+    )

@@ -1,0 +1,380 @@
+"""The configuration: every setting once, with its flag, YAML key, help and default.
+
+Knows names, types and defaults, in frozen sections. Must not know where values
+come from, nor what is wrong with several of them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from kmproxy.config.expressions import Expression, parse_regex
+from kmproxy.config.label_rules import MAX_VALUE, LabelRule, name_problem
+from kmproxy.config.settings import setting
+from kmproxy.config.types import (
+    Address,
+    Resource,
+    one_of,
+    parse_address,
+    parse_bool,
+    parse_count,
+    parse_duration,
+    parse_file,
+    parse_host,
+    parse_path,
+    parse_peers,
+    parse_port,
+    parse_resource,
+    parse_server,
+    parse_text,
+    parse_word,
+)
+
+if TYPE_CHECKING:
+    from kmproxy.config.http_client import Access
+
+
+LOCALHOST: Final = "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConfig:
+    """Which labels are added, and to what."""
+
+    label: tuple[str, ...] = setting(
+        "label", parse_word, ("team",), "KEY[=NAME]",
+        "namespace label KEY becomes metric label NAME; '*' takes every label",
+        repeatable=True,
+    )  # fmt: skip
+    annotation: tuple[str, ...] = setting(
+        "annotation", parse_word, (), "KEY[=NAME]",
+        "the same from namespace annotations", repeatable=True,
+    )  # fmt: skip
+    label_default: tuple[str, ...] = setting(
+        "label-default", parse_text, (), "NAME=VALUE",
+        "value where the namespace has none", repeatable=True,
+    )  # fmt: skip
+    max_label_value_bytes: int = setting(
+        "max-label-value-bytes", parse_count, MAX_VALUE, "N",
+        "a longer value of a namespace's label or annotation is not added, and counted",
+    )  # fmt: skip
+    on_conflict: Any = setting(
+        "on-conflict", one_of("keep", "overwrite"), "keep", "keep|overwrite",
+        "what to do where a sample already bears NAME",
+    )  # fmt: skip
+    rules: tuple[LabelRule, ...] = ()
+
+
+def parse_label_name(text: str) -> str:
+    """A label that may be taken off."""
+    if problem := name_problem(text):
+        raise ValueError(problem)
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionConfig:
+    """Which samples pass, and what is taken off or added; by default nothing is."""
+
+    keep_metric: tuple[Expression, ...] = setting(
+        "keep-metric", parse_regex, (), "REGEX",
+        "only metrics whose whole name, or family's name, matches one of these", repeatable=True,
+    )  # fmt: skip
+    drop_metric: tuple[Expression, ...] = setting(
+        "drop-metric", parse_regex, (), "REGEX",
+        "no metrics whose whole name, or family's name, matches one of these", repeatable=True,
+    )  # fmt: skip
+    namespace: tuple[str, ...] = setting(
+        "namespace", parse_word, (), "NAME",
+        "only samples of these namespaces (globs)", repeatable=True,
+    )  # fmt: skip
+    exclude_namespace: tuple[str, ...] = setting(
+        "exclude-namespace", parse_word, (), "NAME",
+        "no samples of these namespaces (globs)", repeatable=True,
+    )  # fmt: skip
+    cluster_samples: str = setting(
+        "cluster-samples", one_of("keep", "drop"), "keep", "keep|drop",
+        "samples that have no namespace",
+    )  # fmt: skip
+    drop_label: tuple[str, ...] = setting(
+        "drop-label", parse_label_name, (), "NAME",
+        "take this label off samples; of series that become one only the first is served",
+        repeatable=True,
+    )  # fmt: skip
+    timestamps: str = setting(
+        "timestamps", one_of("keep", "strip"), "keep", "keep|strip",
+        "strip takes the samples' timestamps off",
+    )  # fmt: skip
+    info_metric: bool = setting(
+        "info-metric", parse_bool, False, "",
+        "add kube_namespace_labels of each namespace seen; with --all-nodes of all, at a path",
+    )  # fmt: skip
+    max_line_bytes: int = setting(
+        "max-line-bytes", parse_count, 1 << 20, "N",
+        "a longer line is passed on unread, and counted",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletConfig:
+    """Which kubelets are asked, and how they are reached and verified."""
+
+    node: str = setting(
+        "node-name-or-ip", parse_host, LOCALHOST, "HOST",
+        "the node of /metrics...; with --all-nodes, localhost is none", aliases={"node-ip": "{}"},
+    )  # fmt: skip
+    port: int | None = setting(
+        "node-port", parse_port, None, "PORT",
+        "the kubelet's port (10250); with --kube-apiserver, the API server's (443)",
+    )  # fmt: skip
+    apiserver: str | None = setting(
+        "kube-apiserver", parse_server, None, "HOST[:PORT]|URL",
+        "fetch through the API server's node proxy instead of the kubelet",
+    )  # fmt: skip
+    all_nodes: bool = setting(
+        "all-nodes", parse_bool, False, "",
+        "also serve every node of the cluster by name: /api/v1/nodes/{node}/proxy/metrics...",
+    )  # fmt: skip
+    cadvisor_path: str = setting(
+        "node-cadvisor-path", parse_path, "/metrics/cadvisor", "PATH",
+        "path of the cAdvisor metrics on the kubelet",
+    )  # fmt: skip
+    scheme: str = setting(
+        "kubelet-scheme", one_of("https", "http"), "https", "https|http",
+        "http is for the read-only port; no credential is sent over it",
+    )  # fmt: skip
+    insecure_tls: bool = setting(
+        "kubelet-insecure-tls", parse_bool, False, "",
+        "do not verify the kubelet's serving certificate",
+    )  # fmt: skip
+    ca_file: str | None = setting(
+        "kubelet-ca-file", parse_text, None, "FILE",
+        "CA that the kubelet's certificate is verified by, instead of the cluster's",
+    )  # fmt: skip
+    server_name: str | None = setting(
+        "kubelet-server-name", parse_host, None, "NAME",
+        "name that the kubelet's certificate must bear, instead of the address",
+    )  # fmt: skip
+    tls_pin: bool = setting(
+        "kubelet-tls-pin", parse_bool, False, "",
+        "accept a kubelet's certificate that no CA verifies if it is the first that this node "
+        "showed, or the same again",
+    )  # fmt: skip
+
+    max_response_bytes: int = setting(
+        "max-response-bytes", parse_count, 512 << 20, "N",
+        "a kubelet's answer over this size, decompressed, is broken off",
+    )  # fmt: skip
+
+    @property
+    def has_node(self) -> bool:
+        """Whether there is a node for the paths that name none.
+
+        Where every node is served it is from a pod of one's own, whose localhost has no kubelet.
+        """
+        return not self.all_nodes or self.node != LOCALHOST
+
+    @property
+    def kubelet_port(self) -> int:
+        """The port of a kubelet whose Node object says none."""
+        return self.port if self.port and not self.apiserver else 10250
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServerConfig:
+    """Which API server tells the namespaces, and as whom it is asked."""
+
+    kubeconfig: str | None = setting(
+        "kubeconfig", parse_text, None, "FILE",
+        "the API server and the identity (in a pod its service account, "
+        "else $KUBECONFIG, else ~/.kube/config)",
+    )  # fmt: skip
+    service_account_dir: str = setting(
+        "service-account-dir", parse_text,
+        "/var/run/secrets/kubernetes.io/serviceaccount", "DIR",
+        "where a pod finds its token and ca.crt",
+    )  # fmt: skip
+    cache_sync_timeout: float = setting(
+        "cache-sync-timeout", parse_duration, 30.0, "DURATION",
+        "how long the first load of namespaces may take",
+    )  # fmt: skip
+    max_label_age: float | None = setting(
+        "max-label-age", parse_duration, None, "DURATION",
+        "not ready while the API server's last confirmation of the labels is older, and one of "
+        "--peers has a newer one",
+    )  # fmt: skip
+    peers: Address | None = setting(
+        "peers", parse_peers, None, "HOST:PORT",
+        "the --telemetry-listen of all replicas, by one name, such as that of a headless Service",
+    )  # fmt: skip
+    label_snapshot: str | None = setting(
+        "label-snapshot", parse_file, None, "FILE",
+        "keep the labels here, and begin with them while the API server is away",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What is listened on, and how much is done at once."""
+
+    listen: Address = setting(
+        "listen", parse_address, Address("", 8080), "ADDR:PORT",
+        "the enriched metrics", aliases={"metrics-port": ":{}"},
+    )  # fmt: skip
+    telemetry_listen: Address = setting(
+        "telemetry-listen", parse_address, Address("", 8081), "ADDR:PORT",
+        "/healthz, /readyz and kmproxy's own /metrics",
+        aliases={"health-probe-bind-address": "{}"},
+    )  # fmt: skip
+    web_config_file: str | None = setting(
+        "web-config-file", parse_text, None, "FILE",
+        "TLS, client certificates and basic auth on --listen, in the exporters' common format",
+        aliases={"web.config.file": "{}"},
+    )  # fmt: skip
+    metrics_cert_path: str | None = setting(
+        "metrics-cert-path", parse_text, None, "DIR",
+        "serve --listen over TLS, with the certificate and key in this directory",
+    )  # fmt: skip
+    metrics_cert_name: str = setting(
+        "metrics-cert-name", parse_text, "tls.crt", "NAME",
+        "the certificate in --metrics-cert-path",
+    )  # fmt: skip
+    metrics_cert_key: str = setting(
+        "metrics-cert-key", parse_text, "tls.key", "NAME",
+        "its key in --metrics-cert-path",
+    )  # fmt: skip
+    metrics_secure: bool | None = setting(
+        "metrics-secure", parse_bool, None, "",
+        "false: plain HTTP in spite of --metrics-cert-path; true needs that",
+    )  # fmt: skip
+    max_concurrency: int = setting(
+        "max-concurrency", parse_count, 5, "N",
+        "kubelet fetches under way at once",
+    )  # fmt: skip
+    max_scrape_time: float = setting(
+        "max-scrape-time", parse_duration, 120.0, "DURATION",
+        "how long a scrape may take, whatever its scraper allows",
+    )  # fmt: skip
+    enable_http2: bool = setting(
+        "enable-http2", parse_bool, False, "",
+        "must be false: HTTP/1.1 is what Prometheus scrapes",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryConfig:
+    """Whether pods are served as scrape targets, which, and how old they may be."""
+
+    enabled: bool = setting(
+        "discovery", parse_bool, False, "",
+        "serve the node's pods as scrape targets: /sd/pods; with --all-nodes also /sd/nodes",
+    )  # fmt: skip
+    namespace: tuple[str, ...] = setting(
+        "discovery-namespace", parse_word, (), "NAME",
+        "only pods of these namespaces (globs)", repeatable=True,
+    )  # fmt: skip
+    refresh_interval: float = setting(
+        "discovery-refresh-interval", parse_duration, 5.0, "DURATION",
+        "a kubelet is asked for its pods no more often than this",
+    )  # fmt: skip
+    max_age: float = setting(
+        "discovery-max-age", parse_duration, 300.0, "DURATION",
+        "how long the last pods are served while the kubelet fails",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationConfig:
+    """Who may scrape."""
+
+    mode: str = setting(
+        "authorization", one_of("none", "kubernetes", "tenant"), "none", "none|kubernetes|tenant",
+        "who may scrape: everyone, or who may get what is asked for; a tenant sees the "
+        "namespaces that are its own",
+    )  # fmt: skip
+    audience: tuple[str, ...] = setting(
+        "authorization-audience", parse_text, (), "AUDIENCE",
+        "accept tokens for one of these audiences only, instead of the API server's",
+        repeatable=True,
+    )  # fmt: skip
+    tenant_resource: Resource = setting(
+        "tenant-resource", parse_resource, Resource("pods", "metrics", "metrics.k8s.io"),
+        "RESOURCE[/SUBRESOURCE][.GROUP]",
+        "with --authorization=tenant: what a scraper must be allowed to get in a namespace",
+    )  # fmt: skip
+    attributes: str = setting(
+        "authorization-attributes", one_of("path", "nodes/metrics"), "path", "path|nodes/metrics",
+        "with --authorization=kubernetes: what a scraper must be allowed to get, the path as a "
+        "non-resource URL or the resource",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LimitConfig:
+    """What a client may cost, on each of the two ports."""
+
+    max_connections: int = setting(
+        "max-connections", parse_count, 128, "N",
+        "connections open at once, for each port; one whose caller is not known makes room first",
+    )  # fmt: skip
+    max_header_bytes: int = setting(
+        "max-header-bytes", parse_count, 16384, "N",
+        "length of a request's head: its request line and at most 64 headers together",
+    )  # fmt: skip
+    header_timeout: float = setting(
+        "header-timeout", parse_duration, 10.0, "DURATION",
+        "how long a TLS handshake, and the head of a request, may each take",
+    )  # fmt: skip
+    idle_timeout: float = setting(
+        "idle-timeout", parse_duration, 120.0, "DURATION",
+        "how long a connection is kept between two requests",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What is logged, and how it looks."""
+
+    level: str = setting(
+        "log-level", one_of("debug", "info", "warning", "error"), "info",
+        "LEVEL", "debug, info, warning or error",
+    )  # fmt: skip
+    format: str = setting(
+        "log-format", one_of("text", "json"), "text", "text|json",
+        "one line of text or one JSON object per record",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration. A class receives its section, never the whole.
+
+    `access` is the YAML file's `kubelet` section, None where there is none.
+    """
+
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    kubelet: KubeletConfig = field(default_factory=KubeletConfig)
+    apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    authorization: AuthorizationConfig = field(default_factory=AuthorizationConfig)
+    limits: LimitConfig = field(default_factory=LimitConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    access: Access | None = None
+
+
+SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "labels": LabelConfig,
+    "selection": SelectionConfig,
+    "kubelet": KubeletConfig,
+    "apiserver": ApiServerConfig,
+    "server": ServerConfig,
+    "discovery": DiscoveryConfig,
+    "authorization": AuthorizationConfig,
+    "limits": LimitConfig,
+    "log": LogConfig,
+}
+"""The sections of `Config`, in order."""

@@ -1,0 +1,59 @@
+"""How a setting is spelled: one field, and its flag, YAML key, help and default follow.
+
+Knows what describes a setting, and how a frozen section carries that. Must not
+know which settings there are, nor where values come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from kmproxy.config.types import parse_bool
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How one setting is spelled, read and explained.
+
+    `parse` takes one value as text and raises ValueError with a reason. A
+    repeatable setting is a tuple of such values. `aliases` are other flags for
+    the same setting, each with the text in which the value given is put.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    metavar: str
+    help: str
+    repeatable: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def boolean(self) -> bool:
+        """Whether the flag may stand without a value."""
+        return self.parse is parse_bool
+
+
+def setting(
+    name: str,
+    parse: Callable[[str], _T],
+    default: Any,
+    metavar: str,
+    help_: str,
+    *,
+    repeatable: bool = False,
+    aliases: Mapping[str, str] | None = None,
+) -> Any:
+    """A field of a section that is a setting."""
+    meta = Setting(name, parse, metavar, help_, repeatable, aliases or {})
+    return field(default=default, metadata={"setting": meta})
+
+
+def settings(section: type[Any]) -> dict[str, Setting]:
+    """The settings of a section by attribute, in order."""
+    fields = dataclasses.fields(section)
+    return {spec.name: spec.metadata["setting"] for spec in fields if "setting" in spec.metadata}

@@ -1,0 +1,127 @@
+"""The clients of the API server and the kubelets, as they are configured.
+
+Knows how they are made of an identity, TLS contexts and a session. Must not
+know what is asked of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+
+from kmproxy.client.addresses import NodeAddresses
+from kmproxy.client.pin_file import SUFFIX
+from kmproxy.client.pinning import Pinning
+from kmproxy.client.pins import PinBook
+from kmproxy.client.tls import Clock, TlsContext, Trust
+from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.config.sections import Config
+from kmproxy.errors import ConfigError, CredentialError
+from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.identity import Identity
+from kmproxy.kube.nodes import NodeDirectory
+from kmproxy.kube.outage import Outage
+from kmproxy.kube.service_account import IMPERSONATES, DirectIdentity, find_identity
+from kmproxy.sources.kubelet import Kubelet
+from kmproxy.sources.kubelet_trust import kubelet_trust
+from kmproxy.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The ways out of the process. `nodes` is None unless every node is served.
+
+    `pinning` is None unless kubelets' certificates are pinned. `outage` is for the watch of
+    namespaces to tell the kubelet's client.
+    """
+
+    identity: Identity
+    api: ApiServer
+    kubelet: Kubelet
+    nodes: NodeDirectory | None
+    pinning: Pinning | None
+    outage: Outage
+
+
+@asynccontextmanager
+async def open_clients(
+    config: Config,
+    environment: Mapping[str, str],
+    *,
+    clock: Callable[[], float],
+    telemetry: Telemetry,
+) -> AsyncIterator[Clients]:
+    """The clients, whose connections are closed at the end.
+
+    Nothing is asked yet, but by a kubeconfig's plugin. Raises ConfigError or
+    CredentialError.
+    """
+    identity = await find_identity(config.apiserver, environment, clock=clock, telemetry=telemetry)
+    api_tls = TlsContext(
+        lambda: identity.trust, "the cluster's CA", clock=clock, telemetry=telemetry
+    )
+
+    def trust() -> Trust:
+        return kubelet_trust(config.kubelet, identity.trust, config.access)
+
+    kubelet_tls = TlsContext(trust, "the kubelets' CA", clock=clock, telemetry=telemetry)
+    api_tls.current()
+    try:
+        kubelet_tls.current()
+    except CredentialError as error:
+        by_flag = config.access is None or (config.kubelet.ca_file and error.credential == "ca")
+        where = "--kubelet-ca-file" if by_flag else "kubelet.tls_config"
+        raise ConfigError([f"{where}: {error}"]) from error
+    kubelet = config.kubelet
+    sends_own = config.access is not None and config.access.identifies
+    as_ourselves = not kubelet.apiserver and kubelet.scheme == "https" and not sends_own
+    if as_ourselves and identity.headers:
+        raise ConfigError([f"{identity!r}".strip("<>") + f": {IMPERSONATES}"])
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(open_session())
+        direct, addresses = not config.kubelet.apiserver, None
+        listed = session
+        if config.kubelet.all_nodes and direct:
+            addresses = NodeAddresses(lambda: identity.server)
+            listed = await stack.enter_async_context(open_session(addresses))
+        pinning = None
+        if config.kubelet.tls_pin and direct and config.kubelet.scheme == "https":
+            pinning = _pinning(config, trust, clock, telemetry)
+        upstream = Upstream(
+            "API server", session, identity, api_tls,
+            server_name=lambda: identity.server_name, proxy=lambda _: identity.proxy,
+        )  # fmt: skip
+        api = ApiServer(upstream, identity)
+        if config.access:
+            from kmproxy.client.factory import Reach  # noqa: PLC0415 - most do without such a section
+
+            reach = Reach(session, stack, environment, clock, telemetry)
+            upstream = reach.kubelet(
+                config.access, DirectIdentity(identity), trust, kubelet_tls,
+                server_name=config.kubelet.server_name, pinning=pinning, nodes=listed,
+            )  # fmt: skip
+        elif direct:
+            upstream = Upstream(
+                "kubelet", session, DirectIdentity(identity), kubelet_tls,
+                server_name=lambda: config.kubelet.server_name, pinning=pinning, nodes=listed,
+            )  # fmt: skip
+        nodes = None
+        if config.kubelet.all_nodes:
+            nodes = NodeDirectory(api, addresses=addresses, clock=clock, telemetry=telemetry)
+        outage = Outage(clock)
+        client = Kubelet(config.kubelet, upstream, outage)
+        yield Clients(identity, api, client, nodes, pinning, outage)
+
+
+def _pinning(
+    config: Config, trust: Callable[[], Trust], clock: Clock, telemetry: Telemetry
+) -> Pinning:
+    """What kubelets' certificates are judged by besides a CA, without any pin."""
+    book = PinBook()
+    telemetry.kubelet_pins.set_function(lambda: len(book))
+    unverified = TlsContext(
+        lambda: replace(trust(), ca=None, verify=False), "kubelet", clock=clock, telemetry=telemetry
+    )
+    snapshot = config.apiserver.label_snapshot
+    return Pinning(book, unverified, telemetry, f"{snapshot}{SUFFIX}" if snapshot else None)

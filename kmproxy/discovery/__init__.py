@@ -1,0 +1,8 @@
+"""Targets for http_sd_configs: pods and nodes, with the labels of their namespaces.
+
+Knows Prometheus' target documents. Must not know samples.
+
+    documents  pods and nodes as targets
+    targets    lists of pods and nodes, shared by all who ask
+    handler    /sd/pods and /sd/nodes
+"""

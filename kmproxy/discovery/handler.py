@@ -1,0 +1,201 @@
+"""Prometheus' HTTP service discovery: the pods of a node and the nodes as targets.
+
+Knows paths, queries, statuses and headers, and what is echoed of a request. Must
+not know how a list is fetched, nor what is in it. Nothing of a request goes to an
+upstream but the name of a node, which has to be that of a Node object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from urllib.parse import parse_qs
+
+from aiohttp import hdrs, web
+
+from kmproxy.auth.middleware import ADMISSION
+from kmproxy.config.types import parse_host, parse_port
+from kmproxy.discovery.documents import NodeDocument, TargetLabelMap
+from kmproxy.discovery.targets import TargetService
+from kmproxy.errors import AccessError, SlowClientError, UpstreamError
+from kmproxy.exposition.selection import Globs, QueryError, check_keys
+from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS, NODE_PREFIX
+from kmproxy.telemetry import Telemetry
+from kmproxy.web.health import Readiness
+from kmproxy.web.open_connections import network
+from kmproxy.web.responses import DEFAULT_TIMEOUT, Handler, break_off, plain, scrape_budget
+
+PODS = "/sd/pods"
+NODES = "/sd/nodes"
+"""The paths of targets."""
+
+CONTENT_TYPE = "application/json; charset=utf-8"
+INTERVAL_HEADER = "X-Prometheus-Refresh-Interval-Seconds"
+"""What Prometheus waits for an answer at most, and then asks anew."""
+
+WHOLE = 1 << 16
+"""Bytes of the longest document that is made at once."""
+
+_HOST = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:]+)(?::(?P<port>[0-9]+))?", re.ASCII)
+
+_Query = Mapping[str, Sequence[str]]
+_Find = Callable[[web.Request, _Query], Awaitable[Iterable[bytes]]]
+
+
+class _RefusedError(Exception):
+    """A request that ends in a status, and one plain line why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class HttpDiscovery:
+    """Answers that are lists of targets."""
+
+    def __init__(
+        self,
+        targets: TargetService,
+        labels: TargetLabelMap,
+        *,
+        all_nodes: bool,
+        readiness: Readiness,
+        telemetry: Telemetry,
+    ) -> None:
+        self._targets = targets
+        self._labels = labels
+        self._all_nodes = all_nodes
+        self._readiness = readiness
+        self._telemetry = telemetry
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """What answers a GET or HEAD of each path."""
+        return {PODS: self._handle} | ({NODES: self._handle} if self._all_nodes else {})
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path, _, text = request.raw_path.partition("?")
+        find: _Find = self._nodes if path == NODES else self._pods
+        try:
+            document = await find(request, parse_qs(text, keep_blank_values=True))
+            response = await self._answer(request, document)
+        except (_RefusedError, AccessError, UpstreamError) as error:
+            response = plain(error.status, str(error))
+        except QueryError as error:
+            response = plain(400, str(error))
+        self._telemetry.discovery_requests.labels(path, str(response.status)).inc()
+        return response
+
+    async def _pods(self, request: web.Request, query: _Query) -> Iterable[bytes]:
+        check_keys(query, "node", "namespace")
+        problem = self._readiness.problem()
+        if problem is None and not self._labels.loaded:
+            problem = "namespaces are not listed yet"  # those of a snapshot are just labels
+        if problem:
+            raise _RefusedError(503, problem)
+        node = _single(query, "node")
+        wanted: Callable[[str], bool] | None = None
+        if "namespace" in query:
+            wanted = Globs.of_query(query["namespace"]).match
+        found = await self._targets.pods(node, _patience(request))
+        admission = request.get(ADMISSION)
+        if admission is not None and admission.tenant is not None:
+            # All of them, whatever is wanted: no review may depend on what the tenant does not see.
+            spaces = {pod.namespace for pod in found.value.pods}
+            seen = await admission.tenant.sees(spaces, deadline=admission.deadline)
+            shown = {
+                space for space, sees in seen.items() if sees and (not wanted or wanted(space))
+            }
+            wanted = shown.__contains__
+        document = found.value.document(self._labels.lookup, wanted)
+        self._telemetry.discovery_left_out.labels("document").set(document.left_out)
+        return document
+
+    async def _nodes(self, request: web.Request, query: _Query) -> Iterable[bytes]:
+        check_keys(query, "path")
+        if problem := self._readiness.problem():
+            raise _RefusedError(503, problem)
+        endpoint = _single(query, "path") or CADVISOR
+        if endpoint not in ENDPOINTS:
+            raise _RefusedError(400, f"path= is one of {', '.join(ENDPOINTS)}")
+        address = own_address(request.headers.get(hdrs.HOST, ""))
+        if address is None:
+            raise _RefusedError(400, "the Host header is no HOST or HOST:PORT to be scraped at")
+        found = await self._targets.nodes(_patience(request))
+        return NodeDocument(
+            found.value, address, lambda name: NODE_PREFIX.format(node=name) + endpoint
+        )
+
+    async def _answer(self, request: web.Request, document: Iterable[bytes]) -> web.StreamResponse:
+        """The document, or 304 to a client that has it. Raises UpstreamError.
+
+        A long one is made as the client takes it, which holds a slot meanwhile.
+        """
+        hashed, size = hashlib.blake2b(digest_size=16), 0
+        for piece in document:
+            hashed.update(piece)
+            size += len(piece)
+        tag = hashed.hexdigest()
+        headers = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-cache"}
+        if any(each.value in {tag, "*"} for each in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
+        headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
+        if size <= WHOLE:
+            return web.Response(body=b"".join(document), headers=headers)
+        response = web.StreamResponse(headers=headers)
+        response.content_length = size
+        async with self._targets.slot(_patience(request), network(request.remote)) as slot:
+            try:
+                await response.prepare(request)
+                if request.method != hdrs.METH_HEAD:
+                    for block in _blocks(document):
+                        await slot.sent(len(block), response.write(block))
+                await response.write_eof()
+            except SlowClientError:
+                break_off(request)
+            except BaseException:  # whatever it is, what has begun must not look whole
+                break_off(request)
+                raise
+        return response
+
+
+def own_address(host: str) -> str | None:
+    """The address of ours that a Host header names; None if it is no HOST or HOST:PORT.
+
+    It is what the client itself says, so it is only good to be told to that client.
+    """
+    if (parts := _HOST.fullmatch(host)) is None:
+        return None
+    try:
+        parse_host(parts["host"])
+        if parts["port"] is not None:
+            parse_port(parts["port"])
+    except ValueError:
+        return None
+    return host
+
+
+def _single(query: _Query, key: str) -> str | None:
+    values = query.get(key, ())
+    if len(values) > 1:
+        raise _RefusedError(400, f"{key}= more than once")
+    return values[0] if values else None
+
+
+def _patience(request: web.Request) -> float:
+    """Seconds that an asker waits: Prometheus gives up after its refresh interval."""
+    return min(scrape_budget(request.headers.get(INTERVAL_HEADER)), DEFAULT_TIMEOUT)
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of about `WHOLE`."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= WHOLE:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)

@@ -1,0 +1,292 @@
+"""What a node's pods and the cluster's nodes are, as scrape targets, and since when.
+
+Knows when a list is fetched anew, who shares a fetch, and how long the last good
+list stands in for one that failed. Must not know HTTP, nor what is in a list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Literal, TypeVar
+
+from kmproxy.config.sections import DiscoveryConfig
+from kmproxy.discovery.documents import LIMITS, ListedNode, NodeList, PodReader, TargetList
+from kmproxy.errors import CredentialError, UpstreamError
+from kmproxy.exposition.selection import Globs
+from kmproxy.kube.nodes import NodeDirectory
+from kmproxy.sources.kubelet import Kubelet
+from kmproxy.sources.slots import Slot, Slots
+from kmproxy.telemetry import Telemetry
+
+FETCH_TIMEOUT = 10.0
+"""Seconds that a fetch may take, the wait for a slot included, whoever waits for it."""
+
+MAX_HELD = 16 << 20
+"""Bytes of pods' targets that are held for all nodes together."""
+
+MAX_LISTS = 5000
+"""Nodes whose pods' targets are held at most."""
+
+DISCOVERY = "discovery"
+"""Who asks for nodes by name, for all who share a list."""
+
+Role = Literal["pod", "node"]
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[_T]):
+    """What was found, and how many seconds ago it was asked for."""
+
+    value: _T
+    age: float
+
+
+class SharedList(Generic[_T]):
+    """A list that is fetched when it is asked for, once for all who ask.
+
+    Within `interval` seconds of a fetch that ended, well or not, there is no
+    other. What it brought is given until the next one has ended; while that is
+    under way or has failed, until it is `max_age` seconds old. An upstream's 404
+    ends it at once.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[_T]],
+        *,
+        interval: float,
+        max_age: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._fetch = fetch
+        self._interval = interval
+        self._max_age = max_age
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._ask_at = -float("inf")
+        self._error: UpstreamError | None = None  # of the last fetch
+        self._good: tuple[_T, float] | None = None  # the list, when it was asked for
+
+    def __repr__(self) -> str:
+        state = self._error or "well"
+        age = f"{self._clock() - self._good[1]:.0f}s old" if self._good else "nothing"
+        return f"<SharedList {age}, {state}>"
+
+    @property
+    def held(self) -> _T | None:
+        """What the last good fetch brought, however old it is."""
+        return self._good[0] if self._good else None
+
+    async def get(self, patience: float) -> Found[_T]:
+        """The list, waited for no longer than `patience` seconds. Raises UpstreamError."""
+        if self._task is None and self._clock() >= self._ask_at:
+            self._task = asyncio.create_task(self._run())
+        if (task := self._task) is not None:
+            await asyncio.wait({task}, timeout=patience)
+            if task.done():
+                task.result()  # raises what nobody has foreseen
+        if self._good is not None:
+            value, since = self._good
+            age = self._clock() - since
+            newest = self._task is None and self._error is None
+            if newest or age < self._max_age:
+                return Found(value, age)
+        if (error := self._error) is None:
+            raise UpstreamError("timeout", f"no list within {patience:g} s", status=504)
+        raise UpstreamError(error.reason, str(error), status=error.status)
+
+    async def close(self) -> None:
+        """Give up a fetch that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        began = self._clock()
+        try:
+            self._good = (await self._fetch(), began)
+            self._error = None
+        except UpstreamError as error:
+            self._error = error
+            if error.status == 404:
+                self._good = None
+        finally:
+            self._ask_at = self._clock() + self._interval
+            self._task = None
+
+
+class TargetService:
+    """Finds targets: the pods of the configured node and, with `nodes`, of any, and the nodes."""
+
+    def __init__(
+        self,
+        config: DiscoveryConfig,
+        *,
+        kubelet: Kubelet,
+        nodes: NodeDirectory | None,
+        slots: Slots,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._wanted = Globs(config.namespace or ("*",)).match
+        self._kubelet = kubelet
+        self._nodes = nodes
+        self._slots = slots
+        self._telemetry = telemetry
+        self._clock = clock
+        self._configured = self._of(None)
+        self._named: OrderedDict[str, SharedList[TargetList]] = OrderedDict()
+        self._listed = self._shared("node", self._fetch_nodes)
+        telemetry.discovery_targets.labels("pod").set_function(self._pod_targets)
+        for limit in LIMITS:
+            telemetry.discovery_left_out.labels(limit).set_function(partial(self._left_out, limit))
+
+    def __repr__(self) -> str:
+        return f"<TargetService {self._configured!r}, {len(self._named)} nodes by name>"
+
+    async def pods(self, node: str | None, patience: float) -> Found[TargetList]:
+        """The targets of the pods of a node, None for the configured one.
+
+        Raises UpstreamError, with status 404 for a node that does not exist.
+        """
+        if node is None:
+            if not self._kubelet.has_node:
+                message = "no node is configured: name one, /sd/pods?node=NAME"
+                raise UpstreamError("no_node", message, status=404)
+            return self._answered("pod", await self._configured.get(patience))
+        self._directory()
+        shared = self._named.get(node)
+        if shared is None:
+            shared = self._named[node] = self._of(node)
+        self._named.move_to_end(node)
+        try:
+            found = await shared.get(patience)
+        except UpstreamError as error:
+            if error.status == 404 and self._named.get(node) is shared:
+                del self._named[node]
+            raise
+        finally:
+            self._forget()
+        return self._answered("pod", found)
+
+    async def nodes(self, patience: float) -> Found[list[ListedNode]]:
+        """All nodes of the cluster. Raises UpstreamError."""
+        self._directory()
+        return self._answered("node", await self._listed.get(patience))
+
+    @asynccontextmanager
+    async def slot(self, patience: float, asker: str) -> AsyncIterator[Slot]:
+        """Hold one of the slots of scrapes while an answer is sent. Raises UpstreamError."""
+        deadline = asyncio.get_running_loop().time() + patience
+        async with self._slots.taken(deadline, asker) as slot:
+            yield slot
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        await self._listed.close()
+        for shared in (self._configured, *self._named.values()):
+            await shared.close()
+
+    def _of(self, node: str | None) -> SharedList[TargetList]:
+        return self._shared("pod", lambda: self._fetch_pods(node))
+
+    def _shared(self, role: Role, fetch: Callable[[], Awaitable[_T]]) -> SharedList[_T]:
+        return SharedList(
+            lambda: self._counted(role, fetch()),
+            interval=self._config.refresh_interval,
+            max_age=self._config.max_age,
+            clock=self._clock,
+        )
+
+    def _answered(self, role: Role, found: Found[_T]) -> Found[_T]:
+        self._telemetry.discovery_age.labels(role).set(found.age)
+        return found
+
+    def _forget(self) -> None:
+        """Hold no more than the limits allow; what was asked for longest ago goes first."""
+        held = sum(shared.held.size for shared in self._named.values() if shared.held)
+        while len(self._named) > MAX_LISTS or (held > MAX_HELD and len(self._named) > 1):
+            _, shared = self._named.popitem(last=False)
+            held -= shared.held.size if shared.held else 0
+
+    async def _counted(self, role: Role, fetch: Awaitable[_T]) -> _T:
+        result = "failed"
+        try:
+            fetched = await fetch
+            result = "ok"
+        except UpstreamError as error:
+            _log.warning("no %ss for discovery: %s", role, error)
+            raise
+        else:
+            return fetched
+        finally:
+            self._telemetry.discovery_fetches.labels(role, result).inc()
+
+    async def _fetch_pods(self, name: str | None) -> TargetList:
+        deadline = asyncio.get_running_loop().time() + FETCH_TIMEOUT
+        node = self._kubelet.configured
+        if name is not None:
+            async with self._asking("apiserver", deadline):
+                node = await self._directory().find(name, asker=DISCOVERY)
+        async with self._slots.taken(deadline), self._asking("kubelet", deadline):
+            reader = PodReader(self._wanted)
+            await self._kubelet.pods(node, reader)
+            return reader.finish()
+
+    async def _fetch_nodes(self) -> list[ListedNode]:
+        deadline = asyncio.get_running_loop().time() + FETCH_TIMEOUT
+        listed = NodeList()
+        async with (
+            self._asking("apiserver", deadline),
+            aclosing(self._directory().list_all()) as found,
+        ):
+            async for some in found:
+                for each in some:
+                    listed.add(ListedNode.of(each.name, each.labels, each.annotations))
+        nodes = listed.finish()
+        self._telemetry.discovery_targets.labels("node").set(len(nodes))
+        return nodes
+
+    def _directory(self) -> NodeDirectory:
+        if self._nodes is None:
+            raise UpstreamError("no_node", "nodes by name need --all-nodes", status=404)
+        return self._nodes
+
+    def _held(self) -> Iterator[TargetList]:
+        for shared in (self._configured, *self._named.values()):
+            if shared.held is not None:
+                yield shared.held
+
+    def _pod_targets(self) -> float:
+        return sum(each.count for each in self._held())
+
+    def _left_out(self, limit: str) -> float:
+        return sum(each.left_out.get(limit, 0) for each in self._held())
+
+    @asynccontextmanager
+    async def _asking(self, upstream: str, deadline: float) -> AsyncIterator[None]:
+        """Give the upstream time until the deadline, and count its failure."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError as error:
+            self._telemetry.upstream_failed(upstream, "timeout")
+            message = f"no whole answer from the {upstream} within {FETCH_TIMEOUT:g} s"
+            raise UpstreamError("timeout", message, status=504) from error
+        except UpstreamError as error:
+            self._telemetry.upstream_failed(upstream, error.reason)
+            raise
+        except CredentialError as error:
+            raise UpstreamError("credential", str(error)) from error

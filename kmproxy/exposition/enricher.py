@@ -1,0 +1,452 @@
+"""The exposition format: bytes in, the same bytes with namespace labels out.
+
+Knows what the samples of a namespace get.
+Must not know HTTP, configuration, the time or where labels come from. A line
+that is neither a sample, a comment nor blank passes as it came, and is counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from kmproxy.exposition.grammar import (
+    ANY_OF_NAMESPACE,
+    NAMESPACED,
+    PAIR,
+    PASSING,
+    PlainSplitter,
+    bare_name,
+    by_lines,
+    count_kinds,
+    pair_parts,
+    pairs_of_namespace,
+    plain_splitter,
+    split_at,
+    unquote,
+)
+from kmproxy.exposition.lines import MAX_LINE, LineFilter
+
+OnConflict = Literal["keep", "overwrite"]
+
+_Edit = Callable[
+    [bytes, bytes, bytes, bytes, Mapping[bytes, bytes]], tuple[bytes, bytes, bytes]
+]  # what makes another line of a head, value and rest, what is added there, and its pairs
+
+MAX_NAMESPACE = 63
+"""Bytes of the longest name of a namespace (RFC 1123's label): a longer one has defaults only."""
+
+MAX_REMEMBERED = 4 << 20
+"""Bytes that an enricher remembers of namespaces, far over what a node runs."""
+
+MAX_NAMES = 128
+"""Names of labels that are searched for at once; with more, the lines are taken one by one."""
+
+MAX_TURNS = 8
+"""Times that new names of labels are searched for in one exposition; after that, one by one."""
+
+_OVERHEAD = 400  # bytes that a namespace takes besides its name and its labels, about
+
+
+class Enricher(LineFilter):
+    """Puts labels on the samples of one exposition, as it streams through.
+
+    `lookup` maps the value of a `namespace` label, unescaped, to the pairs to
+    add: ready-made bytes such as `,team="a",tier="b"`, or `b""`. It is asked
+    once per namespace, so an exposition shows one state of each namespace even
+    if the labels change while it passes. That holds for `MAX_REMEMBERED` bytes
+    of namespaces, and for names that a namespace can have: it is asked for
+    others over and over.
+
+    `names` are labels that may be added: others are found out, each at the cost
+    of going over a piece once more.
+
+    However the input is cut into pieces, the joined output is the same; where
+    nothing is added it is the input.
+
+    A block is read by `PlainSplitter`, twice at most, and then, as far as it is
+    not plain, by six expressions of the grammar at most, each of them linear.
+    Only a sample that bears a label to be added is looked at by itself.
+
+    `samples`, `enriched`, `unparsed` and `conflicts` count sample lines
+    understood, samples that got a label or a new value, lines not understood (or longer than
+    `max_line`), and labels that a sample bore already.
+    """
+
+    __slots__ = (
+        "_lookup",
+        "_names",
+        "_overwrite",
+        "_pairs",
+        "_rendered",
+        "_room",
+        "_searched",
+        "_tagged",
+        "_turns",
+        "conflicts",
+        "enriched",
+        "samples",
+        "unparsed",
+    )
+
+    def __init__(
+        self,
+        lookup: Callable[[bytes], bytes],
+        *,
+        names: frozenset[bytes] = frozenset(),
+        on_conflict: OnConflict = "keep",
+        max_line: int = MAX_LINE,
+    ) -> None:
+        super().__init__(max_line)
+        self._lookup = lookup
+        self._overwrite = on_conflict == "overwrite"
+        self._rendered: dict[bytes, bytes] = {}  # namespace -> what to add
+        self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # what to add -> name -> quoted value
+        self._tagged: dict[bytes, bytes] = {}  # namespace -> its pair and what to add
+        self._room = MAX_REMEMBERED  # bytes left for these three
+        self._names = names | {b"namespace"}  # with all that may be added
+        self._searched = self._names  # those that the splitter knew last
+        self._turns = 0  # how often these became more
+        self.samples = 0
+        self.enriched = 0
+        self.unparsed = 0
+        self.conflicts = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"<Enricher {self.samples} samples, {self.enriched} enriched, "
+            f"{self.unparsed} unparsed, {self.conflicts} conflicts>"
+        )
+
+    @property
+    def seen(self) -> Mapping[bytes, bytes]:
+        """The namespaces of the samples that are remembered, unescaped, with what each adds."""
+        return self._rendered
+
+    def _block(self, block: bytes) -> bytes:
+        """Whole lines, each ending in a newline.
+
+        Of the plain ones, each costs a look in a dictionary for its namespace.
+        If not most of the block is plain, all of it is taken as what is not.
+        """
+        if b'namespace="' not in block or (found := self._split(block)) is None:
+            return self._between(block)
+        parts, odd, counts = found
+        tagged = self._tagged
+        parts[2::3] = map(tagged.__getitem__, parts[2::3])
+        for at in odd:
+            parts[at], parts[at + 1] = self._between(parts[at]), b""
+        self.samples += counts.total() - len(odd)
+        for namespace, count in counts.items():
+            if len(tagged[namespace]) > len(namespace) + len(b'namespace=""'):
+                self.enriched += count
+        for namespace in tagged.keys() - self._rendered.keys():
+            del tagged[namespace]
+        return b"".join(parts)
+
+    def _split(self, block: bytes) -> tuple[list[bytes], list[int], Counter[bytes]] | None:
+        """The block split by `PlainSplitter`, with its namespaces, each of which was looked up.
+
+        A sample that bears a name which one of the namespaces adds is not
+        plain, so the split is done again when a look-up brings a new name. None
+        if that happens again, or if it is split at much that is not plain.
+        """
+        for _ in range(2):
+            if (splitter := self._splitter()) is None:
+                return None
+            parts, odd = splitter.split(block)
+            if len(odd) > 8 + len(block) // 512:
+                return None
+            counts = Counter(parts[2::3])
+            for namespace in counts.keys() - self._tagged.keys():
+                self._tagged[namespace] = _tag(namespace, self._labels_of(namespace))
+            if self._searched == self._names:
+                return parts, odd, counts
+        return None
+
+    def _splitter(self) -> PlainSplitter | None:
+        """The splitter for the names known by now; None if they are too many or ever new ones."""
+        if self._searched != self._names:
+            self._searched = self._names
+            self._turns += 1
+        if self._turns > MAX_TURNS or len(self._names) > MAX_NAMES:
+            return None
+        return plain_splitter(self._names)
+
+    def _between(self, text: bytes) -> bytes:
+        """Whole lines that may be of any shape: mostly some that pass, with one odd line."""
+        passed, at = [], 0
+        for _ in range(2):
+            end = PASSING.match(text, at).end()  # type: ignore[union-attr] # it may be empty
+            run = text[at:end]
+            self.samples += run.count(b"\n") - run.count(b"\n#") - run.startswith(b"#")
+            passed.append(run)
+            if end == len(text):
+                return b"".join(passed)
+            at = text.index(b"\n", end) + 1
+            passed.append(self._one(text[end:at]))
+            if at == len(text):
+                return b"".join(passed)
+        return b"".join([*passed, self._strict(text[at:])])
+
+    def _one(self, line: bytes) -> bytes:
+        """One whole line of any shape: mostly the first of a run of plain ones."""
+        if b"\\" not in line and (splitter := self._splitter()) is not None:
+            found = splitter.of_namespace.match(by_lines(line))
+            rendered = self._rendered.get(found[3]) if found else None
+            if found and rendered is not None:
+                self.samples += 1
+                self.enriched += rendered != b""
+                return b'%b%b"%b%b\n' % (found[1][1:], found[3], rendered, found[4])
+        return self._strict(line)
+
+    def _strict(self, text: bytes) -> bytes:
+        """Whole lines of any shape: samples of a namespace at once, if they bear no name of its."""
+        lines = by_lines(text)
+        parts = [lines[:-1]]
+        for _ in range(2 if b"namespace" in text else 0):
+            if (splitter := self._splitter()) is None:
+                break
+            found = split_at(splitter.of_namespace, lines)
+            counts = Counter(found[2::4])
+            pasted = {value: value + b'"' + self._labels_at(value) for value in counts}
+            if self._searched == self._names:
+                self.samples += counts.total()
+                for value, count in counts.items():
+                    self.enriched += count * (len(pasted[value]) > len(value) + 1)
+                found[2::4] = map(pasted.__getitem__, found[2::4])
+                found[-1] = found[-1][:-1]
+                parts = found
+                break
+        others = b"".join([*parts[::4], b"\n"])
+        if self._may_conflict(others) and ANY_OF_NAMESPACE.search(others):
+            parts[::4] = map(self._conflicts_in, parts[::4])
+        else:
+            self._count(others)
+        return b"".join([*parts, b"\n"])[1:]
+
+    def _may_conflict(self, lines: bytes) -> bool:
+        """Whether a sample among these lines may bear a name that is added, or none is known."""
+        if len(self._names) > 8 or self._splitter() is None:
+            return True
+        return any(name in lines for name in self._names if name != b"namespace")
+
+    def _conflicts_in(self, lines: bytes) -> bytes:
+        """Lines led by newlines: the samples of a namespace that may bear a name to be added."""
+        parts = self._usual_conflicts(lines)
+        if len(parts) == 1:
+            return self._other_conflicts(lines)
+        between = b"".join([*parts[::7], b"\n"])
+        if ANY_OF_NAMESPACE.search(between):
+            parts[::7] = map(self._other_conflicts, parts[::7])
+        else:
+            self._count(between)
+        return b"".join(parts)
+
+    def _usual_conflicts(self, lines: bytes) -> list[bytes]:
+        """Lines led by newlines, split at plain ones that bear one name, behind their namespace.
+
+        Between them is what is left to do. All that bear the same name of the
+        same namespace are edited alike.
+        """
+        if (splitter := self._splitter()) is None:
+            return [lines]
+        parts = splitter.conflicting.split(lines + b"\n")
+        kinds = list(zip(parts[2::7], parts[4::7], strict=True))
+        edits: dict[tuple[bytes, bytes], tuple[bytes, bytes | None]] = {}
+        conflicts = enriched = 0
+        for kind, count in Counter(kinds).items():
+            value, name = kind[0], kind[1][: -len(b'="')]
+            rendered = self._labels_of(value)
+            pairs = self._pairs_of(rendered)
+            new = None
+            if name in pairs:
+                conflicts += count
+                rendered = b"".join([b",%b=%b" % pair for pair in pairs.items() if pair[0] != name])
+                new = pairs[name][1:-1] if self._overwrite else None
+            enriched += count * (rendered != b"" or new is not None)
+            # The pairs to be added begin behind a quote, and the last one's is there already.
+            edits[kind] = b'%b"%b' % (value, rendered[:-1]) if rendered else value, new
+        if self._searched != self._names:
+            return [lines]
+        self.samples += len(kinds)
+        self.conflicts += conflicts
+        self.enriched += enriched
+        parts[2::7] = [edits[kind][0] for kind in kinds]
+        if self._overwrite:
+            values = zip(kinds, parts[5::7], strict=True)
+            parts[5::7] = [old if (new := edits[kind][1]) is None else new for kind, old in values]
+        parts[-1] = parts[-1][:-1]
+        return parts
+
+    def _other_conflicts(self, lines: bytes) -> bytes:
+        """The same of those with other bytes, in another order, or with more such names."""
+        if len(self._names) == 2 and not self._overwrite:
+            parts = split_at(ANY_OF_NAMESPACE, lines + b"\n")
+            counts = Counter(parts[2::4])
+            known = {value: self._labels_at(value) for value in counts}
+            if len(self._names) == 2:  # one name is added at most, and each of them bears it
+                self.samples += counts.total()
+                self.conflicts += sum(count for value, count in counts.items() if known[value])
+                parts[2::4] = [value + b'"' for value in parts[2::4]]
+                parts[-1] = parts[-1][:-1]
+                self._count(b"".join([*parts[::4], b"\n"]))
+                return b"".join(parts)
+        parts = self._one_by_one(NAMESPACED.split(lines + b"\n"), self._plain_conflict)
+        between = b"".join([*parts[::4], b"\n"])
+        if ANY_OF_NAMESPACE.search(between):
+            parts[::4] = map(self._odd_conflicts, parts[::4])
+        else:
+            self._count(between)
+        return b"".join(parts)
+
+    def _odd_conflicts(self, lines: bytes) -> bytes:
+        """The same of those that are not plain."""
+        parts = self._one_by_one(split_at(ANY_OF_NAMESPACE, lines + b"\n"), self._conflict)
+        self._count(b"".join([*parts[::4], b"\n"]))
+        return b"".join(parts)
+
+    def _one_by_one(self, parts: list[bytes], edit: _Edit) -> list[bytes]:
+        """Lines led by newlines, split at some samples, each of which is edited."""
+        adds: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}  # by value
+        for value in parts[2::4]:
+            if value not in adds:
+                rendered = self._labels_at(value)
+                adds[value] = rendered, self._pairs_of(rendered)
+        self.samples += len(parts) // 4
+        for at in range(1, len(parts), 4):
+            head, value, rest = parts[at : at + 3]
+            parts[at : at + 3] = edit(head, value, rest, *adds[value])
+        parts[-1] = parts[-1][:-1]
+        return parts
+
+    def _plain_conflict(
+        self, head: bytes, value: bytes, rest: bytes, _: bytes, pairs: Mapping[bytes, bytes]
+    ) -> tuple[bytes, bytes, bytes]:
+        """A sample, as NAMESPACED takes it apart, that may bear a name to be added.
+
+        Without escapes every quote begins or ends a value, so that splitting by
+        them gives the names, each between its comma or brace and its `=`, and
+        the values in turn.
+        """
+        pieces = (b'%b%b"%b' % (head, value, rest)).split(b'"')
+        names = [piece[1:-1] for piece in pieces[2:-1:2]]
+        names.insert(0, pieces[0][pieces[0].index(b"{") + 1 : -1])
+        conflicts = pairs.keys() & names
+        added = [b'",%b=%b' % (name, pairs[name][:-1]) for name in pairs if name not in conflicts]
+        self.conflicts += len(conflicts)
+        self.enriched += bool(added or (conflicts and self._overwrite))
+        pieces[2 * names.index(b"namespace") + 1] += b"".join(added)
+        if self._overwrite:
+            for at, name in enumerate(names):
+                if name in conflicts:
+                    pieces[2 * at + 1] = pairs[name][1:-1]
+        return b'"'.join(pieces), b"", b""
+
+    def _count(self, lines: bytes) -> None:
+        """Count lines led by newlines, and one newline more, none of which has a namespace."""
+        if len(lines) > 1:
+            samples, unparsed = count_kinds(lines[1:])
+            self.samples += samples
+            self.unparsed += unparsed
+
+    def _labels_at(self, value: bytes) -> bytes:
+        """What to add at a namespace's value, as it is written."""
+        return self._labels_of(unquote(b'"%b"' % value) if b"\\" in value else value)
+
+    def _conflict(
+        self, head: bytes, value: bytes, rest: bytes, rendered: bytes, pairs: Mapping[bytes, bytes]
+    ) -> tuple[bytes, bytes, bytes]:
+        """A sample, as ANY_OF_NAMESPACE takes it apart, that may bear a name to be added."""
+        start, end = pairs_of_namespace(head, rest)
+        before, behind = pair_parts(head[start:]), pair_parts(rest[:end])
+        conflicts = pairs.keys() & map(bare_name, before[1::4] + behind[1::4])
+        if not conflicts:
+            self.enriched += rendered != b""
+            return head, b'%b"%b' % (value, rendered), rest
+        self.conflicts += len(conflicts)
+        added = b""
+        if len(conflicts) < len(pairs):
+            left = [name for name in pairs if name not in conflicts]
+            added = b"".join([b",%b=%b" % (name, pairs[name]) for name in left])
+        self.enriched += self._overwrite or added != b""
+        if self._overwrite:
+            head = head[:start] + _overwritten(before, pairs)
+            rest = _overwritten(behind, pairs) + rest[end:]
+        return head, b'%b"%b' % (value, added), rest
+
+    def _line(self, line: bytes) -> bytes:
+        if len(line) <= self._max_line:
+            return self._block(line + b"\n")[:-1]
+        # How much of an overlong line is at hand depends on how it was cut.
+        if not line[: self._max_line].lstrip(b" \t").startswith(b"#"):
+            self.unparsed += 1
+        return line
+
+    def _labels_of(self, namespace: bytes) -> bytes:
+        """What to add to the samples of a namespace, looked up once if it is remembered."""
+        rendered = self._rendered.get(namespace)
+        if rendered is None:
+            if not namespace:
+                return b""
+            rendered = self._lookup(namespace)
+            size = 3 * (len(namespace) + len(rendered)) + _OVERHEAD
+            fits = size <= self._room
+            if rendered not in self._pairs:
+                pairs = _read_pairs(rendered)
+                if fits:
+                    self._pairs[rendered] = pairs
+                if not self._names.issuperset(pairs):
+                    self._names = self._names.union(pairs)
+            if fits and len(namespace) <= MAX_NAMESPACE:
+                self._rendered[namespace] = rendered
+                self._room -= size
+        return rendered
+
+    def _pairs_of(self, rendered: bytes) -> dict[bytes, bytes]:
+        pairs = self._pairs.get(rendered)
+        return _read_pairs(rendered) if pairs is None else pairs
+
+
+def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:
+    """Pairs of a sample, as `pair_parts` takes them apart, with the values of these."""
+    for at in range(1, len(parts), 4):
+        if value := pairs.get(bare_name(parts[at])):
+            parts[at + 2] = value
+    return b"".join(parts)
+
+
+def _read_pairs(rendered: bytes) -> dict[bytes, bytes]:
+    """Of what is added, the names with their quoted values."""
+    return {pair["name"]: pair["value"] for pair in PAIR.finditer(rendered)}
+
+
+def _tag(namespace: bytes, rendered: bytes) -> bytes:
+    return b'namespace="%b"%b' % (namespace, rendered)
+
+
+_NO_TARGET = b',instance="",node="",pod=""'
+
+
+def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
+    """A family with a sample per namespace, spelled as kube-state-metrics does.
+
+    `seen` maps namespaces to what is added to their samples, as
+    `Enricher.seen` does; each name becomes `label_` and the name. The labels by
+    which Prometheus tells targets apart are there and empty: where it honors
+    labels, the series of a namespace is the same from every node.
+    """
+    lines = [
+        b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.",
+        b"# TYPE kube_namespace_labels gauge",
+    ]
+    for namespace in sorted(seen):
+        value = namespace.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+        pairs = [
+            b",label_%b=%b" % pair.group("name", "value") for pair in PAIR.finditer(seen[namespace])
+        ]
+        lines.append(
+            b'kube_namespace_labels{namespace="%b"%b%b} 1' % (value, b"".join(pairs), _NO_TARGET)
+        )
+    return b"\n".join(lines) + b"\n"

@@ -1,0 +1,459 @@
+"""Which samples pass, and with what: families, namespaces, labels, timestamps.
+
+Knows the names that a selection is made by. Must not know HTTP, configuration or
+where a narrowing comes from. What is not selected leaves no byte behind; what
+passes is unchanged but for labels and timestamps that are taken off. A line
+that is not understood passes as it came.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from kmproxy.exposition.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
+from kmproxy.exposition.lines import MAX_LINE, LineFilter
+
+_METADATA = re.compile(METADATA)
+_FAMILY = re.compile(rb'[ \t]*+\#[ \t]++[A-Z]++[ \t]++([a-zA-Z0-9_:]++|"(?:[^"\\\n]|\\[^\n])*+")')
+_SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
+
+Label = tuple[bytes, re.Match[bytes]]
+"""A pair's unquoted name, and its match with the groups `name` and `value`."""
+
+MAX_NAME = 1024
+"""Characters of the longest name that expressions are tried on: a longer one matches none. The
+time of a trial is the name's length times the expression's, and a name may fill a line."""
+
+MAX_REMEMBERED = 4 << 20
+"""Bytes of names whose verdicts are remembered."""
+
+MAX_SERIES = 32 << 20
+"""Bytes of the series that are remembered while labels are taken off, of all expositions under way
+together: 168,000 of them. A node of 100 pods has about 15,000. It is for five at once."""
+
+MAX_GLOBS = 64
+"""Globs in one query at most."""
+
+MAX_GLOB = 256
+"""Characters of the longest glob in a query."""
+
+_NAME_SIZE = 250  # bytes that a name's verdict takes besides the name, about
+_DIGEST = 15  # bytes: with the 33 of an object they fill a unit of 48, of which one more needs 64
+_SERIES_SIZE = 200  # bytes that a series takes, with two digests and its place, about
+
+
+class SeriesError(Exception):
+    """An exposition has more series than can be kept apart. The message is a plain line."""
+
+
+class QueryError(ValueError):
+    """A query is not one that a path takes. The message is a plain line that says why."""
+
+
+def check_keys(query: Mapping[str, Sequence[str]], *known: str) -> None:
+    """Raise QueryError, with the keys that are known, if a query has another one."""
+    if unknown := query.keys() - set(known):
+        takes = f"the known keys are {', '.join(known)}" if known else "this path takes no query"
+        raise QueryError(f"query key {min(unknown)[:60]!r} is not known: {takes}")
+
+
+@dataclass(frozen=True, slots=True)
+class Globs:
+    """Alternatives: a name matches if it matches one of them, whole.
+
+    A glob's stars are tried in time linear in the name for each of its
+    characters: none is tried again once what follows it was found.
+    """
+
+    any_of: tuple[str, ...]
+    patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        patterns = tuple(re.compile(fnmatch.translate(pattern)) for pattern in self.any_of)
+        object.__setattr__(self, "patterns", patterns)
+
+    @classmethod
+    def of_query(cls, globs: Sequence[str]) -> Globs:
+        """Those of a query. Raises QueryError if they are too many or too long."""
+        if len(globs) > MAX_GLOBS:
+            raise QueryError(f"the query has {len(globs)} globs of a kind: at most {MAX_GLOBS}")
+        if any(len(glob) > MAX_GLOB for glob in globs):
+            raise QueryError(f"the query has a glob of over {MAX_GLOB} characters")
+        return cls(tuple(globs))
+
+    def match(self, name: str) -> bool:
+        """Whether the whole name matches one of the patterns."""
+        return len(name) <= MAX_NAME and any(
+            pattern.match(name) is not None for pattern in self.patterns
+        )
+
+
+class Matcher(Protocol):
+    """Tells which names are meant, in time linear in the name."""
+
+    @property
+    def match(self) -> Callable[[str], bool]:
+        """Whether a whole name matches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of an exposition is wanted. As it is by default, all of it.
+
+    Regular expressions and globs match a whole name, as Prometheus anchors
+    them; a name of over `MAX_NAME` matches none. A metric has to match one of
+    each of `keep_metrics`, which are alternatives, and none of `drop_metrics`;
+    likewise namespaces. A family's
+    HELP and TYPE go with its name. What has no namespace follows
+    `cluster_samples`.
+    """
+
+    keep_metrics: tuple[tuple[Matcher, ...], ...] = ()
+    drop_metrics: tuple[Matcher, ...] = ()
+    namespaces: tuple[Globs, ...] = ()
+    exclude_namespaces: Globs = Globs(())
+    cluster_samples: bool = True
+    drop_labels: frozenset[bytes] = frozenset()
+    strip_timestamps: bool = False
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left out or taken off."""
+        return self == Selection()
+
+    def narrow(self, query: Mapping[str, Sequence[str]]) -> Selection:
+        """What a request's query leaves of it: `namespace` and `metric`, globs, repeatable.
+
+        It can leave out, and never bring back. Raises QueryError for another key,
+        and for globs that are too many or too long.
+        """
+        check_keys(query, "namespace", "metric", "cluster-samples")
+        narrowed = self
+        if spaces := query.get("namespace", ()):
+            globs = Globs.of_query(spaces)
+            narrowed = replace(narrowed, namespaces=(*narrowed.namespaces, globs))
+        if metrics := query.get("metric", ()):
+            globs = Globs.of_query(metrics)
+            narrowed = replace(narrowed, keep_metrics=(*narrowed.keep_metrics, (globs,)))
+        if "drop" in query.get("cluster-samples", ()):
+            narrowed = replace(narrowed, cluster_samples=False)
+        return narrowed
+
+    def wants_metric(self, names: Iterable[str]) -> bool:
+        """Whether a metric passes that goes by these names, its own and its family's."""
+        names = [name for name in names if len(name) <= MAX_NAME]
+        if any(pattern.match(name) for pattern in self.drop_metrics for name in names):
+            return False
+        return all(
+            any(pattern.match(name) for pattern in patterns for name in names)
+            for patterns in self.keep_metrics
+        )
+
+    def wants_namespace(self, namespace: str) -> bool:
+        """Whether samples of a namespace pass; of none if it is empty."""
+        if not namespace:
+            return self.cluster_samples
+        return not self.exclude_namespaces.match(namespace) and all(
+            globs.match(namespace) for globs in self.namespaces
+        )
+
+
+class SeriesRoom:
+    """What the series of all expositions under way may take together.
+
+    It is `MAX_SERIES` bytes, or in proportion more where more than five may be
+    under way. Beyond it the exposition with the most of them has to end.
+    """
+
+    def __init__(self, expositions: int = 5) -> None:
+        self._most = MAX_SERIES * max(expositions, 5) // 5
+        self._selectors: list[Selector] = []
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"<SeriesRoom {self._count} series of {len(self._selectors)} expositions>"
+
+    def enter(self, selector: Selector) -> None:
+        """Another exposition is under way."""
+        self._selectors.append(selector)
+
+    def leave(self, selector: Selector, count: int) -> None:
+        """An exposition with so many series is under way no more, or has lost them."""
+        if selector in self._selectors:
+            self._selectors.remove(selector)
+            self._count -= count
+
+    def take(self) -> None:
+        """One more series is remembered."""
+        self._count += 1
+        if self._count * _SERIES_SIZE > self._most:
+            max(self._selectors, key=lambda each: each.series).forget()
+
+
+class Selector(LineFilter):
+    """Applies a selection to one exposition.
+
+    `dropped` counts samples left out, by `metric`, `namespace` or `merged`:
+    with labels taken off, two series may become one; the first is passed, the
+    others would be taken for it and are not. The series of an exposition are
+    remembered for that by digests of 15 bytes, in the `room` that it shares with
+    others, until it is told to `forget` them: from then on `feed` and `finish`
+    raise SeriesError, as a series served twice would be a wrong sample.
+
+    A block is split by one expression, and what is between its lines by another.
+    """
+
+    __slots__ = (
+        "_family",
+        "_here",
+        "_metrics",
+        "_namespaces",
+        "_room",
+        "_selection",
+        "_series",
+        "_series_room",
+        "dropped",
+        "series",
+    )
+
+    def __init__(
+        self, selection: Selection, *, max_line: int = MAX_LINE, room: SeriesRoom | None = None
+    ) -> None:
+        super().__init__(max_line)
+        self._selection = selection
+        self._family = b""
+        self._here: dict[bytes, bool] = {}  # verdicts of names in this family's lines
+        self._metrics: dict[tuple[bytes, bytes], bool] = {}
+        self._namespaces: dict[bytes, bool] = {}
+        self._room = MAX_REMEMBERED  # bytes left for these two
+        self._series: dict[bytes, bytes] | None = {}  # without the labels taken off -> as it came
+        self.series = 0
+        self._series_room = room or SeriesRoom()
+        self._series_room.enter(self)
+        self.dropped = {"metric": 0, "namespace": 0, "merged": 0}
+
+    def __repr__(self) -> str:
+        return f"<Selector dropped {self.dropped}>"
+
+    def _block(self, block: bytes) -> bytes:
+        lines = by_lines(block)
+        if self._selection.drop_labels:
+            return self._lines(lines)[1:]
+        parts = NAMESPACED.split(lines)
+        passed = []
+        for at in range(0, len(parts) - 1, 4):
+            between, head, namespace, rest = parts[at : at + 4]
+            if between:
+                passed.append(self._lines(between + b"\n")[:-1])
+            if self._wants(head[1 : head.index(b"{")], namespace):
+                if self._selection.strip_timestamps:
+                    rest = _without_stamp(rest)
+                passed += (head, namespace, b'"', rest)
+        passed.append(self._lines(parts[-1]))
+        return b"".join(passed)[1:]
+
+    def _wants(self, name: bytes, namespace: bytes) -> bool:
+        """Whether a sample of this name and this namespace passes; counts if not.
+
+        Both are as they are written: the name with its quotes, if it has some.
+        """
+        wanted = self._here.get(name)
+        if wanted is None:
+            plain = unquote(name) if name[0] == 0x22 else name
+            wanted = self._here[name] = self._wants_metric(plain, self._family_of(plain))
+        if not wanted:
+            self.dropped["metric"] += 1
+            return False
+        wanted = self._namespaces.get(namespace)
+        if wanted is None:
+            wanted = self._wants_namespace(namespace)
+        if not wanted:
+            self.dropped["namespace"] += 1
+        return wanted
+
+    def _lines(self, text: bytes) -> bytes:
+        """Lines of any kind, each led by its newline, and a newline at the end."""
+        passed: list[bytes] = []
+        add, here, spaces = passed.append, self._here, self._namespaces
+        strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
+        unwanted = {False: 0, True: 0}  # whether the metric is wanted, then it is the namespace
+        for found in LINES.findall(text):
+            front, name, space, before, quoted, behind, end, tiny, others, line = found
+            if others:
+                add(others)
+                continue
+            if line or drop_labels:
+                kept = self._select(line or front[1:] + end)
+                if kept is not None:
+                    passed += (b"\n", kept)
+            else:
+                name, space = name or quoted, space or before or behind
+                wanted = here.get(name)
+                spaced = spaces.get(space)
+                if wanted is None or spaced is None:
+                    wanted = self._wants(name, space)
+                elif not (wanted and spaced):
+                    unwanted[wanted] += 1
+                    wanted = False
+                if wanted:
+                    add(front)
+                    if end:
+                        add(_after_stamp(end) if strip else end)
+            if tiny:
+                add(tiny)
+        self.dropped["metric"] += unwanted[False]
+        self.dropped["namespace"] += unwanted[True]
+        add(b"\n")
+        return b"".join(passed)
+
+    def _line(self, line: bytes) -> bytes:
+        if len(line) > self._max_line:
+            return line
+        return self._block(line + b"\n")[:-1]
+
+    def _select(self, line: bytes) -> bytes | None:
+        """The line as it passes, None if it does not."""
+        sample = None if line.startswith(b"#") else Sample.parse(line)
+        if sample is None:
+            return line if self._wants_metadata(line) else None
+        family = self._family_of(sample.name)
+        if not self._wants_metric(sample.name, family):
+            self.dropped["metric"] += 1
+            return None
+        selection = self._selection
+        edits: list[tuple[int, int]] = []
+        if selection.strip_timestamps and sample.stamp:
+            edits.append(sample.stamp)
+        labels = list(sample.labels())
+        spaces = [pair["value"][1:-1] for name, pair in labels if name == b"namespace"]
+        if len(spaces) > 1:
+            return line  # whose it is cannot be known: as if not understood
+        if not self._wants_namespace(spaces[0] if spaces else b""):
+            self.dropped["namespace"] += 1
+            return None
+        if selection.drop_labels:
+            edits += _cuts(sample, labels, selection.drop_labels)
+            if self._is_merged(sample.name, labels):
+                self.dropped["merged"] += 1
+                return None
+        pieces, at = [], 0
+        for start, end in sorted(edits):
+            pieces.append(line[at:start])
+            at = end
+        return b"".join([*pieces, line[at:]])
+
+    def _wants_metadata(self, line: bytes) -> bool:
+        """Whether a line that is no sample passes; its family is that of what follows."""
+        if _METADATA.fullmatch(line) is None or (match := _FAMILY.match(line)) is None:
+            return True
+        name: bytes = match[1]
+        self._family = unquote(name) if name[0] == 0x22 else name
+        self._here.clear()
+        return self._wants_metric(self._family, self._family)
+
+    def _family_of(self, name: bytes) -> bytes:
+        family = self._family
+        if name == family or (name.startswith(family) and name[len(family) :] in _SUFFIXES):
+            return family
+        return name
+
+    def _wants_metric(self, name: bytes, family: bytes) -> bool:
+        wanted = self._metrics.get((name, family))
+        if wanted is None:
+            self._make_room(len(name) + len(family))
+            names = {each.decode(errors="replace") for each in (name, family)}
+            wanted = self._metrics[name, family] = self._selection.wants_metric(names)
+        return wanted
+
+    def _wants_namespace(self, namespace: bytes) -> bool:
+        """Whether samples of a namespace pass; it is as it is written, without its quotes."""
+        wanted = self._namespaces.get(namespace)
+        if wanted is None:
+            self._make_room(len(namespace))
+            text = unquote(b'"%b"' % namespace).decode(errors="replace")
+            wanted = self._namespaces[namespace] = self._selection.wants_namespace(text)
+        return wanted
+
+    def _make_room(self, size: int) -> None:
+        """Account for a name to be remembered; forget the others if they are too many."""
+        self._room -= size + _NAME_SIZE
+        if self._room < 0:
+            self._metrics.clear()
+            self._here.clear()
+            self._namespaces.clear()
+            self._room = MAX_REMEMBERED - size - _NAME_SIZE
+
+    def _is_merged(self, name: bytes, labels: Sequence[Label]) -> bool:
+        """Whether another series has become this one, without the labels taken off."""
+        kept = [each for each in labels if each[0] not in self._selection.drop_labels]
+        whole = _digest(name, labels)
+        series = whole if len(kept) == len(labels) else _digest(name, kept)
+        if self._series is not None and (known := self._series.get(series)) is not None:
+            return known != whole
+        if self._series is not None:
+            self._series[series] = whole
+            self.series += 1
+            self._series_room.take()
+        if self._series is None:
+            raise SeriesError(
+                f"the answer has over {self.series - 1} series, the most of all under way: too "
+                "many for --drop-label to keep apart: narrow it by --namespace, --keep-metric or "
+                "--drop-metric",
+            )
+        return False
+
+    def forget(self) -> None:
+        """Remember no series any more: the exposition ends, or has to."""
+        self._series_room.leave(self, self.series)
+        self._series = None
+
+
+def _without_stamp(rest: bytes) -> bytes:
+    """The rest of a plain line, from somewhere in its pairs on, without its timestamp."""
+    value = rest.rindex(b"}") + 2
+    blank = rest.find(b" ", value)
+    return rest if blank < 0 else rest[:blank]
+
+
+def _after_stamp(end: bytes) -> bytes:
+    """What LINES finds behind a sample's value, without the timestamp."""
+    stamp = STAMP.match(end)
+    return end[stamp.end() :] if stamp else end
+
+
+def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
+    """What tells a series from others: an empty label value equals an absent label."""
+    values = ((label, unquote(pair["value"])) for label, pair in labels)
+    parts = [name, *(part for label, value in sorted(values) if value for part in (label, value))]
+    text = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    return hashlib.blake2b(text, digest_size=_DIGEST).digest()
+
+
+def _cuts(
+    sample: Sample, labels: Sequence[Label], names: frozenset[bytes]
+) -> list[tuple[int, int]]:
+    """The spans to cut so that the pairs of these names are gone, each with one comma.
+
+    The name of a metric that stands between them stays.
+    """
+    spans = [(*pair.span(), name in names) for name, pair in labels]
+    if sample.named:
+        spans = sorted([*spans, (*sample.named, False)])
+    cuts = []
+    kept = cut_from = cut_to = None
+    for start, end, taken_off in spans:
+        if taken_off:
+            cut_from = start if cut_from is None else cut_from
+            cut_to = end
+        else:
+            if cut_from is not None:
+                cuts.append((cut_from, start))
+            kept, cut_from = end, None
+    if cut_from is not None and cut_to is not None:
+        cuts.append((cut_from, sample.pairs_end) if kept is None else (kept, cut_to))
+    return cuts

@@ -1,0 +1,399 @@
+"""What kubeconfigs say: how several are merged, and the current context of them.
+
+Knows every key that client-go reads, and which of them cannot be had here. Must not
+know files, time or who is asked. What cannot be kept as it is asked for is refused,
+by file, entry and key: no request goes out as somebody else. No error shows a secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from kmproxy.config.proxies import Headers, Proxy, parse_proxy
+from kmproxy.config.types import File, Secret, Source, parse_host
+from kmproxy.errors import CredentialError
+from kmproxy.kube.kubeconfig_format import (
+    AuthProviderEntry,
+    ClusterEntry,
+    ExecEntry,
+    Extension,
+    UserEntry,
+    parse_kubeconfig,
+    shown_name,
+)
+
+EXEC_VERSIONS: Final = (
+    "client.authentication.k8s.io/v1",
+    "client.authentication.k8s.io/v1beta1",
+)
+_EXEC_EXTENSION = "client.authentication.k8s.io/exec"
+_REMOVED = {
+    "gcp": "use an exec plugin, gke-gcloud-auth-plugin",
+    "azure": "use an exec plugin, kubelogin",
+}
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ExecPlugin:
+    """A program that gives credentials. `cluster_config` is what its cluster says to it."""
+
+    command: str
+    args: tuple[str, ...]
+    env: tuple[tuple[str, Secret], ...]
+    api_version: str
+    install_hint: str
+    provide_cluster: bool
+    cluster_config: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class OidcProvider:
+    """An OIDC provider that renews tokens; `config` holds what Go's plugin of it reads."""
+
+    issuer: str
+    client_id: str
+    client_secret: Secret
+    id_token: Secret | None
+    refresh_token: Secret | None
+    ca: Source | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """An API server and how it is verified. `server` has no slash at its end."""
+
+    server: str
+    server_name: str | None = None
+    verify: bool = True
+    ca: Source | None = None
+    proxy: Proxy | None = None
+    proxy_url: Secret | None = None
+    disable_compression: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """As whom it is asked: with a token (the file's, else the text's), a login, a certificate.
+
+    `plugin` gives these where none is given. `headers` are those of impersonation.
+    """
+
+    name: str
+    token: Secret | None = None
+    token_file: str | None = None
+    login: tuple[str, Secret] | None = None
+    cert: Source | None = None
+    key: Source | None = None
+    headers: Headers = ()
+    plugin: ExecPlugin | OidcProvider | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The current context: a cluster and a user."""
+
+    cluster: Cluster
+    user: User
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A cluster, user or context, and the file that it stands in."""
+
+    file: str
+    value: Any
+
+
+class Kubeconfigs:
+    """Several kubeconfigs as one: the first that names an entry, or the current context, has it."""
+
+    def __init__(self) -> None:
+        self._current = ""
+        self._entries: dict[str, dict[str, _Entry]] = {"clusters": {}, "users": {}, "contexts": {}}
+        self._files: list[str] = []
+
+    def add(self, file: str, data: bytes) -> None:
+        """Read the next file, named by an absolute path. Raises CredentialError."""
+        try:
+            found = parse_kubeconfig(data)
+        except ValueError as error:
+            raise CredentialError(f"{file}: {error}", credential="kubeconfig") from None
+        self._files.append(file)
+        self._current = self._current or found.current_context
+        for kind, known in self._entries.items():
+            named = [each for each in getattr(found, kind) if each is not None]
+            if twice := _first_twice(each.name for each in named):
+                message = f"two of the {kind} are named {shown_name(twice)}"
+                raise CredentialError(f"{file}: {message}", credential="kubeconfig")
+            for each in named:
+                value = getattr(each, kind.removesuffix("s"))
+                known.setdefault(each.name, _Entry(file, value))
+
+    def select(self) -> Selected:
+        """The current context. Raises CredentialError with all that keeps it from being used."""
+        files = ", ".join(self._files)
+        contexts = self._entries["contexts"]
+        context = contexts.get(self._current)
+        if context is None and not self._current:
+            raise self._problem(files, ["there is no current-context", *_names(contexts)])
+        if context is None:
+            why = f"the current-context {shown_name(self._current)} is none of the contexts"
+            raise self._problem(files, [why, *_names(contexts)])
+        where = f"context {shown_name(self._current)}"
+        cluster = self._entries["clusters"].get(context.value.cluster)
+        if cluster is None:
+            why = f"{where}: there is no cluster {shown_name(context.value.cluster)}"
+            raise self._problem(context.file, [why, *_names(self._entries["clusters"])])
+        user = self._entries["users"].get(context.value.user)
+        if user is None and context.value.user:
+            why = f"{where}: there is no user {shown_name(context.value.user)}"
+            raise self._problem(context.file, [why, *_names(self._entries["users"])])
+        name = f"cluster {shown_name(context.value.cluster)}"
+        try:
+            selected = _cluster(cluster.value, PurePath(cluster.file).parent)
+        except _ProblemsError as error:
+            raise self._problem(f"{cluster.file}: {name}", error.problems) from None
+        if user is None:  # without a user the requests are anonymous
+            return Selected(selected, User(""))
+        name = f"user {shown_name(context.value.user)}"
+        try:
+            extensions = [each for each in cluster.value.extensions if each is not None]
+            found = _user(user.value, context.value.user, PurePath(user.file).parent, extensions)
+        except _ProblemsError as error:
+            raise self._problem(f"{user.file}: {name}", error.problems) from None
+        if "://" not in cluster.value.server and (selected.ca or found != User(found.name)):
+            name = f"cluster {shown_name(context.value.cluster)}"
+            raise self._problem(f"{cluster.file}: {name}", [_SCHEME])
+        if selected.server.startswith("http:"):  # no credential is sent without TLS
+            found = User(found.name, headers=found.headers)
+        return Selected(selected, found)
+
+    def _problem(self, where: str, problems: Sequence[str]) -> CredentialError:
+        return CredentialError(f"{where}: {'; '.join(problems)}", credential="kubeconfig")
+
+
+class _ProblemsError(Exception):
+    """All that is wrong with an entry."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__()
+
+
+_SCHEME = "server: write https:// before it; without a scheme it is asked in plain HTTP, as nobody"
+
+
+def _first_twice(names: Iterable[str]) -> str | None:
+    seen = set()
+    for name in names:
+        if name in seen:
+            return name or "''"
+        seen.add(name)
+    return None
+
+
+def _names(entries: Mapping[str, _Entry]) -> Iterator[str]:
+    """Those that there are, for who looks for a misspelt one."""
+    if entries:
+        more = ", ..." if len(entries) > _NAMES_SHOWN else ""
+        names = ", ".join(shown_name(name) for name in list(entries)[:_NAMES_SHOWN])
+        yield f"there is {names}{more}"
+
+
+def _cluster(cluster: ClusterEntry, folder: PurePath) -> Cluster:
+    problems: list[str] = []
+    server = _server(cluster.server, problems)
+    name = proxy = None
+    if cluster.tls_server_name:
+        try:
+            name = parse_host(cluster.tls_server_name)
+        except ValueError:
+            problems.append("tls-server-name: it is neither a host name nor an IP address")
+    if cluster.proxy_url:
+        try:
+            proxy = parse_proxy(cluster.proxy_url)
+        except ValueError as error:
+            problems.append(f"proxy-url: {error}")
+    ca = _pem(cluster, "certificate_authority", folder, problems)
+    if ca is not None and cluster.insecure_skip_tls_verify:
+        problems.append(
+            "insecure-skip-tls-verify makes no sense beside a certificate-authority: remove one"
+        )
+    if problems:
+        raise _ProblemsError(problems)
+    return Cluster(
+        server,
+        name,
+        not cluster.insecure_skip_tls_verify,
+        ca,
+        proxy,
+        Secret(cluster.proxy_url) if cluster.proxy_url else None,
+        cluster.disable_compression,
+    )
+
+
+def _server(url: str, problems: list[str]) -> str:
+    if not url:
+        problems.append("server: it is missing")
+        return ""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        good = parts.scheme in {"https", "http"} and parts.hostname and parts.port != 0
+        good = good and url.isprintable() and " " not in url
+        good = good and ("://" in url or not parts.path.strip("/"))
+    except ValueError:
+        good = False
+    if "@" in url:  # it would be shown wherever the server is
+        problems.append("server: the server's URL contains a user or a password")
+    elif not good:
+        problems.append("server: the server's URL is not one that begins with https://")
+    else:
+        return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+    return ""
+
+
+def _pem(entry: object, key: str, folder: PurePath, problems: list[str]) -> Source | None:
+    """What stands in the file itself, else the name of another; the first wins, as in Go."""
+    data, path = getattr(entry, f"{key}_data"), getattr(entry, key)
+    if data:
+        try:
+            pem = base64.b64decode("".join(data.split()), validate=True)
+        except (binascii.Error, ValueError):
+            problems.append(f"{key.replace('_', '-')}-data: it is not base64")
+            return None
+        return Secret(pem.decode("utf-8", "replace"))
+    return File(str(folder / path)) if path else None
+
+
+def _user(user: UserEntry, name: str, folder: PurePath, extensions: Sequence[Extension]) -> User:
+    problems: list[str] = []
+    cert = _pem(user, "client_certificate", folder, problems)
+    key = _pem(user, "client_key", folder, problems)
+    if cert is not None and key is None and not problems:
+        problems.append("client-key: it is missing, and client-certificate is of no use alone")
+    login = (user.username, Secret(user.password)) if user.username else None
+    if user.password and not user.username:
+        problems.append("username: it is missing, and password is of no use alone")
+    if ":" in user.username:
+        problems.append("username: it holds a colon, which ends it")
+    if login and (user.token or user.token_file):
+        problems.append("token and username make no sense together: remove one")
+    if user.exec and user.auth_provider:
+        problems.append("exec and auth-provider make no sense together: remove one")
+    found = User(
+        name,
+        Secret(user.token) if user.token else None,
+        str(folder / user.token_file) if user.token_file else None,
+        login,
+        cert,
+        key if cert is not None else None,
+        _impersonation(user, problems),
+    )
+    plugin: ExecPlugin | OidcProvider | None = None
+    if user.exec is not None:
+        plugin = _exec(user.exec, folder, extensions, problems)
+    elif user.auth_provider is not None:
+        plugin = _oidc(user.auth_provider, folder, problems)
+    if problems:
+        raise _ProblemsError(problems)
+    # As in client-go: an exec plugin runs only if there is no other credential, OIDC gives a token.
+    given = found.token or found.token_file or found.login
+    if given or (isinstance(plugin, ExecPlugin) and cert is not None):
+        return found
+    return replace(found, plugin=plugin)
+
+
+def _impersonation(user: UserEntry, problems: list[str]) -> Headers:
+    values = [("as", "Impersonate-User", user.as_), ("as-uid", "Impersonate-Uid", user.as_uid)]
+    values += [("as-groups", "Impersonate-Group", each or "") for each in user.as_groups]
+    values += [
+        ("as-user-extra", f"Impersonate-Extra-{_escaped(key)}", each or "")
+        for key, texts in user.as_user_extra.items()
+        for each in texts
+    ]
+    for key, _, text in values:
+        if not all(character == "\t" or " " <= character != "\x7f" for character in text):
+            problems.append(f"{key}: it holds what no header can")
+    if not user.as_ and (user.as_uid or user.as_groups or user.as_user_extra):
+        problems.append("as: it is missing, and as-uid, as-groups, as-user-extra need it")
+    sent = [each for each in values if each[2] or each[0] not in {"as", "as-uid"}]
+    return tuple((name, Secret(text)) for _, name, text in sent)
+
+
+def _escaped(key: str) -> str:
+    """A key of `as-user-extra` as a part of a header's name (RFC 7230), in percent encoding."""
+    legal = b"!#$&'*+-.^_`|~"
+    return "".join(
+        chr(byte) if byte in legal or (chr(byte).isalnum() and byte < 128) else f"%{byte:02X}"
+        for byte in key.encode()
+    )
+
+
+def _exec(
+    plugin: ExecEntry, folder: PurePath, extensions: Sequence[Extension], problems: list[str]
+) -> ExecPlugin:
+    if not plugin.command:
+        problems.append("exec.command: it is missing")
+    if plugin.api_version not in EXEC_VERSIONS:
+        problems.append(f"exec.apiVersion: it is none of {', '.join(EXEC_VERSIONS)}")
+    if plugin.interactive_mode == "Always":
+        problems.append("exec.interactiveMode: Always is not supported: there is nobody to ask")
+    elif plugin.interactive_mode not in {"", "Never", "IfAvailable"}:
+        problems.append("exec.interactiveMode: it is none of Never, IfAvailable, Always")
+    variables = [each for each in plugin.env if each is not None]
+    if any(not each.name or "=" in each.name or "\0" in each.name for each in variables):
+        problems.append("exec.env: a variable without a name, or with a name that none can have")
+    texts = [plugin.command, *(each or "" for each in plugin.args), *(e.value for e in variables)]
+    if any("\0" in text for text in texts):
+        problems.append("exec: a text holds a null character")
+    configs = [each.extension for each in extensions if each.name == _EXEC_EXTENSION]
+    command = plugin.command
+    return ExecPlugin(
+        str(folder / command) if "/" in command else command,
+        tuple(each or "" for each in plugin.args),
+        tuple((each.name, Secret(each.value)) for each in variables),
+        plugin.api_version,
+        plugin.install_hint,
+        plugin.provide_cluster_info,
+        configs[0] if configs else None,
+    )
+
+
+def _oidc(
+    provider: AuthProviderEntry, folder: PurePath, problems: list[str]
+) -> OidcProvider | None:
+    config = provider.config
+    if provider.name != "oidc":
+        what = _REMOVED.get(provider.name, "oidc is the only one")
+        problems.append(f"auth-provider {shown_name(provider.name)} is not supported: {what}")
+        return None
+    needed = [key for key in ("idp-issuer-url", "client-id") if not config.get(key)]
+    problems += [f"auth-provider.config.{key}: it is missing" for key in needed]
+    ca: Source | None = None
+    if data := config.get("idp-certificate-authority-data"):
+        try:
+            pem = base64.b64decode("".join(data.split()), validate=True)
+            ca = Secret(pem.decode("utf-8", "replace"))
+        except (binascii.Error, ValueError):
+            key = "idp-certificate-authority-data"
+            problems.append(f"auth-provider.config.{key}: it is not base64")
+    elif path := config.get("idp-certificate-authority"):
+        ca = File(str(folder / path))
+    id_token, refresh = config.get("id-token"), config.get("refresh-token")
+    if not id_token and not refresh:
+        problems.append("auth-provider.config: id-token and refresh-token are both missing")
+    return OidcProvider(
+        config.get("idp-issuer-url", ""),
+        config.get("client-id", ""),
+        Secret(config.get("client-secret", "")),
+        Secret(id_token) if id_token else None,
+        Secret(refresh) if refresh else None,
+        ca,
+    )

@@ -1,0 +1,258 @@
+"""A kubeconfig as an identity: read again as its files, tokens and plugins change.
+
+Knows files, what tells one version of them from another, and when a credential is
+due. Must not know the format, nor what is asked with it. No error shows what stands
+in a kubeconfig.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kmproxy.client.credentials import TOKEN_AGE, is_token
+from kmproxy.client.tls import Clock, Trust
+from kmproxy.config.proxies import Way, way_by_environment
+from kmproxy.config.types import Secret
+from kmproxy.errors import ConfigError, CredentialError
+from kmproxy.kube.contexts import ExecPlugin, Kubeconfigs, OidcProvider, Selected
+from kmproxy.kube.exec_plugin import ExecCredential, run_plugin
+from kmproxy.kube.identity import Identity
+from kmproxy.kube.oidc import OidcTokens
+
+if TYPE_CHECKING:
+    from kmproxy.telemetry import Telemetry
+
+READ_TIMEOUT = 30.0
+"""Seconds for a kubeconfig's plugin, or for whoever renews its token, to answer."""
+
+MAX_FILE = 16 << 20
+"""Bytes of the largest kubeconfig that is read."""
+
+SOONEST = 10.0
+"""Seconds between two runs of a plugin whose credentials end sooner."""
+
+_log = logging.getLogger(__name__)
+
+
+class Kubeconfig(Identity):
+    """The current context of a kubeconfig, or of several as $KUBECONFIG has them.
+
+    `listed` is whether `path` is such a list. `what` is how problems call the
+    setting that named it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+        environment: Mapping[str, str] | None = None,
+        listed: bool = False,
+    ) -> None:
+        self._path = path
+        paths = dict.fromkeys(path.split(os.pathsep) if listed else [path])
+        self._files = [str(Path(each).expanduser().absolute()) for each in paths if each]
+        self._listed = listed
+        self._environment = os.environ if environment is None else environment
+        self._clock = clock
+        self._telemetry = telemetry
+        self._trust = Trust()
+        self._authorization: str | None = None
+        self._made_of = b""
+        self._selected: Selected | None = None
+        self._given: ExecCredential | None = None
+        self._renew_at = math.inf
+        self._oidc: OidcTokens | None = None
+        self._read_at = -math.inf
+        self._reads = 0
+        self._reading = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Kubeconfig {self._path}>"
+
+    @classmethod
+    async def load(
+        cls,
+        path: str,
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+        environment: Mapping[str, str] | None = None,
+        listed: bool = False,
+        what: str = "--kubeconfig",
+    ) -> Kubeconfig:
+        """Read the file. Raises ConfigError if it cannot be used."""
+        identity = cls(
+            path, clock=clock, telemetry=telemetry, environment=environment, listed=listed
+        )
+        try:
+            await identity._read(anew=True)
+        except CredentialError as error:
+            raise ConfigError([f"{what}: {error}"]) from error
+        return identity
+
+    @property
+    def trust(self) -> Trust:
+        """The context's cluster CA and client certificate."""
+        return self._trust
+
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """The token of the context's user, if it has one; the last good one if that fails.
+
+        Raises CredentialError if it is for another server than the one that said 401.
+        """
+        now = self._clock()
+        if anew or now - self._read_at >= TOKEN_AGE or now >= self._renew_at:
+            server, reads = self.server, self._reads
+            async with self._reading:
+                if self._reads == reads:  # one plugin for all who were refused meanwhile
+                    await self._read_again(anew=anew)
+            if anew and self.server != server:
+                message = f"{self._path}: it leads to another server since this was asked"
+                raise CredentialError(message, credential="kubeconfig")
+        return self._authorization
+
+    async def _read_again(self, *, anew: bool) -> None:
+        try:
+            await self._read(anew=anew)
+        except CredentialError as error:
+            _log.warning("%s; the last good one stays in use", error)
+            self._telemetry.credential_errors.labels("kubeconfig").inc()
+            self._renew_at = max(self._renew_at, self._clock() + SOONEST)
+        self._reads += 1
+
+    async def _read(self, *, anew: bool) -> None:
+        """Take over what the files say now, all of it or nothing. Raises CredentialError."""
+        self._read_at = self._clock()
+        texts = self._texts()
+        made_of = _digest(texts)
+        selected, changed = self._selected, made_of != self._made_of
+        if changed or selected is None:
+            selected = _select(texts)
+        cluster, user = selected.cluster, selected.user
+        way = self._way_to(selected)
+        given, renew_at, oidc = self._given, self._renew_at, self._oidc
+        if changed:
+            given, renew_at, oidc = None, math.inf, None
+        where = f"{self._path}: user {user.name!r}"
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                token = None
+                match user.plugin:
+                    case ExecPlugin() as plugin:
+                        if anew or given is None or self._clock() >= renew_at:
+                            given = await run_plugin(plugin, cluster, self._environment)
+                            renew_at = self._clock() + _life(given)
+                        token = given.token
+                    case OidcProvider() as provider:
+                        oidc = oidc or OidcTokens(provider)
+                        token = await oidc.token(time.time())
+                    case None:
+                        given = None
+        except TimeoutError:
+            message = f"no credential within {READ_TIMEOUT:g} s, its plugin hangs"
+            raise CredentialError(f"{where}: {message}", credential="kubeconfig") from None
+        except CredentialError as error:
+            message = f"{where}: {error}"
+            raise CredentialError(message, credential="kubeconfig") from error
+        authorization = _authorization(where, selected, token)
+        self._made_of, self._selected, self._authorization = made_of, selected, authorization
+        self._given, self._renew_at, self._oidc = given, renew_at, oidc
+        self.server, self.server_name, self.way = cluster.server, cluster.server_name, way
+        self.headers = user.headers
+        by_plugin = given is not None and given.cert is not None
+        self._trust = Trust(
+            cluster.ca,
+            given.cert if given is not None and by_plugin else user.cert,
+            given.key if given is not None and by_plugin else user.key,
+            verify=cluster.verify,
+        )
+
+    def _texts(self) -> dict[str, bytes]:
+        """What the files hold; of several, some may be missing. Raises CredentialError."""
+        texts = {}
+        for file in self._files:
+            try:
+                with Path(file).open("rb") as stream:
+                    texts[file] = stream.read(MAX_FILE + 1)
+            except FileNotFoundError as error:
+                if not self._listed:
+                    raise self._problem(self._path, "No such file or directory") from error
+            except OSError as error:
+                raise self._problem(self._shown(file), error.strerror or "no file") from error
+            if len(texts.get(file, b"")) > MAX_FILE:
+                raise self._problem(self._shown(file), f"it is over {MAX_FILE:,} bytes")
+        if not texts:
+            raise self._problem(self._path, "No such file or directory")
+        return texts
+
+    def _shown(self, file: str) -> str:
+        return file if self._listed else self._path
+
+    def _way_to(self, selected: Selected) -> Way:
+        if selected.cluster.proxy is not None:
+            return Way(selected.cluster.proxy, "proxy-url")
+        try:
+            return way_by_environment(self._environment, selected.cluster.server)
+        except ValueError as error:
+            raise self._problem(self._path, str(error)) from error
+
+    def _problem(self, where: str, message: str) -> CredentialError:
+        return CredentialError(f"{where}: {message}", credential="kubeconfig")
+
+
+def _select(texts: Mapping[str, bytes]) -> Selected:
+    kubeconfigs = Kubeconfigs()
+    for file, data in texts.items():
+        kubeconfigs.add(file, data)
+    return kubeconfigs.select()
+
+
+def _digest(texts: Mapping[str, bytes]) -> bytes:
+    digest = blake2b(digest_size=32)
+    for file, data in texts.items():
+        for part in (file.encode("utf-8", "surrogateescape"), data):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.digest()
+
+
+def _life(given: ExecCredential) -> float:
+    """Seconds after which a plugin is run again; for ever where it named no end."""
+    if given.expires_at is None:
+        return math.inf
+    life = given.expires_at - time.time()
+    return max(life - min(300.0, life / 5), SOONEST)
+
+
+def _authorization(where: str, selected: Selected, token: Secret | None) -> str | None:
+    """The header's value: a token, the text of a token's file first, or a login."""
+    user = selected.user
+    if user.login is not None:
+        name, password = user.login
+        return "Basic " + base64.b64encode(f"{name}:{password.reveal()}".encode()).decode()
+    text = (user.token or token or Secret("")).reveal().strip()
+    if user.token_file is not None:
+        try:
+            text = Path(user.token_file).read_text("utf-8").strip() or text
+        except (OSError, UnicodeDecodeError) as error:
+            if not text:
+                reason = getattr(error, "strerror", None) or "it is not text"
+                message = f"{where}: tokenFile {user.token_file}: {reason}"
+                raise CredentialError(message, credential="kubeconfig") from error
+            _log.warning("%s: tokenFile cannot be read; its token is sent instead", where)
+        if not text:
+            message = f"{where}: tokenFile {user.token_file}: it is empty"
+            raise CredentialError(message, credential="kubeconfig")
+    if text and not is_token(text):
+        raise CredentialError(f"{where}: its token is not a token", credential="kubeconfig")
+    return f"Bearer {text}" if text else None

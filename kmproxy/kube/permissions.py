@@ -1,0 +1,182 @@
+"""What kmproxy may have to be granted, and the rule that grants it.
+
+Knows which settings need which permission, which are dangerous where nothing
+needs them, and how a ClusterRole grants one. Must not know how the API server
+is asked about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from kmproxy.config.sections import Config
+
+_EXEC = "it can run commands in every pod"
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A verb on a resource in the whole cluster.
+
+    `resource` may have a subresource, `nodes/metrics`; `group` is the API's, empty for the
+    core; `name` is of the only object meant, empty for all. `why` is what it is needed for, or
+    what it can do where it is not needed.
+    """
+
+    verb: str
+    resource: str
+    why: str = field(compare=False)
+    group: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        everything = self.group == self.resource == self.verb == "*"
+        dotted = f".{self.group}" if self.group and not everything else ""
+        return f"{self.verb} {self.resource}{dotted}" + (f" {self.name}" if self.name else "")
+
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """The verb, group and resource, whatever the object."""
+        return self.verb, self.group, self.resource
+
+    def attributes(self) -> dict[str, str]:
+        """The resourceAttributes by which an access review asks about it."""
+        resource, _, subresource = self.resource.partition("/")
+        given = {"group": self.group, "resource": resource, "subresource": subresource}
+        given |= {"verb": self.verb, "name": self.name}
+        return {key: value for key, value in given.items() if value}
+
+
+NAMESPACES = (
+    Permission("list", "namespaces", "the labels to add"),
+    Permission("watch", "namespaces", "labels that change"),
+)
+NODE_METRICS = Permission("get", "nodes/metrics", "the metrics of a kubelet that is asked itself")
+NODE_PROXY = Permission("get", "nodes/proxy", "the metrics, through the API server's node proxy")
+NODES = Permission("get", "nodes", "the address of a node that is asked for by name")
+NODE_PODS = Permission(
+    "get", "nodes/pods", "the pods of a kubelet that is asked itself, from Kubernetes 1.33 on"
+)
+NODES_LISTED = Permission("list", "nodes", "the nodes as scrape targets")
+
+TOKEN_REVIEWS = Permission(
+    "create", "tokenreviews", "whose a scraper's token is", "authentication.k8s.io"
+)
+ACCESS_REVIEWS = Permission(
+    "create", "subjectaccessreviews", "what a scraper may see", "authorization.k8s.io"
+)
+
+
+class _Need(NamedTuple):
+    """Permissions that a configuration needs if it meets a condition, told in words."""
+
+    when: str
+    holds: Callable[[Config], bool]
+    permissions: tuple[Permission, ...]
+
+
+def _through_the_api_server(config: Config) -> bool:
+    """Whether the node proxy is used, and with credentials: over plain HTTP none are sent."""
+    server = config.kubelet.apiserver
+    return server is not None and not server.startswith("http:")
+
+
+def _direct(config: Config) -> bool:
+    """Whether kubelets themselves are asked, and as the identity that the API server knows."""
+    if config.access is not None and config.access.identifies:
+        return False
+    return config.kubelet.apiserver is None and config.kubelet.scheme == "https"
+
+
+_NEEDS = (
+    _Need("always", lambda _: True, NAMESPACES),
+    _Need("without --kube-apiserver or an identity of its own", _direct, (NODE_METRICS,)),
+    _Need("with --kube-apiserver", _through_the_api_server, (NODE_PROXY,)),
+    _Need(
+        "with --authorization",
+        lambda config: config.authorization.mode != "none",
+        (TOKEN_REVIEWS, ACCESS_REVIEWS),
+    ),
+    _Need("with --all-nodes", lambda config: config.kubelet.all_nodes, (NODES,)),
+    _Need(
+        "with --discovery and without --kube-apiserver",
+        lambda config: config.discovery.enabled and _direct(config),
+        (NODE_PODS,),
+    ),
+    _Need(
+        "with --discovery and --all-nodes",
+        lambda config: config.discovery.enabled and config.kubelet.all_nodes,
+        (NODES_LISTED,),
+    ),
+)
+
+EVERYTHING = Permission("*", "*", "whoever has its token owns the cluster", "*")
+
+_DANGEROUS = (
+    EVERYTHING,
+    replace(NODE_PROXY, why=_EXEC),
+    Permission("create", "nodes/proxy", _EXEC),
+    Permission("create", "pods/exec", _EXEC),
+    Permission("get", "pods/exec", _EXEC),
+    Permission("get", "secrets", "it can read every secret"),
+    Permission("list", "secrets", "it can read every secret"),
+    Permission("create", "pods", "a pod can use every secret and service account"),
+    Permission("create", "serviceaccounts/token", "it can become every service account"),
+)
+
+
+def needed(config: Config) -> tuple[Permission, ...]:
+    """What this configuration cannot do without, each once."""
+    found: dict[tuple[str, str, str], Permission] = {}
+    for need in _NEEDS:
+        if need.holds(config):
+            found |= {each.kind: each for each in need.permissions if each.kind not in found}
+    if NODE_PROXY.kind in found and not config.kubelet.all_nodes:
+        # A role may name the only node; a kubelet's own name is not known when it is asked itself.
+        found[NODE_PROXY.kind] = replace(found[NODE_PROXY.kind], name=config.kubelet.node)
+    return tuple(found.values())
+
+
+def unneeded(config: Config) -> tuple[Permission, ...]:
+    """What this configuration can do without and should: dangerous, or for another one."""
+    found = {each.kind: each for each in _DANGEROUS}
+    for need in _NEEDS:
+        for each in need.permissions:
+            found.setdefault(each.kind, replace(each, why=f"needed only {need.when}"))
+    for each in needed(config):
+        found.pop(each.kind, None)
+    return tuple(found.values())
+
+
+def rules(permissions: Iterable[Permission]) -> list[dict[str, list[str]]]:
+    """The rules of a ClusterRole that grant them, one per resource, for every object of it."""
+    verbs: dict[tuple[str, str], list[str]] = {}
+    for each in permissions:
+        known = verbs.setdefault((each.group, each.resource), [])
+        if each.verb not in known:
+            known.append(each.verb)
+    return [
+        {"apiGroups": [group], "resources": [resource], "verbs": granted}
+        for (group, resource), granted in verbs.items()
+    ]
+
+
+def rules_yaml(permissions: Iterable[Permission]) -> str:
+    """The same as YAML, as it stands under `rules:`."""
+    lines = []
+    for rule in rules(permissions):
+        groups = ", ".join(group or '""' for group in rule["apiGroups"])
+        lines.append(f"- apiGroups: [{groups}]")
+        lines.append(f"  resources: [{', '.join(rule['resources'])}]")
+        lines.append(f"  verbs: [{', '.join(rule['verbs'])}]")
+    return "\n".join(lines)
+
+
+def advice(*permissions: Permission) -> str:
+    """What to do about permissions to one resource that are missing, in one line."""
+    (rule,) = rules(permissions)
+    groups = f"apiGroups [{', '.join(rule['apiGroups'])}], " if any(rule["apiGroups"]) else ""
+    resources, verbs = (", ".join(rule[key]) for key in ("resources", "verbs"))
+    return f"add a ClusterRole rule with {groups}resources [{resources}] and verbs [{verbs}]"

@@ -1,0 +1,311 @@
+"""Reviews: what the API server is asked about a caller, what it answers, how long that holds.
+
+Knows TokenReview and SubjectAccessReview. Must not know HTTP, who asks, nor what
+is done with a verdict. No token is kept here: what is remembered of one is a
+digest keyed with a secret of this process. Times are seconds and passed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from kmproxy.config.types import Resource
+from kmproxy.errors import UpstreamError
+
+TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+
+# As controller-runtime's and kube-rbac-proxy's filters have them.
+ACCEPTED_FOR = 60.0
+"""Seconds for which a token that was accepted is not reviewed again."""
+REJECTED_FOR = 30.0
+"""The same of one that was rejected, unless that was said to be an error."""
+ALLOWED_FOR = 300.0
+"""Seconds for which what was allowed is not asked again."""
+DENIED_FOR = 30.0
+"""The same of what was denied."""
+
+MAX_TOKEN = 16 << 10
+"""Characters of the longest token that is looked at; a service account's has about 1,000."""
+
+MAX_REVIEW = 256 << 10
+"""Bytes of a review's whole answer, which repeats what was asked."""
+
+MAX_CALLER = 64 << 10
+"""Bytes of memory of the largest caller that is taken: 600 groups with names of 50 characters."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, b64token
+_NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+
+_POINTER, _TUPLE = 8, 48
+"""Bytes of a reference in a tuple, and of a tuple beside these."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whom the API server took a token's bearer for."""
+
+    username: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes."""
+        texts = [self.username, self.uid, *self.groups]
+        for key, values in self.extra:
+            texts += [key, *values]
+        tuples = 2 * len(self.extra) + 3
+        return sum(map(sys.getsizeof, texts)) + _POINTER * len(texts) + _TUPLE * tuples
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whether a caller may `get` something: a path, or else a resource.
+
+    An empty `namespace` means all of them at once, an empty `name` any object.
+    """
+
+    path: str = ""
+    resource: Resource | None = None
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        """What it is, for a person."""
+        if self.resource is None:
+            return f"get {self.path[:200]}"
+        name = f" {self.name[:80]!r}" if self.name else ""
+        where = f" in namespace {self.namespace!r}" if self.namespace else ""
+        return f"get {self.resource}{name}{where}"
+
+    def attributes(self) -> dict[str, dict[str, str]]:
+        """The part of a review's `spec` that says what is wanted."""
+        if self.resource is None:
+            return {"nonResourceAttributes": {"path": self.path, "verb": "get"}}
+        wanted = {
+            "verb": "get",
+            "group": self.resource.group,
+            "resource": self.resource.resource,
+            "subresource": self.resource.subresource,
+            "namespace": self.namespace,
+            "name": self.name,
+        }
+        return {"resourceAttributes": {key: value for key, value in wanted.items() if value}}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVerdict:
+    """Whose a token is, None if it was rejected; `holds` for so many seconds, 0 for none."""
+
+    caller: Caller | None
+    holds: float
+
+
+def bearer_token(headers: Sequence[str]) -> str | None:
+    """The token of a request's Authorization headers.
+
+    None unless there is just one header, its scheme is Bearer and what follows
+    has the form and at most the length of a token.
+    """
+    if len(headers) != 1:
+        return None
+    scheme, _, token = headers[0].strip().partition(" ")
+    token = token.lstrip(" ")
+    if scheme.lower() != "bearer" or len(token) > MAX_TOKEN or not _TOKEN.fullmatch(token):
+        return None
+    return token
+
+
+def is_namespace(text: str) -> bool:
+    """Whether a namespace can have this name, so that it may stand in a review."""
+    return _NAMESPACE.fullmatch(text) is not None
+
+
+def digest(secret: bytes, kind: str, *parts: str) -> bytes:
+    """What stands for these parts as a key; nobody without the secret can tell of what it is."""
+    hashed = hashlib.blake2b(key=secret, person=kind.encode(), digest_size=32)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        hashed.update(b"%d:" % len(data))
+        hashed.update(data)
+    return hashed.digest()
+
+
+def token_key(secret: bytes, token: str) -> bytes:
+    """The key under which a token's verdict is remembered."""
+    return digest(secret, "token", token)
+
+
+def access_key(secret: bytes, caller: Caller, question: Question) -> bytes:
+    """The key of a caller's question: all that its review holds."""
+    extra = [text for key, values in caller.extra for text in (key, str(len(values)), *values)]
+    wanted = question.resource or ("", "", "")
+    return digest(
+        secret, "access", caller.username, caller.uid,
+        str(len(caller.groups)), *caller.groups, str(len(caller.extra)), *extra,
+        question.path, *wanted, question.namespace, question.name,
+    )  # fmt: skip
+
+
+def token_review(token: str, audiences: Sequence[str]) -> Mapping[str, Any]:
+    """The TokenReview to post."""
+    spec: dict[str, Any] = {"token": token}
+    if audiences:
+        spec["audiences"] = list(audiences)
+    return {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
+
+
+def access_review(caller: Caller, question: Question) -> Mapping[str, Any]:
+    """The SubjectAccessReview to post."""
+    spec: dict[str, Any] = {
+        "user": caller.username,
+        "uid": caller.uid,
+        "groups": list(caller.groups),
+        "extra": {key: list(values) for key, values in caller.extra},
+        **question.attributes(),
+    }
+    return {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+
+
+class _User(msgspec.Struct):
+    username: str = ""
+    uid: str = ""
+    groups: list[str] | None = None
+    extra: dict[str, list[str]] | None = None
+
+
+class _TokenStatus(msgspec.Struct):
+    authenticated: bool = False
+    user: _User = msgspec.field(default_factory=_User)
+    audiences: list[str] | None = None
+    error: str = ""
+
+
+class _TokenReview(msgspec.Struct):
+    kind: str
+    status: _TokenStatus
+
+
+class _AccessStatus(msgspec.Struct):
+    allowed: bool
+    denied: bool = False
+
+
+class _AccessReview(msgspec.Struct):
+    kind: str
+    status: _AccessStatus
+
+
+def read_token_review(body: bytes | bytearray, audiences: Sequence[str]) -> TokenVerdict:
+    """What the API server says of a token. Raises UpstreamError if that cannot be told.
+
+    Where audiences were asked for, it must say for which of them the token is
+    good: an authenticator that knows nothing of audiences says nothing.
+    """
+    status = _decoded(body, _TokenReview, "TokenReview").status
+    if not status.authenticated:
+        return TokenVerdict(None, 0.0 if status.error else REJECTED_FOR)
+    if audiences and not set(audiences).intersection(status.audiences or ()):
+        return TokenVerdict(None, REJECTED_FOR)
+    user = status.user
+    if not user.username:
+        raise UpstreamError("garbage", "the API server accepts a token and names no user")
+    extra = sorted((key, tuple(values)) for key, values in (user.extra or {}).items())
+    caller = Caller(user.username, user.uid, tuple(user.groups or ()), tuple(extra))
+    if caller.size > MAX_CALLER:
+        raise UpstreamError(
+            "too_large",
+            f"the user's name, groups and extra take {caller.size} bytes, of which kmproxy takes "
+            f"{MAX_CALLER}: use a service account, or a user in fewer groups",
+        )
+    return TokenVerdict(caller, ACCEPTED_FOR)
+
+
+def read_access_review(body: bytes | bytearray) -> bool:
+    """Whether it is allowed and not denied. Raises UpstreamError if that cannot be told."""
+    status = _decoded(body, _AccessReview, "SubjectAccessReview").status
+    return status.allowed and not status.denied
+
+
+def _decoded(body: bytes | bytearray, shape: type[T], kind: str) -> T:
+    try:
+        review = msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        review = None
+    if review is None or review.kind != kind:  # type: ignore[attr-defined] # both shapes have one
+        raise UpstreamError("garbage", f"the API server's {kind} is not one")
+    return review
+
+
+class Answers(Generic[T]):
+    """What was answered, by key: at most `size` answers, of which the longest unused goes.
+
+    With `weigh`, which gives the bytes of an answer, all of them together take at
+    most `budget` bytes. An answer that holds no more stays until it has to go: that
+    it was once given is known.
+    """
+
+    def __init__(
+        self, size: int, *, budget: int = 0, weigh: Callable[[T], int] = lambda _: 0
+    ) -> None:
+        self._size = size
+        self._budget = budget
+        self._weigh = weigh
+        self._kept: OrderedDict[bytes, tuple[T, float]] = OrderedDict()
+        self._weight = 0
+
+    def __repr__(self) -> str:
+        return f"<Answers {len(self._kept)} of at most {self._size}>"
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._kept
+
+    def get(self, key: bytes, now: float) -> T | None:
+        """The answer, None if there is none that still holds."""
+        found = self._kept.get(key)
+        if found is None or now >= found[1]:
+            return None
+        self._kept.move_to_end(key)
+        return found[0]
+
+    def put(self, key: bytes, answer: T, until: float) -> None:
+        """Remember an answer that holds until then."""
+        if (before := self._kept.pop(key, None)) is not None:
+            self._weight -= self._weigh(before[0])
+        self._kept[key] = (answer, until)
+        self._weight += self._weigh(answer)
+        while len(self._kept) > self._size or self._weight > self._budget:
+            _, (gone, _) = self._kept.popitem(last=False)
+            self._weight -= self._weigh(gone)
+
+
+class Quiet:
+    """Lets one line in `pause` seconds through for each reason, of a bounded set of reasons."""
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause
+        self._said: dict[str, tuple[float, int]] = {}  # reason -> when, how often unsaid since
+
+    def lets(self, reason: str, now: float) -> int | None:
+        """None if this is to be left unsaid, else how often it was since the last time."""
+        said, unsaid = self._said.get(reason, (now - self._pause, 0))
+        if now - said < self._pause:
+            self._said[reason] = (said, unsaid + 1)
+            return None
+        self._said[reason] = (now, 0)
+        return unsaid

@@ -1,0 +1,133 @@
+"""A pod's service account, and where an identity is found at all.
+
+Knows service-account files and the environment of a pod. Must not know what is asked
+as an identity. No `repr` and no error shows a credential.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kmproxy.client.credentials import Credential, RotatingText, is_token
+from kmproxy.client.tls import Clock, Trust
+from kmproxy.config.types import File
+from kmproxy.errors import ConfigError, CredentialError
+from kmproxy.kube.identity import Identity
+
+if TYPE_CHECKING:
+    from kmproxy.config.sections import ApiServerConfig
+    from kmproxy.telemetry import Telemetry
+
+
+class ServiceAccount(Identity):
+    """A pod's own identity: the token and CA that the kubelet mounts and rotates."""
+
+    def __init__(
+        self,
+        directory: str,
+        environment: Mapping[str, str],
+        *,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        host = environment["KUBERNETES_SERVICE_HOST"]
+        port = environment.get("KUBERNETES_SERVICE_PORT", "443")
+        self.server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        if environment.get("HTTPS_PROXY") or environment.get("https_proxy"):
+            from kmproxy.config.proxies import way_by_environment  # noqa: PLC0415 - few have a proxy
+
+            try:
+                self.way = way_by_environment(environment, self.server)
+            except ValueError as error:
+                raise ConfigError([str(error)]) from error
+        self._token_file = File(str(Path(directory, "token")))
+        self._trust = Trust(ca=File(str(Path(directory, "ca.crt"))))
+        self._token = RotatingText(
+            self._token_file,
+            "service-account token",
+            is_token,
+            credential="token",
+            clock=clock,
+            telemetry=telemetry,
+        )
+
+    def __repr__(self) -> str:
+        return f"<ServiceAccount at {self.server}, token from {self._token_file}>"
+
+    @property
+    def trust(self) -> Trust:
+        """The CA file beside the token."""
+        return self._trust
+
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """The token, read at most a minute ago; the last good one if that fails."""
+        return f"Bearer {self._token.current(anew=anew)}"
+
+
+async def find_identity(
+    config: ApiServerConfig,
+    environment: Mapping[str, str],
+    *,
+    clock: Clock,
+    telemetry: Telemetry,
+) -> Identity:
+    """The identity that the configuration and the environment name.
+
+    In order: `--kubeconfig`, the pod's service account, `$KUBECONFIG`,
+    `~/.kube/config`. Raises ConfigError or CredentialError.
+    """
+    if not config.kubeconfig and environment.get("KUBERNETES_SERVICE_HOST"):
+        return ServiceAccount(
+            config.service_account_dir, environment, clock=clock, telemetry=telemetry
+        )
+    from kmproxy.kube.kubeconfig import Kubeconfig  # noqa: PLC0415 - a pod does without
+
+    named = None if config.kubeconfig else environment.get("KUBECONFIG")
+    return await Kubeconfig.load(
+        config.kubeconfig or named or _home_kubeconfig(environment),
+        clock=clock,
+        telemetry=telemetry,
+        environment=environment,
+        listed=bool(named),
+        what="--kubeconfig" if config.kubeconfig else "$KUBECONFIG" if named else "kubeconfig",
+    )
+
+
+def _home_kubeconfig(environment: Mapping[str, str]) -> str:
+    home = Path(environment.get("HOME", "/"), ".kube", "config")
+    if not os.access(home, os.F_OK):
+        problem = (
+            "no API server: this is not a pod (KUBERNETES_SERVICE_HOST is not set), "
+            f"and there is no --kubeconfig, no $KUBECONFIG and no {home}"
+        )
+        raise ConfigError([problem])
+    return str(home)
+
+
+class DirectIdentity(Credential):
+    """The identity towards a kubelet, which does not know impersonation.
+
+    It would answer with the rights of the real user, so it is not asked.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def __repr__(self) -> str:
+        return repr(self._identity)
+
+    async def authorization(self, *, anew: bool = False) -> str | None:
+        """The identity's. Raises CredentialError if it impersonates."""
+        authorization = await self._identity.authorization(anew=anew)
+        if self._identity.headers:
+            raise CredentialError(IMPERSONATES, credential="kubeconfig")
+        return authorization
+
+
+IMPERSONATES = (
+    "the kubeconfig's user impersonates (as), which no kubelet knows: fetch through the API "
+    "server by --kube-apiserver, or give the kubelet section a credential of its own"
+)

@@ -1,0 +1,262 @@
+"""The loop that keeps the label map true: list, watch, and begin again.
+
+Knows the order of requests and what each failure is called. Must not know how
+they are sent or how labels are rendered. It ends only by being cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+
+from kmproxy.config.label_rules import Namespace
+from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
+from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.object_list import ListReader
+from kmproxy.kube.outage import Outage
+from kmproxy.kube.permissions import NAMESPACES, advice
+from kmproxy.kube.watch import (
+    SILENCE,
+    WATCH_ACCEPT,
+    Backoff,
+    Change,
+    Next,
+    WatchState,
+)
+from kmproxy.labels.label_map import LabelMap, Restored
+from kmproxy.telemetry import Telemetry
+
+PATH = "/api/v1/namespaces"
+
+_log = logging.getLogger(__name__)
+
+
+async def list_namespaces(
+    api: ApiServer, state: WatchState
+) -> AsyncGenerator[list[Namespace], None]:
+    """Every namespace, some at a time; at the end `state` learns the version.
+
+    None is held, so that a list may be of any length. Other tasks have their
+    turn in between. Raises UpstreamError.
+    """
+    token = ""
+    while True:
+        reader = ListReader()
+        async with aclosing(api.objects(PATH, state.list_params(token), reader)) as objects:
+            async for namespaces in objects:
+                yield namespaces
+        page = reader.finish()
+        token = page.continue_
+        if not token:
+            state.listed(page.resource_version)
+            return
+
+
+def explained(error: ApiError, verb: str) -> str:
+    """Why namespaces cannot be listed or watched, and what to do."""
+    if error.code == 403:
+        return f"the API server forbids to {verb} namespaces: {advice(*NAMESPACES)}"
+    return error.summary
+
+
+class NamespaceWatcher:
+    """Feeds label maps from the API server. It is their one writer.
+
+    `also` are further maps, which render the same namespaces for another use. `outage` learns
+    whether the API server is away.
+    """
+
+    def __init__(
+        self,
+        api: ApiServer,
+        labels: LabelMap,
+        *also: LabelMap,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+        uniform: Callable[[float, float], float],
+        outage: Outage | None = None,
+    ) -> None:
+        self._api = api
+        self._labels = labels
+        self._maps = (labels, *also)
+        self._telemetry = telemetry
+        self._clock = clock
+        self._outage = outage or Outage(clock)
+        self._state = WatchState(uniform=uniform)
+        self._backoff = Backoff(uniform=uniform)
+        self._listed_at: str | None = None  # the API server, by its URL
+        self._synced_at: float | None = None
+        self._loaded = asyncio.Event()
+        self._trouble: str | None = None
+        self._away = False
+        self._restored = False
+
+    def __repr__(self) -> str:
+        if self._synced_at is None:
+            return f"<NamespaceWatcher not loaded, {self._trouble or 'no trouble yet'}>"
+        return f"<NamespaceWatcher {self._labels!r}, synced {self.sync_age:.0f}s ago>"
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there are labels to serve, listed or restored; it stays so."""
+        return self._loaded.is_set()
+
+    @property
+    def restored(self) -> bool:
+        """Whether the labels are from a snapshot, and still to be listed."""
+        return self._restored
+
+    @property
+    def away(self) -> bool:
+        """Whether the API server failed last, rather than refused us."""
+        return self._away
+
+    @property
+    def sync_age(self) -> float:
+        """Seconds since the API server last confirmed the map; infinite before the first list."""
+        return math.inf if self._synced_at is None else self._clock() - self._synced_at
+
+    @property
+    def trouble(self) -> str | None:
+        """What went wrong last, None once it is well again."""
+        return self._trouble
+
+    def unloaded(self) -> str | None:
+        """Why there are no labels to serve yet, or None."""
+        if self.loaded:
+            return None
+        return f"namespaces are not loaded yet{f': {self._trouble}' if self._trouble else ''}"
+
+    async def wait_loaded(self) -> None:
+        """Wait until `loaded`."""
+        await self._loaded.wait()
+
+    def restore(self, restored: Restored, age: float) -> bool:
+        """Serve what was known `age` seconds ago, until the first list replaces it.
+
+        Returns whether that is so: what has been listed meanwhile is not undone.
+        """
+        if self.loaded:
+            return False
+        self._labels.restore(restored, self._clock())
+        self._synced_at = self._clock() - age
+        self._restored = True
+        self._loaded.set()
+        return True
+
+    async def run(self) -> None:
+        """List and watch for ever; failures are waited out."""
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            await self._run()
+        finally:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+
+    async def _run(self) -> None:
+        step = Next.LIST
+        while True:
+            listing, began = step.lists, self._clock()
+            try:
+                step = await (self._list() if listing else self._watch())
+            except (UpstreamError, CredentialError) as error:
+                step = self._failed(error, listing=listing, lasted=self._clock() - began)
+                if step.at_once:
+                    continue
+                await asyncio.sleep(self._delay(error, listing=listing))
+
+    def _delay(self, error: UpstreamError | CredentialError, *, listing: bool) -> float:
+        """Seconds to wait after a failure."""
+        at_least = getattr(error, "retry_after", None) or 0.0
+        unreached = isinstance(error, UpstreamError) and self._state.unreached(
+            error, listing=listing
+        )
+        return self._backoff.delay(self._clock(), at_least=at_least, unreached=unreached)
+
+    async def _list(self) -> Next:
+        server = self._api.server
+        listings = [labels.listing() for labels in self._maps]
+        async for some in list_namespaces(self._api, self._state):
+            for labels, listing in zip(self._maps, listings, strict=True):
+                labels.collect(listing, some)
+        for labels, listing in zip(self._maps, listings, strict=True):
+            labels.swap(listing, self._clock())
+        self._listed_at = server
+        self._confirmed()
+        if self._restored or not self.loaded:
+            _log.info("namespaces loaded: %d", len(self._labels))
+        self._restored = False
+        self._loaded.set()
+        return Next.WATCH_AT_ONCE
+
+    async def _watch(self) -> Next:
+        began = self._clock()
+        params = self._state.watch_params()
+        async with self._api.stream(PATH, params, accept=WATCH_ACCEPT, silence=SILENCE) as pieces:
+            self._require_same()
+            self._state.opened()
+            self._well_again()
+            async for piece in pieces:
+                self._require_same()
+                for change in self._state.feed(piece):
+                    if change is not None:
+                        self._apply(change)
+                    self._confirmed()
+        step = self._state.ended(self._clock() - began)
+        self._telemetry.watch_restarted("ended")
+        return step
+
+    def _require_same(self) -> None:
+        """Raise ApiError if another API server is asked now than was listed: perhaps a cluster."""
+        if self._api.server != self._listed_at:
+            raise ApiError(200, "moved", "the API server is another one than was listed")
+
+    def _apply(self, change: Change) -> None:
+        for labels in self._maps:
+            if change.kind == "DELETED":
+                labels.delete(change.namespace.name, self._clock())
+            else:
+                labels.put(change.namespace)
+
+    def _confirmed(self) -> None:
+        self._synced_at = self._clock()
+        self._well_again()
+
+    def _well_again(self) -> None:
+        self._outage.over()
+        if self._trouble:
+            _log.info("the API server answers again")
+            self._trouble = None
+            self._away = False
+
+    def _failed(self, error: KmproxyError, *, listing: bool, lasted: float) -> Next:
+        """Note a failure after `lasted` seconds; say what to do next."""
+        verb = "list" if listing else "watch"
+        reason, message = "credential", str(error)
+        step = Next.LIST if listing else Next.WATCH
+        self._away = isinstance(error, UpstreamError)
+        if isinstance(error, ApiError):
+            self._away = error.code == 429 or error.code >= 500
+            message = explained(error, verb)
+        if isinstance(error, UpstreamError):
+            self._outage.failed(error)
+            step = self._state.failed(error, listing=listing, lasted=lasted)
+            reason = error.reason
+            self._telemetry.upstream_failed("apiserver", reason)
+        if not listing:
+            self._telemetry.watch_restarted(reason)
+        level = logging.INFO if reason in {"Expired", "Gone", "short"} else logging.WARNING
+        _log.log(level, "cannot %s namespaces: %s", verb, message)
+        self._trouble = message
+        return step
+
+    async def _sweep(self) -> None:
+        """Forget deleted namespaces when their time has come."""
+        while True:
+            await asyncio.sleep(1.0)
+            for labels in self._maps:
+                labels.expire(self._clock())

@@ -1,0 +1,210 @@
+"""What the rules make of one namespace: ready-made bytes, within limits.
+
+Knows escaping, and how many bytes a value and a namespace may take. Must not know
+where namespaces come from, nor what a sample looks like.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kmproxy.config.label_rules import (
+    LAST_APPLIED,
+    MAX_VALUE,
+    NAME_LABEL,
+    WILDCARD,
+    LabelRule,
+    Namespace,
+    label_name,
+    name_problem,
+)
+from kmproxy.errors import SnapshotError
+
+NAMESPACE_BYTES = 8192
+"""Bytes that the labels of one namespace take at most, or eight of the longest values if that is
+more. It bounds what a sample costs: 4,000 samples of 100 bytes, 400 KB, become 33 MB at worst. A
+namespace may have 256 KiB of annotations; under `*` the same samples would become 1 GB."""
+
+MAX_NAME = 253
+"""Characters of the longest name that Kubernetes gives anything; a namespace's has 63."""
+
+NOT_BY_WILDCARD = frozenset({NAME_LABEL, LAST_APPLIED})
+"""Keys that `*` leaves out."""
+
+_PAIR = re.compile(rb',([a-zA-Z0-9_]++)="((?:[^"\\]++|\\.)*+)"')
+_ESCAPED = re.compile(r"\\(.)")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What the samples of one namespace get, and what they do not.
+
+    `lacking` are the labels that the rules spell out and for which the namespace
+    has no value that is added. `too_long` and `too_many` count the values left
+    out for their own length and for the bytes of all of them.
+    """
+
+    labels: bytes
+    lacking: tuple[str, ...] = ()
+    too_long: int = 0
+    too_many: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLabels:
+    """The labels of one namespace as text, to be kept elsewhere and rendered anew.
+
+    `deleted` are the seconds for which a deleted namespace is still remembered,
+    None for one that exists.
+    """
+
+    namespace: str
+    pairs: Mapping[str, str]
+    lacking: tuple[str, ...] = ()
+    too_long: int = 0
+    too_many: int = 0
+    deleted: float | None = None
+
+    @classmethod
+    def of(cls, name: bytes, rendering: Rendering, deleted: float | None) -> KnownLabels:
+        """The names and values that a rendering was made of."""
+        pairs = {
+            label.decode(): _ESCAPED.sub(_unescaped, value.decode())
+            for label, value in _PAIR.findall(rendering.labels)
+        }
+        known = name.decode(), pairs, rendering.lacking, rendering.too_long, rendering.too_many
+        return cls(*known, deleted)
+
+
+@dataclass(slots=True)
+class Choice:
+    """The pairs of one namespace while they are chosen.
+
+    A value has `max_value` bytes at most; for pairs as they are rendered `left`
+    bytes are left.
+    """
+
+    max_value: int
+    left: int
+    pairs: dict[str, str] = field(default_factory=dict)
+    lacking: list[str] = field(default_factory=list)
+    too_long: int = 0
+    too_many: int = 0
+
+    def admits(self, name: str, value: str) -> bool:
+        """Whether a pair is within the limits; if so it has its bytes, else it is counted."""
+        if _length(value) > self.max_value:
+            self.too_long += 1
+            return False
+        size = _size(name, value)
+        if size > self.left:
+            self.too_many += 1
+            return False
+        self.left -= size
+        return True
+
+
+class Renderer:
+    """Renders the labels of namespaces under rules.
+
+    A value of over `max_value` bytes of UTF-8 counts as one that the namespace
+    does not have: it gets the default, or no label. So does a value that would
+    make the labels of the namespace longer than `budget` bytes. Rules with a
+    name take their part of these bytes first, in their order, then `*` in sorted
+    order; a pair that does not fit takes nothing, and a shorter one after it may
+    still fit. Defaults are the configuration's, and not limited.
+    """
+
+    def __init__(self, rules: Sequence[LabelRule], *, max_value: int = MAX_VALUE) -> None:
+        self.rules = tuple(rules)
+        self.max_value = max_value
+        self.budget = max(NAMESPACE_BYTES, 8 * max_value)
+        self.named = frozenset(rule.name for rule in rules if rule.key and rule.name)
+        self._defaults = {rule.name: rule.default for rule in rules if rule.default}
+        self._wild = any(rule.key == WILDCARD for rule in rules)
+
+    def __repr__(self) -> str:
+        return f"<Renderer of {len(self.rules)} rules>"
+
+    def render(self, namespace: Namespace) -> Rendering:
+        """The pairs of one namespace, in the order of the rules."""
+        chosen = self.choose(namespace)
+        return Rendering(
+            render_pairs(chosen.pairs), tuple(chosen.lacking), chosen.too_long, chosen.too_many
+        )
+
+    def choose(self, namespace: Namespace) -> Choice:
+        """What the rules make of one namespace, in their order."""
+        chosen = Choice(self.max_value, self.budget)
+        named: dict[str, str] = {}
+        for rule in self.rules:
+            if rule.name in self.named:
+                value = _metadata(namespace, rule).get(rule.key)
+                if value and chosen.admits(rule.name, value):
+                    named[rule.name] = value
+                else:
+                    chosen.lacking.append(rule.name)
+        for rule in self.rules:
+            if rule.key == WILDCARD:
+                self._choose_all(_metadata(namespace, rule), chosen)
+            elif value := named.get(rule.name) or rule.default:
+                chosen.pairs.setdefault(rule.name, value)
+        return chosen
+
+    def _choose_all(self, metadata: Mapping[str, str], chosen: Choice) -> None:
+        for key in sorted(metadata.keys() - NOT_BY_WILDCARD):
+            name, value = label_name(key), metadata[key]
+            if not value or name in self.named or name in chosen.pairs or name_problem(name):
+                continue
+            if chosen.admits(name, value):
+                chosen.pairs[name] = value
+
+    def render_anew(self, known: KnownLabels) -> Rendering:
+        """The pairs of one namespace, of what was kept elsewhere.
+
+        Raises SnapshotError for what these rules do not make.
+        """
+        where = f"of the namespace {known.namespace[:80]!r}"
+        if len(known.namespace) > MAX_NAME:
+            raise SnapshotError(f"it holds labels {where}..., which is no name of one")
+        chosen = Choice(self.max_value, self.budget)
+        for name, value in known.pairs.items():
+            if value == self._defaults.get(name):
+                continue
+            if name not in self.named and (not self._wild or name_problem(name)):
+                raise SnapshotError(f"it holds a label {name[:80]!r} {where}, which no rule makes")
+            if not value or not chosen.admits(name, value):
+                raise SnapshotError(f"it holds a label {name[:80]!r} {where}, which is too long")
+        if not self.named.issuperset(known.lacking) or min(known.too_long, known.too_many) < 0:
+            raise SnapshotError(f"it counts wrongly what is missing {where}")
+        return Rendering(render_pairs(known.pairs), known.lacking, known.too_long, known.too_many)
+
+
+def _length(value: str) -> int:
+    """Bytes of a value as UTF-8."""
+    return len(value.encode(errors="replace"))
+
+
+def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
+    return namespace.labels if rule.source == "label" else namespace.annotations
+
+
+def render_pairs(pairs: Mapping[str, str]) -> bytes:
+    """Pairs as a sample bears them, each with its leading comma."""
+    text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
+    return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
+
+
+def _size(name: str, value: str) -> int:
+    """Bytes of a pair as it is rendered."""
+    return len(name) + 4 + _length(value) + sum(map(value.count, '\\"\n'))
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return "\n" if match[1] == "n" else match[1]

@@ -1,0 +1,332 @@
+"""The label map on disk, for a start while the API server is away.
+
+Knows the file's format, when it is written and when it is read. Must not know
+how labels are listed, rendered or served.
+
+The file is lines: the first names the format, its version and the SHA-256 of all
+that follows; the second is a JSON document about the whole; each other is one
+namespace with the names and values of its labels. They are checked and rendered
+anew, so the file is only good for the same rules and the same cluster, both of
+which it names.
+
+The file is written with mode 0600, and taken only if it is a regular file of the
+daemon's own user that nobody else can write: what it says goes into samples. One
+who can write the folder can take the file away, or put an older one back that
+was not yet `MAX_AGE` old, but cannot make one. A volume to which Kubernetes
+applies `fsGroup` gives its files to the group, so that the file is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from kmproxy.client.tls import Trust
+from kmproxy.config.label_rules import LabelRule
+from kmproxy.errors import KmproxyError, SnapshotError
+from kmproxy.kube.identity import Identity
+from kmproxy.labels.label_map import LabelMap, Restored
+from kmproxy.labels.namespaces import NamespaceWatcher
+from kmproxy.labels.rendering import KnownLabels
+from kmproxy.own_file import aside, clear_leftovers, open_own, replace_own
+from kmproxy.telemetry import Telemetry
+
+MAX_AGE = 24 * 3600.0
+"""Seconds after which labels are too old to begin with."""
+
+PATIENCE = 5.0
+"""Seconds for which a first list is waited for that neither comes nor fails, at most half of those
+that it may take."""
+
+DELAY = 10.0
+"""Seconds between two writes of a map that changes."""
+
+REFRESH = 600.0
+"""Seconds after which a map that does not change is written again, to be young."""
+
+LEFTOVER = 600.0
+"""Seconds after which a new file that has not become the snapshot is a killed writer's."""
+
+MAX_FILE = 24 << 20
+"""Bytes of the longest file. A map's labels take 8 MiB at most, and little more as JSON unless
+they are made of control characters. While a file is replaced there are two of them, and the volume
+of the shipped component has 64 MiB, past which its pod would be evicted."""
+
+MAX_HEAD = 1 << 20
+"""Bytes of the longest line about the whole."""
+
+_FORMAT = b"kmproxy-labels"
+_VERSION = b"3"
+_PIECE = 1 << 16
+
+
+_log = logging.getLogger(__name__)
+
+
+class _Rule(msgspec.Struct, array_like=True):
+    source: str
+    key: str
+    name: str
+    default: str
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """The cluster that labels are of: its API server, and what tells it from others there.
+
+    In a pod `server` is the address of a Service, the same in most clusters. So
+    `ca` is the SHA-256 of the CA that verifies it, "" where that is none of its own.
+    Once a CA has rotated a snapshot of before is refused, though it was good: that
+    costs one start without labels while the API server is away, and only until
+    the running daemon has written again. Another cluster's would be wrong labels.
+    """
+
+    server: str
+    ca: str
+
+    @classmethod
+    def of(cls, identity: Identity) -> Origin:
+        """The cluster of an identity, by its CA as it is now. Raises CredentialError."""
+        content, *_ = Trust(identity.trust.ca).contents()
+        return cls(identity.server, hashlib.sha256(content).hexdigest() if content else "")
+
+
+class _Head(msgspec.Struct):
+    origin: Origin
+    rules: list[_Rule]
+    max_value: int
+    confirmed: float  # seconds since 1970
+    written: float  # the same
+
+
+class _Space(msgspec.Struct, array_like=True):
+    """One namespace; `deleted` is the seconds left when the file was written."""
+
+    name: str
+    labels: dict[str, str]
+    lacking: list[str]
+    too_long: int
+    too_many: int
+    deleted: float | None
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_SPACE = msgspec.json.Decoder(_Space)
+
+
+def encode(
+    state: Iterable[KnownLabels],
+    labels: LabelMap,
+    origin: Origin,
+    *,
+    confirmed: float,
+    written: float,
+) -> list[bytes]:
+    """A snapshot's lines, of the state that `labels` had at `written`.
+
+    `confirmed` is when the API server last said so; both in seconds since 1970.
+    Raises SnapshotError past `MAX_FILE` bytes.
+    """
+    head = _Head(origin, _rules(labels.rules), labels.renderer.max_value, confirmed, written)
+    lines = [b"", msgspec.json.encode(head) + b"\n"]
+    digest, size = hashlib.sha256(lines[1]), 0
+    for known in state:
+        space = _Space(
+            known.namespace,
+            dict(known.pairs),
+            list(known.lacking),
+            known.too_long,
+            known.too_many,
+            known.deleted,
+        )
+        lines.append(msgspec.json.encode(space) + b"\n")
+        digest.update(lines[-1])
+        size += len(lines[-1])
+        if size > MAX_FILE - MAX_HEAD:
+            raise SnapshotError(f"it would be over {MAX_FILE} bytes")
+    lines[0] = b"%b %b %b\n" % (_FORMAT, _VERSION, digest.hexdigest().encode())
+    return lines
+
+
+def decode(file: BinaryIO, labels: LabelMap, origin: Origin, now: float) -> tuple[Restored, float]:
+    """What a snapshot holds for a map, and its age in seconds at `now`.
+
+    Raises SnapshotError for a file that is damaged, of another program or
+    version, of other rules or another cluster, older than `MAX_AGE`, or with what
+    the rules do not make. A clock that went back makes it no younger than new.
+    """
+    _check_whole(file)
+    longest = MAX_HEAD + 8 * labels.renderer.budget  # a control character takes six bytes in JSON
+    try:
+        head = _HEAD.decode(file.readline(longest))
+        if head.origin.server != origin.server:
+            raise SnapshotError(f"it is of another API server, {head.origin.server[:200]!r}")
+        if head.origin != origin:
+            raise SnapshotError("it is another cluster's, or of before its CA changed")
+        if (head.rules, head.max_value) != (_rules(labels.rules), labels.renderer.max_value):
+            raise SnapshotError("it was made under other label rules")
+        age = max(now - head.confirmed, 0.0)
+        if age > MAX_AGE:
+            raise SnapshotError(f"it is {age / 3600:.0f} hours old")
+        since = max(now - head.written, 0.0)
+        spaces = map(_SPACE.decode, iter(lambda: file.readline(longest), b""))
+        return labels.rendered_anew(_known(space, since) for space in spaces), age
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise SnapshotError("it is damaged: it cannot be read") from error
+
+
+def _check_whole(file: BinaryIO) -> None:
+    """Read the first line, and make sure of the others. Raises SnapshotError."""
+    name, _, rest = file.readline(MAX_HEAD).rstrip(b"\n").partition(b" ")
+    version, _, wanted = rest.partition(b" ")
+    if name != _FORMAT:
+        raise SnapshotError("it is not a label snapshot")
+    if version != _VERSION:
+        shown = version[:20].decode("ascii", "replace")
+        raise SnapshotError(f"it is of another version of kmproxy (format {shown!r}, not 3)")
+    begin, digest = file.tell(), hashlib.sha256()
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    if digest.hexdigest().encode() != wanted:
+        raise SnapshotError("it is damaged: the checksum is wrong")
+    file.seek(begin)
+
+
+def _known(space: _Space, since: float) -> KnownLabels:
+    left = None if space.deleted is None else space.deleted - since
+    return KnownLabels(
+        space.name, space.labels, tuple(space.lacking), space.too_long, space.too_many, left
+    )
+
+
+def _rules(rules: Sequence[LabelRule]) -> list[_Rule]:
+    return [_Rule(rule.source, rule.key, rule.name, rule.default) for rule in rules]
+
+
+class LabelSnapshot:
+    """Keeps a label map in a file, and gives it back where the API server is away.
+
+    It writes a file of its own, which then replaces the snapshot, so that several
+    daemons may keep one, as two do on one node during a rollout. A file that
+    cannot be read or written is a log line and a metric, never an end. For a disk
+    that hangs one thread waits, and nobody for that thread. `timeout` is the
+    seconds in which there must be labels.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        identity: Identity,
+        labels: LabelMap,
+        watcher: NamespaceWatcher,
+        telemetry: Telemetry,
+        timeout: float,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._path = Path(path)
+        self._timeout = timeout
+        self._identity = identity
+        self._labels = labels
+        self._watcher = watcher
+        self._telemetry = telemetry
+        self._clock = clock
+        self._wall = wall
+        self._saved: int | None = None  # the map's number when it was written
+        self._save_by = 0.0
+        self._failing = False
+        self._stopping = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<LabelSnapshot {self._path}>"
+
+    async def run(self) -> None:
+        """Give the labels back if they are missed; then keep them until `stop`."""
+        await self._restore()
+        while not self._stopping.is_set():
+            await self.save()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), DELAY)
+        await self.save()
+
+    def stop(self) -> None:
+        """Let `run` write once more and end."""
+        self._stopping.set()
+
+    async def save(self) -> None:
+        """Write the file, if there are labels and it would say anything new."""
+        if not self._watcher.loaded:
+            return
+        if self._labels.changes == self._saved and self._clock() < self._save_by:
+            return
+        changes, save_by = self._labels.changes, self._clock() + REFRESH
+        try:
+            written = self._wall()
+            confirmed = written - self._watcher.sync_age
+            state = self._labels.state(self._clock())
+            await aside(lambda: self._write(state, confirmed, written), "label-snapshot")
+        except Exception as error:  # noqa: BLE001 - whatever it is, labels are served and kept later
+            self._telemetry.snapshot_errors.labels("write").inc()
+            if not self._failing:
+                self._tell("cannot be written", error)
+            self._failing = True
+            return
+        self._failing = False
+        self._saved, self._save_by = changes, save_by
+        self._telemetry.snapshot_saved.set(self._wall())
+
+    def _write(self, state: Iterator[KnownLabels], confirmed: float, written: float) -> None:
+        if self._saved is None:
+            clear_leftovers(self._path, written - LEFTOVER)
+        origin = Origin.of(self._identity)
+        replace_own(
+            self._path,
+            encode(state, self._labels, origin, confirmed=confirmed, written=written),
+        )
+
+    def _read(self) -> tuple[Restored, float]:
+        with open_own(self._path, MAX_FILE) as file:
+            return decode(file, self._labels, Origin.of(self._identity), self._wall())
+
+    async def _restore(self) -> None:
+        watcher = self._watcher
+        waited_until = self._clock() + min(PATIENCE, self._timeout / 2)
+        while not watcher.loaded and not watcher.away:
+            if self._stopping.is_set():
+                return
+            if watcher.trouble is None and self._clock() >= waited_until:
+                break
+            await asyncio.sleep(0.05)
+        if watcher.loaded:
+            return
+        try:
+            restored, age = await aside(self._read, "label-snapshot")
+        except FileNotFoundError:
+            _log.info("--label-snapshot %s: there is none yet", self._path)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, labels can still be listed
+            self._tell("is not used", error)
+            self._telemetry.snapshot_errors.labels("read").inc()
+            return
+        if watcher.restore(restored, age):
+            _log.warning(
+                "the API server is away: "
+                "serving the labels of %d namespaces as they were %.0f s ago",
+                len(self._labels),
+                age,
+            )
+
+    def _tell(self, what: str, error: Exception) -> None:
+        if isinstance(error, OSError | KmproxyError):
+            reason = getattr(error, "strerror", None) or str(error)
+            _log.warning("--label-snapshot %s %s: %s", self._path, what, reason)
+        else:
+            fault = "by a fault of kmproxy's own"
+            _log.error("--label-snapshot %s %s, %s", self._path, what, fault, exc_info=error)

@@ -1,0 +1,104 @@
+"""`/metrics/namespaces`: one series a namespace, from the labels that are held.
+
+Knows the path's query, statuses and headers. Must not know how labels are spelled,
+nor where they come from. No kubelet is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from urllib.parse import parse_qs
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from kmproxy.auth.middleware import ADMISSION
+from kmproxy.config.recipe import read_selection
+from kmproxy.config.sections import SelectionConfig
+from kmproxy.content_coding import GzipEncoder, accepts_gzip
+from kmproxy.errors import AccessError
+from kmproxy.exposition.selection import QueryError, check_keys
+from kmproxy.labels.namespace_info import CONTENT_TYPE, NamespaceInfoMap
+from kmproxy.scrape.routes import NAMESPACES
+from kmproxy.telemetry import Telemetry
+from kmproxy.web.health import Readiness
+from kmproxy.web.responses import Handler, plain
+
+
+class NamespaceInfo:
+    """Answers with what is known of all namespaces, or of those that are asked for."""
+
+    def __init__(
+        self,
+        info: NamespaceInfoMap,
+        selection: SelectionConfig,
+        *,
+        readiness: Readiness,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+    ) -> None:
+        self._info = info
+        self._selection = read_selection(selection)
+        self._readiness = readiness
+        self._telemetry = telemetry
+        self._clock = clock
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """What answers a GET or HEAD of each path."""
+        return {NAMESPACES: self._handle}
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        began = self._clock()
+        code = "gone"
+        try:
+            response = await self._answer(request)
+            code = str(response.status)
+        except ConnectionResetError:  # the client left while we wrote
+            response = web.Response(status=499)
+        finally:
+            self._telemetry.scrapes.labels(NAMESPACES, code).inc()
+            self._telemetry.scrape_duration.labels(NAMESPACES).observe(self._clock() - began)
+        return response
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            pieces = await self._pieces(request)
+        except AccessError as error:
+            return plain(error.status, str(error))
+        except QueryError as error:
+            return plain(400, str(error))
+        if isinstance(pieces, str):
+            return plain(503, pieces)
+        headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE, hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        encoder = None
+        if accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            encoder = GzipEncoder()
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+        response = web.StreamResponse(headers=headers)
+        if request.version < HttpVersion11:
+            response.force_close()  # it knows no chunks
+        await response.prepare(request)
+        if request.method != hdrs.METH_HEAD:
+            for piece in pieces:  # one at a time: a client that reads slowly holds no more
+                if data := encoder.feed(piece) if encoder else piece:
+                    await response.write(data)
+            await response.write_eof(encoder.finish() if encoder else b"")
+        return response
+
+    async def _pieces(self, request: web.Request) -> Iterator[bytes] | str:
+        """What is served, or why nothing is yet."""
+        query = parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True)
+        check_keys(query, "namespace")
+        wanted = self._selection.narrow(query).wants_namespace
+        problem = self._readiness.problem()
+        if problem is None and not self._info.loaded:
+            problem = "namespaces are not listed yet"  # a snapshot does not have their keys
+        if problem:
+            return problem
+        admission = request.get(ADMISSION)
+        if admission is None or admission.tenant is None:
+            return self._info.exposition(wanted)
+        # All of them, whatever is wanted: no review may depend on what the tenant does not see.
+        spaces = self._info.existing()
+        seen = await admission.tenant.sees(spaces, deadline=admission.deadline)
+        return self._info.exposition(lambda space: seen.get(space, False) and wanted(space))

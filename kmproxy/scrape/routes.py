@@ -1,0 +1,49 @@
+"""The paths that are served, and what each asks for.
+
+Knows kmproxy's own paths of metrics. Must not know methods, statuses or how anything is fetched. A
+path is compared as it was sent: what is encoded, doubled or dotted in it is another
+path.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kmproxy.sources.endpoints import ENDPOINTS, NODE_PREFIX
+
+NAMESPACES = "/metrics/namespaces"
+"""What is served of the namespaces alone: no kubelet is asked."""
+
+_NODE_PATH = re.compile(r"/api/v1/nodes/([^/?#]*)/proxy(/[^?#]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a path asks for: one of `ENDPOINTS` of a node.
+
+    `path` is as the documentation writes it, so that it is from a bounded set.
+    `node` is None for the configured one.
+    """
+
+    path: str
+    endpoint: str
+    node: str | None = None
+
+
+def find_route(path: str, *, all_nodes: bool, a_node: bool = True) -> Route | None:
+    """The route of a path without its query, or None where there is none.
+
+    `a_node` is whether a node is configured, for the paths that name none.
+    """
+    if a_node and path in ENDPOINTS:
+        return Route(path, path)
+    if all_nodes and (match := _NODE_PATH.fullmatch(path)) and match[2] in ENDPOINTS:
+        return Route(NODE_PREFIX + match[2], match[2], match[1])
+    return None
+
+
+def served_paths(*, all_nodes: bool, a_node: bool = True) -> list[str]:
+    """Every path that is served, as the documentation writes it."""
+    nodes = [NODE_PREFIX + endpoint for endpoint in ENDPOINTS] if all_nodes else []
+    return [*(ENDPOINTS if a_node else ()), *nodes]

@@ -1,0 +1,84 @@
+"""The objects of a simulated cluster: their kinds, and how nodes are written.
+
+Reads no clock and keeps nothing. Must not know requests, versions, who asks, or anything of the
+proxy under test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kmproxy.simulator.wire import HOST
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of object: its name, its API version, and whether it lives in namespaces."""
+
+    name: str
+    version: str = "v1"
+    short: str = ""
+    namespaced: bool = True
+
+
+KINDS = {
+    "namespaces": Kind("Namespace", short="ns", namespaced=False),
+    "nodes": Kind("Node", short="no", namespaced=False),
+    "endpoints": Kind("Endpoints", short="ep"),
+    "pods": Kind("Pod", short="po"),
+    "services": Kind("Service", short="svc"),
+    "endpointslices": Kind("EndpointSlice", "discovery.k8s.io/v1"),
+}
+"""The kinds of object, by their resource."""
+
+
+def key(item: Object) -> str:
+    """Return what tells an object from the others of its kind: NAME, or NAMESPACE/NAME."""
+    metadata = item["metadata"]
+    namespace = metadata.get("namespace")
+    return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])
+
+
+def node_object(name: str, port: int, host: str = HOST) -> Object:
+    """Return a Node whose kubelet listens on `port` of `host`."""
+    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}
+    addresses = [{"type": "InternalIP", "address": host}, {"type": "Hostname", "address": name}]
+    conditions = [
+        {"type": kind, "status": status, "reason": f"Kubelet{kind}"}
+        for kind, status in (
+            ("MemoryPressure", "False"),
+            ("DiskPressure", "False"),
+            ("Ready", "True"),
+        )
+    ]
+    return {
+        "kind": "Node",
+        "apiVersion": "v1",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {},
+        "status": {
+            "capacity": {"cpu": "4", "memory": "24684084Ki", "pods": "110"},
+            "conditions": conditions,
+            "addresses": addresses,
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+            "nodeInfo": {"kubeletVersion": "v1.36.2", "operatingSystem": "linux"},
+        },
+    }
+
+
+def running(host: str, ip: str, since: str) -> Object:
+    """Return the status of a pod that is ready at `ip` on a node at `host`."""
+    return {
+        "phase": "Running",
+        "conditions": [
+            {"type": kind, "status": "True", "lastProbeTime": None, "lastTransitionTime": since}
+            for kind in ("Initialized", "Ready", "ContainersReady", "PodScheduled")
+        ],
+        "hostIP": host,
+        "podIP": ip,
+        "hostIPs": [{"ip": host}],
+        "podIPs": [{"ip": ip}],
+    }

@@ -1,0 +1,391 @@
+"""What a simulated API server keeps: objects with their versions, tokens, and who may do what.
+
+Knows what namespaces are, how objects change and are patched, and the Status objects for
+what cannot be done. Must not know requests, connections, or anything of the proxy under test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import json
+import secrets
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from kmproxy.simulator.objects import KINDS, Object, key
+from kmproxy.simulator.rbac import AUTHENTICATED, Attributes, Rbac, default_objects
+
+AUDIENCE = "https://kubernetes.default.svc"
+SERVICE_ACCOUNT = "system:serviceaccount:kmproxy:kmproxy"
+CERTIFICATE_USER = "kmproxy"
+DAEMON = (SERVICE_ACCOUNT, CERTIFICATE_USER)
+"""The users that `allow` and `deny` mean when none is named."""
+MASTERS = ("system:admin", "kube-apiserver-kubelet-client", "system:masters")
+
+_RULES = (
+    *((verb, name) for verb in ("get", "list", "watch") for name in ("namespaces", "nodes")),
+    *(("get", f"nodes/{name}") for name in ("metrics", "proxy", "pods")),
+    *(("create", name) for name in ("tokenreviews", "subjectaccessreviews")),
+)
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "AlreadyExists",
+    410: "Expired",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+
+class StatusError(Exception):
+    """An answer that is a Status object; `details` and `headers` go with it."""
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        reason: str | None = None,
+        details: Object | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        details = dict(details or {})
+        if retry_after is not None:
+            details["retryAfterSeconds"] = retry_after
+        self.code = code
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self.status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
+        self.status |= {"status": "Failure", "message": message}
+        self.status |= {"reason": reason or _REASONS.get(code, "Unknown")}
+        self.status |= ({"details": details} if details else {}) | {"code": code}
+
+
+def not_found(resource: str, name: str) -> StatusError:
+    """Return the error of an object that is not there."""
+    details = {"name": name, "kind": resource}
+    return StatusError(404, f'{resource} "{name}" not found', details=details)
+
+
+def already_exists(resource: str, name: str) -> StatusError:
+    """Return the error of an object that is to be made and is there."""
+    details = {"name": name, "kind": resource}
+    return StatusError(409, f'{resource} "{name}" already exists', details=details)
+
+
+def conflict(resource: str, name: str) -> StatusError:
+    """Return the error of an object that was changed since it was read."""
+    message = (
+        f'Operation cannot be fulfilled on {resource} "{name}": the object has been '
+        "modified; please apply your changes to the latest version and try again"
+    )
+    details = {"name": name, "kind": resource}
+    return StatusError(409, message, reason="Conflict", details=details)
+
+
+class Authority:
+    """Who a token is of, and who may do what: tokens and rules, both changeable at any time.
+
+    A resource is `namespaces`, `nodes/proxy`, or a path such as `/metrics`. A rule may name a
+    group in the place of a user, and holds in every namespace and API group. What `rbac` allows
+    is allowed besides: it begins with the roles and bindings that every cluster has. `MASTERS`
+    may do everything.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {}
+        self._rules = {(user, *rule) for user in DAEMON for rule in _RULES}
+        self.rbac = Rbac()
+        self.rbac.apply(*default_objects())
+
+    def __repr__(self) -> str:
+        return f"<Authority {len(self._tokens)} tokens, {len(self._rules)} rules>"
+
+    def issue(
+        self, user: str, *, groups: tuple[str, ...] = (), audiences: tuple[str, ...] = (AUDIENCE,)
+    ) -> str:
+        """Return a new token of `user`, good for `audiences` until it is revoked."""
+        claims = {"sub": user, "aud": audiences, "exp": int(time.time()) + 3600}
+        parts = [json.dumps(part).encode() for part in ({"alg": "RS256"}, claims)]
+        parts.append(secrets.token_bytes(32))
+        token = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+        self._tokens[token] = (user, (AUTHENTICATED, *groups), audiences)
+        return token
+
+    def revoke(self, token: str) -> None:
+        """Refuse `token` from now on."""
+        self._tokens.pop(token, None)
+
+    def authenticate(self, token: str) -> str | None:
+        """Return the user of a token good for the API server and the kubelets, or None."""
+        user, _, audiences = self._tokens.get(token, (None, (), ()))
+        return user if AUDIENCE in audiences else None
+
+    def review(self, token: str, audiences: list[str]) -> Object:
+        """Return the status of a TokenReview."""
+        user, groups, good_for = self._tokens.get(token, (None, (), ()))
+        common = [each for each in audiences or [AUDIENCE] if each in good_for]
+        if user is None or not common:
+            return {"user": {}, "error": "[invalid bearer token, token lookup failed]"}
+        who = {"username": user, "uid": str(uuid.uuid5(uuid.NAMESPACE_URL, user))}
+        return {"authenticated": True, "user": who | {"groups": list(groups)}, "audiences": common}
+
+    def allow(self, verb: str, resource: str, *, user: str | None = None) -> None:
+        """Grant a verb on a resource to `user` (None: to the daemon)."""
+        self._rules |= {(who, verb, resource) for who in ([user] if user else DAEMON)}
+
+    def deny(self, verb: str, resource: str, *, user: str | None = None) -> None:
+        """Withdraw a verb on a resource from `user` (None: from everyone)."""
+        self._rules = {
+            rule
+            for rule in self._rules
+            if rule[1:] != (verb, resource) or user not in (None, rule[0])
+        }
+
+    def allows(self, user: str, verb: str, resource: str, groups: tuple[str, ...] = ()) -> bool:
+        """Tell whether `user`, or one of `groups`, may do `verb` on `resource`, everywhere."""
+        if resource.startswith("/"):
+            return self.permits(user, groups, Attributes(verb, path=resource))
+        return self.permits(user, groups, Attributes(verb, resource=resource))
+
+    def permits(self, user: str, groups: tuple[str, ...], wanted: Attributes) -> bool:
+        """Tell whether `user`, or one of `groups`, may do what is `wanted` where it is wanted."""
+        names = (user, *groups)
+        rule = (wanted.verb, wanted.path or wanted.resource)
+        return any(name in MASTERS or (name, *rule) in self._rules for name in names) or (
+            self.rbac.allows(user, groups, wanted)
+        )
+
+    def check(
+        self,
+        user: str,
+        verb: str,
+        resource: str,
+        *,
+        name: str = "",
+        group: str = "",
+        namespace: str = "",
+    ) -> None:
+        """Refuse what `user` may not do, in the API server's words."""
+        wanted = Attributes(verb, resource=resource, group=group, namespace=namespace, name=name)
+        if self.permits(user, (AUTHENTICATED,), wanted):
+            return
+        plural = resource.partition("/")[0]
+        subject = f'{plural} "{name}"' if name else plural
+        inside = name if plural == "namespaces" else namespace
+        where = f'in the namespace "{inside}"' if inside else "at the cluster scope"
+        dotted = f".{group}" if group else ""
+        details = {"name": name, "group": group, "kind": plural}
+        raise StatusError(
+            403,
+            f'{subject.replace(plural, plural + dotted, 1)} is forbidden: User "{user}" cannot '
+            f'{verb} resource "{resource}" in API group "{group}" '
+            f"{where}",
+            details={key: value for key, value in details.items() if value},
+        )
+
+
+class Store:
+    """Objects by resource and key under one growing version, and the last of their changes.
+
+    A key is NAME or, where objects live in namespaces, NAMESPACE/NAME.
+    Objects are never changed in place. A watch can resume at any version from `floor` on. Take
+    `changed` before reading, then wait for it: so no change is missed.
+    """
+
+    def __init__(self, history: int = 1000) -> None:
+        self.version = 1000
+        self.floor = 0
+        self.objects: dict[str, dict[str, Object]] = {name: {} for name in KINDS}
+        self._history: deque[tuple[int, str, str, Object]] = deque(maxlen=history)
+        self.changed = asyncio.Event()
+        self._backup = (self.version, self.objects)
+
+    def __repr__(self) -> str:
+        return f"<Store at {self.version}, history from {self.floor}>"
+
+    def put(self, resource: str, item: Object) -> Object:
+        """Create or replace an object; a change that changes nothing is none."""
+        known = self.objects[resource]
+        name = key(item)
+        old = known.get(name)
+        if old == item:
+            return old
+        kept = (old or item)["metadata"]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.version += 1
+        fixed = {
+            "uid": kept.get("uid") or str(uuid.uuid4()),
+            "creationTimestamp": kept.get("creationTimestamp") or now,
+            "resourceVersion": str(self.version),
+        }
+        item = item | {"metadata": item["metadata"] | fixed}
+        known[name] = item
+        self._log(resource, "MODIFIED" if old else "ADDED", item)
+        return item
+
+    def remove(self, resource: str, name: str) -> Object:
+        """Delete an object; `KeyError` if there is none."""
+        old = self.objects[resource].pop(name)
+        self.version += 1
+        last = old | {"metadata": old["metadata"] | {"resourceVersion": str(self.version)}}
+        self._log(resource, "DELETED", last)
+        return last
+
+    def since(self, resource: str, version: int) -> Iterator[tuple[int, str, Object]]:
+        """Return what became of a resource after `version`."""
+        for at, of, kind, item in tuple(self._history):
+            if of == resource and at > version:
+                yield at, kind, item
+
+    def is_now(self, text: str) -> None:
+        """Refuse a version, given as text, that is not the newest, as etcd words it."""
+        if not text.isdecimal():
+            raise StatusError(400, f'resourceVersion: Invalid value: "{text}"')
+        if int(text) > self.version:
+            message = "etcdserver: mvcc: required revision is a future revision"
+            raise StatusError(500, message, reason="InternalError")
+        if int(text) < self.version:
+            raise StatusError(410, "The resourceVersion for the provided list is too old.")
+
+    def reached(self, text: str) -> int:
+        """Return the version that `text` is (empty: 0); refuse one that is still to come."""
+        if not text.isdecimal() and text:
+            raise StatusError(400, f'resourceVersion: Invalid value: "{text}"')
+        version = int(text or 0)
+        if version > self.version:
+            message = "Too large resource version"
+            raise StatusError(
+                504,
+                f"Timeout: {message}: {version}, current: {self.version}",
+                details={"causes": [{"reason": "ResourceVersionTooLarge", "message": message}]},
+                retry_after=1,
+            )
+        return version
+
+    def wake(self) -> None:
+        """Set `changed`, and put a new one in its place."""
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def expire(self) -> None:
+        """Make every version given out so far too old."""
+        self._history.clear()
+        self.version += 1
+        self.floor = self.version
+
+    def back_up(self) -> None:
+        """Remember this state for `restore`."""
+        self._backup = self.version, {name: dict(items) for name, items in self.objects.items()}
+
+    def restore(self) -> None:
+        """Go back to the state backed up: objects, version and history."""
+        self.version, objects = self._backup
+        self.objects = {name: dict(items) for name, items in objects.items()}
+        kept = [entry for entry in self._history if entry[0] <= self.version]
+        self._history = deque(kept, maxlen=self._history.maxlen)
+        self.floor = min(self.floor, self.version)  # else no list could be watched on from
+
+    def _log(self, resource: str, kind: str, item: Object) -> None:
+        if len(self._history) == self._history.maxlen:
+            self.floor = self._history[0][0]
+        self._history.append((self.version, resource, kind, item))
+        self.wake()
+
+
+class Namespaces:
+    """The namespaces of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __repr__(self) -> str:
+        return f"<Namespaces {', '.join(self)}>"
+
+    def __len__(self) -> int:
+        return len(self._store.objects["namespaces"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._store.objects["namespaces"]))
+
+    def get(self, name: str) -> Object | None:
+        """Return a namespace as the API has it; it must not be changed."""
+        return self._store.objects["namespaces"].get(name)
+
+    def apply(
+        self,
+        name: str,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Object:
+        """Create a namespace, or replace its labels or annotations (None: leave them)."""
+        metadata = dict((self.get(name) or {}).get("metadata", {"name": name}))
+        if labels is not None:
+            metadata["labels"] = dict(labels)
+        if annotations is not None:
+            metadata["annotations"] = dict(annotations)
+        return self.put({"metadata": metadata})
+
+    def put(self, item: Object) -> Object:
+        """Create or replace a namespace, completed as the API server completes it."""
+        metadata = dict(item["metadata"])
+        name = metadata["name"]
+        metadata["labels"] = {"kubernetes.io/metadata.name": name} | (metadata.get("labels") or {})
+        if not metadata.get("annotations"):
+            metadata.pop("annotations", None)
+        item = {"kind": "Namespace", "apiVersion": "v1", "metadata": metadata}
+        item |= {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}
+        return self._store.put("namespaces", item)
+
+    def delete(self, name: str) -> Object:
+        """Delete a namespace; `KeyError` if there is none."""
+        return self._store.remove("namespaces", name)
+
+    def pad(self, name: str, size: int) -> Object:
+        """Give a namespace an annotation of `size` bytes."""
+        annotations = (self.get(name) or {}).get("metadata", {}).get("annotations", {})
+        return self.apply(name, annotations=annotations | {"example.com/padding": "x" * size})
+
+
+def patched(item: Object, patch: Any, kind: str) -> Object:
+    """Return a copy of `item` with a merge, strategic merge or JSON patch; 415 for others."""
+    if kind in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
+        merged: Object = _merged(item, patch)
+        return merged
+    if kind != "application/json-patch+json":
+        raise StatusError(415, f"the body of the request was in an unknown format: {kind}")
+    item = copy.deepcopy(item)
+    for step in patch:
+        *path, last = (
+            part.replace("~1", "/").replace("~0", "~") for part in step["path"][1:].split("/")
+        )
+        target = item
+        for part in path:
+            target = target.setdefault(part, {})
+        if step["op"] == "remove":
+            target.pop(last, None)
+        elif step["op"] in ("add", "replace"):
+            target[last] = step["value"]
+        elif step["op"] == "test" and target.get(last) != step["value"]:
+            raise StatusError(422, f"testing path {step['path']} failed", reason="Invalid")
+    return item
+
+
+def _merged(old: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    old = old if isinstance(old, dict) else {}
+    new = {key: _merged(old.get(key), value) for key, value in patch.items() if value is not None}
+    return {key: value for key, value in old.items() if key not in patch} | new

@@ -1,0 +1,338 @@
+"""A node's metrics and pods, from its kubelet or through the API server's node proxy.
+
+Knows the four endpoints and /pods, both ways to them and what an answer must
+look like to be served. Must not know what is done with the bytes, nor who asked
+for them: nothing of a client's request reaches a kubelet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+
+from kmproxy.client.pins import Peer
+from kmproxy.client.upstream import Upstream
+from kmproxy.config.sections import KubeletConfig
+from kmproxy.config.types import Address
+from kmproxy.content_coding import GzipDecoder
+from kmproxy.errors import ForbiddenError, UpstreamError
+from kmproxy.kube.nodes import Node
+from kmproxy.kube.outage import Outage
+from kmproxy.kube.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permission, advice
+from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS
+
+ACCEPT = "text/plain;version=0.0.4"
+"""Text, never protobuf."""
+
+PODS = "/pods"
+MAX_PODS = 512 << 20
+"""Bytes of the longest list of pods that is read; 500 pods have about 3 MB, and 750 at most."""
+
+MAX_REFUSAL = 4096
+_REVIEW_FAILED = b"Authorization error"
+"""How the body of a 500 begins if the kubelet could not have a request reviewed."""
+
+_HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
+_REMEMBERS = "it remembers a review for 2 minutes"
+_SUBRESOURCES = re.compile(rb"subresource(?:\(s\))?=\[?([a-z ]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What is asked for: what it must look like, and the permission for it.
+
+    The permission is what a kubelet that is asked itself wants.
+    """
+
+    name: str
+    media: frozenset[str]
+    codings: frozenset[str]
+    permission: Permission
+    lost: str = ""
+
+
+_METRICS = _Kind(
+    "Prometheus text",
+    frozenset({"text/plain", "application/openmetrics-text"}),
+    frozenset({"identity", "gzip", "x-gzip"}),
+    NODE_METRICS,
+)
+_CADVISOR = replace(_METRICS, lost=": is --node-cadvisor-path right?")
+_POD_LIST = _Kind(
+    "JSON",
+    frozenset({"application/json"}),
+    frozenset({"identity"}),
+    NODE_PODS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exposition:
+    """A kubelet's answer: its own Content-Type, and its body as it comes, decoded.
+
+    `pieces` ends only at the proven end of the body; else it raises
+    UpstreamError. Between any two of them that are decoded the loop runs.
+    """
+
+    content_type: str
+    pieces: AsyncIterator[bytes]
+
+
+class Reader(Protocol):
+    """Takes a document as it comes. Raises UpstreamError if it is not one."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+
+
+class Kubelet:
+    """Fetches from the kubelets of a cluster, in the configured way.
+
+    `outage` tells whether the API server is away, which a kubelet has tokens reviewed by.
+    """
+
+    def __init__(
+        self, config: KubeletConfig, upstream: Upstream, outage: Outage | None = None
+    ) -> None:
+        self._config = config
+        self._upstream = upstream
+        self._outage = outage
+        self._proxy = _proxy_base(config)
+
+    def __repr__(self) -> str:
+        return f"<Kubelet {self.source}>"
+
+    @property
+    def source(self) -> str:
+        """Where metrics come from, for a person."""
+        node = self._config.node if self.has_node else "each node"
+        if self._proxy:
+            return f"{node}, through the node proxy of {self._proxy}"
+        if not self.has_node:
+            return f"{node}, by {self._config.scheme}"
+        return f"{self._config.scheme}://{node}:{self._config.kubelet_port}"
+
+    @property
+    def has_node(self) -> bool:
+        """Whether there is a node for the paths that name none: `configured`."""
+        return self._config.has_node
+
+    @property
+    def configured(self) -> Node:
+        """The node of the paths that name none."""
+        return Node(self._config.node, self._config.node, self._config.kubelet_port)
+
+    def url(self, node: Node, endpoint: str) -> str:
+        """Where an endpoint of a node is fetched; one of `ENDPOINTS`."""
+        if endpoint not in ENDPOINTS:
+            raise ValueError(endpoint)
+        return self._url(node, self._config.cadvisor_path if endpoint == CADVISOR else endpoint)
+
+    def _url(self, node: Node, path: str) -> str:
+        if self._proxy:
+            return f"{self._proxy}/api/v1/nodes/{quote(node.name, safe='')}/proxy{path}"
+        host = f"[{node.host}]" if ":" in node.host else node.host
+        return f"{self._config.scheme}://{host}:{node.port or self._config.kubelet_port}{path}"
+
+    def peer(self, node: Node) -> Peer | None:
+        """Whose certificate is expected; None where it is the API server's."""
+        if self._proxy:
+            return None
+        place = Address(node.host, node.port or self._config.kubelet_port)
+        key = f"uid:{node.uid}" if node.uid else f"address:{place}"
+        return Peer(node.name, key, listed=node.uid is not None)
+
+    @asynccontextmanager
+    async def fetch(self, node: Node, endpoint: str) -> AsyncIterator[Exposition]:
+        """Ask a node's kubelet for one of `ENDPOINTS`. Raises UpstreamError."""
+        url = self.url(node, endpoint)
+        async with self._upstream.get(
+            url, accept=ACCEPT, accept_encoding="gzip", peer=self.peer(node)
+        ) as response:
+            await self._require_reviewed(response)
+            self._check(response, _CADVISOR if endpoint == CADVISOR else _METRICS)
+            async with aclosing(self._pieces(response)) as pieces:
+                yield Exposition(response.headers["Content-Type"], pieces)
+
+    async def pods(self, node: Node, reader: Reader) -> None:
+        """Let a reader read a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
+        size = 0
+        async with self._upstream.get(
+            self._url(node, PODS), accept="application/json", peer=self.peer(node)
+        ) as response:
+            if response.status == 403 and not self._proxy:
+                raise await self._forbidden_pods(response)
+            await self._require_reviewed(response)
+            self._check(response, _POD_LIST)
+            async with aclosing(self._upstream.pieces(response)) as pieces:
+                async for piece in pieces:
+                    size += len(piece)
+                    if size > MAX_PODS:
+                        message = (
+                            f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
+                        )
+                        raise UpstreamError("too_large", message)
+                    reader.feed(piece)
+                    await asyncio.sleep(0)
+
+    async def _forbidden_pods(self, response: aiohttp.ClientResponse) -> ForbiddenError:
+        """What a 403 means: its body names the permissions that this kubelet knows."""
+        said = await self._said(response)
+        found = _SUBRESOURCES.search(said)
+        old = found is not None and b"pods" not in found[1].split()
+        permission, why = (NODE_PROXY, " (it is older than 1.33)") if old else (NODE_PODS, "")
+        message = f"the kubelet forbids to list its pods (403): {advice(permission)}{why}"
+        return ForbiddenError(permission.resource, message)
+
+    async def _said(self, response: aiohttp.ClientResponse) -> bytes:
+        """The beginning of the body of a refusal."""
+        said = b""
+        async with aclosing(self._upstream.pieces(response)) as pieces:
+            async for piece in pieces:
+                said += piece
+                if len(said) > MAX_REFUSAL:
+                    break
+        return said
+
+    async def _require_reviewed(self, response: aiohttp.ClientResponse) -> None:
+        """Raise UpstreamError if the kubelet could not have the API server review the request.
+
+        It answers 401 when it cannot have the token reviewed, as for a wrong one, and 500 when
+        it cannot ask what its user may. A 403 is an answer of the API server.
+        """
+        if not self._reviews:
+            return
+        away = self.away
+        if response.status == 401 and away:
+            message = f"{away}, and the kubelet cannot review kmproxy's token (401): {_REMEMBERS}"
+            raise UpstreamError("unreviewed", message)
+        if response.status == 500 and (await self._said(response)).startswith(_REVIEW_FAILED):
+            if away:
+                message = f"{away}, and the kubelet cannot review what kmproxy may do (500)"
+            else:
+                message = (
+                    "the kubelet cannot review what kmproxy may do (500): its own request to the "
+                    "API server fails, see the kubelet's log"
+                )
+            raise UpstreamError("unreviewed", message)
+
+    @property
+    def _reviews(self) -> bool:
+        """Whether it is kubelets that have us reviewed."""
+        return not self._proxy and self._config.scheme == "https"
+
+    @property
+    def away(self) -> str:
+        """Since when the API server, which kubelets need for reviews, is away; else empty."""
+        seconds = self._outage.seconds if self._outage and self._reviews else None
+        return "" if seconds is None else f"the API server has been away for {seconds:.0f} s"
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        left = self._config.max_response_bytes
+        async with aclosing(self._decoded(response)) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    raise self._too_large()
+                yield piece
+
+    def _too_large(self) -> UpstreamError:
+        return UpstreamError(
+            "too_large",
+            f"the {self._upstream.name}'s answer is over {self._config.max_response_bytes} bytes: "
+            "see --max-response-bytes",
+        )
+
+    async def _decoded(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        pieces = self._upstream.pieces(response)
+        if _coding(response) == "identity":
+            if (response.content_length or 0) > self._config.max_response_bytes:
+                raise self._too_large()
+            async for piece in pieces:
+                yield piece
+            return
+        decoder = GzipDecoder()
+        async for piece in pieces:
+            for decoded in decoder.feed(piece):
+                yield decoded
+                await asyncio.sleep(0)  # 64 KiB can be 64 MiB of text, which is there at once
+        decoder.finish()
+
+    def _check(self, response: aiohttp.ClientResponse, kind: _Kind) -> None:
+        """Refuse what must not be served as a whole answer."""
+        name = self._upstream.name
+        if response.status != 200:
+            raise UpstreamError(*self._refusal(response, kind))
+        content_type = response.headers.get("Content-Type", "")
+        # It is sent on, and what is not text for a header would end the answer, not the scrape.
+        if not _HEADER_TEXT.fullmatch(content_type):
+            raise UpstreamError(
+                "content_type", f"the {name} answered Content-Type {content_type[:60]!r}: no text"
+            )
+        media = content_type.partition(";")[0].strip().lower()
+        if media not in kind.media:
+            what = f"Content-Type {media[:60]!r}" if media else "no Content-Type"
+            raise UpstreamError(
+                "content_type", f"the {name} answered {what}, which is not {kind.name}"
+            )
+        coding = _coding(response)
+        if coding not in kind.codings:
+            raise UpstreamError(
+                "encoding", f"the {name} answered with Content-Encoding {coding[:40]!r}"
+            )
+        transfer = _listed(response, "Transfer-Encoding")
+        if transfer not in {"", "chunked"}:
+            raise UpstreamError(
+                "framing", f"the {name} answered with Transfer-Encoding {transfer[:40]!r}"
+            )
+        if not transfer and response.content_length is None:
+            raise UpstreamError(
+                "framing",
+                f"the {name}'s answer has neither Content-Length nor chunks: "
+                "its end would prove nothing",
+            )
+
+    def _refusal(self, response: aiohttp.ClientResponse, kind: _Kind) -> tuple[str, str]:
+        """Why a status other than 200 came: a reason and a message."""
+        name, status = self._upstream.name, response.status
+        permission = NODE_PROXY if self._proxy else kind.permission
+        if status == 401:
+            return "unauthorized", (
+                f"the {name} does not accept our credentials (401): "
+                "is token authentication on, and the token for this cluster?"
+            )
+        if status == 403:
+            return "forbidden", f"the {name} forbids it (403): {advice(permission)}"
+        if 300 <= status < 400:
+            return "redirect", f"the {name} answered with a redirect ({status}), not followed"
+        hint = kind.lost if status == 404 else ""
+        if hint and self._proxy and "json" in response.headers.get("Content-Type", ""):
+            hint = ": it knows no node of this name"  # a Status of its own, no kubelet's answer
+        return "status", f"the {name} answered with HTTP status {status}{hint}"
+
+
+def _listed(response: aiohttp.ClientResponse, name: str) -> str:
+    """A header that is a list, in lower case; it may be given in parts (RFC 9110, 5.3)."""
+    return ", ".join(response.headers.getall(name, ())).lower()
+
+
+def _coding(response: aiohttp.ClientResponse) -> str:
+    return _listed(response, "Content-Encoding") or "identity"
+
+
+def _proxy_base(config: KubeletConfig) -> str | None:
+    """The URL before /api of the API server whose node proxy is used, if one is."""
+    if not config.apiserver:
+        return None
+    named = config.apiserver if "://" in config.apiserver else f"https://{config.apiserver}"
+    parts = urlsplit(named)
+    default = 443 if parts.scheme == "https" else 80
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{parts.port or config.port or default}"

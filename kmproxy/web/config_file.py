@@ -1,0 +1,281 @@
+"""The web config as it is now: read again when it, or a file that it names, changes.
+
+Knows YAML, files and the TLS contexts made of them. Must not know connections or
+requests. A version that cannot be used, or that would take a lock off, keeps the
+one before in use, with a log line and a metric. Nothing here shows what a key or
+a password file holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import logging
+import math
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kmproxy.config.sections import ServerConfig
+from kmproxy.config.web import (
+    REQUIRING,
+    VERIFYING,
+    Pem,
+    PlainText,
+    TlsSection,
+    WebConfig,
+    parse_web_config,
+)
+from kmproxy.config.yaml_text import RepeatedKeyError, parse_yaml
+from kmproxy.errors import ConfigError
+from kmproxy.openssl import VERSIONS, in_memory, trust_authorities
+from kmproxy.telemetry import Telemetry
+from kmproxy.web.expiry import earliest_expiry
+
+LOOK_EVERY = 1.0
+"""Seconds at most between a change of a file and its effect on what comes then."""
+
+_log = logging.getLogger(__name__)
+
+Source = Callable[[], WebConfig]
+"""Reads the configuration. Raises ConfigError or OSError."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WebState:
+    """One version of the configuration, whole.
+
+    `admission` is equal for two versions that let the same clients connect: what
+    was admitted under another is not admitted now.
+    """
+
+    config: WebConfig
+    context: ssl.SSLContext | None
+    admission: bytes = field(repr=False)
+
+    def admits(self, certificate: Any) -> bool:
+        """Whether a client's certificate bears one of the names that are let in."""
+        tls = self.config.tls
+        if tls is None or tls.client_sans is None:
+            return True
+        names = set()
+        for kind, value in (certificate or {}).get("subjectAltName", ()):
+            with suppress(ValueError):
+                name = str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value
+                if kind in {"DNS", "IP Address", "email", "URI"}:
+                    names.add(name)
+        return bool(names & tls.client_sans)
+
+
+class WebFile:
+    """The newest good version. The first look is at once, and raises ConfigError."""
+
+    def __init__(
+        self, source: Source, what: str, *, clock: Callable[[], float], telemetry: Telemetry
+    ) -> None:
+        self._source = source
+        self._what = what
+        self._clock = clock
+        self._telemetry = telemetry
+        self._look_at = -math.inf
+        self._made_of = b""
+        self._failure = ""
+        self._state = self._load()
+
+    def __repr__(self) -> str:
+        locks = ", ".join(sorted(self._state.config.locks())) or "no locks"
+        return f"<WebFile {self._what}, {locks}>"
+
+    def current(self) -> WebState:
+        """The version to use now; the files are looked at once a second at most."""
+        if self._clock() >= self._look_at:
+            try:
+                self._state = self._load()
+            except ConfigError as error:
+                self._telemetry.credential_errors.labels("web_config").inc()
+                if str(error) != self._failure:  # once, and not once a second
+                    self._failure = str(error)
+                    lines = "; ".join(error.problems)
+                    _log.warning("%s; the last good version stays in use", lines)
+        return self._state
+
+    def _load(self) -> WebState:
+        """The version that the files hold now: the one in use if they hold the same."""
+        self._look_at = self._clock() + LOOK_EVERY
+        try:
+            config = self._source()
+            contents = _contents(config.tls)
+            made_of = _digest(repr(config), repr(sorted(config.users.items())), *contents.values())
+            if made_of == self._made_of:
+                self._failure = ""
+                return self._state
+            state = self._build(config, contents)
+        except ConfigError as error:
+            raise ConfigError([f"{self._what}: {line}" for line in error.problems]) from error
+        except OSError as error:
+            reason = error.strerror or "it cannot be read"
+            raise ConfigError([f"{self._what}: {error.filename}: {reason}"]) from error
+        if self._made_of:
+            _log.info("%s: a new version is in use", self._what)
+        for line in config.warnings:
+            _log.warning("%s: %s", self._what, line)
+        self._made_of, self._failure = made_of, ""
+        return state
+
+    def _build(self, config: WebConfig, contents: Mapping[Pem, bytes]) -> WebState:
+        if self._made_of and (lost := self._state.config.locks() - config.locks()):
+            # A file that is being written is cut somewhere, and may be whole YAML all the same.
+            what = ", ".join(sorted(lost))
+            raise ConfigError([f"this version is without {what}: restart to take that off"])
+        tls = config.tls
+        context = server_context(tls, contents) if tls else None
+        if tls:
+            self._tell_expiry("serving", tls.certificate, contents)
+            if tls.client_ca:
+                self._tell_expiry("client_ca", tls.client_ca, contents)
+        return WebState(config, context, _admission(tls, contents))
+
+    def _tell_expiry(self, which: str, pem: Pem, contents: Mapping[Pem, bytes]) -> None:
+        try:
+            moment = earliest_expiry(contents[pem])
+        except ValueError as error:  # OpenSSL has taken it, so this is ours to bear
+            _log.warning("%s: when %s ends cannot be told: %s", self._what, pem.path, error)
+            return
+        self._telemetry.certificate_expiry.labels(which).set(moment)
+
+
+def find_web_config(
+    config: ServerConfig,
+    *,
+    bearer: bool = False,
+    clock: Callable[[], float],
+    telemetry: Telemetry,
+) -> WebFile | None:
+    """What the settings name, if they name any. Raises ConfigError.
+
+    `bearer` is whether scrapers bear tokens: no request can bear a password, too.
+    """
+    source: Source
+    if path := config.web_config_file:
+        source = partial(_read_beside_tokens if bearer else read_web_config, path)
+        what = f"--web-config-file {path}"
+    elif (directory := config.metrics_cert_path) and config.metrics_secure is not False:
+        section = TlsSection(
+            Pem(str(Path(directory, config.metrics_cert_name))),
+            Pem(str(Path(directory, config.metrics_cert_key))),
+        )
+        source, what = partial(WebConfig, section), "--metrics-cert-path"
+    else:
+        return None
+    return WebFile(source, what, clock=clock, telemetry=telemetry)
+
+
+def _read_beside_tokens(path: str) -> WebConfig:
+    config = read_web_config(path)
+    if config.users:
+        why = "a request has one Authorization header"
+        raise ConfigError([f"basic_auth_users makes no sense beside --authorization: {why}"])
+    return config
+
+
+def read_web_config(path: str) -> WebConfig:
+    """The configuration in a YAML file. Raises ConfigError or OSError."""
+    import yaml  # noqa: PLC0415 - only who uses the file pays for it
+
+    try:
+        document = parse_yaml(Path(path).read_text("utf-8"), plain=PlainText)
+    except UnicodeDecodeError:
+        raise ConfigError(["it is not text"]) from None
+    except RepeatedKeyError as error:
+        raise ConfigError([str(error)]) from None
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        # Only where it is, never what: YAML's own words may quote a key or a hash.
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise ConfigError([f"it is not YAML{where}"]) from None
+    if document is None:
+        document = {}
+    return parse_web_config(document, str(Path(path).parent))
+
+
+def server_context(tls: TlsSection, contents: Mapping[Pem, bytes]) -> ssl.SSLContext:
+    """A server's context. Raises ConfigError, without a word of what the files hold.
+
+    Every version has one of its own, so that a CA that is gone is not trusted, and
+    no session that was admitted under it can be resumed.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = VERSIONS[tls.minimum]
+    context.maximum_version = VERSIONS[tls.maximum]
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    if not tls.prefer_server_ciphers:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if tls.ciphers:
+        context.set_ciphers(":".join(tls.ciphers))
+    if tls.curve:
+        context.set_ecdh_curve(tls.curve)
+    try:
+        with (
+            in_memory(contents[tls.certificate]) as certificate,
+            in_memory(contents[tls.key]) as key,
+        ):
+            context.load_cert_chain(certificate, key, password=_no_password)
+    except (ssl.SSLError, _EncryptedKeyError) as error:
+        raise ConfigError([_pair_problem(tls, error)]) from None
+    if tls.client_auth in VERIFYING and tls.client_ca:
+        try:
+            unread = trust_authorities(context, contents[tls.client_ca])
+        except ValueError as error:
+            raise ConfigError([f"{tls.client_ca.path or 'client_ca'}: {error}"]) from None
+        if unread:
+            name = tls.client_ca.path or "client_ca"
+            _log.warning("%s: left out, as it cannot be read: %s", name, unread)
+        required = tls.client_auth == REQUIRING
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    return context
+
+
+class _EncryptedKeyError(Exception):
+    """A key that asks for a password, which is not to be had."""
+
+
+def _no_password() -> str:
+    raise _EncryptedKeyError
+
+
+def _pair_problem(tls: TlsSection, error: Exception) -> str:
+    certificate, key = tls.certificate.path or "cert", tls.key.path or "key"
+    if isinstance(error, _EncryptedKeyError):
+        return f"{key}: the key is encrypted"
+    if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+        return f"{key}: it is not the key of {certificate}"
+    return f"{certificate} and {key} are not a certificate and its key"
+
+
+def _contents(tls: TlsSection | None) -> dict[Pem, bytes]:
+    """What the configuration names, as it is at this moment. Raises OSError."""
+    named = [pem for pem in (tls.certificate, tls.key, tls.client_ca) if pem] if tls else []
+    return {
+        pem: Path(pem.path).read_bytes() if pem.path else (pem.text or "").encode() for pem in named
+    }
+
+
+def _admission(tls: TlsSection | None, contents: Mapping[Pem, bytes]) -> bytes:
+    if tls is None:
+        return b""
+    ca = contents[tls.client_ca] if tls.client_ca else b""
+    sans = "all" if tls.client_sans is None else repr(sorted(tls.client_sans))
+    return _digest(tls.client_auth, sans, ca)
+
+
+def _digest(*parts: str | bytes) -> bytes:
+    digest = hashlib.blake2b(digest_size=32)
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.digest()

@@ -1,0 +1,294 @@
+"""One client's connection: its requests one at a time, in bounded bytes and time.
+
+Knows aiohttp's reader of requests, and what is no HTTP. Must not know paths, who
+may do what, nor how many connections there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from aiohttp import HttpVersion10, HttpVersion11, StreamReader, hdrs, web
+from aiohttp.http_exceptions import LineTooLong
+
+from kmproxy.config.sections import LimitConfig
+from kmproxy.web.config_file import WebState
+from kmproxy.web.heads import Heads
+from kmproxy.web.open_connections import OpenConnections, network
+from kmproxy.web.responses import plain, refusal, reset
+
+MAX_HEADERS = 64
+"""Headers of a request; Prometheus sends six."""
+
+LINGER = 2.0
+"""Seconds for which a refused client is still read, and at the end an answer is still sent."""
+
+_LAST_CHUNK = b"0\r\n\r\n"
+
+_log = logging.getLogger(__name__)
+
+Answer = Awaitable[web.StreamResponse]
+
+
+class Port(Protocol):
+    """What a connection needs to know of the port that it came in by."""
+
+    limits: LimitConfig
+    connections: OpenConnections[Connection]
+
+    def refuse(self, reason: str) -> None:
+        """Count what was refused."""
+
+    def forget(self, connection: Connection) -> None:
+        """Note that a connection has ended."""
+
+    def named(self) -> bool:
+        """Whether a caller is known by more than the address it comes from."""
+
+    def told(self) -> bool:
+        """Whether it is found out behind the port who a caller is, and told by `known`."""
+
+
+def form_problem(request: web.BaseRequest) -> str | None:
+    """Why a request is not one that a scraper makes, or None."""
+    if request.version not in (HttpVersion10, HttpVersion11):
+        return "HTTP/1.1 is spoken here"
+    if request.method == hdrs.METH_CONNECT or not request.raw_path.startswith("/"):
+        return "the target must be a path"
+    if hdrs.UPGRADE in request.headers or hdrs.EXPECT in request.headers:
+        return "it asks for more than an answer"
+    if request.body_exists and request.method in {hdrs.METH_GET, hdrs.METH_HEAD}:
+        return "what only reads has no body"
+    return None
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's reader of requests, with bounds, and errors that show nothing.
+
+    `state` is the version of the web config under which the client was admitted,
+    `address` the network that it comes from. aiohttp's parser gets one head at a
+    time and no body: what comes behind a request is held, up to the size of one
+    head, and beyond that the connection is cut. So reading never stops, and a
+    client is seen to leave.
+    """
+
+    __slots__ = (
+        "_awaited", "_begun", "_book", "_deadline", "_heads", "_over", "_port", "_tail",
+        "_timer", "_unread", "_wire", "address", "busy", "opening", "state",
+    )  # fmt: skip
+
+    def __init__(
+        self, server: web.Server, port: Port, state: WebState | None, host: str | None
+    ) -> None:
+        limits = port.limits
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            logger=_log,
+            access_log=None,  # type: ignore[arg-type] # None is what turns it off
+            keepalive_timeout=limits.idle_timeout,
+            lingering_time=LINGER,
+            max_line_size=limits.max_header_bytes,
+            max_field_size=limits.max_header_bytes,
+            max_headers=MAX_HEADERS,
+            auto_decompress=False,
+        )
+        self.state = state
+        self.address = network(host)
+        self.busy = False
+        self.opening: asyncio.Task[None] | None = None  # what shakes hands, until it is done
+        self._port = port
+        self._book = port.connections
+        self._heads = Heads(limits.max_header_bytes)
+        self._begun = True  # whether a head is awaited, and not just the next request some day
+        self._over = False  # whether the end was announced: what still comes is dropped
+        self._unread: StreamReader | None = None  # a body that nobody wants
+        self._awaited: int | None = None  # bytes of it that are still to come, if that is known
+        self._tail = b""
+        self._wire: asyncio.Transport | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come, and its handshake is done: it has a request to make."""
+        super().connection_made(transport)
+        self.opening = None
+        self._wire = self.transport
+        self._expect(self._port.limits.header_timeout)
+        if self.state and not self.state.admits(transport.get_extra_info("peercert")):
+            self.cut("certificate")
+        elif self._port.named() and not self._port.told():  # by the certificate it has shown
+            self._book.know(self, by_address=False)
+            self._book.rest(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client. A head that has begun must end in time."""
+        if not data:  # aiohttp asks its parser to go on
+            super().data_received(data)
+        elif self._unread is not None:
+            self._skip(self._unread, data)
+        elif not self._over:
+            if not self._begun and not self._heads.whole:
+                self._begun = True
+                self._expect(self._port.limits.header_timeout)
+            self._take(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client has gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._wire = None
+        self._port.forget(self)
+        super().connection_lost(exc)
+
+    def _take(self, data: bytes) -> None:
+        """Give the parser what belongs to the current head, within the bounds."""
+        piece = self._heads.feed(data)
+        if self._heads.too_large:
+            most = self._port.limits.max_header_bytes
+            self._refuse(431, f"its headers are too long, over {most} bytes together")
+        elif self._heads.crowded:
+            self.cut("form")  # an answer is on its way: no other goes before it
+        elif self._book.hold(self, self._heads.size) and piece:
+            super().data_received(piece)
+            if self._heads.whole and not self._messages:  # the beginning of HTTP/2 is no request
+                self._refuse(400, "it is not HTTP/1.1 as it should be")
+
+    def _refuse(self, status: int, problem: str) -> None:
+        """Refuse what is no request, with no other under way; what still comes is dropped."""
+        self._port.refuse("form")
+        self._over = True
+        self._book.hold(self, 0)
+        if self._wire is not None:
+            self._wire.write(refusal(status, f"the request is refused: {problem}"))
+            if self._wire.can_write_eof():
+                self._wire.write_eof()
+        self._expect(LINGER)
+
+    def _skip(self, body: StreamReader, data: bytes) -> None:
+        """Drop a part of a body that nobody reads, and note its end."""
+        self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
+        if self._awaited is not None:
+            self._awaited -= len(data)
+        if (self._tail == _LAST_CHUNK) if self._awaited is None else self._awaited <= 0:
+            body.feed_eof()
+
+    def known(self) -> None:
+        """The caller of the request under way is known: for no other is it ended now."""
+        self._book.know(self, by_address=not self._port.named())
+
+    def _answered(self) -> None:
+        """An answer is made; that it is sent, and the next request comes, may take a while."""
+        self.busy, self._begun = False, False
+        if self._wire is None:
+            return  # the client has not waited for it
+        self._book.rest(self)
+        # aiohttp closes an idle connection; this is for one that then does not go away.
+        self._expect(self._port.limits.idle_timeout + LINGER)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer to its end; the next request is read only then."""
+        finished = await super().finish_response(request, resp, start_time)
+        behind = self._heads.next()
+        if behind and not self._over and self._wire is not None and resp.keep_alive:
+            self.data_received(behind)
+        return finished
+
+    def force_close(self) -> None:
+        """End it, as aiohttp does of its own accord; an answer under way must not look whole."""
+        if self.busy and self._wire is not None:
+            reset(self._wire)
+        super().force_close()
+
+    def cut(self, reason: str) -> None:
+        """End it, whether or not the client reads what is still to be sent."""
+        self._port.refuse(reason)
+        self._over = True
+        if self._wire is None:
+            if self.opening is not None:
+                self.opening.cancel()
+        elif self.busy or self._wire.get_write_buffer_size():
+            reset(self._wire)  # what it has of an answer must not look whole
+        else:
+            self._wire.abort()
+
+    async def answer(
+        self, request: web.BaseRequest, handler: Callable[[web.BaseRequest], Answer]
+    ) -> web.StreamResponse:
+        """The answer of `handler`, if the request is one to be handled.
+
+        From now on what handles it has its own limit of time.
+        """
+        self.busy = True
+        self._book.ask(self)
+        if request.body_exists:
+            self._skip_body(request)
+        try:
+            if problem := form_problem(request):
+                self._port.refuse("form")
+                response: web.StreamResponse = plain(400, f"the request is refused: {problem}")
+                response.force_close()
+            else:
+                if not self._port.told():
+                    self.known()
+                response = await handler(request)
+                if request.body_exists:
+                    response.force_close()  # what it may still send is read by nobody
+            return response
+        finally:
+            self._answered()
+
+    def _skip_body(self, request: web.BaseRequest) -> None:
+        """Nobody reads a body, and nothing comes behind it: the connection ends with the answer."""
+        self._unread, self._awaited = request.content, request.content_length
+        self._skip(request.content, self._heads.next())
+        self._heads.whole = True
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP, or a fault of ours; what the client sent is not shown."""
+        del message  # it quotes the client
+        if status < 500:
+            self._port.refuse("form")
+            self._over = True
+            long = isinstance(exc, LineTooLong)
+            what = "its headers are too long" if long else "it is not HTTP/1.1 as it should be"
+            response = plain(431 if long else 400, f"the request is refused: {what}")
+        else:
+            _log.error("a request failed by a fault of kmproxy's own", exc_info=exc)
+            if request.writer.output_size:
+                raise ConnectionError("the answer has begun")
+            response = plain(500, "a fault of kmproxy's own, see its log")
+        response.force_close()
+        return response
+
+    def _expect(self, seconds: float) -> None:
+        """Let something happen within `seconds`."""
+        self._deadline = self._loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= self._deadline:
+                return  # it looks again when it is due
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self.busy:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look)
+        elif self._over and self._wire is not None:
+            self._wire.abort()  # it was refused before
+        else:
+            self.cut("timeout")

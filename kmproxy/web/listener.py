@@ -1,0 +1,273 @@
+"""Connections: how many there may be, how slow they may be, and how they are secured.
+
+Knows sockets and TLS handshakes. Must not know requests, or who may do what. Which
+connection goes when there are too many is decided by `open_connections`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from kmproxy.config.sections import LimitConfig
+from kmproxy.config.types import Address
+from kmproxy.errors import StartupError
+from kmproxy.telemetry import Telemetry
+from kmproxy.web.config_file import WebFile
+from kmproxy.web.connection import LINGER, Answer, Connection
+from kmproxy.web.open_connections import OpenConnections
+
+SHUTDOWN_TIMEOUT = 12.0
+"""Seconds that what is under way may take at the end; aiohttp may take them twice, and a
+pod has 30."""
+
+HEADS = 64
+"""Largest heads that unfinished requests may amount to together."""
+
+RECEIVED = 64 << 10
+"""Bytes of a client that the system holds for us at most; a head has fewer."""
+
+SENT = 256 << 10
+"""Bytes of an answer that the system holds for a client at most."""
+
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Accepts connections for an application, until `stop`.
+
+    `name` is the flag that it goes by. `gated` says that the application finds out
+    who a caller is, and tells by `Connection.known`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limits: LimitConfig,
+        *,
+        web_file: WebFile | None = None,
+        gated: bool = False,
+        telemetry: Telemetry,
+    ) -> None:
+        self.limits = limits
+        self.connections: OpenConnections[Connection] = OpenConnections(
+            limits.max_connections, head_bytes=HEADS * limits.max_header_bytes
+        )
+        self._name = name
+        self._web_file = web_file
+        self._gated = gated
+        self._telemetry = telemetry
+        self._server: web.Server | None = None
+        self._empty = asyncio.Event()  # set while there are none
+        self._empty.set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._accepting: list[asyncio.Task[None]] = []
+        self._sockets: list[socket.socket] = []
+
+    def __repr__(self) -> str:
+        return f"<Listener {self._name}, {self.connections!r}>"
+
+    async def start(self, server: web.Server, address: Address) -> int:
+        """Listen; returns the port. Raises StartupError if the address is not to be had."""
+        self._server = server
+        try:
+            self._sockets = sockets = await _bind(address)
+        except OSError as error:
+            why = (
+                "the address is in use"
+                if error.errno == errno.EADDRINUSE
+                else error.strerror or str(error)
+            )
+            raise StartupError(f"cannot listen on {address} ({self._name}): {why}") from error
+        self._accepting = [asyncio.create_task(self._accept(sock)) for sock in sockets]
+        return int(sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Accept nothing more; what is open is aiohttp's to end."""
+        tasks = [*self._accepting, *self._opening]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for sock in self._sockets:
+            sock.close()
+
+    async def drain(self) -> None:
+        """Let the ends of answers be sent, and reset what does not take them."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), LINGER)
+        for connection in self.connections.all():
+            connection.cut("timeout")
+
+    def named(self) -> bool:
+        """Whether a caller is known by more than the address it comes from."""
+        return self._gated or (self._web_file is not None and self._web_file.current().config.asks)
+
+    def told(self) -> bool:
+        """Whether it is found out behind the port who a caller is, and told by `known`."""
+        if self._gated:
+            return True
+        return self._web_file is not None and bool(self._web_file.current().config.users)
+
+    def forget(self, connection: Connection) -> None:
+        """Note that a connection has ended."""
+        self.connections.forget(connection)
+        if not len(self.connections):
+            self._empty.set()
+
+    def refuse(self, reason: str) -> None:
+        """Count what was refused."""
+        self._telemetry.refused.labels(reason).inc()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, place = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    _log.error("cannot accept a connection (%s): %s", self._name, error.strerror)
+                    await asyncio.sleep(1)
+                continue
+            if not self._begin(accepted, place[0]):
+                accepted.close()
+                await asyncio.sleep(0)
+
+    def _begin(self, accepted: socket.socket, host: str) -> bool:
+        """Begin a connection, if there is room for it or another makes room."""
+        if self._server is None:
+            return False
+        state = self._web_file.current() if self._web_file else None
+        connection = Connection(self._server, self, state, host)
+        if not self.connections.admit(connection, host):
+            self.refuse("limit")
+            return False
+        self._empty.clear()
+        task = asyncio.create_task(self._open_one(connection, accepted))
+        connection.opening = task
+        self._opening.add(task)
+        task.add_done_callback(partial(self._opened, connection, accepted))
+        return True
+
+    def _opened(
+        self, connection: Connection, sock: socket.socket, task: asyncio.Task[None]
+    ) -> None:
+        self._opening.discard(task)
+        if task.cancelled():
+            sock.close()
+        elif (error := task.exception()) is not None:
+            sock.close()
+            _log.error("a connection failed by a fault of kmproxy's own", exc_info=error)
+        if connection.opening is not None:  # it was never made
+            connection.opening = None  # the task's error holds the buffers of the handshake
+            self.forget(connection)
+
+    async def _open_one(self, connection: Connection, sock: socket.socket) -> None:
+        """Shake hands with a client, under the version of the web config that is current."""
+        context = connection.state.context if connection.state else None
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=self.limits.header_timeout if context else None,
+                ssl_shutdown_timeout=LINGER if context else None,
+            )
+        except OSError:  # a handshake that failed, or was too slow
+            self.refuse("tls")
+
+
+@asynccontextmanager
+async def listening(
+    application: web.Application,
+    address: Address,
+    name: str,
+    limits: LimitConfig,
+    *,
+    web_file: WebFile | None = None,
+    gated: bool = False,
+    telemetry: Telemetry,
+) -> AsyncIterator[int]:
+    """Serve an application on an address; yields the port.
+
+    At the end nothing more is accepted, and what is under way is finished.
+    `name` is the flag that the address is from, `gated` whether the application
+    tells which callers are known. Raises StartupError if the address is not to be
+    had.
+    """
+    runner = web.AppRunner(
+        application,
+        handle_signals=False,
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN_TIMEOUT,
+    )
+    await runner.setup()
+    listener = Listener(name, limits, web_file=web_file, gated=gated, telemetry=telemetry)
+    try:
+        server = runner.server
+        if server is None:
+            raise StartupError("the application could not be set up")
+        # Before the application, which would route, and answer an Expect, first.
+        server.request_handler = partial(_answer, server.request_handler)
+        yield await listener.start(server, address)
+    finally:
+        await listener.stop()
+        await runner.cleanup()
+        await listener.drain()
+
+
+async def _answer(
+    handler: Callable[[web.BaseRequest], Answer], request: web.BaseRequest
+) -> web.StreamResponse:
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        raise TypeError(connection)
+    return await connection.answer(request, handler)
+
+
+async def _bind(address: Address) -> list[socket.socket]:
+    """Sockets that listen on every address that the host has. Raises OSError."""
+    if not address.host:
+        sockets = [_listening(("", address.port), socket.AF_INET)]
+        port = sockets[0].getsockname()[1]
+        try:
+            sockets.append(_listening(("", port), socket.AF_INET6))
+        except OSError as error:  # there need not be an IPv6
+            if error.errno == errno.EADDRINUSE and address.port:
+                sockets[0].close()
+                raise
+        return sockets
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    places = dict.fromkeys((family, where) for family, _, _, _, where in found)
+    sockets = []
+    try:
+        for family, where in places:
+            sockets.append(_listening(where, family))
+            if not address.port:
+                break  # another would have another port
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _listening(where: Any, family: socket.AddressFamily) -> socket.socket:
+    sock = socket.create_server(where, family=family, backlog=128)
+    # Connections have it from here; the system's own bounds are megabytes for each.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED // 2)  # it takes twice as many
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT // 2)
+    sock.setblocking(False)
+    return sock
