@@ -95,11 +95,11 @@ SECONDS ?= 60
 
 .PHONY: load
 load: $(VENV)/dev ## scrape 500 simulated nodes, and change 10,000 namespaces
-	$(BIN)/python -m tests.load $(ARGS)
+	$(BIN)/python -m tests.support.load $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check every answer
-	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
+	$(BIN)/python -m tests.support.soak --seconds $(SECONDS) $(ARGS)
 
 $(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
 	@echo "Adding to $(VENV) the packages of requirements-fuzz.lock ..."

@@ -22,10 +22,9 @@ from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.service_account import ServiceAccount
 from kmproxy.simulator.cluster import SimCluster
 from kmproxy.telemetry import Telemetry
-
-from .desk import Desk
-from .programs import TOOLS, free_port, which
-from .stage import Stage
+from tests.support.desk import Desk
+from tests.support.programs import TOOLS, free_port, which
+from tests.support.stage import Stage
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 

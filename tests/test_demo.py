@@ -21,9 +21,8 @@ import pytest
 
 from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
 from kmproxy.simulator.cluster import DEFAULT_NAMESPACES
-
-from .conftest import until
-from .programs import free_port
+from tests.conftest import until
+from tests.support.programs import free_port
 
 
 @asynccontextmanager

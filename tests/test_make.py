@@ -15,8 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import kmproxy
-
-from .programs import faulty_python
+from tests.support.programs import faulty_python
 
 ROOT = Path(kmproxy.__file__).parents[1]
 DIGEST = "sha256:" + "0123456789abcdef" * 4

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from kmproxy.simulator.cadvisor import simulate_node
 from kmproxy.simulator.kubelet import SimKubelet
 from kmproxy.simulator.objects import node_object
-from tests.programs import TOOLS, free_port
+from tests.support.programs import TOOLS, free_port
 
 HOST = "127.0.0.1"
 ISSUER = "https://kubernetes.default.svc"

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from kmproxy.kube.permissions import needed, rules
-from tests.test_manifests import OVERLAYS, built, configuration, of_kind
-from tests.test_overlays import environment, mount
-from tests.tls import Authority
+from tests.manifests.test_manifests import OVERLAYS, built, configuration, of_kind
+from tests.manifests.test_overlays import environment, mount
+from tests.support.tls import Authority
 
 from .control_plane import HOST
 from .test_manifests import apply, remove

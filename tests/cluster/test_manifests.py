@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.test_manifests import built, pairs
+from tests.manifests.test_manifests import built, pairs
 
 from .control_plane import RESOURCES, RequestError
 

@@ -1,6 +1,6 @@
 """The engine against the plain reading, on bytes that coverage of both leads to.
 
-Run by `make fuzz`. A difference is written to the corpus, where tests/test_corpus.py
+Run by `make fuzz`. A difference is written to the corpus, where tests/properties/test_corpus.py
 has it again from then on. The input's layout is that of `lines.fuzz_case`.
 """
 
@@ -10,7 +10,7 @@ import sys
 
 import atheris
 
-ENGINE = ["kmproxy.exposition.enricher", "kmproxy.exposition.grammar", "tests.reference"]
+ENGINE = ["kmproxy.exposition.enricher", "kmproxy.exposition.grammar", "tests.support.reference"]
 
 with atheris.instrument_imports(include=ENGINE):
     from tests import lines

@@ -1,0 +1,142 @@
+"""Who is let in, by each gate, and what a tenant sees."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kmproxy.auth import footholds
+from kmproxy.auth.gate import Place, TenantGate, node_name
+from kmproxy.auth.tenant import Tenant
+from kmproxy.auth.tenant_filter import Recent
+from kmproxy.config.types import Resource
+from kmproxy.errors import AccessError
+from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Caller
+from kmproxy.simulator.answers import ApiFault
+from tests.conftest import until
+from tests.support.desk import PATHS, bind
+
+LATER = 1e9
+RESOURCE = Resource("pods", "metrics", "metrics.k8s.io")
+PODS = {"apiGroups": ["metrics.k8s.io"], "resources": ["pods/metrics"], "verbs": ["get"]}
+
+
+async def test_by_path(desk, cluster):
+    """Who may get the path is let in, there and nowhere else."""
+    bind(cluster, PATHS)
+    token = cluster.authority.issue("ann")
+    await desk.admit(token)
+    error = await desk.refusal(token, Place("/metrics/cadvisor"))
+    assert (error.status, error.reason) == (403, "denied")
+    assert str(error) == "user 'ann' may not get /metrics/cadvisor"
+    bob = await desk.refusal(cluster.authority.issue("bob"))
+    assert (bob.status, bob.reason) == (403, "denied")
+
+
+async def test_by_group(desk, cluster):
+    """The groups of a token's review are part of the next one."""
+    bind(cluster, PATHS, {"kind": "Group", "name": "scrapers"})
+    await desk.admit(cluster.authority.issue("bob", groups=("scrapers",)))
+    assert (await desk.refusal(cluster.authority.issue("bob"))).status == 403
+
+
+async def test_by_resource(desk, cluster):
+    """Asked for nodes/metrics, a rule for one node is good for that node alone."""
+    rule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
+    bind(cluster, rule | {"resourceNames": ["node-a"]})
+    token = cluster.authority.issue("ann")
+    await desk.admit(token, Place("/metrics", "node-a"), by_path=False)
+    for place in (Place("/metrics", "node-b"), Place("/metrics", "")):
+        assert (await desk.refusal(token, place, by_path=False)).status == 403
+    assert (await desk.refusal(token, Place("/metrics", "node-a"))).status == 403
+    bind(cluster, rule)
+    desk.now += 30.0
+    await desk.admit(token, Place("/metrics", ""), by_path=False)
+
+
+@pytest.mark.parametrize("token", ["", "unknown", "a b", "x" * 20_000])
+async def test_no_token_that_is_accepted(desk, cluster, token):
+    """401, and what cannot be a token is not even reviewed."""
+    error = await desk.refusal(token)
+    assert error.status == 401
+    assert desk.asked(TOKEN_REVIEWS) == (token == "unknown")
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [("node-a", "node-a"), ("localhost", ""), ("10.0.0.7", ""), ("fe80::1%eth0", "")],
+)
+def test_node_name(host, name):
+    """An address is no node's name, and localhost none that the API server knows."""
+    assert node_name(host) == name
+
+
+def tenant_of(desk, wanted=lambda _: True, recent=None):
+    """Ann, who is a tenant."""
+    recent = recent or Recent()
+    return Tenant(desk.reviewer, Caller("ann"), RESOURCE, path="/m", wanted=wanted, recent=recent)
+
+
+async def test_a_few_reviews_at_once(desk, cluster):
+    """One scrape does not take the API server for itself; an answer has every namespace."""
+    ann = tenant_of(desk)
+    bind(cluster, PODS, namespace="n7")
+    names = [f"n{number}" for number in range(100)]
+    cluster.api.fail("review", ApiFault.HANG)
+    asking = asyncio.create_task(ann.sees(names, deadline=LATER))
+    await until(lambda: _reaches(desk, footholds.PARALLEL))
+    await asyncio.sleep(0.05)
+    assert desk.asked(ACCESS_REVIEWS) == footholds.PARALLEL
+    asking.cancel()
+    await desk.reviewer.close()
+    cluster.api.recover()
+    assert await ann.sees(names, deadline=LATER) == {name: name == "n7" for name in names}
+    assert await ann.sees((), deadline=LATER) == {}
+    assert repr(ann) == "<Tenant 'ann'>"
+
+
+async def _reaches(desk, count):
+    return desk.asked(ACCESS_REVIEWS) == count
+
+
+async def test_one_failure_is_a_failure(desk, cluster):
+    """Of many namespaces one cannot be reviewed: then there is no answer."""
+    ann = tenant_of(desk)
+    await ann.sees(["a"], deadline=LATER)
+    cluster.api.fail("review", ApiFault.STATUS, status=500, times=1)
+    with pytest.raises(AccessError):
+        await ann.sees([f"n{number}" for number in range(50)], deadline=LATER)
+
+
+async def test_a_tenant_is_not_let_in_everywhere(desk, cluster):
+    """Only where what is served can be narrowed; who sees every namespace is no tenant."""
+    gate = TenantGate(desk.reviewer, RESOURCE)
+    ann = Caller("ann")
+    bind(cluster, PODS, namespace="payments")
+    tenant = await gate.admit(ann, Place("/metrics", wanted=lambda _: True))
+    names = ["payments", "shop", "", "*", "Payments"]
+    seen = await tenant.sees(names, deadline=LATER)
+    assert seen == {name: name == "payments" for name in names}
+    assert desk.asked(ACCESS_REVIEWS) == 3
+    with pytest.raises(AccessError, match="in every namespace"):
+        await gate.admit(ann, Place("/metrics"))
+    bind(cluster, PODS)
+    desk.now += 30.0
+    assert await gate.admit(ann, Place("/metrics", wanted=lambda _: True)) is None
+    assert await gate.admit(ann, Place("/")) is None
+
+
+async def test_what_was_held_lately_is_foreseen(desk, cluster):
+    """What the last answer of a path held is reviewed at once, whatever is wanted now."""
+    recent = Recent()
+    bind(cluster, PODS, namespace="a")
+    narrowing = tenant_of(desk, recent=recent).narrowing(max_line=100, deadline=1e9)
+    body = b"".join([b'm{namespace="%b"} 1\n' % name for name in (b"a", b"b", b"c")])
+    assert await narrowing.feed(body) == b'm{namespace="a"} 1\n'
+    assert await narrowing.finish() == b""
+    assert narrowing.dropped == {"namespace": 0, "tenant": 2, "unparsed": 0}
+    assert desk.asked(ACCESS_REVIEWS) == 3
+    desk.now += 300.0
+    await tenant_of(desk, {"a", "x"}.__contains__, recent).foresee()
+    assert desk.asked(ACCESS_REVIEWS) == 6

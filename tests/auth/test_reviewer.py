@@ -1,0 +1,281 @@
+"""Reviews against the API server's own tokens and RBAC objects: how often, how long, how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from kmproxy.auth import reviewer
+from kmproxy.errors import AccessError
+from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Question
+from kmproxy.simulator.answers import ApiFault
+from tests.conftest import until
+from tests.support.desk import PATHS, bind
+from tests.test_telemetry import samples
+
+
+async def test_audiences(desk, cluster):
+    """With audiences, a token for another is refused; without, it must be for the API server."""
+    own = cluster.authority.issue("ann")
+    ours = cluster.authority.issue("ann", audiences=("kmproxy",))
+    plain, strict = desk.reviewer, desk.open("kmproxy", "other")
+    assert (await plain.authenticate(own)).username == "ann"
+    assert await plain.authenticate(ours) is None
+    assert await strict.authenticate(own) is None
+    caller = await strict.authenticate(ours)
+    assert (caller.username, caller.groups) == ("ann", ("system:authenticated",))
+
+
+async def test_an_accepted_token_is_remembered(desk, cluster):
+    """For a minute and not longer: then a revoked one is refused."""
+    token = cluster.authority.issue("ann")
+    assert (await desk.reviewer.authenticate(token)).username == "ann"
+    cluster.authority.revoke(token)
+    desk.now += 59.9
+    assert (await desk.reviewer.authenticate(token)).username == "ann"
+    assert desk.asked(TOKEN_REVIEWS) == 1
+    desk.now += 0.1
+    assert await desk.reviewer.authenticate(token) is None
+    assert desk.asked(TOKEN_REVIEWS) == 2
+
+
+async def test_a_rejection_that_is_an_error_is_not_remembered(desk):
+    """The API server says of an unknown token that it could not look it up."""
+    for _ in range(2):
+        assert await desk.reviewer.authenticate("unknown") is None
+    assert desk.asked(TOKEN_REVIEWS) == 2
+    assert len(desk.reviewer._rejected) == 0
+
+
+async def test_a_rejection_is_remembered(desk, cluster, monkeypatch):
+    """One without an error holds for half a minute."""
+    monkeypatch.setattr(cluster.authority, "review", lambda *_: {"authenticated": False})
+    for asked, later in ((1, 0.0), (1, 29.9), (2, 0.1)):
+        desk.now += later
+        assert await desk.reviewer.authenticate("unknown") is None
+        assert desk.asked(TOKEN_REVIEWS) == asked
+
+
+async def test_callers_are_bounded_in_bytes(desk, cluster):
+    """The ones unused longest are forgotten, and then reviewed again."""
+    groups = tuple(f"{number:0>900}" for number in range(60))
+    tokens = [cluster.authority.issue(f"user-{number}", groups=groups) for number in range(200)]
+    for token in tokens:
+        assert len((await desk.reviewer.authenticate(token)).groups) == 61
+    held = desk.reviewer._callers
+    assert sum(caller.size for caller, _ in held._kept.values()) <= reviewer.MAX_CALLERS_BYTES
+    assert 100 < len(held) < 200
+    await desk.reviewer.authenticate(tokens[-1])
+    assert desk.asked(TOKEN_REVIEWS) == 200
+    await desk.reviewer.authenticate(tokens[0])
+    assert desk.asked(TOKEN_REVIEWS) == 201
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(3000, "in fewer groups"), (300_000, "is over 262144")]
+)
+async def test_a_caller_with_too_many_groups(desk, cluster, count, said):
+    """500 with a line that says so; nothing of it is kept."""
+    groups = tuple(f"group-{number}" for number in range(count))
+    refusal = await desk.refusal(cluster.authority.issue("ann", groups=groups))
+    assert refusal.status == 500
+    assert said in str(refusal)
+    assert len(desk.reviewer._callers) == 0
+
+
+async def test_what_is_allowed_is_remembered(desk, cluster):
+    """For five minutes and not longer: then a right that was withdrawn is gone."""
+    bound = bind(cluster, PATHS)
+    caller = await desk.reviewer.authenticate(cluster.authority.issue("ann"))
+    assert await desk.reviewer.may(caller, Question("/metrics"))
+    cluster.authority.rbac.delete(bound)
+    desk.now += 299.9
+    assert await desk.reviewer.may(caller, Question("/metrics"))
+    assert desk.asked(ACCESS_REVIEWS) == 1
+    desk.now += 0.1
+    assert not await desk.reviewer.may(caller, Question("/metrics"))
+    assert desk.asked(ACCESS_REVIEWS) == 2
+
+
+async def test_what_is_denied_is_remembered(desk, cluster):
+    """For half a minute: so soon does a right that was given hold."""
+    caller = await desk.reviewer.authenticate(cluster.authority.issue("ann"))
+    assert not await desk.reviewer.may(caller, Question("/metrics"))
+    bind(cluster, PATHS)
+    desk.now += 29.9
+    assert not await desk.reviewer.may(caller, Question("/metrics"))
+    desk.now += 0.1
+    assert await desk.reviewer.may(caller, Question("/metrics"))
+
+
+async def test_one_review_for_all(desk, cluster):
+    """A thousand askers with one token share one review of each kind."""
+    bind(cluster, PATHS)
+    token = cluster.authority.issue("ann")
+    await asyncio.gather(*(desk.admit(token) for _ in range(1000)))
+    assert (desk.asked(TOKEN_REVIEWS), desk.asked(ACCESS_REVIEWS)) == (1, 1)
+    counts = samples(desk.telemetry)
+    for kind in ("token", "access"):
+        assert counts["kmproxy_reviews_total", ("kind", kind), ("result", "allowed")] == 1
+
+
+async def test_who_leaves_takes_nothing_away(desk, cluster):
+    """The asker that began a review is cancelled; the others have their answer."""
+    token = cluster.authority.issue("ann")
+    askers = [asyncio.create_task(desk.reviewer.authenticate(token)) for _ in range(3)]
+    await desk.begun()
+    askers[0].cancel()
+    assert [caller.username for caller in await asyncio.gather(*askers[1:])] == ["ann", "ann"]
+    with pytest.raises(asyncio.CancelledError):
+        await askers[0]
+    assert desk.asked(TOKEN_REVIEWS) == 1
+
+
+async def test_all_have_left(desk, cluster):
+    """A review that nobody waits for any more ends quietly, even if it fails."""
+    cluster.api.fail("review", ApiFault.STATUS, status=500)
+    asker = asyncio.create_task(desk.reviewer.authenticate("t"))
+    await desk.begun()
+    (review,) = desk.reviewer._under_way.values()
+    asker.cancel()
+    await asyncio.wait([asker, review])
+    assert not review._log_traceback  # what asyncio would complain by
+    assert repr(desk.reviewer) == "<Reviewer 0 callers, 0 answers, 0 under way>"
+
+
+@pytest.mark.parametrize(
+    ("fault", "needs", "what"),
+    [
+        (ApiFault.STATUS, {"status": 500}, "answered 500"),
+        (ApiFault.STATUS, {"status": 429, "reason": "TooManyRequests"}, "answered 429"),
+        (ApiFault.GARBAGE, {}, "is not one"),
+        (ApiFault.CUT, {}, "cut short"),
+        (ApiFault.HANG, {}, "within 0.2 s"),
+    ],
+)
+async def test_a_review_that_fails(desk, cluster, monkeypatch, fault, needs, what):
+    """500 with the reason, of either kind, and it is forgotten at once."""
+    bind(cluster, PATHS)
+    token = cluster.authority.issue("ann")
+
+    @contextlib.contextmanager
+    def failing():
+        with monkeypatch.context() as patch:
+            if fault is ApiFault.HANG:
+                patch.setattr(reviewer, "TIMEOUT", 0.2)
+            cluster.api.fail("review", fault, **needs)
+            yield
+            cluster.api.recover()
+
+    with failing():
+        error = await desk.refusal(token)
+    assert (error.status, error.reason) == (500, "review")
+    assert what in str(error)
+    caller = await desk.reviewer.authenticate(token)
+    with failing(), pytest.raises(AccessError) as raised:
+        await desk.reviewer.may(caller, Question("/metrics"))
+    assert (raised.value.status, raised.value.reason) == (500, "review")
+    await desk.admit(token)
+    counts = samples(desk.telemetry)
+    for kind in ("token", "access"):
+        assert counts["kmproxy_reviews_total", ("kind", kind), ("result", "failed")] == 1
+
+
+async def test_the_api_server_is_away(desk, cluster):
+    """500 while it is down, also for what was remembered and holds no more; well afterwards."""
+    bind(cluster, PATHS)
+    token = cluster.authority.issue("ann")
+    await desk.admit(token)
+    await cluster.api.stop()
+    await desk.admit(token)
+    desk.now += 60.0
+    error = await desk.refusal(token)
+    assert (error.status, error.reason) == (500, "review")
+    await cluster.api.start()
+    await desk.admit(token)
+
+
+@pytest.mark.parametrize(
+    ("resource", "group"),
+    [
+        ("tokenreviews", "authentication.k8s.io"),
+        ("subjectaccessreviews", "authorization.k8s.io"),
+    ],
+)
+async def test_reviews_are_forbidden_to_us(desk, cluster, resource, group):
+    """The rule that is missing is named."""
+    cluster.authority.deny("create", resource)
+    error = await desk.refusal(cluster.authority.issue("ann"))
+    assert error.status == 500
+    assert str(error) == (
+        "your access cannot be reviewed: the API server forbids kmproxy to create "
+        f"{resource}: add a ClusterRole rule with apiGroups [{group}], "
+        f"resources [{resource}] and verbs [create]"
+    )
+
+
+async def test_our_own_token_has_rotated(desk, cluster, tmp_path):
+    """A 401 for ourselves is answered by reading our token anew, and is nobody else's."""
+    bind(cluster, PATHS)
+    cluster.rotate_token()
+    cluster.write_service_account(tmp_path)
+    await desk.admit(cluster.authority.issue("ann"))
+
+
+async def test_a_closed_connection_is_opened_anew(desk, cluster):
+    """A review finds that an idle connection was closed meanwhile, and is posted again."""
+    await desk.reviewer.authenticate("first")
+    (handlers,) = desk.api._upstream._session.connector._conns.values()
+    transport = handlers[0][0].transport._ssl_protocol._transport
+    transport.pause_reading()  # so that the end is not seen before the next request is sent
+    await cluster.api.stop()
+    await cluster.api.start()
+    cluster.api.requests.clear()
+    asyncio.get_running_loop().call_soon(transport.resume_reading)
+    assert await desk.reviewer.authenticate("second") is None
+    assert desk.asked(TOKEN_REVIEWS) == 1
+
+
+async def test_strangers_do_not_hold_up_who_is_known(desk, cluster):
+    """However many unknown tokens wait, one that was accepted before is reviewed at once."""
+    token = cluster.authority.issue("ann")
+    await desk.reviewer.authenticate(token)
+    desk.now += 60.0
+    cluster.api.fail("review", ApiFault.HANG, times=reviewer.STRANGERS)
+    strangers = [
+        asyncio.create_task(desk.reviewer.authenticate(f"t{number}"))
+        for number in range(2 * reviewer.STRANGERS)
+    ]
+    await until(lambda: desk.has_asked(1 + reviewer.STRANGERS))
+    assert (await desk.reviewer.authenticate(token)).username == "ann"
+    assert not any(stranger.done() for stranger in strangers)
+    assert desk.asked(TOKEN_REVIEWS) == 2 + reviewer.STRANGERS
+    await desk.reviewer.close()
+    for stranger in strangers:
+        with contextlib.suppress(asyncio.CancelledError):
+            await stranger
+
+
+async def test_a_flood_of_tokens_is_bounded(desk, cluster, monkeypatch):
+    """What is remembered of rejected tokens does not grow, nor push out who was accepted."""
+    monkeypatch.setattr(cluster.authority, "review", lambda *_: {"authenticated": False})
+    desk.reviewer._rejected._size = 10
+    for number in range(50):
+        await desk.reviewer.authenticate(f"t{number}")
+    assert len(desk.reviewer._rejected) == 10
+
+
+async def test_no_token_is_kept(desk, cluster):
+    """Nothing that is remembered, shown or raised has a token in it."""
+    token = cluster.authority.issue("ann")
+    error = await desk.refusal(token)
+    kept = [repr(desk.reviewer), repr(desk.gate()), str(error), repr(error)]
+    kept += [
+        str(vars(answers))
+        for answers in vars(desk.reviewer).values()
+        if hasattr(answers, "__dict__")
+    ]
+    kept.append(desk.telemetry.render().decode())
+    assert not [text for text in kept for part in token.split(".") if part in text]

@@ -1,0 +1,301 @@
+"""OAuth2 tokens: cached, renewed before they end, one request at a time, against a real endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+from aiohttp import web
+
+from kmproxy.client.credentials import TOKEN_AGE, RotatingText, is_password
+from kmproxy.client.oauth2 import PAUSE, SETTLED, ClientCredentials
+from kmproxy.client.tls import TlsContext, Trust
+from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.config.http_client import OAuth2
+from kmproxy.config.types import File, Secret
+from kmproxy.errors import UpstreamError
+from tests.conftest import credential_failures, until
+from tests.support.sites import Site, new_ca
+
+
+class Endpoint:
+    """What a token endpoint answers: token `t1`, `t2`, ... or as it is told."""
+
+    def __init__(self):
+        self.count = 0
+        self.life = 3600
+        self.secret = "p:ss w"
+        self.by_header = True
+        self.broken = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self, seen):
+        await self.gate.wait()
+        if self.broken is not None:
+            return self.broken()
+        given = (seen.form.get("client_id"), seen.form.get("client_secret"))
+        if self.by_header:
+            pair = f"my+client:{self.secret.replace(':', '%3A').replace(' ', '+')}"
+            expected = "Basic " + base64.b64encode(pair.encode()).decode()
+            good = seen.headers.get("Authorization") == expected and given == (None, None)
+        else:
+            good = given == ("my client", self.secret) and "Authorization" not in seen.headers
+        if seen.form.get("grant_type") != "client_credentials" or not good:
+            return web.json_response({"error": "invalid_client"}, status=401)
+        self.count += 1
+        answer = {"access_token": f"t{self.count}", "token_type": "bearer"}
+        return web.json_response(answer | ({"expires_in": self.life} if self.life else {}))
+
+
+@pytest.fixture
+def endpoint():
+    """A token endpoint in good health."""
+    return Endpoint()
+
+
+@pytest.fixture
+async def site(endpoint):
+    """Where it is."""
+    async with Site(endpoint, new_ca()) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(site, mount, clock, telemetry):
+    """The client of that endpoint, its secret in a file."""
+    mount.swap(secret="p:ss w\n")
+    made = make(site, File(str(mount.path / "secret")), clock, telemetry)
+    async with open_session() as session:
+        credential = made(session)
+        yield credential
+        await credential.close()
+
+
+def make(site, source, clock, telemetry, url=None, **more):
+    """A function from a session to a client of a site."""
+
+    def made(session):
+        config = OAuth2("my client", source, url or f"{site.url}/token", **more)
+        secret = RotatingText(
+            source,
+            "secret",
+            is_password,
+            credential="client_secret",
+            clock=clock,
+            telemetry=telemetry,
+        )
+        trust = Trust(verify=False)
+        tls = TlsContext(lambda: trust, "CA", clock=clock, telemetry=telemetry)
+        endpoint = Upstream("OAuth2 token endpoint", session, None, tls)
+        return ClientCredentials(config, secret, endpoint, clock=clock, telemetry=telemetry)
+
+    return made
+
+
+async def test_a_token_is_kept(client, site, clock):
+    """It is asked for once, and again in good time before it ends; the old one serves meanwhile."""
+    assert await client.authorization() == "Bearer t1"
+    clock.now += 3600 - 301
+    assert await client.authorization() == "Bearer t1"
+    assert len(site.seen) == 1
+    clock.now += 2
+    assert await client.authorization() == "Bearer t1"
+
+    async def renewed():
+        return await client.authorization() == "Bearer t2"
+
+    await until(renewed)
+    assert len(site.seen) == 2
+
+
+async def test_a_token_that_has_ended(client, site, clock):
+    """It is not used: the new one is waited for."""
+    assert await client.authorization() == "Bearer t1"
+    clock.now += 3600
+    assert await client.authorization() == "Bearer t2"
+
+
+async def test_one_request_at_a_time(client, site, endpoint):
+    """However many scrapes wait for a token, one is asked for; one that gives up stops none."""
+    endpoint.gate.clear()
+    waiting = [asyncio.create_task(client.authorization()) for _ in range(20)]
+    await until(lambda: asyncio.sleep(0, len(site.seen)))
+    waiting[0].cancel()
+    endpoint.gate.set()
+    assert await asyncio.gather(*waiting[1:]) == ["Bearer t1"] * 19
+    assert len(site.seen) == 1
+
+
+async def test_a_refused_token(client, site, clock):
+    """It is replaced at once, but one that is new is not: the next would be refused as well."""
+    assert await client.authorization() == "Bearer t1"
+    assert await client.authorization(anew=True) == "Bearer t1"
+    clock.now += SETTLED
+    assert await client.authorization(anew=True) == "Bearer t2"
+    assert len(site.seen) == 2
+
+
+async def test_the_way_of_the_secret(client, site, endpoint, clock):
+    """In the header first, then in the form; the one that worked is remembered."""
+    endpoint.by_header = False
+    assert await client.authorization() == "Bearer t1"
+    assert [("Authorization" in seen.headers) for seen in site.seen] == [True, False]
+    clock.now += 3600
+    assert await client.authorization() == "Bearer t2"
+    assert "Authorization" not in site.seen[2].headers
+    assert len(site.seen) == 3
+
+
+async def test_a_secret_rotates(client, endpoint, mount, clock, telemetry):
+    """A new secret is used for a new token a minute later at most; a bad one is not."""
+    assert await client.authorization() == "Bearer t1"
+    endpoint.secret = "other"
+    mount.swap(secret="")
+    clock.now += TOKEN_AGE
+    assert await client.authorization() == "Bearer t1"
+    assert credential_failures(telemetry, "client_secret") == 1
+    mount.swap(secret="other")
+    clock.now += TOKEN_AGE
+
+    async def renewed():
+        return await client.authorization() == "Bearer t2"
+
+    await until(renewed)
+
+
+async def test_scopes_and_parameters(site, clock, telemetry):
+    """They stand in the form."""
+    params = (("audience", Secret("kubelet")),)
+    made = make(site, Secret("p:ss w"), clock, telemetry, scopes=("a", "b"), endpoint_params=params)
+    async with open_session() as session:
+        assert await made(session).authorization() == "Bearer t1"
+    (seen,) = site.seen
+    assert seen.form == {
+        "grant_type": "client_credentials",
+        "scope": "a b",
+        "audience": "kubelet",
+    }
+    assert (seen.method, seen.path) == ("POST", "/token")
+
+
+@pytest.mark.parametrize("life", [None, 0, "", "soon"])
+async def test_a_token_without_an_end(client, site, endpoint, clock, life):
+    """It is used until it is refused."""
+    endpoint.life = life
+    assert await client.authorization() == "Bearer t1"
+    clock.now += 10**6
+    assert await client.authorization() == "Bearer t1"
+    assert await client.authorization(anew=True) == "Bearer t2"
+
+
+async def test_an_end_as_text(client, endpoint, clock):
+    """Some servers write the number so."""
+    endpoint.life = "60"
+    assert await client.authorization() == "Bearer t1"
+    clock.now += 60
+    assert await client.authorization() == "Bearer t2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda: web.Response(status=500, text="planted"), "answered 500,"),
+        (lambda: web.json_response({"error": "invalid_scope"}, status=400), "answered 400 invalid_scope,"),
+        (lambda: web.json_response({"error": "planted"}, status=401), "answered 401,"),
+        (lambda: web.Response(status=302, headers={"Location": "/planted"}), "answered 302,"),
+        (lambda: web.json_response({}), "answered 200,"),
+        (lambda: web.json_response({"error": "invalid_client"}), "answered 200 invalid_client,"),
+        (lambda: web.Response(text="planted"), "is no token"),
+        (lambda: web.json_response(["planted"]), "is no token"),
+        (lambda: web.json_response({"access_token": "planted\r\nx"}), "is no token"),
+        (lambda: web.json_response({"access_token": "planted", "token_type": "mac"}), "not a bearer token"),
+        (lambda: web.Response(body=b"x" * (2 << 20)), "too long"),
+    ],
+)  # fmt: skip
+async def test_no_token(client, endpoint, telemetry, caplog, answer, says):
+    """Each failure has the reason `oauth2`, is counted and logged, and shows nothing of the answer."""
+    endpoint.broken = answer
+    with pytest.raises(UpstreamError) as raised:
+        await client.authorization()
+    assert raised.value.reason == "oauth2"
+    assert says in str(raised.value)
+    assert credential_failures(telemetry, "oauth2") == 1
+    assert says in caplog.text
+    for text in (str(raised.value), caplog.text, repr(client)):
+        assert "planted" not in text
+        assert "p:ss" not in text
+
+
+async def test_a_failure_is_not_repeated_at_once(client, site, endpoint, clock):
+    """A storm of scrapes is one request, then a pause; after it all is well again."""
+    endpoint.broken = lambda: web.Response(status=500)
+    for _ in range(5):
+        with pytest.raises(UpstreamError, match="answered 500"):
+            await client.authorization()
+    assert len(site.seen) == 1
+    endpoint.broken = None
+    clock.now += PAUSE
+    assert await client.authorization() == "Bearer t1"
+
+
+async def test_a_good_token_outlives_a_failed_renewal(client, endpoint, clock, telemetry):
+    """It is used to its end, and not a second longer."""
+    assert await client.authorization() == "Bearer t1"
+    endpoint.broken = lambda: web.Response(status=500)
+    clock.now += 3600 - 60
+    assert await client.authorization() == "Bearer t1"
+    await until(lambda: asyncio.sleep(0, credential_failures(telemetry, "oauth2")))
+    assert await client.authorization() == "Bearer t1"
+    clock.now += 60
+    with pytest.raises(UpstreamError):
+        await client.authorization()
+
+
+def test_repr(site, clock, telemetry):
+    """It shows which client where, and nothing of the path or query."""
+    made = make(site, Secret("planted"), clock, telemetry, url=f"{site.url}/planted?planted")
+    assert repr(made(None)) == "<ClientCredentials my client at 127.0.0.1>"
+
+
+async def test_an_endpoint_that_is_not_there(site, clock, telemetry):
+    """What is wrong with the connection is said."""
+    made = make(site, Secret("s"), clock, telemetry, url="https://127.0.0.1:1/token")
+    async with open_session() as session:
+        with pytest.raises(UpstreamError, match="cannot be reached") as raised:
+            await made(session).authorization()
+    assert raised.value.reason == "oauth2"
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_an_endpoint_that_hangs(site, endpoint, clock, telemetry, monkeypatch, begins):
+    """It is given up, whether it has begun to answer or not, and as what it is."""
+    monkeypatch.setattr("kmproxy.client.oauth2.TIMEOUT", 0.2)
+
+    async def trickle():
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    if begins:
+        endpoint.broken = lambda: web.Response(body=trickle())
+    else:
+        endpoint.gate.clear()
+    async with open_session() as session:
+        client = make(site, Secret("s"), clock, telemetry)(session)
+        with pytest.raises(UpstreamError, match="no OAuth2 token: the ") as raised:
+            await asyncio.wait_for(client.authorization(), 30)
+    assert (raised.value.reason, raised.value.status) == ("oauth2", 504)
+    endpoint.gate.set()
+
+
+async def test_it_can_be_given_up(client, site, endpoint):
+    """At the end of the daemon a request under way is cancelled, and nothing is left behind."""
+    endpoint.gate.clear()
+    waiting = asyncio.create_task(client.authorization())
+    await until(lambda: asyncio.sleep(0, len(site.seen)))
+    await client.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    endpoint.gate.set()

@@ -1,0 +1,167 @@
+"""The documents' commands, run as they are written but for addresses; what they print is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kmproxy.cli.main import read_config
+from tests.conftest import until
+from tests.support.documents import PAGES, README, ROOT, block
+from tests.test_demo import demo
+
+
+async def run(commands, directory, **environment):
+    """What commands print, which a shell runs in a directory."""
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-euc", commands,
+        cwd=directory, env=os.environ | {"PATH": beside} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    return out.decode()
+
+
+def there(commands, text):
+    """Commands with the addresses of the demo that printed `text`."""
+    metrics = re.search(r"curl -s http://(localhost:\d+)/metrics/cadvisor", text)[1]
+    api = re.search(r"--server=http://(localhost:\d+)", text)[1]
+    return commands.replace("localhost:8080", metrics).replace("localhost:8001", api)
+
+
+@pytest.mark.program("curl", "kubectl")
+async def test_try_it(tmp_path):
+    """A look, the sample that is shown, a move, another look."""
+    look = block("curl -s http://localhost:8080/metrics/cadvisor | grep 'team=\"'")
+    move = block("kubectl --server=http://localhost:8001 label")
+    sample = block('container_cpu_usage_seconds_total{container="api"')
+    printed = block("kmproxy demo: 2 nodes")
+    async with demo() as (text, _):
+        assert there(printed, text) in text
+        before = (await run(there(look, text), tmp_path)).splitlines()
+        assert all('team="' in line for line in before)
+        alike = [line for line in before if line.startswith(sample[: sample.index(",")])]
+        assert {part for line in alike for part in re.findall(r',(\w+="[a-z0-9-]+")', line)} > {
+            'cpu="total"',
+            'namespace="frontend-service2"',
+            'team="frontend"',
+        }
+        names = re.findall(r'(\w+)="', sample)
+        assert [re.findall(r'(\w+)="', line) for line in alike] == [names] * len(alike)
+        moved = await run(there(move, text), tmp_path)
+        assert moved == "namespace/frontend-service2 labeled\n"
+
+        async def follows():
+            lines = (await run(there(look, text), tmp_path)).splitlines()
+            mine = [line for line in lines if 'namespace="frontend-service2"' in line]
+            return mine and all('team="backend"' in line for line in mine)
+
+        await until(follows, 20)
+
+
+@pytest.mark.program("kubectl")
+async def test_labels_without_a_daemon(tmp_path):
+    """What kubectl prints and an exposition, to an enriched exposition, from a bare checkout."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    async with demo() as (text, _):
+        commands = block("$ kubectl --server=http://localhost:8001 get namespaces")
+        await run(there(commands, text).replace("$ ", ""), tmp_path)
+    enriched = (tmp_path / "enriched.prom").read_text("utf-8")
+    assert 'namespace="payments",team="payments"' in enriched
+    given = (tmp_path / "cadvisor.prom").read_text("utf-8")
+    assert re.sub(r',team="[a-z]+"', "", enriched) == given
+
+
+@pytest.mark.program("curl")
+async def test_targets(tmp_path):
+    """A pod's target as it is shown: its address, and the labels in their order."""
+    ask = block("curl -s http://localhost:8080/sd/pods")
+    shown = block('{"targets":["10.244.')
+    async with demo() as (text, _):
+        line = await run(there(ask, text), tmp_path)
+    names = re.findall(r'"(\w+)":', line)
+    assert {"team", "__meta_kubernetes_namespace_label_team"} < set(names)
+    places = [names.index(name) for name in re.findall(r'"(\w+)":', shown)]
+    assert places == sorted(places)
+
+
+@pytest.mark.program("curl")
+async def test_a_request_narrows(tmp_path):
+    """One namespace's CPU, and nothing else."""
+    narrow = block("curl -s 'http://localhost:8080/metrics/cadvisor?namespace=payments")
+    async with demo() as (text, _):
+        lines = (await run(there(narrow, text), tmp_path)).splitlines()
+    samples = [line for line in lines if not line.startswith("#")]
+    assert samples
+    for line in samples:
+        assert line.startswith("container_cpu_")
+        assert 'namespace="payments",team="payments"' in line
+
+
+def test_the_values_of_the_stack():
+    """The chart's switch of the kubelet's cAdvisor endpoint, off."""
+    values = yaml.safe_load(block("kubelet:\n  serviceMonitor:"))
+    assert values == {"kubelet": {"serviceMonitor": {"cAdvisor": False}}}
+
+
+def test_make_builds_and_pushes_the_image():
+    """The image's name reaches docker in both; `deploy` is shown in `test_manifests`."""
+    command = block("make docker-build docker-push").splitlines()[0]
+    shown = subprocess.run(
+        command.replace("make", "make -n"),
+        shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    image = "registry.example.com/kmproxy:0.1.0"
+    assert shown.stdout.splitlines()[-1] == f"docker push {image}"
+    (built,) = re.findall(
+        r"^docker build --build-arg REVISION=(\S*) (.*)$", shown.stdout, re.MULTILINE
+    )
+    assert built[1] == f"--tag {image} ."
+    known = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert built[0].removesuffix("-dirty") == known.stdout[:12]
+
+
+def test_arguments_of_kubelet_meta_proxy():
+    """Its example's arguments are taken as they are, with what the downward API puts in."""
+    arguments = yaml.safe_load(block("args:\n"))["args"]
+    values = {"$(KUBE_APISERVER)": "10.0.0.1", "$(NODE_NAME)": "node-1"}
+    given = [re.sub(r"\$\(\w+\)", lambda name: values[name[0]], each) for each in arguments]
+    config, warnings = read_config(given)
+    assert (config.kubelet.apiserver, config.kubelet.port) == ("10.0.0.1", 443)
+    assert (config.kubelet.node, config.server.listen.port) == ("node-1", 8080)
+    assert warnings == []
+
+
+def test_one_file():
+    """One file is tested by what is said, and pytest prints what is shown, with other numbers."""
+    shown = block("collected ")
+    command = re.search(r"`(make test ARGS=\S+ COVERAGE=)`", PAGES[README])[1]
+    made = subprocess.run(
+        command.replace("make", "make -n"),
+        shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (file,) = re.findall(r"^tests/\S+", shown, re.MULTILINE)
+    assert made.stdout.splitlines()[-1].split()[1:] == ["--durations=15", file]
+    assert re.search(rf"^collected \d+ items\n\n{re.escape(file)} \.+ +\[ *\d+%\]\n", shown)
+    assert re.search(r"^=+ \d+ passed in [\d.]+s =+$", shown, re.MULTILINE)
+
+
+def test_make_e2e():
+    """It is pytest with the marker of the proof; every file of that is in what is shown."""
+    shown = subprocess.run(
+        ["make", "-n", "e2e"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.splitlines()[-1].strip().endswith('/pytest -m "e2e or cluster"')
+    files = re.findall(r"^tests/e2e/(\w+\.py) \.+ ", block("tests/e2e/"), re.MULTILINE)
+    assert files == sorted(path.name for path in (ROOT / "tests" / "e2e").glob("test_*.py"))

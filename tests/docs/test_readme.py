@@ -1,0 +1,302 @@
+"""What the documents say is what the code does: README.md, docs/ and their like."""
+
+from __future__ import annotations
+
+import re
+
+import bcrypt
+import pytest
+import yaml
+
+from kmproxy.config.http_client import KEYS
+from kmproxy.config.loader import Layer, load
+from kmproxy.config.sections import SECTIONS
+from kmproxy.config.settings import settings
+from kmproxy.config.web import Pem
+from kmproxy.telemetry import _REASONS as REASONS
+from kmproxy.telemetry import Telemetry
+from kmproxy.web.config_file import read_web_config
+from tests.support.documents import (
+    ALL,
+    PAGES,
+    README,
+    ROOT,
+    anchors,
+    block,
+    blocks,
+    headings,
+    is_a_test,
+    links,
+    section,
+)
+from tests.test_layers import FOLDERS, PLAIN
+
+WORDS = 2500
+"""The README's limit: a reader has it in ten minutes."""
+
+
+def rows():
+    """The table of settings, from the settings themselves."""
+    for kind in SECTIONS.values():
+        blank = kind()
+        for key, spec in settings(kind).items():
+            default = getattr(blank, key)
+            if spec.repeatable:
+                shown = ", ".join(default)
+            elif spec.metavar == "DURATION" and default is not None:
+                shown = f"{default:g}s"
+            else:
+                shown = "" if default in {None, False} else str(default)
+            flag = f"--{spec.name} {spec.metavar}".rstrip().replace("|", "\\|")
+            notes = ["repeatable"] if spec.repeatable else []
+            notes += [f"also `--{alias}`" for alias in spec.aliases]
+            text = spec.help.replace("|", "\\|") + (f" ({'; '.join(notes)})" if notes else "")
+            yield f"| `{flag}` | {f'`{shown}`' if shown else ''} | {text} |"
+
+
+def test_the_table_of_settings():
+    """Every setting has its row, generated from the same field as its flag."""
+    table = "\n".join(rows())
+    page = PAGES["docs/configuration.md"]
+    between = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", page, re.DOTALL)
+    assert between[1] == table
+
+
+def test_the_most_wanted_settings():
+    """Five rows of that table, as they stand there."""
+    shown = re.findall(r"^\| `--.*$", PAGES[README], re.MULTILINE)
+    assert len(shown) == 5
+    assert set(shown) <= set(rows())
+
+
+def test_the_table_of_metrics():
+    """Every metric of ours has its place in the table, and no document names another."""
+    ours = set(re.findall(r"^# TYPE (kmproxy_\w+) ", Telemetry().render().decode(), re.MULTILINE))
+    table = section("docs/operations.md", "Metrics")
+    assert set(re.findall(r"`(kmproxy_\w+)", table)) == ours
+    assert set(re.findall(r"`(kmproxy_\w+)", ALL)) == ours
+
+
+def test_the_page_of_the_architecture():
+    """Every folder and every module beside the folders stands on its level and in the table."""
+    picture = next(each.text for each in blocks("docs/architecture.md") if "level" in each.text)
+    table = section("docs/architecture.md", "The folders")
+    assert set(re.findall(r"(\w+)/(?= |\n)", picture)) - {"kmproxy"} == set(FOLDERS)
+    assert set(re.findall(r"^\| `(\w+)/` \|", table, re.MULTILINE)) == set(FOLDERS)
+    beside = {name for name in PLAIN if "." not in name} - {"__main__", "revision"}
+    assert set(re.findall(r"(\w+)\.py", picture)) == beside
+
+
+def test_the_yaml_example():
+    """The configuration that is shown is one."""
+    example = block("label: ")
+    config, warnings = load([Layer("README", "", yaml.safe_load(example))])
+    assert [rule.name for rule in config.labels.rules] == ["team", "cost_center"]
+    assert warnings == []
+
+
+def test_kubelet_access():
+    """The section that is shown is one, and every key of it has its place in the table."""
+    part = section("docs/configuration.md", "Kubelet access")
+    example = block("kubelet:\n  oauth2:")
+    assert example in part
+    config, warnings = load([Layer("README", "", yaml.safe_load(example))])
+    assert config.access.credential.client_id == "kmproxy"
+    assert config.access.tls.min_version == "TLS13"
+    assert warnings == []
+    for name, keys in KEYS.items():
+        for key in [name, *keys] if name else keys:
+            assert f"`{key}`" in part, key
+
+
+def test_the_web_config_example(tmp_path):
+    """It is one, with a certificate beside it, and asks for all that it seems to ask for."""
+    example = block("tls_server_config:")
+    (tmp_path / "web.yaml").write_text(example)
+    config = read_web_config(str(tmp_path / "web.yaml"))
+    assert config.tls.certificate == Pem(str(tmp_path / "tls.crt"))
+    assert config.tls.client_auth == "RequireAndVerifyClientCert"
+    assert config.tls.client_sans == {"prometheus.example.com"}
+    assert bcrypt.checkpw(b"example", config.users["prometheus"].encode())
+    assert config.headers == (("X-Content-Type-Options", "nosniff"),)
+    assert config.asks
+
+
+def test_the_table_of_threats():
+    """Whatever is said to be shown by a test is: the test is there."""
+    table = section("docs/security.md", "Threats").partition("\n")[2]
+    rows = [line.strip("|").split("|") for line in table.strip().splitlines()[2:]]
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert len(rows) > 10
+    for _, threat, stops, _, tests in rows:
+        named = re.findall(r"`(\w+)`", tests)
+        assert threat.strip()
+        assert stops.strip()
+        assert named, threat
+        assert set(named) <= there, set(named) - there
+
+
+def test_the_image():
+    """It runs unprivileged, and what is last removed from it are pip, apt and the shells."""
+    final = (ROOT / "Dockerfile").read_text("utf-8").rpartition("\nFROM ")[2]
+    assert "USER 65532:65532\n" in final
+    assert 'ENTRYPOINT ["kmproxy"]' in final
+    assert "LABEL org.opencontainers.image.revision=$REVISION\n" in final
+    (run,) = re.findall(r"^RUN (.*?[^\\])\n", final, re.MULTILINE | re.DOTALL)
+    for gone in ("uninstall --yes", " /usr/bin/apt*", " /usr/bin/dpkg*", " /bin/sh", " /bin/bash"):
+        assert gone in run
+
+
+# What runs each block of code: a test, or a script of .ci; by how the block begins.
+RUN_BY = {
+    "make run\n": ".ci/demo",
+    "kmproxy demo: 2 nodes": "test_examples.test_try_it",
+    "curl -s http://localhost:8080/metrics/cadvisor | grep": "test_examples.test_try_it",
+    'container_cpu_usage_seconds_total{container="api"': "test_examples.test_try_it",
+    "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",
+    "$ kubectl --server=http://localhost:8001 get namespaces": "test_examples.test_labels_without_a_daemon",
+    "make docker-build docker-push": "test_examples.test_make_builds_and_pushes_the_image",
+    "apiVersion: kustomize": "test_manifests.test_the_example_of_a_component",
+    "openssl req ": "test_manifests.test_the_example_of_a_certificate",
+    "kubectl get secret kmproxy-tls": "test_manifests.test_the_example_of_the_ca",
+    "scheme: https\n": "test_prometheus.test_the_lines_for_tls_of_the_documents",
+    "$ kubectl exec -n kmproxy-system": "test_overlays.test_check_in_the_pod",
+    "✓ identity": "test_preflight.test_the_example_of_the_documents",
+    "kubelet:\n  serviceMonitor:": "test_examples.test_the_values_of_the_stack",
+    "tls_server_config:": "test_secure.test_the_web_config_of_the_documents",
+    "kubelet:\n  oauth2:": "test_readme.test_kubelet_access",
+    "label: [team,": "test_readme.test_the_yaml_example",
+    "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
+    "sum by (namespace, pod) (": "test_joins.test_a_daemonset",
+    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-reviews": "test_middleware.test_the_roles_of_the_documents",
+    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-scrape": "test_middleware.test_the_roles_of_the_documents",
+    "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-tenant": "test_tenants.test_the_roles_of_the_documents",
+    "user 'system:serviceaccount:monitoring:prometheus' may not": "test_middleware.test_the_refusal_of_the_documents",
+    "curl -s http://localhost:8080/sd/pods": "test_examples.test_targets",
+    '{"targets":["10.244.': "test_examples.test_targets",
+    "$ make load\n": "test_load.test_a_small_load",
+    "make test\n": ".ci/run",
+    "collected ": "test_examples.test_one_file",
+    "make e2e\n": "test_examples.test_make_e2e",
+    "tests/e2e/": "test_examples.test_make_e2e",
+    "args:\n": "test_examples.test_arguments_of_kubelet_meta_proxy",
+    "sum by (team) (rate(": "test_rules.test_the_joins_of_the_documents",
+    'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
+    "  * on (namespace) group_left (label_team)\n    kube_": "test_rules.test_the_joins_of_the_documents",
+    'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
+    "  * on (namespace) group_left (label_team)\n    max": "test_rules.test_the_joins_of_the_documents",
+}
+
+
+def sources(*patterns):
+    """Files that ship or are tests, each without what its lines begin with."""
+    for pattern in patterns:
+        for path in ROOT.glob(pattern):
+            yield "\n".join(line.lstrip() for line in path.read_text("utf-8").splitlines())
+
+
+def test_every_example_is_run():
+    """Every block is run by a test, or is in a file that ships; nothing else is listed."""
+    shipped = {path.read_text("utf-8") for path in (ROOT / "manifests").rglob("*.y*ml")}
+    code = "\n".join(sources("kmproxy/**/*.py", "tests/**/*.py"))
+    listed = {start: set() for start in RUN_BY}
+    unknown = []
+    for page, language, text in blocks():
+        starts = [start for start in RUN_BY if text.startswith(start)]
+        for start in starts:
+            listed[start].add(text)
+        picture = "────" in text
+        if language == "python":
+            shown = "\n".join(line.lstrip() for line in text.splitlines())
+            known = shown in code
+        else:
+            known = starts or picture or any(text in whole for whole in shipped)
+        if not known:
+            unknown.append((page, text))
+    assert unknown == []
+    assert [start for start, texts in listed.items() if len(texts) != 1] == []
+
+
+@pytest.mark.parametrize("runner", sorted(set(RUN_BY.values())))
+def test_what_runs_an_example_exists(runner):
+    """The test is there; of a script of .ci, that it says the command."""
+    if runner.startswith(".ci/"):
+        (command, *_) = [start.strip() for start, by in RUN_BY.items() if by == runner]
+        assert command in (ROOT / runner).read_text("utf-8")
+    else:
+        module, _, function = runner.partition(".")
+        assert is_a_test(module, function)
+
+
+def test_the_readme_is_short():
+    """What is longer stands in docs/."""
+    assert len(PAGES[README].split()) < WORDS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_resolves(page):
+    """A relative link leads to a file that is there, and to one of its headings."""
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        there = (ROOT / page).parent / path if path else ROOT / page
+        assert there.exists(), link
+        if anchor:
+            assert anchor in anchors(str(there.resolve().relative_to(ROOT))), link
+
+
+def test_every_page_can_be_found():
+    """The README leads to each page of docs/, by one step or two."""
+    found, ahead = set(), {README}
+    for _ in range(2):
+        ahead = {
+            str(((ROOT / page).parent / link.partition("#")[0]).resolve().relative_to(ROOT))
+            for page in ahead
+            for link in links(page)
+        } & PAGES.keys()
+        found |= ahead
+    assert {page for page in PAGES if page.startswith("docs/")} <= found
+
+
+def test_the_glossary():
+    """Each term stands there once, is explained in two or three sentences, and is used."""
+    page = "docs/glossary.md"
+    terms = [title for _, level, title in headings(page) if level == 3]
+    assert len(terms) == len(set(terms)) > 30
+    others = "\n".join(text for name, text in PAGES.items() if name != page).lower()
+    for term in terms:
+        assert len(section(page, term).split()) < 60, term
+        assert term.lower() in re.sub(r"\s+", " ", others), term
+
+
+def test_the_troubleshooting():
+    """Every message that is looked for there is one of ours, and every reason is explained."""
+    page = "docs/troubleshooting.md"
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources("kmproxy/**/*.py")))
+    code = re.sub(r"\{[^{}]*name\}", "kubelet", code)
+    for title in ("The process ends", "A scrape fails", "The kubelet", "The API server"):
+        for row in section(page, title).splitlines():
+            if row.startswith("| ") and "`" in row:
+                for message in re.findall(r"`(?!kmproxy_|up )([^`]+)`", row.split("|")[1]):
+                    for part in message.replace("API server's", "kubelet's").split("…"):
+                        assert part.strip() in code, message
+    explained = re.findall(r"`(\w+)`", " ".join(
+        row.split("|")[1] for row in section(page, "Reasons").splitlines() if row.startswith("| ")
+    ))  # fmt: skip
+    assert sorted(explained) == sorted({*REASONS, "other"})
+
+
+def test_the_news():
+    """A fragment is named by its kind, and says something."""
+    kinds = set(re.findall(r"^\| `(\w+)` \|", PAGES["changelog.d/README.md"], re.MULTILINE))
+    for page in PAGES:
+        if page.startswith("changelog.d/") and not page.endswith("README.md"):
+            assert re.fullmatch(rf"changelog\.d/[a-z0-9-]+\.({'|'.join(kinds)})\.md", page)
+            assert 5 < len(PAGES[page].split()) < 60
+
+
+if __name__ == "__main__":
+    print("\n".join(rows()))  # noqa: T201 - to be pasted into docs/configuration.md

@@ -1,0 +1,1 @@
+"""The proof with real programs: Prometheus, Alertmanager, an API server."""

@@ -1,0 +1,389 @@
+"""Which samples pass a selection, and what of them does not."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+
+from kmproxy.cli.main import split_flags
+from kmproxy.config.loader import Layer, load_sections
+from kmproxy.config.recipe import read_selection
+from kmproxy.config.sections import SelectionConfig
+from kmproxy.errors import ConfigError
+from kmproxy.exposition.selection import (
+    MAX_GLOB,
+    MAX_GLOBS,
+    MAX_NAME,
+    QueryError,
+    Selector,
+    SeriesError,
+    SeriesRoom,
+)
+from tests.exposition.test_enricher import mutate, random_line
+from tests.support import lines, reference
+
+TEXT = b"""\
+# HELP cpu Seconds.
+# TYPE cpu counter
+cpu{namespace="a",pod="p"} 1 1000
+cpu{namespace="b",pod="p"} 2 1000
+cpu{namespace="",pod=""} 3 1000
+# HELP lat Latency.
+# TYPE lat histogram
+lat_bucket{namespace="a",le="1"} 1
+lat_bucket{namespace="a",le="+Inf"} 1
+lat_sum{namespace="a"} 1
+lat_count{namespace="a"} 1
+# a comment
+up 1
+
+broken{namespace="a" 1
+"""
+
+
+def selection(*flags):
+    """The selection of these flags."""
+    values, problems = split_flags(flags, frozenset())
+    assert not problems
+    (config,) = load_sections([Layer("command line", "--", values)], SelectionConfig)
+    return read_selection(config)
+
+
+def select(text, chosen, cut=None, **options):
+    """Feed a text, whole or in pieces; returns the output and the selector."""
+    selector = Selector(chosen, **options)
+    step = cut or max(len(text), 1)
+    output = b"".join(selector.feed(text[at : at + step]) for at in range(0, len(text), step))
+    return output + selector.finish(), selector
+
+
+def check(text, expected, *flags, dropped=None):
+    """A text becomes another however it is cut, also without its last newline."""
+    chosen = selection(*flags)
+    for cut in (None, 1, 7, 64):
+        output, selector = select(text, chosen, cut)
+        assert output == expected
+        if dropped is not None:
+            assert {key: count for key, count in selector.dropped.items() if count} == dropped
+    bare = select(text.removesuffix(b"\n"), chosen)[0]
+    assert bare in (expected, expected.removesuffix(b"\n"))
+
+
+def without(*prefixes):
+    """The text without the lines that begin so."""
+    lines = TEXT.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(prefixes))
+
+
+def test_everything():
+    """By default all passes, and there is nothing to do."""
+    assert selection().everything
+    check(TEXT, TEXT, dropped={})
+    assert not selection("--drop-metric=x").everything
+
+
+@pytest.mark.parametrize(
+    ("flags", "gone", "dropped"),
+    [
+        (["--drop-metric=cpu"], [b"cpu", b"# HELP cpu", b"# TYPE cpu"], 3),
+        (["--drop-metric=cp"], [], 0),
+        (
+            ["--drop-metric=c.*", "--drop-metric=u."],
+            [b"cpu", b"# HELP cpu", b"# TYPE cpu", b"up"],
+            4,
+        ),
+        (["--drop-metric=lat"], [b"lat", b"# HELP lat", b"# TYPE lat"], 4),
+        (["--drop-metric=lat_bucket"], [b"lat_bucket"], 2),
+        (["--keep-metric=lat"], [b"cpu", b"# HELP cpu", b"# TYPE cpu", b"up"], 4),
+        (["--keep-metric=cpu|up"], [b"lat", b"# HELP lat", b"# TYPE lat"], 4),
+        (["--keep-metric=.*", "--drop-metric=up"], [b"up"], 1),
+    ],
+)
+def test_metrics(flags, gone, dropped):
+    """Families go with their HELP and TYPE; expressions match the whole name."""
+    counts = {"metric": dropped} if dropped else {}
+    check(TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
+
+
+@pytest.mark.parametrize(
+    ("flags", "gone", "dropped"),
+    [
+        (["--namespace=a"], [b'cpu{namespace="b"'], 1),
+        (["--namespace=[ab]"], [], 0),
+        (["--namespace=x*"], [b'cpu{namespace="a"', b'cpu{namespace="b"', b"lat"], 6),
+        (["--exclude-namespace=b*"], [b'cpu{namespace="b"'], 1),
+        (["--namespace=a", "--namespace=b", "--exclude-namespace=b"], [b'cpu{namespace="b"'], 1),
+        (["--cluster-samples=drop"], [b'cpu{namespace=""', b"up"], 2),
+        (
+            ["--namespace=a", "--cluster-samples=drop"],
+            [b'cpu{namespace="b"', b'cpu{namespace=""', b"up"],
+            3,
+        ),
+    ],
+)
+def test_namespaces(flags, gone, dropped):
+    """Globs match the whole name; what has no namespace follows --cluster-samples."""
+    counts = {"namespace": dropped} if dropped else {}
+    check(TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'm{a="1",x="2",b="3"} 1 5', b'm{a="1",b="3"} 1 5'),
+        (b'm{x="2",b="3"} 1', b'm{b="3"} 1'),
+        (b'm{a="1",x="2"} 1', b'm{a="1"} 1'),
+        (b'm{a="1",x="2",y="3"} 1', b'm{a="1"} 1'),
+        (b'm{x="2",a="1",y="3"} 1', b'm{a="1"} 1'),
+        (b'm{x="2",y="3",a="1"} 1', b'm{a="1"} 1'),
+        (b'm{x="2"} 1', b"m{} 1"),
+        (b'm{x="2",} 1', b"m{} 1"),
+        (b'm{a="1",x="2",} 1', b'm{a="1",} 1'),
+        (b'm{ a="1" , x = "2" , b="3" } 1', b'm{ a="1" , b="3" } 1'),
+        (b'{"my.m","x"="2"} 1', b'{"my.m"} 1'),
+        (b'{"my.m","x"="2",} 1', b'{"my.m",} 1'),
+        (b'{x="2","my.m"} 1', b'{"my.m"} 1'),
+        (b'{x="2" "my.m" , y="3" a="1"} 1', b'{"my.m" , a="1"} 1'),
+        (b'{a="1" x="2""my.m",y="3"} 1', b'{a="1" "my.m"} 1'),
+        (b'{a="1","x",x="2"} 1', b'{a="1","x"} 1'),
+        (b'm{a="1"x="2"b="3"} 1', b'm{a="1"b="3"} 1'),
+        (b'm{ x = "2" , } 1', b"m{  } 1"),
+        (b'{"my.m" x="2"} 1', b'{"my.m" x="2"} 1'),
+        (b'm{exported_x="2"} 1', b'm{exported_x="2"} 1'),
+        (b'm{a="x=",x="\\"y"} 1', b'm{a="x="} 1'),
+        (b'm 1 # {x="2"} 1', b'm 1 # {x="2"} 1'),
+        (b'm{x="2" 1', b'm{x="2" 1'),
+    ],
+)
+def test_labels_are_taken_off(before, after):
+    """A pair goes with one comma; everything else stays as it was."""
+    check(before + b"\n", after + b"\n", "--drop-label=x", "--drop-label=y")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"my.m",namespace="a"} 1',
+        b'{namespace="a","my.m"} 1',
+        b'{x="1" "my.m",namespace="a"} 1',
+        b'{"namespace"="a" , x="1" "my.m" , } 1',
+        b'{x="1""my.m",namespace="a"y="2"} 1 17',
+    ],
+)
+def test_a_metrics_name_anywhere_in_the_braces(line):
+    """Its name and its namespace select the sample, wherever they stand."""
+    text = line + b"\n"
+    check(text, text, r"--keep-metric=my\.m", "--namespace=a")
+    check(text, b"", "--drop-metric=my.*", dropped={"metric": 1})
+    check(text, b"", "--keep-metric=a|namespace|x", dropped={"metric": 1})
+    check(text, b"", "--exclude-namespace=a", dropped={"namespace": 1})
+    check(text, text.replace(b" 17", b""), "--timestamps=strip")
+    check(b"# TYPE a counter\n" + text, text, "--drop-metric=a")
+
+
+def test_series_that_become_one():
+    """The first is served, the others are counted; the same series twice is no such thing."""
+    text = b'm{a="1",x="1"} 1\nm{x="2",a="1"} 2\nm{a="2",x="1"} 3\nm{a="2",x="1"} 4 5\nm{a="1",b=""} 6\n'
+    expected = b'm{a="1"} 1\nm{a="2"} 3\nm{a="2"} 4 5\n'
+    check(text, expected, "--drop-label=x", dropped={"merged": 2})
+    text = b'm{a="1",x="1"} 1\n{a="1" "m"} 2\n{x="3","m",a="1"} 3\n{a="1","m",b="2"} 4\n'
+    expected = b'm{a="1"} 1\n{a="1","m",b="2"} 4\n'
+    check(text, expected, "--drop-label=x", dropped={"merged": 2})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'm{a="1"} 1 1000', b'm{a="1"} 1'),
+        (b'm{namespace="a",b="} 1 2"} 3 1000', b'm{namespace="a",b="} 1 2"} 3'),
+        (b'm{namespace="a"} 3', b'm{namespace="a"} 3'),
+        (b"m 1  -5 ", b"m 1 "),
+        (b"m 1", b"m 1"),
+        (b'm 1 5.5 # {a="b"} 1 2', b'm 1 # {a="b"} 1 2'),
+        (b"m 1 x", b"m 1 x"),
+    ],
+)
+def test_timestamps_are_taken_off(before, after):
+    """A sample's own timestamp goes, with the blanks before it."""
+    check(before + b"\n", after + b"\n", "--timestamps=strip")
+
+
+def test_two_namespaces():
+    """Whose sample it is cannot be known: it passes, as what is not understood does."""
+    line = b'm{namespace="a",namespace="b"} 1\n'
+    check(line, line, "--namespace=x")
+
+
+def test_long_lines_pass():
+    """A line over the limit passes unread, however it is cut."""
+    text = b'm{namespace="b",a="' + b"x" * 100 + b'"} 1\n' + b'm{namespace="b"} 1\n'
+    for cut in (None, 1, 50):
+        output, _ = select(text, selection("--namespace=a"), cut, max_line=50)
+        assert output == text.splitlines(keepends=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "query", "namespaces", "metrics"),
+    [
+        ([], {}, "ab-", "cpu up"),
+        ([], {"namespace": ["a"]}, "a-", "cpu up"),
+        ([], {"namespace": ["a", "b"]}, "ab-", "cpu up"),
+        ([], {"namespace": [""]}, "-", "cpu up"),
+        (["--namespace=a"], {"namespace": ["b"]}, "-", "cpu up"),
+        (["--namespace=a"], {"namespace": ["*"]}, "a-", "cpu up"),
+        (["--exclude-namespace=a"], {"namespace": ["a", "b"]}, "b-", "cpu up"),
+        (["--cluster-samples=drop"], {"cluster-samples": ["keep"]}, "ab", "cpu up"),
+        ([], {"cluster-samples": ["drop"]}, "ab", "cpu up"),
+        ([], {"metric": ["c*"]}, "ab-", "cpu"),
+        (["--keep-metric=up"], {"metric": ["c*"]}, "ab-", ""),
+        (["--drop-metric=cpu"], {"metric": ["*"]}, "ab-", "up"),
+        ([], {"metric": ["c.*"]}, "ab-", ""),
+    ],
+)
+def test_a_request_narrows(flags, query, namespaces, metrics):
+    """It can leave out what the flags allow, and never bring back what they do not."""
+    chosen = selection(*flags).narrow(query)
+    assert "".join(n for n in "ab-" if chosen.wants_namespace(n.strip("-"))) == namespaces
+    assert " ".join(m for m in ("cpu", "up") if chosen.wants_metric([m])) == metrics
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ({"namespce": ["a"]}, "'namespce' is not known: the known keys are namespace, metric, cl"),
+        ({"x" * 999: [""]}, f"query key '{'x' * 60}' is not known"),
+        ({"namespace": ["a"] * (MAX_GLOBS + 1)}, f"at most {MAX_GLOBS}"),
+        ({"metric": ["a"] * (MAX_GLOBS + 1)}, f"at most {MAX_GLOBS}"),
+        ({"namespace": ["a" * (MAX_GLOB + 1)]}, f"over {MAX_GLOB} characters"),
+        ({"metric": ["*" * 8000]}, f"over {MAX_GLOB} characters"),
+    ],
+)
+def test_a_query_that_is_none(query, problem):
+    """It is refused by name: a misspelt key must not serve everything, nor globs cost memory."""
+    with pytest.raises(QueryError, match=re.escape(problem)):
+        selection().narrow(query)
+
+
+def test_globs_at_their_limit():
+    """As many and as long as that are taken."""
+    chosen = selection().narrow({"namespace": ["a" * MAX_GLOB] * MAX_GLOBS})
+    assert chosen.wants_namespace("a" * MAX_GLOB)
+    assert not chosen.wants_namespace("a")
+
+
+def test_names_that_are_too_long_match_nothing():
+    """So that no expression of the operator's is tried on a megabyte of a kubelet's."""
+    long = b"m" * (MAX_NAME + 1)
+    text = b"%b 1\n%b 1\n" % (long, long[1:])
+    check(text, b"%b 1\n" % long, "--drop-metric=.*", dropped={"metric": 1})
+    check(text, b"%b 1\n" % long[1:], "--keep-metric=.*", dropped={"metric": 1})
+    lines = b'm{namespace="%b"} 1\nm{namespace="%b"} 1\n' % (long, long[1:])
+    check(lines, lines[MAX_NAME + 19 :], "--namespace=*", dropped={"namespace": 1})
+
+
+@pytest.mark.parametrize("flag", ["--drop-metric=x", "--namespace=*", "--timestamps=strip"])
+def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
+    """In bytes: ever new names of metrics, families and namespaces do not grow it without end."""
+    monkeypatch.setattr("kmproxy.exposition.selection.MAX_REMEMBERED", 100_000)
+    selector = Selector(selection(flag))
+    for start in range(0, 3000, 100):
+        names = [b"m%d" % number + b"x" * 900 for number in range(start, start + 100)]
+        selector.feed(b"".join([b'%b{namespace="%b"} 1\n' % (name, name) for name in names]))
+        selector.feed(b"".join([b"# TYPE %b gauge\n%b 1\n" % (name, name) for name in names]))
+        held = [*selector._here, *selector._namespaces, *sum(selector._metrics, ())]
+        assert sum(map(len, held)) < 300_000
+
+
+def test_series_are_bounded(monkeypatch):
+    """Beyond the bound it ends with an error: never a series twice, and never without end."""
+    monkeypatch.setattr("kmproxy.exposition.selection.MAX_SERIES", 200 * 10)
+    lines = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
+    expected = b"".join(lines[:10]).replace(b',x="1"', b"")
+    selector = Selector(selection("--drop-label=x"))
+    assert selector.feed(b"".join(lines[:10])) == expected
+    assert selector.feed(lines[0].replace(b'x="1"', b'x="2"')) == b""
+    assert selector.dropped["merged"] == 1
+    with pytest.raises(SeriesError, match="over 10 series"):
+        selector.feed(lines[10])
+
+
+def test_series_are_bounded_together(monkeypatch):
+    """Beyond the bound the exposition with the most ends; others go on, and what it had is free."""
+    monkeypatch.setattr("kmproxy.exposition.selection.MAX_SERIES", 200 * 10)
+    room, chosen = SeriesRoom(), selection("--drop-label=x")
+    large, small, later = (Selector(chosen, room=room) for _ in range(3))
+    lines = [b'm{a="%d"} 1\n' % number for number in range(20)]
+    assert large.feed(b"".join(lines[:7]))
+    for line in lines[:5]:
+        assert small.feed(line) == line
+    with pytest.raises(SeriesError, match="over 6 series"):
+        large.feed(lines[0])
+    small.forget()
+    assert later.feed(b"".join(lines[:10])) == b"".join(lines[:10])
+    assert repr(room) == "<SeriesRoom 10 series of 1 expositions>"
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--drop-metric=(",
+        "--drop-label=a-b",
+        "--drop-label=namespace",
+        "--timestamps=off",
+        "--namespace=",
+    ],
+)
+def test_what_is_no_selection(flag):
+    """A flag that cannot be is refused."""
+    with pytest.raises(ConfigError):
+        selection(flag)
+
+
+PLAIN_SELECTIONS = [
+    (["--namespace=p*", "--drop-metric=a:b.*"], {}),
+    (["--timestamps=strip"], {"strip": True}),
+    (["--timestamps=strip", "--namespace=p*", "--drop-metric=a:b.*"], {"strip": True}),
+    (["--drop-label=team", "--drop-label=a"], {"drop_labels": (b"team", b"a")}),
+    (["--drop-label=le", "--drop-label=pod", "--drop-label=id", "--timestamps=strip",
+      "--cluster-samples=drop"], {"drop_labels": (b"le", b"pod", b"id"), "strip": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("flags", "taken_off"), PLAIN_SELECTIONS)
+@pytest.mark.parametrize("seed", range(8))
+def test_the_plain_reading_agrees(seed, flags, taken_off):
+    """On random and mutated lines the selector does what a plain reading does, and counts it."""
+    rng = random.Random(seed)
+    chosen = selection(*flags)
+    dropped = dict.fromkeys(("metric", "namespace", "merged"), 0)
+    changed = 0
+    for turn in range(60):
+        if turn % 2:
+            text = b"".join(mutate(random_line(rng), rng) for _ in range(rng.randrange(1, 30)))
+        else:
+            text = lines.random_text(rng, rng.randrange(1, 40))
+        slow = reference.Selector(
+            wants_metric=lambda name: "--drop-metric=a:b.*" not in flags or name[:3] != b"a:b",
+            wants_namespace=lambda space: wants(flags, space),
+            **taken_off,
+        )
+        expected = reference.select(text, slow)
+        for cut in (None, 1, rng.randrange(1, 40)):
+            output, selector = select(text, chosen, cut)
+            assert output == expected
+            assert selector.dropped == slow.dropped
+        changed += expected != text
+        for by, count in slow.dropped.items():
+            dropped[by] += count
+    assert changed > 20
+    assert (dropped["metric"] > 0) == ("--drop-metric=a:b.*" in flags)
+    assert (dropped["merged"] > 0) == ("drop_labels" in taken_off)
+
+
+def wants(flags, space):
+    """Whether samples of a namespace pass those flags, without the selection's own code."""
+    if not space:
+        return "--cluster-samples=drop" not in flags
+    return "--namespace=p*" not in flags or space[:1] == b"p"

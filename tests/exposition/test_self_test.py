@@ -1,0 +1,92 @@
+"""The self-test at start: an interpreter that reads the expressions wrongly is refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kmproxy
+from kmproxy.cli.main import COMMANDS, main
+from kmproxy.exposition import self_test as selftest
+from kmproxy.exposition.enricher import Enricher
+from tests.support.programs import faulty_python
+
+ROOT = Path(kmproxy.__file__).parents[1]
+
+
+@pytest.fixture
+def faulty():
+    """A Python 3.11 before 3.11.5, and its version: Debian 12 has one."""
+    if (found := faulty_python()) is None:
+        pytest.skip("no Python 3.11 before 3.11.5 on this machine")
+    return found
+
+
+def run(python, *arguments):
+    """A command of kmproxy on an interpreter that has no packages."""
+    return subprocess.run(
+        [python, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_this_python_passes():
+    """What runs the tests reads the expressions as they are written."""
+    assert selftest.self_test() is None
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_faulty_python_is_refused(command, faulty):
+    """By every command, with one plain line and exit status 1."""
+    path, version = faulty
+    done = run(path, "-m", "kmproxy", command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"kmproxy: this Python, {version}, fails the self-test: it puts labels on the wrong "
+        "samples; use Python 3.11.5 or newer (cpython gh-106052)\n"
+    )
+
+
+def test_each_case_tells_a_faulty_python(faulty):
+    """None of the cases is there for nothing."""
+    code = (
+        "from kmproxy import selftest\n"
+        "for case in (cases := selftest.CASES):\n"
+        "    selftest.CASES = (case,)\n"
+        "    if selftest.self_test(): print('refused')\n"
+    )
+    done = run(faulty[0], "-c", code)
+    assert done.stdout == "refused\n" * len(selftest.CASES)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_what_needs_no_samples_works(option, faulty):
+    """Help and version are printed on any Python."""
+    assert run(faulty[0], "-m", "kmproxy", option).returncode == 0
+
+
+class Blind(Enricher):
+    """An engine that overlooks every sample."""
+
+    def feed(self, data):
+        return data
+
+
+def test_an_engine_that_errs(monkeypatch, capsys):
+    """Whatever the cause and the version, samples that come out wrong end the command."""
+    monkeypatch.setattr(selftest, "Enricher", Blind)
+    assert "fails the self-test" in selftest.self_test()
+    assert main(["bench"]) == 1
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert capsys.readouterr().err.startswith(f"kmproxy: this Python, {version}, fails")

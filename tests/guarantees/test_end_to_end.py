@@ -1,0 +1,301 @@
+"""A namespace's labels from the API server to the scrape, in every way there is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from kmproxy.simulator.cluster import SimCluster
+from kmproxy.simulator.kubelet import Fault
+from tests.conftest import until
+
+TEXT = "text/plain; version=0.0.4"
+LINE = b'm{namespace="frontend-service2"} 1\n'
+
+
+def serve_line(cluster):
+    """Let node-a answer one sample of frontend-service2."""
+    cluster.kubelets["node-a"].fail(Fault.BODY, body=LINE, content_type=TEXT)
+
+
+async def shows(proxy, labels):
+    """Wait until the sample bears just these labels."""
+    expected = f'm{{namespace="frontend-service2"{labels}}} 1\n'
+
+    async def same():
+        return (await proxy.get())[1] == expected
+
+    await until(same)
+
+
+async def test_a_namespace_moves(front, cluster):
+    """A changed, an added, a removed label and an emptied namespace show in the next scrapes."""
+    serve_line(cluster)
+    proxy = await front("--label=team", "--label=tier")
+    spaces = cluster.api.namespaces
+    await shows(proxy, ',team="frontend"')
+    spaces.apply("frontend-service2", {"team": "backend"})
+    await shows(proxy, ',team="backend"')
+    spaces.apply("frontend-service2", {"team": "backend", "tier": "1"})
+    await shows(proxy, ',team="backend",tier="1"')
+    spaces.apply("frontend-service2", {"tier": "1"})
+    await shows(proxy, ',tier="1"')
+    spaces.apply("frontend-service2", {})
+    await shows(proxy, "")
+
+
+async def test_a_new_namespace(front, cluster):
+    """A namespace made after the list is known by the watch."""
+    body = b'm{namespace="fresh"} 1\n'
+    cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type=TEXT)
+    proxy = await front("--label-default=team=nobody")
+    assert (await proxy.get())[1] == 'm{namespace="fresh",team="nobody"} 1\n'
+    cluster.api.namespaces.apply("fresh", {"team": "new"})
+
+    async def known():
+        return (await proxy.get())[1] == 'm{namespace="fresh",team="new"} 1\n'
+
+    await until(known)
+    assert await proxy.metric("kmproxy_namespaces") == 8
+
+
+async def test_a_deleted_namespace_keeps_its_labels(front, cluster):
+    """The last scrapes of its pods do not change identity; it no longer counts."""
+    serve_line(cluster)
+    proxy = await front()
+    cluster.api.namespaces.delete("frontend-service2")
+
+    async def gone():
+        return await proxy.metric("kmproxy_namespaces") == 6
+
+    await until(gone)
+    await shows(proxy, ',team="frontend"')
+
+
+async def test_annotations_defaults_and_overwriting(front, cluster):
+    """The label flags reach the samples."""
+    cluster.api.namespaces.apply("payments", {"team": "payments"}, {"example.com/Owner": 'a"b\n'})
+    body = b'm{namespace="payments",team="x"} 1\nm{namespace="no-team"} 1\n'
+    cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type=TEXT)
+    proxy = await front(
+        "--annotation=example.com/Owner=owner",
+        "--label=team",
+        "--label-default=team=none",
+        "--on-conflict=overwrite",
+    )
+    assert (await proxy.get())[1] == (
+        'm{namespace="payments",owner="a\\"b\\n",team="payments"} 1\nm{namespace="no-team",team="none"} 1\n'
+    )
+    assert await proxy.metric("kmproxy_label_conflicts_total") == 1
+
+
+async def test_through_the_node_proxy(front, cluster):
+    """With --kube-apiserver the kubelet is asked through the API server, as ourselves."""
+    port = urlsplit(cluster.api.url).port
+    proxy = await front(
+        "--kube-apiserver=127.0.0.1", f"--node-port={port}", "--node-name-or-ip=node-b"
+    )
+    status, text = await proxy.get("/metrics/resource")
+    assert status == 200
+    assert 'namespace="payments",team="payments"' in text
+    paths = [record.path for record in cluster.api.requests]
+    assert "/api/v1/nodes/node-b/proxy/metrics/resource" in paths
+    assert not cluster.kubelets["node-a"].requests
+
+
+async def test_the_node_proxy_needs_a_permission(front, cluster):
+    """A 403 names the rule that is missing, for the way that is used."""
+    cluster.api.deny("get", "nodes/proxy")
+    proxy = await front(f"--kube-apiserver={cluster.api.url}", "--node-name-or-ip=node-a")
+    status, text = await proxy.get()
+    assert status == 502
+    assert "resources [nodes/proxy] and verbs [get]" in text
+
+
+@pytest.mark.parametrize("way", ["direct", "proxy"])
+async def test_all_nodes(front, cluster, way):
+    """Every node of the cluster by name, at the address that its Node object tells."""
+    flags = [f"--kube-apiserver={cluster.api.url}"] if way == "proxy" else []
+    proxy = await front("--all-nodes", *flags)
+    for node in ("node-a", "node-b"):
+        status, text = await proxy.get(f"/api/v1/nodes/{node}/proxy/metrics/cadvisor")
+        assert status == 200
+        assert 'team="frontend"' in text
+        assert len(cluster.kubelets[node].requests) == 1
+    for name in ("node-c", "127.0.0.1", "https:node-a:1", "node-a%2f..", "Node-A", ".", ""):
+        status, text = await proxy.get(f"/api/v1/nodes/{name}/proxy/metrics/cadvisor")
+        assert status == 404
+        assert text.count("\n") == 1
+
+
+async def test_the_read_only_port(front, cluster):
+    """Over plain http no credential is sent."""
+    kubelet = cluster.kubelets["node-a"]
+    proxy = await front("--kubelet-scheme=http", f"--node-port={urlsplit(kubelet.plain_url).port}")
+    assert (await proxy.get())[0] == 200
+    assert "Authorization" not in kubelet.requests[0].headers
+
+
+async def test_another_cadvisor_path(front, cluster):
+    """--node-cadvisor-path changes what is asked, not what is served."""
+    proxy = await front("--node-cadvisor-path=/metrics/resource")
+    assert (await proxy.get())[0] == 200
+    assert cluster.kubelets["node-a"].requests[0].path == "/metrics/resource"
+
+
+async def test_a_rotated_token_is_read_after_a_401(front, cluster, tmp_path):
+    """The old token is refused, the file holds the new one: one scrape, no error."""
+    proxy = await front()
+    assert (await proxy.get())[0] == 200
+    cluster.rotate_token()
+    cluster.write_service_account(tmp_path / "sa")
+    assert (await proxy.get())[0] == 200
+    cluster.rotate_token()
+    status, text = await proxy.get()
+    assert status == 502
+    assert "credentials (401)" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--kubelet-ca-file={other}"], "--kubelet-ca-file"),
+        (["--kubelet-server-name=elsewhere"], "--kubelet-server-name"),
+        (["--kubelet-insecure-tls"], None),
+        (["--kubelet-server-name=node-a"], None),
+        (["--kubelet-ca-file={sa}/ca.crt"], None),
+    ],
+)
+async def test_the_kubelet_certificate(front, tmp_path, flags, says):
+    """It is verified unless told otherwise; a refusal says which flag applies."""
+    async with SimCluster(nodes=()) as other:
+        (tmp_path / "other.crt").write_bytes(other.ca_pem)
+    places = {"other": tmp_path / "other.crt", "sa": tmp_path / "sa"}
+    proxy = await front(*(flag.format(**places) for flag in flags))
+    status, text = await proxy.get()
+    assert status == (502 if says else 200)
+    if says:
+        assert "certificate does not verify" in text
+        assert says in text
+        assert await proxy.metric("kmproxy_upstream_errors_total", reason="tls") == 1
+
+
+async def test_plain_http_on_the_tls_port(front, cluster):
+    """TLS towards a port that speaks none is said to be that."""
+    kubelet = cluster.kubelets["node-a"]
+    proxy = await front(f"--node-port={urlsplit(kubelet.plain_url).port}")
+    status, text = await proxy.get()
+    assert status == 502
+    assert "TLS" in text
+
+
+async def test_a_kubelet_that_is_not_there(front):
+    """Refused, and unresolved, each by its name."""
+    proxy = await front("--node-port=1")
+    status, text = await proxy.get()
+    assert (status, "connection refused" in text) == (502, True)
+    proxy = await front("--node-name-or-ip=no-such-node.invalid")
+    status, text = await proxy.get()
+    assert (status, "no-such-node.invalid is not known" in text) == (502, True)
+
+
+# The daemon as a process of its own, as a pod runs it.
+
+
+def in_a_pod(cluster, directory):
+    """The environment and flags of a daemon in front of node-a."""
+    cluster.write_service_account(directory)
+    api = urlsplit(cluster.api.url)
+    kubelet = cluster.kubelets["node-a"]
+    environment = {
+        **os.environ,
+        "KUBERNETES_SERVICE_HOST": api.hostname,
+        "KUBERNETES_SERVICE_PORT": str(api.port),
+    }
+    flags = [
+        f"--service-account-dir={directory}",
+        f"--node-name-or-ip={kubelet.host}",
+        f"--node-port={kubelet.port}",
+        "--listen=127.0.0.1:0",
+        "--telemetry-listen=127.0.0.1:0",
+    ]
+    return environment, flags
+
+
+@asynccontextmanager
+async def daemon(environment, flags):
+    """Run `kmproxy serve`; yields the process and its two ports."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "kmproxy", *flags, env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(60):
+            while b"serving metrics on port" not in (line := await process.stderr.readline()):
+                assert line, "it has ended"
+            words = line.decode().replace(",", " ").replace(";", " ").split()
+            ports = [int(word) for word in words if word.isdecimal()]
+            while b"namespaces loaded" not in line:
+                line = await process.stderr.readline()
+                assert line, "it has ended"
+        yield process, ports
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()  # which reads what it has said: else its end is not seen
+
+
+async def refused(port):
+    """Whether nobody listens."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
+
+
+async def test_sigterm_finishes_what_is_under_way(cluster, tmp_path):
+    """Unready at once, the scrape under way is answered whole, exit status 0."""
+    environment, flags = in_a_pod(cluster, tmp_path / "sa")
+    cluster.kubelets["node-a"].fail(Fault.SLOW, rate=50_000, times=1)
+    plain = {"Accept-Encoding": "identity"}  # a compressor would hold the first bytes back
+    async with (
+        daemon(environment, flags) as (process, (port, telemetry)),
+        aiohttp.ClientSession(headers=plain) as session,
+        session.get(f"http://127.0.0.1:{port}/metrics/cadvisor") as response,
+    ):
+        process.send_signal(signal.SIGTERM)
+        while b"SIGTERM" not in (line := await process.stderr.readline()):
+            assert line, "it has ended"
+        async with session.get(f"http://127.0.0.1:{telemetry}/readyz") as ready:
+            assert (ready.status, await ready.text()) == (503, "stopping\n")
+        await until(lambda: refused(port))
+        text = await response.text()
+        assert text.endswith("\n")
+        assert "machine_swap_bytes" in text
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+
+
+async def test_sighup(cluster, tmp_path):
+    """It ends nothing: one line says that nothing is to be done, and scrapes go on."""
+    environment, flags = in_a_pod(cluster, tmp_path)
+    async with daemon(environment, flags) as (process, ports):
+        process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(60):
+            while b"SIGHUP" not in (line := await process.stderr.readline()):
+                assert line, "it has ended"
+        assert b"nothing to do" in line
+        url = f"http://127.0.0.1:{ports[0]}/metrics/cadvisor"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            assert response.status == 200
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            await process.stderr.read()
+            assert await process.wait() == 0

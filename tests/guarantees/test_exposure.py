@@ -1,0 +1,414 @@
+"""Nothing else is reachable: shapes of requests on raw sockets, and what came of them upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from kmproxy.simulator.cadvisor import ENDPOINTS
+from kmproxy.simulator.kubelet import Fault
+from tests.conftest import until
+from tests.guarantees.test_end_to_end import in_a_pod
+from tests.support.tls import HASHES, Authority, write_config
+
+GET = b"GET /metrics/probes HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /metrics/probes HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+NEXT = b"GET /metrics/resource HTTP/1.1\r\nHost: x\r\n\r\n"
+"""What a smuggler wants to be taken for a request of its own."""
+
+SMUGGLING = {
+    "CL and TE": POST + b"Content-Length: 4\r\n" + CHUNKED + b"\r\n0\r\n\r\n",
+    "TE and CL": POST + CHUNKED + b"Content-Length: 4\r\n\r\n0\r\n\r\n",
+    "two lengths": GET + b"Content-Length: 0\r\nContent-Length: 45\r\n\r\n",
+    "the same length twice": GET + b"Content-Length: 0\r\nContent-Length: 0\r\n\r\n",
+    "a list of lengths": GET + b"Content-Length: 0, 0\r\n\r\n",
+    "a signed length": GET + b"Content-Length: +0\r\n\r\n",
+    "a negative length": GET + b"Content-Length: -1\r\n\r\n",
+    "a hexadecimal length": GET + b"Content-Length: 0x0\r\n\r\n",
+    "an empty length": GET + b"Content-Length: \r\n\r\n",
+    "an endless length": POST + b"Content-Length: 99999999999999999999\r\n\r\n",
+    "a space before the colon of CL": GET + b"Content-Length : 0\r\n\r\n",
+    "a space before the colon of TE": GET + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "an unknown coding": GET + b"Transfer-Encoding: xchunked\r\n\r\n",
+    "a vertical tab before the coding": GET + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+    "chunked is not the last coding": GET
+    + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "chunked twice": GET + CHUNKED * 2 + b"\r\n0\r\n\r\n",
+    "gzip and chunked": GET + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "TE in HTTP/1.0": b"GET /metrics HTTP/1.0\r\nHost: x\r\n" + CHUNKED + b"\r\n0\r\n\r\n",
+    "chunks on GET": GET + CHUNKED + b"\r\n0\r\n\r\n",
+    "a length on GET": GET + b"Content-Length: 3\r\n\r\nabc",
+    "bare LF": b"GET /metrics HTTP/1.1\nHost: x\n\n",
+    "bare LF in a header": GET + b"X: y\n" + CHUNKED + b"\r\n0\r\n\r\n",
+    "bare CR in a header": GET + b"X: y\r" + CHUNKED + b"\r\n0\r\n\r\n",
+    "obs-fold": GET + b"X: y\r\n " + CHUNKED + b"\r\n0\r\n\r\n",
+    "obs-fold of TE": GET + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
+    "NUL in a value": GET + b"X: a\0b\r\n\r\n",
+    "NUL in a name": GET + b"X\0: a\r\n\r\n",
+    "NUL in the target": b"GET /metrics\0 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "NUL in the method": b"GET\0 /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    "two hosts": GET + b"Host: y\r\n\r\n",
+    "no host": b"GET /metrics HTTP/1.1\r\n\r\n",
+    "a header before the first": b"GET /metrics HTTP/1.1\r\n Host: x\r\n\r\n",
+    "a space in the target": b"GET /metrics /pods HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a header without a colon": GET + b"nonsense\r\n\r\n",
+    "an empty name": GET + b": x\r\n\r\n",
+    "a PROXY line": b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n" + GET + b"\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "TLS on the plain port": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "WebSocket": GET
+    + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    "h2c": GET
+    + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+    "absolute form": b"GET http://127.0.0.1/metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    "absolute form of elsewhere": b"GET https://kubernetes.default/api HTTP/1.1\r\nHost: x\r\n\r\n",
+    "authority form": b"CONNECT 127.0.0.1:10250 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "asterisk form": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no slash": b"GET metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a backslash": b"GET \\metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an endless request line": b"GET /metrics?" + b"a" * 17_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an endless header": GET + b"X: " + b"a" * 17_000 + b"\r\n\r\n",
+    "an endless name": GET + b"X" * 17_000 + b": a\r\n\r\n",
+    "endless headers": GET + b"".join(b"X%d: y\r\n" % n for n in range(100)) + b"\r\n",
+}
+
+
+BODIES = {
+    "a chunk size with 0x": POST + CHUNKED + b"\r\n0x0\r\n\r\n",
+    "a chunk extension with a bare LF": POST + CHUNKED + b"\r\n0;\n\r\n\r\n",
+    "a negative chunk": POST + CHUNKED + b"\r\n-1\r\n\r\n",
+    "the body of another request": POST + CHUNKED + b"\r\n" + NEXT,
+}
+
+
+def statuses(answer):
+    """The statuses of all answers in a stream."""
+    return [int(status) for status in re.findall(rb"(?:^|\n)HTTP/\d\.\d (\d{3}) ", answer)]
+
+
+def asked(cluster):
+    """What the kubelets were asked for."""
+    return [record.path for kubelet in cluster.kubelets.values() for record in kubelet.requests]
+
+
+def looked_up(cluster):
+    """What the API server was asked for besides the namespaces."""
+    paths = [record.path.partition("?")[0] for record in cluster.api.requests]
+    return [path for path in paths if path != "/api/v1/namespaces"]
+
+
+@pytest.mark.parametrize("shape", SMUGGLING.values(), ids=SMUGGLING)
+async def test_refused_and_over(front, cluster, shape):
+    """400 or 431 with one plain line, the connection ends, and what stood behind is not read."""
+    proxy = await front("--all-nodes")
+    answer, _ = await proxy.raw(shape + NEXT)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert statuses(answer) in ([400], [431])
+    assert body.startswith(b"the request is refused: ")
+    assert body.count(b"\n") == 1
+    assert b"Server: kmproxy" in head
+    assert asked(cluster) == []
+    assert looked_up(cluster) == []
+    assert await proxy.metric("kmproxy_refused_total", reason="form") == 1
+
+
+@pytest.mark.parametrize("shape", BODIES.values(), ids=BODIES)
+async def test_a_body_is_not_read(front, cluster, shape):
+    """However it is framed: its request is answered, the connection ends, and nothing follows."""
+    proxy = await front("--all-nodes")
+    answer, _ = await proxy.raw(shape + NEXT)
+    assert statuses(answer) == [405]
+    assert asked(cluster) == []
+    assert looked_up(cluster) == []
+
+
+async def test_pipelining_is_no_smuggling(front, cluster):
+    """Two whole requests in one piece are two scrapes, in order."""
+    proxy = await front()
+    close = NEXT.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    answer, _ = await proxy.raw(GET + b"\r\n" + close)
+    assert statuses(answer) == [200, 200]
+    assert asked(cluster) == ["/metrics/probes", "/metrics/resource"]
+
+
+NO_PATH = [
+    *("/metrics/", "/metrics/cadvisor/", "//metrics", "///metrics/cadvisor", "/metrics//cadvisor"),
+    *(
+        "/./metrics",
+        "/metrics/.",
+        "/metrics/..",
+        "/x/../metrics",
+        "/metrics/../pods",
+        "/metrics/cadvisor/../../pods",
+    ),
+    *(
+        "/%2e/metrics",
+        "/metrics/%2e%2e/pods",
+        "/metrics/%2E%2E%2Fpods",
+        "/metrics%2fcadvisor",
+        "/metrics%2Fcadvisor",
+    ),
+    *(
+        "/%6detrics",
+        "/metrics%00",
+        "/metrics%0a",
+        "/metrics%0d%0aX:%20y",
+        "/metrics%20",
+        "/metrics;a=b",
+        "/metrics,",
+    ),
+    *(
+        "/metrics\\..\\pods",
+        "/metrics%5c..%5cpods",
+        "/metrics#x",
+        "/metrics%23",
+        "/metrics%3fx",
+        "/METRICS",
+        "/metrics%c0%af",
+    ),
+    *(
+        "/pods",
+        "/runningpods/",
+        "/exec/default/p/c?command=id",
+        "/run/default/p/c",
+        "/attach/a/b/c",
+    ),
+    *(
+        "/portForward/a/b",
+        "/containerLogs/a/b/c",
+        "/logs/",
+        "/stats/summary",
+        "/configz",
+        "/healthz",
+        "/readyz",
+    ),
+    *(
+        "/debug/pprof/",
+        "/api",
+        "/api/v1/namespaces",
+        "/api/v1/nodes",
+        "/api/v1/nodes/node-a",
+        "/version",
+        "/openapi/v2",
+    ),
+]
+NO_NODE = [
+    *(
+        "",
+        ".",
+        "..",
+        "%2e%2e",
+        "node-a%2f..",
+        "node-a%00",
+        "node-a/..",
+        "NODE-A",
+        "node_a",
+        "no-such-node",
+    ),
+    *(
+        "127.0.0.1",
+        "[::1]",
+        "https:node-a:1",
+        "node-a:10250",
+        "a@node-a",
+        "node-a%20",
+        "node-a?x",
+        "node-a%23",
+        "*",
+        "%6eode-a",
+    ),
+    "a" * 300,
+]
+
+
+@pytest.mark.parametrize("path", NO_PATH)
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_no_such_path(front, cluster, method, path):
+    """404 for every spelling but the right one, on a connection that goes on."""
+    proxy = await front("--all-nodes")
+    answer, _ = await proxy.raw(b"%b %b HTTP/1.0\r\n\r\n" % (method, path.encode()))
+    assert statuses(answer) == [404]
+    assert asked(cluster) == []
+    assert looked_up(cluster) == []
+
+
+@pytest.mark.parametrize("node", NO_NODE)
+async def test_no_such_node(front, cluster, node):
+    """404; what cannot be a node's name is not even asked of the API server."""
+    proxy = await front("--all-nodes")
+    path = f"/api/v1/nodes/{node}/proxy/metrics/cadvisor"
+    answer, _ = await proxy.raw(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    assert statuses(answer) == [404]
+    assert asked(cluster) == []
+    names = looked_up(cluster)
+    assert all(re.fullmatch(r"/api/v1/nodes/[a-z0-9.-]{1,253}", name) for name in names)
+
+
+@pytest.mark.parametrize("way", ["direct", "proxy"])
+async def test_no_header_of_a_client_goes_upstream(front, cluster, way):
+    """What a kubelet and the API server see is ours alone: five headers, our own token."""
+    through = [f"--kube-apiserver={cluster.api.url}", "--node-name-or-ip=node-a"]
+    proxy = await front("--all-nodes", *(through if way == "proxy" else []))
+    sent = {
+        "Authorization": "Bearer canary", "Cookie": "canary=1", "X-Canary": "canary",
+        "X-Forwarded-For": "canary", "X-Forwarded-Host": "canary", "Forwarded": "for=canary",
+        "Impersonate-User": "canary", "Impersonate-Group": "system:masters", "X-Remote-User": "canary",
+        "X-Original-URL": "/canary", "X-HTTP-Method-Override": "DELETE", "Accept": "canary/x",
+        "Accept-Language": "canary", "If-None-Match": "canary", "Range": "bytes=0-1",
+        "User-Agent": "canary", "Referer": "http://canary/", "Origin": "http://canary", "Via": "canary",
+        "TE": "trailers", "Proxy-Authorization": "canary", "Accept-Encoding": "gzip;q=0.1",
+    }  # fmt: skip
+    paths = [
+        "/metrics/probes?metric=canary&namespace=canary",
+        "/api/v1/nodes/node-b/proxy/metrics/probes?metric=canary",
+    ]
+    for path in paths:
+        async with proxy.session.get(proxy.url + path, headers=sent) as response:
+            assert response.status == 200
+            assert "canary" not in str(response.headers)
+    kubelets = [record for kubelet in cluster.kubelets.values() for record in kubelet.requests]
+    assert [record.path for record in kubelets] == ["/metrics/probes"] * 2
+    for record in [*cluster.api.requests, *(kubelets if way == "direct" else [])]:
+        assert "canary" not in record.path + str(dict(record.headers))
+        assert record.method == "GET"
+        assert {name.lower() for name in record.headers} == {
+            "host", "authorization", "accept", "accept-encoding", "user-agent",
+        }  # fmt: skip
+        assert record.headers["Authorization"] == f"Bearer {cluster.token}"
+
+
+@pytest.mark.parametrize("way", ["direct", "proxy"])
+async def test_a_redirect_is_not_followed(front, cluster, way):
+    """Wherever it leads: nobody there is even connected to."""
+    visitors = []
+
+    async def note(_, writer):
+        visitors.append(writer)
+        writer.close()
+
+    elsewhere = await asyncio.start_server(note, "127.0.0.1", 0)
+    port = elsewhere.sockets[0].getsockname()[1]
+    flags = [f"--kube-apiserver={cluster.api.url}", "--node-name-or-ip=node-a"]
+    proxy = await front(*(flags if way == "proxy" else []))
+    for location in (f"http://127.0.0.1:{port}/", f"https://127.0.0.1:{port}/", "/pods", "//x/"):
+        cluster.kubelets["node-a"].fail(Fault.REDIRECT, location=location, times=1)
+        status, text = await proxy.get()
+        assert status == 502
+        assert "not followed" in text
+        assert str(port) not in text
+    assert not visitors
+    assert set(asked(cluster)) == {"/metrics/cadvisor"}
+    elsewhere.close()
+
+
+async def test_the_address_of_a_node_is_that_of_its_object(front, cluster):
+    """A client names a node and nothing else: host and port come from the API server."""
+    proxy = await front("--all-nodes")
+    port = cluster.kubelets["node-a"].port
+    for query in (f"?port={port}", "?host=10.0.0.1", "?address=10.0.0.1&scheme=http"):
+        status, _ = await proxy.get("/api/v1/nodes/node-b/proxy/metrics/probes" + query)
+        assert status == 400
+    assert (await proxy.get("/api/v1/nodes/node-b/proxy/metrics/probes"))[0] == 200
+    assert asked(cluster) == ["/metrics/probes"]
+    assert len(cluster.kubelets["node-b"].requests) == 1
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+async def test_what_is_reachable(front, cluster, path):
+    """So that all of the above is not for want of a daemon."""
+    proxy = await front("--all-nodes")
+    for prefix in ("", "/api/v1/nodes/node-a/proxy"):
+        assert (await proxy.get(prefix + path))[0] == 200
+    assert asked(cluster) == [path] * 2
+
+
+async def test_the_telemetry_port_shows_no_node_and_no_namespace(front, cluster):
+    """Whatever has gone wrong with them: that port is open to all."""
+    proxy = await front("--all-nodes", "--label=*", "--annotation=*", "--node-name-or-ip=127.0.0.1")
+    for path in (
+        "/metrics",
+        "/api/v1/nodes/node-b/proxy/metrics",
+        "/api/v1/nodes/planted/proxy/metrics",
+    ):
+        await proxy.get(path + "?namespace=payments")
+    cluster.kubelets["node-b"].fail(Fault.STATUS, status=403, body=b"node-b payments")
+    await proxy.get("/api/v1/nodes/node-b/proxy/metrics")
+    await cluster.kubelets["node-a"].stop()
+    await proxy.get("/metrics")
+    await cluster.api.stop()
+    await proxy.get("/api/v1/nodes/node-c/proxy/metrics")
+    shown = ""
+    for path in ("/metrics", "/healthz", "/readyz", "/", "/nothing/node-a"):
+        shown += (await proxy.probe(path))[1]
+    hidden = {"node-a", "node-b", "node-c", "planted", "127.0.0.1", *cluster.api.namespaces}
+    words = set(re.findall(r"[\w.-]+", shown))
+    assert not words & {str(name) for name in hidden}
+    for kubelet in cluster.kubelets.values():
+        assert str(kubelet.port) not in words
+
+
+async def test_an_unready_daemon_names_no_host(front, cluster):
+    """Why it is not ready is in the log and on --listen."""
+    await cluster.api.stop()
+    proxy = await front(loaded=False)
+
+    async def told():
+        return (await proxy.get())[1].count(":") > 1
+
+    await until(told)
+    assert await proxy.probe("/readyz") == (503, "namespaces are not loaded yet\n")
+
+
+_NO_PROGRAM = """
+import sys
+
+def refuse(event, arguments):
+    if event in {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty"}:
+        print("started", event, arguments, file=sys.stderr, flush=True)
+        raise RuntimeError(event)
+
+sys.addaudithook(refuse)
+from kmproxy.cli.main import main
+sys.exit(main())
+"""
+
+
+async def test_no_other_program_is_started(cluster, tmp_path):
+    """From start to end the daemon needs no shell and no program: with TLS, passwords, scrapes."""
+    ours = Authority()
+    ours.write_pair(tmp_path)
+    document = {
+        "tls_server_config": {"cert_file": "tls.crt", "key_file": "tls.key"},
+        "basic_auth_users": HASHES,
+    }
+    path = write_config(tmp_path / "web.yaml", document)
+    environment, flags = in_a_pod(cluster, tmp_path / "sa")
+    environment = {
+        key: value for key, value in environment.items() if key.startswith("KUBERNETES_")
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _NO_PROGRAM, *flags, f"--web-config-file={path}",
+        env=environment, cwd=Path(__file__).parents[2], stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    log = b""
+    async with asyncio.timeout(60):
+        while b"namespaces loaded" not in log:
+            log += (line := await process.stderr.readline())
+            assert line, log
+        port = int(re.search(rb"metrics on port (\d+)", log)[1])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=ours.client())
+        login = base64.b64encode(b"alice:alice")
+        writer.write(b"GET /metrics/probes HTTP/1.0\r\nAuthorization: Basic %b\r\n\r\n" % login)
+        answer = await reader.read()
+        writer.close()
+        process.terminate()
+        log += (await process.communicate())[1]
+    assert answer.startswith(b"HTTP/1.0 200 OK")
+    assert b"started" not in log
+    assert process.returncode == 0

@@ -1,0 +1,278 @@
+"""Strangers in great number: the daemon stays small, and serves those whom it knows.
+
+The daemon is a process of its own, with a pod's identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import bcrypt
+import pytest
+
+from kmproxy.simulator.kubelet import Fault
+from tests.guarantees.test_end_to_end import daemon, in_a_pod
+from tests.simulator.test_rbac import binding, role
+from tests.support.tls import Authority, write_config
+from tests.web.test_middleware import basic
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
+
+LIMIT = 100.0
+"""MiB of memory that the daemon may take at most, whatever comes."""
+
+MANY = 130
+"""Connections of strangers: more than there may be in all."""
+
+START = b"GET / HTTP/1.1\r\nHost: x\r\n"
+LONG = (
+    b"GET /metrics/cadvisor HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 60\r\n\r\n"
+)
+
+
+def fields(number, size):
+    """As many headers, each of so many bytes."""
+    return b"".join(b"X%03d: %b\r\n" % (each, b"a" * (size - 8)) for each in range(number))
+
+
+def peak(process):
+    """The most memory that a process has had, in MiB."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+
+@asynccontextmanager
+async def started(cluster, directory, *flags):
+    """A daemon in front of node-a; yields its process and its ports."""
+    environment, own = in_a_pod(cluster, directory / "sa")
+    # Whoever measures coverage must not be measured as well.
+    environment = {k: v for k, v in environment.items() if not k.startswith("COVERAGE")}
+    async with daemon(environment, [*own, *flags]) as (process, ports):
+        reading = asyncio.create_task(_read(process.stderr))
+        try:
+            yield process, ports
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+
+
+async def _read(stream):
+    while await stream.readline():
+        pass
+
+
+async def sent(port, data, *, context=None):
+    """Send all of it, or what is taken of it before the other side ends; returns the connection."""
+    try:
+        connection = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    except OSError:
+        return None
+    _, writer = connection
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(5):
+            for start in range(0, len(data), 1 << 16):
+                writer.write(data[start : start + (1 << 16)])
+                await writer.drain()
+    return connection
+
+
+async def healthy(port):
+    """Ask for the health as a kubelet's probe does."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/healthz") as response,
+    ):
+        assert response.status == 200
+
+
+ATTACKS = {
+    "64 headers of 8 KB, no end": START + fields(63, 8000),
+    "as much as a head may have, no end": START + fields(2, 8000),
+    "tiny headers, no end": START + fields(60, 200),
+    "a request line without an end": b"GET /" + b"a" * 2_000_000,
+    "blank lines": b"\r\n" * 500_000,
+    "large requests behind one under way": LONG + (START + fields(60, 8000) + b"\r\n") * 12,
+    "small requests behind one under way": LONG + (START + b"\r\n") * 200_000,
+    "a body behind one under way": LONG + b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + bytes(4_000_000),
+    "a large body": b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 90000000\r\n\r\n" + bytes(4_000_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+async def test_memory_under_unfinished_requests(cluster, tmp_path, attack):
+    """On every connection that there may be: under 100 MiB, and alive."""
+    cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS, path="/metrics/cadvisor")
+    async with started(cluster, tmp_path) as (process, (port, telemetry)):
+        for _ in range(2):
+            connections = await asyncio.gather(*(sent(port, attack) for _ in range(MANY)))
+            await healthy(telemetry)
+            for connection in filter(None, connections):
+                connection[1].transport.abort()
+        assert peak(process) < LIMIT
+
+
+# Strangers beside who may scrape.
+
+SCRAPERS, SCRAPES = 6, 10
+
+
+def token(cluster):
+    """A token of who may get everything."""
+    everything = [
+        {"nonResourceURLs": ["*"], "verbs": ["get"]},
+        {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
+    ]
+    user = {"kind": "User", "name": "good"}
+    cluster.authority.rbac.apply(role("all", *everything), binding("ClusterRole", "all", user))
+    return "Bearer " + cluster.authority.issue("good")
+
+
+def request(authorization, path="/metrics/probes"):
+    """A request of a connection that is kept."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n"
+        "X-Prometheus-Scrape-Timeout-Seconds: 30\r\n\r\n"
+    ).encode()
+
+
+async def answered(connection, data):
+    """The whole answer to a request, with chunks as they are. Raises OSError or EOFError."""
+    reader, writer = connection
+    writer.write(data)
+    head = await reader.readuntil(b"\r\n\r\n")
+    if found := re.search(rb"Content-Length: (\d+)", head):
+        return head + await reader.readexactly(int(found[1]))
+    return head + await reader.readuntil(b"0\r\n\r\n")
+
+
+async def scraper(port, authorization, context, began, flooded, host="127.0.0.1"):
+    """Scrape on one connection, with rests between; returns how many answers were good."""
+    good = 0
+    connection = await asyncio.open_connection(
+        "127.0.0.1", port, ssl=context, limit=1 << 22, local_addr=(host, 0)
+    )
+    try:
+        for number in range(SCRAPES):
+            answer = await answered(connection, request(authorization))
+            good += answer.startswith(b"HTTP/1.1 200 ") and b'team="payments"' in answer
+            if not number:
+                began.set()
+                await flooded.wait()
+            await asyncio.sleep(0.1)
+    except (OSError, EOFError):
+        pass  # it counts as no good answer, as those that would have followed
+    finally:
+        began.set()
+        connection[1].close()
+    return good
+
+
+async def invents_tokens(port, context):
+    """Ask again and again, each time with another invented token."""
+    connection = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    try:
+        for number in itertools.count():
+            await answered(connection, request(f"Bearer a{id(connection)}-{number}", "/"))
+    finally:
+        connection[1].transport.abort()
+
+
+async def invents_passwords(port, context):
+    """Ask again and again, each time with another user and password."""
+    connection = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    try:
+        for number in itertools.count():
+            await answered(connection, request(basic(f"a{number}:{id(connection)}"), "/"))
+    finally:
+        connection[1].transport.abort()
+
+
+async def says_nothing(port, _):
+    """Connect and be silent: over TLS its handshake never ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        await reader.read()
+    finally:
+        writer.transport.abort()
+
+
+async def comes_and_goes(port, _):
+    """Connect, ask without a token, and go."""
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(START)
+        await asyncio.sleep(0.01)
+    finally:
+        writer.transport.abort()
+
+
+async def stranger(behave, port, context):
+    """One who comes again whenever it is cut."""
+    while True:
+        with suppress(OSError, EOFError):
+            await behave(port, context)
+        await asyncio.sleep(0.02)
+
+
+FLOODS = {
+    "invented tokens": (invents_tokens, False, False),
+    "invented tokens over TLS": (invents_tokens, True, False),
+    "silence": (says_nothing, False, False),
+    "handshakes that never end": (says_nothing, True, False),
+    "unfinished heads": (comes_and_goes, False, False),
+    "invented passwords": (invents_passwords, True, True),
+}
+
+
+@pytest.mark.parametrize(("behave", "tls", "users"), FLOODS.values(), ids=FLOODS)
+async def test_good_scrapes_beside_strangers(cluster, tmp_path, behave, tls, users):
+    """With more strangers than there may be connections every good scrape is served.
+
+    Those who were known before come from the strangers' own address, those who
+    come in the middle of the flood from another: with a right password that was
+    never compared before.
+    """
+    authority, document = Authority(), {}
+    authority.write_pair(tmp_path)
+    if tls:
+        document["tls_server_config"] = {"cert_file": "tls.crt", "key_file": "tls.key"}
+    if users:
+        document["basic_auth_users"] = {
+            user: bcrypt.hashpw(user.encode(), bcrypt.gensalt(10)).decode()
+            for user in ("alice", "bob")
+        }
+    context = authority.client() if tls else None
+    flags = [f"--web-config-file={write_config(tmp_path / 'web.yaml', document)}"]
+    good, late_good = basic("alice:alice"), basic("bob:bob")
+    if not users:
+        flags.append("--authorization=kubernetes")
+        good = late_good = token(cluster)
+    async with started(cluster, tmp_path, *flags) as (process, (port, telemetry)):
+        begun = [asyncio.Event() for _ in range(SCRAPERS)]
+        flooded = asyncio.Event()
+        scrapers = [
+            asyncio.create_task(scraper(port, good, context, began, flooded)) for began in begun
+        ]
+        await asyncio.gather(*(began.wait() for began in begun))
+        strangers = [asyncio.create_task(stranger(behave, port, context)) for _ in range(MANY)]
+        await asyncio.sleep(1)
+        flooded.set()
+        late = [
+            asyncio.create_task(scraper(port, late_good, context, asyncio.Event(), flooded, host))
+            for host in ("127.0.0.2", "127.0.0.3")
+        ]
+        async with asyncio.timeout(120):
+            counts = await asyncio.gather(*scrapers)
+            more = await asyncio.gather(*late)
+        await healthy(telemetry)
+        for task in strangers:
+            task.cancel()
+        await asyncio.wait(strangers)
+        assert sum(counts) == SCRAPERS * SCRAPES
+        assert more == [SCRAPES, SCRAPES]
+        assert peak(process) < LIMIT

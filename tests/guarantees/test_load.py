@@ -1,0 +1,29 @@
+"""The load, a small one: it measures what docs/performance.md shows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from tests.support.documents import block
+
+
+def shape(text):
+    """The text with every number the same; a map of a few namespaces can cost less than nothing."""
+    return re.sub(r"-?\d+(\.\d+)?", "N", text)
+
+
+def test_a_small_load():
+    """Every scrape succeeds, every change is seen, and the lines are those of docs/performance.md."""
+    shown = block("$ make load\n").partition("\n")[2]
+    size = ["--nodes=6", "--interval=1", "--seconds=6", "--namespaces=60", "--changes=100"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.load", *size],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert shape(done.stdout) == shape(shown)
+    assert ", 0 failed; " in done.stdout
+    for seen, made in re.findall(r"\((\d+) of (\d+) changes\)", done.stdout):
+        assert 0 < int(seen) == int(made)

@@ -1,0 +1,486 @@
+"""What the daemon's memory is at most, under the worst of each row of docs/bounds.md, and at once.
+
+The daemon is a process of its own with a pod's identity; what is read is its peak (`VmHWM`).
+Each row of the document names the case that has it at its worst. With `-s` the figures are
+printed: those of the document are from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import re
+import socket
+import sys
+import zlib
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from kmproxy.client.pins import HEAD
+from kmproxy.simulator.kubelet import Fault
+from tests.guarantees.test_end_to_end import in_a_pod
+from tests.guarantees.test_floods import ATTACKS, daemon, healthy, peak, sent, token
+from tests.manifests.test_rules import ROOT
+from tests.simulator.test_rbac import binding, role
+from tests.support.tls import write_config
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
+
+LIMIT = 100.0
+"""MiB that the daemon may take at most with the worst of one bound."""
+
+TOGETHER = 112.0
+"""MiB that it may take with the worst of many at once: the pod's limit is 128."""
+
+MANY = 120
+SCRAPES = 8
+"""Scrapes at once: more than there are slots."""
+
+TEXT = "text/plain; version=0.0.4"
+SCRAPE = b"GET %b HTTP/1.1\r\nHost: x\r\n%bX-Prometheus-Scrape-Timeout-Seconds: 60\r\n\r\n"
+
+FIGURES = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _figures():
+    yield
+    rows = [f"| {case} | {figure:.0f} |" for case, figure in FIGURES.items()]
+    sys.stdout.write("\n".join(["", "| case | peak, MiB |", "|---|---|", *rows, ""]))
+
+
+def repeated(line, size):
+    """So many bytes of this line, at least."""
+    return line * (size // len(line) + 1)
+
+
+def numbered(form, count):
+    """A line for each number, in one text."""
+    return "".join(form.format(number) for number in range(count)).encode()
+
+
+class Node:
+    """A kubelet without TLS that answers each path with what it is told, in chunks or packed."""
+
+    def __init__(self):
+        self.bodies = {}
+        self.kinds = {}
+        self.status = b"200 OK"
+
+    def serve(self, body, path="/metrics/cadvisor", *, packed=False, kind=TEXT):
+        """Answer this; packed is sent as gzip, or already is it if bytes."""
+        if packed is True:
+            packed = zlib.compress(body, 1, 31)
+        self.bodies[path] = (packed or body, b"Content-Encoding: gzip\r\n" if packed else b"")
+        self.kinds[path] = kind.encode()
+
+    @asynccontextmanager
+    async def running(self):
+        """Its port."""
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+
+    async def _handle(self, reader, writer):
+        with suppress(OSError, EOFError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                path = head.split(b" ")[1].decode()
+                body, coding = self.bodies.get(path, (b"", b""))
+                kind = self.kinds.get(path, TEXT.encode())
+                writer.write(
+                    b"HTTP/1.1 %b\r\nContent-Type: %b\r\n%bContent-Length: %d\r\n\r\n"
+                    % (self.status, kind, coding, len(body))
+                )
+                for start in range(0, len(body), 1 << 18):
+                    writer.write(body[start : start + (1 << 18)])
+                    await writer.drain()
+        writer.transport.abort()
+
+
+class World:
+    """A cluster, a node that says anything, and daemons in front of them."""
+
+    def __init__(self, cluster, folder, stack):
+        self.cluster = cluster
+        self.folder = folder
+        self.stack = stack
+        self.node = Node()
+        self.process = None
+
+    async def start(self, *flags, own_node=True):
+        """A daemon; with `own_node` in front of our node."""
+        environment, defaults = in_a_pod(self.cluster, self.folder / "sa")
+        environment = {k: v for k, v in environment.items() if not k.startswith("COVERAGE")}
+        if own_node:
+            port = await self.stack.enter_async_context(self.node.running())
+            defaults += ["--kubelet-scheme=http", f"--node-port={port}"]
+        self.process, (self.port, self.telemetry) = await self.stack.enter_async_context(
+            daemon(environment, [*defaults, *flags])
+        )
+        reading = asyncio.create_task(self._read())
+        self.stack.callback(reading.cancel)
+
+    async def _read(self):
+        while await self.process.stderr.readline():
+            pass
+
+    async def get(self, path="/metrics/cadvisor", headers=b""):
+        """The status of an answer that is read to its end, and its size."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
+        writer.write(SCRAPE % (path.encode(), headers + b"Connection: close\r\n"))
+        size, head = 0, b""
+        with suppress(OSError):
+            async with asyncio.timeout(60):
+                head = piece = await reader.read(1 << 20)
+                while piece:
+                    size += len(piece)
+                    piece = await reader.read(1 << 20)
+        writer.transport.abort()
+        return head[9:12].decode(), size
+
+    async def scrape(self, path="/metrics/cadvisor", headers=b"", count=SCRAPES):
+        """So many at once; their statuses."""
+        answers = await asyncio.gather(*(self.get(path, headers) for _ in range(count)))
+        return [status for status, _ in answers]
+
+    async def plug(self, data):
+        """Send a request and never read: the connection."""
+        plug = socket.socket()
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plug.setblocking(False)
+        self.stack.callback(plug.close)
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):
+            await loop.sock_connect(plug, ("127.0.0.1", self.port))
+            await loop.sock_sendall(plug, data)
+
+    async def attack(self, data):
+        """Send this on as many connections as there may be, and leave them open for a moment."""
+        connections = await asyncio.gather(*(sent(self.port, data) for _ in range(MANY)))
+        await healthy(self.telemetry)
+        for connection in filter(None, connections):
+            connection[1].transport.abort()
+
+    def note(self, case):
+        """The peak of the daemon."""
+        FIGURES[case] = max(peak(self.process), FIGURES.get(case, 0))
+        assert self.process.returncode is None
+
+
+@pytest.fixture
+async def world(cluster, tmp_path):
+    """A cluster with a node of its own kind."""
+    async with AsyncExitStack() as stack:
+        yield World(cluster, tmp_path, stack)
+
+
+PLAIN = b'container_cpu_usage_seconds_total{namespace="payments",pod="p",container="c"} 1.5\n'
+LABELS = ",".join(f'l{number}="{number}"' for number in range(10))
+
+
+async def nothing(world):
+    """A daemon that is asked for a usual answer."""
+    world.node.serve(repeated(PLAIN, 1 << 20))
+    await world.start()
+    assert await world.scrape(count=1) == ["200"]
+
+
+async def answers(world):
+    """60 MB of samples; lines at their limit and beyond; comments without end; bombs of gzip."""
+    await world.start("--info-metric", "--max-response-bytes=67108864")
+    long = b'm{namespace="payments",a="' + b"x" * ((1 << 20) - 40) + b'"} 1\n'
+    bodies = [
+        (repeated(PLAIN, 60 << 20), True),
+        (repeated(long, 40 << 20), False),
+        (b"m " + b"x" * (60 << 20), True),
+        (b"# EOF" + b" " * (60 << 20), True),
+        (b'm{namespace="payments",' + b'anamespace="",' * 70_000 + b"} 1\n", True),
+        (b"#\n" * (8 << 20), True),
+        (b"", gzip.compress(b"0" * (1 << 16), 9) * 990),
+        (b"", zlib.compress(b'm{namespace="payments"} 1\n' * (8 << 20), 9, 31)),
+    ]
+    for body, packed in bodies:
+        world.node.serve(body, packed=packed)
+        await world.scrape(count=2)
+    world.node.serve(repeated(long, 20 << 20))
+    await world.scrape(count=5)
+
+
+async def names(world):
+    """Names of metrics, namespaces and pods that are all different, and heads to be proven."""
+    flags = ["--drop-metric=.*_not_there", "--namespace=*", "--info-metric"]
+    await world.start(*flags)
+    wide = "a" * 900
+    bodies = [
+        numbered(wide + "_{}" + f'{{{{namespace="payments",{LABELS}}}}} 1\n', 12_000),
+        numbered('m{{namespace="n{}' + "x" * 55 + '"}} 1\n', 60_000),
+        numbered('m{{namespace="n{}' + "x" * 6000 + '"}} 1\n', 6000),
+        numbered('m{{pod="p{}' + "y" * 100 + '",namespace="payments"}} 1\n', 60_000),
+        numbered('m{{l{}="1",namespace="payments"}} 1\n', 60_000),
+    ]
+    for body in bodies:
+        world.node.serve(body, packed=True)
+        await world.scrape(count=5)
+
+
+async def series(world):
+    """Labels taken off answers with more series than may be remembered, five at once."""
+    world.node.serve(numbered('m{{namespace="payments",id="/a/{}",pod="p"}} 1\n', 60_000))
+    await world.start("--drop-label=pod")
+    await world.scrape()
+
+
+async def tenants(world):
+    """Tenants before an answer of 20,000 namespaces, of which they see but one."""
+    names = [f"n{number}-{'x' * 50}" for number in range(1000)]
+    for name in names:
+        world.cluster.api.namespaces.apply(name, {"team": "a"})
+    tenant = {"apiGroups": ["metrics.k8s.io"], "resources": ["pods/metrics"], "verbs": ["get"]}
+    rbac = world.cluster.authority.rbac
+    rbac.apply(role("tenant", tenant))
+    headers = []
+    for number in range(5):
+        user = f"tenant-{number}"
+        rbac.apply(
+            binding("ClusterRole", "tenant", {"kind": "User", "name": user}, namespace=names[0])
+        )
+        bearer = world.cluster.authority.issue(user)
+        headers.append(f"Authorization: Bearer {bearer}\r\n".encode())
+    body = "".join(f'm{{namespace="{name}",{LABELS}}} 1\n' for name in names) * 20
+    world.node.serve(body.encode(), packed=True)
+    await world.start("--authorization=tenant")
+    await asyncio.gather(*(world.get(headers=each) for each in headers))
+    await asyncio.gather(*(world.get(headers=each) for each in headers))
+    foreign = numbered('m{{namespace="f{}-' + "x" * 50 + '"}} 1\n', 20_000)
+    world.node.serve(foreign, packed=True)
+    await asyncio.gather(*(world.get(headers=each) for each in headers))
+
+
+async def namespaces(world):
+    """1,100 namespaces of up to 250 KB, of which rules take all they may: for samples, targets, a file."""
+    _fill(world, 500)
+    _fill(world, 1100, 10)
+    snapshot = world.folder / "labels"
+    await world.start(
+        *("--label=*", "--annotation=*", "--discovery", f"--label-snapshot={snapshot}"),
+        own_node=False,
+    )
+    for number in range(20):
+        world.cluster.api.namespaces.apply(f"n{number}", annotations=_crowd("y"))
+    async with asyncio.timeout(60):
+        while not snapshot.exists():  # noqa: ASYNC110 - a file does not tell
+            await asyncio.sleep(0.05)
+    assert await world.scrape("/sd/pods", count=2) == ["200", "200"]
+    await world.scrape()
+
+
+def _crowd(letter, count=250):
+    return {f"k{number:03}": letter * 1000 for number in range(count)}
+
+
+def _fill(world, count, each=250):
+    for number in range(count):
+        world.cluster.api.namespaces.apply(
+            f"n{number}", {"team": "a"}, annotations=_crowd("z", each)
+        )
+
+
+async def callers(world):
+    """5,000 invented tokens; 250 users with all the groups that are taken, and some with more."""
+    good = token(world.cluster)
+    await world.start("--authorization=kubernetes", own_node=False)
+    few = tuple(f"{number:0>900}" for number in range(60))
+    many = tuple(f"group-{number}" for number in range(10_000))
+    users = [world.cluster.authority.issue(f"user-{n}", groups=few) for n in range(250)]
+    users += [world.cluster.authority.issue(f"more-{n}", groups=many) for n in range(20)]
+    users += [f"{'a' * 16_000}{number}" for number in range(300)]
+    left = iter(users)
+
+    async def ask():
+        for each in left:
+            await world.get("/metrics/probes", f"Authorization: Bearer {each}\r\n".encode())
+
+    await asyncio.gather(*(ask() for _ in range(40)))
+    headers = f"Authorization: {good}\r\n".encode()
+    assert (await world.get(headers=headers))[0] == "200"
+
+
+async def passwords(world):
+    """Passwords of 11 KB on every connection."""
+    users = {"alice": bcrypt.hashpw(b"alice", bcrypt.gensalt(4)).decode()}
+    config = write_config(world.folder / "web.yaml", {"basic_auth_users": users})
+    await world.start(f"--web-config-file={config}")
+
+    async def ask(number):
+        secret = base64.b64encode(f"a{number}:".encode() + b"x" * 11_000)
+        return await world.get(headers=b"Authorization: Basic %b\r\n" % secret)
+
+    for turn in range(3):
+        await asyncio.gather(*(ask(turn * MANY + number) for number in range(MANY)))
+
+
+async def heads(world):
+    """Unfinished, pipelined and oversized requests on every connection."""
+    world.cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS, path="/metrics/cadvisor")
+    await world.start(own_node=False)
+    for attack in ATTACKS.values():
+        await world.attack(attack)
+
+
+async def readers(world):
+    """Who never reads, on every connection: of samples, of targets, of the status page."""
+    world.node.serve(repeated(PLAIN, 20 << 20), packed=True)
+    _pods(world)
+    await world.start("--discovery", "--namespace=*")
+    for path in (b"/metrics/cadvisor", b"/sd/pods"):
+        await asyncio.gather(*(world.plug(SCRAPE % (path, b"")) for _ in range(MANY)))
+        await asyncio.sleep(4)
+    query = b"/metrics/cadvisor?" + b"&".join(b"namespace=" + b"*a" * 110 for _ in range(60))
+    await asyncio.gather(*(world.plug(SCRAPE % (query, b"")) for _ in range(MANY)))
+
+
+def _pods(world):
+    """60 MB of pods: some with 250 KB of annotations, some with 2,000 ports, and usual ones."""
+    items = []
+    for number in range(500):
+        annotations = {f"k{n}": "x" * 4000 for n in range(50 if number % 2 else 1)}
+        ports = [{"containerPort": n} for n in range(1, 2000 if number % 8 == 0 else 3)]
+        items.append(
+            {
+                "metadata": {
+                    "name": f"p{number}",
+                    "namespace": "payments",
+                    "annotations": annotations,
+                },
+                "spec": {"containers": [{"name": "c", "ports": ports}]},
+                "status": {"podIP": "10.0.0.1"},
+            }
+        )
+    body = json.dumps({"kind": "PodList", "items": items}).encode()
+    world.node.serve(body, "/pods", kind="application/json")
+
+
+async def targets(world):
+    """A node's pods of 60 MB, again and again, for eight at once."""
+    _pods(world)
+    await world.start("--discovery", "--discovery-refresh-interval=1s")
+    for _ in range(2):
+        await world.scrape("/sd/pods")
+        await asyncio.sleep(1)
+    assert (await world.get("/sd/pods"))[0] == "200"
+
+
+async def nodes(world):
+    """1,000 Nodes of 64 KB each; names of no node; addresses that lead nowhere."""
+    for number in range(1000):
+        world.cluster.api.store.put(
+            "nodes",
+            {
+                "kind": "Node",
+                "metadata": {
+                    "name": f"n{number}",
+                    "annotations": {f"k{n}": "x" * 4000 for n in range(16)},
+                },
+                "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.9"}]},
+            },
+        )
+    await world.start("--all-nodes", "--discovery", own_node=False)
+    assert await world.scrape("/sd/nodes") == ["200"] * SCRAPES
+    for number in range(300):
+        name = f"{number}" + "x" * 200
+        await world.get(f"/api/v1/nodes/{name}/proxy/metrics/cadvisor")
+
+
+async def errors(world):
+    """Errors of 60 MB, of the kubelet and of the API server."""
+    await world.start("--discovery", "--authorization=kubernetes")
+    good = f"Authorization: {token(world.cluster)}\r\n".encode()
+    world.node.status = b"500 Internal Server Error"
+    for path in ("/metrics/cadvisor", "/pods"):
+        world.node.serve(b"x" * (60 << 20), path)
+    await world.scrape(headers=good)
+    await world.scrape("/sd/pods", headers=good)
+    world.node.status = b"403 Forbidden"
+    await world.scrape("/sd/pods", headers=good)
+
+
+async def files(world):
+    """A file of pins and a label snapshot, both as long as they may be."""
+    _fill(world, 1100, 10)
+    snapshot = world.folder / "labels"
+    flags = ("--label=*", "--annotation=*", f"--label-snapshot={snapshot}", "--kubelet-tls-pin")
+    await world.start(*flags, own_node=False)
+    async with asyncio.timeout(60):
+        while not snapshot.exists():  # noqa: ASYNC110 - a file does not tell
+            await asyncio.sleep(0.05)
+    world.note("files")
+    world.process.kill()
+    await world.process.wait()
+    _write_pins(Path(f"{snapshot}.kubelet-pins"))
+    await world.start(*flags, own_node=False)
+    await world.scrape()
+
+
+def _write_pins(path):
+    lines = (b"uid:%036d %064x node-%d\n" % (n, n, n) for n in range(17_000))
+    path.write_bytes(HEAD + b"".join(lines))
+    path.chmod(0o600)
+
+
+async def at_once(world):
+    """Five scrapes with labels taken off, heads, who never reads, and 1,100 large namespaces."""
+    _fill(world, 1100, 10)
+    world.node.serve(numbered('m{{namespace="n{}",id="/a",pod="p"}} 1\n', 40_000), packed=True)
+    _pods(world)
+    await world.start(
+        *("--label=*", "--annotation=*", "--discovery", "--drop-label=pod"),
+        f"--label-snapshot={world.folder / 'labels'}",
+    )
+    behind = [each for name, each in ATTACKS.items() if "behind" not in name]
+    flood = asyncio.gather(*(world.attack(each) for each in behind[:4]))
+    plugs = asyncio.gather(*(world.plug(SCRAPE % (b"/sd/pods", b"")) for _ in range(20)))
+    await asyncio.gather(world.scrape(count=5), world.scrape("/sd/pods", count=3))
+    await asyncio.gather(flood, plugs)
+    await world.scrape(count=5)
+
+
+CASES = {
+    each.__name__.replace("_", " "): each
+    for each in (
+        nothing, answers, names, series, tenants, namespaces, callers, passwords, heads, readers,
+        targets, nodes, errors, files, at_once,
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_peak_memory(world, case):
+    """Under the limit, and alive."""
+    await CASES[case](world)
+    await healthy(world.telemetry)
+    world.note(case)
+    assert FIGURES[case] < (TOGETHER if case == "at once" else LIMIT)
+
+
+def test_every_bound_has_its_case():
+    """Each row of the tables of bounds names a case, or none where no memory is bounded."""
+    text = (ROOT / "docs/bounds.md").read_text("utf-8")
+    tables = re.findall(r"^\| what \| (.*)\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert len(tables) == 3
+    named = set()
+    for head, rows in tables:
+        assert head == "bound | beyond it | metric | case |"
+        for row in rows.splitlines():
+            case = row.split(" | ")[-1].removesuffix(" |")
+            assert case in {*CASES, "-"}, row
+            named.add(case)
+    assert named - {"-"} == set(CASES) - {"nothing"}
+    shown = re.findall(r"^\| ([a-z ]+) \| \d+ \|$", text, re.MULTILINE)
+    assert shown == list(CASES)

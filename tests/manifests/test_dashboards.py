@@ -1,0 +1,168 @@
+"""The dashboards: every query parses, and asks for what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "manifests/components/dashboard"
+DASHBOARDS = sorted(path.stem for path in FOLDER.glob("*.json"))
+RULES = ROOT / "manifests/components/rules"
+
+VARIABLES = {
+    "$__rate_interval": "5m",
+    "$cluster": ".*",
+    "$team": ".+",
+    "$namespace": ".*",
+    "$instance": ".*",
+}
+KEYWORDS = {"and", "or", "unless", "bool", "offset"}
+PROMETHEUS_OWN = {"ALERTS", "up"}
+ELSEWHERE = {
+    "kube_pod_container_status_last_terminated_reason",
+    "kube_pod_container_status_restarts_total",
+}
+"""What kube-state-metrics exposes, where it is scraped through kmproxy."""
+
+every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
+
+
+def dashboard(name):
+    """A dashboard as Grafana reads it."""
+    return json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+
+
+def queries(name):
+    """The expression of every panel and every variable, with values for the variables."""
+    document = dashboard(name)
+    found = [target["expr"] for panel in document["panels"] for target in panel.get("targets", ())]
+    for variable in document["templating"]["list"]:
+        if variable["type"] == "query":
+            found += re.findall(r"^label_values\((.+), \w+\)$", variable["query"]["query"])
+    for variable, value in VARIABLES.items():
+        found = [expression.replace(variable, value) for expression in found]
+    return found
+
+
+def metrics(expression):
+    """The names of the metrics that an expression asks for."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", bare)
+    bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
+    names = re.findall(r"(?<![\w:])[a-zA-Z_:][\w:]*(?!\w|\s*\()", bare)
+    return set(names) - KEYWORDS
+
+
+def exposed(text):
+    """The names of the samples that an exposition has or, of an idle counter, would have."""
+    names = set()
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
+        parts = ("_bucket", "_sum", "_count") if kind in {"histogram", "summary"} else ("",)
+        names |= {name + part for part in parts}
+    return names
+
+
+def test_the_reading_of_metrics():
+    """Names are found, functions, labels, keywords and text are not."""
+    expression = (
+        'topk(3, sum by (team) (rate(a_total{b="c{d}"}[5m])) / on (e) (f:g > bool 0)) and h'
+    )
+    assert metrics(expression) == {"a_total", "f:g", "h"}
+
+
+@pytest.mark.program("promtool")
+@every_dashboard
+def test_every_query_parses(name, tmp_path):
+    """By promtool, as the rule of a record."""
+    asked = queries(name)
+    assert len(asked) > 10
+    assert not any("$" in expression for expression in asked)
+    records = [
+        {"record": f"query:{number}", "expr": expression} for number, expression in enumerate(asked)
+    ]
+    file = tmp_path / "queries.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": records}]}), "utf-8")
+    done = subprocess.run(
+        ["promtool", "check", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{len(asked)} rules found" in done.stdout
+
+
+async def there(front):
+    """The metrics of a scrape through the daemon, and of the daemon itself."""
+    proxy = await front()
+    status, enriched = await proxy.get()
+    assert status == 200
+    return exposed(enriched) | exposed((await proxy.probe("/metrics"))[1])
+
+
+def recorded():
+    """The names of what the rules record."""
+    found = set()
+    for path in RULES.glob("*.rules.yaml"):
+        for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
+            found |= {rule["record"] for rule in group["rules"] if "record" in rule}
+    return found
+
+
+@every_dashboard
+async def test_every_query_asks_for_what_there_is(name, front):
+    """In a scrape of the simulated cluster, in our own metrics, or recorded by our rules."""
+    known = await there(front) | recorded() | PROMETHEUS_OWN
+    for expression in queries(name):
+        assert metrics(expression)
+        assert metrics(expression) <= known, expression
+
+
+@every_dashboard
+def test_clusters_are_kept_apart(name):
+    """Every query asks for the chosen clusters, and no aggregation or join loses which it is."""
+    document = dashboard(name)
+    asked = [target["expr"] for panel in document["panels"] for target in panel.get("targets", ())]
+    for expression in asked:
+        assert 'cluster=~"$cluster"' in expression
+        kept = re.findall(r"(?<![\w:])(?:sum|max|min|count) ?(?:by \((\w+)|\()", expression)
+        kept += re.findall(r"\b(?:on|by) \((\w+)", expression)
+        assert set(kept) <= {"cluster"}, expression
+    assert document["templating"]["list"][1]["name"] == "cluster"
+
+
+async def test_every_rule_asks_for_what_there_is(front):
+    """The rules as well: what they take their numbers from is exposed, here or by `ELSEWHERE`."""
+    known = await there(front) | recorded() | PROMETHEUS_OWN | ELSEWHERE
+    for path in RULES.glob("*.rules.yaml"):
+        for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
+            for rule in group["rules"]:
+                assert metrics(rule["expr"]) <= known, rule["expr"]
+
+
+@every_dashboard
+def test_the_form(name):
+    """Panels have their own numbers and places, a data source that can be chosen, and a title."""
+    document = dashboard(name)
+    panels = document["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    cells = [
+        (place["x"] + x, place["y"] + y)
+        for place in (panel["gridPos"] for panel in panels)
+        for x in range(place["w"])
+        for y in range(place["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+    for panel in panels:
+        assert panel["title"]
+        if panel["type"] != "row":
+            assert panel["description"].endswith(".")
+            assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+    used = set(re.findall(r"\$(\w+)", json.dumps(document))) - {"__rate_interval", "__all"}
+    declared = {variable["name"] for variable in document["templating"]["list"]} - {"datasource"}
+    assert used == declared
+    assert declared <= {variable.lstrip("$") for variable in VARIABLES}

@@ -1,0 +1,163 @@
+"""The overlays, run: each overlay's settings and roles, and no other right, before a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import ssl
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.manifests.test_manifests import OVERLAYS, built, of_kind, variables
+from tests.support.documents import PAGES, block
+from tests.support.tls import Authority
+
+NAME = "kmproxy.kmproxy-system.svc"
+PROMETHEUS = "system:serviceaccount:monitoring:prometheus"
+OPEN = sorted(set(OVERLAYS) - {"recommended"})
+
+
+def grant(cluster, objects):
+    """Let the cluster's RBAC be what an overlay brings, and take every other right away."""
+    cluster.authority._rules = set()
+    for one in of_kind(objects, "ClusterRole", "ClusterRoleBinding"):
+        for subject in one.get("subjects", ()):
+            if subject["name"] == "kmproxy":
+                subject["namespace"] = "kmproxy"  # where the simulated cluster's account is
+        cluster.authority.rbac.apply(one)
+
+
+def environment(cluster, objects, root):
+    """The container's own variables, with what is at hand for addresses, and a folder for its root."""
+    kubelet = cluster.kubelets["node-a"]
+    given = variables(objects, {"status.hostIP": kubelet.host, "spec.nodeName": "node-a"})
+    api = urlsplit(cluster.api.url)
+    for name, value in given.items():
+        here = value.replace("https://kubernetes.default.svc", cluster.api.url)
+        given[name] = f"{root}{here}" if here.startswith("/") else here
+    port = {} if "KMPROXY_KUBE_APISERVER" in given else {"KMPROXY_NODE_PORT": str(kubelet.port)}
+    account = {"KMPROXY_SERVICE_ACCOUNT_DIR": str(root / "sa")}
+    service = {"KUBERNETES_SERVICE_HOST": api.hostname, "KUBERNETES_SERVICE_PORT": str(api.port)}
+    return given | port | account | service
+
+
+def flags(cluster, objects, root):
+    """The same settings as flags, but for those that the front has its own for."""
+    own = {"KMPROXY_NODE_NAME_OR_IP", "KMPROXY_NODE_PORT", "KMPROXY_SERVICE_ACCOUNT_DIR"}
+    return [
+        f"--{name.removeprefix('KMPROXY_').lower().replace('_', '-')}={value}"
+        for name, value in environment(cluster, objects, root).items()
+        if name.startswith("KMPROXY_") and name not in {*own, "KMPROXY_TRY_NODE"}
+    ]
+
+
+def mount(objects, root, authority):
+    """Fill the mounted volumes: the overlay's own web config, and a certificate."""
+    (config,) = [one for one in of_kind(objects, "ConfigMap") if "web.yml" in one["data"]]
+    (root / "etc/kmproxy/web").mkdir(parents=True)
+    text = config["data"]["web.yml"].replace("/etc/", f"{root}/etc/")
+    (root / "etc/kmproxy/web/web.yml").write_text(text, "utf-8")
+    authority.write_pair(root / "etc/kmproxy/tls", host=NAME)
+    (root / "var/lib/kmproxy").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("overlay", OPEN)
+async def test_an_overlay_does_with_its_roles(front, cluster, tmp_path, overlay):
+    """It reads the namespaces and the metrics of its nodes, with the rights that it brings."""
+    objects = built(overlay)
+    grant(cluster, objects)
+    proxy = await front(*flags(cluster, objects, tmp_path))
+    node = "" if overlay == "daemonset" else "/api/v1/nodes/node-b/proxy"
+    status, text = await proxy.get(f"{node}/metrics/cadvisor")
+    assert status == 200, text
+    assert 'namespace="payments",team="payments"' in text
+
+
+async def test_the_recommended_overlay_lets_in_prometheus_alone(front, cluster, tmp_path):
+    """Over TLS, by the name of the Service, with a token that its roles let scrape."""
+    objects, authority = built("recommended"), Authority()
+    grant(cluster, objects)
+    mount(objects, tmp_path, authority)
+    proxy = await front(*flags(cluster, objects, tmp_path))
+    url = f"https://127.0.0.1:{proxy.daemon.metrics_port}/metrics/cadvisor"
+    trusting = ssl.create_default_context(cadata=authority.pem.decode())
+
+    async def scrape(user):
+        headers = {"Authorization": f"Bearer {cluster.authority.issue(user)}"} if user else {}
+        async with proxy.session.get(
+            url, headers=headers, ssl=trusting, server_hostname=NAME
+        ) as response:
+            return response.status, await response.text()
+
+    status, text = await scrape(PROMETHEUS)
+    assert status == 200, text
+    assert 'namespace="payments",team="payments"' in text
+    assert (await scrape(None))[0] == 401
+    assert (await scrape("system:serviceaccount:payments:default"))[0] == 403
+    answer, _ = await proxy.raw(b"GET /metrics HTTP/1.1\r\nHost: kmproxy\r\n\r\n")
+    assert b"payments" not in answer
+    assert (tmp_path / "var/lib/kmproxy").is_dir()
+
+
+@pytest.mark.parametrize("attributes", ["path", "nodes/metrics"])
+@pytest.mark.parametrize(
+    ("overlay", "components", "path"),
+    [
+        ("recommended", ("podmonitor", "monitor-tls"), "/metrics/cadvisor"),
+        (
+            "deployment-direct",
+            ("tls-secret", "authorization", "scrapeconfig", "monitor-tls"),
+            "/api/v1/nodes/node-b/proxy/metrics/cadvisor",
+        ),
+    ],
+)
+async def test_the_token_of_a_monitor(
+    front, cluster, tmp_path, attributes, overlay, components, path
+):
+    """It scrapes where its monitor leads, whichever right kmproxy asks for."""
+    objects, authority = built(overlay, components), Authority()
+    grant(cluster, objects)
+    mount(objects, tmp_path, authority)
+    proxy = await front(
+        *flags(cluster, objects, tmp_path), f"--authorization-attributes={attributes}"
+    )
+    token = cluster.authority.issue("system:serviceaccount:kmproxy-system:kmproxy-scraper")
+    async with proxy.session.get(
+        f"https://127.0.0.1:{proxy.daemon.metrics_port}{path}",
+        headers={"Authorization": f"Bearer {token}"},
+        ssl=ssl.create_default_context(cadata=authority.pem.decode()), server_hostname=NAME,
+    ) as response:  # fmt: skip
+        assert response.status == 200, await response.text()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+async def test_check_in_the_pod(cluster, tmp_path, overlay):
+    """The line of the documents, run with the container's environment as `kubectl exec` does, finds no fault.
+
+    It knows the daemon's settings: nothing is failed, skipped for want of one, or warned of.
+    """
+    objects = built(overlay)
+    grant(cluster, objects)
+    cluster.write_service_account(tmp_path / "sa")
+    if overlay == "recommended":
+        mount(objects, tmp_path, Authority())
+    line = block("$ kubectl exec -n kmproxy-system").removeprefix("$ ").strip()
+    before, _, command = line.partition(" -- ")
+    kind = "ds" if of_kind(objects, "DaemonSet") else "deploy"
+    assert before == "kubectl exec -n kmproxy-system ds/kmproxy"
+    assert f"`{kind}/kmproxy`" in PAGES["docs/install.md"] or kind == "ds"
+    program, *arguments = shlex.split(command)
+    assert (program, arguments) == ("kmproxy", ["check"])
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", program, *arguments, cwd=Path(__file__).parents[2],
+        env=environment(cluster, objects, tmp_path),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, err.decode()) == (0, ""), out.decode()
+    rows = out.decode().partition("\n✓ identity")[2].splitlines()[1:]
+    assert len(rows) > 5
+    assert {row[0] for row in rows} == {"✓"}, out.decode()

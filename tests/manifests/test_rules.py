@@ -1,0 +1,226 @@
+"""The rules: what each records and whom it calls, tried by promtool; one source for both forms."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.manifests.test_dashboards import metrics
+from tests.support.documents import blocks, section
+
+ROOT = Path(__file__).parents[2]
+COMPONENTS = ROOT / "manifests/components"
+NAMES = ("teams", "kmproxy")
+
+every_file = pytest.mark.parametrize("name", NAMES)
+
+
+def rules(name):
+    """The rules of a file, in order."""
+    document = yaml.safe_load((COMPONENTS / f"rules/{name}.rules.yaml").read_text("utf-8"))
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def cases(name):
+    """Promtool's cases for a file."""
+    return yaml.safe_load((ROOT / f"tests/manifests/rules/{name}.test.yaml").read_text("utf-8"))[
+        "tests"
+    ]
+
+
+@pytest.mark.program("promtool")
+@every_file
+def test_what_is_recorded_and_who_is_called(name):
+    """Every case: these series give those records and alerts, word for word, and no others."""
+    file = ROOT / f"tests/manifests/rules/{name}.test.yaml"
+    done = subprocess.run(
+        ["promtool", "test", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@every_file
+def test_every_rule_has_its_cases(name):
+    """A record is asked for by its name; an alert fires in one case, and in another does not."""
+    asked = [test["expr"] for case in cases(name) for test in case.get("promql_expr_test", ())]
+    alerts = [test for case in cases(name) for test in case.get("alert_rule_test", ())]
+    for rule in rules(name):
+        if "record" in rule:
+            assert any(rule["record"] in expression for expression in asked), rule["record"]
+        else:
+            outcomes = {bool(a["exp_alerts"]) for a in alerts if a["alertname"] == rule["alert"]}
+            assert outcomes == {True, False}, rule["alert"]
+
+
+@every_file
+def test_every_alert_can_be_routed(name):
+    """By its team: that of the series, which no aggregation may lose, or the cluster's own."""
+    for rule in rules(name):
+        if "record" in rule:
+            assert rule["record"].startswith("team:")
+            assert " by (cluster, team)" in rule["expr"]
+            continue
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+        assert set(rule["annotations"]) == {"runbook_url", "summary", "description"}
+        if name == "teams":
+            assert "team" not in rule["labels"]
+            assert " by (cluster, team, namespace, pod" in rule["expr"]
+        else:
+            assert rule["labels"]["team"] == "platform"
+
+
+@every_file
+def test_no_aggregation_loses_the_cluster(name):
+    """Several clusters may be in one Prometheus, with the same namespaces and teams."""
+    for rule in rules(name):
+        kept = re.findall(r"(?<![\w:])(?:sum|max|min|count) ?(?:by \((\w+)|\()", rule["expr"])
+        kept += re.findall(r"\bon \((\w+)", rule["expr"])
+        assert set(kept) <= {"cluster"}, rule["expr"]
+
+
+RUNBOOKS = (ROOT / "docs/runbooks.md").read_text("utf-8")
+PARTS = ("Meaning", "Impact", "Diagnosis", "Mitigation", "Needs")
+
+
+@every_file
+def test_every_alert_has_a_runbook(name):
+    """Its URL leads to its section, which says what it means, costs, comes from, and what to do."""
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOKS, re.MULTILINE | re.DOTALL))
+    for rule in rules(name):
+        if "alert" not in rule:
+            continue
+        url = rule["annotations"]["runbook_url"]
+        assert re.fullmatch(r"https://\S+/docs/runbooks\.md#" + rule["alert"].lower(), url)
+        text = sections[rule["alert"]]
+        assert re.findall(r"^- \*\*(\w+):\*\* ", text, re.MULTILINE) == list(PARTS)
+        needs = set(re.findall(r"`([a-z:]+_[a-z_:]+|up)`", text.partition("- **Needs:**")[2]))
+        assert needs == metrics(rule["expr"]), rule["alert"]
+
+
+def test_every_record_says_what_it_needs():
+    """The table of records: each with the metrics that it is made of, and no other."""
+    table = RUNBOOKS.partition("## Recording rules")[2]
+    shown = {
+        row[1]: set(re.findall(r"`([a-z_]+)`", row[2]))
+        for row in re.finditer(r"^\| `([\w:]+)` \| (.*) \|$", table, re.MULTILINE)
+    }
+    recorded = [rule for name in NAMES for rule in rules(name) if "record" in rule]
+    assert shown == {rule["record"]: metrics(rule["expr"]) for rule in recorded}
+
+
+def test_runbooks_are_for_what_there_is():
+    """No section of an alert that is gone."""
+    titles = set(re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE))
+    alerts = {rule["alert"] for name in NAMES for rule in rules(name) if "alert" in rule}
+    assert titles == alerts
+
+
+@every_file
+def test_only_samples_with_a_team_count(name):
+    """Another job's samples of the same containers, and control groups of a node, have none."""
+    for rule in rules(name):
+        if name == "teams":
+            selectors = rule["expr"].count("{")
+            assert selectors == rule["expr"].count('team!=""}')
+
+
+def test_the_documents_name_every_alert():
+    """And no other."""
+    part = section("docs/prometheus.md", "Rules")
+    alerts = {rule["alert"] for name in NAMES for rule in rules(name) if "alert" in rule}
+    assert set(re.findall(r"`((?:Container|Pod|Kmproxy)\w+)`", part)) == alerts
+
+
+JOINED = """
+container_cpu_usage_seconds_total{container="a",namespace="web",pod="p"} 0+60x20
+container_cpu_usage_seconds_total{container="a",namespace="pay",pod="q"} 0+120x20
+"""
+ENRICHED = JOINED.replace('"web"', '"web",team="front"').replace('"pay"', '"pay",team="back"')
+OF_NAMESPACES = """
+kube_namespace_labels{namespace="web",label_team="front",instance="n1"} 1+0x20
+kube_namespace_labels{namespace="pay",label_team="back",instance="n1"} 1+0x20
+"""
+OF_TWO_NODES = (
+    OF_NAMESPACES + 'kube_namespace_labels{namespace="web",label_team="front",instance="n2"} 1+0x20'
+)
+
+
+@pytest.mark.program("promtool")
+@pytest.mark.parametrize(
+    ("number", "series", "label", "answers"),
+    [
+        (0, JOINED + OF_NAMESPACES, "label_team", True),
+        (0, JOINED + OF_TWO_NODES, "label_team", False),
+        (1, ENRICHED, "team", True),
+        (3, JOINED + OF_NAMESPACES, "label_team", True),
+        (3, JOINED + OF_TWO_NODES, "label_team", True),
+    ],
+)
+def test_the_joins_of_the_documents(number, series, label, answers, tmp_path):
+    """The query with a join and the one without give the same; of two nodes, the one for them."""
+    queries = [
+        each.text for each in blocks("docs/coming-from-joins.md") if each.language == "promql"
+    ]
+    pairs = [line.rpartition(" ") for line in series.splitlines() if line]
+    expected = [
+        {"labels": f'{{{label}="front"}}', "value": 1},
+        {"labels": f'{{{label}="back"}}', "value": 2},
+    ]
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, _, values in pairs],
+        "promql_expr_test": [
+            {"expr": queries[number], "eval_time": "10m", "exp_samples": expected}
+        ],
+    }
+    (tmp_path / "joins.test.yaml").write_text(yaml.safe_dump({"tests": [case]}), "utf-8")
+    done = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "joins.test.yaml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode == 0) is answers, done.stdout + done.stderr
+    assert answers or "many-to-many" in done.stdout + done.stderr
+
+
+@every_file
+def test_the_operator_gets_the_same_rules(name):
+    """What the PrometheusRule holds is what the file holds: `make manifests` writes it."""
+    file = (COMPONENTS / f"rules/{name}.rules.yaml").read_text("utf-8")
+    document = yaml.safe_load((COMPONENTS / f"prometheusrule/{name}.yaml").read_text("utf-8"))
+    assert document.pop("spec") == yaml.safe_load(file)
+    assert document == {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {
+            "name": f"kmproxy-{name}",
+            "namespace": "kmproxy-system",
+            "labels": {"app.kubernetes.io/name": "kmproxy"},
+        },
+    }
+
+
+@pytest.mark.program("make")
+def test_make_manifests_writes_them(tmp_path):
+    """Byte for byte what is committed."""
+    for component in ("rules", "prometheusrule"):
+        (tmp_path / "manifests/components" / component).mkdir(parents=True)
+    for name in NAMES:
+        source = COMPONENTS / f"rules/{name}.rules.yaml"
+        target = tmp_path / f"manifests/components/rules/{name}.rules.yaml"
+        target.write_bytes(source.read_bytes())
+    command = ["make", "-s", "-C", tmp_path, "-f", ROOT / "Makefile", "manifests"]
+    subprocess.run(command, check=True)
+    for name in NAMES:
+        written = tmp_path / f"manifests/components/prometheusrule/{name}.yaml"
+        assert written.read_bytes() == (COMPONENTS / f"prometheusrule/{name}.yaml").read_bytes()
+    subprocess.run([*command, "RUNBOOKS=https://wiki.example.com/kmproxy"], check=True)
+    for name in NAMES:
+        for folder, end in (("rules", ".rules.yaml"), ("prometheusrule", ".yaml")):
+            text = (tmp_path / f"manifests/components/{folder}/{name}{end}").read_text("utf-8")
+            assert set(re.findall(r"runbook_url: (.*)#", text)) == {
+                "https://wiki.example.com/kmproxy"
+            }

@@ -1,0 +1,343 @@
+"""The law of linear time: no input costs much more CPU for a byte than plain text does.
+
+A table of worst inputs, each at 64 KiB and at 1 MiB, for every stage that a
+body passes and for every expression of the grammar. What plain text costs is
+measured beside it, fed in the same way, so that the machine's speed does not
+matter. `python -m tests.properties.test_linear` prints the figures.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import pytest
+
+from kmproxy.auth.tenant_filter import TenantFilter
+from kmproxy.bench.run import kube_state_metrics
+from kmproxy.config.expressions import parse_regex
+from kmproxy.content_coding import GzipDecoder, GzipEncoder
+from kmproxy.exposition import grammar
+from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.lines import portions
+from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.selection import Globs, Selection, Selector
+
+TIMES = 20
+"""What a byte may cost, in bytes of plain text: lines of about 90 bytes, as kube-state-metrics'."""
+
+NOISE = 2.5
+"""Times that for what a busy machine adds; an expression that is not linear costs hundreds."""
+
+SIZES = (1 << 16, 1 << 20)
+SPACES = {f"shop-{number:02}": {"team": f"team-{number % 7}"} for number in range(20)}
+TEXT = kube_state_metrics(SPACES)  # about 6 MB
+PLAIN = {size: TEXT[: TEXT.index(b"\n", size - 200) + 1] for size in SIZES}
+MAX_LINE = SIZES[1]
+
+
+def over(*unit: bytes) -> Callable[[int], bytes]:
+    """Whole lines, over and over."""
+    text = b"".join(unit)
+    return lambda size: text * (size // len(text))
+
+
+def within(head: bytes, unit: bytes, tail: bytes = b'"} 1\n') -> Callable[[int], bytes]:
+    """One line that has something over and over, and its newline."""
+    return lambda size: head + unit * ((size - len(head) - len(tail)) // len(unit)) + tail
+
+
+def numbered(line: bytes) -> Callable[[int], bytes]:
+    """Lines with another number each."""
+    return lambda size: b"".join([line % n for n in range(size // (len(line % 10000)))])
+
+
+def random_bytes(size: int) -> bytes:
+    """Anything, mostly bytes that mean something."""
+    return bytes(random.Random(1).choices(b'n{}="",,\\ \t\n\n#1am', k=size))
+
+
+WORST = {
+    # one attempt after the other over the same bytes
+    "starts in one line": within(b"m{", b'anamespace="",', b"\n"),
+    "starts, none of them": within(b"m{", b'namespace="', b"\n"),
+    "starts, each a namespace": within(b"m{", b'namespace="",', b"} 1\n"),
+    "starts in values": within(b"m{", b'a="{namespace=",', b"} 1\n"),
+    "starts in a value": within(b'm{a="', b"{namespace=", b'"} 1\n'),
+    "starts, escaped": within(b'm{a="', b'{namespace=\\"', b'"} 1\n'),
+    "starts and an end that is none": within(b'm{namespace="x"', b',xnamespace="y"', b"} x\n"),
+    "starts, lines of 1 KiB": over(b"m{", b'anamespace="",' * 70, b"\n"),
+    "starts, long values": over(b"m{", b'anamespace="%b",' % (b"x" * 90) * 9, b"\n"),
+    "comments like ends": over(b'#namespace=""} 1\n'),
+    "comments like samples": over(b'#{namespace=""} 1\n'),
+    "comments behind pairs": over(b"m{", b'anamespace="",' * 10, b"} 1\n", b"# x\n" * 4),
+    "comments, then none": lambda size: b'm{namespace="a"} 1\n' + b"#\n" * (size // 2 - 20) + b"x\n",
+    "ends of lines in values": over(b'm{namespace="a",b="} 1"} 1\n'),
+    "almost plain": over(b'm{namespace="a"}  1\n'),
+    "almost a metric": over(b'm{namespace="a"} 1\n', b"m" * 400 + b"\n"),
+    # repeated
+    "pairs": within(b"m{", b'a="",', b"} 1\n"),
+    "pairs without end": within(b"m{", b'a="",', b"\n"),
+    "pairs, spaced": within(b"m{", b'a = "" , ', b"\n"),
+    "names": within(b"", b"a", b"\n"),
+    "digits": within(b'm{namespace="a"} ', b"1", b"x\n"),
+    "digits and dots": within(b"m ", b"1.", b"\n"),
+    "exemplars": within(b"m 1", b" # {} 1", b"\n"),
+    "exemplars without end": within(b'm{namespace="a"} 1', b' # {a="b"} 1', b"x\n"),
+    "braces": within(b"", b"{", b"\n"),
+    "quotes": within(b"m{", b'"', b"\n"),
+    "quoted names": within(b'{"m"', b',"a"="b"', b"} 1\n"),
+    "a metric's name, last": within(b"{", b'a="",', b'"m"} 1\n'),
+    "a metric's name, last, behind a namespace": within(b'{namespace="a"', b' "a"=""', b'"m"} 1\n'),
+    "a metric's name, none": within(b'{namespace="a"', b',"a"=""', b"} 1\n"),
+    "metrics' names": within(b'{namespace="a"', b',"m"', b"} 1\n"),
+    "pairs without commas": within(b"m{", b'a=""', b"} 1\n"),
+    "pairs without commas, blanks": within(b"m{", b'a="" \t', b'namespace="a"} 1\n'),
+    "pairs without commas or end": within(b'{"m",namespace="a"', b'a=""', b"\n"),
+    "pairs of namespaces without commas": within(b"{", b'namespace=""', b'"m"} 1\n'),
+    "backslashes": within(b'm{namespace="', b"\\\\"),
+    "backslashes and a quote": within(b'm{namespace="a",b="', b'\\"', b"\n"),
+    "escaped namespaces": numbered(b'm{namespace="%d\\n"} 1\n'),
+    "blanks": within(b"", b" ", b"\n"),
+    "blanks before a value": within(b'm{namespace="a"}', b"\t", b"1\n"),
+    "lines of blanks": over(b" " * 30 + b"\n"),
+    # tiny lines
+    "no bytes": over(b"\n"),
+    "one byte": over(b"x\n"),
+    "a blank": over(b" \n"),
+    "tiny comments": over(b"#\n"),
+    "tiny comments, spaced": over(b" #\n"),
+    "tiny samples": over(b"a 1\n"),
+    "tiny samples, odd": over(b"a\t1\n"),
+    "tiny samples, none": over(b"a x\n"),
+    "tiny lines of two kinds": over(b"a\t1\n", b"x\n"),
+    "tiny lines of all kinds": over(b"a 1\n", b"\n", b" #\n", b"a x\n", b"{\n", b'{""}1\n'),
+    "tiny names": over(b'{""}1\n'),
+    "tiny metadata": over(b"# TYPE a\n"),
+    "tiny namespaces": over(b'm{namespace="a"} 1\n'),
+    "tiny namespaces, odd": over(b'm{namespace="a"}1\n'),
+    "tiny namespaces, other each": numbered(b'm{namespace="%d"} 1\n'),
+    "tiny namespaces, every other line": over(b'm{namespace="a"} 1\n', b"x\n"),
+    "tiny namespaces, quoted": over(b'{"m","namespace"="a"} 1\n'),
+    "tiny namespaces, then a name": over(b'{namespace="a""m"}1\n'),
+    "tiny namespaces, then no name": over(b'{namespace="a"}1\n'),
+    "two namespaces": over(b'm{namespace="a",namespace="b"} 1\n'),
+    "conflicts": over(b'm{namespace="shop-01",team="x"} 1\n'),
+    "conflicts, odd": over(b'm{namespace="shop-01",team="x"}1\n'),
+    "conflicts, the name behind": over(b'{namespace="shop-01" team="x" "team="}1\n'),
+    "conflicts in one line": within(b'm{namespace="shop-01"', b',team="x"', b"} 1\n"),
+    # limits
+    "long namespaces": numbered(b'm{namespace="%070d"} 1\n'),
+    "long metrics": numbered(b'm%01000d{a="b"} 1\n'),
+    "a line of the limit": lambda size: b'm{namespace="a",b="' + b"x" * (size - 24) + b'"} 1\n',
+    "lines at the limit of the splitter": over(b'm{namespace="a"', b',b="x"' * 10, b"} 1\n"),
+    "lines over the limit of the splitter": over(b'm{namespace="a"', b',b="x"' * 11, b"} 1\n"),
+    "no newline at all": lambda size: b'm{namespace="a",' * (size // 16),
+    "anything": random_bytes,
+}  # fmt: skip
+
+
+def lookup(namespace: bytes) -> bytes:
+    """The labels of twenty namespaces."""
+    team = SPACES.get(namespace.decode(errors="replace"))
+    return b',team="%b"' % team["team"].encode() if team else b""
+
+
+def tenant(pieces: Iterator[bytes]) -> None:
+    """A tenant that may see every other namespace."""
+    narrowing = TenantFilter(lambda _: True, max_line=MAX_LINE)
+    steps = chain(map(narrowing.feed, pieces), (narrowing.finish() for _ in range(1)))
+    for asked in steps:
+        narrowing.decide({name: len(name) % 2 == 0 for name in asked})
+        narrowing.take()
+
+
+def filtered(
+    make: Callable[[], Enricher | Selector | Pipeline],
+) -> Callable[[Iterator[bytes]], None]:
+    """A stage that is fed and finished."""
+
+    def run(pieces: Iterator[bytes]) -> None:
+        stage = make()
+        for piece in pieces:
+            stage.feed(piece)
+        stage.finish()
+
+    return run
+
+
+def selector(**options: object) -> Callable[[Iterator[bytes]], None]:
+    """One that makes a selection."""
+    chosen = Selection(**options)  # type: ignore[arg-type]
+    return filtered(lambda: Selector(chosen, max_line=MAX_LINE))
+
+
+def pipeline(**options: bool) -> Callable[[Iterator[bytes]], None]:
+    """All stages but the tenant's."""
+    chosen = Selection(namespaces=(Globs(("shop*", "a")),), strip_timestamps=True)
+    recipe = Recipe(names=frozenset({b"team"}), selection=chosen, max_line=MAX_LINE, **options)
+    return filtered(lambda: Pipeline(lookup, recipe))
+
+
+def encoded(pieces: Iterator[bytes]) -> None:
+    """Packed, and unpacked again in tiny pieces."""
+    encoder = GzipEncoder()
+    packed = b"".join([*map(encoder.feed, pieces), encoder.finish()])
+    decoder = GzipDecoder()
+    for at in range(0, len(packed), 1000):
+        for _ in decoder.feed(packed[at : at + 1000]):
+            pass
+    decoder.finish()
+
+
+NAMES = frozenset({b"team"})
+STAGES: dict[str, Callable[[Iterator[bytes]], None]] = {
+    "enricher": filtered(lambda: Enricher(lookup, names=NAMES)),
+    "enricher, overwrite": filtered(lambda: Enricher(lookup, names=NAMES, on_conflict="overwrite")),
+    "enricher, names not foretold": filtered(lambda: Enricher(lookup)),
+    "selector, metrics": selector(drop_metrics=(parse_regex("kube_pod_c.*"),)),
+    "selector, namespaces": selector(namespaces=(Globs(("shop*", "a")),), cluster_samples=False),
+    "selector, timestamps": selector(strip_timestamps=True),
+    "selector, labels": selector(drop_labels=frozenset({b"uid"})),
+    "tenant": tenant,
+    "pipeline": pipeline(),
+    "pipeline, info": pipeline(info=True),
+    "gzip": encoded,
+}
+
+
+def cut(text: bytes, size: int) -> Iterator[bytes]:
+    """The text in pieces, as the server would feed them."""
+    for at in range(0, len(text), size):
+        yield from portions(text[at : at + size])
+
+
+def nanoseconds(run: Callable[[], object], size: int, times: int) -> float:
+    """CPU for a byte, the least of some runs."""
+    best = float("inf")
+    for _ in range(times):
+        began = time.process_time()
+        run()
+        best = min(best, time.process_time() - began)
+    return best / size * 1e9
+
+
+def ratio(run: Callable[[bytes], object], text: bytes, beside: bytes, plain: float) -> float:
+    """What a byte of the text costs, in bytes of plain text.
+
+    If that is nearly too much both are measured again, in turns, as the machine
+    may have been busy with something else.
+    """
+    run(text[: text.find(b"\n") + 1])  # what is compiled when it is first needed
+    cost = nanoseconds(lambda: run(text), len(text), 1) / plain
+    for _ in range(7):
+        if cost < TIMES * 0.8:
+            break
+        plain = nanoseconds(lambda: run(beside), len(beside), 2)
+        cost = min(cost, nanoseconds(lambda: run(text), len(text), 2) / plain)
+    return cost
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_takes_long(stage, size):
+    """A byte of the worst input costs what some bytes of plain text do, whatever the size."""
+    run = STAGES[stage]
+    plain = nanoseconds(lambda: run(cut(PLAIN[size], 1 << 16)), len(PLAIN[size]), 5)
+    costs = {
+        name: round(ratio(lambda text: run(cut(text, 1 << 16)), make(size), PLAIN[size], plain), 1)
+        for name, make in WORST.items()
+    }
+    assert {name: cost for name, cost in costs.items() if cost > TIMES * NOISE} == {}
+
+
+@pytest.mark.parametrize("step", [5, 64, 1000])
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "gzip"])
+def test_small_pieces_take_no_longer(stage, step):
+    """However small the pieces are, no line is put together again and again."""
+    run, size = STAGES[stage], SIZES[0] * 4
+    text = PLAIN[SIZES[1]][:size]
+    plain = nanoseconds(lambda: run(cut(text, step)), len(text), 3)
+    names = (
+        "starts in one line",
+        "a line of the limit",
+        "no newline at all",
+        "backslashes",
+        "blanks",
+    )
+    costs = {
+        name: ratio(lambda text: run(cut(text, step)), WORST[name](size), text, plain)
+        for name in names
+    }
+    assert {name: cost for name, cost in costs.items() if cost > TIMES * NOISE} == {}
+
+
+def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """What is called on lists of pairs that were understood: here the pairs of each sample."""
+
+    def run(text: bytes) -> None:
+        for line in text.split(b"\n"):
+            if sample := grammar.Sample.parse(line):
+                expression(line[line.find(b"{") + 1 : sample.pairs_end])
+
+    return run
+
+
+SPLIT_AT = grammar.of_namespace(NAMES)
+EXPRESSIONS = {
+    "PAIR.finditer": pairs(lambda text: sum(1 for _ in grammar.PAIR.finditer(text))),
+    "pair_parts": pairs(grammar.pair_parts),
+    "PASSING.match": grammar.PASSING.match,
+    "NAMESPACED.split": lambda text: grammar.NAMESPACED.split(grammar.by_lines(text)),
+    "ANY_OF_NAMESPACE": lambda text: grammar.split_at(grammar.ANY_OF_NAMESPACE, grammar.by_lines(text)),
+    "of_namespace": lambda text: grammar.split_at(SPLIT_AT, grammar.by_lines(text)),
+    "count_kinds": grammar.count_kinds,
+    "LINES.findall": lambda text: grammar.LINES.findall(grammar.by_lines(text)),
+    "PlainSplitter": lambda text: grammar.PlainSplitter(NAMES).split(text),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_no_expression_takes_long(expression, size):
+    """Each by itself, as it is called, on every input; in what plain text costs the engine at least."""
+    run = EXPRESSIONS[expression]
+    plain = max(7.0, nanoseconds(lambda: run(PLAIN[size]), len(PLAIN[size]), 3))
+    whole = {name: make(size) for name, make in WORST.items()}
+    costs = {
+        name: round(nanoseconds(lambda: run(text), len(text), 2) / plain, 1)  # noqa: B023
+        for name, text in whole.items()
+        if text[-1:] == b"\n"
+    }
+    assert {name: cost for name, cost in costs.items() if cost > TIMES * NOISE} == {}
+
+
+@pytest.mark.parametrize(
+    "glob", ["*a" * 100 + "b", "*?" * 100, "*[a-z]" * 40 + "B", "*" * 250 + "b"]
+)
+def test_no_glob_takes_long(glob):
+    """A name of the longest kind costs the same however long a piece of it almost matches."""
+    globs = Globs.of_query([glob])
+    cost = {
+        size: nanoseconds(lambda: globs.match("a" * size), size, 5)  # noqa: B023 - called at once
+        for size in (64, 1024)
+    }
+    assert cost[1024] < cost[64] * 20
+
+
+def table() -> None:
+    """Print what a byte costs, by input and stage, in bytes of plain text."""
+    for stage, run in STAGES.items():
+        for size in SIZES:
+            plain = nanoseconds(lambda: run(cut(PLAIN[size], 1 << 16)), len(PLAIN[size]), 5)  # noqa: B023
+            sys.stdout.write(f"\n{stage}, {size} bytes; plain text {plain:.1f} ns a byte\n")
+            for name, make in WORST.items():
+                cost = ratio(lambda text: run(cut(text, 1 << 16)), make(size), PLAIN[size], plain)  # noqa: B023
+                sys.stdout.write(f"  {cost:6.1f}  {name}\n")
+
+
+if __name__ == "__main__":
+    table()

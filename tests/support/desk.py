@@ -1,0 +1,69 @@
+"""Reviewers at the simulated API server, on a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kmproxy.auth.gate import KubernetesGate, Place
+from kmproxy.auth.reviewer import Reviewer
+from kmproxy.errors import AccessError
+from kmproxy.kube.reviews import TOKEN_REVIEWS
+from kmproxy.telemetry import Telemetry
+from tests.simulator.test_rbac import binding, role
+
+ANN = {"kind": "User", "name": "ann"}
+PATHS = {"nonResourceURLs": ["/metrics"], "verbs": ["get"]}
+METRICS = Place("/metrics")
+
+
+class Desk:
+    """Reviewers at the cluster's API server, all on one clock that stands still."""
+
+    def __init__(self, cluster, api):
+        self.cluster = cluster
+        self.api = api
+        self.now = 1000.0
+        self.telemetry = Telemetry()
+        self.reviewer = self.open()
+
+    def open(self, *audiences):
+        return Reviewer(
+            self.api,
+            audiences=audiences,
+            secret=b"k" * 32,
+            clock=lambda: self.now,
+            telemetry=self.telemetry,
+        )
+
+    def gate(self, *, by_path=True):
+        return KubernetesGate(self.reviewer, by_path=by_path)
+
+    def asked(self, path):
+        """How many reviews of a kind the API server has seen."""
+        return sum(record.path == path for record in self.cluster.api.requests)
+
+    async def begun(self):
+        """Wait until a review is under way, and not a moment longer."""
+        while not self.reviewer._under_way:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+
+    async def has_asked(self, tokens):
+        return self.asked(TOKEN_REVIEWS) == tokens
+
+    async def admit(self, token, place=METRICS, **how):
+        gate = self.gate(**how)
+        await gate.admit(await gate.identify([f"Bearer {token}"]), place)
+
+    async def refusal(self, token, place=METRICS, **how):
+        with pytest.raises(AccessError) as raised:
+            await self.admit(token, place, **how)
+        return raised.value
+
+
+def bind(cluster, rule, subject=ANN, namespace=None):
+    """Let somebody do something; returns the binding."""
+    bound = binding("ClusterRole", "r", subject, namespace=namespace)
+    cluster.authority.rbac.apply(role("r", rule), bound)
+    return bound
