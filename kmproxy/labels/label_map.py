@@ -17,9 +17,9 @@ from kmproxy.labels.rendering import KnownLabels, Renderer, Rendering
 RETENTION = 300.0
 """Seconds for which a deleted namespace keeps its labels."""
 
-MAP_BYTES = 8 << 20
+MAP_BYTES = 10 << 20
 """Bytes that the labels of all namespaces take at most, with those of deleted ones that are
-remembered: 5,000 namespaces may have 1.6 KB each."""
+remembered: 5,000 namespaces may have 2 KB each."""
 
 Limit = Literal["value", "namespace", "map"]
 LIMITS: Final[tuple[Limit, ...]] = ("value", "namespace", "map")

@@ -55,7 +55,7 @@ LEFTOVER = 600.0
 """Seconds after which a new file that has not become the snapshot is a killed writer's."""
 
 MAX_FILE = 24 << 20
-"""Bytes of the longest file. A map's labels take 8 MiB at most, and little more as JSON unless
+"""Bytes of the longest file. A map's labels take 10 MiB at most, and little more as JSON unless
 they are made of control characters. While a file is replaced there are two of them, and the volume
 of the shipped component has 64 MiB, past which its pod would be evicted."""
 

@@ -191,7 +191,7 @@ SHAPES = [
             "labels": {"app.kubernetes.io/name": "owned", "1-digit": "", "a.b-c_d/e": "v"},
         },
     ),
-    pod("annotated", metadata={"annotations": {f"example.com/{n}": f'"\\\n{n}é' for n in range(200)}}),
+    pod("annotated", metadata={"annotations": {f"example.com/{n}": f'"\\\n{n}é' for n in range(100)}}),
 ]  # fmt: skip
 """One pod of each kind whose treatment is agreed."""
 
