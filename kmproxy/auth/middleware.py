@@ -48,7 +48,7 @@ ADMISSION = web.RequestKey("admission", Admission)
 PAUSE = 10.0
 """Seconds between two log lines of refusals for one reason."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class Door:

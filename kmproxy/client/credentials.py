@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TOKEN_AGE = 60.0
 """Seconds after which a token is read again; the kubelet rewrites it well before it expires."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class Credential(ABC):

@@ -41,7 +41,7 @@ _FORM = "application/x-www-form-urlencoded"
 _ERRORS = {"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client",
            "unsupported_grant_type", "invalid_scope"}  # fmt: skip
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class _Answer(msgspec.Struct):

@@ -24,7 +24,7 @@ PATIENCE = 5.0
 RETRY = 10.0
 """Seconds after which a write that failed is tried again."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class PinFile:

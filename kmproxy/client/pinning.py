@@ -22,7 +22,7 @@ from kmproxy.telemetry import Telemetry
 _SHOWN = 16
 """Hexadecimal digits of a digest that a message shows."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class CertificateRefusedError(aiohttp.ClientError):

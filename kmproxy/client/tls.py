@@ -27,7 +27,7 @@ LOOK_AGAIN = 60.0
 
 Clock = Callable[[], float]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 SNAPSHOT_TIMEOUT = 2.0
 """Seconds that the last write of the label snapshot may take."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class Daemon:

@@ -40,7 +40,7 @@ Role = Literal["pod", "node"]
 
 _T = TypeVar("_T")
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ MAX_FILE = 16 << 20
 SOONEST = 10.0
 """Seconds between two runs of a plugin whose credentials end sooner."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class Kubeconfig(Identity):

@@ -64,7 +64,7 @@ _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _ANSWERS = {"no_node", "no_address", "bad_address", "forbidden"}
 """Reasons of errors that are what the API server has to say, rather than its failures."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class _Address(msgspec.Struct):

@@ -31,7 +31,7 @@ from kmproxy.telemetry import Telemetry
 
 PATH = "/api/v1/namespaces"
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 async def list_namespaces(

@@ -31,7 +31,7 @@ TIMEOUT = 4.0
 MOST = 32
 """Replicas that are asked in a round."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class Peers:

@@ -67,7 +67,7 @@ _VERSION = b"3"
 _PIECE = 1 << 16
 
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class _Rule(msgspec.Struct, array_like=True):

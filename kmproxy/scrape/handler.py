@@ -61,7 +61,7 @@ from kmproxy.web.responses import (
 SLOT = web.RequestKey("slot", Slot)
 """The slot that a scrape holds."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 _TURN = 1 << 19

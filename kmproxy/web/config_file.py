@@ -39,7 +39,7 @@ from kmproxy.web.expiry import earliest_expiry
 LOOK_EVERY = 1.0
 """Seconds at most between a change of a file and its effect on what comes then."""
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 Source = Callable[[], WebConfig]
 """Reads the configuration. Raises ConfigError or OSError."""

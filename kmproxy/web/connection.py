@@ -28,7 +28,7 @@ LINGER = 2.0
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 Answer = Awaitable[web.StreamResponse]
 

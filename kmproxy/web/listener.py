@@ -40,7 +40,7 @@ SENT = 256 << 10
 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger(__package__)
 
 
 class Listener:

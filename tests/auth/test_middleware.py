@@ -328,9 +328,7 @@ async def test_what_is_logged_and_counted(front, cluster, prometheus, caplog):
             await proxy.get(Authorization=f"Bearer {ann}")
         clock.now += 10.0
         await proxy.get()
-    lines = [
-        record.getMessage() for record in caplog.records if record.name == "kmproxy.auth.middleware"
-    ]
+    lines = [record.getMessage() for record in caplog.records if record.name == "kmproxy.auth"]
     assert [line.split(": ")[1] for line in lines] == ["401", "401", "403", "401"]
     assert "user 'ann\\nwith a line\\x1b[31m' may not get /metrics/cadvisor" in lines[2]
     assert lines[3].endswith("(19 more like this since the last such line)")
