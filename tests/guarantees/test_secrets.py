@@ -59,7 +59,7 @@ class Secrets:
             if module.startswith("kmproxy.") and not module.startswith("kmproxy.simulator"):
                 self.show(f"repr of {type(thing).__name__}", repr(thing))
         assert "repr of Daemon" in self.shown
-        assert not started or "log of kmproxy.daemon.daemon" in self.shown
+        assert not started or "log of kmproxy.daemon" in self.shown
         for where, text in self.shown.items():
             for secret in self.hidden:
                 assert secret not in text, where

@@ -17,6 +17,9 @@ import pytest
 
 from tests.support import lines
 
+# Coverage would make the same lines slow, a million times.
+pytestmark = pytest.mark.no_cover
+
 SEED = 20_240_601
 LINES = int(
     os.environ.get("LINES_TO_COMPARE") or (1_000_000 if os.environ.get("CI") else 60_000)

@@ -26,6 +26,9 @@ from kmproxy.exposition.lines import portions
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection, Selector
 
+# Coverage would make the same lines slow, a million times.
+pytestmark = pytest.mark.no_cover
+
 TIMES = 20
 """What a byte may cost, in bytes of plain text: lines of about 90 bytes, as kube-state-metrics'."""
 
