@@ -183,7 +183,7 @@ RUN_BY = {
     "make test\n": ".ci/run",
     "collected ": "test_examples.test_one_file",
     "make e2e\n": "test_examples.test_make_e2e",
-    "tests/test_e2e_": "test_examples.test_make_e2e",
+    "tests/cluster/": "test_examples.test_make_e2e",
     "args:\n": "test_examples.test_arguments_of_kubelet_meta_proxy",
     "sum by (team) (rate(": "test_rules.test_the_joins_of_the_documents",
     'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
