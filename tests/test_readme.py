@@ -249,6 +249,14 @@ def test_every_link_resolves(page):
             assert anchor in anchors(str(there.resolve().relative_to(ROOT))), link
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_named_is_there(page):
+    """A source file or a test, by its path from the root or, as a test, by its name."""
+    for path in re.findall(r"`((?:[\w.-]+/)*[\w-]+\.py)`", PAGES[page]):
+        there = (ROOT / path).exists() or ("/" not in path and any((ROOT / "tests").rglob(path)))
+        assert there, path
+
+
 def test_every_page_can_be_found():
     """The README leads to each page of docs/, by one step or two."""
     found, ahead = set(), {README}
