@@ -163,5 +163,6 @@ def test_make_e2e():
         ["make", "-n", "e2e"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert shown.stdout.splitlines()[-1].strip().endswith('/pytest -m "e2e or cluster"')
-    files = re.findall(r"^tests/e2e/(\w+\.py) \.+ ", block("tests/e2e/"), re.MULTILINE)
-    assert files == sorted(path.name for path in (ROOT / "tests" / "e2e").glob("test_*.py"))
+    files = re.findall(r"^(tests/\S+\.py) \.+(?: |$)", block("tests/cluster/"), re.MULTILINE)
+    there = [*ROOT.glob("tests/cluster/test_*.py"), *ROOT.glob("tests/e2e/test_*.py")]
+    assert files == [str(path.relative_to(ROOT)) for path in sorted(there)]

@@ -182,7 +182,7 @@ RUN_BY = {
     "make test\n": ".ci/run",
     "collected ": "test_examples.test_one_file",
     "make e2e\n": "test_examples.test_make_e2e",
-    "tests/e2e/": "test_examples.test_make_e2e",
+    "tests/cluster/": "test_examples.test_make_e2e",
     "args:\n": "test_examples.test_arguments_of_kubelet_meta_proxy",
     "sum by (team) (rate(": "test_rules.test_the_joins_of_the_documents",
     'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
@@ -246,6 +246,16 @@ def test_every_link_resolves(page):
         assert there.exists(), link
         if anchor:
             assert anchor in anchors(str(there.resolve().relative_to(ROOT))), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_named_is_there(page):
+    """A source file or a test, by its path from the root, the package or the tests, or by its name."""
+    for path in re.findall(r"`((?:[\w.-]+/)*[\w-]+\.py)`", PAGES[page]):
+        places = [ROOT / path, ROOT / "kmproxy" / path, ROOT / "tests" / path]
+        there = any(place.exists() for place in places)
+        there = there or ("/" not in path and any((ROOT / "tests").rglob(path)))
+        assert there, path
 
 
 def test_every_page_can_be_found():
