@@ -6,6 +6,6 @@ Knows decisions and how long they hold. Must not know what is served.
     footholds      whether a caller has a right in any namespace
     tenant_filter  the lines of a tenant's namespaces
     tenant         which namespaces a tenant sees
-    gate           decisions about one request
+    authorizer     decides whether a caller may have what a request asks for
     middleware     authenticates and authorizes every request before routing
 """

@@ -1,7 +1,7 @@
-"""The door of what is served to scrapers: nothing behind it is reached before it is passed.
+"""Authenticates and authorizes every request to the metrics port before routing.
 
-Knows how a request says who asks, and how a refusal looks. Must not know how
-that is found out, nor what is served: a path that it is not told of is 404.
+Knows where a request bears its token, and how a refusal is answered. Must not know how a caller
+is reviewed, nor what is served: a path that `find` does not know is 404.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from aiohttp import hdrs, web
 
-from kmproxy.auth.gate import Gate, Place
+from kmproxy.auth.authorizer import Authorizer, RequestAttributes
 from kmproxy.auth.tenant import Tenant
 from kmproxy.errors import AccessError
-from kmproxy.kube.reviews import Quiet
+from kmproxy.kube.reviews import LogThrottle
 from kmproxy.telemetry import Telemetry
 from kmproxy.web.connection import Connection
 from kmproxy.web.responses import (
@@ -30,8 +30,8 @@ from kmproxy.web.responses import (
 )
 
 
-class Admission(NamedTuple):
-    """How a request was let in.
+class Decision(NamedTuple):
+    """Why a request is handled.
 
     `deadline` is the event loop's time at which the scrape's own is up;
     `tenant` is None for who sees everything; `caller` is the name of who asks.
@@ -42,8 +42,8 @@ class Admission(NamedTuple):
     caller: str
 
 
-ADMISSION = web.RequestKey("admission", Admission)
-"""What every request bears that has passed the door."""
+DECISION = web.RequestKey("admission", Decision)
+"""The decision about a request, which every request bears that is handled."""
 
 PAUSE = 10.0
 """Seconds between two log lines of refusals for one reason."""
@@ -51,8 +51,8 @@ PAUSE = 10.0
 _log = logging.getLogger(__package__)
 
 
-class Door:
-    """Gives to `handler` the requests that its gate admits.
+class AuthMiddleware:
+    """Hands the requests that its authorizer admits to `handler`.
 
     `find` says what a path and its query, as they were sent, show, with how that
     is called in a metric; or None if it is not served. `longest` is the time in
@@ -61,24 +61,24 @@ class Door:
 
     def __init__(
         self,
-        gate: Gate,
+        authorizer: Authorizer,
         handler: Handler,
         *,
-        find: Callable[[str], tuple[str, Place] | None],
+        find: Callable[[str], tuple[str, RequestAttributes] | None],
         telemetry: Telemetry,
         clock: Callable[[], float],
         longest: float,
     ) -> None:
-        self._gate = gate
+        self._authorizer = authorizer
         self._longest = longest
         self._handler = handler
         self._find = find
         self._telemetry = telemetry
         self._clock = clock
-        self._quiet = Quiet(PAUSE)
+        self._quiet = LogThrottle(PAUSE)
 
     def __repr__(self) -> str:
-        return f"<Door {self._gate!r}>"
+        return f"<AuthMiddleware {self._authorizer!r}>"
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Refuse a request, or let it be handled.
@@ -86,18 +86,20 @@ class Door:
         Who asks is asked first: who is not known learns nothing, not even which
         paths there are. Only a path that is served is worth a review of access.
         """
-        label, place = self._find(request.raw_path) or ("other", None)
+        label, attributes = self._find(request.raw_path) or ("other", None)
         budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)
         deadline = asyncio.get_running_loop().time() + budget
         try:
             async with asyncio.timeout_at(deadline):
-                caller = await self._gate.identify(request.headers.getall(hdrs.AUTHORIZATION, ()))
-                if place is None:
+                caller = await self._authorizer.identify(
+                    request.headers.getall(hdrs.AUTHORIZATION, ())
+                )
+                if attributes is None:
                     self._telemetry.scrapes.labels("other", "404").inc()
                     return not_found()
                 if not reads(request):
                     return not_allowed()
-                tenant = await self._gate.admit(caller, place)
+                tenant = await self._authorizer.admit(caller, attributes)
         except TimeoutError:
             message = f"your access was not reviewed within {budget:g} s"
             return self._refused(request, label, AccessError(500, "review", message))
@@ -105,7 +107,7 @@ class Door:
             return self._refused(request, label, error)
         if isinstance(request.protocol, Connection):
             request.protocol.known()
-        request[ADMISSION] = Admission(deadline, tenant, caller.username)
+        request[DECISION] = Decision(deadline, tenant, caller.username)
         return await self._handler(request)
 
     def _refused(self, request: web.Request, label: str, error: AccessError) -> web.Response:

@@ -1,4 +1,4 @@
-"""A tenant: which namespaces it sees, and the narrowing of an answer to these.
+"""A tenant: which namespaces it sees, and the stream of these in an answer.
 
 Knows how reviews are made for the namespaces of an answer, and until when. Must not know HTTP,
 nor how a tenant is told from a caller who sees everything.
@@ -86,20 +86,20 @@ class Tenant:
     def _question(self, namespace: str) -> Question:
         return Question(resource=self._resource, namespace=namespace)
 
-    async def foresee(self) -> None:
+    async def prefetch(self) -> None:
         """Have reviewed what the last answers held, before anything is fetched."""
         await self._review(self._recent.of(self._path))
 
-    def narrowing(self, *, max_line: int, deadline: float) -> Narrowing:
+    def stream(self, *, max_line: int, deadline: float) -> TenantStream:
         """What narrows one exposition to what the tenant sees of what it wants."""
         narrowed = TenantFilter(self._wanted, max_line=max_line)
-        return Narrowing(self, narrowed, deadline, self._note)
+        return TenantStream(self, narrowed, deadline, self._note)
 
     def _note(self, namespaces: set[str]) -> None:
         self._recent.note(self._path, namespaces)
 
 
-class Narrowing:
+class TenantStream:
     """Narrows one exposition as it streams through; nothing passes undecided.
 
     `dropped` counts what was left out. `deadline` is the event loop's time

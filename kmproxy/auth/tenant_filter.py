@@ -29,7 +29,7 @@ _SHARED = re.compile(
     rb"((?:\n++|(?:%b|\#[ ]EOF|[ \t]*+)\n)++)|[^\n]*+\n(?:[^\#\n \t][^\n]*+\n)*+" % METADATA
 )
 MAX_NAMESPACES = 1 << 14
-"""Namespaces whose fate is kept at most, of 63 bytes each: a bound on what a payload can cost."""
+"""Namespaces whose verdict is kept at most, of 63 bytes each, whatever an answer names."""
 
 PASSES = ""
 
@@ -51,12 +51,12 @@ class TenantFilter:
 
     __slots__ = (
         "_ended",
-        "_fates",
         "_held",
         "_max_line",
         "_overlong",
         "_owners",
         "_tail",
+        "_verdicts",
         "_wanted",
         "dropped",
     )
@@ -64,7 +64,7 @@ class TenantFilter:
     def __init__(self, wanted: Callable[[str], bool], *, max_line: int) -> None:
         self._wanted = wanted
         self._max_line = max_line
-        self._fates = _first_fates()
+        self._verdicts = _first_verdicts()
         self._held: list[bytes] = []  # lines, each led by its newline
         self._owners: list[bytes | None] = []  # whose each is; None: everybody's
         self._ended = True  # whether a newline follows the last of them
@@ -73,7 +73,7 @@ class TenantFilter:
         self.dropped = {"namespace": 0, "tenant": 0, "unparsed": 0}
 
     def __repr__(self) -> str:
-        return f"<TenantFilter {len(self._fates) - 2} namespaces, dropped {self.dropped}>"
+        return f"<TenantFilter {len(self._verdicts) - 2} namespaces, dropped {self.dropped}>"
 
     def feed(self, data: bytes) -> set[str]:
         """Take the next piece; return the namespaces that are to be decided before `take`."""
@@ -106,30 +106,30 @@ class TenantFilter:
         """Say of namespaces whether the tenant may see them."""
         for namespace, sees in allowed.items():
             if sees is not True:
-                fate = "tenant"
+                verdict = "tenant"
             else:
-                fate = PASSES if self._wanted(namespace) else "namespace"
-            self._fates[namespace.encode()] = fate
+                verdict = PASSES if self._wanted(namespace) else "namespace"
+            self._verdicts[namespace.encode()] = verdict
 
     def take(self) -> bytes:
         """What passes of the lines held. Raises KeyError if one is not decided."""
-        fates = [self._fates[owner] for owner in self._owners]
-        for fate in self.dropped:
-            self.dropped[fate] += fates.count(fate)
-        passing = [line for line, fate in zip(self._held, fates, strict=True) if not fate]
+        verdicts = [self._verdicts[owner] for owner in self._owners]
+        for verdict in self.dropped:
+            self.dropped[verdict] += verdicts.count(verdict)
+        passing = [line for line, verdict in zip(self._held, verdicts, strict=True) if not verdict]
         self._held.clear()
         self._owners.clear()
         return b"".join([*passing, b"\n" * self._ended])[1:] if passing else b""
 
     def _undecided(self) -> set[str]:
         """The namespaces of the lines held that are to be asked for; others are decided here."""
-        if len(self._fates) > MAX_NAMESPACES:
-            self._fates = _first_fates()
+        if len(self._verdicts) > MAX_NAMESPACES:
+            self._verdicts = _first_verdicts()
         asked = set()
-        for namespace in set(self._owners).difference(self._fates):
+        for namespace in set(self._owners).difference(self._verdicts):
             text = (namespace or b"").decode("ascii", "replace")
             if not is_namespace(text):
-                self._fates[namespace] = "tenant"
+                self._verdicts[namespace] = "tenant"
             else:
                 asked.add(text)
         return asked
@@ -143,12 +143,12 @@ class TenantFilter:
             self.dropped["unparsed"] += len(lines) - len(short)
             block = b"\n".join(short)
         parts = PLAIN_LINE.split(by_lines(block))
-        fates = self._fates
+        verdicts = self._verdicts
         # The text that is left at the end has no line behind it.
         for between, line, namespace in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
             if between:
                 self._hold_odd(between + b"\n")
-            if namespace in fates or self._may_be(namespace):
+            if namespace in verdicts or self._may_be(namespace):
                 self._hold_line(namespace, line)
         self._hold_odd(parts[-1])
 
@@ -164,7 +164,7 @@ class TenantFilter:
             if between:
                 self._hold_shared(between[1:] + b"\n")
             namespace = unquote(b'"%b"' % value) if b"\\" in value else value
-            if namespace in self._fates or self._may_be(namespace):
+            if namespace in self._verdicts or self._may_be(namespace):
                 self._hold_line(namespace, b'%b%b"%b' % (head, value, rest))
         if len(parts[-1]) > 1:
             self._hold_shared(parts[-1][1:])
@@ -217,5 +217,5 @@ class Recent:
             self._held.popitem(last=False)
 
 
-def _first_fates() -> dict[bytes | None, str]:
+def _first_verdicts() -> dict[bytes | None, str]:
     return {None: PASSES, b"": "tenant"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from kmproxy.auth.gate import NODE_METRICS
+from kmproxy.auth.authorizer import NODE_METRICS
 from kmproxy.config.sections import Config
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.reviews import ACCESS_REVIEWS, Caller, Question, access_review, read_access_review

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class UpstreamFactory:
     """What the way to a kubelet is made with, and what has to be ended with it: `stack`."""
 
     session: ClientSession

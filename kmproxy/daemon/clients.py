@@ -94,9 +94,9 @@ async def open_clients(
         )  # fmt: skip
         api = ApiServer(upstream, identity)
         if config.access:
-            from kmproxy.client.factory import Reach  # noqa: PLC0415 - most do without such a section
+            from kmproxy.client.factory import UpstreamFactory  # noqa: PLC0415 - most do without such a section
 
-            reach = Reach(session, stack, environment, clock, telemetry)
+            reach = UpstreamFactory(session, stack, environment, clock, telemetry)
             upstream = reach.kubelet(
                 config.access, DirectIdentity(identity), trust, kubelet_tls,
                 server_name=config.kubelet.server_name, pinning=pinning, nodes=listed,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from kmproxy.auth.gate import Gate, granted_to_all, open_gate
+from kmproxy.auth.authorizer import Authorizer, granted_to_all, open_authorizer
 from kmproxy.auth.reviewer import Reviewer
 from kmproxy.client.pin_file import PinFile
 from kmproxy.config.recipe import read_recipe
@@ -34,7 +34,7 @@ from kmproxy.labels.snapshot import LabelSnapshot
 from kmproxy.scrape.handler import MetricsServer
 from kmproxy.scrape.namespace_info import NamespaceInfo
 from kmproxy.scrape.routes import NAMESPACES, served_paths
-from kmproxy.sources.slots import Slots
+from kmproxy.sources.slots import ConcurrencyLimit
 from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import WebFile, find_web_config
 from kmproxy.web.health import Readiness, TelemetryServer
@@ -94,7 +94,7 @@ class Daemon:
         )
         _tell_of_certificates(config)
         await self._keep_pins(clients, telemetry)
-        slots = Slots(config.server.max_concurrency, telemetry)
+        slots = ConcurrencyLimit(config.server.max_concurrency, telemetry)
         rules, max_value = config.labels.rules, config.labels.max_label_value_bytes
         labels = LabelMap(rules, max_value=max_value)
         target_labels = None
@@ -129,7 +129,7 @@ class Daemon:
             others |= NamespaceInfo(
                 info, config.selection, readiness=readiness, telemetry=telemetry, clock=clock
             ).handlers
-        gate = self._open_gate(clients, labels, [*others], telemetry)
+        authorizer = self._open_authorizer(clients, labels, [*others], telemetry)
         recipe = read_recipe(config.labels, config.selection)
         if clients.nodes is not None:  # the info metric has a path of its own
             recipe = replace(recipe, info=False)
@@ -145,14 +145,14 @@ class Daemon:
             clock=clock,
             slots=slots,
             others=others,
-            gate=gate,
+            authorizer=authorizer,
             narrowed={PODS, NAMESPACES},
             shown=[
                 f"{path}?node={{node}}" if path == PODS and not clients.kubelet.has_node else path
                 for path in others
             ],
         )
-        await self._listen(metrics.application(), gate, readiness, telemetry)
+        await self._listen(metrics.application(), authorizer, readiness, telemetry)
         _log.info(
             "serving metrics on port %d, telemetry on port %d; namespaces from %s",
             self.metrics_port,
@@ -172,7 +172,7 @@ class Daemon:
         self,
         clients: Clients,
         labels: TargetLabelMap,
-        slots: Slots,
+        slots: ConcurrencyLimit,
         readiness: Readiness,
         telemetry: Telemetry,
     ) -> Mapping[str, Handler]:
@@ -197,16 +197,16 @@ class Daemon:
     async def _listen(
         self,
         scrapes: web.Application,
-        gate: Gate | None,
+        authorizer: Authorizer | None,
         readiness: Readiness,
         telemetry: Telemetry,
     ) -> None:
         """Open both ports. Raises ConfigError for a bad web config, StartupError for a port."""
         config, clock = self._config, self._clock
         web_file = find_web_config(
-            config.server, bearer=gate is not None, clock=clock, telemetry=telemetry
+            config.server, bearer=authorizer is not None, clock=clock, telemetry=telemetry
         )
-        _warn_of_exposure(config.server.listen, gate, web_file)
+        _warn_of_exposure(config.server.listen, authorizer, web_file)
         if web_file is not None:
             guard = WebGuard(web_file, self._passwords, telemetry=telemetry, clock=clock)
             scrapes.middlewares.append(guard.check)
@@ -228,7 +228,7 @@ class Daemon:
                 "--listen",
                 config.limits,
                 web_file=web_file,
-                gated=gate is not None,
+                authorized=authorizer is not None,
                 telemetry=telemetry,
             )
         )
@@ -264,9 +264,9 @@ class Daemon:
         keeping = asyncio.create_task(snapshot.run())
         self._stack.push_async_callback(_stop_keeping, snapshot, keeping)
 
-    def _open_gate(
+    def _open_authorizer(
         self, clients: Clients, labels: LabelMap, others: Iterable[str], telemetry: Telemetry
-    ) -> Gate | None:
+    ) -> Authorizer | None:
         """What lets scrapers in, None where everyone may scrape. Raises ConfigError."""
         config = self._config.authorization
         if config.mode == "none":
@@ -286,7 +286,7 @@ class Daemon:
             telemetry=telemetry,
         )
         self._stack.push_async_callback(reviewer.close)
-        return open_gate(
+        return open_authorizer(
             config,
             reviewer,
             nodes=clients.nodes,
@@ -340,17 +340,19 @@ class Daemon:
                 await self._watching
 
 
-def _warn_of_exposure(listen: Address, gate: Gate | None, web_file: WebFile | None) -> None:
+def _warn_of_exposure(
+    listen: Address, authorizer: Authorizer | None, web_file: WebFile | None
+) -> None:
     """One line where more can be read from elsewhere than its owner may have meant."""
     if listen.loopback:
         return
-    if gate is None and not (web_file and web_file.current().config.asks):
+    if authorizer is None and not (web_file and web_file.current().config.asks):
         _log.warning(
             "--listen=%s: who reaches it may read every metric, "
             "see --authorization and --web-config-file",
             listen,
         )
-    elif gate is not None and not (web_file and web_file.current().config.tls):
+    elif authorizer is not None and not (web_file and web_file.current().config.tls):
         _log.warning(
             "--listen=%s: scrapers' tokens can be read on their way, see --web-config-file",
             listen,

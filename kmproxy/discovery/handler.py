@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import hdrs, web
 
-from kmproxy.auth.middleware import ADMISSION
+from kmproxy.auth.middleware import DECISION
 from kmproxy.config.types import parse_host, parse_port
 from kmproxy.discovery.documents import NodeDocument, TargetLabelMap
 from kmproxy.discovery.targets import TargetService
@@ -99,7 +99,7 @@ class HttpDiscovery:
         if "namespace" in query:
             wanted = Globs.of_query(query["namespace"]).match
         found = await self._targets.pods(node, _patience(request))
-        admission = request.get(ADMISSION)
+        admission = request.get(DECISION)
         if admission is not None and admission.tenant is not None:
             # All of them, whatever is wanted: no review may depend on what the tenant does not see.
             spaces = {pod.namespace for pod in found.value.pods}

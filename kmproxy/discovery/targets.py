@@ -21,7 +21,7 @@ from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.exposition.selection import Globs
 from kmproxy.kube.nodes import NodeDirectory
 from kmproxy.sources.kubelet import Kubelet
-from kmproxy.sources.slots import Slot, Slots
+from kmproxy.sources.slots import ConcurrencyLimit, Slot
 from kmproxy.telemetry import Telemetry
 
 FETCH_TIMEOUT = 10.0
@@ -135,7 +135,7 @@ class TargetService:
         *,
         kubelet: Kubelet,
         nodes: NodeDirectory | None,
-        slots: Slots,
+        slots: ConcurrencyLimit,
         telemetry: Telemetry,
         clock: Callable[[], float],
     ) -> None:

@@ -1,7 +1,7 @@
 """Which samples pass, and with what: families, namespaces, labels, timestamps.
 
 Knows the names that a selection is made by. Must not know HTTP, configuration or
-where a narrowing comes from. What is not selected leaves no byte behind; what
+where a query comes from. What is not selected leaves no byte behind; what
 passes is unchanged but for labels and timestamps that are taken off. A line
 that is not understood passes as it came.
 """

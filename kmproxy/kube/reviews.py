@@ -294,7 +294,7 @@ class Answers(Generic[T]):
             self._weight -= self._weigh(gone)
 
 
-class Quiet:
+class LogThrottle:
     """Lets one line in `pause` seconds through for each reason, of a bounded set of reasons."""
 
     def __init__(self, pause: float) -> None:

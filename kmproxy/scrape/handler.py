@@ -26,9 +26,9 @@ from urllib.parse import parse_qs
 from aiohttp import HttpVersion11, hdrs, web
 
 from kmproxy import __version__
-from kmproxy.auth.gate import Gate, Place, node_name
-from kmproxy.auth.middleware import ADMISSION, Door
-from kmproxy.auth.tenant import Narrowing
+from kmproxy.auth.authorizer import Authorizer, RequestAttributes, node_name
+from kmproxy.auth.middleware import DECISION, AuthMiddleware
+from kmproxy.auth.tenant import TenantStream
 from kmproxy.config.sections import ServerConfig
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
 from kmproxy.errors import AccessError, CredentialError, SlowClientError, UpstreamError
@@ -42,7 +42,7 @@ from kmproxy.scrape.routes import Route, find_route, served_paths
 from kmproxy.scrape.status_page import Status, status_page
 from kmproxy.sources.endpoints import ENDPOINTS
 from kmproxy.sources.kubelet import Exposition, Kubelet
-from kmproxy.sources.slots import Slot, Slots
+from kmproxy.sources.slots import ConcurrencyLimit, Slot
 from kmproxy.telemetry import Telemetry
 from kmproxy.web.health import Readiness
 from kmproxy.web.open_connections import network
@@ -97,13 +97,13 @@ class MetricsServer:
         readiness: Readiness,
         telemetry: Telemetry,
         clock: Callable[[], float],
-        slots: Slots,
+        slots: ConcurrencyLimit,
         others: Mapping[str, Handler],
-        gate: Gate | None = None,
+        authorizer: Authorizer | None = None,
         narrowed: Collection[str] = (),
         shown: Collection[str] = (),
     ) -> None:
-        self._gate = gate
+        self._authorizer = authorizer
         self._narrowed = narrowed
         self._shown = shown
         self._recipe = recipe
@@ -121,17 +121,17 @@ class MetricsServer:
 
     def application(self) -> web.Application:
         """The application to run; its router leaves every path as it was sent."""
-        if self._gate is None:
+        if self._authorizer is None:
             return application(self._handle)
-        door = Door(
-            self._gate,
+        middleware = AuthMiddleware(
+            self._authorizer,
             self._handle,
             find=self._find,
             telemetry=self._telemetry,
             clock=self._clock,
             longest=self._longest,
         )
-        return application(door.handle)
+        return application(middleware.handle)
 
     def _selected(self, query: str) -> Selection:
         return self._recipe.selection.narrow(parse_qs(query, keep_blank_values=True))
@@ -158,17 +158,23 @@ class MetricsServer:
     def _route(self, path: str) -> Route | None:
         return find_route(path, all_nodes=self._nodes is not None, a_node=self._kubelet.has_node)
 
-    def _find(self, target: str) -> tuple[str, Place] | None:
+    def _find(self, target: str) -> tuple[str, RequestAttributes] | None:
         """What a path shows, with how it is called in a metric; None if it is not served."""
         path, _, query = target.partition("?")
         route = self._route(path)
         if route is not None:
             wanted = self._wanted(query)
             if route.node is not None:
-                return route.path, Place(path, route.node, wanted, by_name=True)
-            return route.path, Place(path, node_name(self._kubelet.configured.name), wanted)
+                return route.path, RequestAttributes(path, route.node, wanted, by_name=True)
+            return route.path, RequestAttributes(
+                path, node_name(self._kubelet.configured.name), wanted
+            )
         narrow = self._wanted(query) if path in self._narrowed else None
-        return (path, Place(path, wanted=narrow)) if path == "/" or path in self._others else None
+        return (
+            (path, RequestAttributes(path, wanted=narrow))
+            if path == "/" or path in self._others
+            else None
+        )
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
@@ -217,8 +223,8 @@ class MetricsServer:
         """Answer a scrape; returns the response, and its status or `broken` for the metric."""
         budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)
         deadline = asyncio.get_running_loop().time() + budget
-        if self._gate is not None:
-            deadline = request[ADMISSION].deadline
+        if self._authorizer is not None:
+            deadline = request[DECISION].deadline
         response = web.StreamResponse()
         node = None
         try:
@@ -272,7 +278,7 @@ class MetricsServer:
     async def _node(self, request: web.Request, route: Route) -> Node:
         if route.node is None or self._nodes is None:
             return self._kubelet.configured
-        asker = "" if self._gate is None else request[ADMISSION].caller
+        asker = "" if self._authorizer is None else request[DECISION].caller
         try:
             return await self._nodes.find(route.node, asker=asker)
         except UpstreamError as error:
@@ -298,21 +304,21 @@ class MetricsServer:
         """Pass the exposition on as it comes, enriched; the first bytes begin the response."""
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
-        narrowing = self._narrowing(request)
+        stream = self._tenant_stream(request)
         recipe = replace(self._recipe, selection=self._selected(request.raw_path.partition("?")[2]))
         pipeline = Pipeline(self._labels.lookup, recipe, room=self._series)
         head = request.method == hdrs.METH_HEAD
         try:
             async with aclosing(_by_work(exposition.pieces, self._labels)) as pieces:
                 async for piece in pieces:
-                    data = pipeline.feed(await narrowing.feed(piece) if narrowing else piece)
+                    data = pipeline.feed(await stream.feed(piece) if stream else piece)
                     if encoder:
                         data = encoder.feed(data)
                     if head and data:
                         break
                     if data:
                         await self._write(request, response, data)
-            rest = pipeline.feed(await narrowing.finish()) if narrowing else b""
+            rest = pipeline.feed(await stream.finish()) if stream else b""
             data = rest + pipeline.finish()
             if encoder:
                 data = encoder.feed(data) + encoder.finish()
@@ -323,16 +329,16 @@ class MetricsServer:
         finally:
             pipeline.close()
             _count(pipeline, self._telemetry)
-            if narrowing:
-                self._telemetry.samples_left_out(narrowing.dropped)
+            if stream:
+                self._telemetry.samples_left_out(stream.dropped)
 
-    def _narrowing(self, request: web.Request) -> Narrowing | None:
+    def _tenant_stream(self, request: web.Request) -> TenantStream | None:
         """What narrows the exposition to what a tenant sees, None for who sees everything."""
-        if self._gate is None or (tenant := request[ADMISSION].tenant) is None:
+        if self._authorizer is None or (tenant := request[DECISION].tenant) is None:
             return None
-        return tenant.narrowing(
+        return tenant.stream(
             max_line=self._recipe.max_line,
-            deadline=request[ADMISSION].deadline,
+            deadline=request[DECISION].deadline,
         )
 
     async def _write(self, request: web.Request, response: web.StreamResponse, data: bytes) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from kmproxy.auth.middleware import ADMISSION
+from kmproxy.auth.middleware import DECISION
 from kmproxy.config.recipe import read_selection
 from kmproxy.config.sections import SelectionConfig
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
@@ -95,7 +95,7 @@ class NamespaceInfo:
             problem = "namespaces are not listed yet"  # a snapshot does not have their keys
         if problem:
             return problem
-        admission = request.get(ADMISSION)
+        admission = request.get(DECISION)
         if admission is None or admission.tenant is None:
             return self._info.exposition(wanted)
         # All of them, whatever is wanted: no review may depend on what the tenant does not see.

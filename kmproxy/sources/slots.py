@@ -28,7 +28,7 @@ SHORT_RATE = 1 << 20
 class Slot:
     """One that is held, for a client of an address."""
 
-    def __init__(self, slots: Slots, asker: str) -> None:
+    def __init__(self, slots: ConcurrencyLimit, asker: str) -> None:
         self.asker = asker
         self._slots = slots
         self._waited = 0.0
@@ -83,7 +83,7 @@ class Slot:
         return self._waited + asyncio.get_running_loop().time() - self._since
 
 
-class Slots:
+class ConcurrencyLimit:
     """`count` slots (`--max-concurrency`), shared out by address.
 
     A free slot goes to the address that holds the fewest, and of equal ones to
@@ -97,7 +97,7 @@ class Slots:
         self._telemetry = telemetry
 
     def __repr__(self) -> str:
-        return f"<Slots {len(self._held)} of {self._count}, {len(self._waiting)} wait>"
+        return f"<ConcurrencyLimit {len(self._held)} of {self._count}, {len(self._waiting)} wait>"
 
     @asynccontextmanager
     async def taken(self, deadline: float, asker: str = "") -> AsyncIterator[Slot]:

@@ -46,7 +46,7 @@ _log = logging.getLogger(__package__)
 class Listener:
     """Accepts connections for an application, until `stop`.
 
-    `name` is the flag that it goes by. `gated` says that the application finds out
+    `name` is the flag that it goes by. `authorized` says that the application finds out
     who a caller is, and tells by `Connection.known`.
     """
 
@@ -56,7 +56,7 @@ class Listener:
         limits: LimitConfig,
         *,
         web_file: WebFile | None = None,
-        gated: bool = False,
+        authorized: bool = False,
         telemetry: Telemetry,
     ) -> None:
         self.limits = limits
@@ -65,7 +65,7 @@ class Listener:
         )
         self._name = name
         self._web_file = web_file
-        self._gated = gated
+        self._authorized = authorized
         self._telemetry = telemetry
         self._server: web.Server | None = None
         self._empty = asyncio.Event()  # set while there are none
@@ -110,11 +110,13 @@ class Listener:
 
     def named(self) -> bool:
         """Whether a caller is known by more than the address it comes from."""
-        return self._gated or (self._web_file is not None and self._web_file.current().config.asks)
+        return self._authorized or (
+            self._web_file is not None and self._web_file.current().config.asks
+        )
 
     def told(self) -> bool:
         """Whether it is found out behind the port who a caller is, and told by `known`."""
-        if self._gated:
+        if self._authorized:
             return True
         return self._web_file is not None and bool(self._web_file.current().config.users)
 
@@ -194,13 +196,13 @@ async def listening(
     limits: LimitConfig,
     *,
     web_file: WebFile | None = None,
-    gated: bool = False,
+    authorized: bool = False,
     telemetry: Telemetry,
 ) -> AsyncIterator[int]:
     """Serve an application on an address; yields the port.
 
     At the end nothing more is accepted, and what is under way is finished.
-    `name` is the flag that the address is from, `gated` whether the application
+    `name` is the flag that the address is from, `authorized` whether the application
     tells which callers are known. Raises StartupError if the address is not to be
     had.
     """
@@ -211,7 +213,7 @@ async def listening(
         shutdown_timeout=SHUTDOWN_TIMEOUT,
     )
     await runner.setup()
-    listener = Listener(name, limits, web_file=web_file, gated=gated, telemetry=telemetry)
+    listener = Listener(name, limits, web_file=web_file, authorized=authorized, telemetry=telemetry)
     try:
         server = runner.server
         if server is None:

@@ -9,7 +9,7 @@ import re
 import pytest
 import yaml
 
-from kmproxy.auth.gate import granted_to_all
+from kmproxy.auth.authorizer import granted_to_all
 from kmproxy.auth.reviewer import Reviewer
 from kmproxy.cli.main import read_config
 from kmproxy.daemon.daemon import Daemon
@@ -17,7 +17,7 @@ from kmproxy.errors import ConfigError
 from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.rbac import AUTHENTICATED, Attributes
-from kmproxy.sources.slots import Slots
+from kmproxy.sources.slots import ConcurrencyLimit
 from tests.conftest import until
 from tests.simulator.test_rbac import binding, role
 from tests.support.documents import block, blocks
@@ -275,9 +275,9 @@ async def _reaches(cluster, count):
 
 
 async def test_the_time_of_reviews_is_the_scrapes(front, prometheus, monkeypatch):
-    """What the door has taken of a scrape's time is not given to the kubelet again."""
+    """What the review has taken of a scrape's time is not given to the kubelet again."""
     proxy = await front("--authorization=kubernetes")
-    may, taken, clock = Reviewer.may, Slots.taken, asyncio.get_running_loop().time
+    may, taken, clock = Reviewer.may, ConcurrencyLimit.taken, asyncio.get_running_loop().time
     times = []
 
     async def slow(*question):
@@ -290,7 +290,7 @@ async def test_the_time_of_reviews_is_the_scrapes(front, prometheus, monkeypatch
         return taken(slots, deadline, *asker)
 
     monkeypatch.setattr(Reviewer, "may", slow)
-    monkeypatch.setattr(Slots, "taken", noted)
+    monkeypatch.setattr(ConcurrencyLimit, "taken", noted)
     status, _ = await proxy.get(
         Authorization=f"Bearer {prometheus}", X_Prometheus_Scrape_Timeout_Seconds="5"
     )

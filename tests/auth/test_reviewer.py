@@ -271,7 +271,7 @@ async def test_no_token_is_kept(desk, cluster):
     """Nothing that is remembered, shown or raised has a token in it."""
     token = cluster.authority.issue("ann")
     error = await desk.refusal(token)
-    kept = [repr(desk.reviewer), repr(desk.gate()), str(error), repr(error)]
+    kept = [repr(desk.reviewer), repr(desk.authorizer()), str(error), repr(error)]
     kept += [
         str(vars(answers))
         for answers in vars(desk.reviewer).values()

@@ -68,16 +68,16 @@ m{a="1" namespace="web"b="2"} 24
 
 def narrowed(text, cuts=(), *, mine=MINE, wanted=lambda _: True, limit=MAX_LINE):
     """What passes of the pieces between the cuts, what was asked, and what was dropped."""
-    narrowing = TenantFilter(wanted, max_line=limit)
+    tenant_stream = TenantFilter(wanted, max_line=limit)
     asked, output = [], []
     bounds = [0, *cuts, len(text)]
-    pieces = [lambda a=a, b=b: narrowing.feed(text[a:b]) for a, b in pairwise(bounds)]
-    for step in (*pieces, narrowing.finish):
+    pieces = [lambda a=a, b=b: tenant_stream.feed(text[a:b]) for a, b in pairwise(bounds)]
+    for step in (*pieces, tenant_stream.finish):
         namespaces = step()
         asked += sorted(namespaces)
-        narrowing.decide({namespace: namespace in mine for namespace in namespaces})
-        output.append(narrowing.take())
-    return b"".join(output), asked, narrowing.dropped
+        tenant_stream.decide({namespace: namespace in mine for namespace in namespaces})
+        output.append(tenant_stream.take())
+    return b"".join(output), asked, tenant_stream.dropped
 
 
 def samples(text, *, limit=MAX_LINE, mine=None):
@@ -127,33 +127,33 @@ def test_what_is_not_wanted_is_decided_all_the_same():
 
 def test_nothing_undecided_passes():
     """Before a namespace is decided its samples cannot be taken: not even as nothing."""
-    narrowing = TenantFilter(lambda _: True, max_line=MAX_LINE)
-    assert narrowing.feed(b'm{namespace="web"} 1\nm{namespace="shop"} 2\n') == {"web", "shop"}
-    narrowing.decide({"web": True})
+    tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE)
+    assert tenant_stream.feed(b'm{namespace="web"} 1\nm{namespace="shop"} 2\n') == {"web", "shop"}
+    tenant_stream.decide({"web": True})
     with pytest.raises(KeyError):
-        narrowing.take()
+        tenant_stream.take()
 
 
 def test_an_unfinished_line_waits():
     """A line in two pieces is decided when it is whole, by all of it."""
-    narrowing = TenantFilter(lambda _: True, max_line=MAX_LINE)
-    assert narrowing.feed(b'm{namespace="web') == set()
-    assert narrowing.take() == b""
-    assert narrowing.feed(b'-of-others"} 1\nm{namespace="web"} 2') == {"web-of-others"}
-    narrowing.decide({"web-of-others": False})
-    assert narrowing.take() == b""
-    assert narrowing.finish() == {"web"}
-    narrowing.decide({"web": True})
-    assert narrowing.take() == b'm{namespace="web"} 2'
+    tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE)
+    assert tenant_stream.feed(b'm{namespace="web') == set()
+    assert tenant_stream.take() == b""
+    assert tenant_stream.feed(b'-of-others"} 1\nm{namespace="web"} 2') == {"web-of-others"}
+    tenant_stream.decide({"web-of-others": False})
+    assert tenant_stream.take() == b""
+    assert tenant_stream.finish() == {"web"}
+    tenant_stream.decide({"web": True})
+    assert tenant_stream.take() == b'm{namespace="web"} 2'
 
 
 @pytest.mark.parametrize("allowed", [1, "yes", None, [True]])
 def test_only_true_is_a_yes(allowed):
     """What is not True does not pass."""
-    narrowing = TenantFilter(lambda _: True, max_line=MAX_LINE)
-    narrowing.feed(b'm{namespace="web"} 1\n')
-    narrowing.decide({"web": allowed})
-    assert narrowing.take() == b""
+    tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE)
+    tenant_stream.feed(b'm{namespace="web"} 1\n')
+    tenant_stream.decide({"web": allowed})
+    assert tenant_stream.take() == b""
 
 
 @pytest.mark.parametrize("cuts", [(), (10,), (30, 60), range(200)])
@@ -169,11 +169,11 @@ def test_a_long_line_does_not_pass(cuts):
 
 def test_a_line_without_end_is_not_held():
     """Once a line is too long for it to pass, nothing of it is kept."""
-    narrowing = TenantFilter(lambda _: True, max_line=100)
+    tenant_stream = TenantFilter(lambda _: True, max_line=100)
     for _ in range(10):
-        narrowing.feed(b"x" * 60)
-        assert len(narrowing._tail) <= 100
-    assert narrowing.dropped["unparsed"] == 1
+        tenant_stream.feed(b"x" * 60)
+        assert len(tenant_stream._tail) <= 100
+    assert tenant_stream.dropped["unparsed"] == 1
 
 
 def test_what_kubelets_say(corpus):

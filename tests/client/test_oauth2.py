@@ -28,11 +28,11 @@ class Endpoint:
         self.secret = "p:ss w"
         self.by_header = True
         self.broken = None
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.authorizer = asyncio.Event()
+        self.authorizer.set()
 
     async def __call__(self, seen):
-        await self.gate.wait()
+        await self.authorizer.wait()
         if self.broken is not None:
             return self.broken()
         given = (seen.form.get("client_id"), seen.form.get("client_secret"))
@@ -119,11 +119,11 @@ async def test_a_token_that_has_ended(client, site, clock):
 
 async def test_one_request_at_a_time(client, site, endpoint):
     """However many scrapes wait for a token, one is asked for; one that gives up stops none."""
-    endpoint.gate.clear()
+    endpoint.authorizer.clear()
     waiting = [asyncio.create_task(client.authorization()) for _ in range(20)]
     await until(lambda: asyncio.sleep(0, len(site.seen)))
     waiting[0].cancel()
-    endpoint.gate.set()
+    endpoint.authorizer.set()
     assert await asyncio.gather(*waiting[1:]) == ["Bearer t1"] * 19
     assert len(site.seen) == 1
 
@@ -281,21 +281,21 @@ async def test_an_endpoint_that_hangs(site, endpoint, clock, telemetry, monkeypa
     if begins:
         endpoint.broken = lambda: web.Response(body=trickle())
     else:
-        endpoint.gate.clear()
+        endpoint.authorizer.clear()
     async with open_session() as session:
         client = make(site, Secret("s"), clock, telemetry)(session)
         with pytest.raises(UpstreamError, match="no OAuth2 token: the ") as raised:
             await asyncio.wait_for(client.authorization(), 30)
     assert (raised.value.reason, raised.value.status) == ("oauth2", 504)
-    endpoint.gate.set()
+    endpoint.authorizer.set()
 
 
 async def test_it_can_be_given_up(client, site, endpoint):
     """At the end of the daemon a request under way is cancelled, and nothing is left behind."""
-    endpoint.gate.clear()
+    endpoint.authorizer.clear()
     waiting = asyncio.create_task(client.authorization())
     await until(lambda: asyncio.sleep(0, len(site.seen)))
     await client.close()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    endpoint.gate.set()
+    endpoint.authorizer.set()

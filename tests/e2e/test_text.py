@@ -76,10 +76,10 @@ def passed(line):
 
 def seen_by_tenant(line):
     """Whether a line passes to a tenant that may see the namespace `web`."""
-    narrowing = TenantFilter(lambda _: True, max_line=1 << 20)
-    asked = narrowing.feed(line.encode() + b"\n") | narrowing.finish()
-    narrowing.decide({name: name == "web" for name in asked})
-    return narrowing.take() != b""
+    tenant_stream = TenantFilter(lambda _: True, max_line=1 << 20)
+    asked = tenant_stream.feed(line.encode() + b"\n") | tenant_stream.finish()
+    tenant_stream.decide({name: name == "web" for name in asked})
+    return tenant_stream.take() != b""
 
 
 async def read_by_prometheus(cases, directory):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kmproxy.auth import gate as auth
+from kmproxy.auth import authorizer as auth
 from kmproxy.kube import nodes
 from kmproxy.kube.reviews import ACCESS_REVIEWS
 from kmproxy.simulator.answers import ApiFault

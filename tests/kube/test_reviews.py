@@ -14,8 +14,8 @@ from kmproxy.kube.reviews import (
     REJECTED_FOR,
     Answers,
     Caller,
+    LogThrottle,
     Question,
-    Quiet,
     TokenVerdict,
     access_key,
     access_review,
@@ -327,7 +327,7 @@ def test_the_size_of_a_caller():
 
 def test_quiet():
     """One line in a while for each reason, with the number of those left out."""
-    quiet = Quiet(10.0)
+    quiet = LogThrottle(10.0)
     assert quiet.lets("a", 100.0) == 0
     assert quiet.lets("a", 101.0) is None
     assert quiet.lets("a", 109.9) is None

@@ -151,11 +151,11 @@ def lookup(namespace: bytes) -> bytes:
 
 def tenant(pieces: Iterator[bytes]) -> None:
     """A tenant that may see every other namespace."""
-    narrowing = TenantFilter(lambda _: True, max_line=MAX_LINE)
-    steps = chain(map(narrowing.feed, pieces), (narrowing.finish() for _ in range(1)))
+    tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE)
+    steps = chain(map(tenant_stream.feed, pieces), (tenant_stream.finish() for _ in range(1)))
     for asked in steps:
-        narrowing.decide({name: len(name) % 2 == 0 for name in asked})
-        narrowing.take()
+        tenant_stream.decide({name: len(name) % 2 == 0 for name in asked})
+        tenant_stream.take()
 
 
 def filtered(

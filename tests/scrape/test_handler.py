@@ -13,7 +13,7 @@ from kmproxy.scrape.handler import scrape_budget
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.kubelet import Fault
 from kmproxy.sources.endpoints import ENDPOINTS
-from kmproxy.sources.slots import Slots
+from kmproxy.sources.slots import ConcurrencyLimit
 from tests.conftest import until
 
 GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n"
@@ -619,13 +619,13 @@ async def test_no_free_slot(front, cluster):
 
 async def test_no_free_slot_is_said_in_time(front, cluster, monkeypatch):
     """The 503 is there before the scraper, who began to count first, gives up."""
-    waits, taken, clock = [], Slots.taken, asyncio.get_running_loop().time
+    waits, taken, clock = [], ConcurrencyLimit.taken, asyncio.get_running_loop().time
 
     def noted(slots, deadline, *asker):
         waits.append(deadline - clock())
         return taken(slots, deadline, *asker)
 
-    monkeypatch.setattr(Slots, "taken", noted)
+    monkeypatch.setattr(ConcurrencyLimit, "taken", noted)
     proxy = await front("--max-concurrency=1")
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
     hanging = asyncio.create_task(proxy.get(X_Prometheus_Scrape_Timeout_Seconds="60"))
@@ -641,7 +641,8 @@ async def test_a_client_that_leaves_while_it_waits(front, cluster, monkeypatch):
     """It leaves the queue: its kubelet is never asked, and who came after it is next."""
     made = []
     monkeypatch.setattr(
-        "kmproxy.daemon.daemon.Slots", lambda *given: made.append(Slots(*given)) or made[0]
+        "kmproxy.daemon.daemon.ConcurrencyLimit",
+        lambda *given: made.append(ConcurrencyLimit(*given)) or made[0],
     )
 
     async def waiting():

@@ -9,7 +9,7 @@ import pytest
 
 from kmproxy.errors import SlowClientError, UpstreamError
 from kmproxy.simulator.kubelet import Fault
-from kmproxy.sources.slots import Slots
+from kmproxy.sources.slots import ConcurrencyLimit
 from kmproxy.telemetry import Telemetry
 from tests.conftest import until
 from tests.guarantees.test_faults import ends_in_a_reset
@@ -33,7 +33,7 @@ def soon(seconds=30.0):
 
 async def test_no_more_than_the_count(telemetry):
     """As many hold one as there are; the next gets in when one leaves, the first to ask first."""
-    slots = Slots(2, telemetry)
+    slots = ConcurrencyLimit(2, telemetry)
     leave = [asyncio.Event() for _ in range(5)]
     inside = []
 
@@ -56,7 +56,7 @@ async def test_no_more_than_the_count(telemetry):
 @pytest.mark.parametrize("seconds", [0.05, 0.0, -1.0])
 async def test_nobody_waits_beyond_the_deadline(telemetry, seconds):
     """503, which names the flag, and the one that holds the slot is left alone."""
-    slots = Slots(1, telemetry)
+    slots = ConcurrencyLimit(1, telemetry)
     async with slots.taken(soon()):
         with pytest.raises(UpstreamError, match="--max-concurrency is 1") as caught:
             await asyncio.wait_for(slots.taken(soon(seconds)).__aenter__(), 30)
@@ -68,13 +68,13 @@ async def test_nobody_waits_beyond_the_deadline(telemetry, seconds):
 
 async def test_the_block_is_not_bounded(telemetry):
     """The deadline is for the waiting alone: what is done with a slot has limits of its own."""
-    async with Slots(1, telemetry).taken(soon(0.02)):
+    async with ConcurrencyLimit(1, telemetry).taken(soon(0.02)):
         await asyncio.sleep(0.05)
 
 
 async def test_a_slot_comes_back(telemetry):
     """After an error, after a cancellation while it is held, and after one while it is awaited."""
-    slots = Slots(1, telemetry)
+    slots = ConcurrencyLimit(1, telemetry)
     with pytest.raises(ValueError, match="inside"):
         async with slots.taken(soon()):
             raise ValueError("inside")
@@ -97,7 +97,7 @@ async def test_a_slot_comes_back(telemetry):
 
 async def test_the_address_with_the_fewest_is_next(telemetry):
     """However long the queue of another is: a share is kept for who has none."""
-    slots = Slots(2, telemetry)
+    slots = ConcurrencyLimit(2, telemetry)
     leave = asyncio.Event()
     inside = []
 
@@ -117,7 +117,7 @@ async def test_the_address_with_the_fewest_is_next(telemetry):
     leave.set()
     await asyncio.gather(*many, one, return_exceptions=True)
     assert in_flight(telemetry) == 0
-    assert repr(slots) == "<Slots 0 of 2, 0 wait>"
+    assert repr(slots) == "<ConcurrencyLimit 0 of 2, 0 wait>"
 
 
 async def at_once():
@@ -127,7 +127,7 @@ async def at_once():
 async def test_a_client_that_does_not_read(telemetry, monkeypatch):
     """Its slot waits for so long and no longer, however often it is asked to."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 0.3)
-    slots = Slots(1, telemetry)
+    slots = ConcurrencyLimit(1, telemetry)
     async with slots.taken(soon(), "a") as slot:
         for _ in range(100):
             await slot.sent(1 << 20, at_once())  # what did not wait earns nothing
@@ -142,7 +142,7 @@ async def test_a_client_that_does_not_read(telemetry, monkeypatch):
 async def test_a_client_that_reads_earns_time(telemetry, monkeypatch):
     """Bytes that it has taken while it was waited for count."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 1.0)
-    async with Slots(1, telemetry).taken(soon(), "a") as slot:
+    async with ConcurrencyLimit(1, telemetry).taken(soon(), "a") as slot:
         for _ in range(8):
             await slot.sent(1 << 20, asyncio.sleep(0.2))
 
@@ -151,7 +151,7 @@ async def test_another_that_waits_shortens_the_patience(telemetry, monkeypatch):
     """For an address that has more than its share; at once, in the middle of a wait."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 600)
     monkeypatch.setattr("kmproxy.sources.slots.SHORT_PATIENCE", 0.1)
-    slots = Slots(2, telemetry)
+    slots = ConcurrencyLimit(2, telemetry)
 
     async def hold(who):
         async with slots.taken(soon(60), who) as slot:

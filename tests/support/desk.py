@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kmproxy.auth.gate import KubernetesGate, Place
+from kmproxy.auth.authorizer import KubernetesAuthorizer, RequestAttributes
 from kmproxy.auth.reviewer import Reviewer
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import TOKEN_REVIEWS
@@ -15,7 +15,7 @@ from tests.simulator.test_rbac import binding, role
 
 ANN = {"kind": "User", "name": "ann"}
 PATHS = {"nonResourceURLs": ["/metrics"], "verbs": ["get"]}
-METRICS = Place("/metrics")
+METRICS = RequestAttributes("/metrics")
 
 
 class Desk:
@@ -37,8 +37,8 @@ class Desk:
             telemetry=self.telemetry,
         )
 
-    def gate(self, *, by_path=True):
-        return KubernetesGate(self.reviewer, by_path=by_path)
+    def authorizer(self, *, by_path=True):
+        return KubernetesAuthorizer(self.reviewer, by_path=by_path)
 
     def asked(self, path):
         """How many reviews of a kind the API server has seen."""
@@ -53,8 +53,8 @@ class Desk:
         return self.asked(TOKEN_REVIEWS) == tokens
 
     async def admit(self, token, place=METRICS, **how):
-        gate = self.gate(**how)
-        await gate.admit(await gate.identify([f"Bearer {token}"]), place)
+        authorizer = self.authorizer(**how)
+        await authorizer.admit(await authorizer.identify([f"Bearer {token}"]), place)
 
     async def refusal(self, token, place=METRICS, **how):
         with pytest.raises(AccessError) as raised:

@@ -1,4 +1,4 @@
-"""Who asks, and may they: the gates of the modes of authorization.
+"""Decides who a caller is, and whether it may have what a request asks for.
 
 Knows which question each mode asks about a caller, and what a tenant sees. Must
 not know HTTP requests and answers, nor how a review is made.
@@ -40,7 +40,7 @@ DEFAULT_PATHS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RequestAttributes:
     """What a request wants to see.
 
     `path` is as it was sent, `node` the node's name where that is known;
@@ -55,8 +55,8 @@ class Place:
     by_name: bool = False
 
 
-class Gate(ABC):
-    """Lets callers in, in one of the modes of `--authorization`."""
+class Authorizer(ABC):
+    """Authenticates and authorizes callers, in one of the modes of `--authorization`."""
 
     def __init__(self, reviewer: Reviewer) -> None:
         self._reviewer = reviewer
@@ -77,15 +77,15 @@ class Gate(ABC):
         return caller
 
     @abstractmethod
-    async def admit(self, caller: Caller, place: Place) -> Tenant | None:
-        """Let a caller see a place, whole (None) or as a tenant. Raises AccessError."""
+    async def admit(self, caller: Caller, attributes: RequestAttributes) -> Tenant | None:
+        """Let a caller see all it asks for (None), or a tenant its part. Raises AccessError."""
 
     async def _require(self, caller: Caller, question: Question, where: str = "") -> None:
         if not await self._reviewer.may(caller, question):
             raise _denied(caller, question, where)
 
 
-class KubernetesGate(Gate):
+class KubernetesAuthorizer(Authorizer):
     """Asks whether a caller may get the path itself, or `nodes/metrics`.
 
     A path that names a node is always reviewed as `get nodes/metrics` of that node, as its
@@ -104,12 +104,12 @@ class KubernetesGate(Gate):
         self._nodes = nodes
         self._denials = Allowances(burst=DENIALS, interval=DENIALS_IN / DENIALS)
 
-    async def admit(self, caller: Caller, place: Place) -> None:
-        """Let a caller see a place, or raise AccessError."""
-        if self._by_path and not place.by_name:
-            return await self._require(caller, Question(path=place.path))
-        question = Question(resource=NODE_METRICS, name=place.node)
-        if self._nodes is None or not place.by_name:
+    async def admit(self, caller: Caller, attributes: RequestAttributes) -> None:
+        """Let a caller see what is asked for, or raise AccessError."""
+        if self._by_path and not attributes.by_name:
+            return await self._require(caller, Question(path=attributes.path))
+        question = Question(resource=NODE_METRICS, name=attributes.node)
+        if self._nodes is None or not attributes.by_name:
             return await self._require(caller, question)
         if not await self._may_scrape(self._nodes, caller, question):
             raise _denied(caller, question)
@@ -141,7 +141,7 @@ class KubernetesGate(Gate):
         return allowed
 
 
-class TenantGate(Gate):
+class TenantAuthorizer(Authorizer):
     """Asks in which namespaces a caller may `get` a resource.
 
     A caller with the right in all of them at once sees everything. Any other caller is a tenant:
@@ -160,17 +160,17 @@ class TenantGate(Gate):
         self._recent = recent = Recent()
         self._footholds = Footholds(reviewer, resource, likely=recent.of_all, known=namespaces)
 
-    async def admit(self, caller: Caller, place: Place) -> Tenant | None:
-        """Let a caller see a place, whole (None) or as a tenant. Raises AccessError."""
+    async def admit(self, caller: Caller, attributes: RequestAttributes) -> Tenant | None:
+        """Let a caller see all it asks for (None), or a tenant its part. Raises AccessError."""
         everywhere = Question(resource=self._resource)
-        if place.wanted is not None and not await self._reviewer.may(caller, everywhere):
+        if attributes.wanted is not None and not await self._reviewer.may(caller, everywhere):
             if not await self._footholds.has_any(caller):
                 raise _denied(caller, everywhere, " in any namespace")
             tenant = Tenant(
                 self._reviewer, caller, self._resource,
-                path=place.path, wanted=place.wanted, recent=self._recent,
+                path=attributes.path, wanted=attributes.wanted, recent=self._recent,
             )  # fmt: skip
-            await tenant.foresee()
+            await tenant.prefetch()
             return tenant
         await self._require(caller, everywhere, " in every namespace")
         return None
@@ -189,21 +189,21 @@ def granted_to_all(path: str) -> bool:
     return path in DEFAULT_PATHS or path.startswith(DEFAULT_PREFIXES)
 
 
-def open_gate(
+def open_authorizer(
     config: AuthorizationConfig,
     reviewer: Reviewer,
     *,
     nodes: NodeDirectory | None,
     namespaces: Callable[[], Iterable[str]],
-) -> Gate:
-    """The gate of a mode of authorization other than none.
+) -> Authorizer:
+    """The authorizer of a mode of authorization other than none.
 
     `nodes` tells whether there is a Node of a name, `namespaces` which namespaces exist.
     """
     if config.mode == "tenant":
-        return TenantGate(reviewer, config.tenant_resource, namespaces)
+        return TenantAuthorizer(reviewer, config.tenant_resource, namespaces)
     by_path = config.attributes == "path"
-    return KubernetesGate(reviewer, by_path=by_path, nodes=nodes)
+    return KubernetesAuthorizer(reviewer, by_path=by_path, nodes=nodes)
 
 
 def node_name(host: str) -> str:

@@ -1,4 +1,4 @@
-"""Who is let in, by each gate, and what a tenant sees."""
+"""Who is admitted, by each authorizer, and what a tenant sees."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kmproxy.auth import footholds
-from kmproxy.auth.gate import Place, TenantGate, node_name
+from kmproxy.auth.authorizer import RequestAttributes, TenantAuthorizer, node_name
 from kmproxy.auth.tenant import Tenant
 from kmproxy.auth.tenant_filter import Recent
 from kmproxy.config.types import Resource
@@ -27,7 +27,7 @@ async def test_by_path(desk, cluster):
     bind(cluster, PATHS)
     token = cluster.authority.issue("ann")
     await desk.admit(token)
-    error = await desk.refusal(token, Place("/metrics/cadvisor"))
+    error = await desk.refusal(token, RequestAttributes("/metrics/cadvisor"))
     assert (error.status, error.reason) == (403, "denied")
     assert str(error) == "user 'ann' may not get /metrics/cadvisor"
     bob = await desk.refusal(cluster.authority.issue("bob"))
@@ -46,13 +46,13 @@ async def test_by_resource(desk, cluster):
     rule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
     bind(cluster, rule | {"resourceNames": ["node-a"]})
     token = cluster.authority.issue("ann")
-    await desk.admit(token, Place("/metrics", "node-a"), by_path=False)
-    for place in (Place("/metrics", "node-b"), Place("/metrics", "")):
+    await desk.admit(token, RequestAttributes("/metrics", "node-a"), by_path=False)
+    for place in (RequestAttributes("/metrics", "node-b"), RequestAttributes("/metrics", "")):
         assert (await desk.refusal(token, place, by_path=False)).status == 403
-    assert (await desk.refusal(token, Place("/metrics", "node-a"))).status == 403
+    assert (await desk.refusal(token, RequestAttributes("/metrics", "node-a"))).status == 403
     bind(cluster, rule)
     desk.now += 30.0
-    await desk.admit(token, Place("/metrics", ""), by_path=False)
+    await desk.admit(token, RequestAttributes("/metrics", ""), by_path=False)
 
 
 @pytest.mark.parametrize("token", ["", "unknown", "a b", "x" * 20_000])
@@ -111,32 +111,32 @@ async def test_one_failure_is_a_failure(desk, cluster):
 
 async def test_a_tenant_is_not_let_in_everywhere(desk, cluster):
     """Only where what is served can be narrowed; who sees every namespace is no tenant."""
-    gate = TenantGate(desk.reviewer, RESOURCE)
+    authorizer = TenantAuthorizer(desk.reviewer, RESOURCE)
     ann = Caller("ann")
     bind(cluster, PODS, namespace="payments")
-    tenant = await gate.admit(ann, Place("/metrics", wanted=lambda _: True))
+    tenant = await authorizer.admit(ann, RequestAttributes("/metrics", wanted=lambda _: True))
     names = ["payments", "shop", "", "*", "Payments"]
     seen = await tenant.sees(names, deadline=LATER)
     assert seen == {name: name == "payments" for name in names}
     assert desk.asked(ACCESS_REVIEWS) == 3
     with pytest.raises(AccessError, match="in every namespace"):
-        await gate.admit(ann, Place("/metrics"))
+        await authorizer.admit(ann, RequestAttributes("/metrics"))
     bind(cluster, PODS)
     desk.now += 30.0
-    assert await gate.admit(ann, Place("/metrics", wanted=lambda _: True)) is None
-    assert await gate.admit(ann, Place("/")) is None
+    assert await authorizer.admit(ann, RequestAttributes("/metrics", wanted=lambda _: True)) is None
+    assert await authorizer.admit(ann, RequestAttributes("/")) is None
 
 
 async def test_what_was_held_lately_is_foreseen(desk, cluster):
     """What the last answer of a path held is reviewed at once, whatever is wanted now."""
     recent = Recent()
     bind(cluster, PODS, namespace="a")
-    narrowing = tenant_of(desk, recent=recent).narrowing(max_line=100, deadline=1e9)
+    tenant_stream = tenant_of(desk, recent=recent).stream(max_line=100, deadline=1e9)
     body = b"".join([b'm{namespace="%b"} 1\n' % name for name in (b"a", b"b", b"c")])
-    assert await narrowing.feed(body) == b'm{namespace="a"} 1\n'
-    assert await narrowing.finish() == b""
-    assert narrowing.dropped == {"namespace": 0, "tenant": 2, "unparsed": 0}
+    assert await tenant_stream.feed(body) == b'm{namespace="a"} 1\n'
+    assert await tenant_stream.finish() == b""
+    assert tenant_stream.dropped == {"namespace": 0, "tenant": 2, "unparsed": 0}
     assert desk.asked(ACCESS_REVIEWS) == 3
     desk.now += 300.0
-    await tenant_of(desk, {"a", "x"}.__contains__, recent).foresee()
+    await tenant_of(desk, {"a", "x"}.__contains__, recent).prefetch()
     assert desk.asked(ACCESS_REVIEWS) == 6
