@@ -3,5 +3,6 @@
 Must not do anything itself that a folder below does.
 
     clients  the clients of the API server and of kubelets
+    status   the facts of the status page
     daemon   start, reload and stop
 """

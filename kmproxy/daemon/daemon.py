@@ -22,18 +22,22 @@ from kmproxy.config.recipe import read_recipe
 from kmproxy.config.sections import Config
 from kmproxy.config.types import Address
 from kmproxy.daemon.clients import Clients, open_clients
+from kmproxy.daemon.status import StatusSource
 from kmproxy.discovery.documents import TargetLabelMap
 from kmproxy.discovery.handler import PODS, HttpDiscovery
 from kmproxy.discovery.targets import TargetService
 from kmproxy.errors import ConfigError, StartupError
+from kmproxy.exposition.selection import SeriesRoom
 from kmproxy.labels.label_map import LIMITS, LabelMap
 from kmproxy.labels.namespace_info import NamespaceInfoMap
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.labels.peers import Peers
 from kmproxy.labels.snapshot import LabelSnapshot
-from kmproxy.scrape.handler import MetricsServer
+from kmproxy.scrape.handler import MetricsPort, Page
 from kmproxy.scrape.namespace_info import NamespaceInfo
 from kmproxy.scrape.routes import NAMESPACES, served_paths
+from kmproxy.scrape.scraper import Scraper
+from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.slots import ConcurrencyLimit
 from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import WebFile, find_web_config
@@ -129,28 +133,36 @@ class Daemon:
             others |= NamespaceInfo(
                 info, config.selection, readiness=readiness, telemetry=telemetry, clock=clock
             ).handlers
+        named = f"{PODS}?node={{node}}"
+        pages = {
+            path: Page(
+                handler,
+                named if path == PODS and not clients.kubelet.has_node else path,
+                by_tenant=path in {PODS, NAMESPACES},
+            )
+            for path, handler in others.items()
+        }
         authorizer = self._open_authorizer(clients, labels, [*others], telemetry)
         recipe = read_recipe(config.labels, config.selection)
         if clients.nodes is not None:  # the info metric has a path of its own
             recipe = replace(recipe, info=False)
-        metrics = MetricsServer(
-            config.server,
+        scraper = Scraper(
+            clients.kubelet,
+            clients.nodes,
+            slots,
+            Streamer(labels, SeriesRoom(config.server.max_concurrency), telemetry),
+            readiness,
+            telemetry,
+            config.server.max_scrape_time,
+        )
+        metrics = MetricsPort(
+            scraper,
             recipe,
-            labels=labels,
-            kubelet=clients.kubelet,
-            nodes=clients.nodes,
-            watcher=watcher,
-            readiness=readiness,
-            telemetry=telemetry,
-            clock=clock,
-            slots=slots,
-            others=others,
-            authorizer=authorizer,
-            narrowed={PODS, NAMESPACES},
-            shown=[
-                f"{path}?node={{node}}" if path == PODS and not clients.kubelet.has_node else path
-                for path in others
-            ],
+            pages,
+            StatusSource(watcher, readiness, labels, clients.kubelet, recipe.on_conflict).page,
+            authorizer,
+            telemetry,
+            clock,
         )
         await self._listen(metrics.application(), authorizer, readiness, telemetry)
         _log.info(

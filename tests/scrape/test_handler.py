@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from kmproxy.scrape.handler import scrape_budget
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.kubelet import Fault
 from kmproxy.sources.endpoints import ENDPOINTS
 from kmproxy.sources.slots import ConcurrencyLimit
+from kmproxy.web.responses import scrape_budget
 from tests.conftest import until
 
 GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n"

@@ -1,0 +1,115 @@
+"""Passes an exposition on to a client as it comes, enriched.
+
+Knows when the first byte of an answer is sent, and how a body is encoded. Must not know paths,
+statuses or where an exposition comes from. Whoever calls it breaks what has begun and fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from aiohttp import HttpVersion11, hdrs, web
+
+from kmproxy.auth.tenant import TenantStream
+from kmproxy.content_coding import GzipEncoder, accepts_gzip
+from kmproxy.exposition.lines import portions, work
+from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.selection import SeriesRoom
+from kmproxy.labels.label_map import LabelMap
+from kmproxy.sources.kubelet import Exposition
+from kmproxy.sources.slots import Slot
+from kmproxy.telemetry import Telemetry
+
+_TURN = 1 << 19
+"""Work, as `lines.work` measures it, after which the loop serves others: milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Streamer:
+    """Streams expositions, with labels of `labels`. All that are under way share `room`."""
+
+    labels: LabelMap
+    room: SeriesRoom
+    telemetry: Telemetry
+
+    async def stream(
+        self,
+        exposition: Exposition,
+        request: web.Request,
+        response: web.StreamResponse,
+        *,
+        recipe: Recipe,
+        slot: Slot,
+        tenant: TenantStream | None,
+    ) -> None:
+        """Send all of it; the first bytes begin the response. A HEAD gets the head alone.
+
+        `slot` is told of the bytes that the client takes. A tenant gets its own part. Raises
+        SeriesError, and what the exposition, the tenant and the client's connection raise.
+        """
+        response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
+        encoder = _encoder(request, response)
+        pipeline = Pipeline(self.labels.lookup, recipe, room=self.room)
+        head = request.method == hdrs.METH_HEAD
+        try:
+            async with aclosing(_by_work(exposition.pieces, self.labels)) as pieces:
+                async for piece in pieces:
+                    data = pipeline.feed(await tenant.feed(piece) if tenant else piece)
+                    if encoder:
+                        data = encoder.feed(data)
+                    if head and data:
+                        break
+                    if data:
+                        if not response.prepared:
+                            await response.prepare(request)
+                        await slot.sent(len(data), response.write(data))
+            rest = pipeline.feed(await tenant.finish()) if tenant else b""
+            data = rest + pipeline.finish()
+            if encoder:
+                data = encoder.feed(data) + encoder.finish()
+            if not response.prepared:
+                await response.prepare(request)
+            if not head:
+                await slot.sent(len(data), response.write_eof(data))
+        finally:
+            pipeline.close()
+            _count(pipeline, self.telemetry)
+            if tenant:
+                self.telemetry.samples_left_out(tenant.dropped)
+
+
+def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
+    """Count an exposition that has passed through, whole or not."""
+    enricher = pipeline.enricher
+    telemetry.samples.inc(enricher.samples)
+    telemetry.samples_enriched.inc(enricher.enriched)
+    telemetry.lines_unparsed.inc(enricher.unparsed)
+    telemetry.label_conflicts.inc(enricher.conflicts)
+    if pipeline.selector is not None:
+        telemetry.samples_left_out(pipeline.selector.dropped)
+
+
+async def _by_work(pieces: AsyncIterator[bytes], labels: LabelMap) -> AsyncGenerator[bytes, None]:
+    """The pieces in portions, with others served between any that make up a turn's work."""
+    done = 0
+    async for piece in pieces:
+        for portion in portions(piece, labels.longest):
+            yield portion
+            done += work(portion)
+            if done >= _TURN:
+                done = 0
+                await asyncio.sleep(0)
+
+
+def _encoder(request: web.Request, response: web.StreamResponse) -> GzipEncoder | None:
+    """What encodes a body of unknown length for this client; the head of the answer says it."""
+    response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
+    if request.version < HttpVersion11:
+        response.force_close()  # it knows no chunks: only the end of the connection is the body's
+    if not accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+        return None
+    response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+    return GzipEncoder()
