@@ -14,7 +14,7 @@ PACKAGE = Path(kmproxy.__file__).parent
 LEVELS = (
     {"revision", "errors"},
     {"exposition", "telemetry"},
-    {"config", "content_coding", "own_file", "openssl", "allowances", "supervisor"},
+    {"config", "content_coding", "own_file", "openssl", "allowances", "process", "supervisor"},
     {"client", "web"},
     {"kube"},
     {"labels", "sources", "auth"},

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import ssl
-from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -49,10 +48,6 @@ TICK = 1.0
 
 PIECE = 1 << 16
 
-TLS_BUFFER = 1 << 15
-"""Bytes that a TLS connection reads at once, two records: asyncio's own 256 KiB are held, twice,
-by every idle connection, of which there is one per kubelet."""
-
 MAX_REDIRECTS = 5
 
 _Tls = ssl.SSLContext | bool
@@ -64,11 +59,7 @@ _EXPIRED = 10
 
 
 def open_session(addresses: NodeAddresses | None = None) -> aiohttp.ClientSession:
-    """A session for all upstreams, or for nodes whose addresses a rule is for; its owner closes it.
-
-    From here on every TLS connection of the process reads `TLS_BUFFER` at once.
-    """
-    SSLProtocol.max_size = TLS_BUFFER
+    """A session for all upstreams, or for nodes whose addresses are judged; its owner closes it."""
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_note_reuse)
     trace.on_connection_create_start.append(_note_new)

@@ -23,6 +23,7 @@ from kmproxy.kube.identity import Identity
 from kmproxy.kube.nodes import NodeDirectory
 from kmproxy.kube.outage import Outage
 from kmproxy.kube.service_account import IMPERSONATES, DirectIdentity, find_identity
+from kmproxy.process import bound_tls_buffers
 from kmproxy.sources.kubelet import Kubelet
 from kmproxy.sources.kubelet_trust import kubelet_trust
 from kmproxy.telemetry import Telemetry
@@ -57,6 +58,7 @@ async def open_clients(
     Nothing is asked yet, but by a kubeconfig's plugin. Raises ConfigError or
     CredentialError.
     """
+    bound_tls_buffers()
     identity = await find_identity(config.apiserver, environment, clock=clock, telemetry=telemetry)
     api_tls = TlsContext(
         lambda: identity.trust, "the cluster's CA", clock=clock, telemetry=telemetry

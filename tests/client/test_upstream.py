@@ -11,11 +11,12 @@ import time
 import pytest
 
 from kmproxy.client.tls import TlsContext, Trust
-from kmproxy.client.upstream import TLS_BUFFER, Upstream, open_session
+from kmproxy.client.upstream import Upstream, open_session
 from kmproxy.config.proxies import Proxy
 from kmproxy.config.types import Secret
 from kmproxy.errors import UpstreamError
 from kmproxy.kube.identity import Identity
+from kmproxy.process import TLS_BUFFER, bound_tls_buffers
 from kmproxy.telemetry import Telemetry
 from tests.conftest import until
 from tests.support.sites import ForwardProxy, Site, metrics, new_ca, pem_of, redirect
@@ -605,6 +606,7 @@ async def test_the_certificate_behind_a_proxy(direct):
 
 async def test_a_tls_connection_holds_little(cluster):
     """What an idle connection to a kubelet costs is two records, not asyncio's 256 KiB."""
+    bound_tls_buffers()
     kubelet = cluster.kubelets["node-a"]
     trust = ssl.create_default_context(cadata=cluster.ca_pem.decode())
     async with open_session():
