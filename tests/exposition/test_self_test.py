@@ -60,7 +60,7 @@ def test_a_faulty_python_is_refused(command, faulty):
 def test_each_case_tells_a_faulty_python(faulty):
     """None of the cases is there for nothing."""
     code = (
-        "from kmproxy import selftest\n"
+        "from kmproxy.exposition import self_test as selftest\n"
         "for case in (cases := selftest.CASES):\n"
         "    selftest.CASES = (case,)\n"
         "    if selftest.self_test(): print('refused')\n"
