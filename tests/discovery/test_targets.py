@@ -13,7 +13,7 @@ from kmproxy.discovery import targets as module
 from kmproxy.discovery.targets import SharedList, TargetService
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.nodes import Node
-from kmproxy.sources.slots import Slots
+from kmproxy.sources.slots import ConcurrencyLimit
 from kmproxy.telemetry import Telemetry
 
 
@@ -274,7 +274,7 @@ def service(clock, kubelet, nodes=None, *, slots=5, telemetry=None, **config):
         DiscoveryConfig(enabled=True, **config),
         kubelet=kubelet,
         nodes=nodes,
-        slots=Slots(slots, telemetry),
+        slots=ConcurrencyLimit(slots, telemetry),
         telemetry=telemetry,
         clock=clock,
     )
