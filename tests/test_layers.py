@@ -1,15 +1,14 @@
 """The architecture: folders on levels, and which of them may know which (docs/architecture.md)."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import kmproxy
-
-PACKAGE = Path(kmproxy.__file__).parent
+from tests.support.modules import FOLDERS, MODULES, PACKAGE, PLAIN
 
 LEVELS = (
     {"revision", "errors"},
@@ -77,13 +76,6 @@ OPTIONAL = [
     "kmproxy.web.passwords",
 ]
 """Modules that neither a daemon without settings nor the command line loads."""
-
-MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
-PLAIN = [name for name in MODULES if not name.endswith("__init__")]
-FOLDERS = sorted({name.split(".")[0] for name in PLAIN if "." in name})
 
 
 def imports(tree):
@@ -223,3 +215,12 @@ def test_the_face_of_a_folder(folder):
     assert len(tree.body) == 1
     listed = {line.split()[0] for line in text.splitlines() if line.startswith("    ")}
     assert listed == {name.split(".")[1] for name in PLAIN if name.startswith(f"{folder}.")}
+
+
+def test_no_test_file_imports_another():
+    """What tests share stands in `tests/support`."""
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    assert files
+    for file in files:
+        text = file.read_text("utf-8")
+        assert not re.findall(r"^ *from (?:tests\.\S*|\.)test_", text, re.MULTILINE), file

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
-from prometheus_client.parser import text_string_to_metric_families
 
 import kmproxy
 from kmproxy.telemetry import CONTENT_TYPE, Telemetry
+from tests.support.own_metrics import samples
 
 NAMES = {
     "kmproxy_build": "info",
@@ -72,15 +72,6 @@ def telemetry():
     telemetry.watch_restarted("ended")
     telemetry.reviewed("token", allowed=True)
     return telemetry
-
-
-def samples(telemetry):
-    """The value of every sample that is exposed, by name and labels."""
-    return {
-        (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(telemetry.render().decode())
-        for sample in family.samples
-    }
 
 
 def failures(telemetry, reason):

@@ -10,16 +10,14 @@ from kmproxy.auth import footholds
 from kmproxy.auth.authorizer import RequestAttributes, TenantAuthorizer, node_name
 from kmproxy.auth.tenant import Tenant
 from kmproxy.auth.tenant_filter import Recent
-from kmproxy.config.types import Resource
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Caller
 from kmproxy.simulator.answers import ApiFault
 from tests.conftest import until
 from tests.support.desk import PATHS, bind
+from tests.support.resources import PODS, RESOURCE
 
 LATER = 1e9
-RESOURCE = Resource("pods", "metrics", "metrics.k8s.io")
-PODS = {"apiGroups": ["metrics.k8s.io"], "resources": ["pods/metrics"], "verbs": ["get"]}
 
 
 async def test_by_path(desk, cluster):

@@ -11,9 +11,9 @@ from kmproxy.auth.footholds import Footholds, in_parallel, own_namespace
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import ACCESS_REVIEWS, ALLOWED_FOR, DENIED_FOR, Caller
 from kmproxy.simulator.answers import ApiFault
-from tests.auth.test_authorizer import PODS, RESOURCE
 from tests.conftest import until
 from tests.support.desk import bind
+from tests.support.resources import PODS, RESOURCE
 
 ACCOUNT = Caller("system:serviceaccount:n7:prometheus")
 ANN = Caller("ann")

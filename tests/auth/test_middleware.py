@@ -19,8 +19,9 @@ from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.rbac import AUTHENTICATED, Attributes
 from kmproxy.sources.slots import ConcurrencyLimit
 from tests.conftest import until
-from tests.simulator.test_rbac import binding, role
-from tests.support.documents import block, blocks
+from tests.support.callers import Clock, asked, fetched, readme_rbac
+from tests.support.documents import block
+from tests.support.rbac import binding, role
 
 PROMETHEUS = "system:serviceaccount:monitoring:prometheus"
 EVERYWHERE = {"nonResourceURLs": ["*"], "verbs": ["get"]}
@@ -36,28 +37,6 @@ PATHS = [
 ]
 
 
-def readme_rbac(*names):
-    """The RBAC objects of these names that docs/security.md shows."""
-    shown = [each.text for each in blocks("docs/security.md") if each.text.startswith("apiVersion")]
-    documents = [document for text in shown for document in yaml.safe_load_all(text)]
-    found = [each for each in documents if each["metadata"]["name"] in names]
-    assert {each["metadata"]["name"] for each in found} == set(names)
-    for subject in [subject for each in found for subject in each.get("subjects", ())]:
-        if subject["namespace"] == "kmproxy-system":
-            subject["namespace"] = "kmproxy"  # where the simulated cluster's account is
-    return found
-
-
-def asked(cluster, path):
-    """How many reviews of a kind the API server has seen."""
-    return sum(record.path == path for record in cluster.api.requests)
-
-
-def fetched(cluster):
-    """Everything that was asked of a kubelet."""
-    return [record for kubelet in cluster.kubelets.values() for record in kubelet.requests]
-
-
 @pytest.fixture
 def prometheus(cluster):
     """A token of Prometheus, which may get everything that is no resource."""
@@ -66,16 +45,6 @@ def prometheus(cluster):
         binding("ClusterRole", "all", {"kind": "User", "name": PROMETHEUS}),
     )
     return cluster.authority.issue(PROMETHEUS)
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 async def test_the_roles_of_the_documents(front, cluster):

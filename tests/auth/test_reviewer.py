@@ -13,7 +13,7 @@ from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Question
 from kmproxy.simulator.answers import ApiFault
 from tests.conftest import until
 from tests.support.desk import PATHS, bind
-from tests.test_telemetry import samples
+from tests.support.own_metrics import samples
 
 
 async def test_audiences(desk, cluster):

@@ -7,8 +7,8 @@ import pytest
 from kmproxy.check.everybody import DISCOVERY_PATHS, granted, questions
 from kmproxy.cli.main import read_config
 from kmproxy.discovery.handler import NODES, PODS
-from tests.check.test_preflight import Preflight
 from tests.support.desk import bind
+from tests.support.preflight import Preflight
 
 EVERYBODY = {"kind": "Group", "name": "system:authenticated"}
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
 import ssl
-import subprocess
-import sys
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -16,8 +12,7 @@ import pytest
 import trustme
 import yaml
 
-from kmproxy.check.preflight import Tally, check, is_allowed
-from kmproxy.cli.main import read_config
+from kmproxy.check.preflight import Tally, is_allowed
 from kmproxy.client.pin_file import SUFFIX
 from kmproxy.client.pins import HEAD
 from kmproxy.config.label_rules import Namespace, parse_rules
@@ -29,66 +24,12 @@ from kmproxy.simulator.cadvisor import simulate_node
 from kmproxy.simulator.cluster import DEFAULT_NAMESPACES
 from kmproxy.simulator.kubelet import Fault, SimKubelet
 from kmproxy.simulator.store import SERVICE_ACCOUNT
-from tests.simulator.test_rbac import binding, role
 from tests.support.documents import block, section
+from tests.support.preflight import Preflight
+from tests.support.rbac import binding, role
 from tests.support.sites import ForwardProxy
 
 SURPLUS = (("get", "nodes/proxy"), ("get", "nodes"))
-
-
-class Preflight:
-    """The flags and the environment of a pod in the cluster, and runs of the check with them."""
-
-    def __init__(self, cluster, directory):
-        self.cluster = cluster
-        self.directory = directory
-        cluster.write_service_account(directory)
-
-    def flags(self, *more):
-        """Those of a pod on node-a."""
-        kubelet = self.cluster.kubelets["node-a"]
-        return [
-            f"--service-account-dir={self.directory}",
-            f"--node-name-or-ip={kubelet.host}",
-            f"--node-port={kubelet.port}",
-            *more,
-        ]
-
-    @property
-    def environment(self):
-        api = urlsplit(self.cluster.api.url)
-        return {
-            "KUBERNETES_SERVICE_HOST": api.hostname,
-            "KUBERNETES_SERVICE_PORT": str(api.port),
-        }
-
-    async def run(self, *more, seconds=10.0):
-        """Run it here: the report, and the text that came while it ran."""
-        config, warnings = read_config(self.flags(*more))
-        lines = []
-        report = await check(
-            config,
-            warnings,
-            self.environment,
-            announce=lines.append,
-            show=lines.append,
-            step_timeout=seconds,
-        )
-        json.dumps(report.document())
-        shown = "\n".join([*lines, report.table()])
-        assert self.cluster.token not in shown + json.dumps(report.document())
-        return report, shown
-
-    async def process(self, *more, **environment):
-        """Run it as a command: status, standard output, standard error."""
-        bare = {key: value for key, value in os.environ.items() if not key.startswith("KUBE")}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "kmproxy", "check", *self.flags(*more),
-            env=bare | self.environment | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-        assert self.cluster.token.encode() not in out + err
-        return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture

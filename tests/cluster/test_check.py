@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from kmproxy.kube.permissions import needed, rules
-from tests.manifests.test_manifests import OVERLAYS, built, configuration, of_kind
-from tests.manifests.test_overlays import environment, mount
+from tests.support.containers import environment, mount
+from tests.support.overlays import OVERLAYS, built, configuration, of_kind
 from tests.support.tls import Authority
 
 from .control_plane import HOST
-from .test_manifests import apply, remove
+from .objects import apply, remove
 
 pytestmark = [pytest.mark.cluster]
 

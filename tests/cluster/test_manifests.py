@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.manifests.test_manifests import built, pairs
+from tests.support.overlays import built, pairs
 
 from .control_plane import RESOURCES, RequestError
+from .objects import apply, remove
 
 pytestmark = [pytest.mark.cluster]
 
 WORKLOADS = {"DaemonSet", "Deployment"}
-APIS = {  # of other projects: this API server does not know them
-    "monitoring.coreos.com/v1", "monitoring.coreos.com/v1alpha1", "cert-manager.io/v1",
-}  # fmt: skip
-
-
-def apply(plane, objects):
-    """Apply objects as `kubectl apply --server-side --validate=strict` does; no warning comes."""
-    plane.namespace("monitoring")  # is where Prometheus is: some files are for it
-    plane.warnings.clear()
-    for one in objects:
-        if one["apiVersion"] not in APIS:
-            plane.apply(one)
-    assert plane.warnings == []
-
-
-def remove(plane, objects):
-    """Delete what was applied, but for the namespace."""
-    for one in objects:
-        if one["apiVersion"] not in APIS and one["kind"] != "Namespace":
-            plane.request("DELETE", plane.path(one))
 
 
 def pods(objects):

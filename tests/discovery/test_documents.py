@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 
 import pytest
@@ -22,30 +21,9 @@ from kmproxy.discovery.documents import (
 )
 from kmproxy.errors import UpstreamError
 from kmproxy.labels.label_map import LabelMap
+from tests.support.pods import container, flat, pod, port
 
 META = "__meta_kubernetes_"
-
-
-def pod(name="web-0", *, containers=None, metadata=None, spec=None, **status):
-    """A Pod object with one container that listens on one port, unless it is told otherwise."""
-    if containers is None:
-        containers = [container("web", port(8080, "http"))]
-    return {
-        "metadata": {"name": name, "namespace": "shop", "uid": f"uid-{name}", **(metadata or {})},
-        "spec": {"containers": containers, "nodeName": "node-a", **(spec or {})},
-        "status": {"phase": "Running", "podIP": "10.0.0.1", "hostIP": "192.0.2.1", **status},
-    }
-
-
-def container(name, *ports):
-    """A container of a spec."""
-    return {"name": name, "image": f"{name}:1"} | ({"ports": list(ports)} if ports else {})
-
-
-def port(number, name=None, protocol="TCP"):
-    """A container's port."""
-    given = {"name": name, "containerPort": number, "protocol": protocol}
-    return {key: value for key, value in given.items() if value is not None}
 
 
 def label_map(*namespaces, rules=("team",), defaults=()):
@@ -60,25 +38,6 @@ def found(*pods, wanted=lambda _: True, labels=None):
     body = json.dumps({"kind": "PodList", "apiVersion": "v1", "items": list(pods)}).encode()
     document = parse_pods(body, wanted).render((labels or label_map()).lookup)
     return flat(document)
-
-
-def flat(document):
-    """Target groups as Prometheus reads them: strict keys, strings only, one address each."""
-    groups = json.loads(document, object_pairs_hook=unique)
-    targets = []
-    for group in groups:
-        assert set(group) == {"targets", "labels"}
-        (address,) = group["targets"]
-        assert all(type(value) is str for value in (address, *group["labels"].values()))
-        assert all(re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name) for name in group["labels"])
-        targets.append({"__address__": address} | group["labels"])
-    return targets
-
-
-def unique(pairs):
-    """An object whose keys are."""
-    assert len({key for key, _ in pairs}) == len(pairs)
-    return dict(pairs)
 
 
 def of(target, prefix):

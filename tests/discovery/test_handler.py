@@ -12,18 +12,12 @@ from kmproxy.discovery.handler import own_address
 from kmproxy.simulator.api import ApiFault
 from kmproxy.simulator.kubelet import Fault
 from tests.conftest import until
-from tests.discovery.test_documents import flat
-from tests.guarantees.test_tenants import bearer
-from tests.simulator.test_rbac import binding, role
+from tests.support.pods import flat
+from tests.support.rbac import binding, role
+from tests.support.targets import answer
+from tests.support.tenants import bearer
 
 GET = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n%b\r\n"
-
-
-async def answer(proxy, path="/sd/pods", method="GET", **headers):
-    """Status, headers and body of a request; headers by their names with underscores."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with proxy.session.request(method, proxy.url + path, headers=named) as response:
-        return response.status, response.headers, await response.read()
 
 
 async def targets(proxy, path="/sd/pods"):

@@ -14,8 +14,8 @@ import yaml
 
 from kmproxy.cli.main import read_config
 from tests.conftest import until
+from tests.support.demo import demo
 from tests.support.documents import PAGES, README, ROOT, block
-from tests.test_demo import demo
 
 
 async def run(commands, directory, **environment):

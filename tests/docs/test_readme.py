@@ -29,7 +29,7 @@ from tests.support.documents import (
     links,
     section,
 )
-from tests.test_layers import FOLDERS, PLAIN
+from tests.support.modules import FOLDERS, PLAIN
 
 WORDS = 2500
 """The README's limit: a reader has it in ten minutes."""

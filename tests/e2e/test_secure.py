@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.docs.test_readme import block
+from tests.support.documents import block
 from tests.support.programs import eventually
 from tests.support.stage import PROMETHEUS
 from tests.support.tls import HASHES, Authority, write_config

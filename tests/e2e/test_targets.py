@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 from prometheus_client import CollectorRegistry, Counter, make_wsgi_app
 
-from tests.discovery.test_documents import container, flat, pod, port
+from tests.support.pods import container, flat, pod, port
 from tests.support.programs import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.program("prometheus")]

@@ -21,8 +21,8 @@ from kmproxy.exposition.selection import (
     SeriesError,
     SeriesRoom,
 )
-from tests.exposition.test_enricher import mutate, random_line
 from tests.support import lines, reference
+from tests.support.mutations import mutate, random_line
 
 TEXT = b"""\
 # HELP cpu Seconds.

@@ -20,8 +20,9 @@ from kmproxy.kube.nodes import KEPT, REMEMBERED
 from kmproxy.simulator.kubelet import Fault, Memory
 from kmproxy.telemetry import Telemetry
 from tests.conftest import until
-from tests.guarantees.test_end_to_end import daemon, in_a_pod
 from tests.support.documents import ROOT, is_a_test, section
+from tests.support.process import daemon, in_a_pod
+from tests.support.resets import ends_in_a_reset
 
 TABLE = re.findall(r"^\|.*$", section("docs/operations.md", "When things fail"), re.MULTILINE)
 
@@ -222,16 +223,6 @@ async def test_a_client_that_does_not_read(front, cluster):
 
         await until(reset)  # it holds no descriptor until it reads
         assert await ends_in_a_reset(client)
-
-
-async def ends_in_a_reset(client):
-    """Read all there is; tell whether it ends as something whole never does."""
-    try:
-        while await asyncio.get_running_loop().sock_recv(client, 1 << 20):
-            pass
-    except ConnectionResetError:
-        return True
-    return False
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 from kmproxy.simulator.cadvisor import ENDPOINTS
 from kmproxy.simulator.kubelet import Fault
-from tests.guarantees.test_end_to_end import daemon, in_a_pod
+from tests.support.process import daemon, in_a_pod
 
 REQUESTS = 100_000 if os.environ.get("CI") == "true" else 4_000
 SEED = os.environ.get("KMPROXY_FUZZ_SEED", "20260711")

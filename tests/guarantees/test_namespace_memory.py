@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from tests.conftest import until
-from tests.guarantees.test_end_to_end import in_a_pod
 from tests.support.load import memory
+from tests.support.process import in_a_pod
 from tests.support.programs import free_port
 
 LIMIT = 100  # MiB

@@ -11,8 +11,8 @@ from kmproxy.kube import nodes
 from kmproxy.kube.reviews import ACCESS_REVIEWS
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.rbac import AUTHENTICATED, MONITORING, Attributes
-from tests.auth.test_middleware import Clock, asked, fetched
-from tests.simulator.test_rbac import binding, role
+from tests.support.callers import Clock, asked, fetched
+from tests.support.rbac import binding, role
 
 FLAGS = ("--authorization=kubernetes", "--all-nodes")
 RULE = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}

@@ -23,10 +23,10 @@ import pytest
 
 from kmproxy.client.pins import HEAD
 from kmproxy.simulator.kubelet import Fault
-from tests.guarantees.test_end_to_end import in_a_pod
-from tests.guarantees.test_floods import ATTACKS, daemon, healthy, peak, sent, token
-from tests.manifests.test_rules import ROOT
-from tests.simulator.test_rbac import binding, role
+from tests.support.documents import ROOT
+from tests.support.floods import ATTACKS, healthy, peak, sent, token
+from tests.support.process import daemon, in_a_pod
+from tests.support.rbac import binding, role
 from tests.support.tls import write_config
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")

@@ -17,8 +17,8 @@ from kmproxy.errors import KmproxyError
 from kmproxy.simulator.api import ApiFault
 from kmproxy.simulator.kubelet import Fault
 from tests.conftest import until
-from tests.guarantees.test_exposure import SMUGGLING
 from tests.support.sites import ForwardProxy, Site, new_ca, pem_of
+from tests.support.smuggling import SMUGGLING
 from tests.support.tls import Authority, write_config
 
 PASSWORD = "planted-password"

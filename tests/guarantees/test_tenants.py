@@ -10,32 +10,19 @@ import pytest
 from kmproxy.kube.reviews import ACCESS_REVIEWS, DENIED_FOR, TOKEN_REVIEWS
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.kubelet import Fault
-from tests.auth.test_middleware import Clock, asked, readme_rbac
-from tests.auth.test_tenant_filter import EXPOSITION, SEEN
 from tests.conftest import until
-from tests.simulator.test_rbac import binding, role
+from tests.support.callers import Clock, asked, readme_rbac
+from tests.support.rbac import binding, role
+from tests.support.tenant_text import EXPOSITION, SEEN
+from tests.support.tenants import bearer, grant
 
-PODS = {"apiGroups": ["metrics.k8s.io"], "resources": ["pods/metrics"], "verbs": ["get"]}
 TEXT = "text/plain; version=0.0.4"
-
-
-def grant(cluster, *namespaces, user="ann", rule=PODS):
-    """Let a user see namespaces, or with none given all of them; returns the bindings."""
-    subject = {"kind": "User", "name": user}
-    bound = [binding("ClusterRole", "t", subject, namespace=each) for each in namespaces or [None]]
-    cluster.authority.rbac.apply(role("t", rule), *bound)
-    return bound
 
 
 def serve(cluster, body):
     """Let node-a's kubelet answer with this."""
     cluster.kubelets["node-a"].recover()
     cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type=TEXT)
-
-
-def bearer(cluster, user="ann"):
-    """The header of a user."""
-    return {"Authorization": f"Bearer {cluster.authority.issue(user)}"}
 
 
 def spaces(text):

@@ -7,8 +7,8 @@ import pytest
 from kmproxy.kube.reviews import ACCESS_REVIEWS, DENIED_FOR, TOKEN_REVIEWS
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.kubelet import Fault
-from tests.auth.test_middleware import Clock, asked
-from tests.guarantees.test_tenants import bearer, grant
+from tests.support.callers import Clock, asked
+from tests.support.tenants import bearer, grant
 
 FOREIGN, NOTHING = "front*", "nosuch*"
 TIMES = ("_seconds_sum", "_seconds_bucket", "_age_seconds", "_bytes", "process_", "python_")

@@ -22,7 +22,7 @@ from kmproxy.labels.snapshot import MAX_AGE, Origin, decode, encode
 from kmproxy.simulator.api import ApiFault
 from kmproxy.simulator.cluster import SimCluster
 from tests.conftest import until
-from tests.guarantees.test_end_to_end import in_a_pod
+from tests.support.process import in_a_pod
 
 RULES = (LabelRule("label", "team", "team", "nobody"), LabelRule("annotation", "*", ""))
 SERVER = "https://10.96.0.1:443"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.expressions import metrics
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "manifests/components/dashboard"
 DASHBOARDS = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -22,7 +24,6 @@ VARIABLES = {
     "$namespace": ".*",
     "$instance": ".*",
 }
-KEYWORDS = {"and", "or", "unless", "bool", "offset"}
 PROMETHEUS_OWN = {"ALERTS", "up"}
 ELSEWHERE = {
     "kube_pod_container_status_last_terminated_reason",
@@ -48,15 +49,6 @@ def queries(name):
     for variable, value in VARIABLES.items():
         found = [expression.replace(variable, value) for expression in found]
     return found
-
-
-def metrics(expression):
-    """The names of the metrics that an expression asks for."""
-    bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", expression)
-    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", bare)
-    bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)
-    names = re.findall(r"(?<![\w:])[a-zA-Z_:][\w:]*(?!\w|\s*\()", bare)
-    return set(names) - KEYWORDS
 
 
 def exposed(text):

@@ -13,100 +13,30 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kmproxy.cli import main as cli
 from kmproxy.config.web import parse_web_config
 from kmproxy.kube.permissions import needed
 from kmproxy.web.listener import SHUTDOWN_TIMEOUT
 from tests.support.documents import PAGES, block, section
-from tests.support.kustomize import build
-
-ROOT = Path(__file__).parents[2]
-MANIFESTS = ROOT / "manifests"
-OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
-COMPONENTS = sorted(path.name for path in (MANIFESTS / "components").iterdir())
+from tests.support.overlays import (
+    COMPONENTS,
+    MANIFESTS,
+    ON_DAEMONSETS,
+    OVERLAYS,
+    ROOT,
+    TOGETHER,
+    built,
+    configuration,
+    of_kind,
+    pairs,
+    pod_of,
+    variables,
+    workload,
+)
 
 VERSIONS = ("1.31", "1.36")
 """The oldest and the newest Kubernetes whose kubelets' answers are recorded and tested."""
 
 OF_CUSTOM_KINDS = ("monitoring.coreos.com/", "cert-manager.io/")
-
-# What a component cannot be put on: these overlays bring it, or have nothing for it to change.
-ON_DAEMONSETS = {"daemonset", "recommended"}
-NOT_ON = {
-    "kubelet-certificates": {"deployment"},
-    "podmonitor": set(OVERLAYS) - ON_DAEMONSETS,
-    "podmonitor-instead": set(OVERLAYS) - ON_DAEMONSETS,
-    "servicemonitor": set(OVERLAYS) - ON_DAEMONSETS,
-    "scrapeconfig": ON_DAEMONSETS,
-    "discovery": set(OVERLAYS) - ON_DAEMONSETS,
-    "discovery-all-nodes": ON_DAEMONSETS | {"deployment"},
-    "tls-secret": {"recommended"},
-    "tls-cert-manager": {"recommended"},
-    "authorization": {"recommended"},
-    "label-snapshot": {"recommended"},
-}
-TOGETHER = (
-    ("recommended", ("podmonitor-instead", "monitor-tls")),
-    ("recommended", ("servicemonitor", "monitor-tls", "discovery")),
-    (
-        "deployment-direct",
-        ("tls-secret", "authorization", "scrapeconfig", "monitor-tls", "discovery-all-nodes"),
-    ),
-    ("deployment", ("tls-cert-manager", "label-snapshot", "networkpolicy")),
-    ("daemonset", ("podmonitor", "servicemonitor", "prometheusrule", "release")),
-    ("deployment-direct", ("scrapeconfig", "prometheusrule", "release")),
-)
-
-
-def pairs():
-    """Every overlay alone, with each component that fits it, and with some of them together."""
-    for overlay in OVERLAYS:
-        yield overlay, ()
-        for component in COMPONENTS:
-            if overlay not in NOT_ON.get(component, ()):
-                yield overlay, (component,)
-    yield from TOGETHER
-
-
-def built(overlay, components=()):
-    """The objects of an overlay with components."""
-    folders = [MANIFESTS / "components" / name for name in components]
-    return build(MANIFESTS / "overlays" / overlay, *folders)
-
-
-def of_kind(objects, *kinds):
-    """The objects of these kinds."""
-    return [one for one in objects if one["kind"] in kinds]
-
-
-def workload(objects):
-    """The one object that runs pods."""
-    (one,) = of_kind(objects, "DaemonSet", "Deployment")
-    return one
-
-
-def pod_of(objects):
-    """The pod that it runs, and its one container."""
-    spec = workload(objects)["spec"]["template"]["spec"]
-    (container,) = spec["containers"]
-    return spec, container
-
-
-FIELDS = {"status.hostIP": "10.0.0.7", "spec.nodeName": "node-a"}
-"""What Kubernetes puts for the fields of a pod that variables are made of."""
-
-
-def variables(objects, fields=FIELDS):
-    """The environment that the daemon's container is given."""
-    return {
-        each["name"]: each.get("value") or fields[each["valueFrom"]["fieldRef"]["fieldPath"]]
-        for each in pod_of(objects)[1]["env"]
-    }
-
-
-def configuration(objects):
-    """The settings of the daemon, and the warnings: from its arguments and its environment."""
-    return cli.read_config(pod_of(objects)[1].get("args", []), variables(objects))
 
 
 def permissions(objects):

@@ -7,15 +7,14 @@ import shlex
 import ssl
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
-from tests.manifests.test_manifests import OVERLAYS, built, of_kind, variables
+from tests.support.containers import NAME, environment, mount
 from tests.support.documents import PAGES, block
+from tests.support.overlays import OVERLAYS, built, of_kind
 from tests.support.tls import Authority
 
-NAME = "kmproxy.kmproxy-system.svc"
 PROMETHEUS = "system:serviceaccount:monitoring:prometheus"
 OPEN = sorted(set(OVERLAYS) - {"recommended"})
 
@@ -30,20 +29,6 @@ def grant(cluster, objects):
         cluster.authority.rbac.apply(one)
 
 
-def environment(cluster, objects, root):
-    """The container's own variables, with what is at hand for addresses, and a folder for its root."""
-    kubelet = cluster.kubelets["node-a"]
-    given = variables(objects, {"status.hostIP": kubelet.host, "spec.nodeName": "node-a"})
-    api = urlsplit(cluster.api.url)
-    for name, value in given.items():
-        here = value.replace("https://kubernetes.default.svc", cluster.api.url)
-        given[name] = f"{root}{here}" if here.startswith("/") else here
-    port = {} if "KMPROXY_KUBE_APISERVER" in given else {"KMPROXY_NODE_PORT": str(kubelet.port)}
-    account = {"KMPROXY_SERVICE_ACCOUNT_DIR": str(root / "sa")}
-    service = {"KUBERNETES_SERVICE_HOST": api.hostname, "KUBERNETES_SERVICE_PORT": str(api.port)}
-    return given | port | account | service
-
-
 def flags(cluster, objects, root):
     """The same settings as flags, but for those that the front has its own for."""
     own = {"KMPROXY_NODE_NAME_OR_IP", "KMPROXY_NODE_PORT", "KMPROXY_SERVICE_ACCOUNT_DIR"}
@@ -52,16 +37,6 @@ def flags(cluster, objects, root):
         for name, value in environment(cluster, objects, root).items()
         if name.startswith("KMPROXY_") and name not in {*own, "KMPROXY_TRY_NODE"}
     ]
-
-
-def mount(objects, root, authority):
-    """Fill the mounted volumes: the overlay's own web config, and a certificate."""
-    (config,) = [one for one in of_kind(objects, "ConfigMap") if "web.yml" in one["data"]]
-    (root / "etc/kmproxy/web").mkdir(parents=True)
-    text = config["data"]["web.yml"].replace("/etc/", f"{root}/etc/")
-    (root / "etc/kmproxy/web/web.yml").write_text(text, "utf-8")
-    authority.write_pair(root / "etc/kmproxy/tls", host=NAME)
-    (root / "var/lib/kmproxy").mkdir(parents=True)
 
 
 @pytest.mark.parametrize("overlay", OPEN)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.manifests.test_dashboards import metrics
 from tests.support.documents import blocks, section
+from tests.support.expressions import metrics
 
 ROOT = Path(__file__).parents[2]
 COMPONENTS = ROOT / "manifests/components"

@@ -9,9 +9,9 @@ from aiohttp import hdrs
 
 from kmproxy.simulator.answers import ApiFault
 from tests.conftest import until
-from tests.discovery.test_handler import answer
-from tests.guarantees.test_tenants import bearer, grant
-from tests.simulator.test_rbac import binding, role
+from tests.support.rbac import binding, role
+from tests.support.targets import answer
+from tests.support.tenants import bearer, grant
 
 PATH = "/metrics/namespaces"
 CENTRAL = ("--all-nodes", "--info-metric")

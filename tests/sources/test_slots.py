@@ -12,7 +12,7 @@ from kmproxy.simulator.kubelet import Fault
 from kmproxy.sources.slots import ConcurrencyLimit
 from kmproxy.telemetry import Telemetry
 from tests.conftest import until
-from tests.guarantees.test_faults import ends_in_a_reset
+from tests.support.resets import ends_in_a_reset
 
 
 @pytest.fixture

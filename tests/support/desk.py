@@ -11,7 +11,7 @@ from kmproxy.auth.reviewer import Reviewer
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import TOKEN_REVIEWS
 from kmproxy.telemetry import Telemetry
-from tests.simulator.test_rbac import binding, role
+from tests.support.rbac import binding, role
 
 ANN = {"kind": "User", "name": "ann"}
 PATHS = {"nonResourceURLs": ["/metrics"], "verbs": ["get"]}

@@ -12,12 +12,12 @@ from kmproxy.config.types import Address
 from kmproxy.errors import StartupError
 from kmproxy.simulator.kubelet import Fault
 from tests.conftest import until
-from tests.guarantees.test_end_to_end import refused
-from tests.guarantees.test_faults import ends_in_a_reset
+from tests.support.clients import KEPT, answers, connected
+from tests.support.process import refused
+from tests.support.resets import ends_in_a_reset
 from tests.support.tls import Authority, write_config
 
 GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-KEPT = b"GET /metrics/probes HTTP/1.1\r\nHost: x\r\n\r\n"
 PAIR = {"cert_file": "tls.crt", "key_file": "tls.key"}
 MUTUAL = PAIR | {"client_ca_file": "ca.crt", "client_auth_type": "RequireAndVerifyClientCert"}
 
@@ -218,19 +218,6 @@ async def test_a_session_is_resumed_while_nothing_changes(front, ours, tmp_path)
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     session = await asyncio.to_thread(resumable, proxy.daemon.metrics_port, client)
     await asyncio.to_thread(resumable, proxy.daemon.metrics_port, client, session)
-
-
-async def answers(connection):
-    """Whether a kept connection answers once more."""
-    reader, writer = connection
-    try:
-        writer.write(KEPT)
-        head = await reader.readuntil(b"\r\n\r\n")
-        while b"0\r\n\r\n" not in head[-7:]:
-            head += await reader.read(65536) or b"\r\n0\r\n\r\n"
-    except (OSError, asyncio.IncompleteReadError):
-        return False
-    return head.startswith(b"HTTP/1.1 200")
 
 
 async def test_a_kept_connection_stays_while_clients_may(front, ours, tmp_path):
@@ -539,13 +526,6 @@ async def test_an_answer_that_has_no_end_when_the_process_ends(
 
 
 # Limits of number.
-
-
-async def connected(proxy, number):
-    """Open connections that say nothing."""
-    return [
-        await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port) for _ in range(number)
-    ]
 
 
 async def test_too_many_connections(front):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -12,13 +11,9 @@ from kmproxy.config.web import RateLimit
 from kmproxy.errors import ConfigError
 from kmproxy.web.middleware import TokenBucket, basic_credentials
 from tests.conftest import until
+from tests.support.clients import KEPT, answers, connected
+from tests.support.login import basic
 from tests.support.tls import HASHES, write_config
-from tests.web.test_listener import KEPT, answers, connected
-
-
-def basic(text):
-    """The header of a user and a password."""
-    return "Basic " + base64.b64encode(text.encode()).decode()
 
 
 @pytest.mark.parametrize(

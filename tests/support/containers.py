@@ -1,0 +1,33 @@
+"""The environment and the mounts of a container of the manifests."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from tests.support.overlays import of_kind, variables
+
+NAME = "kmproxy.kmproxy-system.svc"
+
+
+def environment(cluster, objects, root):
+    """The container's own variables, with what is at hand for addresses, and a folder for its root."""
+    kubelet = cluster.kubelets["node-a"]
+    given = variables(objects, {"status.hostIP": kubelet.host, "spec.nodeName": "node-a"})
+    api = urlsplit(cluster.api.url)
+    for name, value in given.items():
+        here = value.replace("https://kubernetes.default.svc", cluster.api.url)
+        given[name] = f"{root}{here}" if here.startswith("/") else here
+    port = {} if "KMPROXY_KUBE_APISERVER" in given else {"KMPROXY_NODE_PORT": str(kubelet.port)}
+    account = {"KMPROXY_SERVICE_ACCOUNT_DIR": str(root / "sa")}
+    service = {"KUBERNETES_SERVICE_HOST": api.hostname, "KUBERNETES_SERVICE_PORT": str(api.port)}
+    return given | port | account | service
+
+
+def mount(objects, root, authority):
+    """Fill the mounted volumes: the overlay's own web config, and a certificate."""
+    (config,) = [one for one in of_kind(objects, "ConfigMap") if "web.yml" in one["data"]]
+    (root / "etc/kmproxy/web").mkdir(parents=True)
+    text = config["data"]["web.yml"].replace("/etc/", f"{root}/etc/")
+    (root / "etc/kmproxy/web/web.yml").write_text(text, "utf-8")
+    authority.write_pair(root / "etc/kmproxy/tls", host=NAME)
+    (root / "var/lib/kmproxy").mkdir(parents=True)

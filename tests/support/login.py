@@ -1,0 +1,10 @@
+"""The header of basic authentication."""
+
+from __future__ import annotations
+
+import base64
+
+
+def basic(text):
+    """The header of a user and a password."""
+    return "Basic " + base64.b64encode(text.encode()).decode()
