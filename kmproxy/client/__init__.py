@@ -1,16 +1,16 @@
 """HTTP as a client: connections, TLS, credentials, requests.
 
-Knows how a server is reached, verified and shown who we are. Must not know what is asked for:
-kubelets, the API server and namespaces stand above.
+Knows how to reach a server, verify its certificate and prove kmproxy's identity to it. Must not
+know the meaning of a request: kubelets, the API server and namespaces belong to higher folders.
 
-    addresses    which addresses of a Node are connected to
-    tls          whom we trust and which certificate we show, followed as files rotate
-    credentials  Authorization headers, of text that rotates
+    addresses    the addresses of a Node that kmproxy may connect to
+    tls          the trusted CAs and the client certificate, reloaded when files rotate
+    credentials  Authorization headers, from text that rotates
     pins         the first certificate of each kubelet, remembered
-    pinning      how a certificate is judged by its pin
+    pinning      checks a certificate against its pin
     pin_file     the pins on disk
-    connector    connections, to judged addresses and certificates
-    upstream     requests to one server, and what its failures are called
-    oauth2       tokens by OAuth 2.0 client credentials
-    factory      an upstream made of an HTTP client's section
+    connector    connections, to checked addresses and certificates
+    upstream     requests to one server, and the names of its failures
+    oauth2       tokens from the OAuth 2.0 client credentials grant
+    factory      builds an upstream from an HTTP client's section
 """

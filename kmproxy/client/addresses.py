@@ -1,8 +1,8 @@
-"""Which addresses of Node objects are connected to.
+"""The addresses of Node objects that kmproxy may connect to.
 
 Knows the kinds of IP addresses, and the address of the API server. Must not know
 how a name is resolved. A kubelet writes the addresses of its own Node object, so
-that they are an input like any other: with them goes our credential.
+kmproxy does not trust them: it sends its credential to these addresses.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True)
 class NodeAddresses:
-    """The rule for addresses of nodes. `server` tells the API server's URL as it is now.
+    """The rule for the addresses of nodes. `server` returns the current URL of the API server.
 
-    Refused are addresses that mean another machine to every reader: loopback,
-    link-local, unspecified, multicast and broadcast ones, also inside an IPv6
-    address; and the API server's own host and port together. A node may share
-    its host. Loopback is good where the API server itself is on loopback: nodes,
-    API server and kmproxy are then on one machine.
+    The rule refuses addresses whose meaning depends on the machine that uses them:
+    loopback, link-local, unspecified, multicast and broadcast addresses, also
+    inside an IPv6 address. `Connector` also refuses the API server's host together
+    with the API server's port (`server_place`). A node may share the host alone.
+    Loopback is allowed if the API server itself is on loopback: nodes, API server
+    and kmproxy are then on one machine.
     """
 
     server: Callable[[], str]
@@ -49,9 +50,10 @@ class NodeAddresses:
         return Address(*self.server_place).loopback
 
     def problem(self, host: str, port: int | None) -> str | None:
-        """Why this is not the address of a node, as far as its spelling tells. None if it may be.
+        """The reason why host and port cannot be a node's address, or None.
 
-        A name is to be looked at again when it is resolved.
+        The method reads the spelling only. When a name is resolved, `refusal` checks its
+        addresses.
         """
         if port is not None and not 0 < port < 65536:
             return f"its port {port} is none"
@@ -71,7 +73,7 @@ class NodeAddresses:
         return "it has a scope" if "%" in host else self._kind(address)
 
     def refusal(self, address: str) -> str | None:
-        """Why no node is connected to at an IP address; None if one may be."""
+        """The reason why kmproxy does not connect to a node at this IP address, or None."""
         return self._kind(ipaddress.ip_address(address))
 
     def _kind(self, address: _IP) -> str | None:
@@ -89,7 +91,7 @@ class NodeAddresses:
 
 
 def embedded(address: _IP | str) -> _IP:
-    """The IPv4 address inside an IPv6 one (mapped, 6to4, NAT64); any other address is itself."""
+    """The IPv4 address inside an IPv6 address (mapped, 6to4, NAT64), else the address itself."""
     if isinstance(address, str):
         address = ipaddress.ip_address(address)
     if isinstance(address, ipaddress.IPv4Address):

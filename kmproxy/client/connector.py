@@ -1,7 +1,7 @@
-"""Connections to servers: to which addresses they are made, and who judges certificates.
+"""Connections to servers: the check of their addresses, and the choice of the TLS context.
 
-Knows aiohttp's connector and the few places of it that decide this. Must not
-know requests.
+Knows aiohttp's connector and its few methods that decide this. Must not know
+requests.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's, which would take what came unasked on an idle connection for the next answer.
+    """aiohttp's connector, with checks of addresses and of idle connections.
 
-    With a rule for `addresses` it connects to none that the rule refuses, whatever
-    a name resolves to. For a Judge it makes handshakes with the Judge's context.
+    aiohttp alone would take bytes that arrived early on an idle connection for
+    the next response. With a rule for `addresses`, the connector connects only to
+    addresses that the rule accepts, whatever a name resolves to. For a Judge it
+    makes the handshake with the Judge's context.
     """
 
     def __init__(self, addresses: NodeAddresses | None = None, **options: Any) -> None:
@@ -42,7 +44,7 @@ class Connector(aiohttp.TCPConnector):
     ) -> aiohttp.ClientRequest:
         to_proxy = super()._update_proxy_auth_header_and_build_proxy_req(req)
         if isinstance(req.ssl, Judge):
-            to_proxy._ssl = req.ssl.verifying  # noqa: SLF001 - a proxy's certificate is no kubelet's
+            to_proxy._ssl = req.ssl.verifying  # noqa: SLF001 - a proxy is not a kubelet
         return to_proxy
 
     async def _resolve_host(self, host: str, port: int, traces: Any = None) -> list[ResolveResult]:
@@ -54,7 +56,7 @@ class Connector(aiohttp.TCPConnector):
         server, server_port = rule.server_place
         if port == server_port:
             own: set[object] = set()
-            with contextlib.suppress(OSError):  # who cannot find it does not reach it either
+            with contextlib.suppress(OSError):  # unresolved here: kmproxy cannot reach it either
                 places = await super()._resolve_host(server, server_port)
                 own = {embedded(each["host"]) for each in places}
             problems = [
@@ -69,9 +71,9 @@ class Connector(aiohttp.TCPConnector):
         return good
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        """A connection on which nothing has come yet. Raises ClientError."""
+        """A connection on which no bytes have arrived yet. Raises ClientError."""
         connection = await super().connect(*args, **kwargs)
         if connection.protocol is not None and connection.protocol.should_close:
             connection.close()
-            raise aiohttp.ServerDisconnectedError  # it is as good as dead
+            raise aiohttp.ServerDisconnectedError  # as if the server had closed it
         return connection

@@ -1,8 +1,8 @@
 """Credentials of requests: an Authorization header, made of text that rotates on disk.
 
-Knows the schemes that HTTP clients of Prometheus take. Must not know what is asked with
-one. Text that has rotated badly is not used: the last good one stays, with a log line
-and a metric. No `repr` and no error shows a credential.
+Knows the schemes that HTTP clients of Prometheus support. Must not know the requests that
+a credential is sent with. If a new text is unusable, the last good text stays in use, with
+a log line and a metric. No `repr` and no error shows a credential.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ if TYPE_CHECKING:
     from kmproxy.telemetry import Telemetry
 
 TOKEN_AGE = 60.0
-"""Seconds after which a token is read again; the kubelet rewrites it well before it expires."""
+"""Seconds after which a token is read again. The kubelet rewrites it well before it expires."""
 
 _log = logging.getLogger(__package__)
 
 
 class Credential(ABC):
-    """What authorizes a request.
+    """The source of the Authorization header of requests.
 
-    `headers` are sent beside it, also where no credential is: without them a
-    request would be somebody else's.
+    `headers` are sent with each request of this identity, also with a request that
+    carries no credential: without them the request would act as another user.
     """
 
     headers: Headers = ()
 
     @abstractmethod
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """The value of an Authorization header; read `anew` after a 401.
+        """The value of an Authorization header, or None. `anew` reads it again, after a 401.
 
-        Raises CredentialError or UpstreamError if there is none to be had.
+        Raises CredentialError or UpstreamError if no value can be obtained.
         """
 
 
 class RotatingText:
-    """A secret's text, read from its file again when it is `TOKEN_AGE` old.
+    """The text of a secret. A text from a file is read again when it is `TOKEN_AGE` old.
 
-    `what` is how problems call it, `accept` says which text can be one, and
-    `credential` is the metric's label. White space around it does not count.
-    The first read is at once. Raises CredentialError.
+    `what` names the secret in error messages. `accept` returns whether a text is
+    valid. `credential` is the value of the metric's label. White space around a
+    file's text is removed. The constructor reads the text for the first time and
+    raises CredentialError if it is unusable.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class RotatingText:
         return f"<RotatingText of {self._what}>"
 
     def current(self, *, anew: bool = False) -> str:
-        """The text, read at most a minute ago; the last good one if that fails."""
+        """The text, read at most `TOKEN_AGE` ago. If the read fails, the last good text."""
         if anew or self._clock() - self._read_at >= TOKEN_AGE:
             self._read_at = self._clock()
             try:
@@ -96,7 +97,7 @@ class RotatingText:
             except (OSError, UnicodeDecodeError) as error:
                 reason = getattr(error, "strerror", None) or f"it is not a {self._credential}"
                 raise self._unusable(reason) from error
-            empty = not text  # as it is while somebody writes it
+            empty = not text  # a file is empty while another program writes it
         if empty or not self._accept(text):
             raise self._unusable(f"it is not a {self._credential}")
         return text
@@ -106,17 +107,17 @@ class RotatingText:
 
 
 def is_header_value(text: str) -> bool:
-    """Whether text can stand in a header."""
+    """Whether a text can be the value of a header."""
     return text.isascii() and text.isprintable() and bool(text)
 
 
 def is_token(text: str) -> bool:
-    """Whether text can stand in a header as one word."""
+    """Whether a text can be the value of a header and has no space."""
     return is_header_value(text) and " " not in text
 
 
 class Header(Credential):
-    """A credential that is sent as it is, behind the name of its scheme."""
+    """A credential that is sent unchanged, after the name of its scheme."""
 
     def __init__(self, scheme: str, text: RotatingText) -> None:
         self._scheme = scheme
@@ -126,7 +127,7 @@ class Header(Credential):
         return f"<Header {self._scheme} {self._text!r}>"
 
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """The scheme and the text; the last good one if a new one is not."""
+        """The scheme and the text. If a new text is unusable, the last good text."""
         return f"{self._scheme} {self._text.current(anew=anew)}"
 
 
@@ -141,16 +142,16 @@ class Login(Credential):
         return f"<Login {self._username!r}>"
 
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """Both as UTF-8; the last good one if a new one is not."""
+        """User name and password as UTF-8. If a new text is unusable, the last good text."""
         pair = f"{self._username.current(anew=anew)}:{self._password.current(anew=anew)}"
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def is_password(text: str) -> bool:
-    """Whether text can be a password; one that a file holds is not empty."""
+    """Whether a text can be a password. `RotatingText` refuses an empty text from a file."""
     return not any(ord(character) < 32 or ord(character) == 127 for character in text)
 
 
 def is_user_name(text: str) -> bool:
-    """Whether text can be a user name, which ends at the first colon."""
+    """Whether a text can be a user name. It has no colon, as the first colon ends it."""
     return bool(text) and ":" not in text and is_password(text)

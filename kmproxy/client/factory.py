@@ -1,7 +1,8 @@
-"""The way to a kubelet as a `kubelet` section has it.
+"""Builds the upstream for kubelets from a `kubelet` section.
 
-Knows how an upstream is made of the section's credential, TLS, proxy and headers.
-Must not know what is asked on it. Imported only where there is such a section.
+Knows how to build an upstream from the section's credential, TLS, proxy and
+headers. Must not know the requests of that upstream. It is imported only if the
+configuration has such a section.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamFactory:
-    """What the way to a kubelet is made with, and what has to be ended with it: `stack`."""
+    """Builds the upstream for kubelets. `stack` closes everything that has to end with it."""
 
     session: ClientSession
     stack: AsyncExitStack
@@ -59,9 +60,10 @@ class UpstreamFactory:
         pinning: Pinning | None,
         nodes: ClientSession,
     ) -> Upstream:
-        """The kubelets, as the section says: with its credential, else our `own`.
+        """The upstream for kubelets. It uses the section's credential, else `own`.
 
-        `tls` is made of `trust`. `server_name` is the flag's. Raises ConfigError.
+        `own` is kmproxy's credential. `tls` is made from `trust`. `server_name` is
+        the flag's value. Raises ConfigError.
         """
         elsewhere = None
         if access.follow_redirects:

@@ -1,7 +1,7 @@
-"""Bearer tokens of OAuth2's client credentials grant (RFC 6749, 4.4).
+"""Bearer tokens from OAuth2's client credentials grant (RFC 6749, 4.4).
 
-Knows the grant, and when a token is asked for anew. Must not know what the tokens
-are for. Neither a token nor a secret nor an answer is ever shown.
+Knows the grant, and when to request a new token. Must not know the use of the
+tokens. No message shows a token, a secret or a response.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from kmproxy.telemetry import Telemetry
 
 TIMEOUT = 10.0
-"""Seconds that a token may take to come."""
+"""Seconds that a request for a token may take."""
 
 PAUSE = 5.0
-"""Seconds after a failure in which there is no further try."""
+"""Seconds after a failed request before the next request."""
 
 SETTLED = 10.0
-"""Seconds in which a new token is not replaced because it was refused: another would be, too."""
+"""Age in seconds below which a refused token is not replaced: another one would be refused, too."""
 
 MAX_ANSWER = 1 << 20
 
@@ -61,10 +61,10 @@ class _Token:
 
 
 class ClientCredentials(Credential):
-    """The token of one client: cached, renewed before it ends, asked for by one request at a time.
+    """The token of one client: cached, renewed before it expires, by one request at a time.
 
-    While an old token is good it is used, whatever becomes of its renewal. A
-    token that names no end is used until it is refused.
+    A token stays in use while it is valid, even if its renewal fails. A token
+    without an expiry is used until an upstream refuses it.
     """
 
     def __init__(
@@ -84,20 +84,20 @@ class ClientCredentials(Credential):
         self._token: _Token | None = None
         self._failure: UpstreamError | None = None
         self._try_at = -math.inf
-        self._in_header: bool | None = None  # None: not known yet which way the server takes
+        self._in_header: bool | None = None  # None: the server's accepted way is not known yet
         self._renewing: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        host = urlsplit(self._config.token_url).hostname  # there may be more behind it than a path
+        host = urlsplit(self._config.token_url).hostname  # the rest of the URL may hold a secret
         return f"<ClientCredentials {self._config.client_id} at {host}>"
 
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """A bearer token. Raises UpstreamError if there is none to be had."""
+        """The bearer token. Raises UpstreamError if no token can be obtained."""
         now, token = self._clock(), self._token
         if token is None or now >= token.ends_at or (anew and now >= token.asked_at + SETTLED):
             renewal = self._renew()
             if renewal is not None:
-                await asyncio.shield(renewal)  # a scrape that gives up leaves it to the others
+                await asyncio.shield(renewal)  # other scrapes may wait when this one gives up
             if self._token is None or self._token is token:
                 raise self._unavailable()
         elif now >= token.renew_at or self._secret.current() != token.secret:
@@ -105,14 +105,14 @@ class ClientCredentials(Credential):
         return f"Bearer {self._token.text}" if self._token else None
 
     async def close(self) -> None:
-        """Give up a request that is under way."""
+        """Cancel the running request, if any."""
         if self._renewing is not None:
             self._renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._renewing
 
     def _renew(self) -> asyncio.Task[None] | None:
-        """The request under way, or a new one; None so soon after a failure."""
+        """The running request, or a new one. None within `PAUSE` after a failure."""
         if self._renewing is None or self._renewing.done():
             if self._clock() < self._try_at:
                 return None
@@ -120,12 +120,12 @@ class ClientCredentials(Credential):
         return self._renewing
 
     def _unavailable(self) -> UpstreamError:
-        """What went wrong last, as an error of its own for each who waited."""
+        """The last failure, as a new error object for each waiting request."""
         failure = self._failure or UpstreamError("oauth2", "no OAuth2 token")
         return UpstreamError("oauth2", str(failure), status=failure.status)
 
     async def _ask(self) -> None:
-        """Replace the token, or note why not."""
+        """Replace the token, or store the failure."""
         now, secret = self._clock(), self._secret.current()
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -145,7 +145,11 @@ class ClientCredentials(Credential):
         self._failure = None
 
     async def _answer(self, secret: str) -> _Answer:
-        """A token by the way that the server is known to take; else by both, the header first."""
+        """The response with a token. It tries the way that worked before, else header, then body.
+
+        "Way" is the place of the client's secret: the Authorization header or the
+        body. Raises UpstreamError if the server issues no token.
+        """
         ways = (True, False) if self._in_header is None else (self._in_header,)
         for in_header in ways:
             status, answer = await self._exchange(secret, in_header=in_header)
@@ -186,7 +190,7 @@ class ClientCredentials(Credential):
 
 
 def _parse(status: int, body: bytes) -> _Answer:
-    """What the endpoint said. Of an error that is not JSON only the status counts."""
+    """The endpoint's response, decoded. For an error that is not JSON, an empty `_Answer`."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -201,7 +205,7 @@ def _parse(status: int, body: bytes) -> _Answer:
 
 
 def _seconds(expires_in: float | str | None) -> float:
-    """How long a token is good; for ever where that is not said, as Go's oauth2 has it."""
+    """The lifetime of a token in seconds. Without a valid one, infinite, as in Go's oauth2."""
     try:
         seconds = float(expires_in or 0)
     except ValueError:

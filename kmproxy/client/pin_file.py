@@ -1,6 +1,6 @@
 """The pins of kubelets' certificates on disk, beside the label snapshot.
 
-Knows when the file is read and written. Must not know what a pin is for.
+Knows when the file is read and written. Must not know the use of a pin.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from kmproxy.own_file import aside, read_own, replace_own
 from kmproxy.telemetry import Telemetry
 
 SUFFIX = ".kubelet-pins"
-"""What the file's name has after that of the label snapshot."""
+"""The suffix that makes the file's name from the name of the label snapshot."""
 
 PATIENCE = 5.0
-"""Seconds for which the file is waited for at the start."""
+"""Seconds that reading the file may take at the start."""
 
 RETRY = 10.0
-"""Seconds after which a write that failed is tried again."""
+"""Seconds between a failed write and the next attempt."""
 
 _log = logging.getLogger(__package__)
 
 
 class PinFile:
-    """Keeps a book of pins in a file: each change is written at once.
+    """Keeps the pins of a PinBook in a file. It writes each change at once.
 
-    A file that cannot be believed or written is a log line and a metric, never
-    an end; the pins in memory hold. For a disk that hangs one thread waits, and
-    no request.
+    A file that cannot be trusted or written causes a log line and a metric, never
+    an exit. The pins in memory stay valid. If the disk hangs, one thread waits for
+    it. Requests do not wait.
     """
 
     def __init__(self, path: str, book: PinBook, telemetry: Telemetry) -> None:
@@ -47,7 +47,7 @@ class PinFile:
         return f"<PinFile {self._path}>"
 
     async def load(self) -> None:
-        """Take the pins that the file holds; none if it is absent or cannot be believed."""
+        """Load the pins of the file. It loads none if the file is absent or cannot be trusted."""
         limit = len(HEAD) + MAX_BYTES
         try:
             async with asyncio.timeout(PATIENCE):
@@ -75,7 +75,7 @@ class PinFile:
             stopped.cancel()
 
     def stop(self) -> None:
-        """Let `run` write what is not written yet, and end."""
+        """Tell `run` to write the unsaved changes and end."""
         self._stopping.set()
 
     async def _save(self) -> bool:

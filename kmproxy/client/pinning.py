@@ -1,7 +1,7 @@
-"""How a kubelet's certificate is judged with `--kubelet-tls-pin`, before anything is sent.
+"""Checks a kubelet's certificate with `--kubelet-tls-pin`, before a request is sent.
 
-Knows aiohttp's check of a new connection, which comes after the handshake and
-before the request. Must not know who is asked for what, nor where pins are kept.
+Knows aiohttp's check of a new connection, which runs after the handshake and
+before the request. Must not know the content of requests, or how pins are stored.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from kmproxy.errors import UpstreamError
 from kmproxy.telemetry import Telemetry
 
 _SHOWN = 16
-"""Hexadecimal digits of a digest that a message shows."""
+"""Hexadecimal digits that a message shows of a digest."""
 
 _log = logging.getLogger(__package__)
 
 
 class CertificateRefusedError(aiohttp.ClientError):
-    """A certificate is not the pinned one; `digest` is its own."""
+    """A certificate differs from the pinned one. `digest` is the digest of the refused one."""
 
     def __init__(self, digest: str) -> None:
         self.digest = digest
@@ -36,15 +36,16 @@ class CertificateRefusedError(aiohttp.ClientError):
 class Judge(aiohttp.Fingerprint):
     """Accepts or refuses the certificate of one peer's new connection.
 
-    aiohttp keeps connections apart by it: one is used again only for the same
-    peer, the same kind of judge and the same contexts. `context` is for the
-    handshake, `verifying` for an HTTPS proxy on the way, which is no peer.
+    A judge is a part of aiohttp's key for pooled connections. aiohttp uses a
+    connection again only for the same peer, the same class of judge and the same
+    contexts. `context` is for the handshake with the peer. `verifying` is for the
+    handshake with an HTTPS proxy before the peer.
     """
 
     def __init__(
         self, context: ssl.SSLContext, verifying: ssl.SSLContext, peer: Peer, book: PinBook
     ) -> None:
-        super().__init__(bytes(32))  # it compares nothing itself
+        super().__init__(bytes(32))  # aiohttp requires a digest; `check` does not use it
         self.context = context
         self.verifying = verifying
         self.peer = peer
@@ -61,24 +62,27 @@ class Judge(aiohttp.Fingerprint):
 
 
 class ByCa(Judge):
-    """For a handshake that succeeds only if a CA verifies the certificate and its names."""
+    """Judges after a handshake that succeeds only if a CA verifies certificate and names."""
 
     def check(self, transport: asyncio.Transport) -> None:
-        """Note that this peer has certificates of a CA."""
-        del transport  # the handshake has said all
+        """Record that a CA verified a certificate of this peer."""
+        del transport  # the handshake has verified the certificate
         self.book.verified(self.peer)
 
 
 class ByPin(Judge):
-    """For a handshake that verifies nothing."""
+    """Judges after a handshake that does not verify the certificate."""
 
     def check(self, transport: asyncio.Transport) -> None:
-        """Raises CertificateRefusedError unless the certificate is pinned, or the first."""
+        """Accept the pinned certificate, and pin the first one of a peer.
+
+        Raises CertificateRefusedError for any other certificate.
+        """
         der = transport.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
         digest = hashlib.sha256(der).hexdigest()
         new = self.book.pin(self.peer.key) is None
         if not self.book.accept(self.peer, digest):
-            transport.abort()  # a close would send a TLS alert, and wait for one
+            transport.abort()  # a close would send a TLS alert and wait for the peer's alert
             raise CertificateRefusedError(digest)
         if new:
             what = (
@@ -89,7 +93,7 @@ class ByPin(Judge):
 
 @dataclass(frozen=True, slots=True)
 class Pinning:
-    """What kubelets' certificates are judged by besides a CA. `path` is where pins are kept."""
+    """Checks kubelets' certificates by pins besides a CA. `path` is the file of the pins."""
 
     book: PinBook
     unverified: TlsContext
@@ -97,14 +101,14 @@ class Pinning:
     path: str | None
 
     def judges(self, peer: Peer, verifying: ssl.SSLContext) -> tuple[Judge, Judge]:
-        """Both judges, first the one that will probably accept."""
+        """Both judges. The first is the one that will probably accept."""
         by_ca = ByCa(verifying, verifying, peer, self.book)
         by_pin = ByPin(self.unverified.current(), verifying, peer, self.book)
         pin = self.book.pin(peer.key)
         return (by_ca, by_pin) if pin is None or pin.digest == BY_CA else (by_pin, by_ca)
 
     def refusal(self, peer: Peer, shown: str) -> UpstreamError:
-        """The error for a certificate that neither judge accepts; it is counted."""
+        """The error for a certificate that neither judge accepts. The method counts it."""
         pin = self.book.pin(peer.key)
         by_ca = pin is not None and pin.digest == BY_CA
         self.telemetry.kubelet_certificates_refused.labels(
@@ -113,7 +117,7 @@ class Pinning:
         return UpstreamError("tls", self.message(peer, shown))
 
     def message(self, peer: Peer, shown: str) -> str:
-        """Why a certificate of this digest is refused, and what to do if it should not be."""
+        """The reason for refusing a certificate of this digest, and the remedy."""
         pin = self.book.pin(peer.key)
         before = pin.digest if pin is not None else ""
         first = "verified by a CA" if before == BY_CA else f"SHA-256 {before[:_SHOWN]}..."

@@ -1,11 +1,11 @@
 """Pins: the first certificate of each kubelet, remembered so that another one is refused.
 
-Knows which certificate is accepted, and the text in which pins are kept. Must not
-know handshakes or files. A pin is the SHA-256 of a certificate in DER.
+Knows which certificate is accepted, and the text form of the pins. Must not know
+handshakes or files. A pin is the SHA-256 of a certificate in DER.
 
-The text has a head and one line for each pin: its key, the digest in hexadecimal
-or `ca`, the node's name. Whoever removes a line makes the node's next
-certificate the first again.
+The text has a first line (`HEAD`) and one line for each pin: its key, the digest in
+hexadecimal or `ca`, the node's name. If a person removes a line, the node's next
+certificate counts as its first again.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from dataclasses import dataclass
 from kmproxy.errors import PinError
 
 MAX_BYTES = 2 << 20
-"""Bytes of all pins as text: those of about 14,000 nodes, which take 8 MiB of memory."""
+"""Bytes of all pins as text: about 14,000 nodes, whose pins take 8 MiB of memory."""
 
 HEAD = b"kmproxy-kubelet-pins 1\n"
 
 BY_CA = "ca"
-"""The pin of a node whose certificate a CA verified: no other is accepted."""
+"""The digest of a pin for a node with a verified certificate: only verified ones are accepted."""
 
 _LINE = re.compile(r"([!-~]{1,400}) (ca|[0-9a-f]{64}) ([!-~]{1,300})")
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The server that a request is for. Its pin is kept under `key`; errors call it `name`.
+    """The server that a request is for. `key` finds its pin. Errors call it `name`.
 
-    `listed` says that its address comes from a Node object.
+    `listed` is true if its address comes from a Node object.
     """
 
     name: str
@@ -42,17 +42,18 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What a node has to show: the certificate of this digest, or with `BY_CA` a verified one."""
+    """The certificate that a node must show: the one of `digest`, or for `BY_CA` a verified one."""
 
     digest: str
     name: str
 
 
 class PinBook:
-    """The pins of all nodes, `MAX_BYTES` at most: beyond it the pin used longest ago is forgotten.
+    """The pins of all nodes, at most `MAX_BYTES`. The least recently used is forgotten first.
 
-    `changed` is called after each change. Of two certificates that come at once
-    the one that is asked about first is the first.
+    `changed` is called after each change, but not by `restore`. If two
+    certificates of a node arrive at the same time, the first call of `accept`
+    pins its certificate.
     """
 
     def __init__(self) -> None:
@@ -67,14 +68,14 @@ class PinBook:
         return len(self._pins)
 
     def pin(self, key: str) -> Pin | None:
-        """The pin under a key, which counts as a use of it."""
+        """The pin for a key, or None. The call counts as a use of the pin."""
         if key not in self._pins:
             return None
         self._pins.move_to_end(key)
         return self._pins[key]
 
     def accept(self, peer: Peer, digest: str) -> bool:
-        """Whether a certificate that no CA verifies is accepted; the first one is pinned."""
+        """Whether a certificate that no CA verifies is accepted. A node's first one is pinned."""
         pin = self.pin(peer.key)
         if pin is None:
             self._put(peer.key, Pin(digest, peer.name))
@@ -82,19 +83,19 @@ class PinBook:
         return pin.digest == digest
 
     def verified(self, peer: Peer) -> None:
-        """Note that a CA verified the certificate of a node: from now on one has to."""
+        """Record that a CA verified a node's certificate. Later ones have to be verified, too."""
         pin = self.pin(peer.key)
         if pin is None or pin.digest != BY_CA:
             self._put(peer.key, Pin(BY_CA, peer.name))
 
     def restore(self, pins: Mapping[str, Pin]) -> None:
-        """Take pins that were kept; a node that has one keeps its own."""
+        """Add stored pins. A node that already has a pin keeps it."""
         for key, pin in pins.items():
             if key not in self._pins:
                 self._keep(key, pin)
 
     def encode(self) -> bytes:
-        """The text of all pins, the one used longest ago first."""
+        """The text of all pins, the least recently used pin first."""
         return HEAD + b"".join(_line(key, pin) for key, pin in self._pins.items())
 
     def _put(self, key: str, pin: Pin) -> None:
@@ -112,7 +113,7 @@ class PinBook:
 
 
 def decode(data: bytes) -> dict[str, Pin]:
-    """The pins of a text. Raises PinError unless every line of it is one."""
+    """The pins of a text. Raises PinError unless each line is a pin with a new key."""
     if not data.startswith(HEAD):
         raise PinError("it is not a file of pins, or of another version of kmproxy")
     pins: dict[str, Pin] = {}

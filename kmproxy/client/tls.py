@@ -1,7 +1,7 @@
-"""TLS as a client: whom we trust, which certificate we show, and how both rotate.
+"""TLS as a client: the trusted CAs, the client certificate, and the rotation of both.
 
-Knows PEM, its files and SSL contexts. Must not know who is connected to. What
-has rotated badly keeps the last good one, with a log line and a metric.
+Knows PEM, its files and SSL contexts. Must not know the servers. If new files are
+unusable, the last good context stays in use, with a log line and a metric.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kmproxy.telemetry import Telemetry
 
 LOOK_AGAIN = 60.0
-"""Seconds after which the files of a context are read again; it stays if they hold the same."""
+"""Seconds after which a context's files are read again. Unchanged files keep the context."""
 
 Clock = Callable[[], float]
 
@@ -32,10 +32,11 @@ _log = logging.getLogger(__package__)
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What a client's TLS context is made of: files or text, files read again as they rotate.
+    """The sources of a client's TLS context: files or text. Files are read again as they rotate.
 
-    Without a CA the system's are trusted. Without `verify` nothing is. `minimum`
-    is a key of Go's and Prometheus' names for TLS versions: TLS12 or TLS13.
+    Without `ca`, the system's CAs are trusted. Without `verify`, no certificate is
+    verified. `minimum` is the lowest TLS version, by its name in Go and
+    Prometheus: TLS12 or TLS13.
     """
 
     ca: Source | None = None
@@ -45,7 +46,7 @@ class Trust:
     minimum: str = "TLS12"
 
     def contents(self) -> tuple[bytes | None, ...]:
-        """What CA, certificate and key hold now. Raises CredentialError."""
+        """The current bytes of CA, certificate and key. Raises CredentialError."""
         sources = {"CA": self.ca, "client certificate": self.cert, "client key": self.key}
         found = []
         for what, source in sources.items():
@@ -58,7 +59,7 @@ class Trust:
         return tuple(found)
 
     def context(self) -> ssl.SSLContext:
-        """A client's context. Raises CredentialError that names what is wrong."""
+        """A new context for a client. Raises CredentialError, whose message names the problem."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = VERSIONS[self.minimum]
         context.set_alpn_protocols(["http/1.1"])
@@ -83,7 +84,7 @@ class Trust:
         return context
 
     def _load_pair(self, context: ssl.SSLContext, cert: Source, key: Source | None) -> None:
-        """An encrypted key is an error: there is nobody to ask for its password."""
+        """Load certificate and key. An encrypted key is an error: nobody can enter its password."""
         if isinstance(cert, File) and isinstance(key, File | None):
             file = key.path if key else None
             context.load_cert_chain(cert.path, file, password="")
@@ -94,10 +95,11 @@ class Trust:
 
 
 class TlsContext:
-    """A TLS context that follows its files, looked at every `LOOK_AGAIN` seconds.
+    """A TLS context that follows its files. It reads them every `LOOK_AGAIN` seconds.
 
-    A changed file makes a new context, so that an old CA is forgotten and
-    connections made with it are not used again. `what` is how problems call it.
+    A changed file leads to a new context. So an old CA is no longer trusted, and
+    connections of the old context are not used again. `what` names the context in
+    error messages.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class TlsContext:
         return f"<TlsContext of {self._what}>"
 
     def current(self) -> ssl.SSLContext:
-        """The context to use now. Raises CredentialError if there never was a good one."""
+        """The context to use now. Raises CredentialError if no good context ever existed."""
         trust = self._trust()
         if (
             self._context is not None
@@ -140,14 +142,14 @@ class TlsContext:
 
 
 def client_trust(options: TlsOptions) -> Trust:
-    """What any other server is verified by: the CA of its own options, else the system's."""
+    """The trust for another server: the CA of the server's own options, else the system's CAs."""
     if options.insecure:
         return Trust(None, options.cert, options.key, verify=False, minimum=options.min_version)
     return Trust(options.ca, options.cert, options.key, minimum=options.min_version)
 
 
 def read_source(source: Source) -> bytes:
-    """What a file or the configuration holds now. Raises OSError."""
+    """The current bytes of a source: a file, or text of the configuration. Raises OSError."""
     return Path(source.path).read_bytes() if isinstance(source, File) else source.reveal().encode()
 
 
@@ -156,12 +158,12 @@ def _content(source: Source | None) -> bytes | None:
 
 
 def plain_name(host: str) -> str:
-    """A host's name as a certificate bears it: a dot at its end is no part of it."""
+    """A host name as certificates contain it: without the dot at its end."""
     return host.rstrip(".")
 
 
 def _reason(error: Exception) -> str:
-    """What OpenSSL or the system said, without its source lines."""
+    """The message of OpenSSL or the system, without OpenSSL's source lines."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     return getattr(error, "strerror", None) or str(error)

@@ -1,8 +1,8 @@
-"""One request to a kubelet or the API server, and what can go wrong with it.
+"""Sends requests to a kubelet or the API server, and turns their failures into UpstreamError.
 
-Knows aiohttp's client and its exceptions, which end here. Must not know paths,
-bodies or what an answer is for. Cookies are not kept, credentials not sent over
-plain HTTP, nor after a redirect to anywhere else.
+Knows aiohttp's client and its exceptions, which are handled here. Must not know
+paths, bodies or the use of a response. Cookies are not kept. Credentials are not
+sent over plain HTTP, and not after a redirect to another host or port.
 """
 
 from __future__ import annotations
@@ -34,32 +34,36 @@ if TYPE_CHECKING:
     from kmproxy.config.proxies import Headers, Proxy
 
     Find = Callable[[str], Proxy | None]
-    """What tells the proxy on the way to a URL."""
+    """Returns the proxy for a URL, or None."""
 
 KEEP_ALIVE = 80.0
-"""Seconds an idle connection is kept: over a scrape interval, under a kubelet's own 90."""
+"""Seconds that an idle connection is kept: more than a scrape interval, less than the 90 of a
+kubelet."""
 
 CONNECT = 8.0
-"""Seconds that a connection to the API server may take, its handshake included. A SYN that is lost
-is sent again after 1, 3 and 7 s: an attempt ends when the next one would only come at 15."""
+"""Seconds that a connection to the API server may take, with its handshake. A lost SYN is sent
+again after 1, 3 and 7 s. The next SYN would follow only at 15 s, so the attempt ends before."""
 
 TICK = 1.0
-"""Seconds between two looks whether the connection of an answer is still there."""
+"""Seconds between two checks whether the connection of a response is still open."""
 
 PIECE = 1 << 16
 
 MAX_REDIRECTS = 5
 
 _Tls = ssl.SSLContext | bool
-"""What a connection is secured by; False is plain HTTP."""
+"""The TLS context of a connection. False means plain HTTP."""
 
-_SELF_SIGNED = {18, 19, 20, 21}  # X509_V_ERR_*: no chain to a CA that is trusted
+_SELF_SIGNED = {18, 19, 20, 21}  # X509_V_ERR_*: no chain to a trusted CA
 _NAME_MISMATCH = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
 _EXPIRED = 10
 
 
 def open_session(addresses: NodeAddresses | None = None) -> aiohttp.ClientSession:
-    """A session for all upstreams, or for nodes whose addresses are judged; its owner closes it."""
+    """A session for all upstreams. With `addresses`, for nodes, whose addresses it checks.
+
+    The caller owns the session and closes it.
+    """
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_note_reuse)
     trace.on_connection_create_start.append(_note_new)
@@ -77,7 +81,7 @@ def open_session(addresses: NodeAddresses | None = None) -> aiohttp.ClientSessio
 
 @dataclass(slots=True)
 class _Way:
-    """How a request went out."""
+    """The connection of a request: used before (`reused`) or new."""
 
     reused: bool = False
 
@@ -91,21 +95,24 @@ async def _note_new(_: aiohttp.ClientSession, context: Any, __: object) -> None:
 
 
 class Upstream:
-    """A server of one kind, reached in one way, as one identity.
+    """Sends requests to servers of one kind, in one way, with one identity.
 
-    `name` is how errors call it: "kubelet" or "API server". `server_name` is what
-    its certificate must bear now, if not the host of the URL. `headers` are sent
-    with the credential, over TLS only. With a TLS context for what is
-    `elsewhere`, redirects of a GET are followed: to the same host and port as
-    the same identity, to any other as nobody, to plain http never. With `pinning`
-    a peer's certificate is good, too, if it is the pinned one. Peers whose
-    addresses are `listed` are asked in the session `nodes`.
+    `name` names the server in errors, for example "kubelet" or "API server".
+    `server_name` returns the name that the certificate must contain, or None for
+    the host of the URL. `headers` are sent with the credential, over TLS only.
 
-    Whatever is asked may be asked twice: a request that finds a kept-alive
-    connection closed goes out again, by the next and at last by a new one.
+    `elsewhere` is the TLS context for other hosts and ports. With it, the upstream
+    follows redirects of a GET: to the same host and port with the identity, to
+    any other without it, to plain http never. With `pinning`, a peer's pinned
+    certificate is accepted, too. Requests to `listed` peers use the session
+    `nodes`.
+
+    A request may be sent twice or more. If the server has closed a kept-alive
+    connection, the request is sent again on the next connection, at last on a new
+    one.
     """
 
-    def __init__(  # noqa: PLR0913 - each says another thing of the way to a server
+    def __init__(  # noqa: PLR0913 - each is a separate option
         self,
         name: str,
         session: aiohttp.ClientSession,
@@ -143,9 +150,9 @@ class Upstream:
         silence: float | None = None,
         peer: Peer | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """GET, and once again with a token read anew after a 401.
+        """Send a GET. After a 401, send it once more with a token that is read anew.
 
-        Yields the answer, whatever its status, its body still to be read. It
+        Yields the response, of any status. Its body is not read yet. The response
         has to begin within `silence` seconds. Raises UpstreamError.
         """
         headers = {"Accept": accept, "Accept-Encoding": accept_encoding}
@@ -160,9 +167,9 @@ class Upstream:
         authorization: str | None = None,
         silence: float | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """POST for an answer in JSON; the rest as with `get`.
+        """Send a POST for a response in JSON. Otherwise it is like `get`.
 
-        An `authorization` is sent as it is, if no credential is.
+        `authorization` is sent unchanged if the upstream has no credential.
         """
         headers = {
             "Accept": "application/json",
@@ -204,7 +211,7 @@ class Upstream:
         try:
             yield response
         finally:
-            response.close()  # kept alive only if the body was read to its end
+            response.close()  # the connection is kept only if the body was read to its end
 
     async def _send(
         self,
@@ -217,14 +224,14 @@ class Upstream:
         silence: float | None,
         **options: Any,
     ) -> aiohttp.ClientResponse:
-        """One request; as nobody if the URL is not `ours`. Once again after a 401."""
+        """Send one request, and send it again after a 401. `ours`: the URL may get the identity."""
         secure = url[:6].lower() == "https:"
         credential = self._credential if secure and ours else None
         sent = CIMultiDict(headers)
         if secure and ours:
             sent.extend((name, value.reveal()) for name, value in self._headers)
         given, host = sent, _dotted_host(url)
-        if host:  # aiohttp would leave out the dot, which Go sends
+        if host:  # aiohttp would leave out the dot. Go sends it
             given["Host"] = urlsplit(url).netloc
         for anew in (False, True):
             authorization = await credential.authorization(anew=anew) if credential else None
@@ -233,17 +240,17 @@ class Upstream:
                 sent.extend(_revealed(self._credential.headers))
             if authorization:
                 sent["Authorization"] = authorization
-            # After the identity, which may just have read what the context is made of.
+            # After the credential: reading it may have changed the sources of the context.
             context = self._tls if ours or self._elsewhere is None else self._elsewhere
             name = self._server_name() if self._server_name and ours else None
             name = plain_name(name or host) or None
             proxy = self._proxy(url) if self._proxy else None
             try:
-                # Not aiohttp's sock_connect and sock_read: a proxy's answer is under neither.
+                # aiohttp's sock_connect and sock_read do not cover a proxy's response.
                 async with asyncio.timeout(silence):
                     response = await self._judged(
                         peer if ours else None,
-                        # A proxy is where we are told, and resolves names itself.
+                        # The proxy's address is configured, and the proxy resolves names itself.
                         self._nodes if peer and peer.listed and not proxy else self._session,
                         method,
                         url,
@@ -255,15 +262,15 @@ class Upstream:
                         proxy_headers=_revealed(proxy.headers) if proxy else None,
                         **options,
                     )
-            except aiohttp.ClientConnectorDNSError as error:  # its name is found by a proxy
+            except aiohttp.ClientConnectorDNSError as error:  # with a proxy: the proxy's name
                 raise self._unresolved(error.host, proxied=proxy is not None) from error
             except (aiohttp.ClientError, OSError) as error:
                 raise self._failure(error) from error
-            except UnicodeError as error:  # a label of the name is empty or too long
+            except UnicodeError as error:  # a label of the host name is empty or too long
                 message = f"the {self.name}'s host name cannot be one"
                 raise UpstreamError("unresolved", message) from error
             if response.status != 401 or credential is None or anew:
-                break  # of a client certificate, too, a credential may know a newer one
+                break  # the second try helps without a token, too: it may renew the certificate
             response.close()
         return response
 
@@ -271,9 +278,10 @@ class Upstream:
         self, peer: Peer | None, session: aiohttp.ClientSession, method: str, url: str,
         *, ssl: _Tls, **options: Any,
     ) -> aiohttp.ClientResponse:  # fmt: skip
-        """One answer, from a server whose certificate a CA verifies or, with pins, is pinned.
+        """The response of a server whose certificate a CA verifies, or with pins, is pinned.
 
-        Nothing of the request is sent before. Raises UpstreamError if a pin refuses it.
+        No part of the request is sent before that check. Raises UpstreamError if a
+        pin refuses the certificate.
         """
         pinning = self._pinning
         if pinning is None or peer is None or isinstance(ssl, bool):
@@ -294,13 +302,13 @@ class Upstream:
                 failure = error
         if refused is not None:
             raise pinning.refusal(peer, refused.digest) from refused
-        assert failure is not None  # noqa: S101 - without an answer there is one
+        assert failure is not None  # noqa: S101 - a try without a response sets it
         raise failure
 
     async def _asked(
         self, session: aiohttp.ClientSession, method: str, url: str, **options: Any
     ) -> aiohttp.ClientResponse:
-        """One answer, by the first connection that is not dead already."""
+        """The response, on the first connection that the server has not closed."""
         while True:
             way = _Way()
             try:
@@ -310,7 +318,7 @@ class Upstream:
                     raise
 
     def _redirected(self, url: str, location: str) -> str:
-        """Where a redirect leads. Raises UpstreamError if that is nowhere to go."""
+        """The URL that a redirect leads to. Raises UpstreamError if it must not be followed."""
         try:
             onward = urljoin(url, location)
             parts = urlsplit(onward)
@@ -325,9 +333,10 @@ class Upstream:
     async def pieces(
         self, response: aiohttp.ClientResponse, *, silence: float | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """The body as it comes, to its end.
+        """The pieces of the body as they arrive, to its end.
 
-        Raises UpstreamError if it is cut short or pauses for over `silence` seconds.
+        Raises UpstreamError if the body is cut short or pauses for over `silence`
+        seconds.
         """
         try:
             while piece := await _piece(response, silence):
@@ -341,7 +350,7 @@ class Upstream:
         return UpstreamError("proxy" if proxied else "unresolved", message)
 
     def _failure(self, error: Exception) -> UpstreamError:
-        """What a failure of the connection means: the one place where aiohttp's are read."""
+        """The UpstreamError for a failed connection. No other code interprets aiohttp's errors."""
         name = self.name
         match error:
             case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as wrong):
@@ -371,11 +380,12 @@ class Upstream:
 
 
 async def _piece(response: aiohttp.ClientResponse, silence: float | None) -> bytes:
-    """What has come of the body; empty at its end. Raises TimeoutError after `silence`.
+    """The next piece of the body, empty at its end. Raises TimeoutError after `silence`.
 
-    Where chunks are framed wrongly aiohttp closes the connection, drops its own
-    timer and tells no reader, who would wait for ever. So the time is ours, and
-    so is a look at the connection. Raises ClientPayloadError if it is gone.
+    If a body's chunks have wrong framing, aiohttp closes the connection, stops its
+    own timer and does not wake the reader, which would wait for ever. So this
+    function has its own timeout, and checks the connection every `TICK` seconds.
+    Raises ClientPayloadError if the connection is closed.
     """
     content = response.content
     async with asyncio.timeout(silence):
@@ -392,7 +402,7 @@ def _is_open(response: aiohttp.ClientResponse) -> bool:
 
 
 def is_untrusted(error: ssl.SSLError) -> bool:
-    """Whether a certificate was refused because no CA that is trusted signed it."""
+    """Whether a certificate was refused because no trusted CA signed it."""
     return getattr(error, "verify_code", 0) in _SELF_SIGNED
 
 
@@ -402,7 +412,7 @@ def is_name_mismatch(error: ssl.SSLError) -> bool:
 
 
 def certificate_message(name: str, error: ssl.SSLError) -> str:
-    """Why the certificate of a "kubelet" or "API server" was refused, and what to do."""
+    """The reason for refusing the certificate of a "kubelet" or "API server", and the remedy."""
     why = getattr(error, "verify_message", None) or "it cannot be verified"
     message = f"the {name}'s certificate does not verify: {why.rstrip('.')}"
     if name == "API server":
@@ -419,7 +429,7 @@ def certificate_message(name: str, error: ssl.SSLError) -> str:
 
 
 def _dotted_host(url: str) -> str:
-    """The host of a URL if a dot ends its name; empty else, as aiohttp has no need of it."""
+    """The host of a URL if its name ends with a dot, else empty: aiohttp handles other names."""
     host = urlsplit(url).hostname or ""
     return host if host.endswith(".") else ""
 
@@ -429,7 +439,7 @@ def _is_redirect(response: aiohttp.ClientResponse) -> bool:
 
 
 def _origin(url: str) -> tuple[str, str | None, int]:
-    """Scheme, host and port: what a credential is for."""
+    """Scheme, host and port: a credential is sent to one origin only."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or 443
 

@@ -3,6 +3,6 @@
 Knows Prometheus' target documents. Must not know samples.
 
     documents  pods and nodes as targets
-    targets    lists of pods and nodes, shared by all who ask
+    targets    lists of pods and nodes, each fetched once for all requests
     handler    /sd/pods and /sd/nodes
 """

@@ -1,7 +1,7 @@
 """Pods and nodes as scrape targets, in the JSON of Prometheus' HTTP service discovery.
 
-Knows a kubelet's PodList, and the labels that Prometheus' own roles give to what
-is in it. Must not know where a list comes from, who asks, or what time it is.
+Knows a kubelet's PodList, and the labels that Prometheus' own roles give to pods
+and nodes. Must not know the source of a list, the caller, or the time.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from kmproxy.labels.label_map import LabelMap, Listing
 from kmproxy.labels.rendering import Choice, Rendering
 
 MAX_VALUE = 4096
-"""Bytes of the longest value of a pod's or node's label or annotation that a target gets."""
+"""Bytes of the longest label or annotation value of a pod or node that a target gets."""
 
 MAX_METADATA = 32 << 10
-"""Bytes that all of these of one pod or node take at most; a usual pod has 5,000."""
+"""Bytes that all labels and annotations of one pod or node take at most. A usual pod has 5,000."""
 
 MAX_POD = 1 << 20
-"""Bytes of all targets of one pod, which repeat what is the pod's: over 100 of usual ones."""
+"""Bytes of all targets of one pod, each with the pod's labels: over 100 usual targets."""
 
 MAX_LIST = 4 << 20
-"""Bytes of memory of the targets of one node's pods, which are held: usual ones of 500 pods."""
+"""Bytes of memory for the held targets of one node's pods: the usual targets of 500 pods."""
 
 MAX_DOCUMENT = 32 << 20
-"""Bytes of a document of pods' targets."""
+"""Bytes of a JSON document of pods' targets."""
 
 MAX_NODES = 16 << 20
-"""Bytes of the metadata of all nodes together, as JSON: those of 5,000 usual ones."""
+"""Bytes of the metadata of all nodes together, as JSON: that of 5,000 usual nodes."""
 
 LIMITS = ("value", "pod", "targets", "list")
-"""The limits beyond which something of a list of pods is left out."""
+"""The limits of a list of pods. Data beyond a limit is left out, and counted for that limit."""
 
 _META = "__meta_kubernetes_"
-_AROUND = 8  # bytes of a document for each target beside what is held
-_HELD = 48  # bytes of memory for each piece that is held beside its own
+_AROUND = 8  # bytes of a document for each target, in addition to the held bytes
+_HELD = 48  # bytes of memory for each held piece, in addition to its content
 _T = TypeVar("_T")
 _OF_THE_KUBELET = ("kubernetes.io/config.seen", "kubernetes.io/config.source")
-"""Annotations that a kubelet puts on its own copy of a pod. They are no labels: the API server's
-pod has none, and the first is another one after each restart of the kubelet."""
+"""Annotations that a kubelet adds to its own copy of a pod. They do not become labels: the API
+server's pod does not have them, and the first one changes with each restart of the kubelet."""
 
 _STATIC = frozenset({"file", "http"})
-"""Where static pods come from. In the API server a mirror of each has its node for a controller."""
+"""The sources of static pods. Their mirror pods in the API server have the node as controller."""
 
 _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
 
@@ -123,10 +123,10 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 @dataclass(frozen=True, slots=True)
 class PodTargets:
-    """The targets of one pod, each as the beginning of its target group.
+    """The targets of one pod, each as the beginning of its target group in JSON.
 
-    What a target has of its container is in `groups`, up to where the labels go
-    on; `labels` is what all of them have of their pod.
+    `groups` has one entry for each target, with its address and the labels of its
+    container and port. `labels` are the pod's labels, which follow each entry.
     """
 
     namespace: str
@@ -135,18 +135,21 @@ class PodTargets:
 
     @property
     def size(self) -> int:
-        """The bytes that are held."""
+        """The number of held bytes."""
         return len(self.labels) + sum(map(len, self.groups))
 
 
 @dataclass(frozen=True, slots=True)
 class TargetList:
-    """The targets of a node's pods, ready but for what their namespaces add.
+    """The targets of a node's pods, complete except for the labels of their namespaces.
 
-    They stand in the order of namespace, pod and container, whatever order the
-    kubelet lists them in. `left_out` counts what is not there, by the limit in
-    bytes (`LIMITS`): values over that of a 'value' and beyond those of a 'pod',
-    'targets' beyond those of a pod, and pods beyond those of the 'list'.
+    The pods are in the order of namespace and name, the containers in the order of
+    their pod. The order of the kubelet's list does not matter.
+
+    `left_out` counts omitted data by the limit in bytes (`LIMITS`): values that are
+    too long ('value'), values beyond the bytes of a pod's metadata ('pod'), targets
+    beyond the bytes of one pod ('targets'), and pods beyond the bytes of the list
+    ('list').
     """
 
     pods: tuple[PodTargets, ...]
@@ -155,7 +158,7 @@ class TargetList:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """`count` is of targets, `size` of the bytes that are held."""
+        """Set `count`, the number of targets, and `size`, the number of held bytes."""
         object.__setattr__(self, "count", sum(len(pod.groups) for pod in self.pods))
         object.__setattr__(self, "size", sum(pod.size for pod in self.pods))
 
@@ -167,8 +170,8 @@ class TargetList:
     ) -> Document:
         """The JSON document, with the labels that `lookup` has for each namespace now.
 
-        `lookup` is that of a `TargetLabelMap`. Pods of namespaces that are not
-        `wanted` are left out.
+        `lookup` is the method of a `TargetLabelMap`. Pods of namespaces for which
+        `wanted` returns false are left out.
         """
         spaces = {
             space: lookup(space.encode())
@@ -185,18 +188,18 @@ class TargetList:
     def render(
         self, lookup: Callable[[bytes], bytes], wanted: Callable[[str], bool] | None = None
     ) -> bytes:
-        """The same in one piece."""
+        """The JSON document of `document`, in one piece."""
         return b"".join(self.document(lookup, wanted))
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A JSON document of targets, each time that it is iterated over: in small pieces."""
+    """A JSON document of targets. Each iteration over it yields the document in small pieces."""
 
     pods: Sequence[PodTargets]
     spaces: Mapping[str, bytes]
     left_out: int
-    """Pods that are not there: the document would be too long."""
+    """The number of omitted pods: with them, the document would be too long."""
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces of the document, always the same."""
@@ -210,18 +213,19 @@ class Document:
 
 
 class Fitting(Generic[_T]):
-    """Items that together take at most `budget` bytes: the largest are left out.
+    """Keeps items that together take at most `budget` bytes. The largest are left out.
 
-    Of equal ones the first by key is. Nothing depends on the order of their coming.
+    Of items of equal size, the first one by key is left out. The order of `add` has
+    no effect on the result.
     """
 
     def __init__(self, budget: int) -> None:
         self._left = budget
-        self._held: list[tuple[int, tuple[str, ...], _T]] = []  # a heap, the largest first
+        self._held: list[tuple[int, tuple[str, ...], _T]] = []  # a heap: the largest item is first
         self.left_out = 0
 
     def add(self, key: tuple[str, ...], size: int, item: _T) -> _T | None:
-        """Take an item; returns the last one that went for it, if any."""
+        """Add an item. Returns the last item that was removed for it, or None."""
         heapq.heappush(self._held, (-size, key, item))
         self._left -= size
         gone = None
@@ -232,25 +236,25 @@ class Fitting(Generic[_T]):
         return gone
 
     def in_order(self) -> list[_T]:
-        """What fits, by key."""
+        """The items that fit, in the order of their keys."""
         return [item for _, _, item in sorted(self._held, key=lambda held: held[1])]
 
 
 class TargetLabelMap(LabelMap):
-    """From a namespace's name to the labels that its pods' targets get, as JSON.
+    """Maps a namespace's name to the labels that the targets of its pods get, as JSON.
 
-    They are the namespace's own labels and annotations under the names that
-    Prometheus' `attach_metadata` gives them, and what the rules make of them.
-    Values over the rules' limit are left out, but not their marks of presence;
-    past twice the bytes that the rules may make, the last of these in sorted
-    order are.
+    These are the namespace's own labels and annotations, with the names of
+    Prometheus' `attach_metadata`, and the labels that the rules make. Values longer
+    than the rules' limit are left out, but their marks of presence stay. The
+    namespace's own labels and annotations may take twice the bytes of the labels
+    that the rules make. Beyond that, the last ones in sorted order are left out.
     """
 
     loaded = False
     """Whether the namespaces have been listed once."""
 
     def swap(self, listing: Listing, now: float) -> None:
-        """Take a listing for all the namespaces there are, and own it."""
+        """Replace all namespaces by a listing, and take ownership of it."""
         super().swap(listing, now)
         self.loaded = True
 
@@ -264,7 +268,7 @@ class TargetLabelMap(LabelMap):
 
 @dataclass(frozen=True, slots=True)
 class ListedNode:
-    """What matters of a node of the cluster as a target: `pairs` are labels of it, as JSON."""
+    """A node of the cluster, as a target needs it. `pairs` are its metadata, as JSON."""
 
     name: str
     pairs: bytes = b"{}"
@@ -276,7 +280,7 @@ class ListedNode:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> ListedNode:
-        """A node with as many of its labels and annotations as a target has."""
+        """A node with its labels and annotations, as far as the limits of a target allow."""
         kept = Choice(MAX_VALUE, MAX_METADATA)
         chosen = [
             {key: each[key] for key in sorted(each) if kept.admits(key, each[key])}
@@ -285,16 +289,16 @@ class ListedNode:
         return cls(name, _encode(chosen)) if any(chosen) else cls(name)
 
     def labels(self) -> dict[str, str]:
-        """The labels that it gives to a target."""
+        """The labels that the node gives to its target."""
         if self.pairs == b"{}":
             return {}
         return _metadata("node", *_CHOSEN.decode(self.pairs))
 
 
 class NodeList:
-    """All nodes, while they are listed: the metadata of all take at most `MAX_NODES` bytes.
+    """Collects all nodes during a list. Their metadata takes at most `MAX_NODES` bytes.
 
-    Beyond it the nodes with the most have none.
+    Beyond that, the nodes with the most metadata lose all of it.
     """
 
     def __init__(self) -> None:
@@ -302,22 +306,22 @@ class NodeList:
         self._fitting: Fitting[ListedNode] = Fitting(MAX_NODES)
 
     def add(self, node: ListedNode) -> None:
-        """Take a node."""
+        """Add a node."""
         self._names.append(node.name)
         self._fitting.add((node.name,), len(node.pairs), node)
 
     def finish(self) -> list[ListedNode]:
-        """All nodes, in the order of their coming."""
+        """All nodes, in the order of `add`."""
         held = {node.name: node for node in self._fitting.in_order()}
         return [held.get(name) or ListedNode(name) for name in self._names]
 
 
 class PodReader:
-    """Reads a PodList as it comes: the targets of the pods of namespaces that are `wanted`.
+    """Reads a PodList in pieces, and makes the targets of pods in `wanted` namespaces.
 
-    Of each pod it keeps what a target has of it. Both methods raise
-    UpstreamError if it is no PodList: what is not understood whole is not taken
-    for the absence of pods.
+    It keeps only the data of targets. Both methods raise UpstreamError if the data
+    is not a PodList. So a list that kmproxy does not understand completely never
+    counts as an empty list.
     """
 
     def __init__(self, wanted: Callable[[str], bool]) -> None:
@@ -327,7 +331,7 @@ class PodReader:
         self._left_out: Counter[str] = Counter()
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece."""
+        """Read the next piece."""
         with _garbage():
             for each in self._splitter.split(data):
                 pod = _POD.decode(each)
@@ -338,7 +342,7 @@ class PodReader:
                     self._pods.add((meta.namespace, meta.name, meta.uid), size, targets)
 
     def finish(self) -> TargetList:
-        """The list is complete: its targets."""
+        """End the list. Returns its targets."""
         with _garbage():
             self._splitter.finish(_FRAME)
             self._left_out["list"] = self._pods.left_out
@@ -354,7 +358,7 @@ def _garbage() -> Iterator[None]:
 
 
 def parse_pods(body: bytes | bytearray, wanted: Callable[[str], bool]) -> TargetList:
-    """The targets of a PodList, as a `PodReader` reads it."""
+    """The targets of a whole PodList, read by a `PodReader`."""
     reader = PodReader(wanted)
     reader.feed(bytes(body))
     return reader.finish()
@@ -362,7 +366,7 @@ def parse_pods(body: bytes | bytearray, wanted: Callable[[str], bool]) -> Target
 
 @dataclass(frozen=True, slots=True)
 class NodeDocument:
-    """The JSON document of nodes that are scraped at one address, each at a path of its own."""
+    """The JSON document of nodes that are scraped at one address, each with its own path."""
 
     nodes: Sequence[ListedNode]
     address: str
@@ -385,10 +389,10 @@ class NodeDocument:
 
 
 def _pod_targets(pod: _Pod, left_out: Counter[str]) -> PodTargets:
-    """One target per port of a container, or one for a container without ports.
+    """One target for each port of a container, or one for a container without ports.
 
-    Init containers are containers, ephemeral ones are not: so it is in
-    Prometheus' pod role (discovery/kubernetes/pod.go) and discovery.kubelet.
+    Init containers are included, ephemeral containers are not. Prometheus' pod role
+    (discovery/kubernetes/pod.go) and discovery.kubelet do the same.
     """
     groups: list[bytes] = []
     more = _more(_pod_labels(pod, left_out))
@@ -411,7 +415,7 @@ def _pod_targets(pod: _Pod, left_out: Counter[str]) -> PodTargets:
                     _more(labels | port)[1:],
                 )
                 left -= len(group) + len(more)
-                if left < 0 and groups:  # one there is in any case
+                if left < 0 and groups:  # a pod always keeps one target
                     left_out["targets"] += 1
                 else:
                     groups.append(group)
@@ -419,7 +423,7 @@ def _pod_targets(pod: _Pod, left_out: Counter[str]) -> PodTargets:
 
 
 def _addresses(ip: str, ports: list[_Port] | None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Addresses with what they have of their port: just the IP where there is none."""
+    """The addresses of a container with the labels of their ports. Without ports, just the IP."""
     host = f"[{ip}]" if ":" in ip else ip
     for port in ports or ():
         yield (
@@ -466,10 +470,10 @@ def _pod_labels(pod: _Pod, left_out: Counter[str]) -> dict[str, str]:
 def _metadata(
     role: str, labels: Mapping[str, str], annotations: Mapping[str, str]
 ) -> dict[str, str]:
-    """An object's labels and annotations, each with its mark of presence.
+    """An object's labels and annotations as labels of a target, each with its mark of presence.
 
-    Of two keys that become one name it is the first in sorted order; in
-    Prometheus it is either of them.
+    If two keys become one name, the first key in sorted order gives the value. In
+    Prometheus either of them may.
     """
     pairs: dict[str, str] = {}
     for kind, metadata in (("label", labels), ("annotation", annotations)):

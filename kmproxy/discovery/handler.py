@@ -1,8 +1,8 @@
 """Prometheus' HTTP service discovery: the pods of a node and the nodes as targets.
 
-Knows paths, queries, statuses and headers, and what is echoed of a request. Must
-not know how a list is fetched, nor what is in it. Nothing of a request goes to an
-upstream but the name of a node, which has to be that of a Node object.
+Knows paths, queries, statuses and headers, and the part of a request that a response
+repeats. Must not know how a list is fetched, or its content. Of a request, only the
+name of a node goes to an upstream, and it must be the name of a Node object.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from kmproxy.web.responses import DEFAULT_TIMEOUT, Handler, break_off, plain, sc
 
 PODS = "/sd/pods"
 NODES = "/sd/nodes"
-"""The paths of targets."""
+"""The paths of the lists of targets."""
 
 CONTENT_TYPE = "application/json; charset=utf-8"
 INTERVAL_HEADER = "X-Prometheus-Refresh-Interval-Seconds"
-"""What Prometheus waits for an answer at most, and then asks anew."""
+"""The header with the time that Prometheus waits for a response, before it asks again."""
 
 WHOLE = 1 << 16
-"""Bytes of the longest document that is made at once."""
+"""Bytes of the longest document that is sent at once."""
 
 _HOST = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:]+)(?::(?P<port>[0-9]+))?", re.ASCII)
 
@@ -44,7 +44,7 @@ _Find = Callable[[web.Request, _Query], Awaitable[Iterable[bytes]]]
 
 
 class _RefusedError(Exception):
-    """A request that ends in a status, and one plain line why."""
+    """A request is refused, with a status and one plain line for the reason."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
@@ -52,7 +52,7 @@ class _RefusedError(Exception):
 
 
 class HttpDiscovery:
-    """Answers that are lists of targets."""
+    """Answers requests for lists of targets."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class HttpDiscovery:
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """What answers a GET or HEAD of each path."""
+        """The handler of GET and HEAD for each path."""
         return {PODS: self._handle} | ({NODES: self._handle} if self._all_nodes else {})
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -91,7 +91,7 @@ class HttpDiscovery:
         check_keys(query, "node", "namespace")
         problem = self._readiness.problem()
         if problem is None and not self._labels.loaded:
-            problem = "namespaces are not listed yet"  # those of a snapshot are just labels
+            problem = "namespaces are not listed yet"  # a snapshot has only the rules' labels
         if problem:
             raise _RefusedError(503, problem)
         node = _single(query, "node")
@@ -101,7 +101,8 @@ class HttpDiscovery:
         found = await self._targets.pods(node, _patience(request))
         admission = request.get(DECISION)
         if admission is not None and admission.tenant is not None:
-            # All of them, whatever is wanted: no review may depend on what the tenant does not see.
+            # The reviews are for all namespaces of the list, also for those that are not wanted: no
+            # review may depend on data that the tenant does not see.
             spaces = {pod.namespace for pod in found.value.pods}
             seen = await admission.tenant.sees(spaces, deadline=admission.deadline)
             shown = {
@@ -128,9 +129,10 @@ class HttpDiscovery:
         )
 
     async def _answer(self, request: web.Request, document: Iterable[bytes]) -> web.StreamResponse:
-        """The document, or 304 to a client that has it. Raises UpstreamError.
+        """A response with the document, or 304 to a client that has it. Raises UpstreamError.
 
-        A long one is made as the client takes it, which holds a slot meanwhile.
+        A document longer than `WHOLE` is sent in blocks, at the client's speed, and
+        holds a slot meanwhile.
         """
         hashed, size = hashlib.blake2b(digest_size=16), 0
         for piece in document:
@@ -154,16 +156,16 @@ class HttpDiscovery:
                 await response.write_eof()
             except SlowClientError:
                 break_off(request)
-            except BaseException:  # whatever it is, what has begun must not look whole
+            except BaseException:  # for any error: a partial response must not look complete
                 break_off(request)
                 raise
         return response
 
 
 def own_address(host: str) -> str | None:
-    """The address of ours that a Host header names; None if it is no HOST or HOST:PORT.
+    """The address of kmproxy in a Host header, or None if that is not HOST or HOST:PORT.
 
-    It is what the client itself says, so it is only good to be told to that client.
+    The client chooses this text, so only the response to the same client may use it.
     """
     if (parts := _HOST.fullmatch(host)) is None:
         return None
@@ -184,12 +186,12 @@ def _single(query: _Query, key: str) -> str | None:
 
 
 def _patience(request: web.Request) -> float:
-    """Seconds that an asker waits: Prometheus gives up after its refresh interval."""
+    """Seconds that a request waits: Prometheus gives up after its refresh interval."""
     return min(scrape_budget(request.headers.get(INTERVAL_HEADER)), DEFAULT_TIMEOUT)
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of about `WHOLE`."""
+    """The same bytes in pieces of about `WHOLE` bytes."""
     held: list[bytes] = []
     size = 0
     for piece in pieces:

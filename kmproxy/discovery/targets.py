@@ -1,7 +1,7 @@
-"""What a node's pods and the cluster's nodes are, as scrape targets, and since when.
+"""Lists of a node's pods and of the cluster's nodes, as scrape targets, with their age.
 
-Knows when a list is fetched anew, who shares a fetch, and how long the last good
-list stands in for one that failed. Must not know HTTP, nor what is in a list.
+Knows when to fetch a list again, which requests share a fetch, and how long the last
+good list replaces one that failed. Must not know HTTP, or the content of a list.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from kmproxy.sources.slots import ConcurrencyLimit, Slot
 from kmproxy.telemetry import Telemetry
 
 FETCH_TIMEOUT = 10.0
-"""Seconds that a fetch may take, the wait for a slot included, whoever waits for it."""
+"""Seconds that a fetch may take, with the wait for a slot. Requests that wait do not change it."""
 
 MAX_HELD = 16 << 20
-"""Bytes of pods' targets that are held for all nodes together."""
+"""Bytes of pods' targets that are held for all nodes together, at most."""
 
 MAX_LISTS = 5000
-"""Nodes whose pods' targets are held at most."""
+"""Nodes for which pods' targets are held, at most."""
 
 DISCOVERY = "discovery"
-"""Who asks for nodes by name, for all who share a list."""
+"""The asker of node look-ups by name. All requests share it, as they share a list."""
 
 Role = Literal["pod", "node"]
 
@@ -45,19 +45,19 @@ _log = logging.getLogger(__package__)
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[_T]):
-    """What was found, and how many seconds ago it was asked for."""
+    """A list, and its age: the seconds since the start of its fetch."""
 
     value: _T
     age: float
 
 
 class SharedList(Generic[_T]):
-    """A list that is fetched when it is asked for, once for all who ask.
+    """A list that is fetched on request, once for all requests that wait.
 
-    Within `interval` seconds of a fetch that ended, well or not, there is no
-    other. What it brought is given until the next one has ended; while that is
-    under way or has failed, until it is `max_age` seconds old. An upstream's 404
-    ends it at once.
+    After the end of a fetch, good or failed, no new fetch begins for `interval`
+    seconds. A fetched list is returned until the next fetch ends. While the next
+    fetch runs or has failed, the list is returned until it is `max_age` seconds old.
+    An upstream's 404 removes it at once.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class SharedList(Generic[_T]):
         self._task: asyncio.Task[None] | None = None
         self._ask_at = -float("inf")
         self._error: UpstreamError | None = None  # of the last fetch
-        self._good: tuple[_T, float] | None = None  # the list, when it was asked for
+        self._good: tuple[_T, float] | None = None  # the list, and the start of its fetch
 
     def __repr__(self) -> str:
         state = self._error or "well"
@@ -84,17 +84,17 @@ class SharedList(Generic[_T]):
 
     @property
     def held(self) -> _T | None:
-        """What the last good fetch brought, however old it is."""
+        """The list of the last good fetch, of any age, or None."""
         return self._good[0] if self._good else None
 
     async def get(self, patience: float) -> Found[_T]:
-        """The list, waited for no longer than `patience` seconds. Raises UpstreamError."""
+        """The list. Waits at most `patience` seconds for a fetch. Raises UpstreamError."""
         if self._task is None and self._clock() >= self._ask_at:
             self._task = asyncio.create_task(self._run())
         if (task := self._task) is not None:
             await asyncio.wait({task}, timeout=patience)
             if task.done():
-                task.result()  # raises what nobody has foreseen
+                task.result()  # raises an unexpected error of the fetch
         if self._good is not None:
             value, since = self._good
             age = self._clock() - since
@@ -106,7 +106,7 @@ class SharedList(Generic[_T]):
         raise UpstreamError(error.reason, str(error), status=error.status)
 
     async def close(self) -> None:
-        """Give up a fetch that is under way."""
+        """Cancel a running fetch."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -127,7 +127,7 @@ class SharedList(Generic[_T]):
 
 
 class TargetService:
-    """Finds targets: the pods of the configured node and, with `nodes`, of any, and the nodes."""
+    """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class TargetService:
         return f"<TargetService {self._configured!r}, {len(self._named)} nodes by name>"
 
     async def pods(self, node: str | None, patience: float) -> Found[TargetList]:
-        """The targets of the pods of a node, None for the configured one.
+        """The targets of the pods of a node. None is the configured node.
 
         Raises UpstreamError, with status 404 for a node that does not exist.
         """
@@ -188,13 +188,13 @@ class TargetService:
 
     @asynccontextmanager
     async def slot(self, patience: float, asker: str) -> AsyncIterator[Slot]:
-        """Hold one of the slots of scrapes while an answer is sent. Raises UpstreamError."""
+        """Hold one of the slots of scrapes while a response is sent. Raises UpstreamError."""
         deadline = asyncio.get_running_loop().time() + patience
         async with self._slots.taken(deadline, asker) as slot:
             yield slot
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel all running fetches."""
         await self._listed.close()
         for shared in (self._configured, *self._named.values()):
             await shared.close()
@@ -215,7 +215,7 @@ class TargetService:
         return found
 
     def _forget(self) -> None:
-        """Hold no more than the limits allow; what was asked for longest ago goes first."""
+        """Remove the least recently requested lists until the limits are met."""
         held = sum(shared.held.size for shared in self._named.values() if shared.held)
         while len(self._named) > MAX_LISTS or (held > MAX_HELD and len(self._named) > 1):
             _, shared = self._named.popitem(last=False)
@@ -277,7 +277,7 @@ class TargetService:
 
     @asynccontextmanager
     async def _asking(self, upstream: str, deadline: float) -> AsyncIterator[None]:
-        """Give the upstream time until the deadline, and count its failure."""
+        """Limit the block by the deadline, and count a failure of the upstream."""
         try:
             async with asyncio.timeout_at(deadline):
                 yield

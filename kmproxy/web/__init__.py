@@ -1,16 +1,16 @@
-"""HTTP as a server: listeners, connections, answers, TLS and passwords of the web configuration.
+"""HTTP as a server: listeners, connections, responses, TLS and passwords of the web config.
 
-Knows bounds of heads, connections and time. Must not know which paths there are, nor
+Knows bounds of heads, connections and time. Must not know the paths of the applications,
 namespaces or kubelets.
 
-    heads             the bytes of a connection as heads of requests
-    open_connections  which connections are open, and which is closed first
-    responses         plain answers, and their limits
+    heads             splits the bytes of a connection into heads of requests
+    open_connections  the open connections of a port, and the order in which they are closed
+    responses         plain responses, and the time for a scrape
     connection        one client's connection
-    listener          a port, and who may connect to it
-    expiry            when certificates end
-    config_file       the web configuration, followed as it changes
-    passwords         passwords compared at equal cost
-    middleware        who is let in by the web configuration
+    listener          accepts the connections of a port
+    expiry            the expiry of certificates
+    config_file       the web config, followed as it changes
+    passwords         compares passwords at equal cost
+    middleware        authentication and rate limit of the web config
     health            /healthz, /readyz and kmproxy's own metrics
 """

@@ -1,9 +1,9 @@
-"""The web config as it is now: read again when it, or a file that it names, changes.
+"""The current web config: read again when its file, or a file that it names, changes.
 
-Knows YAML, files and the TLS contexts made of them. Must not know connections or
-requests. A version that cannot be used, or that would take a lock off, keeps the
-one before in use, with a log line and a metric. Nothing here shows what a key or
-a password file holds.
+Knows YAML, files and the TLS contexts made from them. Must not know connections or
+requests. If a new version is unusable, or would remove a lock (see
+`WebConfig.locks`), the previous version stays in use, with a log line and a metric.
+No message shows the content of a key or a password file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kmproxy.telemetry import Telemetry
 from kmproxy.web.expiry import earliest_expiry
 
 LOOK_EVERY = 1.0
-"""Seconds at most between a change of a file and its effect on what comes then."""
+"""Seconds at most between a change of a file and its effect on later connections and requests."""
 
 _log = logging.getLogger(__package__)
 
@@ -47,10 +47,10 @@ Source = Callable[[], WebConfig]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WebState:
-    """One version of the configuration, whole.
+    """One complete version of the configuration.
 
-    `admission` is equal for two versions that let the same clients connect: what
-    was admitted under another is not admitted now.
+    `admission` is equal for two versions that let the same clients connect. A
+    connection that was admitted under another value is not admitted any more.
     """
 
     config: WebConfig
@@ -58,7 +58,7 @@ class WebState:
     admission: bytes = field(repr=False)
 
     def admits(self, certificate: Any) -> bool:
-        """Whether a client's certificate bears one of the names that are let in."""
+        """Whether a client's certificate contains an allowed name. True if any name is."""
         tls = self.config.tls
         if tls is None or tls.client_sans is None:
             return True
@@ -72,7 +72,11 @@ class WebState:
 
 
 class WebFile:
-    """The newest good version. The first look is at once, and raises ConfigError."""
+    """Holds the newest good version of the web config.
+
+    The constructor reads the files for the first time and raises ConfigError if
+    they are unusable.
+    """
 
     def __init__(
         self, source: Source, what: str, *, clock: Callable[[], float], telemetry: Telemetry
@@ -91,20 +95,20 @@ class WebFile:
         return f"<WebFile {self._what}, {locks}>"
 
     def current(self) -> WebState:
-        """The version to use now; the files are looked at once a second at most."""
+        """The version to use now. The files are read at most once in `LOOK_EVERY` seconds."""
         if self._clock() >= self._look_at:
             try:
                 self._state = self._load()
             except ConfigError as error:
                 self._telemetry.credential_errors.labels("web_config").inc()
-                if str(error) != self._failure:  # once, and not once a second
+                if str(error) != self._failure:  # one log line for one problem, not one a second
                     self._failure = str(error)
                     lines = "; ".join(error.problems)
                     _log.warning("%s; the last good version stays in use", lines)
         return self._state
 
     def _load(self) -> WebState:
-        """The version that the files hold now: the one in use if they hold the same."""
+        """Read the files. Returns a new version, or the one in use if no content has changed."""
         self._look_at = self._clock() + LOOK_EVERY
         try:
             config = self._source()
@@ -128,7 +132,7 @@ class WebFile:
 
     def _build(self, config: WebConfig, contents: Mapping[Pem, bytes]) -> WebState:
         if self._made_of and (lost := self._state.config.locks() - config.locks()):
-            # A file that is being written is cut somewhere, and may be whole YAML all the same.
+            # A partly written file may be valid YAML and lack a lock at its end.
             what = ", ".join(sorted(lost))
             raise ConfigError([f"this version is without {what}: restart to take that off"])
         tls = config.tls
@@ -142,7 +146,7 @@ class WebFile:
     def _tell_expiry(self, which: str, pem: Pem, contents: Mapping[Pem, bytes]) -> None:
         try:
             moment = earliest_expiry(contents[pem])
-        except ValueError as error:  # OpenSSL has taken it, so this is ours to bear
+        except ValueError as error:  # OpenSSL accepts the certificate, so kmproxy uses it
             _log.warning("%s: when %s ends cannot be told: %s", self._what, pem.path, error)
             return
         self._telemetry.certificate_expiry.labels(which).set(moment)
@@ -155,9 +159,9 @@ def find_web_config(
     clock: Callable[[], float],
     telemetry: Telemetry,
 ) -> WebFile | None:
-    """What the settings name, if they name any. Raises ConfigError.
+    """The web config that the settings name, or None. Raises ConfigError.
 
-    `bearer` is whether scrapers bear tokens: no request can bear a password, too.
+    `bearer` is true if scrapers send tokens: a request cannot carry a password, too.
     """
     source: Source
     if path := config.web_config_file:
@@ -184,7 +188,7 @@ def _read_beside_tokens(path: str) -> WebConfig:
 
 def read_web_config(path: str) -> WebConfig:
     """The configuration in a YAML file. Raises ConfigError or OSError."""
-    import yaml  # noqa: PLC0415 - only who uses the file pays for it
+    import yaml  # noqa: PLC0415 - loaded only if the file is used
 
     try:
         document = parse_yaml(Path(path).read_text("utf-8"), plain=PlainText)
@@ -193,7 +197,7 @@ def read_web_config(path: str) -> WebConfig:
     except RepeatedKeyError as error:
         raise ConfigError([str(error)]) from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        # Only where it is, never what: YAML's own words may quote a key or a hash.
+        # The message has only the place: the text of YAML's error may quote a key or a hash.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise ConfigError([f"it is not YAML{where}"]) from None
@@ -203,10 +207,10 @@ def read_web_config(path: str) -> WebConfig:
 
 
 def server_context(tls: TlsSection, contents: Mapping[Pem, bytes]) -> ssl.SSLContext:
-    """A server's context. Raises ConfigError, without a word of what the files hold.
+    """A new context for a server. Raises ConfigError, which does not show the files' content.
 
-    Every version has one of its own, so that a CA that is gone is not trusted, and
-    no session that was admitted under it can be resumed.
+    Each version of the configuration has its own context. So a removed CA is not
+    trusted any more, and no TLS session that was admitted under it can be resumed.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = VERSIONS[tls.minimum]
@@ -241,7 +245,7 @@ def server_context(tls: TlsSection, contents: Mapping[Pem, bytes]) -> ssl.SSLCon
 
 
 class _EncryptedKeyError(Exception):
-    """A key that asks for a password, which is not to be had."""
+    """A key needs a password, and kmproxy has none."""
 
 
 def _no_password() -> str:
@@ -258,7 +262,7 @@ def _pair_problem(tls: TlsSection, error: Exception) -> str:
 
 
 def _contents(tls: TlsSection | None) -> dict[Pem, bytes]:
-    """What the configuration names, as it is at this moment. Raises OSError."""
+    """The current bytes of certificate, key and CA of the configuration. Raises OSError."""
     named = [pem for pem in (tls.certificate, tls.key, tls.client_ca) if pem] if tls else []
     return {
         pem: Path(pem.path).read_bytes() if pem.path else (pem.text or "").encode() for pem in named

@@ -1,7 +1,7 @@
 """One client's connection: its requests one at a time, in bounded bytes and time.
 
-Knows aiohttp's reader of requests, and what is no HTTP. Must not know paths, who
-may do what, nor how many connections there are.
+Knows aiohttp's reader of requests, and refuses bytes that are not HTTP. Must not
+know paths, rights of callers, or the number of connections.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from kmproxy.web.open_connections import OpenConnections, network
 from kmproxy.web.responses import plain, refusal, reset
 
 MAX_HEADERS = 64
-"""Headers of a request; Prometheus sends six."""
+"""Headers that a request may have. Prometheus sends six."""
 
 LINGER = 2.0
-"""Seconds for which a refused client is still read, and at the end an answer is still sent."""
+"""Seconds for which kmproxy still reads from a refused client, and at its own end still sends
+responses."""
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
@@ -34,26 +35,26 @@ Answer = Awaitable[web.StreamResponse]
 
 
 class Port(Protocol):
-    """What a connection needs to know of the port that it came in by."""
+    """The port that accepted a connection, as the connection sees it."""
 
     limits: LimitConfig
     connections: OpenConnections[Connection]
 
     def refuse(self, reason: str) -> None:
-        """Count what was refused."""
+        """Count a refused connection or request."""
 
     def forget(self, connection: Connection) -> None:
-        """Note that a connection has ended."""
+        """Record that a connection has ended."""
 
     def named(self) -> bool:
-        """Whether a caller is known by more than the address it comes from."""
+        """Whether callers are authenticated, and not known by their address only."""
 
     def told(self) -> bool:
-        """Whether it is found out behind the port who a caller is, and told by `known`."""
+        """Whether the application authenticates callers, and then calls `known`."""
 
 
 def form_problem(request: web.BaseRequest) -> str | None:
-    """Why a request is not one that a scraper makes, or None."""
+    """The reason why a request does not have the form of a scraper's request, or None."""
     if request.version not in (HttpVersion10, HttpVersion11):
         return "HTTP/1.1 is spoken here"
     if request.method == hdrs.METH_CONNECT or not request.raw_path.startswith("/"):
@@ -66,13 +67,13 @@ def form_problem(request: web.BaseRequest) -> str | None:
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's reader of requests, with bounds, and errors that show nothing.
+    """aiohttp's reader of requests, with bounds, and with errors that quote no client.
 
-    `state` is the version of the web config under which the client was admitted,
-    `address` the network that it comes from. aiohttp's parser gets one head at a
-    time and no body: what comes behind a request is held, up to the size of one
-    head, and beyond that the connection is cut. So reading never stops, and a
-    client is seen to leave.
+    `state` is the version of the web config under which the client was admitted.
+    `address` is the client's network (see `network`). aiohttp's parser gets one
+    head at a time and no body. Bytes that follow a running request are held, up to
+    the size of one head. Beyond that, the connection is closed. So kmproxy never
+    stops reading, and notices when a client disconnects.
     """
 
     __slots__ = (
@@ -99,34 +100,34 @@ class Connection(web.RequestHandler):
         self.state = state
         self.address = network(host)
         self.busy = False
-        self.opening: asyncio.Task[None] | None = None  # what shakes hands, until it is done
+        self.opening: asyncio.Task[None] | None = None  # the TLS handshake, until its end
         self._port = port
         self._book = port.connections
         self._heads = Heads(limits.max_header_bytes)
-        self._begun = True  # whether a head is awaited, and not just the next request some day
-        self._over = False  # whether the end was announced: what still comes is dropped
-        self._unread: StreamReader | None = None  # a body that nobody wants
-        self._awaited: int | None = None  # bytes of it that are still to come, if that is known
+        self._begun = True  # whether a head is due; if not, the connection is idle
+        self._over = False  # whether the connection is to end: further bytes are dropped
+        self._unread: StreamReader | None = None  # the body of a request, which nobody reads
+        self._awaited: int | None = None  # remaining bytes of that body, if known
         self._tail = b""
         self._wire: asyncio.Transport | None = None
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come, and its handshake is done: it has a request to make."""
+        """A client has connected, and its handshake is done. Its first head is due."""
         super().connection_made(transport)
         self.opening = None
         self._wire = self.transport
         self._expect(self._port.limits.header_timeout)
         if self.state and not self.state.admits(transport.get_extra_info("peercert")):
             self.cut("certificate")
-        elif self._port.named() and not self._port.told():  # by the certificate it has shown
+        elif self._port.named() and not self._port.told():  # its certificate authenticates it
             self._book.know(self, by_address=False)
             self._book.rest(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of the client. A head that has begun must end in time."""
-        if not data:  # aiohttp asks its parser to go on
+        """Receive bytes of the client. A head that has begun must end in time."""
+        if not data:  # aiohttp calls it without data to resume its parser
             super().data_received(data)
         elif self._unread is not None:
             self._skip(self._unread, data)
@@ -137,7 +138,7 @@ class Connection(web.RequestHandler):
             self._take(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The client has gone."""
+        """The connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -146,20 +147,20 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def _take(self, data: bytes) -> None:
-        """Give the parser what belongs to the current head, within the bounds."""
+        """Give the parser the bytes of the current head, within the bounds."""
         piece = self._heads.feed(data)
         if self._heads.too_large:
             most = self._port.limits.max_header_bytes
             self._refuse(431, f"its headers are too long, over {most} bytes together")
         elif self._heads.crowded:
-            self.cut("form")  # an answer is on its way: no other goes before it
+            self.cut("form")  # a response is being sent: a refusal cannot precede it
         elif self._book.hold(self, self._heads.size) and piece:
             super().data_received(piece)
-            if self._heads.whole and not self._messages:  # the beginning of HTTP/2 is no request
+            if self._heads.whole and not self._messages:  # the preface of HTTP/2
                 self._refuse(400, "it is not HTTP/1.1 as it should be")
 
     def _refuse(self, status: int, problem: str) -> None:
-        """Refuse what is no request, with no other under way; what still comes is dropped."""
+        """Refuse bytes that are not a request, while no request runs. Further bytes are dropped."""
         self._port.refuse("form")
         self._over = True
         self._book.hold(self, 0)
@@ -170,7 +171,7 @@ class Connection(web.RequestHandler):
         self._expect(LINGER)
 
     def _skip(self, body: StreamReader, data: bytes) -> None:
-        """Drop a part of a body that nobody reads, and note its end."""
+        """Drop a portion of a body that nobody reads, and detect the body's end."""
         self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
         if self._awaited is not None:
             self._awaited -= len(data)
@@ -178,22 +179,22 @@ class Connection(web.RequestHandler):
             body.feed_eof()
 
     def known(self) -> None:
-        """The caller of the request under way is known: for no other is it ended now."""
+        """Record that the running request's caller is known. No other connection displaces it."""
         self._book.know(self, by_address=not self._port.named())
 
     def _answered(self) -> None:
-        """An answer is made; that it is sent, and the next request comes, may take a while."""
+        """The response is made. Set the time for sending it and for the next request."""
         self.busy, self._begun = False, False
         if self._wire is None:
-            return  # the client has not waited for it
+            return  # the client has disconnected
         self._book.rest(self)
-        # aiohttp closes an idle connection; this is for one that then does not go away.
+        # aiohttp closes an idle connection. This ends one whose client then stays.
         self._expect(self._port.limits.idle_timeout + LINGER)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer to its end; the next request is read only then."""
+        """Send a response to its end, and only then read the next request."""
         finished = await super().finish_response(request, resp, start_time)
         behind = self._heads.next()
         if behind and not self._over and self._wire is not None and resp.keep_alive:
@@ -201,29 +202,35 @@ class Connection(web.RequestHandler):
         return finished
 
     def force_close(self) -> None:
-        """End it, as aiohttp does of its own accord; an answer under way must not look whole."""
+        """Close the connection, when aiohttp decides it. An unfinished response causes a reset.
+
+        So the client cannot take the response for complete.
+        """
         if self.busy and self._wire is not None:
             reset(self._wire)
         super().force_close()
 
     def cut(self, reason: str) -> None:
-        """End it, whether or not the client reads what is still to be sent."""
+        """End the connection, and count `reason`. It does not wait for the client.
+
+        Unsent or unfinished responses cause a reset.
+        """
         self._port.refuse(reason)
         self._over = True
         if self._wire is None:
             if self.opening is not None:
                 self.opening.cancel()
         elif self.busy or self._wire.get_write_buffer_size():
-            reset(self._wire)  # what it has of an answer must not look whole
+            reset(self._wire)  # the client cannot take a partial response for complete
         else:
             self._wire.abort()
 
     async def answer(
         self, request: web.BaseRequest, handler: Callable[[web.BaseRequest], Answer]
     ) -> web.StreamResponse:
-        """The answer of `handler`, if the request is one to be handled.
+        """The response of `handler`, or a refusal if the request does not have the right form.
 
-        From now on what handles it has its own limit of time.
+        While the handler runs, the connection's own time limits do not apply.
         """
         self.busy = True
         self._book.ask(self)
@@ -239,13 +246,13 @@ class Connection(web.RequestHandler):
                     self.known()
                 response = await handler(request)
                 if request.body_exists:
-                    response.force_close()  # what it may still send is read by nobody
+                    response.force_close()  # nobody reads the rest of the body
             return response
         finally:
             self._answered()
 
     def _skip_body(self, request: web.BaseRequest) -> None:
-        """Nobody reads a body, and nothing comes behind it: the connection ends with the answer."""
+        """Drop the request's body. No request follows: the connection ends with the response."""
         self._unread, self._awaited = request.content, request.content_length
         self._skip(request.content, self._heads.next())
         self._heads.whole = True
@@ -257,7 +264,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP, or a fault of ours; what the client sent is not shown."""
+        """The response to bytes that are not HTTP, or to a bug. It does not quote the client."""
         del message  # it quotes the client
         if status < 500:
             self._port.refuse("form")
@@ -274,11 +281,11 @@ class Connection(web.RequestHandler):
         return response
 
     def _expect(self, seconds: float) -> None:
-        """Let something happen within `seconds`."""
+        """Set the time within which the next event must happen, in `seconds` from now."""
         self._deadline = self._loop.time() + seconds
         if self._timer is not None:
             if self._timer.when() <= self._deadline:
-                return  # it looks again when it is due
+                return  # the timer then sees the new deadline
             self._timer.cancel()
         self._timer = self._loop.call_at(self._deadline, self._look)
 
@@ -289,6 +296,6 @@ class Connection(web.RequestHandler):
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._look)
         elif self._over and self._wire is not None:
-            self._wire.abort()  # it was refused before
+            self._wire.abort()  # already refused and counted
         else:
             self.cut("timeout")

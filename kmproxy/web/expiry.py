@@ -1,7 +1,7 @@
-"""When certificates end: as much of X.509 as that takes.
+"""Reads the expiry of certificates: the part of X.509 that this needs.
 
-Knows PEM, the DER around a certificate's validity, and its two spellings of
-time. Must not know what a certificate is for; nothing here verifies one.
+Knows PEM, the DER around a certificate's validity, and the two formats of time in
+it. Must not know the use of a certificate. It verifies no certificate.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
 
 
 def earliest_expiry(pem: bytes) -> float:
-    """The first moment at which a certificate of these ends, in seconds since the epoch.
+    """The earliest expiry of the certificates in `pem`, in seconds since the epoch.
 
-    Raises ValueError if there is none, or one that cannot be read.
+    Raises ValueError if `pem` has no certificate, or an unreadable one.
     """
     return min(_expiry(binascii.a2b_base64(match[1])) for match in _PEM.finditer(pem))
 
 
 def _expiry(der: bytes) -> float:
-    """The notAfter of a certificate."""
+    """The notAfter of a certificate, in seconds since the epoch."""
     _, certificate, _ = _element(der)
     _, rest, _ = _element(certificate)
     tag, _, after = _element(rest)
@@ -48,7 +48,7 @@ def _seconds(tag: int, moment: str) -> float:
 
 
 def _element(data: bytes) -> tuple[int, bytes, bytes]:
-    """The tag and content of the first element of DER, and what follows it."""
+    """The tag and the content of the first element of DER, and the bytes after it."""
     if len(data) < 2:
         raise ValueError("it is cut short")
     tag, size, start = data[0], data[1], 2

@@ -1,7 +1,7 @@
-"""The bytes of a connection as heads of requests: one at a time, each of bounded size.
+"""Splits the bytes of a connection into heads of requests, one at a time, of bounded size.
 
-Knows where a head ends, and holds back what comes behind it until its request
-is answered. Must not know what a head says, nor sockets or time.
+Knows the end of a head, and holds the bytes after it until the request is
+answered. Must not know the content of a head, sockets or time.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ _END = b"\r\n\r\n"
 class Heads:
     """Passes the bytes of a connection on to a parser, one head at a time.
 
-    A head has at most `most` bytes, and as many are held behind a request under
-    way: past these `too_large` or `crowded` is true, and the connection is to end.
-    Time is linear in the bytes, memory is at most `most` bytes and the last piece.
+    A head may have at most `most` bytes, and at most as many are held after it.
+    Beyond these bounds `too_large` or `crowded` is true, and the connection has
+    to end. Time is linear in the number of bytes. Memory is at most `most` bytes
+    and the last piece.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._passed = 0  # bytes of the current head that were passed on
-        self._tail = b""  # the last of them, where an end may have begun
+        self._tail = b""  # the last of them: an end may have begun there
         self._behind = bytearray()
         self.whole = False
 
@@ -30,24 +31,24 @@ class Heads:
 
     @property
     def size(self) -> int:
-        """Bytes of the current head, and of what is held behind it."""
+        """Bytes of the current head, together with the bytes that are held after it."""
         return self._passed + len(self._behind)
 
     @property
     def too_large(self) -> bool:
-        """Whether the current head is over the bound."""
+        """Whether the current head is longer than the bound."""
         return self._passed > self._most
 
     @property
     def crowded(self) -> bool:
-        """Whether what is held behind the head is over the bound."""
+        """Whether the bytes that are held after the head are more than the bound."""
         return len(self._behind) > self._most
 
     def feed(self, data: bytes) -> bytes:
-        """Take what has come; return what of it belongs to the current head.
+        """Take a piece of the connection. Returns its bytes that belong to the current head.
 
-        Nothing is returned while a whole head is being answered (`whole`). Blank
-        lines before a head are left out.
+        While a whole head is being answered (`whole`), the method returns no bytes.
+        Blank lines before a head are removed.
         """
         if self.whole:
             self._behind += data[: self._most + 1 - len(self._behind)]
@@ -68,7 +69,7 @@ class Heads:
         return data[:end]
 
     def next(self) -> bytes:
-        """The request is answered: begin a new head; returns what was held behind it."""
+        """Begin a new head after a response. Returns the bytes that were held."""
         behind = bytes(self._behind)
         self._passed, self._tail, self.whole = 0, b"", False
         self._behind.clear()

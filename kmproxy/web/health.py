@@ -1,7 +1,7 @@
-"""Whether the daemon is ready, and the port that says so.
+"""The readiness of the daemon, and the telemetry port that serves it.
 
 Knows the paths of the kubelet's probes and of kmproxy's own metrics. Must not
-know what is scraped.
+know the metrics that are scraped.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from kmproxy.web.responses import application, not_allowed, plain, reads
 
 @dataclass(eq=False)
 class Readiness:
-    """Whether scrapes are served, and should be sent here. The assembly ends it when it stops.
+    """Tells whether this replica serves scrapes, and whether scrapes should be sent to it.
 
-    `check` says why scrapes cannot be served yet, or None. `age` and `max_age` are seconds of the
-    labels since the API server last confirmed them. `surpassed` is whether another replica has
-    newer ones; `Peers` sets it.
+    `check` returns the reason why scrapes cannot be served yet, or None. `age` returns the seconds
+    since the API server last confirmed the labels. `max_age` is the most that `age` should be.
+    `surpassed` is true if another replica has newer labels; `Peers` sets it. The daemon sets
+    `stopping` at its end.
     """
 
     check: Callable[[], str | None]
@@ -36,31 +37,31 @@ class Readiness:
         return self.max_age is not None and self.age() > self.max_age
 
     def unready(self) -> str | None:
-        """Why scrapes should be sent elsewhere, or None; those that come are served all the same.
+        """The reason why scrapes should be sent to another replica, or None.
 
-        Old labels are no reason by themselves: while the API server is away they are the newest
-        that anyone has.
+        Scrapes that still arrive are served. Old labels alone are not a reason: during an outage of
+        the API server they may be the newest labels of all replicas.
         """
         if self.aged and self.surpassed and self.problem() is None:
             return "the labels are older than --max-label-age, and another replica has newer ones"
         return self.problem()
 
     def problem(self) -> str | None:
-        """Why scrapes are not served, or None."""
+        """The reason why scrapes are not served, or None."""
         if self.stopping:
             return "stopping"
         return self.check()
 
 
 class TelemetryServer:
-    """The port of the kubelet's probes and of whoever watches kmproxy itself."""
+    """Serves the telemetry port: the kubelet's probes and kmproxy's own metrics."""
 
     def __init__(self, readiness: Readiness, telemetry: Telemetry) -> None:
         self._readiness = readiness
         self._telemetry = telemetry
 
     def application(self) -> web.Application:
-        """The application to run."""
+        """The application for the telemetry port."""
         return application(self._handle)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -72,7 +73,8 @@ class TelemetryServer:
         if path == "/metrics":
             headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE}
             return web.Response(body=self._telemetry.render(), headers=headers)
-        # Why is on --listen and in the log: this port is open to all, and shows no host or name.
+        # This port is open to all, so it shows no host or name. --listen and the log show the
+        # whole reason.
         problem = None
         if path == "/readyz":
             problem = self._readiness.unready()

@@ -1,7 +1,7 @@
-"""Connections: how many there may be, how slow they may be, and how they are secured.
+"""Accepts the connections of a port: bounds their number and their time, and secures them.
 
-Knows sockets and TLS handshakes. Must not know requests, or who may do what. Which
-connection goes when there are too many is decided by `open_connections`.
+Knows sockets and TLS handshakes. Must not know requests, or rights of callers. If
+there are too many connections, `open_connections` decides which one is closed.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from kmproxy.web.connection import LINGER, Answer, Connection
 from kmproxy.web.open_connections import OpenConnections
 
 SHUTDOWN_TIMEOUT = 12.0
-"""Seconds that what is under way may take at the end; aiohttp may take them twice, and a
-pod has 30."""
+"""Seconds that running requests may take at shutdown. aiohttp may take them twice, and a pod
+has 30."""
 
 HEADS = 64
-"""Largest heads that unfinished requests may amount to together."""
+"""Bound for all unfinished requests together, as a number of heads of the largest size."""
 
 RECEIVED = 64 << 10
-"""Bytes of a client that the system holds for us at most; a head has fewer."""
+"""Bytes from a client that the system buffers at most for kmproxy. A head has fewer."""
 
 SENT = 256 << 10
-"""Bytes of an answer that the system holds for a client at most."""
+"""Bytes of a response that the system buffers at most for a client."""
 
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -46,8 +46,8 @@ _log = logging.getLogger(__package__)
 class Listener:
     """Accepts connections for an application, until `stop`.
 
-    `name` is the flag that it goes by. `authorized` says that the application finds out
-    who a caller is, and tells by `Connection.known`.
+    `name` is the flag that sets the address. `authorized` is true if the application
+    authenticates callers, and then calls `Connection.known`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Listener:
         self._authorized = authorized
         self._telemetry = telemetry
         self._server: web.Server | None = None
-        self._empty = asyncio.Event()  # set while there are none
+        self._empty = asyncio.Event()  # set while no connection is open
         self._empty.set()
         self._opening: set[asyncio.Task[None]] = set()
         self._accepting: list[asyncio.Task[None]] = []
@@ -78,7 +78,7 @@ class Listener:
         return f"<Listener {self._name}, {self.connections!r}>"
 
     async def start(self, server: web.Server, address: Address) -> int:
-        """Listen; returns the port. Raises StartupError if the address is not to be had."""
+        """Listen on the address. Returns the port. Raises StartupError if this is impossible."""
         self._server = server
         try:
             self._sockets = sockets = await _bind(address)
@@ -93,7 +93,7 @@ class Listener:
         return int(sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Accept nothing more; what is open is aiohttp's to end."""
+        """Accept no further connection, and cancel handshakes. aiohttp ends open connections."""
         tasks = [*self._accepting, *self._opening]
         for task in tasks:
             task.cancel()
@@ -102,32 +102,32 @@ class Listener:
             sock.close()
 
     async def drain(self) -> None:
-        """Let the ends of answers be sent, and reset what does not take them."""
+        """Wait up to `LINGER` seconds for the ends of responses, then cut the other connections."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), LINGER)
         for connection in self.connections.all():
             connection.cut("timeout")
 
     def named(self) -> bool:
-        """Whether a caller is known by more than the address it comes from."""
+        """Whether callers are authenticated, and not known by their address only."""
         return self._authorized or (
             self._web_file is not None and self._web_file.current().config.asks
         )
 
     def told(self) -> bool:
-        """Whether it is found out behind the port who a caller is, and told by `known`."""
+        """Whether the application authenticates callers, and then calls `known`."""
         if self._authorized:
             return True
         return self._web_file is not None and bool(self._web_file.current().config.users)
 
     def forget(self, connection: Connection) -> None:
-        """Note that a connection has ended."""
+        """Record that a connection has ended."""
         self.connections.forget(connection)
         if not len(self.connections):
             self._empty.set()
 
     def refuse(self, reason: str) -> None:
-        """Count what was refused."""
+        """Count a refused connection or request."""
         self._telemetry.refused.labels(reason).inc()
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -145,7 +145,7 @@ class Listener:
                 await asyncio.sleep(0)
 
     def _begin(self, accepted: socket.socket, host: str) -> bool:
-        """Begin a connection, if there is room for it or another makes room."""
+        """Begin a connection if it is admitted. Another one may be closed for it."""
         if self._server is None:
             return False
         state = self._web_file.current() if self._web_file else None
@@ -169,12 +169,12 @@ class Listener:
         elif (error := task.exception()) is not None:
             sock.close()
             _log.error("a connection failed by a fault of kmproxy's own", exc_info=error)
-        if connection.opening is not None:  # it was never made
-            connection.opening = None  # the task's error holds the buffers of the handshake
+        if connection.opening is not None:  # the handshake failed or was cancelled
+            connection.opening = None  # the task's error keeps the handshake's buffers in memory
             self.forget(connection)
 
     async def _open_one(self, connection: Connection, sock: socket.socket) -> None:
-        """Shake hands with a client, under the version of the web config that is current."""
+        """Make the handshake with a client, under the connection's version of the web config."""
         context = connection.state.context if connection.state else None
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -184,7 +184,7 @@ class Listener:
                 ssl_handshake_timeout=self.limits.header_timeout if context else None,
                 ssl_shutdown_timeout=LINGER if context else None,
             )
-        except OSError:  # a handshake that failed, or was too slow
+        except OSError:  # the handshake failed, or was too slow
             self.refuse("tls")
 
 
@@ -199,12 +199,12 @@ async def listening(
     authorized: bool = False,
     telemetry: Telemetry,
 ) -> AsyncIterator[int]:
-    """Serve an application on an address; yields the port.
+    """Serve an application on an address. Yields the port.
 
-    At the end nothing more is accepted, and what is under way is finished.
-    `name` is the flag that the address is from, `authorized` whether the application
-    tells which callers are known. Raises StartupError if the address is not to be
-    had.
+    At the end, no further connection is accepted, and running requests are finished.
+    `name` is the flag that sets the address. `authorized` is true if the application
+    authenticates callers, and then calls `Connection.known`. Raises StartupError if
+    kmproxy cannot listen on the address.
     """
     runner = web.AppRunner(
         application,
@@ -218,7 +218,7 @@ async def listening(
         server = runner.server
         if server is None:
             raise StartupError("the application could not be set up")
-        # Before the application, which would route, and answer an Expect, first.
+        # It runs before the application, which would first route and answer an Expect.
         server.request_handler = partial(_answer, server.request_handler)
         yield await listener.start(server, address)
     finally:
@@ -237,13 +237,13 @@ async def _answer(
 
 
 async def _bind(address: Address) -> list[socket.socket]:
-    """Sockets that listen on every address that the host has. Raises OSError."""
+    """Sockets that listen on each address of the host. Raises OSError."""
     if not address.host:
         sockets = [_listening(("", address.port), socket.AF_INET)]
         port = sockets[0].getsockname()[1]
         try:
             sockets.append(_listening(("", port), socket.AF_INET6))
-        except OSError as error:  # there need not be an IPv6
+        except OSError as error:  # a machine without IPv6 is allowed
             if error.errno == errno.EADDRINUSE and address.port:
                 sockets[0].close()
                 raise
@@ -258,7 +258,7 @@ async def _bind(address: Address) -> list[socket.socket]:
         for family, where in places:
             sockets.append(_listening(where, family))
             if not address.port:
-                break  # another would have another port
+                break  # a further socket would get another port
     except OSError:
         for sock in sockets:
             sock.close()
@@ -268,8 +268,8 @@ async def _bind(address: Address) -> list[socket.socket]:
 
 def _listening(where: Any, family: socket.AddressFamily) -> socket.socket:
     sock = socket.create_server(where, family=family, backlog=128)
-    # Connections have it from here; the system's own bounds are megabytes for each.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED // 2)  # it takes twice as many
+    # Connections inherit these bounds. The system's own bounds are megabytes for each.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED // 2)  # the kernel doubles it
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT // 2)
     sock.setblocking(False)
     return sock

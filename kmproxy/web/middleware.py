@@ -1,7 +1,7 @@
-"""What a request must pass before it is handled: the locks of the web config.
+"""Checks each request by the web config before it is handled.
 
 Knows basic authentication, rate limits and response headers. Must not know
-paths, or what is served.
+paths, or the content that is served.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def basic_credentials(request: web.Request) -> tuple[str, bytes] | None:
-    """The user and password that a request bears, if it does."""
+    """The user and the password of a request's Authorization header, or None."""
     values = request.headers.getall(hdrs.AUTHORIZATION, [])
     if len(values) != 1:
         return None
@@ -39,7 +39,7 @@ def basic_credentials(request: web.Request) -> tuple[str, bytes] | None:
 
 
 class TokenBucket:
-    """Lets `burst` through at once, and then one each `interval`."""
+    """Admits `burst` requests at once, and then one request in each `interval`."""
 
     def __init__(self, limit: RateLimit, clock: Callable[[], float]) -> None:
         self.limit = limit
@@ -48,7 +48,7 @@ class TokenBucket:
         self._counted_at = clock()
 
     def take(self) -> bool:
-        """Whether one more may pass now."""
+        """Whether one more request is admitted now."""
         now = self._clock()
         gained = (now - self._counted_at) / self.limit.interval
         self._left, self._counted_at = min(self._left + gained, float(self.limit.burst)), now
@@ -59,7 +59,7 @@ class TokenBucket:
 
 
 class WebGuard:
-    """The locks of the web config, in the order of the exporter toolkit."""
+    """Applies the checks of the web config, in the order of the exporter toolkit."""
 
     def __init__(
         self,
@@ -77,12 +77,12 @@ class WebGuard:
 
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """A middleware, the first."""
+        """Check a request, then handle it. It is the application's first middleware."""
         state = self._web_file.current()
         connection = request.protocol
         if not isinstance(connection, Connection) or not _admitted(connection, state):
-            # Its certificate was verified by a CA that is no more: a new handshake is to show
-            # another. A reset connection is one that clients try anew.
+            # The connection was admitted under another web config. Its client must make a new
+            # handshake. Clients repeat a request if its connection was reset.
             if isinstance(connection, Connection):
                 connection.cut("certificate")
             return plain(401, "connect again")
@@ -98,13 +98,13 @@ class WebGuard:
         return await handler(request)
 
     async def add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
-        """Add the configured headers to a response; a signal of the application."""
+        """Add the configured headers to a response. It is a signal handler of the application."""
         response.headers.update(self._web_file.current().config.headers)
 
     async def _authenticate(
         self, request: web.Request, state: WebState, address: str
     ) -> web.Response | None:
-        from kmproxy.web.passwords import BusyError  # noqa: PLC0415 - bcrypt is for who uses it
+        from kmproxy.web.passwords import BusyError  # noqa: PLC0415 - loads bcrypt only if needed
 
         given = basic_credentials(request)
         try:
@@ -127,7 +127,7 @@ class WebGuard:
 
 
 def _admitted(connection: Connection, state: WebState) -> bool:
-    """Whether a connection would be admitted today as it was when it was made."""
+    """Whether a connection that was admitted earlier would also be admitted now."""
     then = connection.state
     return then is not None and (
         then is state

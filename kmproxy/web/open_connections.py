@@ -1,13 +1,15 @@
-"""The book of a port's open connections: which are let in, and which end for others.
+"""The registry of a port's open connections: admits new ones, and closes others for them.
 
-Knows whose caller is known, who is at work, and how many bytes of unfinished
-requests each holds. Must not know sockets, the event loop or time: it decides at
-once, and ends a connection by its `cut`.
+Knows which connections have a known caller, which have a running request, and how
+many bytes of unfinished requests each holds. Must not know sockets, the event loop
+or time: it decides at once, and ends a connection by its `cut`.
 
-A connection is a stranger until a caller on it becomes known (`know`). With too
-many connections strangers go first, of the network address with the most of
-them, and there the oldest that has asked in vain; then what has rested longest. A
-request of a known caller is never ended.
+A connection is a stranger until its caller becomes known (`know`). If there are too
+many connections, a stranger is closed first: of the network address with the most
+strangers, the oldest one whose request was answered without a known caller, else
+the oldest one. Then the connection that has rested longest is closed: one of a
+known caller, without a running request. A running request of a known caller is
+never ended.
 """
 
 from __future__ import annotations
@@ -19,17 +21,17 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Cuttable(Protocol):
-    """What the book keeps: something that can be ended."""
+    """A connection, as the registry sees it: it can be ended."""
 
     def cut(self, reason: str) -> None:
-        """End it, whatever it does. It is not in the book any more."""
+        """End the connection, whatever its state. The registry has already removed it."""
 
 
 C = TypeVar("C", bound=Cuttable)
 
 
 def network(host: str | None) -> str:
-    """What counts as one address: an IPv4 address, or the /64 of an IPv6 address."""
+    """The network that counts as one address: an IPv4 address, or the /64 of an IPv6 address."""
     try:
         address = ipaddress.ip_address((host or "").partition("%")[0])
     except ValueError:
@@ -42,7 +44,7 @@ def network(host: str | None) -> str:
 
 
 class _Queues(Generic[C]):
-    """Connections in the order of their coming, apart by group."""
+    """Connections in the order of `add`, separated by group."""
 
     def __init__(self) -> None:
         self._groups: defaultdict[str, dict[C, None]] = defaultdict(dict)
@@ -63,27 +65,28 @@ class _Queues(Generic[C]):
             del self._groups[group]
 
     def largest(self) -> dict[C, None]:
-        """The group with the most, of equal ones the oldest; there must be one."""
+        """The group with the most connections, of equal ones the oldest. One must exist."""
         return max(self._groups.values(), key=len)
 
 
 @dataclass(slots=True)
 class _Entry:
     address: str
-    group: str  # in its queue
+    group: str  # in the queue of its kind
     known: bool = False
-    working: bool = False  # whether a known caller's request is under way: it is in no queue
+    working: bool = False  # whether a known caller's request runs: then it is in no queue
     tried: bool = False  # whether a request was answered without its caller becoming known
     head: int = 0  # bytes of unfinished requests
 
 
 class OpenConnections(Generic[C]):
-    """At most `most` connections, with at most `head_bytes` of unfinished requests.
+    """Holds at most `most` connections, with at most `head_bytes` of unfinished requests.
 
-    Strangers have three quarters of the places at most; where those are taken,
-    the address with the most of them gives one up. The first eighth of the places
-    is theirs even if all others are taken by known callers that rest, so that
-    newcomers do not end one another.
+    Strangers may have three quarters of the places. If these are taken, a new
+    connection displaces one of the address with the most strangers. While strangers
+    have at most an eighth of the places and all places are taken, a new connection
+    displaces a resting one of a known caller. So new clients do not displace one
+    another.
     """
 
     def __init__(self, most: int, *, head_bytes: int) -> None:
@@ -107,11 +110,11 @@ class OpenConnections(Generic[C]):
         return connection in self._entries
 
     def all(self) -> tuple[C, ...]:
-        """Every connection, the oldest first."""
+        """All connections, the oldest first."""
         return tuple(self._entries)
 
     def admit(self, connection: C, host: str | None) -> bool:
-        """Whether a new connection is let in; another may be cut for it."""
+        """Whether a new connection is admitted. Another connection may be cut for it."""
         strangers = len(self._strangers)
         full = len(self) >= self._most
         if strangers and (strangers >= self._share or (full and strangers > self._floor)):
@@ -128,18 +131,21 @@ class OpenConnections(Generic[C]):
         return True
 
     def ask(self, connection: C) -> None:
-        """Note a whole request, of a caller who is not known yet: a known one's rest is over."""
+        """Record a complete head. Its caller is not authenticated yet.
+
+        A resting connection then counts as the one that has rested for the shortest time.
+        """
         if (entry := self._entries.get(connection)) is None:
             return
-        if entry.known and not entry.working:  # it has not rested as long as others any more
+        if entry.known and not entry.working:  # to the end of its queue
             self._resting.remove(connection, entry.group)
             self._resting.add(connection, entry.group)
 
     def know(self, connection: C, *, by_address: bool) -> None:
-        """Note that the caller of the request under way is known: it is not ended any more.
+        """Record that the running request's caller is known. The connection is safe until `rest`.
 
-        `by_address` says that callers are told apart by their address alone: then
-        the address with the most connections that rest gives one up first.
+        `by_address` is true if callers differ by their address only. Then the address
+        with the most resting connections loses one first.
         """
         if (entry := self._entries.get(connection)) is None:
             return
@@ -149,7 +155,7 @@ class OpenConnections(Generic[C]):
         self._charge(entry, 0)
 
     def rest(self, connection: C) -> None:
-        """Note that the request under way is answered."""
+        """Record that the running request is answered."""
         if (entry := self._entries.get(connection)) is None:
             return
         entry.working = False
@@ -161,10 +167,11 @@ class OpenConnections(Generic[C]):
             self._resting.add(connection, entry.group)
 
     def hold(self, connection: C, size: int) -> bool:
-        """Note how many bytes of unfinished requests a connection holds.
+        """Record how many bytes of unfinished requests a connection holds.
 
-        Those of a known caller's request under way are not counted. With too many
-        in all the largest is cut, of a stranger first. False if this one was.
+        The bytes of a known caller's running request are not counted. If there are too
+        many bytes in all, the connection with the most is cut, a stranger's before a
+        known caller's. Returns False if this connection was cut.
         """
         if (entry := self._entries.get(connection)) is None:
             return False
@@ -175,14 +182,14 @@ class OpenConnections(Generic[C]):
         return connection in self._entries
 
     def forget(self, connection: C) -> None:
-        """Note that a connection has ended."""
+        """Record that a connection has ended."""
         if (entry := self._entries.pop(connection, None)) is None:
             return
         (self._resting if entry.known else self._strangers).remove(connection, entry.group)
         self._charge(entry, 0)
 
     def _stranger(self) -> C:
-        """The stranger to go: the oldest that has asked in vain, else the oldest."""
+        """The stranger to close: the oldest with an answered request, else the oldest."""
         group = self._strangers.largest()
         tried = (each for each in group if self._entries[each].tried)
         return next(tried, next(iter(group)))

@@ -1,12 +1,12 @@
-"""Whether a name and a password are those of a user, by bcrypt, off the event loop.
+"""Compares the password of a user with a bcrypt hash, outside the event loop.
 
-Knows hashes, what has been found out already, and whose turn it is. Must not know
-requests. No password is kept: what was found out is under a keyed hash of it, with
-a key of this process.
+Knows hashes, earlier results, and the order of comparisons. Must not know requests.
+No password is kept: a result is stored under a keyed hash of the password, with a
+key of this process.
 
-Every comparison costs the same, whatever the name: as much as the most expensive
-hash of a user. What was found out is known at once, so a flood of wrong passwords
-does not delay a user who was let in before.
+Each comparison costs the same for any name: as much as the most expensive hash of a
+user. An earlier result is returned at once, so a flood of wrong passwords does not
+delay a user who was accepted before.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from dataclasses import dataclass
 import bcrypt
 
 MAX_REMEMBERED = 256
-"""Accepted credentials, and refused ones, that are remembered: of each as many."""
+"""Accepted credentials that are remembered, and as many refused ones."""
 
 MAX_WAITING = 16
-"""Comparisons that may wait at once; each takes about 0.1 s of a processor."""
+"""Comparisons that may wait at once. Each takes about 0.1 s of a processor."""
 
 MAX_PER_ADDRESS = 4
-"""Those of one address that may wait at once."""
+"""Comparisons of one address that may wait at once."""
 
 LONGEST = 72
-"""Bytes of a password that bcrypt looks at."""
+"""Bytes of a password that bcrypt uses."""
 
 _NOBODY = "KVHQR1MS/rRfaBjQ0fQeGu6K3CfH/emJCFan0JUd0mQ.hVkm7ef9e"
-_USUAL = 10  # the cost where there is no user
+_USUAL = 10  # the cost if there are no users
 
 
 class BusyError(Exception):
-    """Too many comparisons wait; the caller may come again."""
+    """Too many comparisons wait. The caller may try again."""
 
 
 @dataclass(eq=False, slots=True)
 class _Comparison:
-    """One that waits or is under way, for all who ask for just that.
+    """A comparison that waits or runs, shared by all requests with the same credential.
 
-    It is dropped when none of them waits any more before its turn.
+    It is dropped if none of these requests waits any more when its turn has not
+    come yet.
     """
 
     digest: bytes
@@ -57,10 +58,10 @@ class _Comparison:
 
 
 class Passwords:
-    """Compares passwords in a thread of its own; its owner closes it.
+    """Compares passwords in its own thread. The owner closes it.
 
-    Addresses take turns. With too many that wait the address with the most gives up
-    its last for another that has fewer. `key` is 32 random bytes.
+    Addresses take turns. If too many comparisons wait, the address with the most
+    loses its last one to an address with fewer. `key` is 32 random bytes.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -79,7 +80,7 @@ class Passwords:
         return f"<Passwords {accepted} accepted, {refused} refused, {len(self._under_way)} to come>"
 
     def close(self) -> None:
-        """Begin nothing more; who waits is told to come again."""
+        """Begin no further comparison. Requests that wait get a BusyError."""
         if self._running is not None:
             self._running.cancel()
         for comparison in self._under_way.values():
@@ -89,10 +90,10 @@ class Passwords:
     async def verify(
         self, users: Mapping[str, str], name: str, password: bytes, *, address: str = ""
     ) -> bool:
-        """Whether `password` is that of the user `name`.
+        """Whether `password` is the password of the user `name`.
 
-        `users` has a bcrypt hash for each name; an answer holds for just that
-        hash. `address` is where it is asked from. Raises BusyError.
+        `users` has a bcrypt hash for each name. A remembered result is valid for
+        that hash only. `address` is the client's address. Raises BusyError.
         """
         stored = users.get(name)
         digest = self._digest(name, stored, password)
@@ -112,7 +113,7 @@ class Passwords:
                 self._running = asyncio.create_task(self._run())
         comparison.askers += 1
         try:
-            # It goes on without the one who asked first: others may wait for it.
+            # The comparison goes on if the first request is cancelled: others may wait for it.
             return await asyncio.shield(comparison.answer)
         finally:
             comparison.askers -= 1
@@ -120,7 +121,11 @@ class Passwords:
                 self._drop(comparison)
 
     def _make_room(self, address: str) -> None:
-        """Let one more wait for an address. Raises BusyError if that is for others to do."""
+        """Make room for one more waiting comparison of an address.
+
+        Raises BusyError if `MAX_PER_ADDRESS` of this address wait, or if `MAX_WAITING`
+        wait and no other address has at least two more than this one.
+        """
         waiting = len(self._queues.get(address, ()))
         if waiting >= MAX_PER_ADDRESS:
             raise BusyError
@@ -134,7 +139,7 @@ class Passwords:
         _turn_away(last)
 
     def _drop(self, comparison: _Comparison) -> None:
-        """Let a comparison not come to its turn; one that has begun goes on."""
+        """Remove a comparison that waits. A comparison that has begun goes on."""
         queue = self._queues.get(comparison.address)
         if queue is not None and comparison in queue:
             queue.remove(comparison)
@@ -143,7 +148,7 @@ class Passwords:
             del self._under_way[comparison.digest]
 
     async def _run(self) -> None:
-        """Make the comparisons that wait, one after the other, an address at a time."""
+        """Run the waiting comparisons one after another, in turns of the addresses."""
         try:
             while self._queues:
                 address, queue = self._queues.popitem(last=False)
@@ -180,20 +185,20 @@ class Passwords:
 def _turn_away(comparison: _Comparison) -> None:
     if not comparison.answer.done():
         comparison.answer.set_exception(BusyError())
-        comparison.answer.exception()  # perhaps nobody waits for it any more
+        comparison.answer.exception()  # no warning if no request waits for it
 
 
 def _cost(hashed: str) -> int:
-    """How expensive a hash is: comparing with it takes 2 to the power of this."""
+    """The cost of a hash: a comparison takes time in proportion to 2^cost."""
     cost = hashed.split("$")[2:3]
     return int(cost[0]) if cost and cost[0].isdecimal() else _USUAL
 
 
 def _equal(password: bytes, stored: str | None, most: int) -> bool:
-    """Whether a password is that of a hash, at the expense of a hash of cost `most`.
+    """Whether a password matches a hash. Each call costs as much as a hash of cost `most`.
 
-    2^c for a hash of cost c, and then 2^c + 2^(c+1) + ... + 2^(most-1), are together
-    2^most: as much as a name that nobody has is compared for.
+    The hash of cost c costs 2^c. The further comparisons cost 2^c + 2^(c+1) + ... +
+    2^(most-1). Together this is 2^most: the cost for an unknown name.
     """
     password = password[:LONGEST]
     if stored is None:
@@ -212,5 +217,5 @@ def _nobody(cost: int) -> str:
 def _compared(password: bytes, hashed: str) -> bool:
     try:
         return bcrypt.checkpw(password, hashed.encode())
-    except ValueError:  # a hash that only looks like one
+    except ValueError:  # the hash has the form of one, but is invalid
         return False

@@ -1,7 +1,7 @@
-"""Answers that are not an exposition, and how one in the making is broken off.
+"""Plain responses, the time for a scrape, and the reset of an unfinished response.
 
-Knows how an application, a plain line and a broken connection look to aiohttp,
-and how long a scraper waits. Must not know what is served.
+Knows how aiohttp represents an application, a response and a connection, and how
+long a scraper waits. Must not know the content that is served.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from kmproxy.errors import one_line
 
 TIMEOUT_HEADER = "X-Prometheus-Scrape-Timeout-Seconds"
 DEFAULT_TIMEOUT = 10.0
-"""Seconds for a scrape that does not say how long it waits."""
+"""Seconds for a scrape without a valid timeout header."""
 
 MARGIN = 0.5
-"""Seconds before the scraper's own end at which we answer, so that it sees the answer."""
+"""Seconds between kmproxy's latest response and the scraper's timeout, so that the scraper sees
+the response."""
 
 NAME = "kmproxy"
-"""How the server calls itself: without a version, or what it is made of."""
+"""The value of the Server header: without a version, and without the names of libraries."""
 
 _ABORT = struct.pack("ii", 1, 0)  # struct linger: on, 0 s: a reset instead of an end
 
@@ -33,9 +34,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def scrape_budget(header: str | None) -> float:
-    """Seconds that a scrape may take: what the scraper waits, less a margin.
+    """Seconds that a scrape may take: the scraper's timeout, less a margin.
 
-    A header that is no positive finite number counts as none.
+    The margin is `MARGIN`, or a tenth of the timeout if that is less. A header that
+    is not a positive finite number counts as absent: then it is `DEFAULT_TIMEOUT`.
     """
     try:
         seconds = float(header or "")
@@ -47,7 +49,7 @@ def scrape_budget(header: str | None) -> float:
 
 
 def application(handler: Handler) -> web.Application:
-    """An application that gives every request to `handler`, its path as it was sent."""
+    """An application that passes each request to `handler`, with its path as it was sent."""
     app = web.Application()
     app.router.add_route("*", r"/{path:[\s\S]*}", handler)
     app.on_response_prepare.append(_sign)
@@ -59,14 +61,14 @@ async def _sign(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def plain(status: int, line: str) -> web.Response:
-    """One plain line: what failed and what to do."""
+    """A response of one plain line: the failure and the remedy."""
     headers = {hdrs.SERVER: NAME}
     text = one_line(line.replace("\n", " ")) + "\n"
     return web.Response(status=status, text=text, headers=headers)
 
 
 def refusal(status: int, line: str) -> bytes:
-    """The same as the bytes of a whole answer, for what never was a request."""
+    """A response of one plain line as bytes, to a client that has sent no valid request."""
     return (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nServer: {NAME}\r\n"
         f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(line) + 1}\r\n"
@@ -75,12 +77,12 @@ def refusal(status: int, line: str) -> bytes:
 
 
 def reads(request: web.Request) -> bool:
-    """Whether the method is one that only reads."""
+    """Whether the method only reads: GET or HEAD."""
     return request.method in {hdrs.METH_GET, hdrs.METH_HEAD}
 
 
 def not_found(*, of_a_node: bool = False) -> web.Response:
-    """The answer to a path that is not served; `of_a_node`: for want of a configured node."""
+    """The response to an unknown path. `of_a_node`: to a path that needs a configured node."""
     if of_a_node:
         why = "no node is configured, see --node-name-or-ip; those of every node are below"
         return plain(404, f"{why} /api/v1/nodes/")
@@ -88,20 +90,20 @@ def not_found(*, of_a_node: bool = False) -> web.Response:
 
 
 def not_allowed() -> web.Response:
-    """The answer to a method that does more than read."""
+    """The response to any method but GET and HEAD."""
     response = plain(405, "only GET and HEAD")
     response.headers[hdrs.ALLOW] = "GET, HEAD"
     return response
 
 
 def break_off(request: web.Request) -> None:
-    """Reset the connection, so that no client takes what it has for the whole."""
+    """Reset a request's connection, so that no client takes a partial response for complete."""
     if request.transport is not None:
         reset(request.transport)
 
 
 def reset(transport: asyncio.WriteTransport) -> None:
-    """End a connection, and not as what is whole ends: what is still to be sent is not."""
+    """Close the connection with RST: unsent data is dropped, and the body cannot look complete."""
     if (sock := transport.get_extra_info("socket")) is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
     transport.abort()
