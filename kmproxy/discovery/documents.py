@@ -221,23 +221,27 @@ class Fitting(Generic[_T]):
 
     def __init__(self, budget: int) -> None:
         self._left = budget
-        self._held: list[tuple[int, tuple[str, ...], _T]] = []  # a heap: the largest item is first
+        self._held: list[
+            tuple[int, tuple[str, ...], int, _T]
+        ] = []  # a heap: the largest item is first
+        self._count = 0  # tells items of one size and key apart
         self.left_out = 0
 
     def add(self, key: tuple[str, ...], size: int, item: _T) -> _T | None:
         """Add an item. Returns the last item that was removed for it, or None."""
-        heapq.heappush(self._held, (-size, key, item))
+        self._count += 1
+        heapq.heappush(self._held, (-size, key, self._count, item))
         self._left -= size
         gone = None
         while self._left < 0:
-            negative, _, gone = heapq.heappop(self._held)
+            negative, _, _, gone = heapq.heappop(self._held)
             self._left -= negative
             self.left_out += 1
         return gone
 
     def in_order(self) -> list[_T]:
         """The items that fit, in the order of their keys."""
-        return [item for _, _, item in sorted(self._held, key=lambda held: held[1])]
+        return [item for *_, item in sorted(self._held, key=lambda held: held[1:3])]
 
 
 class TargetLabelMap(LabelMap):

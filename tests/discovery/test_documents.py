@@ -398,6 +398,12 @@ def test_many_large_pods():
     assert again.pods == held.pods
 
 
+def test_pods_that_cannot_be_told_apart():
+    """Two of one name, identity and size are two pods, whatever kubelet lists them so."""
+    twins = [pod("twin", containers=[container(name, port(8080))]) for name in ("x1", "x2")]
+    assert len(flat(listed(*twins).render(lambda _: b""))) == 2
+
+
 def test_a_long_document(monkeypatch):
     """What namespaces add is counted in: the pods with the most bytes are left out."""
     held = listed(*(pod(f"p{n}", metadata={"namespace": f"n{n % 2}"}) for n in range(10)))
