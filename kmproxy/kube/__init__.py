@@ -1,21 +1,21 @@
 """The Kubernetes API: identities, kubeconfigs, lists and watches, nodes, reviews.
 
-Knows the API server's documents and client-go's rules. Must not know whose a sample is, nor
-what is served.
+Knows the documents of the API server and the rules of client-go. Must not know which labels a
+sample gets, or what kmproxy serves.
 
-    identity           as whom the API server is asked
-    service_account    a pod's identity, and where an identity is found
-    go_yaml            YAML as Go programs read it
+    identity           the account with which kmproxy asks the API server
+    service_account    the identity of a pod, and where an identity is found
+    go_yaml            reads YAML as Go programs do
     kubeconfig_format  every key of a kubeconfig
-    contexts           kubeconfigs merged, and the current context
-    exec_plugin        a kubeconfig's exec plugin, run
-    oidc               OIDC tokens, renewed
-    kubeconfig         an identity made of kubeconfigs
-    apiserver          requests to the API server
-    object_list        lists of objects, read while they come
-    watch              list and watch, as a state that is fed
+    contexts           merges kubeconfigs, and finds their current context
+    exec_plugin        runs the exec plugin of a kubeconfig
+    oidc               renews OIDC tokens
+    kubeconfig         an identity made from kubeconfigs
+    apiserver          sends requests to the API server
+    object_list        reads lists of objects while they arrive
+    watch              the state of list and watch, and its back-off
     outage             since when the API server has been away
-    permissions        what kmproxy needs to be granted
-    reviews            documents of token and access reviews
-    nodes              the addresses of nodes, by name
+    permissions        the permissions that kmproxy needs
+    reviews            documents of token reviews and access reviews
+    nodes              finds the addresses of nodes by name
 """

@@ -1,7 +1,7 @@
-"""Gets, posts and streams against the API server.
+"""Requests to the API server: get, post and stream.
 
-Knows its URL and how it says no. Must not know what is listed or watched, nor
-when to try again.
+Knows the URL of the API server and how it refuses a request. Must not know what is listed or
+watched, or when to try again.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from kmproxy.kube.object_list import ListReader
 from kmproxy.kube.watch import LIST_ACCEPT, parse_status
 
 REQUEST_TIMEOUT = 60.0
-"""Seconds of silence after which a plain request is given up."""
+"""Seconds without a byte after which a request other than a watch fails."""
 
 MAX_BODY = 8 << 20
-"""Bytes of the largest answer that is held as a whole: one object, of which etcd takes 1.5 MB."""
+"""Bytes of the largest body that is held as a whole. It is one object, and etcd stores objects of
+at most 1.5 MB."""
 
 MAX_STATUS = 1 << 16
-"""Bytes of an error's body that are read; a Status has a few hundred."""
+"""The most bytes that are read from the body of an error. A Status has a few hundred."""
 
 
 class ApiServer:
-    """The API server that an identity belongs to."""
+    """Sends requests to the API server of an identity, with that identity."""
 
     def __init__(self, upstream: Upstream, identity: Identity) -> None:
         self._upstream = upstream
@@ -43,13 +44,14 @@ class ApiServer:
 
     @property
     def server(self) -> str:
-        """The URL of the one that is asked now: a kubeconfig can lead elsewhere than before."""
+        """The URL of the API server that is asked now. A changed kubeconfig can change it."""
         return self._identity.server
 
     async def get(self, path: str, params: Mapping[str, str], *, accept: str) -> bytearray:
-        """The body of a 200.
+        """Return the body of the response with status 200.
 
-        Raises ApiError for any other status, UpstreamError for none, CredentialError.
+        Raises ApiError for a status that is an error, UpstreamError if no complete response comes,
+        and CredentialError.
         """
         async with self.stream(path, params, accept=accept, silence=REQUEST_TIMEOUT) as pieces:
             return await _collect(pieces, MAX_BODY)
@@ -57,9 +59,10 @@ class ApiServer:
     async def objects(
         self, path: str, params: Mapping[str, str], reader: ListReader
     ) -> AsyncGenerator[list[Namespace], None]:
-        """The objects of a list, or of one page of it, as they come; `reader` learns the rest.
+        """Yield the objects of a list, or of one page of it, as they arrive.
 
-        Other tasks have their turn in between. Raises as `get` does.
+        `reader` keeps the metadata of the list. Other tasks can run between two portions. Raises
+        the errors of `get`.
         """
         async with self.stream(path, params, accept=LIST_ACCEPT, silence=REQUEST_TIMEOUT) as pieces:
             async for piece in pieces:
@@ -70,9 +73,9 @@ class ApiServer:
     async def post(
         self, path: str, document: Mapping[str, Any], *, most: int = MAX_BODY
     ) -> bytearray:
-        """The body of the 200 or 201 that a document is answered with, of at most `most` bytes.
+        """Send a document. Return the body of the response, of at most `most` bytes.
 
-        Raises as `get` does.
+        The status is 200 or 201. Raises the errors of `get`.
         """
         url = await self._url(path)
         body = msgspec.json.encode(document)
@@ -86,9 +89,10 @@ class ApiServer:
     async def stream(
         self, path: str, params: Mapping[str, str], *, accept: str, silence: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body of a 200 as it comes; `silence` is the longest pause in seconds.
+        """Open the body of the response with status 200, to be read as it arrives.
 
-        Raises ApiError and UpstreamError, while the body is read too.
+        `silence` is the longest pause in seconds. Raises the errors of `get`; the first two also
+        while the body is read.
         """
         url = await self._url(path)
         async with (
@@ -98,10 +102,10 @@ class ApiServer:
             yield pieces
 
     async def _url(self, path: str) -> str:
-        """Where to ask. Raises CredentialError.
+        """Return the URL of a path. Raises CredentialError.
 
-        A kubeconfig can lead elsewhere than before, and is read with its
-        credential: that is not sent to the server of before.
+        The credential is read first, because a changed kubeconfig can name another API server. So
+        its credential is never sent to the server that it named before.
         """
         await self._identity.authorization()
         return self._identity.server + path
@@ -110,13 +114,13 @@ class ApiServer:
     async def _answer(
         self, response: aiohttp.ClientResponse, silence: float
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body of an answer that is none of an error."""
+        """Open the body of a response. Raises ApiError if its status is not 200 or 201."""
         async with aclosing(self._upstream.pieces(response, silence=silence)) as pieces:
             if response.status not in {200, 201}:
                 body = bytearray()
                 async for piece in pieces:
                     body += piece
-                    if len(body) > MAX_STATUS:  # a page for people, say: the status says enough
+                    if len(body) > MAX_STATUS:  # an HTML page, perhaps: the status code is enough
                         break
                 retry_after = response.headers.get("Retry-After")
                 raise parse_status(response.status, bytes(body[:MAX_STATUS]), retry_after)
@@ -124,7 +128,7 @@ class ApiServer:
 
 
 async def _collect(pieces: AsyncIterator[bytes], limit: int) -> bytearray:
-    """The whole body. Raises ApiError past `limit` bytes."""
+    """Return the whole body. Raises ApiError if it has more than `limit` bytes."""
     body = bytearray()
     async for piece in pieces:
         body += piece

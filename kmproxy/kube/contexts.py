@@ -1,8 +1,9 @@
-"""What kubeconfigs say: how several are merged, and the current context of them.
+"""The settings of kubeconfigs: merges several of them, and finds their current context.
 
-Knows every key that client-go reads, and which of them cannot be had here. Must not
-know files, time or who is asked. What cannot be kept as it is asked for is refused,
-by file, entry and key: no request goes out as somebody else. No error shows a secret.
+Knows every key that client-go reads, and which of them kmproxy does not support. Must not read
+files, or know the time or which server is asked. A setting that cannot be followed is an error that
+names the file, the entry and the key. So no request is sent with another identity. No error shows a
+secret.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _NAMES_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class ExecPlugin:
-    """A program that gives credentials. `cluster_config` is what its cluster says to it."""
+    """A program that gives credentials. `cluster_config` is its extension in the cluster entry."""
 
     command: str
     args: tuple[str, ...]
@@ -55,7 +56,7 @@ class ExecPlugin:
 
 @dataclass(frozen=True, slots=True)
 class OidcProvider:
-    """An OIDC provider that renews tokens; `config` holds what Go's plugin of it reads."""
+    """An OIDC provider that renews tokens. The fields are the keys that Go's plugin reads."""
 
     issuer: str
     client_id: str
@@ -67,7 +68,7 @@ class OidcProvider:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """An API server and how it is verified. `server` has no slash at its end."""
+    """An API server, and how kmproxy verifies and reaches it. `server` has no slash at its end."""
 
     server: str
     server_name: str | None = None
@@ -80,9 +81,10 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """As whom it is asked: with a token (the file's, else the text's), a login, a certificate.
+    """The user of requests, with its credential: a token, a login or a client certificate.
 
-    `plugin` gives these where none is given. `headers` are those of impersonation.
+    The token of `token_file` goes before `token`. `plugin` is set if a plugin has to give the
+    credential. `headers` are the headers of impersonation.
     """
 
     name: str
@@ -105,14 +107,18 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A cluster, user or context, and the file that it stands in."""
+    """A cluster, user or context, and the file that defines it."""
 
     file: str
     value: Any
 
 
 class Kubeconfigs:
-    """Several kubeconfigs as one: the first that names an entry, or the current context, has it."""
+    """Several kubeconfigs, merged into one.
+
+    The first file that names an entry defines it. The first one that names a current context
+    decides.
+    """
 
     def __init__(self) -> None:
         self._current = ""
@@ -120,7 +126,10 @@ class Kubeconfigs:
         self._files: list[str] = []
 
     def add(self, file: str, data: bytes) -> None:
-        """Read the next file, named by an absolute path. Raises CredentialError."""
+        """Add the content of the next file. Raises CredentialError.
+
+        `file` is its absolute path.
+        """
         try:
             found = parse_kubeconfig(data)
         except ValueError as error:
@@ -137,7 +146,7 @@ class Kubeconfigs:
                 known.setdefault(each.name, _Entry(file, value))
 
     def select(self) -> Selected:
-        """The current context. Raises CredentialError with all that keeps it from being used."""
+        """Return the current context. Raises CredentialError that names its problems."""
         files = ", ".join(self._files)
         contexts = self._entries["contexts"]
         context = contexts.get(self._current)
@@ -180,7 +189,7 @@ class Kubeconfigs:
 
 
 class _ProblemsError(Exception):
-    """All that is wrong with an entry."""
+    """The problems of one entry."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -200,7 +209,7 @@ def _first_twice(names: Iterable[str]) -> str | None:
 
 
 def _names(entries: Mapping[str, _Entry]) -> Iterator[str]:
-    """Those that there are, for who looks for a misspelt one."""
+    """Yield a text with the names of the entries, so that a misspelt name is easy to find."""
     if entries:
         more = ", ..." if len(entries) > _NAMES_SHOWN else ""
         names = ", ".join(shown_name(name) for name in list(entries)[:_NAMES_SHOWN])
@@ -250,7 +259,7 @@ def _server(url: str, problems: list[str]) -> str:
         good = good and ("://" in url or not parts.path.strip("/"))
     except ValueError:
         good = False
-    if "@" in url:  # it would be shown wherever the server is
+    if "@" in url:  # a password in it would be shown wherever the server is shown
         problems.append("server: the server's URL contains a user or a password")
     elif not good:
         problems.append("server: the server's URL is not one that begins with https://")
@@ -260,7 +269,10 @@ def _server(url: str, problems: list[str]) -> str:
 
 
 def _pem(entry: object, key: str, folder: PurePath, problems: list[str]) -> Source | None:
-    """What stands in the file itself, else the name of another; the first wins, as in Go."""
+    """Return the PEM text in the kubeconfig itself, else the file that it names.
+
+    If both are given, the text is used, as in Go.
+    """
     data, path = getattr(entry, f"{key}_data"), getattr(entry, key)
     if data:
         try:
@@ -328,7 +340,7 @@ def _impersonation(user: UserEntry, problems: list[str]) -> Headers:
 
 
 def _escaped(key: str) -> str:
-    """A key of `as-user-extra` as a part of a header's name (RFC 7230), in percent encoding."""
+    """Return a key of `as-user-extra` as part of a header name (RFC 7230), in percent encoding."""
     legal = b"!#$&'*+-.^_`|~"
     return "".join(
         chr(byte) if byte in legal or (chr(byte).isalnum() and byte < 128) else f"%{byte:02X}"

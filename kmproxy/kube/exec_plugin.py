@@ -1,8 +1,8 @@
-"""Runs a kubeconfig's exec plugin: a program that prints a token or a client certificate.
+"""Runs the exec plugin of a kubeconfig: a program that prints a token or a client certificate.
 
-Knows the ExecCredential format and processes. Must not know what the credential is
-for. What the plugin prints is never shown; what it writes to standard error goes to
-ours, as client-go has it.
+Knows the ExecCredential format and processes. Must not know what the credential is used for. The
+output of the plugin is never shown. Its standard error goes to the standard error of kmproxy, as in
+client-go.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kmproxy.errors import CredentialError
 from kmproxy.kube.contexts import Cluster, ExecPlugin
 
 MAX_OUTPUT = 1 << 20
-"""Bytes that a plugin may print."""
+"""The most bytes that a plugin may print."""
 
 _HINT = 300
 
@@ -48,7 +48,10 @@ class _ExecCredential(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class ExecCredential:
-    """What a plugin gave. `expires_at` is a Unix time, None where it named none."""
+    """The credential that a plugin printed.
+
+    `expires_at` is a Unix time, or None if the plugin named no time.
+    """
 
     token: Secret | None
     cert: Secret | None
@@ -59,10 +62,10 @@ class ExecCredential:
 async def run_plugin(
     plugin: ExecPlugin, cluster: Cluster, environment: Mapping[str, str]
 ) -> ExecCredential:
-    """Run it once. Raises CredentialError.
+    """Run a plugin once, and return its credential. Raises CredentialError.
 
-    A plugin that is no longer waited for is killed with all that it started in its
-    process group, and is gone when this returns.
+    If the run fails or is cancelled, the plugin is killed, with all processes of its process group.
+    It has ended when this function returns, unless the system needs longer than `REAP_TIMEOUT`.
     """
     command = shutil.which(plugin.command, path=environment.get("PATH", os.defpath))
     if command is None:
@@ -95,7 +98,7 @@ async def run_plugin(
 
 
 def _info(plugin: ExecPlugin, cluster: Cluster) -> dict[str, Any]:
-    """What KUBERNETES_EXEC_INFO tells the plugin. Raises CredentialError."""
+    """Return the document of KUBERNETES_EXEC_INFO for the plugin. Raises CredentialError."""
     spec: dict[str, Any] = {"interactive": False}
     if plugin.provide_cluster:
         told = {
@@ -128,11 +131,11 @@ async def _output(process: asyncio.subprocess.Process) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of it, and of what it started."""
+    """Kill the plugin and its process group, as far as they still run."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    # Closed with its pipe, which one that it started in another group may hold open.
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no word of its own
+    # This closes the pipe too: a process in another group may still hold its other end open.
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public method
     reaped = asyncio.create_task(process.wait())
     try:
         await asyncio.wait([reaped], timeout=REAP_TIMEOUT)
@@ -141,7 +144,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 REAP_TIMEOUT = 1.0
-"""Seconds for the system to end a plugin that was killed; one stuck in the kernel lasts longer."""
+"""Seconds for which the end of a killed plugin is awaited. One stuck in the kernel lasts longer."""
 
 
 def _parse(output: bytes, plugin: ExecPlugin) -> ExecCredential:
@@ -168,7 +171,7 @@ def _parse(output: bytes, plugin: ExecPlugin) -> ExecCredential:
 
 
 def _unix_time(text: str) -> float:
-    """The moment of RFC 3339. Raises CredentialError."""
+    """Return the Unix time of a time in RFC 3339. Raises CredentialError."""
     try:
         moment = msgspec.convert(text, datetime)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,9 +1,8 @@
-"""YAML as Kubernetes' Go programs read it: one document, as JSON would hold it.
+"""Reads YAML as the Go programs of Kubernetes do: one document, with the values of JSON.
 
-Knows the scalars of go-yaml v2: no dates and no numbers to the base 60, and `yes`,
-`on` and `y` are true. Must not know what a document means. Time and memory are
-linear in the text: nesting, and what aliases repeat, are bounded. No error shows
-what stands in the text.
+Knows the scalars of go-yaml v2: it has no dates and no numbers to the base 60, and `yes`, `on` and
+`y` are true. Must not know what a document means. Time and memory are linear in the text, because
+the nesting and the values that aliases repeat are bounded. No error shows the text.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 MAX_DEPTH: Final = 100
 MAX_VALUES: Final = 1_000_000
-"""Values of a document, those that an alias repeats counted each time."""
+"""The most values of a document. Values that an alias repeats count each time."""
 
 _WORDS: Final[dict[str, bool | None]] = {
     word: value
@@ -34,10 +33,13 @@ _TEXT_TAGS = {"!", "tag:yaml.org,2002:str"}
 
 
 def load(data: bytes) -> Any:
-    """The first document; None if there is none. Raises ValueError that says where it is wrong."""
-    import yaml  # noqa: PLC0415 - only those who have such a file pay for it
+    """Return the first document, or None if the text has none.
 
-    # The C parser takes tabs where Go does; its own composer overflows the stack, ours is not deep.
+    Raises ValueError. For a syntax error it names the line, where that is known.
+    """
+    import yaml  # noqa: PLC0415 - only users of such a file pay for the import
+
+    # The C parser accepts tabs where Go does. Its composer overflows the stack, ours is not deep.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         return _document(yaml.parse(data, Loader=loader))
@@ -48,11 +50,11 @@ def load(data: bytes) -> Any:
 
 
 def resolved(text: str) -> Any:
-    """What a scalar without quotes is: None, a bool, an int, a float or the text."""
+    """Return the value of a scalar without quotes: None, a bool, an int, a float or the text."""
     if text in _WORDS:
         return _WORDS[text]
     plain = text.replace("_", "") if text[:1].isdecimal() or text[0] in "+-" else text
-    if len(plain) > 40:  # no number of Go's has as many digits
+    if len(plain) > 40:  # no number in Go has as many digits
         return text
     if _INTEGER.fullmatch(plain):
         octal = re.fullmatch(r"([-+]?)0([0-7]+)", plain)
@@ -63,7 +65,7 @@ def resolved(text: str) -> Any:
 
 
 class _Node:
-    """A mapping or a list that is being read, and how many values it holds so far."""
+    """A mapping or a list that is being read, and the number of its values so far."""
 
     def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None) -> None:
         self.value = value
@@ -79,7 +81,7 @@ class _Node:
         return isinstance(self.value, dict) and self._key is None
 
     def add(self, value: Any, count: int, *, plain: bool) -> None:
-        """The next item, key or value of a key. Raises ValueError."""
+        """Add the next item of a list, or the next key or value of a mapping. Raises ValueError."""
         self.count += count
         if isinstance(self.value, list):
             self.value.append(value)
@@ -95,7 +97,7 @@ class _Node:
             self._key = None
 
     def end(self) -> Any:
-        """The whole, with what `<<` merges into it where it has no key of its own."""
+        """Return the whole value. `<<` merges in only keys that it lacks. Raises ValueError."""
         for other in self._merged:
             if not isinstance(other, dict) or not isinstance(self.value, dict):
                 raise ValueError("<< merges what is no mapping")  # noqa: TRY004 - of the text

@@ -1,7 +1,7 @@
-"""As whom the API server is asked.
+"""The identity: the account with which kmproxy asks the API server.
 
-Must not know which identities there are, nor what is asked as one. No `repr` and
-no error shows a credential.
+Must not know which kinds of identity exist, or what is asked with one. No `repr` and no error
+shows a credential.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class Identity(Credential):
-    """As whom the API server at `server` is asked.
+    """The account with which kmproxy asks the API server at `server`.
 
-    `server` is a URL without a path's slash at its end. `server_name` is what
-    its certificate must bear if not the host, `way` which forward proxy leads there,
-    None if nothing speaks of any. `headers` are those of impersonation.
+    `server` is a URL without a slash at its end. `server_name` is the name that the API server's
+    certificate must bear, if it is not the host of the URL. `way` says which forward proxy leads to
+    the API server, if any. It is None if no setting speaks of a proxy. `headers` are the headers of
+    impersonation.
     """
 
     server: str
@@ -36,4 +37,4 @@ class Identity(Credential):
     @property
     @abstractmethod
     def trust(self) -> Trust:
-        """The CA of the cluster, and a client certificate if that is what we have."""
+        """The CA of the cluster, and the client certificate if the identity has one."""

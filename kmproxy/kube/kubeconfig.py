@@ -1,8 +1,7 @@
-"""A kubeconfig as an identity: read again as its files, tokens and plugins change.
+"""An identity from a kubeconfig. It is read again as its files, tokens and plugins change.
 
-Knows files, what tells one version of them from another, and when a credential is
-due. Must not know the format, nor what is asked with it. No error shows what stands
-in a kubeconfig.
+Knows files, how their changes are noticed, and when a credential has to be renewed. Must not know
+the format, or what is asked with the identity. No error shows the content of a kubeconfig.
 """
 
 from __future__ import annotations
@@ -32,22 +31,21 @@ if TYPE_CHECKING:
     from kmproxy.telemetry import Telemetry
 
 READ_TIMEOUT = 30.0
-"""Seconds for a kubeconfig's plugin, or for whoever renews its token, to answer."""
+"""Seconds within which the plugin of a kubeconfig, or the provider of its tokens, has to answer."""
 
 MAX_FILE = 16 << 20
 """Bytes of the largest kubeconfig that is read."""
 
 SOONEST = 10.0
-"""Seconds between two runs of a plugin whose credentials end sooner."""
+"""Seconds between two runs of a plugin whose credentials expire sooner than that."""
 
 _log = logging.getLogger(__package__)
 
 
 class Kubeconfig(Identity):
-    """The current context of a kubeconfig, or of several as $KUBECONFIG has them.
+    """The identity of the current context of a kubeconfig, or of several, as in $KUBECONFIG.
 
-    `listed` is whether `path` is such a list. `what` is how problems call the
-    setting that named it.
+    `listed` says whether `path` is a list of paths.
     """
 
     def __init__(
@@ -91,7 +89,10 @@ class Kubeconfig(Identity):
         listed: bool = False,
         what: str = "--kubeconfig",
     ) -> Kubeconfig:
-        """Read the file. Raises ConfigError if it cannot be used."""
+        """Read the kubeconfig. Raises ConfigError if it cannot be used.
+
+        `what` is the name of the setting in the error message.
+        """
         identity = cls(
             path, clock=clock, telemetry=telemetry, environment=environment, listed=listed
         )
@@ -103,19 +104,20 @@ class Kubeconfig(Identity):
 
     @property
     def trust(self) -> Trust:
-        """The context's cluster CA and client certificate."""
+        """The cluster CA and the client certificate of the current context."""
         return self._trust
 
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """The token of the context's user, if it has one; the last good one if that fails.
+        """Return the header for the user of the context, or None without a token or a login.
 
-        Raises CredentialError if it is for another server than the one that said 401.
+        If the kubeconfig cannot be read again, the last good header is used. Raises CredentialError
+        if the kubeconfig now names another server than the one that answered 401.
         """
         now = self._clock()
         if anew or now - self._read_at >= TOKEN_AGE or now >= self._renew_at:
             server, reads = self.server, self._reads
             async with self._reading:
-                if self._reads == reads:  # one plugin for all who were refused meanwhile
+                if self._reads == reads:  # one run for all requests that were refused meanwhile
                     await self._read_again(anew=anew)
             if anew and self.server != server:
                 message = f"{self._path}: it leads to another server since this was asked"
@@ -132,7 +134,7 @@ class Kubeconfig(Identity):
         self._reads += 1
 
     async def _read(self, *, anew: bool) -> None:
-        """Take over what the files say now, all of it or nothing. Raises CredentialError."""
+        """Read the files and take over all of their settings or none. Raises CredentialError."""
         self._read_at = self._clock()
         texts = self._texts()
         made_of = _digest(texts)
@@ -179,7 +181,10 @@ class Kubeconfig(Identity):
         )
 
     def _texts(self) -> dict[str, bytes]:
-        """What the files hold; of several, some may be missing. Raises CredentialError."""
+        """Return the content of each file. Raises CredentialError.
+
+        Of several files, some may be missing.
+        """
         texts = {}
         for file in self._files:
             try:
@@ -227,7 +232,7 @@ def _digest(texts: Mapping[str, bytes]) -> bytes:
 
 
 def _life(given: ExecCredential) -> float:
-    """Seconds after which a plugin is run again; for ever where it named no end."""
+    """Return the seconds until the plugin runs again, infinite if its credential has no end."""
     if given.expires_at is None:
         return math.inf
     life = given.expires_at - time.time()
@@ -235,7 +240,10 @@ def _life(given: ExecCredential) -> float:
 
 
 def _authorization(where: str, selected: Selected, token: Secret | None) -> str | None:
-    """The header's value: a token, the text of a token's file first, or a login."""
+    """Return the value of the Authorization header: a login or a token. Raises CredentialError.
+
+    The text of a token file goes before a token of the kubeconfig or of a plugin.
+    """
     user = selected.user
     if user.login is not None:
         name, password = user.login

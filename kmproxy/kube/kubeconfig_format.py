@@ -1,8 +1,7 @@
-"""The format of a kubeconfig: every key that client-go's loader reads, and of which kind it is.
+"""The format of a kubeconfig: every key that client-go's loader reads, and the type of its value.
 
-Must not know what a key means. Keys that are not known are left out, as client-go
-leaves them out; a value of another kind is an error that names the key. No error
-shows a value.
+Must not know what a key means. Unknown keys are ignored, as in client-go. A value of the wrong type
+is an error that names the key. No error shows a value.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ Texts = list[str | None]
 
 
 class Extension(msgspec.Struct):
-    """What a program other than kubectl keeps in an entry."""
+    """Data that a program other than kubectl keeps in an entry."""
 
     name: str = ""
     extension: Any = None
 
 
 class ClusterEntry(msgspec.Struct, rename="kebab"):
-    """What a kubeconfig says of a cluster."""
+    """The settings of a cluster in a kubeconfig."""
 
     server: str = ""
     tls_server_name: str = ""
@@ -39,14 +38,14 @@ class ClusterEntry(msgspec.Struct, rename="kebab"):
 
 
 class Variable(msgspec.Struct):
-    """A variable of a plugin's environment."""
+    """A variable in the environment of an exec plugin."""
 
     name: str = ""
     value: str = ""
 
 
 class ExecEntry(msgspec.Struct, rename="camel"):
-    """How a plugin that gives credentials is run."""
+    """The settings of an exec plugin: a program that gives credentials."""
 
     command: str = ""
     args: Texts = []
@@ -58,14 +57,14 @@ class ExecEntry(msgspec.Struct, rename="camel"):
 
 
 class AuthProviderEntry(msgspec.Struct):
-    """A provider of tokens that is built into clients."""
+    """The settings of a token provider that is built into clients."""
 
     name: str = ""
     config: dict[str, str] = {}
 
 
 class UserEntry(msgspec.Struct, rename="kebab"):
-    """What a kubeconfig says of a user."""
+    """The settings of a user in a kubeconfig."""
 
     client_certificate: str = ""
     client_certificate_data: str = ""
@@ -84,7 +83,7 @@ class UserEntry(msgspec.Struct, rename="kebab"):
 
 
 class ContextEntry(msgspec.Struct):
-    """The names of a cluster and a user."""
+    """The settings of a context: the names of a cluster and of a user."""
 
     cluster: str = ""
     user: str = ""
@@ -112,7 +111,7 @@ class NamedContext(msgspec.Struct):
 
 
 class KubeconfigFile(msgspec.Struct):
-    """A whole file."""
+    """A whole kubeconfig file."""
 
     kind: str = "Config"
     api_version: str = msgspec.field(default="v1", name="apiVersion")
@@ -123,7 +122,7 @@ class KubeconfigFile(msgspec.Struct):
 
 
 def parse_kubeconfig(data: bytes) -> KubeconfigFile:
-    """A file as client-go takes it apart; a null is no value. Raises ValueError."""
+    """Parse a kubeconfig as client-go does. A null counts as no value. Raises ValueError."""
     document = load(data)
     if document is None:
         return KubeconfigFile()
@@ -154,7 +153,7 @@ _KINDS = {"str": "text", "bool": "true or false", "array": "a list", "object": "
 
 
 def _mismatch(message: str, document: Mapping[str, Any]) -> str:
-    """Which key has a value of the wrong kind, in the words of kubeconfigs."""
+    """Return a message that names the key with a value of the wrong type, in kubeconfig terms."""
     match = _AT.fullmatch(message)
     what, path = (match[1], match[2]) if match else (message, "")
     kinds = re.findall(r"`([a-z]+)", what)
@@ -172,5 +171,5 @@ def _mismatch(message: str, document: Mapping[str, Any]) -> str:
 
 
 def shown_name(name: str) -> str:
-    """The name of an entry as errors show it: at most 60 characters of it."""
+    """Return the name of an entry for an error message: at most 60 characters of it."""
     return repr(name if len(name) <= 60 else f"{name[:60]}...")

@@ -1,7 +1,7 @@
-"""The nodes of the cluster, by name or all of them, as the API server knows them.
+"""The nodes of the cluster, one by name or all of them, from the API server.
 
-Knows Node objects and how long one is remembered. Must not know what is
-fetched from a node. An address never comes from anywhere but the Node object.
+Knows Node objects and how long each is remembered. Must not know what is fetched from a node. The
+address of a node comes only from its Node object.
 """
 
 from __future__ import annotations
@@ -28,31 +28,33 @@ from kmproxy.kube.watch import PAGE
 from kmproxy.telemetry import Telemetry
 
 REMEMBERED = 60.0
-"""Seconds for which a Node object that was found is not asked for again."""
+"""Seconds for which a Node object that was found is not requested again."""
 
 KEPT = 3600.0
-"""Seconds for which an address is used that the API server, failing, cannot confirm: it may have
-become another node's, whose samples would then be taken for this one's."""
+"""Seconds for which an address is used while the API server fails to confirm it. After a longer
+time the address may belong to another node, whose samples would be taken for this node's."""
 
 PATIENCE = 2.0
-"""Seconds in which an address has to be confirmed before it is used as it was."""
+"""Seconds within which the API server has to confirm an address. After that the known address is
+used."""
 
 RETRY = 5.0
-"""Seconds after a failure in which no address that is known is asked for again."""
+"""Seconds after a failure of the API server for which no known address is requested again."""
 
 ABSENT_FOR = 10.0
-"""Seconds for which a name is not asked for again that the API server knows no node of."""
+"""Seconds for which a name is not requested again after the API server found no node for it."""
 
 MAX_REMEMBERED = 20_000
 
 MAX_ABSENT = 1 << 20
-"""Bytes of names of no node that are remembered, with what remembering each of them costs."""
+"""The most bytes of remembered names without a node, including `_COST` for each name."""
 
 _COST = 200
-"""Bytes that remembering a name costs beside its own."""
+"""Bytes that a remembered name takes in addition to its own bytes."""
 
 MISSES = 256
-"""Names of no node that one asker may have looked up at once, and then in `MISSES_IN` seconds."""
+"""Names without a node that one asker may have looked up at once, and then in each `MISSES_IN`
+seconds."""
 
 MISSES_IN = 30.0
 
@@ -62,7 +64,7 @@ _ADDRESSES = ("InternalIP", "InternalDNS", "ExternalIP", "ExternalDNS", "Hostnam
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _ANSWERS = {"no_node", "no_address", "bad_address", "forbidden"}
-"""Reasons of errors that are what the API server has to say, rather than its failures."""
+"""Reasons of errors that are answers of a working API server, not failures of it."""
 
 _log = logging.getLogger(__package__)
 
@@ -99,10 +101,10 @@ _DECODER = msgspec.json.Decoder(_Node)
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node, and where its kubelet listens. `port` is None where nothing says.
+    """A node, and where its kubelet listens. `port` is None if no port is known.
 
-    `uid` is that of its Node object, "" if that has none, and None for a node
-    that is configured rather than found.
+    `uid` is the uid of the Node object. It is "" if the object has no valid uid, and None if the
+    node comes from the configuration and not from a Node object.
     """
 
     name: str
@@ -112,9 +114,9 @@ class Node:
 
 
 class _Absent:
-    """Names that were found to be no node's, each for `ABSENT_FOR` seconds.
+    """Names for which the API server found no node, each remembered for `ABSENT_FOR` seconds.
 
-    They are bounded in bytes: the oldest go first.
+    Their bytes are bounded by `MAX_ABSENT`. The oldest name is dropped first.
     """
 
     def __init__(self) -> None:
@@ -141,10 +143,10 @@ class _Absent:
 
 
 class NodeDirectory:
-    """Finds nodes by name; while the API server fails, those that it told of before.
+    """Finds nodes by name. While the API server fails, it finds only nodes that it found before.
 
-    A node is not found whose address the rule for `addresses` refuses; there is
-    none where it is the API server that connects to nodes.
+    `addresses` is the rule for addresses. If the rule refuses the address of a node, the node
+    counts as not found. It is None if the API server itself connects to the nodes.
     """
 
     def __init__(
@@ -159,19 +161,19 @@ class NodeDirectory:
         self._addresses = addresses
         self._clock = clock
         self._telemetry = telemetry
-        self._found: dict[str, tuple[Node, float]] = {}  # name -> node, when that was confirmed
+        self._found: dict[str, tuple[Node, float]] = {}  # name -> node, time of its confirmation
         self._absent = _Absent()
         self._misses = Allowances(burst=MISSES, interval=MISSES_IN / MISSES)
-        self._retry_at = -math.inf  # while the API server fails: when to ask it again
+        self._retry_at = -math.inf  # while the API server fails: the time of the next request
 
     def __repr__(self) -> str:
         return f"<NodeDirectory {len(self._found)} remembered>"
 
     async def find(self, name: str, *, asker: str = "") -> Node:
-        """The node of this name.
+        """Return the node with this name, for `asker`.
 
-        Raises UpstreamError, with status 404 where the API server knows none, and
-        503 where `asker` had too many names looked up that are no node's.
+        Raises UpstreamError. Its status is 404 if the API server has no such node, and 503 if
+        `asker` had too many names looked up for which no node exists.
         """
         if not _NAME.fullmatch(name):
             raise UpstreamError("no_node", f"{name[:80]!r} is not a node's name", status=404)
@@ -195,9 +197,9 @@ class NodeDirectory:
             raise
 
     async def knows(self, name: str, *, asker: str = "") -> bool:
-        """Whether there is such a node, or the API server fails to tell.
+        """Tell whether a node has this name. True also if the API server fails to answer.
 
-        It is no node either where the asker had too many names looked up.
+        False also if `asker` had too many names looked up for which no node exists.
         """
         try:
             async with asyncio.timeout(PATIENCE):
@@ -209,7 +211,7 @@ class NodeDirectory:
         return True
 
     async def first(self) -> Node:
-        """A node to try, the first of a list. Raises UpstreamError, also if it may not be had."""
+        """Return the first node of a list, for a trial. Raises UpstreamError, also if forbidden."""
         try:
             reader = ListReader()
             async with aclosing(self._api.objects(PATH, {"limit": "1"}, reader)) as objects:
@@ -223,7 +225,7 @@ class NodeDirectory:
         return await self.find(names[0])
 
     async def list_all(self) -> AsyncGenerator[list[Namespace], None]:
-        """All nodes of the cluster, as they come, just their metadata. Raises UpstreamError."""
+        """Yield the metadata of all nodes of the cluster, as it arrives. Raises UpstreamError."""
         params = {"limit": str(PAGE), "resourceVersion": "0"}
         while True:
             try:
@@ -239,10 +241,10 @@ class NodeDirectory:
             params = {"limit": str(PAGE), "continue": token}
 
     async def _confirm(self, known: Node) -> Node:
-        """The node as it is now, or as it is known if the API server fails to tell."""
+        """Look up a known node again. If the API server fails, return the known node."""
         failing = self._retry_at > -math.inf
         if failing:
-            self._retry_at = self._clock() + RETRY  # one asks, nobody else waits
+            self._retry_at = self._clock() + RETRY  # one request asks, and the others do not wait
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self._ask(known.name)

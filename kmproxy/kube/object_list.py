@@ -1,8 +1,8 @@
-"""Lists of the API server, read while they come: of each object just its metadata.
+"""Reads the lists of the API server while they arrive, and keeps only the metadata of each object.
 
-Knows the JSON of objects and of lists of them. Must not know what is listed or
-when, nor sockets. A list may be of any length: the server's cache gives all
-objects on one page, whatever is asked for.
+Knows the JSON of objects and of lists. Must not know what is listed or when, or sockets. A list may
+have any length, because the cache of the API server returns all objects on one page, whatever limit
+the request names.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ _T = TypeVar("_T")
 _F = TypeVar("_F", bound="Frame")
 
 SLICE = 100
-"""Objects that are decoded at once, in under a millisecond if they are of the usual size: a scrape
-takes several turns of the event loop."""
+"""Objects that are decoded in one turn of the event loop. Objects of the usual size take less than
+a millisecond. The turn has to be short, because a scrape needs several turns."""
 
 MAX_OBJECT = 8 << 20
-"""Bytes of the longest object or watch event; etcd holds objects of 1.5 MB at most."""
+"""Bytes of the longest object or watch event. etcd stores objects of at most 1.5 MB."""
 
 MAX_FRAME = 4 << 20
-"""Bytes of all that is not of an object of a list: two for each object, and its metadata."""
+"""Bytes of the longest frame: the list without its objects. It holds the metadata of the list, and
+for each object the placeholder ` 0 ` and a comma."""
 
 _NO_LIST = "the API server's list is not one"
 
 _PLAIN = re.compile(rb'(?:[^"{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-"""As far as no object begins or ends, with the strings that end."""
+"""Bytes in which no object begins or ends, including complete strings."""
 
 _FRAME_PLAIN = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-"""The same, as far as no array does either."""
+"""Bytes in which no object and no array begins or ends, including complete strings."""
 
 _TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 """The inside of a string."""
@@ -46,7 +47,7 @@ _KEY_WINDOW = 64
 
 
 class Meta(msgspec.Struct, rename="camel"):
-    """An object's metadata."""
+    """The metadata of an object."""
 
     name: str = ""
     resource_version: str = ""
@@ -54,7 +55,7 @@ class Meta(msgspec.Struct, rename="camel"):
     annotations: dict[str, str] | None = None
 
     def namespace(self) -> Namespace:
-        """It as a namespace's."""
+        """Return the metadata as a namespace."""
         return Namespace(self.name, self.labels or {}, self.annotations or {})
 
 
@@ -63,14 +64,14 @@ class _Object(msgspec.Struct):
 
 
 class ListMeta(msgspec.Struct, rename="camel"):
-    """A list's metadata: the version it is of, and what asks for the next page, if any."""
+    """The metadata of a list: its resource version, and the token for the next page, if any."""
 
     resource_version: str = ""
     continue_: str = msgspec.field(default="", name="continue")
 
 
 class Frame(msgspec.Struct):
-    """A list without its objects, each of which is a number here."""
+    """A list without its objects. A number stands in the place of each object."""
 
     items: list[int] | None
 
@@ -86,7 +87,7 @@ _FRAME = msgspec.json.Decoder(_Frame)
 def decode(
     decoder: msgspec.json.Decoder[_T], data: bytes | bytearray | msgspec.Raw, otherwise: str
 ) -> _T:
-    """What the decoder makes of `data`. Raises ApiError, saying `otherwise`."""
+    """Decode `data`. Raises ApiError with the message `otherwise`."""
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -94,35 +95,35 @@ def decode(
 
 
 def decode_object(data: bytes | msgspec.Raw, otherwise: str) -> Meta:
-    """The metadata of an object. Raises ApiError, saying `otherwise`."""
+    """Decode the metadata of an object. Raises ApiError with the message `otherwise`."""
     return decode(_OBJECT, data, otherwise).metadata
 
 
 class Splitter:
-    """Reads one list, or one page of it: `split` gives its objects, `finish` what is left.
+    """Reads one list, or one page of it: `split` yields its objects, `finish` returns its frame.
 
-    Between calls it holds the beginning of one object, `MAX_OBJECT` bytes at
-    most, and the frame: the list without its objects, `MAX_FRAME` bytes at most.
-    Whatever else has come is gone.
+    The frame is the list without its objects. Between calls the splitter holds the beginning of one
+    object, at most `MAX_OBJECT` bytes, and the frame, at most `MAX_FRAME` bytes. It keeps nothing
+    else.
 
-    It accepts what a decoder of the whole would. A byte belongs to an object of
-    `items`, which is decoded by itself, or to the frame, in which ` 0 ` stands
-    for each object and which is decoded at the end: if both are JSON so is the
-    list, and the other way round, for outside of strings, which are told from
-    the beginning on, a brace can only begin or end an object.
+    It accepts the same lists as a decoder of the whole body. Each byte belongs to an object of
+    `items` or to the frame. Each object is decoded by itself. In the frame ` 0 ` stands in the
+    place of each object, and the frame is decoded at the end. If the objects and the frame are
+    JSON, the list is JSON too; and if the list is JSON, they are. The reason: the splitter follows
+    strings from the first byte on, and outside of strings a brace can only begin or end an object.
 
-    Every byte is gone over a bounded number of times: the expressions have no
-    choice to come back to, each match begins where the last one ended, and only
-    a string that a piece of input does not end is looked at twice.
+    It reads each byte a bounded number of times. The regular expressions never go back to another
+    choice. Each match begins where the last one ended. Only a string that does not end in its piece
+    is read twice.
     """
 
     def __init__(self) -> None:
-        self._depth = 0  # objects around the place reached
-        self._arrays = 0  # arrays around it in the frame's own object
+        self._depth = 0  # objects around the present position
+        self._arrays = 0  # arrays around it, in the frame's own object
         self._in_items = False
         self._in_text = False
         self._escape = False  # the last byte was a backslash in a string
-        self._object: list[bytes] | None = None  # what has come of an object
+        self._object: list[bytes] | None = None  # the beginning of an object that has not ended
         self._object_size = 0
         self.count = 0  # objects that have ended
         self._frame = bytearray()
@@ -132,7 +133,7 @@ class Splitter:
 
     def split(self, data: bytes) -> Iterator[bytes]:
         """Take the next piece; yield the objects that end in it. Raises ApiError."""
-        at = start = 0  # `start`: where what is still to be kept begins
+        at = start = 0  # `start`: the first byte that is not kept yet
         while at < len(data):
             if self._in_text:
                 at = self._end_of_text(data, at)
@@ -168,7 +169,7 @@ class Splitter:
         self._keep(data[start:])
 
     def finish(self, decoder: msgspec.json.Decoder[_F]) -> _F:
-        """The list is complete: its frame. Raises ApiError if it is none."""
+        """Return the frame of the complete list. Raises ApiError if it is not a list."""
         if self._object is not None:
             raise ApiError(200, "garbage", _NO_LIST)
         frame = decode(decoder, self._frame, _NO_LIST)
@@ -177,7 +178,7 @@ class Splitter:
         return frame
 
     def _end_of_text(self, data: bytes, at: int) -> int:
-        """Where a string that began before ends, behind its quote, or the piece does."""
+        """Return the position behind the quote that ends an open string, or behind the piece."""
         if self._escape:
             self._escape = False
             at += 1
@@ -189,7 +190,7 @@ class Splitter:
         return end + 1
 
     def _keep(self, piece: bytes) -> None:
-        """Hold what belongs to the object that has begun, else to the frame. Raises ApiError."""
+        """Add bytes to the object that has begun, else to the frame. Raises ApiError."""
         if self._object is None:
             self._frame += piece
             if len(self._frame) > MAX_FRAME:
@@ -202,7 +203,7 @@ class Splitter:
             raise ApiError(200, "garbage", message)
 
     def _taken(self) -> bytes:
-        """The object that has ended."""
+        """Return the object that has ended, and put its placeholder into the frame."""
         taken = b"".join(self._object or ())
         self._object = None
         self.count += 1
@@ -211,7 +212,7 @@ class Splitter:
 
 
 class ListReader:
-    """Reads one list, or one page of it: `feed` gives its objects, `finish` its metadata."""
+    """Reads one list, or one page of it: `feed` yields objects, `finish` returns the metadata."""
 
     def __init__(self) -> None:
         self._splitter = Splitter()
@@ -220,7 +221,7 @@ class ListReader:
         return f"<ListReader {self._splitter.count} objects>"
 
     def feed(self, data: bytes) -> Iterator[list[Namespace]]:
-        """Take the next piece; yield its objects, `SLICE` at most at once. Raises ApiError."""
+        """Take the next piece; yield its objects, at most `SLICE` at once. Raises ApiError."""
         objects = self._splitter.split(data)
         while some := [
             decode_object(each, _NO_LIST).namespace() for each in islice(objects, SLICE)
@@ -228,5 +229,5 @@ class ListReader:
             yield some
 
     def finish(self) -> ListMeta:
-        """The list is complete. Raises ApiError if it is none."""
+        """Return the metadata of the complete list. Raises ApiError if it is not a list."""
         return self._splitter.finish(_FRAME).metadata

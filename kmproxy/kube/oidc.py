@@ -1,7 +1,7 @@
-"""An OIDC provider's tokens, renewed by kubernetes_asyncio.
+"""Renews the tokens of an OIDC provider, with the library kubernetes_asyncio.
 
-That library costs 65 MiB of memory, so it is imported here and only here, when a
-token is renewed. Must not know what the token is for. No token and no answer is shown.
+That library costs 65 MiB of memory. So only this module imports it, and only when a token is
+renewed. Must not know what the token is used for. No token and no response is shown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kmproxy.errors import CredentialError
 from kmproxy.kube.contexts import OidcProvider
 
 LEEWAY = 300.0
-"""Seconds before its end in which a token is renewed."""
+"""A token is renewed this many seconds before it expires."""
 
 
 class _Claims(msgspec.Struct):
@@ -27,7 +27,7 @@ class _Claims(msgspec.Struct):
 
 
 class OidcTokens:
-    """The token of one user; renewed tokens are kept in memory, and the file is not changed."""
+    """The tokens of one user. Renewed tokens are kept in memory; the kubeconfig is not changed."""
 
     def __init__(self, provider: OidcProvider) -> None:
         self._provider = provider
@@ -38,7 +38,7 @@ class OidcTokens:
         return f"<OidcTokens of {self._provider.issuer}>"
 
     async def token(self, now: float) -> Secret:
-        """A token that is good at the Unix time `now`. Raises CredentialError."""
+        """Return a token that is valid at the Unix time `now`. Raises CredentialError."""
         token, end = self._id_token, self._end()
         if token is None or (end is not None and now >= end - LEEWAY):
             try:
@@ -49,7 +49,7 @@ class OidcTokens:
         return token
 
     def _end(self) -> float | None:
-        """When the token ends; None if it does not say so."""
+        """Return the Unix time at which the token expires, or None if it names no time."""
         if self._id_token is None:
             return None
         parts = self._id_token.reveal().split(".")
@@ -69,7 +69,10 @@ class OidcTokens:
         context = Trust(ca=provider.ca).context()
 
         class Requestor(OpenIDRequestor):
-            """The library's, which itself verifies no certificate unless a CA is named."""
+            """The library's requestor, with our TLS context.
+
+            The library alone verifies a certificate only if a CA is named.
+            """
 
             def _get_connector(self) -> aiohttp.TCPConnector:
                 return aiohttp.TCPConnector(ssl=context)

@@ -1,7 +1,7 @@
-"""Since when the API server has been away, as the watch of namespaces finds it.
+"""The outage: since when the API server has been away, as the watch of namespaces notices.
 
-Knows which failures mean that nobody reaches the API server. Must not know what
-follows from that: who explains a failure by it asks for its length.
+Knows which failures mean that no client reaches the API server. Must not know what follows from an
+outage. Code that explains another failure by the outage reads its length here.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ _NO_ANSWER = frozenset(
     {"disconnected", "refused", "timeout", "truncated", "unreachable", "unresolved"}
 )
 _NO_SERVER = frozenset({502, 503, 504})
-"""Statuses of what stands before an API server that is away, or of one that starts or ends."""
+"""Statuses that a proxy or load balancer sends while the API server behind it is away, or that the
+API server sends while it starts or stops."""
 
 TOO_LARGE = "Too large resource version"
-"""What a 504 says of a version that the API server has not reached; it is not away."""
+"""The words of a 504 for a resource version that the API server has not reached yet. It is not
+away."""
 
 
 def is_outage(error: UpstreamError) -> bool:
-    """Whether a request to the API server failed as it does for all while that is away."""
+    """Tell whether a request failed as requests of all clients do while the API server is away."""
     if isinstance(error, ApiError):
         return error.code in _NO_SERVER and TOO_LARGE not in str(error)
     return error.reason in _NO_ANSWER
 
 
 class Outage:
-    """The outage of the API server that is under way, if there is one.
+    """The present outage of the API server, if any.
 
-    The watch of namespaces is its one writer. It notices a lost connection
-    within 80 s, before a kubelet forgets its last review.
+    The watch of namespaces is its only writer. The watch notices a lost connection within 80 s,
+    before a kubelet forgets its last review.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -43,11 +45,14 @@ class Outage:
 
     @property
     def seconds(self) -> float | None:
-        """How long the API server has been away, None if it is not."""
+        """The seconds for which the API server has been away, or None if it is not."""
         return None if self._since is None else self._clock() - self._since
 
     def failed(self, error: UpstreamError) -> None:
-        """A request to the API server failed; an answer of its own ends the outage."""
+        """Record a failed request to the API server.
+
+        The failure may begin an outage. An error that the API server itself answered ends it.
+        """
         if not is_outage(error):
             if isinstance(error, ApiError):
                 self._since = None
@@ -55,5 +60,5 @@ class Outage:
             self._since = self._clock()
 
     def over(self) -> None:
-        """The API server has answered."""
+        """End the outage: the API server has answered."""
         self._since = None

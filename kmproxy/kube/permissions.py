@@ -1,8 +1,7 @@
-"""What kmproxy may have to be granted, and the rule that grants it.
+"""The permissions that kmproxy may need, and the ClusterRole rules that grant them.
 
-Knows which settings need which permission, which are dangerous where nothing
-needs them, and how a ClusterRole grants one. Must not know how the API server
-is asked about them.
+Knows which setting needs which permission, which permissions are dangerous if no setting needs
+them, and how a ClusterRole grants one. Must not know how the API server is asked about them.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ _EXEC = "it can run commands in every pod"
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """A verb on a resource in the whole cluster.
+    """The right to use a verb on a resource in the whole cluster.
 
-    `resource` may have a subresource, `nodes/metrics`; `group` is the API's, empty for the
-    core; `name` is of the only object meant, empty for all. `why` is what it is needed for, or
-    what it can do where it is not needed.
+    `resource` may have a subresource, as in `nodes/metrics`. `group` is the API group, empty for
+    the core group. `name` is the name of the only object that is meant, empty for all objects.
+    `why` says what kmproxy needs the permission for, or its danger if it is not needed.
     """
 
     verb: str
@@ -38,11 +37,11 @@ class Permission:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """The verb, group and resource, whatever the object."""
+        """The verb, group and resource, without the name of an object."""
         return self.verb, self.group, self.resource
 
     def attributes(self) -> dict[str, str]:
-        """The resourceAttributes by which an access review asks about it."""
+        """Return the resourceAttributes of an access review for this permission."""
         resource, _, subresource = self.resource.partition("/")
         given = {"group": self.group, "resource": resource, "subresource": subresource}
         given |= {"verb": self.verb, "name": self.name}
@@ -70,7 +69,7 @@ ACCESS_REVIEWS = Permission(
 
 
 class _Need(NamedTuple):
-    """Permissions that a configuration needs if it meets a condition, told in words."""
+    """Permissions that a configuration needs if a condition holds. `when` names the condition."""
 
     when: str
     holds: Callable[[Config], bool]
@@ -78,13 +77,13 @@ class _Need(NamedTuple):
 
 
 def _through_the_api_server(config: Config) -> bool:
-    """Whether the node proxy is used, and with credentials: over plain HTTP none are sent."""
+    """Tell whether the node proxy is used with a credential. Over plain HTTP none is sent."""
     server = config.kubelet.apiserver
     return server is not None and not server.startswith("http:")
 
 
 def _direct(config: Config) -> bool:
-    """Whether kubelets themselves are asked, and as the identity that the API server knows."""
+    """Tell whether kubelets are asked directly, with the identity for the API server."""
     if config.access is not None and config.access.identifies:
         return False
     return config.kubelet.apiserver is None and config.kubelet.scheme == "https"
@@ -128,19 +127,22 @@ _DANGEROUS = (
 
 
 def needed(config: Config) -> tuple[Permission, ...]:
-    """What this configuration cannot do without, each once."""
+    """Return the permissions that this configuration needs, each once."""
     found: dict[tuple[str, str, str], Permission] = {}
     for need in _NEEDS:
         if need.holds(config):
             found |= {each.kind: each for each in need.permissions if each.kind not in found}
     if NODE_PROXY.kind in found and not config.kubelet.all_nodes:
-        # A role may name the only node; a kubelet's own name is not known when it is asked itself.
+        # With the node proxy a role may name the only node. With direct access its name is unknown.
         found[NODE_PROXY.kind] = replace(found[NODE_PROXY.kind], name=config.kubelet.node)
     return tuple(found.values())
 
 
 def unneeded(config: Config) -> tuple[Permission, ...]:
-    """What this configuration can do without and should: dangerous, or for another one."""
+    """Return the permissions that this configuration does not need and should not have.
+
+    They are dangerous, or only another configuration needs them.
+    """
     found = {each.kind: each for each in _DANGEROUS}
     for need in _NEEDS:
         for each in need.permissions:
@@ -151,7 +153,7 @@ def unneeded(config: Config) -> tuple[Permission, ...]:
 
 
 def rules(permissions: Iterable[Permission]) -> list[dict[str, list[str]]]:
-    """The rules of a ClusterRole that grant them, one per resource, for every object of it."""
+    """Return ClusterRole rules that grant permissions: one per resource, for all its objects."""
     verbs: dict[tuple[str, str], list[str]] = {}
     for each in permissions:
         known = verbs.setdefault((each.group, each.resource), [])
@@ -164,7 +166,7 @@ def rules(permissions: Iterable[Permission]) -> list[dict[str, list[str]]]:
 
 
 def rules_yaml(permissions: Iterable[Permission]) -> str:
-    """The same as YAML, as it stands under `rules:`."""
+    """Return the rules of `rules` as YAML, to be written under `rules:` of a ClusterRole."""
     lines = []
     for rule in rules(permissions):
         groups = ", ".join(group or '""' for group in rule["apiGroups"])
@@ -175,7 +177,7 @@ def rules_yaml(permissions: Iterable[Permission]) -> str:
 
 
 def advice(*permissions: Permission) -> str:
-    """What to do about permissions to one resource that are missing, in one line."""
+    """Return one line that tells how to grant missing permissions to one resource."""
     (rule,) = rules(permissions)
     groups = f"apiGroups [{', '.join(rule['apiGroups'])}], " if any(rule["apiGroups"]) else ""
     resources, verbs = (", ".join(rule[key]) for key in ("resources", "verbs"))

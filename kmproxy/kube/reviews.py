@@ -1,8 +1,8 @@
-"""Reviews: what the API server is asked about a caller, what it answers, how long that holds.
+"""Reviews: questions to the API server about a caller, its answers, and how long these hold.
 
-Knows TokenReview and SubjectAccessReview. Must not know HTTP, who asks, nor what
-is done with a verdict. No token is kept here: what is remembered of one is a
-digest keyed with a secret of this process. Times are seconds and passed in.
+Knows TokenReview and SubjectAccessReview. Must not know HTTP, which request led to the review, or
+what follows from a verdict. No token is kept here. The key for a token is a digest, which is keyed
+with a secret of this process. Times are seconds and are passed in.
 """
 
 from __future__ import annotations
@@ -23,37 +23,38 @@ from kmproxy.errors import UpstreamError
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
-# As controller-runtime's and kube-rbac-proxy's filters have them.
+# These times are the ones of the filters of controller-runtime and kube-rbac-proxy.
 ACCEPTED_FOR = 60.0
-"""Seconds for which a token that was accepted is not reviewed again."""
+"""Seconds for which an accepted token is not reviewed again."""
 REJECTED_FOR = 30.0
-"""The same of one that was rejected, unless that was said to be an error."""
+"""Seconds for which a rejected token is not reviewed again, unless the review named an error."""
 ALLOWED_FOR = 300.0
-"""Seconds for which what was allowed is not asked again."""
+"""Seconds for which an allowed question is not asked again."""
 DENIED_FOR = 30.0
-"""The same of what was denied."""
+"""Seconds for which a denied question is not asked again."""
 
 MAX_TOKEN = 16 << 10
-"""Characters of the longest token that is looked at; a service account's has about 1,000."""
+"""Characters of the longest token that is read. The token of a service account has about 1,000."""
 
 MAX_REVIEW = 256 << 10
-"""Bytes of a review's whole answer, which repeats what was asked."""
+"""The most bytes of the whole answer to a review. The answer repeats the question."""
 
 MAX_CALLER = 64 << 10
-"""Bytes of memory of the largest caller that is taken: 600 groups with names of 50 characters."""
+"""Bytes of memory of the largest caller that is accepted: 600 groups with names of 50
+characters."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, b64token
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 _POINTER, _TUPLE = 8, 48
-"""Bytes of a reference in a tuple, and of a tuple beside these."""
+"""Bytes of a reference in a tuple, and of a tuple without its references."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom the API server took a token's bearer for."""
+    """The user that the API server named for a token."""
 
     username: str
     uid: str = ""
@@ -62,7 +63,7 @@ class Caller:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that it takes."""
+        """The bytes of memory that the caller takes."""
         texts = [self.username, self.uid, *self.groups]
         for key, values in self.extra:
             texts += [key, *values]
@@ -72,9 +73,9 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whether a caller may `get` something: a path, or else a resource.
+    """The question whether a caller may `get` a resource, or a path if no resource is given.
 
-    An empty `namespace` means all of them at once, an empty `name` any object.
+    An empty `namespace` means all namespaces at once. An empty `name` means any object.
     """
 
     path: str = ""
@@ -83,7 +84,7 @@ class Question:
     name: str = ""
 
     def __str__(self) -> str:
-        """What it is, for a person."""
+        """Return the question as text for people."""
         if self.resource is None:
             return f"get {self.path[:200]}"
         name = f" {self.name[:80]!r}" if self.name else ""
@@ -91,7 +92,7 @@ class Question:
         return f"get {self.resource}{name}{where}"
 
     def attributes(self) -> dict[str, dict[str, str]]:
-        """The part of a review's `spec` that says what is wanted."""
+        """Return the part of a review's `spec` that names the resource or the path."""
         if self.resource is None:
             return {"nonResourceAttributes": {"path": self.path, "verb": "get"}}
         wanted = {
@@ -107,17 +108,20 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class TokenVerdict:
-    """Whose a token is, None if it was rejected; `holds` for so many seconds, 0 for none."""
+    """The caller to whom a token belongs, or None if the token was rejected.
+
+    The verdict holds for `holds` seconds. 0 means that it is not remembered.
+    """
 
     caller: Caller | None
     holds: float
 
 
 def bearer_token(headers: Sequence[str]) -> str | None:
-    """The token of a request's Authorization headers.
+    """Return the token in the Authorization headers of a request, or None.
 
-    None unless there is just one header, its scheme is Bearer and what follows
-    has the form and at most the length of a token.
+    It is None unless the request has exactly one such header, the scheme is Bearer, and the rest
+    has the form of a token and at most `MAX_TOKEN` characters.
     """
     if len(headers) != 1:
         return None
@@ -129,12 +133,12 @@ def bearer_token(headers: Sequence[str]) -> str | None:
 
 
 def is_namespace(text: str) -> bool:
-    """Whether a namespace can have this name, so that it may stand in a review."""
+    """Tell whether `text` can be the name of a namespace. Only such a name goes into a review."""
     return _NAMESPACE.fullmatch(text) is not None
 
 
 def digest(secret: bytes, kind: str, *parts: str) -> bytes:
-    """What stands for these parts as a key; nobody without the secret can tell of what it is."""
+    """Return a key for these parts. Without the secret, the parts cannot be told from the key."""
     hashed = hashlib.blake2b(key=secret, person=kind.encode(), digest_size=32)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -144,12 +148,12 @@ def digest(secret: bytes, kind: str, *parts: str) -> bytes:
 
 
 def token_key(secret: bytes, token: str) -> bytes:
-    """The key under which a token's verdict is remembered."""
+    """Return the key under which the verdict on a token is remembered."""
     return digest(secret, "token", token)
 
 
 def access_key(secret: bytes, caller: Caller, question: Question) -> bytes:
-    """The key of a caller's question: all that its review holds."""
+    """Return the key of a caller's question. It covers everything that the review holds."""
     extra = [text for key, values in caller.extra for text in (key, str(len(values)), *values)]
     wanted = question.resource or ("", "", "")
     return digest(
@@ -160,7 +164,7 @@ def access_key(secret: bytes, caller: Caller, question: Question) -> bytes:
 
 
 def token_review(token: str, audiences: Sequence[str]) -> Mapping[str, Any]:
-    """The TokenReview to post."""
+    """Return the TokenReview to post."""
     spec: dict[str, Any] = {"token": token}
     if audiences:
         spec["audiences"] = list(audiences)
@@ -168,7 +172,7 @@ def token_review(token: str, audiences: Sequence[str]) -> Mapping[str, Any]:
 
 
 def access_review(caller: Caller, question: Question) -> Mapping[str, Any]:
-    """The SubjectAccessReview to post."""
+    """Return the SubjectAccessReview to post."""
     spec: dict[str, Any] = {
         "user": caller.username,
         "uid": caller.uid,
@@ -209,10 +213,10 @@ class _AccessReview(msgspec.Struct):
 
 
 def read_token_review(body: bytes | bytearray, audiences: Sequence[str]) -> TokenVerdict:
-    """What the API server says of a token. Raises UpstreamError if that cannot be told.
+    """Read the verdict on a token from a TokenReview. Raises UpstreamError if it has none.
 
-    Where audiences were asked for, it must say for which of them the token is
-    good: an authenticator that knows nothing of audiences says nothing.
+    If the review asked for audiences, the API server must name one of them for which the token is
+    valid. An authenticator that does not support audiences names none, so its token is rejected.
     """
     status = _decoded(body, _TokenReview, "TokenReview").status
     if not status.authenticated:
@@ -234,7 +238,10 @@ def read_token_review(body: bytes | bytearray, audiences: Sequence[str]) -> Toke
 
 
 def read_access_review(body: bytes | bytearray) -> bool:
-    """Whether it is allowed and not denied. Raises UpstreamError if that cannot be told."""
+    """Tell whether a SubjectAccessReview allows the question and does not deny it.
+
+    Raises UpstreamError if the document is not one.
+    """
     status = _decoded(body, _AccessReview, "SubjectAccessReview").status
     return status.allowed and not status.denied
 
@@ -250,11 +257,11 @@ def _decoded(body: bytes | bytearray, shape: type[T], kind: str) -> T:
 
 
 class Answers(Generic[T]):
-    """What was answered, by key: at most `size` answers, of which the longest unused goes.
+    """A cache of answers by key. It holds at most `size` answers.
 
-    With `weigh`, which gives the bytes of an answer, all of them together take at
-    most `budget` bytes. An answer that holds no more stays until it has to go: that
-    it was once given is known.
+    If it is full, it drops the answer that was not used for the longest time. `weigh` returns the
+    bytes of an answer; all answers together take at most `budget` bytes. An answer that no longer
+    holds stays until it is dropped, so `in` tells whether it was once given.
     """
 
     def __init__(
@@ -276,7 +283,7 @@ class Answers(Generic[T]):
         return key in self._kept
 
     def get(self, key: bytes, now: float) -> T | None:
-        """The answer, None if there is none that still holds."""
+        """Return the answer, or None if the cache has no answer that still holds."""
         found = self._kept.get(key)
         if found is None or now >= found[1]:
             return None
@@ -284,7 +291,7 @@ class Answers(Generic[T]):
         return found[0]
 
     def put(self, key: bytes, answer: T, until: float) -> None:
-        """Remember an answer that holds until then."""
+        """Remember an answer that holds until the time `until`."""
         if (before := self._kept.pop(key, None)) is not None:
             self._weight -= self._weigh(before[0])
         self._kept[key] = (answer, until)
@@ -295,14 +302,17 @@ class Answers(Generic[T]):
 
 
 class LogThrottle:
-    """Lets one line in `pause` seconds through for each reason, of a bounded set of reasons."""
+    """Limits log lines: one line in `pause` seconds for each reason.
+
+    The set of reasons has to be bounded, because each reason is remembered.
+    """
 
     def __init__(self, pause: float) -> None:
         self._pause = pause
-        self._said: dict[str, tuple[float, int]] = {}  # reason -> when, how often unsaid since
+        self._said: dict[str, tuple[float, int]] = {}  # reason -> time of its line, lines left out
 
     def lets(self, reason: str, now: float) -> int | None:
-        """None if this is to be left unsaid, else how often it was since the last time."""
+        """Return None if the line is to be left out, else the lines left out since the last one."""
         said, unsaid = self._said.get(reason, (now - self._pause, 0))
         if now - said < self._pause:
             self._said[reason] = (said, unsaid + 1)

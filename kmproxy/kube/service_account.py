@@ -1,7 +1,7 @@
-"""A pod's service account, and where an identity is found at all.
+"""The service account of a pod, and the search for an identity.
 
-Knows service-account files and the environment of a pod. Must not know what is asked
-as an identity. No `repr` and no error shows a credential.
+Knows service-account files and the environment of a pod. Must not know what is asked with an
+identity. No `repr` and no error shows a credential.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ServiceAccount(Identity):
-    """A pod's own identity: the token and CA that the kubelet mounts and rotates."""
+    """The identity of a pod: the token and the CA that the kubelet mounts and rotates."""
 
     def __init__(
         self,
@@ -59,11 +59,14 @@ class ServiceAccount(Identity):
 
     @property
     def trust(self) -> Trust:
-        """The CA file beside the token."""
+        """The CA, from the file beside the token."""
         return self._trust
 
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """The token, read at most a minute ago; the last good one if that fails."""
+        """Return the header with the token, read at most a minute ago.
+
+        If the token cannot be read, the last good one is used. With `anew` it is read at once.
+        """
         return f"Bearer {self._token.current(anew=anew)}"
 
 
@@ -74,9 +77,9 @@ async def find_identity(
     clock: Clock,
     telemetry: Telemetry,
 ) -> Identity:
-    """The identity that the configuration and the environment name.
+    """Find the identity that the configuration and the environment name.
 
-    In order: `--kubeconfig`, the pod's service account, `$KUBECONFIG`,
+    The first of these is used: `--kubeconfig`, the service account of the pod, `$KUBECONFIG`,
     `~/.kube/config`. Raises ConfigError or CredentialError.
     """
     if not config.kubeconfig and environment.get("KUBERNETES_SERVICE_HOST"):
@@ -108,9 +111,10 @@ def _home_kubeconfig(environment: Mapping[str, str]) -> str:
 
 
 class DirectIdentity(Credential):
-    """The identity towards a kubelet, which does not know impersonation.
+    """The identity for requests to a kubelet, which does not support impersonation.
 
-    It would answer with the rights of the real user, so it is not asked.
+    The kubelet would answer with the rights of the real user. So an identity that impersonates
+    sends it no request.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -120,7 +124,7 @@ class DirectIdentity(Credential):
         return repr(self._identity)
 
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """The identity's. Raises CredentialError if it impersonates."""
+        """Return the header of the identity. Raises CredentialError if it impersonates."""
         authorization = await self._identity.authorization(anew=anew)
         if self._identity.headers:
             raise CredentialError(IMPERSONATES, credential="kubeconfig")

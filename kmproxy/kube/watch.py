@@ -1,8 +1,8 @@
-"""List and watch: bytes to events, and when to list, resume or back off.
+"""List and watch: turns bytes into events, and decides when to list, to resume or to back off.
 
-Knows the rules of client-go's reflector and the JSON of lists and watch events.
-Must not know sockets, clocks or randomness: bytes, seconds and a random source
-are passed in. The resume version lives here and nowhere else.
+Knows the rules of client-go's reflector and the JSON of watch events. Must not know sockets, clocks
+or randomness: bytes, seconds and a random source are passed in. Only this module keeps the resource
+version from which a watch resumes.
 """
 
 from __future__ import annotations
@@ -24,46 +24,49 @@ LIST_ACCEPT = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,
 WATCH_ACCEPT = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 
 PAGE = 500
-"""Objects asked for per page of a list, where pages may be asked for. It spares the server; what a
-page costs here does not depend on it, as no page is held."""
+"""Objects in one page of a list, if the list can be requested in pages. Pages spare the API server.
+kmproxy holds no page, so the size of a page does not change its own cost."""
 
 WATCH_TIMEOUT = (300.0, 600.0)
-"""Seconds after which the server is asked to end a watch: a random value between."""
+"""The API server is asked to end a watch after a random number of seconds between these two."""
 
 SILENCE = 80.0
-"""Seconds without a byte after which a watch is dead: a bookmark comes every 60."""
+"""Seconds without a byte after which a watch counts as dead: a bookmark comes every 60 s."""
 
 SHORT_WATCH = 1.0
-"""A watch that ends before this many seconds is a failure, even with events: it is waited out."""
+"""A watch that ends before this many seconds is a failure, even with events: a back-off follows."""
 
 SILENCES = 2
-"""Answered watches in a row without a sign of life after which a list is due."""
+"""Answered watches in a row that bring no event, after which a list is due."""
 
 RELIST = 3600.0
-"""Seconds of watches after which the map is listed anew, whatever it has missed without a sign:
-what changed around a backup that was restored, if its history has passed our version again."""
+"""Seconds of watches after which the map is listed again. The list finds changes that the watches
+missed without a sign. Such changes happen around the restore of a backup, if the history of the
+backup has passed our resource version again."""
 
 RETRY_AFTER_LIMIT = 60.0
-"""Seconds that the API server can make us wait, whatever it asks for."""
+"""The longest wait in seconds that the API server can ask for. A longer one is cut to this."""
 
 PATIENCE = 5
-"""Failures that may pass by themselves, one after the other, before a list is due all the same."""
+"""Failures in a row that may end by themselves. After more of them a list is due all the same."""
 
 BACKOFF_FIRST = 0.8
 BACKOFF_LIMIT = 30.0
-"""Seconds within which an API server is asked again that answers, but not well."""
+"""Seconds within which the API server is asked again if it answers, but with an error."""
 
 PROBE_LIMIT = 8.0
-"""Seconds within which one is asked again that could not be reached.
+"""Seconds within which the API server is asked again if it could not be reached.
 
-A refused attempt costs nobody anything, so it can be repeated soon: a change shows within these 8
-seconds of the server's return, and the time of the list, for one process. Where packets are lost
-instead of refused a connection attempt sends its last SYN 1 s before its end, so it is 9 seconds.
+A refused attempt costs next to nothing, so it can be repeated soon. For one process, a change shows
+within these 8 seconds after the return of the API server, plus the time of the list. If packets are
+lost instead of refused, a connection attempt sends its last SYN 1 s before its end, so the time is
+9 seconds.
 
-5,000 processes make 1,250 attempts a second meanwhile, as an attempt comes 4 s after the one
-before it in the mean. When the server is back, 1,170 of them come in the first second, then 1,020,
-860, 700, 550, 390, 230 and 80: the time that is left of a delay with full jitter, which is 2.7 s in
-the mean. Each makes one handshake and one watch, or one list if the watch is answered by 410.
+While the API server is away, 5,000 processes make 1,250 attempts a second: in the mean, 4 s lie
+between two attempts of one process. When the API server is back, 1,170 processes come in the first
+second, then 1,020, 860, 700, 550, 390, 230 and 80. Their wait is the rest of a delay with full
+jitter, 2.7 s in the mean. Each process makes one handshake and one watch, or one list if the watch
+is answered with 410.
 """
 
 BACKOFF_RESET = 120.0
@@ -101,7 +104,7 @@ class Change:
 
 
 class Next(enum.Enum):
-    """What to do after a list or a watch has ended, with or without a back-off before."""
+    """The next step after a list or a watch: a list or a watch, at once or after a back-off."""
 
     LIST = enum.auto()
     LIST_AT_ONCE = enum.auto()
@@ -110,17 +113,17 @@ class Next(enum.Enum):
 
     @property
     def lists(self) -> bool:
-        """Whether it is a list."""
+        """Whether the next step is a list."""
         return self in {Next.LIST, Next.LIST_AT_ONCE}
 
     @property
     def at_once(self) -> bool:
-        """Whether it is not put off."""
+        """Whether the next step follows without a wait."""
         return self in {Next.LIST_AT_ONCE, Next.WATCH_AT_ONCE}
 
 
 def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
-    """The error that an answer other than 200 is; its body is a `Status`, or anything."""
+    """Return the error for an error response or event. `body` is a `Status`, or anything else."""
     try:
         status = decode(_STATUS, body, "no Status")
     except ApiError:
@@ -129,7 +132,7 @@ def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiE
     if retry_after and retry_after.isdecimal():
         seconds = float(retry_after)
     return ApiError(
-        status.code if status.code >= 400 else code,  # of another the message would be our own
+        status.code if status.code >= 400 else code,  # the code 200 would mean a message of our own
         status.reason if _REASON.fullmatch(status.reason) else f"http_{code}",
         status.message or f"HTTP status {code}",
         retry_after=min(seconds, RETRY_AFTER_LIMIT) if seconds > 0 else None,
@@ -137,32 +140,31 @@ def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiE
 
 
 class WatchState:
-    """Where the next list or watch begins, and what a failure means for it.
+    """The state of list and watch: the resource version to continue from, and recent failures.
 
-    The version is opaque: it is taken from what the server sent and given back
-    as it came.
+    The resource version is opaque. It is sent back exactly as the API server sent it.
     """
 
     def __init__(self, *, uniform: Callable[[float, float], float]) -> None:
         self._uniform = uniform
-        self._version = "0"  # any state of the server's cache will do for a first list
+        self._version = "0"  # for the first list, any state of the server's cache is good enough
         self._buffer: list[bytes] = []
         self._buffered = 0
-        self._open = False  # this watch has been answered
-        self._silences = 0  # answered watches without anything, in a row
+        self._open = False  # the present watch has been answered
+        self._silences = 0  # answered watches in a row that brought no event
         self._watched = 0.0  # seconds of answered watches since the last list
-        self._failures = 0  # since the last list or event
-        self._outage = False  # the API server has been away since then
+        self._failures = 0  # failures since the last list or event
+        self._outage = False  # the API server has been away since the last list or event
 
     def __repr__(self) -> str:
         return f"<WatchState at version {self._version or 'latest'}>"
 
     def list_params(self, token: str = "") -> dict[str, str]:
-        """The query of a list, or of the page that `token` stands for.
+        """Return the query of a list, or of the page that `token` stands for.
 
-        Beside a version a limit would ask for exactly that version, which is not
-        in the server's cache and may never be in its history: as client-go, such
-        a list is asked for whole.
+        A resource version together with a limit would ask for exactly that version. The cache of
+        the API server does not have it, and the history may never have it. So a list with a version
+        is requested without a limit, as in client-go.
         """
         if token:
             return {"limit": str(PAGE), "continue": token}
@@ -171,14 +173,14 @@ class WatchState:
         return {"resourceVersion": self._version}
 
     def listed(self, version: str) -> None:
-        """A list is complete, and its metadata says `version`."""
+        """Record that a list is complete, with the resource version `version` in its metadata."""
         self._version = version
         self._failures = 0
         self._outage = False
         self._watched = 0.0
 
     def watch_params(self) -> dict[str, str]:
-        """The query of the next watch, whose bytes `feed` takes from their beginning."""
+        """Return the query of the next watch. `feed` then takes its bytes from the first one on."""
         self._buffer, self._buffered, self._open = [], 0, False
         return {
             "watch": "true",
@@ -188,14 +190,14 @@ class WatchState:
         }
 
     def opened(self) -> None:
-        """The watch has been answered; what comes now are its events."""
+        """Record that the watch has been answered. Its events follow."""
         self._open = True
 
     def feed(self, data: bytes) -> Iterator[Change | None]:
-        """Take bytes of a watch; yield a change per event, None per bookmark.
+        """Take bytes of a watch; yield a change for each event, and None for each bookmark.
 
-        The version moves on as each is yielded. An ERROR event, or a line that
-        is no event, is raised as ApiError.
+        The resource version advances with each of them. Raises ApiError for an ERROR event, and for
+        a line that is not an event.
         """
         *lines, rest = data.split(b"\n")
         if lines:
@@ -222,14 +224,13 @@ class WatchState:
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
                 return Change(event.type, meta.namespace())
-            case _:  # BOOKMARK, or a kind of event that is still to be invented
+            case _:  # BOOKMARK, or a type of event that a later Kubernetes may add
                 return None
 
     def ended(self, lasted: float) -> Next:
-        """What comes after a watch that the server ended cleanly after `lasted` seconds.
+        """Return the next step after the API server ended a watch cleanly after `lasted` seconds.
 
-        Raises ApiError if that is no way to end one: at once, or in the middle
-        of a line.
+        Raises ApiError if the watch ended at once or in the middle of a line.
         """
         if self._buffered:
             raise ApiError(200, "cut", "the watch ended in the middle of an event")
@@ -239,16 +240,16 @@ class WatchState:
         return Next.WATCH_AT_ONCE if self._watched < RELIST else Next.LIST_AT_ONCE
 
     def failed(self, error: UpstreamError, *, listing: bool, lasted: float = 0.0) -> Next:
-        """What comes after a list or a watch that failed after `lasted` seconds."""
+        """Return the next step after a list or a watch failed after `lasted` seconds."""
         if not listing and self._open:
             self._watched += lasted
         step = self._step(error, listing=listing)
         return Next.LIST if self._watched >= RELIST and not step.lists else step
 
     def unreached(self, error: UpstreamError, *, listing: bool) -> bool:
-        """Whether a list or a watch failed before the API server said anything.
+        """Tell whether a list or a watch failed before the API server sent anything.
 
-        What broke off in mid-answer is a failure of a server that is there.
+        If a response breaks off in the middle, the API server was reached.
         """
         if isinstance(error, ApiError) or not is_outage(error):
             return False
@@ -269,31 +270,32 @@ class WatchState:
         return Next.LIST if self._failures > PATIENCE else Next.WATCH
 
     def _silent(self) -> Next:
-        """What comes after a watch that was answered and then brought nothing for too long.
+        """Return the next step after a watch that was answered and then was silent for too long.
 
-        At first the connection may be dead. But a watch from a version that the
-        server has not reached yet, as after a backup was restored, is answered
-        and silent as well; only a list says that this version is not to be had.
+        The connection may be dead, so at first the watch is repeated. But the API server also
+        answers a watch from a resource version that it has not reached yet, and then stays silent,
+        as after the restore of a backup. Only a list tells that it does not have this version.
         """
         self._silences += 1
         return Next.WATCH_AT_ONCE if self._silences % SILENCES else Next.LIST_AT_ONCE
 
     def _refused(self, error: ApiError, *, listing: bool) -> Next:
         if error.code == 410 or TOO_LARGE in str(error):
-            # It answers, and the next question is another. After an outage it has been waited for.
+            # The API server answers, and the next list asks for another version, so it may follow
+            # at once. After an outage the wait has come before.
             at_once = self._outage or (listing and self._version)
-            self._outage = False  # another 410 waits
-            self._version = ""  # read from etcd, whatever the cache holds
+            self._outage = False  # after another 410 it waits
+            self._version = ""  # the next list is read from etcd, not from the cache
             return Next.LIST_AT_ONCE if at_once else Next.LIST
         passing = error.code in _PASSING or error.reason in {"cut", "short"}
-        self._failures += error.code != 429  # which a list would make worse
+        self._failures += error.code != 429  # a list would increase the load that causes a 429
         if listing or not passing or self._failures > PATIENCE:
             return Next.LIST
         return Next.WATCH
 
 
 class _Bound:
-    """What delays are drawn up to: it doubles to its limit with each failure."""
+    """The upper bound of random delays. It doubles with each failure, up to a limit."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
@@ -301,7 +303,11 @@ class _Bound:
         self._failed_at: float | None = None
 
     def after(self, now: float) -> float:
-        """The bound after a failure at `now`; it has started over after `BACKOFF_RESET`."""
+        """Return the bound after a failure at `now`.
+
+        The bound starts again from `BACKOFF_FIRST` if the last failure was more than
+        `BACKOFF_RESET` seconds ago.
+        """
         if self._failed_at is not None and now - self._failed_at > BACKOFF_RESET:
             self._next = BACKOFF_FIRST
         self._failed_at = now
@@ -311,12 +317,12 @@ class _Bound:
 
 
 class Backoff:
-    """Full-jitter delays: each is drawn from 0 to a bound that doubles.
+    """Draws the delays of the back-off, with full jitter: from 0 to a bound that doubles.
 
-    There is one bound for an API server that is not reached, up to
-    `PROBE_LIMIT`, and one for a server that answers, up to `BACKOFF_LIMIT`.
-    Each starts over after `BACKOFF_RESET` seconds without such a failure. That
-    spreads thousands of pods that lost the same API server in the same second.
+    It has two bounds. One is for an API server that is not reached, up to `PROBE_LIMIT`. The other
+    is for an API server that answers, up to `BACKOFF_LIMIT`. Each starts again after
+    `BACKOFF_RESET` seconds without such a failure. The jitter spreads the requests of thousands of
+    pods that lost the same API server in the same second.
     """
 
     def __init__(self, *, uniform: Callable[[float, float], float]) -> None:
@@ -325,6 +331,6 @@ class Backoff:
         self._unreached = _Bound(PROBE_LIMIT)
 
     def delay(self, now: float, *, at_least: float = 0.0, unreached: bool = False) -> float:
-        """Seconds to wait after a failure at `now`, never less than `at_least`."""
+        """Return the seconds to wait after a failure at `now`, never less than `at_least`."""
         bound = (self._unreached if unreached else self._answered).after(now)
         return at_least + self._uniform(0.0, bound)

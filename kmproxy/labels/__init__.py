@@ -1,12 +1,12 @@
-"""Whose a sample is: the labels of all namespaces, kept in memory.
+"""The label map: for each namespace, the labels that its samples get. It is kept in memory.
 
-Knows how namespaces become labels, how old they are, and how they are kept over a restart.
-Must not know samples or kubelets.
+Knows how the metadata of a namespace becomes labels, how old the labels are, and how they
+survive a restart. Must not know samples or kubelets.
 
-    rendering       the labels of one namespace, as bytes, within limits
-    label_map       the labels of all namespaces, swapped whole
+    rendering       renders the labels of one namespace as bytes, within limits
+    label_map       the labels of all namespaces, replaced as a whole
     namespace_info  the labels of all namespaces as metrics of their own, for joins
-    namespaces      the label map kept up to date by list and watch
-    snapshot        the label map on disk
-    peers           whether another replica has newer labels
+    namespaces      keeps the label map up to date by list and watch
+    snapshot        keeps the label map in a file
+    peers           asks the other replicas whether one has newer labels
 """

@@ -1,8 +1,8 @@
-"""The labels of all namespaces, as bytes that a sample gets by one look-up.
+"""The labels of all namespaces, as bytes that one look-up finds for a sample.
 
-Knows how long a deleted namespace is remembered, and how many bytes all of them
-may take. Must not know where namespaces come from, what time it is, or what a
-sample looks like: it is told the time.
+Knows how long a deleted namespace is remembered, and how many bytes the labels of all namespaces
+may take. Must not know where namespaces come from, or the form of a sample. It reads no clock:
+callers pass the time in.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ RETENTION = 300.0
 """Seconds for which a deleted namespace keeps its labels."""
 
 MAP_BYTES = 10 << 20
-"""Bytes that the labels of all namespaces take at most, with those of deleted ones that are
-remembered: 5,000 namespaces may have 2 KB each."""
+"""The most bytes that the labels of all namespaces take, including deleted namespaces that are
+still remembered: 5,000 namespaces may have 2 KB each."""
 
 Limit = Literal["value", "namespace", "map"]
 LIMITS: Final[tuple[Limit, ...]] = ("value", "namespace", "map")
-"""What a value is left out for: its own length, the bytes of its namespace, the bytes of all."""
+"""The limits for which a value is left out: the length of the value, the bytes of its namespace,
+the bytes of the whole map."""
 
 
 @dataclass(slots=True, eq=False)
 class Listing:
-    """The labels of namespaces, `limit` bytes at most.
+    """The labels of namespaces, with at most `limit` bytes.
 
-    Past that the namespaces with the most bytes get `otherwise` in place of
-    their labels, so that none loses labels to one that has more. Room for a
-    sixteenth is made at once: to find the largest costs a sort of all.
+    Beyond the limit, the namespaces with the most bytes get `otherwise` in place of their labels.
+    So no namespace loses its labels to one that has more. A sixteenth of the limit is freed at
+    once, because a search for the largest namespaces sorts all of them.
     """
 
     otherwise: bytes
     limit: int = MAP_BYTES
     rendered: dict[bytes, bytes] = field(default_factory=dict)
-    notes: dict[bytes, Rendering] = field(default_factory=dict)  # without labels; if there are any
-    cut: dict[bytes, int] = field(default_factory=dict)  # values left out for the limit
+    notes: dict[bytes, Rendering] = field(default_factory=dict)  # missing values; labels are empty
+    cut: dict[bytes, int] = field(default_factory=dict)  # values left out for `limit`
     held: int = 0
-    longest: int = 0  # bytes of the most that a namespace has had
+    longest: int = 0  # the most bytes that one namespace has had
 
     def put(self, name: bytes, rendering: Rendering, *, like: bytes | None = None) -> None:
-        """Add or change a namespace. Labels equal to `like` are held as that very object."""
+        """Add or change a namespace. If its labels equal `like`, the object `like` is kept."""
         self.discard(name)
         labels = rendering.labels
         self.rendered[name] = like if like is not None and like == labels else labels
@@ -56,12 +57,12 @@ class Listing:
             self._make_room()
 
     def discard(self, name: bytes) -> None:
-        """Forget a namespace, if it is there."""
+        """Forget a namespace, if the listing has it."""
         self.held -= len(self.rendered.pop(name, b""))
         self.discard_notes(name)
 
     def discard_notes(self, name: bytes) -> None:
-        """Keep the labels of a namespace, and no longer count what it lacks."""
+        """Keep the labels of a namespace, but no longer count its missing values."""
         self.notes.pop(name, None)
         self.cut.pop(name, None)
 
@@ -78,7 +79,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What another map knew, rendered anew; `left` are the seconds of deleted namespaces."""
+    """The labels of another map, rendered again by the rules of this one.
+
+    `left` holds, for each deleted namespace, the seconds for which it is still remembered.
+    """
 
     listing: Listing
     left: Mapping[bytes, float]
@@ -109,7 +113,7 @@ class LabelMap:
         self._changes = 0
 
     def __len__(self) -> int:
-        """Namespaces that exist: the deleted ones still remembered do not count."""
+        """The number of namespaces that exist, without deleted ones that are still remembered."""
         return len(self._held.rendered) - len(self._gone)
 
     def __repr__(self) -> str:
@@ -122,28 +126,28 @@ class LabelMap:
 
     @property
     def changes(self) -> int:
-        """A number that is another one after every change."""
+        """A number that differs after every change of the map."""
         return self._changes
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The labels that the rules spell out, in their order: not those of `*`."""
+        """The labels that the rules name, in the order of the rules, without those of `*`."""
         return tuple(rule.name for rule in self.rules if rule.name in self.renderer.named)
 
     @property
     def longest(self) -> int:
-        """Bytes that a sample gets at most."""
+        """The most bytes that a sample gets."""
         return max(self._held.longest, len(self._unknown))
 
     def lacking(self, label: str) -> int:
-        """Namespaces that exist and have no value of their own for one of `names`.
+        """Count the existing namespaces without a value of their own for `label`, one of `names`.
 
-        A value that is left out is none.
+        A value that is left out counts as missing.
         """
         return sum(label in notes.lacking for notes in self._held.notes.values())
 
     def left_out(self, limit: Limit) -> int:
-        """Values that are not added now, for this limit."""
+        """Count the values that this limit now leaves out."""
         match limit:
             case "value":
                 return sum(notes.too_long for notes in self._held.notes.values())
@@ -153,39 +157,39 @@ class LabelMap:
                 return sum(self._held.cut.values())
 
     def existing(self) -> list[str]:
-        """The names of the namespaces that exist, without those deleted and remembered."""
+        """Return the names of the namespaces that exist, without deleted ones still remembered."""
         return [name.decode() for name in self._held.rendered if name not in self._gone]
 
     def lookup(self, namespace: bytes) -> bytes:
-        """The pairs to add, each with its leading comma; `b""` where there are none.
+        """Return the pairs to add to a sample, each with its leading comma, or `b""` for no pairs.
 
-        A namespace that is not known has no labels, so it gets the defaults.
+        An unknown namespace has no labels, so its samples get the defaults.
         """
         return self._held.rendered.get(namespace, self._unknown)
 
     def render(self, namespace: Namespace) -> Rendering:
-        """What the samples of one namespace get."""
+        """Render the labels that the samples of one namespace get."""
         return self.renderer.render(namespace)
 
     def listing(self) -> Listing:
-        """An empty one, for `collect` and `swap`."""
+        """Return an empty listing, for `collect` and `swap`."""
         return Listing(self._unknown)
 
     def replace(self, namespaces: Iterable[Namespace], now: float) -> None:
-        """Take these for all the namespaces there are; the missing ones were deleted."""
+        """Replace the whole map with these namespaces. The other namespaces were deleted."""
         listing = self.listing()
         self.collect(listing, namespaces)
         self.swap(listing, now)
 
     def collect(self, listing: Listing, namespaces: Iterable[Namespace]) -> None:
-        """Add namespaces to a listing that `swap` is to take: of many, best in several goes."""
+        """Add namespaces to a listing for `swap`. Many namespaces are best added in portions."""
         held = self._held.rendered
         for space in namespaces:
             name = space.name.encode()
             listing.put(name, self.render(space), like=held.get(name))
 
     def swap(self, listing: Listing, now: float) -> None:
-        """Take a listing for all the namespaces there are, and own it."""
+        """Replace the whole map with `listing`, and own it. The other namespaces were deleted."""
         before = self._held.rendered
         gone = {}
         for name in before.keys() - listing.rendered.keys():
@@ -205,7 +209,7 @@ class LabelMap:
         self._changes += returned or self._held.rendered[name] != before
 
     def delete(self, name: str, now: float) -> None:
-        """Mark a namespace deleted; its labels stay for the time of retention."""
+        """Mark a namespace as deleted. Its labels stay for the time of retention."""
         key = name.encode()
         if key in self._held.rendered and key not in self._gone:
             self._held.discard_notes(key)
@@ -213,16 +217,17 @@ class LabelMap:
             self._changes += 1
 
     def expire(self, now: float) -> None:
-        """Forget what was deleted long enough ago."""
+        """Forget the deleted namespaces whose time of retention is over."""
         for name in [name for name, forget_at in self._gone.items() if forget_at <= now]:
             self._held.discard(name)
             del self._gone[name]
             self._changes += 1
 
     def state(self, now: float) -> Iterator[KnownLabels]:
-        """All that `rendered_anew` needs, in another process and under the same rules.
+        """Yield the labels of all namespaces, as `rendered_anew` needs them.
 
-        It is of this moment, though it may be read later and in another thread.
+        They are good for another process with the same rules. They show the map as it is at the
+        call, even if they are read later or in another thread.
         """
         rendered, notes = dict(self._held.rendered), dict(self._held.notes)
         left = {name: forget_at - now for name, forget_at in self._gone.items()}
@@ -233,9 +238,10 @@ class LabelMap:
         )
 
     def rendered_anew(self, state: Iterable[KnownLabels]) -> Restored:
-        """What another map knew, for `restore`; this map does not change, and any thread may ask.
+        """Render the labels of another map again, for `restore`.
 
-        Raises SnapshotError for what these rules do not make.
+        This map does not change, so any thread may call it. Raises SnapshotError for labels that
+        these rules do not make.
         """
         listing = self.listing()
         left = {}
@@ -247,7 +253,7 @@ class LabelMap:
         return Restored(listing, left)
 
     def restore(self, restored: Restored, now: float) -> None:
-        """Become what another map was, and own it."""
+        """Replace the whole map with the labels of another map, and own them."""
         self._held = restored.listing
         self._gone = {name: now + left for name, left in restored.left.items()}
         self._changes += 1

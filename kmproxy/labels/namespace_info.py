@@ -1,7 +1,7 @@
-"""The labels of all namespaces as metrics of their own, spelled as kube-state-metrics does.
+"""The labels of all namespaces as metrics of their own, with the names of kube-state-metrics.
 
-Knows the families and how keys become label names there. Must not know HTTP, nor
-who asks. One series a namespace, for joins.
+Each family has one series for each namespace, for joins. Knows the families, and how they turn
+metadata keys into label names. Must not know HTTP or the caller.
 """
 
 from __future__ import annotations
@@ -25,41 +25,41 @@ _FAMILIES: Mapping[Source, bytes] = {
 # TYPE kube_namespace_annotations gauge
 """,
 }
-_NEXT = b"\n"  # between the labels and the annotations of one: no value has it unescaped
-_BATCH = 100  # namespaces of a piece
+_NEXT = b"\n"  # between a namespace's labels and its annotations: in values a line feed is escaped
+_BATCH = 100  # namespaces in one piece of the exposition
 _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
 _HUMP = re.compile(r"([a-z0-9])([A-Z])", re.ASCII)
 
 
 class NamespaceInfoMap(LabelMap):
-    """From a namespace's name to its labels and annotations, as kube-state-metrics has them.
+    """Maps the name of a namespace to its labels and annotations, in kube-state-metrics' form.
 
-    They are those that the rules ask for, by their keys, with the rules'
-    defaults; the names that the rules give them are not used. Values over the
-    rules' limit are left out, but not their part in conflicts of names; so are
-    the last of them past twice the bytes that the rules may make.
+    The rules choose the keys and the defaults. The label names come from the keys, not from
+    the rules. A value longer than the rules allow is left out, but its key still counts in
+    conflicts of names. All pairs together may take twice the bytes that the rules may make. The
+    last values beyond that are left out too.
     """
 
     loaded = False
-    """Whether the namespaces have been listed once."""
+    """Whether the namespaces have been listed at least once."""
 
     def swap(self, listing: Listing, now: float) -> None:
-        """Take a listing for all the namespaces there are, and own it."""
+        """Replace the whole map with `listing`, and own it. The other namespaces were deleted."""
         super().swap(listing, now)
         self.loaded = True
 
     def render(self, namespace: Namespace) -> Rendering:
-        """The pairs of one namespace, each with its leading comma."""
+        """Render the pairs of one namespace, each with its leading comma."""
         chosen = Choice(self.renderer.max_value, 2 * self.renderer.budget)
         labels = _pairs("label", namespace.labels, self.rules, chosen)
         annotations = _pairs("annotation", namespace.annotations, self.rules, chosen)
         return Rendering(_NEXT.join((render_pairs(labels), render_pairs(annotations))))
 
     def exposition(self, wanted: Callable[[str], bool]) -> Iterator[bytes]:
-        """A family of labels, with a sample for each namespace that exists and is wanted.
+        """Yield the family of labels, with one sample for each existing namespace that is `wanted`.
 
-        One of annotations stands before it if a rule asks for these. It comes in
-        pieces, all of this moment, whenever they are read.
+        If a rule asks for annotations, the family of annotations comes first. The exposition comes
+        in pieces. All of them show the map as it is at the call, whenever they are read.
         """
         spaces = [
             (name.encode(), self.lookup(name.encode()))
@@ -87,7 +87,10 @@ class NamespaceInfoMap(LabelMap):
 def _pairs(
     source: Source, metadata: Mapping[str, str], rules: Sequence[LabelRule], chosen: Choice
 ) -> dict[str, str]:
-    """What the rules ask for of one source, in the keys' order; defaults of `*` at the end."""
+    """Choose the pairs of one source by the rules, in the order of the keys.
+
+    The defaults of labels that only `*` can make come last.
+    """
     rules = [rule for rule in rules if rule.source == source]
     named = {rule.key: rule.default for rule in rules if rule.key not in {"", WILDCARD}}
     keys = set(named)
@@ -95,7 +98,7 @@ def _pairs(
         keys |= metadata.keys() - NOT_BY_WILDCARD
     names = info_names(source, [key for key in keys if key in metadata or named.get(key)])
     values: dict[str, str] = {}
-    for key in sorted(names, key=lambda key: key not in named):  # what is named has room first
+    for key in sorted(names, key=lambda key: key not in named):  # keys of rules get room first
         value = metadata.get(key, "")
         if not chosen.admits(names[key], value):
             value = ""
@@ -109,15 +112,15 @@ def _pairs(
 
 
 def info_names(source: Source, keys: Iterable[str]) -> dict[str, str]:
-    """The label name of each key, in sorted order.
+    """Return the label name of each key, in the sorted order of the keys.
 
-    Characters outside `[a-zA-Z0-9_]` become `_`, camelCase snake_case. Keys of
-    one name get `_conflict1`, `_conflict2` ... in their order, and no name that
-    another key has.
+    Characters outside `[a-zA-Z0-9_]` become `_`, and camelCase becomes snake_case. If several keys
+    get the same name, `_conflict1`, `_conflict2` ... are added to it, in the order of the keys. A
+    suffix never makes a name that another key already has.
     """
     names: dict[str, str] = {}
     owners: dict[str, str] = {}  # name -> key
-    suffixes: dict[str, int] = {}  # the last one given for a name that is in conflict
+    suffixes: dict[str, int] = {}  # name in conflict -> the last number given to it
 
     def own(key: str, name: str) -> None:
         names[key] = name

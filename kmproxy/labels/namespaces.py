@@ -1,7 +1,7 @@
-"""The loop that keeps the label map true: list, watch, and begin again.
+"""The loop that keeps the label map up to date: list, watch, and begin again.
 
-Knows the order of requests and what each failure is called. Must not know how
-they are sent or how labels are rendered. It ends only by being cancelled.
+Knows the order of the requests, and the name of each failure. Must not know how requests are sent
+or how labels are rendered. The loop ends only by cancellation.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _log = logging.getLogger(__package__)
 async def list_namespaces(
     api: ApiServer, state: WatchState
 ) -> AsyncGenerator[list[Namespace], None]:
-    """Every namespace, some at a time; at the end `state` learns the version.
+    """List every namespace, in portions; at the end give the resource version to `state`.
 
-    None is held, so that a list may be of any length. Other tasks have their
-    turn in between. Raises UpstreamError.
+    No portion is kept, so a list may have any length. Other tasks can run between two portions.
+    Raises UpstreamError.
     """
     token = ""
     while True:
@@ -56,17 +56,17 @@ async def list_namespaces(
 
 
 def explained(error: ApiError, verb: str) -> str:
-    """Why namespaces cannot be listed or watched, and what to do."""
+    """Explain why namespaces cannot be listed or watched, and tell the remedy."""
     if error.code == 403:
         return f"the API server forbids to {verb} namespaces: {advice(*NAMESPACES)}"
     return error.summary
 
 
 class NamespaceWatcher:
-    """Feeds label maps from the API server. It is their one writer.
+    """Keeps label maps up to date from the API server. It is their only writer.
 
-    `also` are further maps, which render the same namespaces for another use. `outage` learns
-    whether the API server is away.
+    `also` are further maps, which render the same namespaces for another use. The watcher records
+    in `outage` whether the API server is away.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class NamespaceWatcher:
         self._outage = outage or Outage(clock)
         self._state = WatchState(uniform=uniform)
         self._backoff = Backoff(uniform=uniform)
-        self._listed_at: str | None = None  # the API server, by its URL
+        self._listed_at: str | None = None  # URL of the API server that was listed
         self._synced_at: float | None = None
         self._loaded = asyncio.Event()
         self._trouble: str | None = None
@@ -101,17 +101,17 @@ class NamespaceWatcher:
 
     @property
     def loaded(self) -> bool:
-        """Whether there are labels to serve, listed or restored; it stays so."""
+        """Whether kmproxy has labels to serve, listed or restored. Once true, it stays true."""
         return self._loaded.is_set()
 
     @property
     def restored(self) -> bool:
-        """Whether the labels are from a snapshot, and still to be listed."""
+        """Whether the labels come from a snapshot, and no list has replaced them yet."""
         return self._restored
 
     @property
     def away(self) -> bool:
-        """Whether the API server failed last, rather than refused us."""
+        """Whether the API server itself failed last. False if it answered and refused us."""
         return self._away
 
     @property
@@ -121,11 +121,11 @@ class NamespaceWatcher:
 
     @property
     def trouble(self) -> str | None:
-        """What went wrong last, None once it is well again."""
+        """The message of the last failure, or None if the API server has answered since."""
         return self._trouble
 
     def unloaded(self) -> str | None:
-        """Why there are no labels to serve yet, or None."""
+        """Explain why kmproxy has no labels to serve yet, or return None if it has."""
         if self.loaded:
             return None
         return f"namespaces are not loaded yet{f': {self._trouble}' if self._trouble else ''}"
@@ -135,9 +135,10 @@ class NamespaceWatcher:
         await self._loaded.wait()
 
     def restore(self, restored: Restored, age: float) -> bool:
-        """Serve what was known `age` seconds ago, until the first list replaces it.
+        """Serve labels that are `age` seconds old, until the first list replaces them.
 
-        Returns whether that is so: what has been listed meanwhile is not undone.
+        Returns whether they are served. If labels are loaded already, they stay, and it returns
+        False.
         """
         if self.loaded:
             return False
@@ -148,7 +149,7 @@ class NamespaceWatcher:
         return True
 
     async def run(self) -> None:
-        """List and watch for ever; failures are waited out."""
+        """List and watch until cancelled. After a failure, wait and try again."""
         sweeper = asyncio.create_task(self._sweep())
         try:
             await self._run()
@@ -170,7 +171,7 @@ class NamespaceWatcher:
                 await asyncio.sleep(self._delay(error, listing=listing))
 
     def _delay(self, error: UpstreamError | CredentialError, *, listing: bool) -> float:
-        """Seconds to wait after a failure."""
+        """Return the seconds to wait after a failure."""
         at_least = getattr(error, "retry_after", None) or 0.0
         unreached = isinstance(error, UpstreamError) and self._state.unreached(
             error, listing=listing
@@ -211,7 +212,7 @@ class NamespaceWatcher:
         return step
 
     def _require_same(self) -> None:
-        """Raise ApiError if another API server is asked now than was listed: perhaps a cluster."""
+        """Raise ApiError if the API server has changed since the list: the cluster may differ."""
         if self._api.server != self._listed_at:
             raise ApiError(200, "moved", "the API server is another one than was listed")
 
@@ -234,7 +235,7 @@ class NamespaceWatcher:
             self._away = False
 
     def _failed(self, error: KmproxyError, *, listing: bool, lasted: float) -> Next:
-        """Note a failure after `lasted` seconds; say what to do next."""
+        """Record a failure after `lasted` seconds; return the next step."""
         verb = "list" if listing else "watch"
         reason, message = "credential", str(error)
         step = Next.LIST if listing else Next.WATCH
@@ -255,7 +256,7 @@ class NamespaceWatcher:
         return step
 
     async def _sweep(self) -> None:
-        """Forget deleted namespaces when their time has come."""
+        """Once a second, forget the deleted namespaces whose time of retention is over."""
         while True:
             await asyncio.sleep(1.0)
             for labels in self._maps:

@@ -1,14 +1,15 @@
-"""Whether another replica has newer labels than this one.
+"""Asks the other replicas whether one of them has newer labels than this replica.
 
-Knows where the replicas are and how they are asked. Must not know what follows from
-it. Nobody is asked while our own labels are new, and no credential is sent.
+Knows where the replicas are and how they are asked. Must not know what follows from the answer.
+While its own labels are new, a replica asks nobody. No credential is sent.
 
-A replica that cannot reach the API server cannot tell by itself whether the server is
-away, and its old labels are as good as any, or only its own way there is: so it asks
-the others. Whoever has new labels never depends on an answer, and whoever has old ones
-is unready only as long as another says that it has new ones and is ready: there is
-always one that is ready. Nobody proves who he is: who answers under the replicas'
-name can take old labels out of the Service, and nothing else.
+A replica that cannot reach the API server cannot tell the reason by itself. Either the API server
+is away, and the old labels are as good as those of any replica; or only this replica's way to the
+API server is broken. So it asks the others. A replica with new labels does not depend on any
+answer. A replica with old labels is unready only while another one says that it has new labels and
+is ready. So at least one replica is always ready. The answers are not authenticated: a server that
+answers under the replicas' name can take replicas with old labels out of the Service, and can do
+nothing else.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ INTERVAL = 5.0
 """Seconds between two rounds of questions."""
 
 TIMEOUT = 4.0
-"""Seconds that a round may take, the look-up of the name included."""
+"""Seconds that a round may take, including the look-up of the name."""
 
 MOST = 32
-"""Replicas that are asked in a round."""
+"""The largest number of replicas that are asked in a round."""
 
 _log = logging.getLogger(__package__)
 
 
 class Peers:
-    """Asks the replicas at an address, and tells the readiness what they say."""
+    """Asks the replicas at an address, and sets `surpassed` of the readiness by their answers."""
 
     def __init__(self, address: Address, readiness: Readiness) -> None:
         self._address = address
@@ -46,7 +47,7 @@ class Peers:
         return f"<Peers {self._address}, {said}>"
 
     async def run(self) -> None:
-        """Ask for ever."""
+        """Ask every `INTERVAL` seconds while our labels are old. It ends only by cancellation."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as session:
             while True:
                 await asyncio.sleep(INTERVAL)
@@ -59,7 +60,10 @@ class Peers:
                         _log.info("ready again")
 
     async def _any_newer(self, session: aiohttp.ClientSession) -> bool:
-        """Whether one of the replicas is ready and has new labels; we ourselves say that not."""
+        """Tell whether a replica is ready and has new labels.
+
+        This replica may ask itself too: it answers no, as its labels are old.
+        """
         try:
             async with asyncio.timeout(TIMEOUT):
                 found = await asyncio.get_running_loop().getaddrinfo(
@@ -67,7 +71,7 @@ class Peers:
                 )
                 hosts = sorted({str(entry[4][0]) for entry in found})[:MOST]
                 said = await asyncio.gather(*(self._is_newer(session, host) for host in hosts))
-        except (OSError, UnicodeError, TimeoutError):  # nobody is known to have newer ones
+        except (OSError, UnicodeError, TimeoutError):  # no replica is known to have newer labels
             return False
         return any(said)
 

@@ -1,7 +1,7 @@
-"""What the rules make of one namespace: ready-made bytes, within limits.
+"""Renders the labels of one namespace by the label rules, as bytes, within limits.
 
-Knows escaping, and how many bytes a value and a namespace may take. Must not know
-where namespaces come from, nor what a sample looks like.
+Knows escaping, and how many bytes a value and a namespace may take. Must not know where namespaces
+come from, or the form of a sample.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from kmproxy.config.label_rules import (
 from kmproxy.errors import SnapshotError
 
 NAMESPACE_BYTES = 8192
-"""Bytes that the labels of one namespace take at most, or eight of the longest values if that is
-more. It bounds what a sample costs: 4,000 samples of 100 bytes, 400 KB, become 33 MB at worst. A
-namespace may have 256 KiB of annotations; under `*` the same samples would become 1 GB."""
+"""The most bytes that the labels of one namespace take, or eight of the longest values if that is
+more. This bounds the cost of a sample: 4,000 samples of 100 bytes, 400 KB, become 33 MB at worst. A
+namespace may have 256 KiB of annotations. Without the bound, a rule with `*` could turn the same
+samples into 1 GB."""
 
 MAX_NAME = 253
-"""Characters of the longest name that Kubernetes gives anything; a namespace's has 63."""
+"""Characters of the longest name of any Kubernetes object. The name of a namespace has at most
+63."""
 
 NOT_BY_WILDCARD = frozenset({NAME_LABEL, LAST_APPLIED})
 """Keys that `*` leaves out."""
@@ -39,11 +41,11 @@ _ESCAPED = re.compile(r"\\(.)")
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """What the samples of one namespace get, and what they do not.
+    """The labels that the samples of one namespace get, and counts of the values left out.
 
-    `lacking` are the labels that the rules spell out and for which the namespace
-    has no value that is added. `too_long` and `too_many` count the values left
-    out for their own length and for the bytes of all of them.
+    `lacking` are the labels that the rules name, but for which no value of the namespace is added.
+    `too_long` counts the values left out for their own length. `too_many` counts the values left
+    out for the bytes of all labels of the namespace together.
     """
 
     labels: bytes
@@ -54,10 +56,10 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class KnownLabels:
-    """The labels of one namespace as text, to be kept elsewhere and rendered anew.
+    """The labels of one namespace as text, to be stored elsewhere and rendered again.
 
-    `deleted` are the seconds for which a deleted namespace is still remembered,
-    None for one that exists.
+    `deleted` is the number of seconds for which a deleted namespace is still remembered. It is
+    None for a namespace that exists.
     """
 
     namespace: str
@@ -69,7 +71,7 @@ class KnownLabels:
 
     @classmethod
     def of(cls, name: bytes, rendering: Rendering, deleted: float | None) -> KnownLabels:
-        """The names and values that a rendering was made of."""
+        """Return the names and values from which a rendering was made."""
         pairs = {
             label.decode(): _ESCAPED.sub(_unescaped, value.decode())
             for label, value in _PAIR.findall(rendering.labels)
@@ -80,10 +82,9 @@ class KnownLabels:
 
 @dataclass(slots=True)
 class Choice:
-    """The pairs of one namespace while they are chosen.
+    """The pairs of one namespace, while they are chosen.
 
-    A value has `max_value` bytes at most; for pairs as they are rendered `left`
-    bytes are left.
+    A value has at most `max_value` bytes. Further pairs may take `left` bytes, as rendered.
     """
 
     max_value: int
@@ -94,7 +95,7 @@ class Choice:
     too_many: int = 0
 
     def admits(self, name: str, value: str) -> bool:
-        """Whether a pair is within the limits; if so it has its bytes, else it is counted."""
+        """Tell whether a pair is within the limits. If so, take its bytes; else count it."""
         if _length(value) > self.max_value:
             self.too_long += 1
             return False
@@ -107,14 +108,13 @@ class Choice:
 
 
 class Renderer:
-    """Renders the labels of namespaces under rules.
+    """Renders the labels of namespaces by the label rules.
 
-    A value of over `max_value` bytes of UTF-8 counts as one that the namespace
-    does not have: it gets the default, or no label. So does a value that would
-    make the labels of the namespace longer than `budget` bytes. Rules with a
-    name take their part of these bytes first, in their order, then `*` in sorted
-    order; a pair that does not fit takes nothing, and a shorter one after it may
-    still fit. Defaults are the configuration's, and not limited.
+    A value of more than `max_value` bytes of UTF-8 counts as missing: the label gets its default,
+    or is not added. The same holds for a value that would make the labels of the namespace longer
+    than `budget` bytes. Rules with a name take their bytes first, in their order. Then the rules
+    with `*` take theirs, in sorted order of the keys. A pair that does not fit takes no bytes, and
+    a shorter one after it may still fit. Defaults come from the configuration and are not limited.
     """
 
     def __init__(self, rules: Sequence[LabelRule], *, max_value: int = MAX_VALUE) -> None:
@@ -129,14 +129,14 @@ class Renderer:
         return f"<Renderer of {len(self.rules)} rules>"
 
     def render(self, namespace: Namespace) -> Rendering:
-        """The pairs of one namespace, in the order of the rules."""
+        """Render the pairs of one namespace, in the order of the rules."""
         chosen = self.choose(namespace)
         return Rendering(
             render_pairs(chosen.pairs), tuple(chosen.lacking), chosen.too_long, chosen.too_many
         )
 
     def choose(self, namespace: Namespace) -> Choice:
-        """What the rules make of one namespace, in their order."""
+        """Choose the pairs of one namespace by the rules, in the order of the rules."""
         chosen = Choice(self.max_value, self.budget)
         named: dict[str, str] = {}
         for rule in self.rules:
@@ -162,9 +162,9 @@ class Renderer:
                 chosen.pairs[name] = value
 
     def render_anew(self, known: KnownLabels) -> Rendering:
-        """The pairs of one namespace, of what was kept elsewhere.
+        """Render the pairs of one namespace from labels that were stored elsewhere.
 
-        Raises SnapshotError for what these rules do not make.
+        Raises SnapshotError for labels that these rules do not make.
         """
         where = f"of the namespace {known.namespace[:80]!r}"
         if len(known.namespace) > MAX_NAME:
@@ -183,7 +183,7 @@ class Renderer:
 
 
 def _length(value: str) -> int:
-    """Bytes of a value as UTF-8."""
+    """Return the number of bytes of a value as UTF-8."""
     return len(value.encode(errors="replace"))
 
 
@@ -192,13 +192,13 @@ def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
 
 
 def render_pairs(pairs: Mapping[str, str]) -> bytes:
-    """Pairs as a sample bears them, each with its leading comma."""
+    """Return pairs in the form of a sample's labels, each with its leading comma."""
     text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
     return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
 
 
 def _size(name: str, value: str) -> int:
-    """Bytes of a pair as it is rendered."""
+    """Return the number of bytes of a pair, as rendered."""
     return len(name) + 4 + _length(value) + sum(map(value.count, '\\"\n'))
 
 

@@ -1,19 +1,18 @@
-"""The label map on disk, for a start while the API server is away.
+"""The label snapshot: the label map in a file, for a start while the API server is away.
 
-Knows the file's format, when it is written and when it is read. Must not know
-how labels are listed, rendered or served.
+Knows the format of the file, when it is written and when it is read. Must not know how labels are
+listed, rendered or served.
 
-The file is lines: the first names the format, its version and the SHA-256 of all
-that follows; the second is a JSON document about the whole; each other is one
-namespace with the names and values of its labels. They are checked and rendered
-anew, so the file is only good for the same rules and the same cluster, both of
-which it names.
+The file consists of lines. The first line names the format, its version and the SHA-256 of all
+further lines. The second line is a JSON document about the whole snapshot. Each further line is one
+namespace with the names and values of its labels. They are checked and rendered again at a start,
+so the file is good only for the same rules and the same cluster. It names both.
 
-The file is written with mode 0600, and taken only if it is a regular file of the
-daemon's own user that nobody else can write: what it says goes into samples. One
-who can write the folder can take the file away, or put an older one back that
-was not yet `MAX_AGE` old, but cannot make one. A volume to which Kubernetes
-applies `fsGroup` gives its files to the group, so that the file is refused.
+The file is written with mode 0600. It is read only if it is a regular file of the daemon's own
+user that nobody else can write, because its content goes into samples. A user who can write the
+folder can remove the file, or put back an older one that is not yet `MAX_AGE` old. That user cannot
+make a file of their own that is accepted. If Kubernetes applies `fsGroup` to a volume, the group
+can write the files there, so the file is refused.
 """
 
 from __future__ import annotations
@@ -39,28 +38,29 @@ from kmproxy.own_file import aside, clear_leftovers, open_own, replace_own
 from kmproxy.telemetry import Telemetry
 
 MAX_AGE = 24 * 3600.0
-"""Seconds after which labels are too old to begin with."""
+"""Seconds after which labels are too old to start with."""
 
 PATIENCE = 5.0
-"""Seconds for which a first list is waited for that neither comes nor fails, at most half of those
-that it may take."""
+"""Seconds for which the start waits while the first list neither ends nor fails. It waits at most
+half of the time within which the labels have to be loaded."""
 
 DELAY = 10.0
 """Seconds between two writes of a map that changes."""
 
 REFRESH = 600.0
-"""Seconds after which a map that does not change is written again, to be young."""
+"""Seconds after which an unchanged map is written again, so that the file does not become old."""
 
 LEFTOVER = 600.0
-"""Seconds after which a new file that has not become the snapshot is a killed writer's."""
+"""Seconds after which a new file that has not become the snapshot counts as left by a killed
+process."""
 
 MAX_FILE = 24 << 20
-"""Bytes of the longest file. A map's labels take 10 MiB at most, and little more as JSON unless
-they are made of control characters. While a file is replaced there are two of them, and the volume
-of the shipped component has 64 MiB, past which its pod would be evicted."""
+"""Bytes of the longest file. The labels of a map take at most 10 MiB, and little more as JSON,
+unless they consist of control characters. While the file is replaced, two files exist. The volume
+of the shipped component has 64 MiB, beyond which its pod would be evicted."""
 
 MAX_HEAD = 1 << 20
-"""Bytes of the longest line about the whole."""
+"""Bytes of the longest second line, the one about the whole snapshot."""
 
 _FORMAT = b"kmproxy-labels"
 _VERSION = b"3"
@@ -78,13 +78,14 @@ class _Rule(msgspec.Struct, array_like=True):
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """The cluster that labels are of: its API server, and what tells it from others there.
+    """The cluster from which labels come: its API server and its CA.
 
-    In a pod `server` is the address of a Service, the same in most clusters. So
-    `ca` is the SHA-256 of the CA that verifies it, "" where that is none of its own.
-    Once a CA has rotated a snapshot of before is refused, though it was good: that
-    costs one start without labels while the API server is away, and only until
-    the running daemon has written again. Another cluster's would be wrong labels.
+    In a pod, `server` is the address of a Service, which is the same in most clusters. So `ca`
+    tells clusters apart: it is the SHA-256 of the CA that verifies the API server, or "" if the
+    identity has no CA of its own. After a rotation of the CA, an older snapshot is refused although
+    its labels were good. That costs one start without labels while the API server is away, and
+    only until the running daemon has written the snapshot again. The snapshot of another cluster
+    would give wrong labels.
     """
 
     server: str
@@ -92,7 +93,7 @@ class Origin(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, identity: Identity) -> Origin:
-        """The cluster of an identity, by its CA as it is now. Raises CredentialError."""
+        """Return the cluster of an identity, by its current CA. Raises CredentialError."""
         content, *_ = Trust(identity.trust.ca).contents()
         return cls(identity.server, hashlib.sha256(content).hexdigest() if content else "")
 
@@ -102,11 +103,15 @@ class _Head(msgspec.Struct):
     rules: list[_Rule]
     max_value: int
     confirmed: float  # seconds since 1970
-    written: float  # the same
+    written: float  # seconds since 1970
 
 
 class _Space(msgspec.Struct, array_like=True):
-    """One namespace; `deleted` is the seconds left when the file was written."""
+    """The labels of one namespace.
+
+    `deleted` is None for a namespace that exists. For a deleted one it is the number of seconds
+    for which it was still to be remembered when the file was written.
+    """
 
     name: str
     labels: dict[str, str]
@@ -128,10 +133,10 @@ def encode(
     confirmed: float,
     written: float,
 ) -> list[bytes]:
-    """A snapshot's lines, of the state that `labels` had at `written`.
+    """Encode the lines of a snapshot: the state that `labels` had at the time `written`.
 
-    `confirmed` is when the API server last said so; both in seconds since 1970.
-    Raises SnapshotError past `MAX_FILE` bytes.
+    `confirmed` is the time at which the API server last confirmed the labels. Both times are
+    seconds since 1970. Raises SnapshotError if the lines could take more than `MAX_FILE` bytes.
     """
     head = _Head(origin, _rules(labels.rules), labels.renderer.max_value, confirmed, written)
     lines = [b"", msgspec.json.encode(head) + b"\n"]
@@ -155,11 +160,11 @@ def encode(
 
 
 def decode(file: BinaryIO, labels: LabelMap, origin: Origin, now: float) -> tuple[Restored, float]:
-    """What a snapshot holds for a map, and its age in seconds at `now`.
+    """Read the labels of a snapshot for a map. Return them and their age in seconds at `now`.
 
-    Raises SnapshotError for a file that is damaged, of another program or
-    version, of other rules or another cluster, older than `MAX_AGE`, or with what
-    the rules do not make. A clock that went back makes it no younger than new.
+    Raises SnapshotError for a file that is damaged, that another program or version wrote, that
+    belongs to other rules or another cluster, that is older than `MAX_AGE`, or that holds labels
+    which the rules do not make. If the clock has gone back, the age is 0, never negative.
     """
     _check_whole(file)
     longest = MAX_HEAD + 8 * labels.renderer.budget  # a control character takes six bytes in JSON
@@ -182,7 +187,7 @@ def decode(file: BinaryIO, labels: LabelMap, origin: Origin, now: float) -> tupl
 
 
 def _check_whole(file: BinaryIO) -> None:
-    """Read the first line, and make sure of the others. Raises SnapshotError."""
+    """Read the first line, and check the others by its checksum. Raises SnapshotError."""
     name, _, rest = file.readline(MAX_HEAD).rstrip(b"\n").partition(b" ")
     version, _, wanted = rest.partition(b" ")
     if name != _FORMAT:
@@ -210,13 +215,13 @@ def _rules(rules: Sequence[LabelRule]) -> list[_Rule]:
 
 
 class LabelSnapshot:
-    """Keeps a label map in a file, and gives it back where the API server is away.
+    """Keeps a label map in a file, and restores the map from it while the API server is away.
 
-    It writes a file of its own, which then replaces the snapshot, so that several
-    daemons may keep one, as two do on one node during a rollout. A file that
-    cannot be read or written is a log line and a metric, never an end. For a disk
-    that hangs one thread waits, and nobody for that thread. `timeout` is the
-    seconds in which there must be labels.
+    It writes a new file, which then replaces the snapshot. So several daemons may keep the same
+    snapshot: two do during a rollout on one node. If the file cannot be read or written, it writes
+    a log line and counts a metric, and the daemon goes on. If the disk hangs, one thread hangs, and
+    the end of the process does not wait for that thread. `timeout` is the number of seconds within
+    which the labels have to be loaded.
     """
 
     def __init__(
@@ -239,7 +244,7 @@ class LabelSnapshot:
         self._telemetry = telemetry
         self._clock = clock
         self._wall = wall
-        self._saved: int | None = None  # the map's number when it was written
+        self._saved: int | None = None  # `changes` of the map when it was written
         self._save_by = 0.0
         self._failing = False
         self._stopping = asyncio.Event()
@@ -248,7 +253,10 @@ class LabelSnapshot:
         return f"<LabelSnapshot {self._path}>"
 
     async def run(self) -> None:
-        """Give the labels back if they are missed; then keep them until `stop`."""
+        """Restore the labels if the first list fails or is late; then write the file until `stop`.
+
+        It writes the file once more before it ends.
+        """
         await self._restore()
         while not self._stopping.is_set():
             await self.save()
@@ -257,11 +265,11 @@ class LabelSnapshot:
         await self.save()
 
     def stop(self) -> None:
-        """Let `run` write once more and end."""
+        """Let `run` write the file once more and end."""
         self._stopping.set()
 
     async def save(self) -> None:
-        """Write the file, if there are labels and it would say anything new."""
+        """Write the file, if labels are loaded and have changed or the file needs a refresh."""
         if not self._watcher.loaded:
             return
         if self._labels.changes == self._saved and self._clock() < self._save_by:
@@ -272,7 +280,7 @@ class LabelSnapshot:
             confirmed = written - self._watcher.sync_age
             state = self._labels.state(self._clock())
             await aside(lambda: self._write(state, confirmed, written), "label-snapshot")
-        except Exception as error:  # noqa: BLE001 - whatever it is, labels are served and kept later
+        except Exception as error:  # noqa: BLE001 - after any failure labels are served, saved later
             self._telemetry.snapshot_errors.labels("write").inc()
             if not self._failing:
                 self._tell("cannot be written", error)
@@ -311,7 +319,7 @@ class LabelSnapshot:
         except FileNotFoundError:
             _log.info("--label-snapshot %s: there is none yet", self._path)
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, labels can still be listed
+        except Exception as error:  # noqa: BLE001 - after any failure labels can still be listed
             self._tell("is not used", error)
             self._telemetry.snapshot_errors.labels("read").inc()
             return
