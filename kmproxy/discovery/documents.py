@@ -221,10 +221,9 @@ class Fitting(Generic[_T]):
 
     def __init__(self, budget: int) -> None:
         self._left = budget
-        self._held: list[
-            tuple[int, tuple[str, ...], int, _T]
-        ] = []  # a heap: the largest item is first
-        self._count = 0  # tells items of one size and key apart
+        # A heap: the largest item is first. The count tells items of one size and key apart.
+        self._held: list[tuple[int, tuple[str, ...], int, _T]] = []
+        self._count = 0
         self.left_out = 0
 
     def add(self, key: tuple[str, ...], size: int, item: _T) -> _T | None:
