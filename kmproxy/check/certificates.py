@@ -180,7 +180,7 @@ def _signer(shown: Certificate) -> str:
 
 def parse_certificate(der: bytes) -> Certificate:
     """Parse a certificate in DER form. Raises UpstreamError if it cannot be read."""
-    from cryptography import x509  # noqa: PLC0415 - the daemon does without
+    from cryptography import x509  # noqa: PLC0415 - the daemon does not need it
 
     try:
         found = x509.load_der_x509_certificate(der)

@@ -97,7 +97,7 @@ async def open_clients(
         )  # fmt: skip
         api = ApiServer(upstream, identity)
         if config.access:
-            from kmproxy.client.factory import UpstreamFactory  # noqa: PLC0415 - most do without such a section
+            from kmproxy.client.factory import UpstreamFactory  # noqa: PLC0415 - most daemons have no such section
 
             reach = UpstreamFactory(session, stack, environment, clock, telemetry)
             upstream = reach.kubelet(
