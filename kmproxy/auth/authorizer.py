@@ -1,7 +1,7 @@
-"""Decides who a caller is, and whether it may have what a request asks for.
+"""Authenticates callers, and decides whether a caller may have what a request asks for.
 
 Knows which question each mode asks about a caller, and what a tenant sees. Must
-not know HTTP requests and answers, nor how a review is made.
+not know HTTP requests and responses, nor how a review is made.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from kmproxy.kube.reviews import Caller, Question, bearer_token
 NODE_METRICS = Resource("nodes", "metrics")
 
 DENIALS = 256
-"""Nodes that a caller may be denied at once, and then in `DENIALS_IN` seconds: beyond that it is
-denied those that it was not allowed before, without a look."""
+"""Denials of nodes that a caller may get at once, and later in each `DENIALS_IN` seconds.
+
+Beyond this number, a node that was not allowed to the caller before is denied without a look-up
+and without a review.
+"""
 
 DENIALS_IN = 30.0
 
@@ -36,17 +39,20 @@ DEFAULT_PATHS = {
     *("/api", "/apis", "/openapi", "/version", "/version/", "/healthz", "/livez", "/readyz"),
     *("/.well-known", "/oapi", "/osapi", "/osapi/"),
 }
-"""What default roles of Kubernetes, and of distributions of it, grant to all authenticated."""
+"""Paths that default roles grant to every authenticated user.
+
+The roles are those of Kubernetes and of Kubernetes distributions.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestAttributes:
-    """What a request wants to see.
+    """The attributes of a request on which its authorization depends.
 
-    `path` is as it was sent, `node` the node's name where that is known;
-    with `by_name` the path itself names the node, which may not exist.
-    `wanted` says of a namespace whether it is asked for at all, where what is
-    served can be narrowed to namespaces; else it is None.
+    `path` is the path as the client sent it. `node` is the name of the node, or empty if it is
+    not known. With `by_name` the path itself names the node, and that node may not exist.
+    `wanted` tells whether the request asks for a namespace. It is None if the response cannot be
+    narrowed to namespaces.
     """
 
     path: str
@@ -65,7 +71,7 @@ class Authorizer(ABC):
         return f"<{type(self).__name__} {self._reviewer!r}>"
 
     async def identify(self, authorization: Sequence[str]) -> Caller:
-        """Who asks, by the values of the Authorization headers. Raises AccessError."""
+        """Authenticate the caller by its Authorization header values. Raises AccessError."""
         token = bearer_token(authorization)
         if token is None:
             raise AccessError(401, "no_token", "a bearer token is needed, and only one")
@@ -78,7 +84,11 @@ class Authorizer(ABC):
 
     @abstractmethod
     async def admit(self, caller: Caller, attributes: RequestAttributes) -> Tenant | None:
-        """Let a caller see all it asks for (None), or a tenant its part. Raises AccessError."""
+        """Authorize a caller. Raises AccessError if it may see nothing.
+
+        Returns None if the caller may see all that it asks for, or else the tenant, which sees
+        a part.
+        """
 
     async def _require(self, caller: Caller, question: Question, where: str = "") -> None:
         if not await self._reviewer.may(caller, question):
@@ -88,12 +98,12 @@ class Authorizer(ABC):
 class KubernetesAuthorizer(Authorizer):
     """Asks whether a caller may get the path itself, or `nodes/metrics`.
 
-    A path that names a node is always reviewed as `get nodes/metrics` of that node, as its
-    kubelet does. The path would prove nothing: Kubernetes' default role `system:discovery`
-    grants `/api/*` to everyone who is authenticated.
+    A path that names a node is always reviewed as `get nodes/metrics` of that node. The kubelet
+    of the node asks the same. A review of the path would prove nothing: the default role
+    `system:discovery` of Kubernetes grants `/api/*` to every authenticated user.
 
-    `nodes` tells whether a Node of a name exists. A name of no Node is reviewed as the right on
-    all nodes: one review for a caller, whatever the number of names.
+    `nodes` tells whether a Node with a name exists. If no Node has the name, the right on all
+    nodes is reviewed instead: one review for a caller, for any number of names.
     """
 
     def __init__(
@@ -105,7 +115,7 @@ class KubernetesAuthorizer(Authorizer):
         self._denials = Allowances(burst=DENIALS, interval=DENIALS_IN / DENIALS)
 
     async def admit(self, caller: Caller, attributes: RequestAttributes) -> None:
-        """Let a caller see what is asked for, or raise AccessError."""
+        """Authorize a caller for the whole request, or raise AccessError."""
         if self._by_path and not attributes.by_name:
             return await self._require(caller, Question(path=attributes.path))
         question = Question(resource=NODE_METRICS, name=attributes.node)
@@ -116,11 +126,12 @@ class KubernetesAuthorizer(Authorizer):
         return None
 
     async def _may_scrape(self, nodes: NodeDirectory, caller: Caller, named: Question) -> bool:
-        """Whether a caller may scrape the node of this name, if it is one.
+        """Whether a caller may scrape the node with the name of `named`, if that node exists.
 
-        A caller with the right on all nodes is told later which names are none. To any other
-        caller such a name looks as one of a node that it may not scrape: it is denied, and counted
-        as reviewed, without a review.
+        True also if no Node has the name and the caller has the right on all nodes: a later step
+        tells this caller that the node does not exist. Any other caller cannot distinguish a
+        missing node from a node that it may not scrape. Its request is denied, and counted as
+        reviewed, without a review.
         """
         reviewer, asker = self._reviewer, caller.username
         if await reviewer.may(caller, Question(resource=NODE_METRICS)):
@@ -144,9 +155,10 @@ class KubernetesAuthorizer(Authorizer):
 class TenantAuthorizer(Authorizer):
     """Asks in which namespaces a caller may `get` a resource.
 
-    A caller with the right in all of them at once sees everything. Any other caller is a tenant:
-    it is let in only where the answer can be narrowed, and only if it has the right in a
-    namespace. `namespaces` tells which ones exist; none are known before they are loaded.
+    A caller with the right in all namespaces at once sees everything. Any other caller is a
+    tenant. A tenant is admitted only if the response can be narrowed to namespaces, and only if
+    the tenant has the right in at least one namespace. `namespaces` returns the namespaces that
+    exist, or none before they are loaded.
     """
 
     def __init__(
@@ -161,7 +173,11 @@ class TenantAuthorizer(Authorizer):
         self._footholds = Footholds(reviewer, resource, likely=recent.of_all, known=namespaces)
 
     async def admit(self, caller: Caller, attributes: RequestAttributes) -> Tenant | None:
-        """Let a caller see all it asks for (None), or a tenant its part. Raises AccessError."""
+        """Authorize a caller. Raises AccessError if it may see nothing.
+
+        Returns None if the caller may see all that it asks for, or else the tenant, which sees
+        a part.
+        """
         everywhere = Question(resource=self._resource)
         if attributes.wanted is not None and not await self._reviewer.may(caller, everywhere):
             if not await self._footholds.has_any(caller):
@@ -182,7 +198,7 @@ def _denied(caller: Caller, question: Question, where: str = "") -> AccessError:
 
 
 def granted_to_all(path: str) -> bool:
-    """Whether one of Kubernetes' default roles lets everyone who is authenticated get a path.
+    """Whether a default role of Kubernetes lets every authenticated user get a path.
 
     These roles are `system:discovery` and `system:public-info-viewer`.
     """
@@ -196,9 +212,10 @@ def open_authorizer(
     nodes: NodeDirectory | None,
     namespaces: Callable[[], Iterable[str]],
 ) -> Authorizer:
-    """The authorizer of a mode of authorization other than none.
+    """Returns the authorizer for the configured mode, which must not be `none`.
 
-    `nodes` tells whether there is a Node of a name, `namespaces` which namespaces exist.
+    `nodes` tells whether a Node with a name exists. `namespaces` returns the namespaces that
+    exist.
     """
     if config.mode == "tenant":
         return TenantAuthorizer(reviewer, config.tenant_resource, namespaces)
@@ -207,7 +224,10 @@ def open_authorizer(
 
 
 def node_name(host: str) -> str:
-    """The node's name that `--node-name-or-ip` gives, empty if it gives none."""
+    """The node name in a value of `--node-name-or-ip`.
+
+    Empty if the value is an IP address or `localhost`.
+    """
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

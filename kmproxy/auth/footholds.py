@@ -1,7 +1,7 @@
-"""Whether a caller may `get` a resource in any namespace at all.
+"""Finds out whether a caller may `get` a resource in at least one namespace.
 
-Knows in which order namespaces are tried, and what is remembered of that. Must
-not know requests: what is asked for plays no part in it.
+Knows the order in which namespaces are tried, and which results are remembered. Must
+not know requests: the result does not depend on what a request asks for.
 """
 
 from __future__ import annotations
@@ -16,24 +16,30 @@ from kmproxy.config.types import Resource
 from kmproxy.kube.reviews import DENIED_FOR, Answers, Caller, Question, is_namespace
 
 PARALLEL = 8
-"""Namespaces that are reviewed at once for one caller."""
+"""Namespaces that are reviewed at the same time for one caller."""
 
 SEARCHES = 2
-"""Searches through all namespaces under way at once, each for one caller."""
+"""Searches through all namespaces that run at the same time. Each search is for one caller."""
 
 PACE = 0.1
-"""Seconds for which each review of a search in vain keeps the next search away."""
+"""Seconds that each review of an unsuccessful search delays the next search for that caller."""
 
 MAX_CALLERS = 4096
 
 MAX_KEPT = 1024
-"""Namespaces of a search whose answers are kept each for itself; of more only the outcome."""
+"""Namespaces in a search up to which each negative answer is remembered.
+
+After a search of more namespaces, only the result of the whole search is remembered.
+"""
 
 _ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):[^:]+")
 
 
 async def in_parallel(names: Iterable[str], ask: Callable[[str], Awaitable[bool]]) -> None:
-    """Ask of each name, `PARALLEL` at a time, until an answer is False. Raises as `ask` does."""
+    """Call `ask` for each name, `PARALLEL` at a time, until one call returns False.
+
+    Raises the errors of `ask`.
+    """
     left: Iterator[str] = iter(names)
     going = True
 
@@ -53,13 +59,13 @@ async def in_parallel(names: Iterable[str], ask: Callable[[str], Awaitable[bool]
 
 
 class Footholds:
-    """For each caller a namespace in which it may, once one was found.
+    """Remembers for each caller one namespace in which the caller has the right, once found.
 
-    Tried are the last one that was found, the namespace of the caller's own
-    service account, and, in a search, all that `likely` and `known` name. A
-    caller for whom a search was in vain costs at most `1 / PACE` reviews a
-    second on average by searches; within `DENIED_FOR` seconds there is no other
-    one in any case. A search goes on when nobody waits for it any more.
+    The namespaces are tried in this order: the namespace that was found last, the namespace of
+    the caller's own service account, and then, in a search, all namespaces of `likely` and
+    `known`. After an unsuccessful search, the searches for this caller cost at most `1 / PACE`
+    reviews per second on average. In any case no new search starts within `DENIED_FOR` seconds.
+    A search continues when no request waits for it any longer.
     """
 
     def __init__(
@@ -82,9 +88,9 @@ class Footholds:
         return f"<Footholds of {len(self._found)} callers, {len(self._nowhere)} without>"
 
     async def has_any(self, caller: Caller) -> bool:
-        """Whether there is such a namespace; True while none is known to search in.
+        """Whether the caller has the right in a namespace. Raises AccessError.
 
-        Raises AccessError.
+        True also while no namespace is known in which to search.
         """
         key = self._reviewer.key(caller, Question(resource=self._resource))
         for name in (self._found.get(key, 0.0), own_namespace(caller)):
@@ -129,6 +135,6 @@ class Footholds:
 
 
 def own_namespace(caller: Caller) -> str:
-    """The namespace of a service account; empty for whom that is not."""
+    """The namespace of the caller's service account. Empty if the caller is no service account."""
     match = _ACCOUNT.fullmatch(caller.username)
     return match[1] if match and is_namespace(match[1]) else ""

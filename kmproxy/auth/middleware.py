@@ -1,7 +1,8 @@
 """Authenticates and authorizes every request to the metrics port before routing.
 
-Knows where a request bears its token, and how a refusal is answered. Must not know how a caller
-is reviewed, nor what is served: a path that `find` does not know is 404.
+Knows which header holds the token of a request, and which response a refusal gets. Must not know
+how a caller is reviewed, nor what is served: the response to a path that `find` does not know is
+404.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from kmproxy.web.responses import (
 
 
 class Decision(NamedTuple):
-    """Why a request is handled.
+    """The decision that admits a request.
 
-    `deadline` is the event loop's time at which the scrape's own is up;
-    `tenant` is None for who sees everything; `caller` is the name of who asks.
+    `deadline` is the end of the scrape time, on the event loop's clock. `tenant` is None for a
+    caller that sees everything. `caller` is the name of the caller.
     """
 
     deadline: float
@@ -43,20 +44,20 @@ class Decision(NamedTuple):
 
 
 DECISION = web.RequestKey("admission", Decision)
-"""The decision about a request, which every request bears that is handled."""
+"""The key of the decision about a request. Every request that is passed on has one."""
 
 PAUSE = 10.0
-"""Seconds between two log lines of refusals for one reason."""
+"""Seconds between two log lines about refusals with the same reason."""
 
 _log = logging.getLogger(__package__)
 
 
 class AuthMiddleware:
-    """Hands the requests that its authorizer admits to `handler`.
+    """Passes requests to `handler` if its authorizer admits them.
 
-    `find` says what a path and its query, as they were sent, show, with how that
-    is called in a metric; or None if it is not served. `longest` is the time in
-    seconds that a scrape may take at most.
+    `find` takes a path with its query, as the client sent them. It returns the name of the path in
+    a metric and the attributes of the request, or None if the path is not served. `longest` is the
+    maximum time of a scrape in seconds.
     """
 
     def __init__(
@@ -81,10 +82,10 @@ class AuthMiddleware:
         return f"<AuthMiddleware {self._authorizer!r}>"
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Refuse a request, or let it be handled.
+        """Refuse a request, or pass it on.
 
-        Who asks is asked first: who is not known learns nothing, not even which
-        paths there are. Only a path that is served is worth a review of access.
+        The caller is authenticated first, so an unknown caller learns nothing, not even which
+        paths exist. Access is reviewed only for a path that is served.
         """
         label, attributes = self._find(request.raw_path) or ("other", None)
         budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)

@@ -1,8 +1,8 @@
-"""Reviews by the API server: made once for all who wait for one, and remembered.
+"""Reviews by the API server. All requests that wait for the same review share it.
 
-Knows how long to wait, what to keep and what a failure means. Must not know who
-asks, nor which questions. A token is held only while it is reviewed; no error,
-log line, metric or `repr` has it.
+Knows how long to wait, which results to remember and what a failure means. Must not know which
+caller is reviewed, nor which question is asked. A token is held only while it is reviewed. No
+error, log line, metric or `repr` contains a token.
 """
 
 from __future__ import annotations
@@ -36,35 +36,37 @@ from kmproxy.kube.reviews import (
 from kmproxy.telemetry import Telemetry
 
 TIMEOUT = 5.0
-"""Seconds that a review may take; a caller waits no longer than its scrape may last."""
+"""Seconds that a review may take. A caller waits no longer than its scrape time."""
 
 STRANGERS = 16
-"""Reviews under way at most of tokens that were never accepted: who has nothing but such
-tokens does not keep those from being reviewed again that were."""
+"""Reviews that may run at the same time for tokens that were never accepted.
+
+Invalid tokens are limited separately, so a flood of them cannot delay the review of tokens that
+were accepted before.
+"""
 
 LAST = 32
-"""Reviews of access of which it is remembered how long they took."""
+"""Access reviews whose durations are remembered."""
 
 MAX_CALLERS = 4096
 MAX_CALLERS_BYTES = 8 << 20
-"""Bytes of all callers that are remembered."""
+"""Bytes that all remembered callers may take together."""
 
 MAX_UNDER_WAY = 64
-"""Reviews of access under way at most: each holds all that its caller's groups take."""
+"""Access reviews that may run at the same time. Each holds all groups of its caller in memory."""
 
 MAX_REJECTED = 4096
 MAX_ANSWERS = 1 << 14
-"""Answers remembered at most, each of about 300 bytes."""
+"""Results of access reviews that may be remembered. Each takes about 300 bytes."""
 
 T = TypeVar("T")
 
 
 class Reviewer:
-    """Asks the API server for reviews, one at a time of each kind and key.
+    """Asks the API server for reviews, one at a time for each kind and key.
 
-    Who asks for what is under way waits for that; one that waits no longer
-    takes nothing from the others. `secret` is what keys are made with: 16 to 64
-    random bytes.
+    A request for a review that is under way waits for that review. When one request stops waiting,
+    the others still get the result. `secret` makes the keys: 16 to 64 random bytes.
     """
 
     def __init__(
@@ -98,14 +100,14 @@ class Reviewer:
         )
 
     async def close(self) -> None:
-        """End the reviews that are under way."""
+        """Cancel the reviews that are under way."""
         tasks = list(self._under_way.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def authenticate(self, token: str) -> Caller | None:
-        """Whose a token is; None if the API server does not accept it. Raises AccessError."""
+        """The caller of a token, or None if the API server rejects it. Raises AccessError."""
         key, now = token_key(self._secret, token), self._clock()
         if (caller := self._callers.get(key, now)) is not None:
             return caller
@@ -114,26 +116,26 @@ class Reviewer:
         return await self.shared(key, lambda: self._review_token(key, token))
 
     def now(self) -> float:
-        """Seconds on the clock by which answers are remembered."""
+        """The time in seconds, on the clock that decides how long answers are remembered."""
         return self._clock()
 
     def key(self, caller: Caller, question: Question) -> bytes:
-        """What stands for a caller's question; nobody else can tell of what it is."""
+        """The key of a caller's question. Without the secret, a key reveals nothing about it."""
         return access_key(self._secret, caller, question)
 
     def remembered(self, caller: Caller, question: Question) -> bool | None:
-        """Whether a caller may do it, as far as that is known without a review."""
+        """Whether the caller is allowed, by a remembered answer. None if no answer is valid."""
         return self._allowed.get(self.key(caller, question), self._clock())
 
     def was_allowed(self, caller: Caller, question: Question) -> bool:
-        """Whether the last answer was yes, however old it is."""
+        """Whether the last remembered answer was yes, also if it has expired."""
         return bool(self._allowed.get(self.key(caller, question), -math.inf))
 
     async def deny(self, caller: Caller, question: Question, since: float) -> bool:
-        """Remember a no that another answer implies: counted and kept as if it was reviewed.
+        """Remember a denial that another answer implies, and count it as if it was reviewed.
 
-        It takes as long as one of the last reviews did, from `since` on by the
-        event loop's time, so that it cannot be told from one.
+        Returns False. The call takes as long as one of the last reviews, measured from `since` on
+        the event loop's clock, so a caller cannot distinguish it from a review.
         """
         if self.remembered(caller, question) is None:
             self._telemetry.reviewed("access", allowed=False)
@@ -144,10 +146,10 @@ class Reviewer:
         return False
 
     async def may(self, caller: Caller, question: Question, *, remember: bool = True) -> bool:
-        """Whether a caller may do it. Raises AccessError.
+        """Whether the caller is allowed, by a remembered answer or a review. Raises AccessError.
 
-        A no is not kept unless it is to be remembered: one of thousands that are
-        asked for but once would only push out others.
+        Without `remember`, a denial is not remembered. Thousands of denials that are needed only
+        once would displace other answers.
         """
         key = self.key(caller, question)
         if (allowed := self._allowed.get(key, self._clock())) is not None:
@@ -155,7 +157,10 @@ class Reviewer:
         return await self.shared(key, lambda: self._review_access(key, caller, question, remember))
 
     async def shared(self, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What is asked for under a key, once for all who wait, who may leave; ended by `close`."""
+        """The result of `ask`, which runs once for all that wait under the same key.
+
+        It continues when a waiting task is cancelled. `close` cancels it.
+        """
         task = self._under_way.get(key)
         if task is None:
             task = self._under_way[key] = asyncio.create_task(ask())
@@ -165,7 +170,7 @@ class Reviewer:
     def _landed(self, key: bytes, task: asyncio.Task[Any]) -> None:
         del self._under_way[key]
         if not task.cancelled():
-            task.exception()  # whoever waited has it; perhaps nobody does any more
+            task.exception()  # marks the error as seen: perhaps no task waits for it any more
 
     async def _review_token(self, key: bytes, token: str) -> Caller | None:
         known = key in self._callers
@@ -204,7 +209,7 @@ class Reviewer:
         read: Callable[[bytearray], T],
         turn: asyncio.Semaphore | nullcontext[None],
     ) -> tuple[T, float]:
-        """The verdict, and when it was asked for. Raises AccessError."""
+        """Returns the verdict and the time at which it was asked for. Raises AccessError."""
         try:
             async with asyncio.timeout(TIMEOUT), turn:
                 asked = self._clock()
@@ -217,7 +222,7 @@ class Reviewer:
 
 
 def _explained(error: Exception, path: str) -> tuple[str, str]:
-    """Why a review came to nothing: a reason, and a message for a person."""
+    """Why a review failed: a reason, and a message for a person."""
     match error:
         case TimeoutError():
             return "timeout", f"the API server has not answered within {TIMEOUT:g} s"

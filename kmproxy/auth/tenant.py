@@ -1,7 +1,7 @@
-"""A tenant: which namespaces it sees, and the stream of these in an answer.
+"""A tenant: which namespaces it sees, and the stream of their lines in a response.
 
-Knows how reviews are made for the namespaces of an answer, and until when. Must not know HTTP,
-nor how a tenant is told from a caller who sees everything.
+Knows how the namespaces of a response are reviewed, and until when. Must not know HTTP,
+nor how a tenant is distinguished from a caller that sees everything.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import Caller, Question, is_namespace
 
 MARGIN = 0.05
-"""Seconds before a scrape's end at which it is given up to wait for reviews."""
+"""Seconds before the deadline of a scrape at which waiting for reviews ends."""
 
 
 class Tenant:
-    """A caller who sees some namespaces: those in which it may `get` a resource.
+    """A caller that sees some namespaces only: those in which it may `get` a resource.
 
-    `path` is what it has asked for, `wanted` what of it: applied only to namespaces that the
-    tenant sees, so that nothing depends on a question about the others. `recent` is shared by
-    all tenants.
+    `path` is the path of its request. `wanted` tells whether the request asks for a namespace. It
+    is applied only to namespaces that the tenant sees, so nothing depends on a question about the
+    others. All tenants share `recent`.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class Tenant:
         return f"<Tenant {self._caller.username!r}>"
 
     async def sees(self, namespaces: Collection[str], *, deadline: float) -> dict[str, bool]:
-        """Of each namespace, whether the tenant sees it. Raises AccessError.
+        """For each namespace, whether the tenant sees it. Raises AccessError.
 
-        What is not remembered is reviewed, `PARALLEL` at a time. `deadline` is
-        the event loop's time at which the scrape's own is up.
+        Namespaces without a remembered answer are reviewed, `PARALLEL` at a time. `deadline` is
+        the end of the scrape time, on the event loop's clock.
         """
         verdicts: dict[str, bool] = {}
         left = []
@@ -87,11 +87,11 @@ class Tenant:
         return Question(resource=self._resource, namespace=namespace)
 
     async def prefetch(self) -> None:
-        """Have reviewed what the last answers held, before anything is fetched."""
+        """Review the namespaces of the path's last response, before anything is fetched."""
         await self._review(self._recent.of(self._path))
 
     def stream(self, *, max_line: int, deadline: float) -> TenantStream:
-        """What narrows one exposition to what the tenant sees of what it wants."""
+        """The stream that narrows one exposition to wanted namespaces that the tenant sees."""
         narrowed = TenantFilter(self._wanted, max_line=max_line)
         return TenantStream(self, narrowed, deadline, self._note)
 
@@ -100,11 +100,11 @@ class Tenant:
 
 
 class TenantStream:
-    """Narrows one exposition as it streams through; nothing passes undecided.
+    """Narrows one exposition while it streams through. No line passes undecided.
 
-    `dropped` counts what was left out. `deadline` is the event loop's time
-    until which reviews are waited for; `note` is told at the end which
-    namespaces were asked for. `feed` and `finish` raise AccessError.
+    `dropped` counts the lines that were left out. `deadline` is the end of the scrape time, on the
+    event loop's clock. At the end `note` gets the namespaces that were asked for. `feed` and
+    `finish` raise AccessError.
     """
 
     def __init__(
@@ -126,11 +126,11 @@ class TenantStream:
         return self._filter.dropped
 
     async def feed(self, data: bytes) -> bytes:
-        """Take the next piece; return what of it can be passed on already."""
+        """Take the next piece. Returns the lines that can be passed on already."""
         return await self._decided(self._filter.feed(data))
 
     async def finish(self) -> bytes:
-        """The input is complete: return the rest."""
+        """End the input. Returns the rest of the lines that pass."""
         rest = await self._decided(self._filter.finish())
         self._note(self._asked)
         return rest

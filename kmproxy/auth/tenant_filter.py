@@ -1,8 +1,8 @@
-"""What a tenant sees of an exposition: samples of namespaces that were decided, and allowed.
+"""Selects the lines of an exposition that a tenant sees: samples of allowed namespaces.
 
-Knows whose a line is. Must not know who the tenant is, nor who decides. What is
-not understood does not pass, as it could be anybody's; nor does what has no
-namespace, nor a line longer than is looked at. HELP, TYPE and UNIT do.
+Knows the namespace of a line. Must not know the tenant, nor how namespaces are decided. A line
+that is not understood does not pass, as it could belong to any namespace. A sample without a
+namespace does not pass either, nor a line above the maximum length. HELP, TYPE and UNIT lines pass.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from kmproxy.exposition.grammar import (
 )
 from kmproxy.kube.reviews import is_namespace
 
-# Runs of lines that everybody may see, each from where the one before ended.
+# Runs of lines that every caller may see. Each match begins where the one before ended.
 _SHARED = re.compile(
     rb"((?:\n++|(?:%b|\#[ ]EOF|[ \t]*+)\n)++)|[^\n]*+\n(?:[^\#\n \t][^\n]*+\n)*+" % METADATA
 )
 MAX_NAMESPACES = 1 << 14
-"""Namespaces whose verdict is kept at most, of 63 bytes each, whatever an answer names."""
+"""Namespaces whose verdicts may be held, of at most 63 bytes each, for any exposition."""
 
 PASSES = ""
 
@@ -37,16 +37,16 @@ PASSES = ""
 class TenantFilter:
     """Takes an exposition in pieces of any size, and holds each until it is decided.
 
-    After `feed` or `finish`, every namespace that it has returned is to be told
-    by `decide`; then `take` gives what passes, and raises KeyError for one that
-    was not. Every namespace is decided, whatever is `wanted`: that leaves out samples of
-    namespaces that the tenant sees, so nothing depends on what is asked about the others.
+    `feed` and `finish` return namespaces, and the user must pass a decision about each of them to
+    `decide`. Then `take` returns the lines that pass. It raises KeyError if a namespace is not
+    decided. Every namespace must be decided, wanted or not: `wanted` leaves out only samples of
+    namespaces that the tenant sees, so nothing depends on a question about the others.
 
-    However the input is cut into pieces, the joined output is the same. Between
-    calls at most one unfinished line is held, of up to `max_line` bytes and one
-    piece. `dropped` counts lines left out: samples of a `namespace` not wanted,
-    of none or another `tenant`'s, and `unparsed` lines. A byte is looked at a
-    bounded number of times, however small the pieces are.
+    The joined output does not depend on how the input is cut into pieces. Between calls at most
+    one unfinished line is held, of up to `max_line` bytes and one piece. `dropped` counts the
+    lines that were left out, by reason: `namespace` for samples of namespaces that are not wanted,
+    `tenant` for samples without a namespace or of another tenant, `unparsed` for lines that are
+    not understood. Each byte is read a bounded number of times, also if the pieces are small.
     """
 
     __slots__ = (
@@ -65,9 +65,9 @@ class TenantFilter:
         self._wanted = wanted
         self._max_line = max_line
         self._verdicts = _first_verdicts()
-        self._held: list[bytes] = []  # lines, each led by its newline
-        self._owners: list[bytes | None] = []  # whose each is; None: everybody's
-        self._ended = True  # whether a newline follows the last of them
+        self._held: list[bytes] = []  # lines, each with its newline at the front
+        self._owners: list[bytes | None] = []  # namespace of each line; None: open to everyone
+        self._ended = True  # whether a newline follows the last line
         self._tail = bytearray()  # the beginning of a line, without a newline
         self._overlong = False  # inside a line that does not pass
         self.dropped = {"namespace": 0, "tenant": 0, "unparsed": 0}
@@ -76,7 +76,7 @@ class TenantFilter:
         return f"<TenantFilter {len(self._verdicts) - 2} namespaces, dropped {self.dropped}>"
 
     def feed(self, data: bytes) -> set[str]:
-        """Take the next piece; return the namespaces that are to be decided before `take`."""
+        """Take the next piece. Returns the namespaces to decide before `take`."""
         if self._overlong:
             end = data.find(b"\n") + 1
             if not end:
@@ -94,7 +94,7 @@ class TenantFilter:
         return self._undecided()
 
     def finish(self) -> set[str]:
-        """The input is complete: return what is to be decided for the rest."""
+        """End the input. Returns the namespaces to decide for the rest."""
         tail, self._tail = bytes(self._tail), bytearray()
         self._overlong = False
         if tail:
@@ -103,7 +103,7 @@ class TenantFilter:
         return self._undecided()
 
     def decide(self, allowed: Mapping[str, bool]) -> None:
-        """Say of namespaces whether the tenant may see them."""
+        """Record for each namespace whether the tenant may see it."""
         for namespace, sees in allowed.items():
             if sees is not True:
                 verdict = "tenant"
@@ -112,7 +112,7 @@ class TenantFilter:
             self._verdicts[namespace.encode()] = verdict
 
     def take(self) -> bytes:
-        """What passes of the lines held. Raises KeyError if one is not decided."""
+        """Returns the held lines that pass. Raises KeyError if a namespace is not decided."""
         verdicts = [self._verdicts[owner] for owner in self._owners]
         for verdict in self.dropped:
             self.dropped[verdict] += verdicts.count(verdict)
@@ -122,7 +122,7 @@ class TenantFilter:
         return b"".join([*passing, b"\n" * self._ended])[1:] if passing else b""
 
     def _undecided(self) -> set[str]:
-        """The namespaces of the lines held that are to be asked for; others are decided here."""
+        """The undecided namespaces of the held lines. Denies names that no namespace can have."""
         if len(self._verdicts) > MAX_NAMESPACES:
             self._verdicts = _first_verdicts()
         asked = set()
@@ -135,7 +135,7 @@ class TenantFilter:
         return asked
 
     def _hold(self, block: bytes) -> None:
-        """Whole lines, each ending in a newline."""
+        """Hold the lines of a block. Each line is complete and ends with a newline."""
         limit = self._max_line
         if len(block) > limit:
             lines = block.split(b"\n")
@@ -144,7 +144,7 @@ class TenantFilter:
             block = b"\n".join(short)
         parts = PLAIN_LINE.split(by_lines(block))
         verdicts = self._verdicts
-        # The text that is left at the end has no line behind it.
+        # No line follows the text that is left at the end.
         for between, line, namespace in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
             if between:
                 self._hold_odd(between + b"\n")
@@ -157,7 +157,7 @@ class TenantFilter:
         self._owners.append(owner)
 
     def _hold_odd(self, text: bytes) -> None:
-        """Lines of any spelling, each led by its newline, and a newline at the end."""
+        """Hold lines of any spelling. A newline leads each, and one ends the last."""
         parts = split_at(ANY_OF_NAMESPACE, text) if b"namespace" in text else [text]
         for at in range(0, len(parts) - 1, 4):
             between, head, value, rest = parts[at : at + 4]
@@ -170,14 +170,14 @@ class TenantFilter:
             self._hold_shared(parts[-1][1:])
 
     def _may_be(self, namespace: bytes) -> bool:
-        """Whether a namespace can have this name; a sample of another is nobody's."""
+        """Whether a namespace can have this name. If not, counts one sample as dropped."""
         if is_namespace(namespace.decode("ascii", "replace")):
             return True
         self.dropped["tenant"] += 1
         return False
 
     def _hold_shared(self, text: bytes) -> None:
-        """Whole lines that have no namespace: some are everybody's."""
+        """Take complete lines without a namespace, and hold those that every caller may see."""
         if PASSING.fullmatch(text):  # plain samples and comments
             comments = text.count(b"\n#") + text.startswith(b"#")
             samples, unparsed = text.count(b"\n") - comments, 0
@@ -191,7 +191,7 @@ class TenantFilter:
 
 
 class Recent:
-    """The namespaces that answers held lately, by path: of so many paths, so many of each."""
+    """The namespaces in the last response of each path. Paths and namespaces are bounded."""
 
     def __init__(self, *, paths: int = 16, names: int = 4096) -> None:
         self._paths = paths
@@ -202,15 +202,15 @@ class Recent:
         return f"<Recent {len(self._held)} paths>"
 
     def of(self, path: str) -> frozenset[str]:
-        """Those of a path."""
+        """The namespaces of a path."""
         return self._held.get(path, frozenset())
 
     def of_all(self) -> list[str]:
-        """Those of all paths, each once, of the path that was noted last first."""
+        """The namespaces of all paths, each once. The path that was noted last comes first."""
         return list(dict.fromkeys(chain.from_iterable(reversed(self._held.values()))))
 
     def note(self, path: str, namespaces: Iterable[str]) -> None:
-        """The answer of a path held these."""
+        """Remember the namespaces in the last response of a path."""
         self._held.pop(path, None)
         self._held[path] = frozenset(islice(namespaces, self._names))
         if len(self._held) > self._paths:

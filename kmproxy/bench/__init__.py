@@ -1,9 +1,10 @@
-"""`kmproxy bench`: measurements, printed.
+"""`kmproxy bench`: measures kmproxy and prints the figures.
 
-Knows the simulator, and processes of the daemon and of nginx. Must not change what it measures.
+Knows the simulator, and processes of the daemon and of nginx. Must not change the code that it
+measures.
 
-    tables     figures as text
-    scrapes    the daemon and nginx as processes
-    discovery  targets of many pods
-    run        the engine, and all of it in order
+    tables     formats the figures as text
+    scrapes    measures scrapes through the daemon and nginx as processes
+    discovery  measures discovery with the targets of many pods
+    run        measures the engine, and runs all measurements in order
 """

@@ -1,6 +1,7 @@
-"""What is measured of discovery: a kubelet's pods read, and answered as scrape targets.
+"""The measurement of discovery: read the pods of a kubelet, and make a response of scrape targets.
 
-Knows the payload and what is timed. Must not know how figures are shown, nor processes or sockets.
+Knows the payload and the timed steps. Must not know how figures are shown, nor processes or
+sockets.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from kmproxy.simulator.pods import kubelet_pods, pod_list
 
 PODS = 500
 ROUNDS = 3
-"""Repetitions at least, whatever the budget."""
+"""The minimum number of repetitions, also if the time is over."""
 
 _NOW = 1_795_000_000.0
-_VARIABLES = 30  # of a container's environment: with them a pod has the 5 KB of a real one
+_VARIABLES = 30  # of a container's environment: they make a pod as large as a real one, 5 KB
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """The figures: of each time, in seconds, the least; sizes in bytes."""
+    """The figures of discovery: for each time the least, in seconds; sizes in bytes."""
 
     pods: int
     targets: int
@@ -38,7 +39,7 @@ class Discovery:
 
 
 def pods(spaces: Iterable[str], count: int = PODS) -> bytes:
-    """The PodList of a node that runs this many pods, evenly of these namespaces."""
+    """The PodList of a node that runs `count` pods, spread evenly over the namespaces."""
     spaces = list(spaces)
     node = simulate_node(
         "node-0", spaces, pods_per_namespace=-(-count // len(spaces)), started=_NOW
@@ -54,7 +55,10 @@ def pods(spaces: Iterable[str], count: int = PODS) -> bytes:
 
 
 def measure(spaces: Namespaces, seconds: float) -> Discovery:
-    """For about `seconds`, in turns: read the list, as after a fetch; make an answer of it."""
+    """Measure discovery for about `seconds`: in turns, read the list and make a response of it.
+
+    The list is read as after a fetch.
+    """
     body = pods(spaces)
     labels = TargetLabelMap(parse_rules(["team"], (), ())[0])
     labels.replace([Namespace(name, metadata) for name, metadata in spaces.items()], now=0.0)
@@ -63,7 +67,7 @@ def measure(spaces: Namespaces, seconds: float) -> Discovery:
     reads: list[float] = []
     answers: list[float] = []
     end = time.monotonic() + seconds
-    gc.disable()  # a collection falls on whoever runs when it is due
+    gc.disable()  # a collection would add to the time of the step in which it happens
     try:
         while len(reads) < ROUNDS or time.monotonic() < end:
             reads.append(_timed(lambda: parse_pods(body, _every)))

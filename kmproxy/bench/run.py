@@ -1,7 +1,8 @@
-"""`kmproxy bench`: the engine and what it is compared with, side by side in one run.
+"""`kmproxy bench`: measures the engine and its comparisons, side by side in one run.
 
-Knows the payloads and what is measured on them. Must not know processes or sockets: what is
-measured of the whole daemon comes as figures; nor how they are shown. A megabyte is 10^6 bytes.
+Knows the payloads and what is measured on them. Must not know processes or sockets: it gets the
+figures of the whole daemon from another module. Must not know how figures are shown. A megabyte
+is 10^6 bytes.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ from kmproxy.labels.label_map import LabelMap
 from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
 
 PIECE = 1 << 16
-"""Bytes that the engine is fed at once."""
+"""Bytes of a piece that the engine is fed."""
 
 ROUNDS = 2
-"""Repetitions at least, whatever the budget."""
+"""The minimum number of repetitions, also if the time is over."""
 
 SLICE = 250_000
-"""Bytes of the beginning that prometheus_client is given: it takes seconds for a megabyte."""
+"""Bytes of a payload's beginning for prometheus_client, which takes seconds for a megabyte."""
 
 MEMCPY = "memcpy"
 REENCODE = "prometheus_client, 1 label"
-"""What the others are set in relation to."""
+"""The two measurements to which the speed of the others is compared."""
 
 _NOW = 1_795_000_000.0  # of the simulated samples, in seconds since the epoch
 _ONE = ("team",)
@@ -57,7 +58,10 @@ _NAMESPACE = re.compile(rb'[{,]namespace="([^"\\\n]+)"')
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is timed: `run` goes over `size` bytes of a payload and returns samples, if it knows."""
+    """A timed subject. `run` processes `size` bytes of a payload.
+
+    It returns the number of samples, or None if it does not count them.
+    """
 
     name: str
     payload: str
@@ -66,7 +70,7 @@ class Subject:
 
 
 def bench(config: BenchConfig, say: Callable[[str], None]) -> str:
-    """Measure, and return what to print; `say` is told what takes long.
+    """Measure, and return the text to print. `say` gets a line before each long step.
 
     Raises ConfigError for a payload that cannot be read, KmproxyError if the daemon fails.
     """
@@ -97,7 +101,7 @@ def bench(config: BenchConfig, say: Callable[[str], None]) -> str:
 
 
 def _read(paths: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Each file with its text. Raises ConfigError with every problem."""
+    """Read each file. Returns its path and text. Raises ConfigError with every problem."""
     payloads, problems = [], []
     for path in paths:
         try:
@@ -114,7 +118,7 @@ def _read(paths: Sequence[str]) -> list[tuple[str, bytes]]:
 
 
 def _namespaces(texts: Iterable[bytes]) -> Namespaces:
-    """The namespaces of some texts, or twenty of our own; each has the three labels."""
+    """The namespaces in the texts, or twenty made-up ones. Each has the three labels."""
     found = {name.decode(errors="replace") for text in texts for name in _NAMESPACE.findall(text)}
     return {
         name: {
@@ -127,7 +131,7 @@ def _namespaces(texts: Iterable[bytes]) -> Namespaces:
 
 
 def cadvisor(spaces: Namespaces, nodes: int = 4) -> bytes:
-    """/metrics/cadvisor of several nodes, one after another: about 3 MB each."""
+    """The texts of /metrics/cadvisor of several nodes, one after another: about 3 MB each."""
     return b"".join(
         NodeMetrics(simulate_node(f"node-{number}", spaces)).text("/metrics/cadvisor", _NOW)
         for number in range(nodes)
@@ -135,13 +139,13 @@ def cadvisor(spaces: Namespaces, nodes: int = 4) -> bytes:
 
 
 def kubelet(spaces: Namespaces) -> bytes:
-    """A kubelet's own /metrics, over and over: about 6 MB of which few lines have a namespace."""
+    """A kubelet's own /metrics, repeated to about 6 MB. Few lines of it have a namespace."""
     text = NodeMetrics(simulate_node("node-0", spaces)).text("/metrics", _NOW)
     return text * (6 * MEGABYTE // len(text) + 1)
 
 
 def kube_state_metrics(spaces: Namespaces, pods: int = 400) -> bytes:
-    """Text as kube-state-metrics has it: short lines, the namespace at any place, or none."""
+    """A text like that of kube-state-metrics: short lines, the namespace at any place, or none."""
     where = [
         (space, f"{space}-web-{n:05x}", f"{n:08x}-uid") for space in spaces for n in range(pods)
     ]
@@ -173,12 +177,12 @@ def _pieces(text: bytes) -> list[bytes]:
 
 
 def _beginning(text: bytes, size: int) -> bytes:
-    """Whole lines of `size` bytes at least, or all there are."""
+    """The first whole lines of a text, of at least `size` bytes together, or the whole text."""
     return text[: text.find(b"\n", size - 1) + 1] or text
 
 
 def _subjects(payloads: Sequence[tuple[str, bytes]], spaces: Namespaces) -> Iterator[Subject]:
-    """Everything that is timed, in the order in which it is shown."""
+    """All timed subjects, in the order in which they are shown."""
     one, three = _labels(spaces, _ONE), _labels(spaces, _THREE)
     many = {f"tenant-{number:05}": {"team": f"team-{number}"} for number in range(10_000)}
     large = _labels({**many, **spaces}, _ONE)
@@ -253,7 +257,10 @@ class _Families(Collector):
 
 
 def _reencode(text: bytes, spaces: Namespaces) -> Callable[[], int]:
-    """Parse, add the label to each sample, and write anew, as one would without an engine."""
+    """Makes a function that parses, adds the label to each sample, and writes the text again.
+
+    A program without kmproxy's engine would work this way.
+    """
     added = {name: {"team": metadata["team"]} for name, metadata in spaces.items()}
 
     def run() -> int:
@@ -274,11 +281,14 @@ def _reencode(text: bytes, spaces: Namespaces) -> Callable[[], int]:
 
 
 def _measure(subjects: Sequence[Subject], seconds: float) -> tuple[int, list[dict[str, Any]]]:
-    """Run all in turns for about `seconds`; returns how many turns, and the fastest of each."""
+    """Run all subjects in turns for about `seconds`.
+
+    Returns the number of turns, and a row with the fastest run of each subject.
+    """
     best = [float("inf")] * len(subjects)
     samples: list[int | None] = [None] * len(subjects)
     rounds, end = 0, time.monotonic() + seconds
-    gc.disable()  # a collection falls on whoever runs when it is due
+    gc.disable()  # a collection would add to the time of the subject in which it happens
     try:
         while rounds < ROUNDS or time.monotonic() < end:
             for index, subject in enumerate(subjects):
@@ -306,7 +316,7 @@ def _measure(subjects: Sequence[Subject], seconds: float) -> tuple[int, list[dic
 def _relate(rows: Sequence[dict[str, Any]], payloads: Sequence[str]) -> None:
     """Set each row's speed in relation to memcpy and prometheus_client on the same payload.
 
-    Where these were not run on it, it is to those on the first payload.
+    If these two were not run on a payload, their speeds on the first payload count.
     """
     speeds = {(row["name"], row["payload"]): row["bytes_per_second"] for row in rows}
     for row in rows:
@@ -322,7 +332,7 @@ def _measure_daemon(
     seconds: float,
     say: Callable[[str], None],
 ) -> tuple[list[Figures], str | None]:
-    """With payloads of 1, 12 and 120 MB, or those given."""
+    """Measure the whole daemon, with payloads of 1, 12 and 120 MB or with the given payloads."""
     with tempfile.TemporaryDirectory(prefix="kmproxy-bench-") as directory:
         payloads = [(name, Path(name)) for name, _ in given]
         for megabytes in () if given else (1, 12, 120):

@@ -1,8 +1,8 @@
-"""Scrapes through the whole daemon and through nginx, as processes in front of a simulated cluster.
+"""Measures scrapes through the daemon and through nginx, as processes before a simulated cluster.
 
 Knows processes, their CPU time and memory, loopback sockets and nginx's configuration. Must not
-know how a payload is made, nor how figures are shown. Nothing leaves the loopback interface,
-everything has an end in time, and what was started is stopped on any error.
+know how a payload is made, nor how figures are shown. No data leaves the loopback interface. Every
+step has a time limit, and all started processes are stopped on any error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ SCRAPE_TIMEOUT = 60.0
 """Seconds that one scrape may take."""
 
 ROUNDS = 2
-"""Scrapes of each kind at least, whatever the budget, after one that is not counted."""
+"""The minimum number of scrapes in each way, also if the time is over.
+
+One more scrape before them is not counted.
+"""
 
 _SETTLE = 0.005  # seconds after the last byte in which a server finishes its work
 _BUFFER = 1 << 18
@@ -45,24 +48,24 @@ Namespaces = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A server, the coding it gets from the kubelet, and the coding it gives to the client."""
+    """A way of a scrape: a server, the coding from the kubelet, and the coding to the client."""
 
     server: str
     upstream: str
     client: str
     nginx: str = ""
-    """What this way adds to nginx's configuration."""
+    """The lines that this way adds to nginx's configuration."""
 
     @property
     def name(self) -> str:
-        """The way as one phrase, unique."""
+        """The unique name of the way."""
         return f"{self.server}, {self.upstream} to {self.client}"
 
 
 _PLAIN = 'proxy_set_header Accept-Encoding "";'
 _PACKED = "proxy_set_header Accept-Encoding gzip;"
-# Not `gzip_types text/plain`: a kubelet's `text/plain; version=0.0.4; charset=utf-8` is that to
-# nginx only up to the charset, so it would go uncompressed.
+# Not `gzip_types text/plain`: nginx cuts only the charset off a kubelet's
+# `text/plain; version=0.0.4; charset=utf-8`. The rest is another type, and is not compressed.
 _LEVEL_1 = "gzip on; gzip_comp_level 1; gzip_types *; gzip_proxied any;"
 
 KMPROXY_IDENTITY = Way("kmproxy", "gzip", "identity")
@@ -84,7 +87,7 @@ COMPARED = (
     (KMPROXY_IDENTITY, NGINX_GUNZIP),
     (KMPROXY_GZIP, NGINX_GZIP),
 )
-"""Of which ways the CPU times are set in relation."""
+"""The pairs of ways whose CPU times are compared."""
 
 _NGINX = """\
 daemon off; master_process off; pid {directory}/nginx.pid; error_log stderr error;
@@ -109,7 +112,7 @@ _NGINX_SERVER = """\
 
 
 class Scrape(NamedTuple):
-    """One scrape: seconds of the server's CPU, to the first and the last byte; bytes that came."""
+    """One scrape: seconds of the server's CPU, to the first and the last byte; received bytes."""
 
     cpu: float
     first: float
@@ -121,8 +124,8 @@ class Scrape(NamedTuple):
 class Figures:
     """The scrapes of one payload in one way: the least of each figure, in seconds and bytes.
 
-    `peak_rss` is the largest resident set that the server had, None where the system does
-    not tell; nginx is one process for all its ways, kmproxy one for each.
+    `peak_rss` is the largest resident set of the server, or None if the system does not tell it.
+    nginx is one process for all its ways. kmproxy is one process for each way.
     """
 
     payload: str
@@ -157,7 +160,8 @@ def measure(
 ) -> tuple[list[Figures], str | None]:
     """Scrape each payload in each way, in turns, for about `seconds` in all.
 
-    Returns the figures, and why there are none of nginx if so. Raises KmproxyError.
+    Returns the figures, and a text that says why nginx was not measured, or None. Raises
+    KmproxyError.
     """
     rows: list[Figures] = []
     skipped: str | None = None
@@ -197,10 +201,10 @@ def _rounds(servers: Sequence[_Server], seconds: float) -> dict[Way, list[Scrape
 
 
 def scrape(way: Way, port: int) -> tuple[float, float, int]:
-    """Fetch the metrics once in a way, over a connection of its own, and drop them.
+    """Fetch the metrics once in a way, over a new connection, and drop them.
 
-    Returns the seconds to the first and to the last byte, and the bytes that came. Raises
-    KmproxyError if that was not the whole of what was asked for.
+    Returns the seconds to the first and to the last byte, and the number of received bytes. Raises
+    KmproxyError if the response is not the requested one, or not whole.
     """
     request = (
         f"GET /metrics/cadvisor HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n"
@@ -238,7 +242,10 @@ def scrape(way: Way, port: int) -> tuple[float, float, int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, to the nanosecond or as fine as /proc tells."""
+    """User and system time of a process in seconds.
+
+    It is exact to the nanosecond, or as exact as /proc.
+    """
     try:
         return time.clock_gettime(~pid << 3 | 2)  # as clock_getcpuclockid(3) makes it
     except OSError:
@@ -247,7 +254,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def _peak_rss(pid: int) -> int | None:
-    """The peak resident set of a process in bytes, where the system tells."""
+    """The peak resident set of a process in bytes, or None if the system does not tell it."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
     except OSError:
@@ -257,7 +264,10 @@ def _peak_rss(pid: int) -> int | None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM and a closed terminal end it as Ctrl-C does, so that what was started is stopped."""
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so started processes are stopped.
+
+    A closed terminal sends SIGHUP.
+    """
 
     def end(*_: object) -> None:
         raise KeyboardInterrupt
@@ -275,7 +285,7 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """What stands inside is done before a signal is heeded: a process is then known."""
+    """Delay signals until the block has ended. A process started in it is known by then."""
     came: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: came.append(number))
@@ -293,7 +303,7 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _cluster(payload: Path, directory: Path, namespaces: Namespaces) -> Iterator[_Cluster]:
-    """The simulated cluster, in a process whose end is that of our side of its pipe."""
+    """The simulated cluster, in a process that ends when this side of its pipe is closed."""
     context = get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(
@@ -320,8 +330,8 @@ def _cluster(payload: Path, directory: Path, namespaces: Namespaces) -> Iterator
 
 
 def _run_cluster(pipe: Connection, payload: Path, directory: Path, namespaces: Namespaces) -> None:
-    """What the cluster's process does: tell where it listens, and run until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for whoever holds the pipe
+    """The main function of the cluster's process: sends its addresses, runs until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process at the other end handles Ctrl-C
 
     async def run() -> None:
         cluster = SimCluster(("node-1",), namespaces, payload=payload, pods_per_namespace=1)
@@ -338,7 +348,10 @@ def _run_cluster(pipe: Connection, payload: Path, directory: Path, namespaces: N
 def _servers(
     stack: ExitStack, cluster: _Cluster, directory: Path
 ) -> tuple[list[_Server], str | None]:
-    """Start what is measured; returns it, and why nginx is not among it if so."""
+    """Start the servers to measure.
+
+    Returns the servers, and a text that says why nginx is not one of them, or None.
+    """
     ports = _free_ports(len(WAYS) + 2)
     at = dict(zip(WAYS, ports, strict=False))
     pids = {}
@@ -365,7 +378,7 @@ def _servers(
 def _daemon(
     cluster: _Cluster, account: Path, port: int, telemetry: int, log: Path
 ) -> AbstractContextManager[int]:
-    """The daemon as in a pod, in front of the one node."""
+    """The process of a daemon that runs as in a pod, in front of the only node."""
     api = urlsplit(cluster.api)
     arguments = [
         sys.executable, "-m", "kmproxy", "serve", f"--listen={HOST}:{port}",
@@ -384,7 +397,7 @@ def _daemon(
 def _nginx(
     program: str, cluster: _Cluster, directory: Path, ports: Mapping[Way, int]
 ) -> AbstractContextManager[int]:
-    """One nginx process with a server for each of its ways."""
+    """The process of nginx, with a server for each of its ways."""
     servers = [
         _NGINX_SERVER.format(host=HOST, port=port, way=way.nginx, token=cluster.token)
         for way, port in ports.items()
@@ -404,14 +417,17 @@ def _nginx(
 def _process(
     name: str, arguments: Sequence[str], environment: Mapping[str, str], port: int, log: Path
 ) -> Iterator[int]:
-    """A process that is ready when it answers on `port`; yields its id. Raises StartupError."""
+    """Run a process, which is ready when it answers on `port`. Yields its id.
+
+    Raises StartupError.
+    """
     process = None
     try:
         try:
             with log.open("wb") as sink, _undisturbed():
                 process = subprocess.Popen(  # noqa: S603 - our own interpreter, or nginx by its path
                     arguments, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-                    start_new_session=True,  # a Ctrl-C is ours, and we pass it on
+                    start_new_session=True,  # this process gets Ctrl-C, and stops the other
                 )  # fmt: skip
         except OSError as error:
             raise StartupError(f"{name} cannot be run: {error.strerror}") from error
@@ -433,7 +449,7 @@ def _process(
 
 
 def _answers(port: int) -> bool:
-    """Whether something answers there, and does not say that it is not ready."""
+    """Whether a server answers on the port with a status below 500."""
     try:
         with socket.create_connection((HOST, port), timeout=1.0) as connection:
             connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
@@ -444,7 +460,7 @@ def _answers(port: int) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Loopback ports that were free a moment ago."""
+    """Numbers of loopback ports that were free when this was called."""
     with ExitStack() as stack:
         taken = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
         return [server.getsockname()[1] for server in taken]

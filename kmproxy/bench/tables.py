@@ -1,7 +1,7 @@
-"""How the figures of `kmproxy bench` are shown.
+"""Formats the figures of `kmproxy bench` as tables.
 
-Knows the document that the measurements make, and columns. Must not know how anything in it was
-measured. A megabyte is 10^6 bytes.
+Knows the document with the results of the measurements, and columns. Must not know how any figure
+was measured. A megabyte is 10^6 bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ MEGABYTE = 1_000_000
 
 
 def tables(document: dict[str, Any]) -> Iterator[str]:
-    """The lines of a document, as `--output=json` prints it."""
+    """The lines of text for a document, which is the document that `--output=json` prints."""
     yield (
         f"kmproxy {document['kmproxy']}, {document['python']}, {document['machine']}, "
         f"{document['cpus']} CPUs"
@@ -112,7 +112,7 @@ def _daemon_text(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 2) -> Iterator[str]:
-    """Aligned columns, the first `left` of them to the left."""
+    """The lines of a table with aligned columns. The first `left` columns are aligned left."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         cells = [

@@ -1,10 +1,10 @@
-"""`kmproxy check`: what will work in this cluster, and what has to be done.
+"""`kmproxy check`, the preflight: whether kmproxy will work in this cluster, and what is missing.
 
-Knows questions and their answers' meaning. Must not change anything.
+Knows which checks are made, and the meaning of their results. Must not change anything.
 
-    report        what was found, as text or JSON
-    observations  examples noted in an exposition
-    certificates  the certificate that a server shows
-    everybody     what a cluster's roles grant to every caller
-    preflight     all questions, in order
+    report        shows the results as text or JSON
+    observations  collects examples from an exposition
+    certificates  examines the certificate that a server shows
+    everybody     finds out what a cluster's roles grant to every caller
+    preflight     runs all checks in order
 """

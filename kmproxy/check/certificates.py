@@ -1,8 +1,8 @@
-"""The certificate that a TLS server shows, and which flag would make it believed.
+"""Examines the certificate that a TLS server shows, and finds flags that would accept it.
 
-Knows handshakes and what stands in a certificate. Must not know what is asked of
-a server. Nothing is sent on a connection made here but the handshake: no
-request, no token, no client certificate.
+Knows handshakes and the content of a certificate. Must not know which requests a server
+gets. A connection made here carries only the handshake: no request, no token, no client
+certificate.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ _NAMES_TRIED = 5
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A TLS server: where it is, how errors call it, and what it is verified by.
+    """A TLS server: its address, its name in errors, and the trust that verifies it.
 
-    `cluster` is what would verify it without `--kubelet-ca-file`, None where no flag decides.
+    `cluster` is the trust that would verify it without `--kubelet-ca-file`. It is None if no flag
+    decides about the trust.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Server:
         port: int,
         access: Access | None = None,
     ) -> Server:
-        """A kubelet that is asked itself, in the way of a `kubelet` section if there is one."""
+        """A kubelet with direct access, configured by the `kubelet` section if there is one."""
         insecure, server_name = config.insecure_tls, config.server_name
         if access is not None:
             insecure = insecure or access.tls.insecure
@@ -69,7 +70,7 @@ class Server:
 
     @classmethod
     def of_apiserver(cls, identity: Identity, host: str, port: int) -> Server:
-        """The API server whose node proxy is asked."""
+        """The API server whose node proxy is used."""
         trust = identity.trust
         return cls(
             "API server", host, port, identity.server_name, replace(trust, verify=True),
@@ -77,9 +78,10 @@ class Server:
         )  # fmt: skip
 
     async def examine(self, pinning: Pinning | None = None, peer: Peer | None = None) -> Trusted:
-        """What it shows, and whether that is believed. Raises UpstreamError or CredentialError.
+        """Examine the server's certificate, and whether kmproxy accepts it.
 
-        With the pinning of a peer this tells what would become of its pin, which stays as it is.
+        With `pinning` and `peer`, the result also tells what would happen to the pin of this peer.
+        The pin itself is not changed. Raises UpstreamError or CredentialError.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -108,7 +110,7 @@ class Server:
         )
 
     async def _accepting(self, error: ssl.SSLError, shown: Certificate) -> AsyncIterator[str]:
-        """With which flags it would be accepted; what can be tried is, before it is said."""
+        """The flags that would accept the certificate. Where possible, they are tried first."""
         if is_name_mismatch(error):
             names = [name for name in shown.names if "*" not in name]
             for name in names[:_NAMES_TRIED]:
@@ -124,7 +126,7 @@ class Server:
         yield "with --kubelet-insecure-tls, by not verifying it"
 
     async def _refusal(self, trust: Trust, server_name: str | None) -> ssl.SSLError | None:
-        """Why the certificate is not believed; None if it is."""
+        """The error that refuses the certificate. None if it is accepted."""
         context = replace(trust, cert=None, key=None).context()
         try:
             await self._handshake(context, server_name)
@@ -133,10 +135,10 @@ class Server:
         return None
 
     async def _handshake(self, context: ssl.SSLContext, server_name: str | None) -> bytes:
-        """Connect, and hang up after the handshake; returns the certificate as DER.
+        """Connect, and disconnect after the handshake. Returns the server's certificate as DER.
 
-        Raises ssl.SSLCertVerificationError if it is refused, UpstreamError if there is no
-        connection.
+        Raises ssl.SSLCertVerificationError if the certificate is refused, and UpstreamError if no
+        connection can be made.
         """
         try:
             _, writer = await asyncio.open_connection(
@@ -166,7 +168,7 @@ class Server:
 
 
 def _pinned(pin: Pin | None, digest: str) -> Pinned:
-    """What becomes of a certificate that no CA verifies."""
+    """What would happen with a certificate that no CA verifies, by the pin of its server."""
     if pin is None:
         return "pinned"
     return "same" if pin.digest == digest else "refused"
@@ -177,8 +179,8 @@ def _signer(shown: Certificate) -> str:
 
 
 def parse_certificate(der: bytes) -> Certificate:
-    """Read a certificate. Raises UpstreamError if it is none."""
-    from cryptography import x509  # noqa: PLC0415 - the daemon does without
+    """Parse a certificate in DER form. Raises UpstreamError if it cannot be read."""
+    from cryptography import x509  # noqa: PLC0415 - the daemon does not need it
 
     try:
         found = x509.load_der_x509_certificate(der)

@@ -1,6 +1,6 @@
-"""What a cluster's roles let everybody scrape whom its API server knows.
+"""Finds out what the roles of a cluster let every authenticated caller scrape.
 
-Knows which questions kmproxy asks about a caller, and asks them about one with no
+Knows which questions kmproxy asks about a caller, and asks them about a caller with no
 right of its own. Must not know how findings are shown.
 """
 
@@ -16,13 +16,13 @@ from kmproxy.scrape.routes import NAMESPACES
 from kmproxy.sources.endpoints import ENDPOINTS
 
 SOMEBODY = Caller("kmproxy-check", groups=("system:authenticated",))
-"""Nobody in particular: who has only what everybody has that is authenticated."""
+"""A made-up caller. It has only the rights that every authenticated caller has."""
 
 DISCOVERY_PATHS = ("/sd/pods", "/sd/nodes")
 
 
 def questions(config: Config) -> list[Question]:
-    """What this configuration asks about a caller who wants to see everything."""
+    """The questions that this configuration asks about a caller that wants to see everything."""
     kubelet, authorization = config.kubelet, config.authorization
     if authorization.mode == "tenant":
         return [Question(resource=authorization.tenant_resource)]
@@ -39,7 +39,7 @@ def questions(config: Config) -> list[Question]:
 
 
 async def granted(api: ApiServer, config: Config) -> AsyncIterator[Question]:
-    """The questions of these that are answered yes for everybody. Raises UpstreamError."""
+    """The questions to which the answer is yes for every caller. Raises UpstreamError."""
     for question in questions(config):
         if read_access_review(await api.post(ACCESS_REVIEWS, access_review(SOMEBODY, question))):
             yield question

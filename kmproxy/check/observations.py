@@ -1,6 +1,6 @@
-"""What a preflight notes in an exposition while it passes: examples, and what will get no label.
+"""Observations of an exposition by a preflight: examples, and samples that will get no label.
 
-Knows lines of samples. Must not know how they are fetched or shown.
+Knows lines of samples. Must not know how the lines are fetched or shown.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from kmproxy.exposition.grammar import Sample, unquote
 EXAMPLES = 3
 
 PROVIDER = b"kubelet_metrics_provider"
-"""The metric by which a kubelet says where it has its containers' metrics from."""
+"""The metric by which a kubelet names the source of its containers' metrics."""
 
 
 LONGEST = 1 << 20
-"""Bytes of the longest line that is looked at."""
+"""Bytes of the longest line that is read."""
 
 
 class Lines:
-    """Cuts pieces into lines, and leaves out those that are longer than `LONGEST`."""
+    """Cuts pieces into lines.
+
+    An empty line replaces a line longer than `LONGEST`, not counting its bytes in the last piece.
+    """
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The lines that this piece ends."""
+        """Take the next piece. Returns the lines that end in it."""
         *lines, rest = data.split(b"\n")
         if lines:
             first = b"".join([*self._held, lines[0]])
@@ -42,9 +45,9 @@ class Lines:
 
 
 class Examples:
-    """Up to `EXAMPLES` enriched samples, of different namespaces where there are as many.
+    """Up to `EXAMPLES` enriched samples, of different namespaces if there are enough namespaces.
 
-    `seen` maps namespaces to what their samples got.
+    `seen` maps namespaces to the labels that their samples got.
     """
 
     def __init__(self, seen: Mapping[bytes, bytes]) -> None:
@@ -54,7 +57,7 @@ class Examples:
         self._others: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece of what would be served."""
+        """Take the next piece of the exposition that would be served."""
         if len(self._first) >= EXAMPLES:
             return
         for line in self._lines.feed(data):
@@ -68,7 +71,7 @@ class Examples:
                 return
 
     def best(self) -> list[bytes]:
-        """The lines that were chosen."""
+        """The chosen lines."""
         return [*self._first.values(), *self._others][:EXAMPLES]
 
     def _namespace(self, line: bytes) -> bytes:
@@ -80,9 +83,10 @@ class Examples:
 
 
 class Nameless:
-    """Counts samples of control groups (with an `id`) that bear no `namespace`, nor a blank one.
+    """Counts samples of control groups that have an `id` label and no `namespace` label.
 
-    cAdvisor puts one on every row; container runtimes that take its place may not.
+    A label `namespace` with an empty value counts as a label.
+    cAdvisor puts the label on every sample. Container runtimes that take its place may not.
     """
 
     def __init__(self) -> None:
@@ -100,7 +104,10 @@ class Nameless:
 
 
 class Provider:
-    """Finds where a kubelet has its containers' metrics from: `cadvisor`, `cri`, or unknown."""
+    """Finds the source of a kubelet's container metrics.
+
+    `name` is the source, such as `cadvisor` or `cri`, or None if it is unknown.
+    """
 
     def __init__(self) -> None:
         self._lines = Lines()

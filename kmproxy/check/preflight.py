@@ -1,8 +1,8 @@
-"""`kmproxy check`: what the daemon will need, tried before it is needed.
+"""`kmproxy check`: tries everything that the daemon will need.
 
-Knows the steps, how long each may take and what its failure means for the next.
-Must not know how findings are shown. All is asked by the daemon's own clients;
-no credential is shown, or sent where the daemon would not send it.
+Knows the steps, how long each may take, and what its failure means for the next step.
+Must not know how findings are shown. The daemon's own clients send all requests. No credential is
+shown, and none is sent to a server to which the daemon would not send it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import find_web_config
 
 STEP_TIMEOUT = 10.0
-"""Seconds that a step may take; loading the namespaces has a setting of its own."""
+"""Seconds that a step may take. A setting of its own limits the loading of the namespaces."""
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -73,7 +73,10 @@ _REVIEW = msgspec.json.Decoder(_Review)
 
 
 async def is_allowed(api: ApiServer, permission: Permission) -> bool:
-    """Whether the API server grants it to us. Raises UpstreamError if it does not say."""
+    """Whether the API server grants a permission to kmproxy.
+
+    Raises UpstreamError if the API server gives no valid answer.
+    """
     spec = {"resourceAttributes": permission.attributes()}
     head = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
     body = await api.post(REVIEWS, head | {"spec": spec})
@@ -96,9 +99,9 @@ async def check(
 ) -> Report:
     """Try everything that the daemon does, once. Raises ConfigError.
 
-    `announce` is given a line as each step begins, `show` the text of what it
-    found. `try_node` is asked where every node is served. A step may take
-    `step_timeout` seconds.
+    `announce` gets a line at the beginning of each step. `show` gets the text of its results.
+    `try_node` names the node to try if every node is served. A step may take `step_timeout`
+    seconds.
     """
     report = Report(__version__)
     for warning in warnings:
@@ -120,13 +123,13 @@ async def check(
             report.add("identity", "identity", "failed", message)
             return report
         if (pinning := clients.pinning) and pinning.path:
-            await PinFile(pinning.path, pinning.book, telemetry).load()  # nothing is written
+            await PinFile(pinning.path, pinning.book, telemetry).load()  # only reads the file
         await _Preflight(config, clients, report, announce, show, try_node, step_timeout).run()
     return report
 
 
 class _Preflight:
-    """The steps, each of which adds to the report whatever comes of it."""
+    """The steps of a preflight. Each adds its result to the report, also if it fails."""
 
     def __init__(
         self,
@@ -145,7 +148,7 @@ class _Preflight:
         self._show = show or (lambda _: None)
         self._try_node = try_node
         self._step_timeout = step_timeout
-        self._answered: set[tuple[str, str, str]] = set()  # what kubelets answered to
+        self._answered: set[tuple[str, str, str]] = set()  # permissions that kubelets proved
 
     async def run(self) -> None:
         report, identity = self._report, self._clients.identity
@@ -172,7 +175,7 @@ class _Preflight:
     async def _step(
         self, check: str, subject: str, heading: str, seconds: float | None = None
     ) -> AsyncIterator[None]:
-        """Announce a step; its failure becomes a row, and the next step can begin."""
+        """Announce a step. If it fails, add a row for the failure, so the next step can begin."""
         self._announce(heading)
         seconds = self._step_timeout if seconds is None else seconds
         try:
@@ -208,7 +211,7 @@ class _Preflight:
         access += [Access(each, True, None) for each in wanted if each not in asked]
 
     async def _everybody(self) -> None:
-        """Whether a role lets everybody scrape, as default roles do with some paths."""
+        """Find out whether a role lets every caller scrape, as default roles do for some paths."""
         heading = "Who may scrape without a right of its own, asked of the API server"
         async with self._step("everybody", "authorization", heading):
             found = [str(each) async for each in granted(self._clients.api, self._config)]
@@ -220,7 +223,7 @@ class _Preflight:
             self._show(indented([message]))
 
     async def _namespaces(self) -> LabelMap:
-        """The label map of the daemon, empty if the namespaces cannot be listed."""
+        """List the namespaces into a label map, which stays empty if that fails."""
         labels = LabelMap(
             self._config.labels.rules, max_value=self._config.labels.max_label_value_bytes
         )
@@ -253,7 +256,7 @@ class _Preflight:
         return labels
 
     async def _node(self) -> Node | None:
-        """The node to try: the configured one, or any other if every node is served."""
+        """The node to try: the configured node, or another node if every node is served."""
         configured, nodes = self._clients.kubelet.configured, self._clients.nodes
         if nodes is None:
             return configured
@@ -276,7 +279,7 @@ class _Preflight:
         return node
 
     async def _certificate(self, node: Node) -> None:
-        """Look at the certificate of whoever is asked for metrics."""
+        """Examine the certificate of the server that is asked for metrics."""
         url = urlsplit(self._clients.kubelet.url(node, CADVISOR))
         kubelet, identity = self._config.kubelet, self._clients.identity
         host, port = url.hostname or "", url.port or 443
@@ -300,7 +303,7 @@ class _Preflight:
             self._show(indented(found.lines()))
 
     async def _metrics(self, node: Node, labels: LabelMap) -> None:
-        """Fetch once, as the daemon does, and keep some of what it would serve."""
+        """Fetch metrics once, as the daemon does, and keep some samples that it would serve."""
         config, kubelet = self._config, self._clients.kubelet
         async with self._step("metrics", "metrics", "Metrics, fetched once"):
             recipe = read_recipe(config.labels, config.selection)
@@ -349,16 +352,16 @@ class _Preflight:
                 self._show(indented([f"metrics provider: {message}"]))
 
     async def _provider(self, node: Node) -> str | None:
-        """Where the kubelet says that it has its containers' metrics from; None if it does not."""
+        """The source of container metrics that the kubelet names, or None if it names none."""
         provider = Provider()
-        with suppress(UpstreamError):  # as of a kubelet that is too old to say it
+        with suppress(UpstreamError):  # for example a kubelet that is too old to name it
             async with self._clients.kubelet.fetch(node, METRICS) as exposition:
                 async for piece in exposition.pieces:
                     provider.feed(piece)
         return provider.name
 
     async def _pods(self, node: Node) -> None:
-        """List the pods once, which an older kubelet wants another permission for."""
+        """List the pods of a node once. An older kubelet demands another permission for it."""
         async with self._step("pods", "pods", "Pods, listed once"):
             try:
                 reader = PodReader(lambda _: True)
@@ -374,7 +377,7 @@ class _Preflight:
             self._show(indented([message]))
 
     def _want_proxy(self) -> None:
-        """Need `nodes/proxy` in the place of `nodes/pods`, which this kubelet does not know."""
+        """Replace the need of `nodes/pods`, which this kubelet does not know, by `nodes/proxy`."""
         access = self._report.access
         said = {each.permission.kind: each.allowed for each in access}
         rest = [e for e in access if e.permission.kind not in {NODE_PODS.kind, NODE_PROXY.kind}]
@@ -382,10 +385,10 @@ class _Preflight:
         access[:] = [*rest, Access(wanted, True, said.get(NODE_PROXY.kind))]
 
     def _access_rows(self) -> Iterator[Finding]:
-        """The rows of the permissions, known at the end only.
+        """The rows of the permissions. They are complete only after all other steps.
 
-        A kubelet that answers has allowed it, whatever the API server says in general: a role
-        may name nodes.
+        A kubelet that answers has proved the permission, even if the API server denies it for all
+        nodes: a role may grant it for single nodes.
         """
         for access in self._report.access:
             permission, why = access.permission, access.permission.why
@@ -407,24 +410,25 @@ class _Preflight:
 
 
 class Tally:
-    """Which namespaces have no value for each rule; for `*`, no label but their name.
+    """Collects the namespaces that have no value for a label rule, for each rule.
 
-    It holds the names of these, and nothing else of a namespace.
+    For the key `*` these are namespaces with no label except the label of their name. Only the
+    names of these namespaces are held.
     """
 
     def __init__(self, rules: Iterable[LabelRule]) -> None:
-        # One without a key is a default for whatever `*` finds.
+        # A rule without a key is a default for the labels that `*` finds.
         self._without: dict[LabelRule, list[str]] = {rule: [] for rule in rules if rule.key}
         self.total = 0
 
     def add(self, namespaces: Sequence[Namespace]) -> None:
-        """Look at some more of them."""
+        """Check more namespaces."""
         self.total += len(namespaces)
         for rule, without in self._without.items():
             without.extend(each.name for each in namespaces if not _has_value(rule, each))
 
     def coverage(self) -> Iterator[Coverage]:
-        """What has been found, by rule."""
+        """The coverage of each rule."""
         for rule, without in self._without.items():
             spelling = f"--{rule.source} {rule.key}"
             names = tuple(sorted(without))

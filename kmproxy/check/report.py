@@ -1,7 +1,7 @@
-"""What a preflight found, and how it is shown: as text, and as one JSON document.
+"""The findings of a preflight, shown as text and as one JSON document.
 
-Knows results, their table and what is to be done about each miss. Must not know
-how anything is found out. What servers said is made printable here.
+Knows results, their table, and the rules that missing permissions need. Must not know
+how anything is found out. Texts of servers are made printable here.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from kmproxy.kube.permissions import Permission, rules, rules_yaml
 Result = Literal["ok", "warning", "failed", "skipped"]
 
 Pinned = Literal["verified", "pinned", "same", "refused"]
-"""What becomes of a certificate with `--kubelet-tls-pin`."""
+"""The result of `--kubelet-tls-pin` for a certificate."""
 
 MARKS: dict[Result, str] = {"ok": "✓", "warning": "!", "failed": "✗", "skipped": "-"}
 PLAIN_MARKS: dict[Result, str] = MARKS | {"ok": "+", "failed": "x"}
-"""For where there are no others than ASCII's."""
+"""The marks for an output that has only the characters of ASCII."""
 
 SHOWN_NAMESPACES = 10
-"""Namespaces that the text names per rule; the JSON document names all."""
+"""Namespaces that the text names for each rule. The JSON document names all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A row of the table. `check` is from a fixed set, `subject` what was looked at."""
+    """A row of the table. `check` is from a fixed set. `subject` is the thing that was checked."""
 
     check: str
     subject: str
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What the API server says of a permission; `allowed` is None where it did not say."""
+    """The API server's answer about a permission. `allowed` is None if there was no answer."""
 
     permission: Permission
     needed: bool
@@ -47,9 +47,10 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a server shows. Names as RFC 4514 writes them, times as ISO 8601 in UTC.
+    """The certificate that a server shows.
 
-    `names` are the subject's alternative names: host names and addresses.
+    `subject` and `issuer` are written as in RFC 4514, times as ISO 8601 in UTC. `names` are the
+    subject's alternative names: host names and addresses.
     """
 
     subject: str
@@ -62,12 +63,13 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """Whether a server's certificate is believed as configured, and what else would do it.
+    """Whether a server's certificate is accepted as configured, and how else it would be.
 
-    `insecure` says that it is not to be verified; then `problem` is why it could not be, empty
-    if it could. `accepted_by` holds the alternatives, each with its flag. `digest` is the
-    certificate's SHA-256. `pin` says what becomes of it with `--kubelet-tls-pin`, None without:
-    it is `verified` by a CA, would be `pinned` as the first, is the `same` as before, or `refused`.
+    `insecure` tells that the configuration does not verify the certificate. `problem` says why the
+    certificate cannot be verified, and is empty if it can, also with `insecure`. `accepted_by`
+    holds the alternatives, each with its flag. `digest` is the SHA-256 of the certificate. `pin` is
+    the result of `--kubelet-tls-pin`, None without that flag: the certificate is `verified` by a
+    CA, would be `pinned` as the first one, is the `same` as the pinned one, or is `refused`.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Trusted:
 
     @property
     def verdict(self) -> tuple[Result, str]:
-        """Its row of the table."""
+        """The result and the message of its row in the table."""
         if self.verified:
             return "ok", "verified"
         if self.pin == "same":
@@ -97,13 +99,13 @@ class Trusted:
         return "warning", "not verified, although it could be: leave out --kubelet-insecure-tls"
 
     def document(self) -> dict[str, Any]:
-        """It as one JSON object, without levels."""
+        """The result as one JSON object, with the certificate's fields on the same level."""
         own = dataclasses.asdict(self)
         shown: dict[str, Any] = own.pop("certificate")
         return shown | own
 
     def lines(self) -> Iterator[str]:
-        """It as text."""
+        """The result as lines of text."""
         shown = self.certificate
         yield f"shown by  {self.server}"
         yield f"subject   {shown.subject or 'none'}"
@@ -122,7 +124,7 @@ class Trusted:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One fetch: sizes in bytes as received and unpacked, counts, enriched samples as they are."""
+    """The result of one fetch: decoded bytes, counts, and enriched samples as examples."""
 
     url: str
     bytes: int
@@ -133,7 +135,7 @@ class Metrics:
     examples: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
-        """It as text."""
+        """The result as lines of text."""
         yield self.url
         yield (
             f"{self.bytes:,} bytes, {self.samples:,} samples, {self.enriched:,} of them enriched, "
@@ -144,7 +146,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Which of the namespaces, `total` in number, have no value for a rule."""
+    """The namespaces that have no value for a label rule. `total` counts all namespaces."""
 
     rule: str
     label: str
@@ -153,7 +155,7 @@ class Coverage:
     without: tuple[str, ...]
 
     def lines(self) -> Iterator[str]:
-        """It as text: the first of the namespaces, and how many more."""
+        """The result as text: the first namespaces without a value, and the number of others."""
         if not self.without:
             yield f"{self.rule}: every namespace has a value"
             return
@@ -167,7 +169,7 @@ class Coverage:
 
 @dataclass(slots=True)
 class Report:
-    """Everything that was found; what could not be is None or empty."""
+    """All results of a preflight. A part that could not be found out is None or empty."""
 
     version: str
     api_server: str = ""
@@ -182,20 +184,20 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing failed."""
+        """Whether no check failed."""
         return all(finding.result != "failed" for finding in self.findings)
 
     @property
     def missing(self) -> list[Permission]:
-        """What is to be granted."""
+        """The permissions that must be granted: they are needed and not allowed."""
         return [each.permission for each in self.access if each.needed and each.allowed is False]
 
     def add(self, check: str, subject: str, result: Result, message: str) -> None:
-        """One more row of the table."""
+        """Add a row to the table."""
         self.findings.append(Finding(check, subject, result, message))
 
     def table(self, marks: Mapping[Result, str] = MARKS) -> str:
-        """The rows with their marks, and the rules that are to be added."""
+        """The rows with their marks, and the rules that must be added to a ClusterRole."""
         width = max((len(finding.subject) for finding in self.findings), default=0)
         lines = [
             f"{marks[row.result]} {row.subject:<{width}}  {row.message}" for row in self.findings
@@ -206,7 +208,7 @@ class Report:
         return "\n".join(map(printable, lines))
 
     def document(self) -> dict[str, Any]:
-        """It as one JSON document; docs/install.md describes the keys."""
+        """The report as one JSON document. docs/install.md describes its keys."""
         return {
             "version": self.version,
             "ok": self.ok,
@@ -228,10 +230,10 @@ class Report:
 
 
 def indented(lines: Iterable[str]) -> str:
-    """Lines as the body of a section."""
+    """The text of a section's body: each line printable and indented."""
     return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 def printable(text: str) -> str:
-    """Text without control characters: nothing a server says moves the cursor."""
+    """Replaces characters that are not printable, so a server's text cannot move the cursor."""
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)

@@ -1,6 +1,6 @@
 """The command line: flags, help, logs, one function for each command.
 
-Must not know what a command does.
+Must not know the work of a command.
 
-    main  all of it
+    main  reads the command line and runs a command
 """

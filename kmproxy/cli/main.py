@@ -1,7 +1,7 @@
-"""The command line: flags, variables and YAML to a configuration, and the commands.
+"""The command line: makes a configuration of flags, variables and YAML, and runs the commands.
 
 Knows argv, the environment, files named by flags, signals, exit statuses and
-how log lines look. Exit status 0: done; 1: failed at run time; 2: the command
+the format of log lines. Exit status 0: done; 1: failed at run time; 2: the command
 line or the configuration is wrong.
 """
 
@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
     ),
     "bench": ("the engine and the whole daemon, measured side by side", (BenchConfig,)),
 }
-"""What each command does, and the sections whose settings are its flags."""
+"""For each command, its description and the sections whose settings are its flags."""
 
 _CONFIG_FILE: Setting = Setting(
     "config",
@@ -60,7 +60,7 @@ _log = logging.getLogger("kmproxy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
+    """Run a command. Returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = "serve"
     if arguments and not arguments[0].startswith("-"):
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone: the interpreter must not flush to it at exit.
+        # The reader of the output has gone: the interpreter must not flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -91,7 +91,7 @@ def _run(command: str, arguments: list[str]) -> int:
     if {"-version", "--version"} & set(arguments):
         built = f" (revision {found})" if (found := revision()) else ""
         return _print(f"kmproxy {__version__}{built}\n")
-    from kmproxy.exposition.self_test import self_test  # noqa: PLC0415 - help need not wait for the engine
+    from kmproxy.exposition.self_test import self_test  # noqa: PLC0415 - help does not need the engine
 
     if problem := self_test():
         raise StartupError(problem)
@@ -123,7 +123,7 @@ def _serve(arguments: list[str]) -> int:
     _configure_log(config.log)
     for warning in warnings:
         _log.warning("%s", warning)
-    from kmproxy.daemon.daemon import serve  # noqa: PLC0415 - a wrong command line need not wait for it
+    from kmproxy.daemon.daemon import serve  # noqa: PLC0415 - loaded only for a valid command line
 
     async def run() -> None:
         stop = _stop_event()
@@ -137,7 +137,7 @@ def _serve(arguments: list[str]) -> int:
 
 def _demo(arguments: list[str]) -> int:
     (config,) = _sections("demo", arguments)
-    from kmproxy.demo import demo  # noqa: PLC0415 - only here is a cluster simulated
+    from kmproxy.demo import demo  # noqa: PLC0415 - only this command simulates a cluster
 
     async def run() -> None:
         await demo(config, _stop_event(signal.SIGHUP))
@@ -148,7 +148,7 @@ def _demo(arguments: list[str]) -> int:
 
 def _enrich(arguments: list[str]) -> int:
     files, labels, selection = _sections("enrich", arguments)
-    from kmproxy.enrich import enrich, labels_of, read_namespaces  # noqa: PLC0415 - the daemon does without
+    from kmproxy.enrich import enrich, labels_of, read_namespaces  # noqa: PLC0415 - the daemon does not need it
 
     spaces = labels_of(read_namespaces(files.namespaces), labels)
     if sys.stdin is None or sys.stdout is None:
@@ -171,7 +171,7 @@ def _enrich(arguments: list[str]) -> int:
 
 def _bench(arguments: list[str]) -> int:
     (config,) = _sections("bench", arguments)
-    from kmproxy.bench.run import bench  # noqa: PLC0415 - only here is anything measured
+    from kmproxy.bench.run import bench  # noqa: PLC0415 - only this command measures
 
     return _print(bench(config, _say))
 
@@ -179,7 +179,7 @@ def _bench(arguments: list[str]) -> int:
 def _check(arguments: list[str]) -> int:
     config, (own,), warnings = _read(arguments, os.environ, CheckConfig)
     _configure_log(config.log)
-    from kmproxy.check.preflight import check  # noqa: PLC0415 - the daemon does without
+    from kmproxy.check.preflight import check  # noqa: PLC0415 - the daemon does not need it
     from kmproxy.check.report import MARKS, PLAIN_MARKS  # noqa: PLC0415
 
     marks = MARKS
@@ -202,7 +202,10 @@ def _check(arguments: list[str]) -> int:
 
 
 def _stop_event(*more: signal.Signals) -> asyncio.Event:
-    """Set by SIGTERM, SIGINT and `more`; not by one of `more` that is ignored, as by nohup."""
+    """An event that is set by SIGTERM, SIGINT and the signals `more`.
+
+    A signal of `more` that the process ignores, for example after nohup, does not set it.
+    """
     stop = asyncio.Event()
 
     def stopping(number: signal.Signals) -> None:
@@ -216,7 +219,7 @@ def _stop_event(*more: signal.Signals) -> asyncio.Event:
 
 
 def _nothing_to_reload() -> None:
-    """Answer SIGHUP, by which daemons are often told to read their files."""
+    """Log that SIGHUP has no effect. Other daemons often read their files again on SIGHUP."""
     what = "tokens, certificates and the web config are read again by themselves"
     _log.info("SIGHUP: nothing to do: %s, other settings at the next start", what)
 
@@ -224,10 +227,10 @@ def _nothing_to_reload() -> None:
 def read_config(
     arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[Config, list[str]]:
-    """The configuration of `serve`: from its flags, the environment, and the YAML file they name.
+    """Read the configuration of `serve` from flags, the environment and the YAML file they name.
 
-    Returns it with a line for each setting that has no effect. Raises ConfigError
-    with every problem of all three.
+    Returns the configuration, and a line for each setting that has no effect. Raises ConfigError
+    with every problem of all three sources.
     """
     config, _, warnings = _read(arguments, environment)
     return config, warnings
@@ -236,12 +239,12 @@ def read_config(
 def _read(
     arguments: Sequence[str], environment: Mapping[str, str], *own: type[Any]
 ) -> tuple[Config, list[Any], list[str]]:
-    """The configuration of `serve`, sections that no file sets, and warnings."""
+    """Read the configuration of `serve`, the sections `own`, which no file sets, and warnings."""
     flags, problems = split_flags(arguments, _booleans(SECTIONS.values()) | _IGNORED_BOOLEANS)
     of_serve, of_check = _settings_of(*SECTIONS.values()), _settings_of(CheckConfig)
     files = {_CONFIG_FILE.name: _CONFIG_FILE}
     variables, warnings = read_variables(environment, of_serve | of_check | files)
-    # What is for check alone means nothing to serve; as a flag, serve does not know it.
+    # Variables for check alone have no effect on serve. As flags, serve does not know them.
     mine = {name: variables.pop(name) for name in of_check.keys() & variables.keys()}
     mine |= {name: flags.pop(name) for name in _settings_of(*own).keys() & flags.keys()}
     sections = []
@@ -275,7 +278,7 @@ def _settings_of(*sections: type[Any]) -> dict[str, Setting]:
 
 
 def _sections(command: str, arguments: Sequence[str]) -> list[Any]:
-    """The sections of a command that reads only flags."""
+    """Read the sections of a command that has only flags. Raises ConfigError."""
     sections = COMMANDS[command][1]
     flags, problems = split_flags(arguments, _booleans(sections))
     if command == "enrich" and "namespaces" not in flags:
@@ -298,10 +301,10 @@ def split_flags(
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """Split a command line in the syntax of Go's flag package, with one dash or two.
 
-    Returns the values of each flag in order, and a line for each problem. A
-    flag that stands alone is true if it is one of `booleans`; another takes the
-    next argument for its value, and has none if there is none. A value that
-    begins with a dash needs `=`.
+    Returns the values of each flag in order, and a line for each problem. A flag
+    without `=` is true if it is one of `booleans`. Any other flag takes the next argument
+    as its value, or has no value if no argument follows. A value that begins with a dash
+    needs `=`.
     """
     flags: dict[str, tuple[str, ...]] = {}
     problems: list[str] = []
@@ -323,8 +326,11 @@ def split_flags(
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ConfigError if there is none."""
-    import yaml  # noqa: PLC0415 - most daemons are configured by flags alone
+    """Read the mapping in a YAML file, which is empty for an empty file.
+
+    Raises ConfigError if the file cannot be read or holds no mapping from text keys.
+    """
+    import yaml  # noqa: PLC0415 - most daemons have only flags
 
     try:
         document = parse_yaml(Path(path).read_text("utf-8"))
@@ -339,7 +345,7 @@ def read_yaml(path: str) -> dict[str, Any]:
         where = f" in line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or "it is not YAML"
         strange = isinstance(error, yaml.composer.ComposerError | yaml.constructor.ConstructorError)
-        if strange or "tag" in what:  # which is quoted, and may be the begin of a password
+        if strange or "tag" in what:  # the message quotes it: perhaps a part of a password
             what = "it is not YAML; text that begins with *, & or ! wants quotes"
         raise ConfigError([f"--config {path}: {what}{where}"]) from error
     if document is None:
@@ -350,7 +356,7 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 def help_text(command: str) -> str:
-    """What `--help` prints: generated, so that it cannot differ from what is read."""
+    """The text of `--help`. It is generated from the settings, so the two cannot differ."""
     lines = [f"kmproxy {__version__} - a namespace's labels on every kubelet metric of it", ""]
     if command == "serve":
         lines += ["Usage: kmproxy [COMMAND] [FLAGS]", "", "Commands (each has its own --help):"]
@@ -397,7 +403,7 @@ def _flag_lines(spec: Setting, default: object) -> Iterator[str]:
 
 
 class _TextFormatter(logging.Formatter):
-    """One line: time in UTC, level, message."""
+    """Formats a log record as one line: time in UTC, level, message."""
 
     def __init__(self) -> None:
         self.converter = time.gmtime
@@ -406,19 +412,19 @@ class _TextFormatter(logging.Formatter):
         )
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """The line, whatever the message holds; a traceback comes after it."""
+        """The record as one line, for any content of the message. A traceback follows the line."""
         return one_line(super().formatMessage(record))
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object per line."""
+    """Formats a log record as one JSON object in one line."""
 
     def __init__(self) -> None:
         self.converter = time.gmtime
         super().__init__()
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON; a traceback becomes the value of `exception`."""
+        """The record as JSON. A traceback becomes the value of `exception`."""
         when = self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{record.msecs:03.0f}Z"
         fields = {
             "time": when,

@@ -1,8 +1,8 @@
-"""The daemon: the only place where its objects are put together.
+"""The daemon: the only place where its objects are wired.
 
-Must not do anything itself that a folder below does.
+Must not do itself any work of a folder below.
 
-    clients  the clients of the API server and of kubelets
-    status   the facts of the status page
-    daemon   start, reload and stop
+    clients  opens the clients of the API server and of kubelets
+    status   collects the facts of the status page
+    daemon   starts, runs and stops the daemon
 """

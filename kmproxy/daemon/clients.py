@@ -1,7 +1,7 @@
-"""The clients of the API server and the kubelets, as they are configured.
+"""The clients of the API server and the kubelets, as the configuration describes them.
 
-Knows how they are made of an identity, TLS contexts and a session. Must not
-know what is asked of them.
+Knows how a client is made from an identity, TLS contexts and a session. Must not
+know which requests the clients send.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ from kmproxy.telemetry import Telemetry
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The ways out of the process. `nodes` is None unless every node is served.
+    """The clients for all requests of the daemon to upstreams.
 
-    `pinning` is None unless kubelets' certificates are pinned. `outage` is for the watch of
-    namespaces to tell the kubelet's client.
+    `nodes` is None unless every node is served. `pinning` is None unless kubelets' certificates
+    are pinned. Through `outage` the watch of namespaces tells the kubelet's client that the API
+    server is away.
     """
 
     identity: Identity
@@ -53,9 +54,9 @@ async def open_clients(
     clock: Callable[[], float],
     telemetry: Telemetry,
 ) -> AsyncIterator[Clients]:
-    """The clients, whose connections are closed at the end.
+    """Open the clients, and close their connections at the end.
 
-    Nothing is asked yet, but by a kubeconfig's plugin. Raises ConfigError or
+    No request is sent here, except by the plugin of a kubeconfig. Raises ConfigError or
     CredentialError.
     """
     bound_tls_buffers()
@@ -96,7 +97,7 @@ async def open_clients(
         )  # fmt: skip
         api = ApiServer(upstream, identity)
         if config.access:
-            from kmproxy.client.factory import UpstreamFactory  # noqa: PLC0415 - most do without such a section
+            from kmproxy.client.factory import UpstreamFactory  # noqa: PLC0415 - most daemons have no such section
 
             reach = UpstreamFactory(session, stack, environment, clock, telemetry)
             upstream = reach.kubelet(
@@ -119,7 +120,7 @@ async def open_clients(
 def _pinning(
     config: Config, trust: Callable[[], Trust], clock: Clock, telemetry: Telemetry
 ) -> Pinning:
-    """What kubelets' certificates are judged by besides a CA, without any pin."""
+    """The pinning of kubelets' certificates, still without any pin."""
     book = PinBook()
     telemetry.kubelet_pins.set_function(lambda: len(book))
     unverified = TlsContext(

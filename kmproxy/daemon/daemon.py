@@ -1,4 +1,4 @@
-"""The daemon: the only place where its objects are made, started and stopped."""
+"""The daemon, and the only place where its objects are made, started and stopped."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ class Daemon:
     async def start(self) -> None:
         """Listen, and begin to load the namespaces.
 
-        Raises ConfigError, CredentialError or StartupError; then `stop` is
-        still to be called.
+        Raises ConfigError, CredentialError or StartupError. Also after an error the user must call
+        `stop`.
         """
         config, clock = self._config, self._clock
         telemetry = Telemetry()
@@ -188,7 +188,7 @@ class Daemon:
         readiness: Readiness,
         telemetry: Telemetry,
     ) -> Mapping[str, Handler]:
-        """What answers the paths of HTTP service discovery."""
+        """The handlers of HTTP service discovery, by path."""
         targets = TargetService(
             self._config.discovery,
             kubelet=clients.kubelet,
@@ -246,7 +246,7 @@ class Daemon:
         )
 
     async def _keep_pins(self, clients: Clients, telemetry: Telemetry) -> None:
-        """Read the pins of kubelets' certificates, and begin to keep them on disk."""
+        """Read the pins of kubelets' certificates, and start the task that writes them to disk."""
         pinning = clients.pinning
         if pinning is None or pinning.path is None:
             return
@@ -262,7 +262,7 @@ class Daemon:
         watcher: NamespaceWatcher,
         telemetry: Telemetry,
     ) -> None:
-        """Begin to keep the labels on disk."""
+        """Start the task that keeps the label snapshot on disk."""
         snapshot = LabelSnapshot(
             path,
             identity=clients.identity,
@@ -279,7 +279,7 @@ class Daemon:
     def _open_authorizer(
         self, clients: Clients, labels: LabelMap, others: Iterable[str], telemetry: Telemetry
     ) -> Authorizer | None:
-        """What lets scrapers in, None where everyone may scrape. Raises ConfigError."""
+        """The authorizer, or None if every caller may scrape. Raises ConfigError."""
         config = self._config.authorization
         if config.mode == "none":
             return None
@@ -325,19 +325,19 @@ class Daemon:
                 raise StartupError(f"namespaces not loaded within {limit:g} s: {why}")
             await asyncio.wait({stopped, watching}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
-                await watching  # it never ends by itself: this raises what ended it
+                await watching  # the watch ends only with an error, which this raises
         finally:
             for task in (stopped, loaded):
                 task.cancel()
 
     async def stop(self) -> None:
-        """Become unready, finish what is under way, and close everything."""
+        """Become unready, finish the requests under way, and close everything."""
         if self._readiness is not None:
             self._readiness.stopping = True
         await self._stack.aclose()
 
     def _passwords(self) -> Passwords:
-        """Made when the first password comes: bcrypt is for who uses it."""
+        """The checker of passwords, made for the first password: only then is bcrypt imported."""
         if self._compares is None:
             from kmproxy.web.passwords import Passwords  # noqa: PLC0415
 
@@ -355,7 +355,7 @@ class Daemon:
 def _warn_of_exposure(
     listen: Address, authorizer: Authorizer | None, web_file: WebFile | None
 ) -> None:
-    """One line where more can be read from elsewhere than its owner may have meant."""
+    """Log a warning if other hosts may read more from the metrics port than intended."""
     if listen.loopback:
         return
     if authorizer is None and not (web_file and web_file.current().config.asks):
@@ -372,7 +372,7 @@ def _warn_of_exposure(
 
 
 def _tell_of_certificates(config: Config) -> None:
-    """One line on who gets our token, where that takes no certificate that a CA verifies."""
+    """Log a line if kubelets get kmproxy's token without a certificate that a CA verifies."""
     kubelet, access = config.kubelet, config.access
     if kubelet.apiserver or kubelet.scheme == "http":
         return
@@ -397,11 +397,14 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 async def _stop_keeping(keeper: LabelSnapshot | PinFile, keeping: asyncio.Task[None]) -> None:
-    """Let what is kept be written once more, unless its disk hangs."""
+    """Let a keeper write its file a last time, and stop its task.
+
+    The write may take `SNAPSHOT_TIMEOUT` seconds, as the disk may hang.
+    """
     keeper.stop()
     await asyncio.wait({keeping}, timeout=SNAPSHOT_TIMEOUT)
     keeping.cancel()
-    await asyncio.wait({keeping})  # however it ends, what is still to be closed is closed
+    await asyncio.wait({keeping})  # waits for its cleanup, also after an error
 
 
 async def serve(config: Config, environment: Mapping[str, str], stop: asyncio.Event) -> None:

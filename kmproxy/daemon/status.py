@@ -1,4 +1,4 @@
-"""The facts of the status page, asked of the daemon's objects when it is shown."""
+"""The facts of the status page, read from the daemon's objects for each request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kmproxy.web.health import Readiness
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StatusSource:
-    """Whose state the page shows."""
+    """The objects whose state the status page shows."""
 
     watcher: NamespaceWatcher
     readiness: Readiness
@@ -24,7 +24,7 @@ class StatusSource:
     on_conflict: str
 
     def page(self, paths: list[str]) -> str:
-        """The page as HTML; `paths` are those that are served."""
+        """The status page as HTML. `paths` are the served paths."""
         age = self.watcher.sync_age
         return status_page(
             Status(

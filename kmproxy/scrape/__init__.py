@@ -2,10 +2,10 @@
 
 Knows paths, statuses, deadlines and slots. Must not know targets of discovery.
 
-    routes          which path asks for which endpoint of which node
-    stream          an exposition passed on as it comes, enriched
-    scraper         the deadline, the slot, the node and the statuses of a scrape
-    handler         paths and queries of the metrics port
-    namespace_info  /metrics/namespaces
-    status_page     the page at /
+    routes          maps paths to endpoints of nodes
+    stream          enriches an exposition and sends it to the client, piece by piece
+    scraper         handles the deadline, the slot, the node and the statuses of a scrape
+    handler         handles paths and queries of the metrics port
+    namespace_info  answers /metrics/namespaces
+    status_page     makes the page at /
 """

@@ -1,4 +1,4 @@
-"""The metrics port: which path is answered by what, 404, 405 and 400.
+"""The metrics port: the handler of each path, and the statuses 404, 405 and 400.
 
 Knows paths and queries. Must not know how a scrape is answered, nor how anything is fetched.
 """
@@ -26,10 +26,10 @@ from kmproxy.web.responses import Handler, application, not_allowed, not_found, 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Another path that is served, to those who may get it.
+    """A path of the metrics port other than a scrape's, served to callers that may get it.
 
-    With `by_tenant` its handler looks itself for what a tenant sees. `shown` is how the status
-    page writes the path.
+    With `by_tenant` the handler itself narrows the response to what a tenant sees. `shown` is the
+    path as the status page writes it.
     """
 
     handler: Handler
@@ -39,10 +39,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricsPort:
-    """What Prometheus scrapes: enriched metrics, `pages` by their paths, and the status page.
+    """The port that Prometheus scrapes: enriched metrics, `pages` by path, and the status page.
 
-    `status` makes the status page of the paths that are served. Without an `authorizer` everybody
-    is served.
+    `status` takes the served paths and makes the status page. Without an `authorizer` every
+    request is served.
     """
 
     scraper: Scraper
@@ -54,7 +54,7 @@ class MetricsPort:
     clock: Callable[[], float]
 
     def application(self) -> web.Application:
-        """The application to run; its router leaves every path as it was sent."""
+        """The application to run. Its router leaves every path as the client sent it."""
         if self.authorizer is None:
             return application(self._handle)
         middleware = AuthMiddleware(
@@ -71,9 +71,10 @@ class MetricsPort:
         return self.recipe.selection.narrow(parse_qs(query, keep_blank_values=True))
 
     def _wanted(self, query: str) -> Callable[[str], bool]:
-        """Whether a request wants a namespace; who asks is known before its query is read.
+        """A function that tells whether a request with this query asks for a namespace.
 
-        One with a query that is none wants nothing: it is refused once it is admitted.
+        It reads the query when it is first called, after the caller is authenticated. An invalid
+        query asks for no namespace: the request is refused once the caller is authorized.
         """
 
         @cache
@@ -101,7 +102,10 @@ class MetricsPort:
         return find_route(path, all_nodes=self._all_nodes, a_node=self._a_node)
 
     def _find(self, target: str) -> tuple[str, RequestAttributes] | None:
-        """What a path shows, with how it is called in a metric; None if it is not served."""
+        """The name of a path in a metric, and the attributes of its request.
+
+        None if the path is not served.
+        """
         path, _, query = target.partition("?")
         route = self._route(path)
         if route is not None:
@@ -131,7 +135,7 @@ class MetricsPort:
                 check_keys(parse_qs(query, keep_blank_values=True))
                 return web.Response(text=self.status(self._paths()), content_type="text/html")
             recipe = replace(self.recipe, selection=self._selected(query))
-        except QueryError as error:  # it must not serve everything
+        except QueryError as error:  # the whole exposition must not be served instead
             if route is not None:
                 self.telemetry.scrapes.labels(route.path, "400").inc()
             return plain(400, str(error))
@@ -140,7 +144,7 @@ class MetricsPort:
     async def _scrape(
         self, request: web.Request, route: Route, recipe: Recipe
     ) -> web.StreamResponse:
-        """Answer a scrape, and count it."""
+        """Answer a scrape, and count it with its status and its duration."""
         began = self.clock()
         code = "error"
         try:
@@ -158,6 +162,6 @@ class MetricsPort:
             self.telemetry.scrape_duration.labels(route.path).observe(self.clock() - began)
 
     def _paths(self) -> list[str]:
-        """Every path that is served, as the documentation writes it."""
+        """Every served path, as the documentation writes it."""
         paths = served_paths(all_nodes=self._all_nodes, a_node=self._a_node)
         return [*paths, *(page.shown for page in self.pages.values())]

@@ -1,7 +1,7 @@
-"""`/metrics/namespaces`: one series a namespace, from the labels that are held.
+"""`/metrics/namespaces`: one series for each namespace, made from the labels in memory.
 
 Knows the path's query, statuses and headers. Must not know how labels are spelled,
-nor where they come from. No kubelet is asked.
+nor where they come from. No request to a kubelet is made.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kmproxy.web.responses import Handler, plain
 
 
 class NamespaceInfo:
-    """Answers with what is known of all namespaces, or of those that are asked for."""
+    """Answers requests for the labels of all namespaces, or of the namespaces in the query."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class NamespaceInfo:
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """What answers a GET or HEAD of each path."""
+        """The handlers of GET and HEAD requests, by path."""
         return {NAMESPACES: self._handle}
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -76,17 +76,20 @@ class NamespaceInfo:
             headers[hdrs.CONTENT_ENCODING] = "gzip"
         response = web.StreamResponse(headers=headers)
         if request.version < HttpVersion11:
-            response.force_close()  # it knows no chunks
+            response.force_close()  # HTTP/1.0 has no chunks
         await response.prepare(request)
         if request.method != hdrs.METH_HEAD:
-            for piece in pieces:  # one at a time: a client that reads slowly holds no more
+            for piece in pieces:  # one at a time: a slow client keeps only one in memory
                 if data := encoder.feed(piece) if encoder else piece:
                     await response.write(data)
             await response.write_eof(encoder.finish() if encoder else b"")
         return response
 
     async def _pieces(self, request: web.Request) -> Iterator[bytes] | str:
-        """What is served, or why nothing is yet."""
+        """The pieces of the exposition, or a text that says why nothing can be served yet.
+
+        Raises AccessError or QueryError.
+        """
         query = parse_qs(request.raw_path.partition("?")[2], keep_blank_values=True)
         check_keys(query, "namespace")
         wanted = self._selection.narrow(query).wants_namespace
@@ -98,7 +101,8 @@ class NamespaceInfo:
         admission = request.get(DECISION)
         if admission is None or admission.tenant is None:
             return self._info.exposition(wanted)
-        # All of them, whatever is wanted: no review may depend on what the tenant does not see.
+        # All namespaces are decided, wanted or not: no review may depend on namespaces that the
+        # tenant does not see.
         spaces = self._info.existing()
         seen = await admission.tenant.sees(spaces, deadline=admission.deadline)
         return self._info.exposition(lambda space: seen.get(space, False) and wanted(space))

@@ -1,8 +1,8 @@
-"""The paths that are served, and what each asks for.
+"""The served paths of metrics, and the endpoint and node that each path asks for.
 
-Knows kmproxy's own paths of metrics. Must not know methods, statuses or how anything is fetched. A
-path is compared as it was sent: what is encoded, doubled or dotted in it is another
-path.
+Knows kmproxy's own paths of metrics. Must not know methods, statuses or how anything is fetched.
+A path is compared as the client sent it: a path with encoded characters, double slashes or dot
+segments is another path.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from kmproxy.sources.endpoints import ENDPOINTS, NODE_PREFIX
 
 NAMESPACES = "/metrics/namespaces"
-"""What is served of the namespaces alone: no kubelet is asked."""
+"""The path of the info metric of namespaces. It needs no request to a kubelet."""
 
 _NODE_PATH = re.compile(r"/api/v1/nodes/([^/?#]*)/proxy(/[^?#]*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a path asks for: one of `ENDPOINTS` of a node.
+    """The route of a path: one of `ENDPOINTS` of a node.
 
-    `path` is as the documentation writes it, so that it is from a bounded set.
-    `node` is None for the configured one.
+    `path` is the path as the documentation writes it, so it is from a bounded set. `node` is None
+    for the configured node.
     """
 
     path: str
@@ -32,9 +32,9 @@ class Route:
 
 
 def find_route(path: str, *, all_nodes: bool, a_node: bool = True) -> Route | None:
-    """The route of a path without its query, or None where there is none.
+    """The route of a path without its query, or None if the path has no route.
 
-    `a_node` is whether a node is configured, for the paths that name none.
+    `a_node` tells whether a node is configured for the paths that name none.
     """
     if a_node and path in ENDPOINTS:
         return Route(path, path)
@@ -44,6 +44,6 @@ def find_route(path: str, *, all_nodes: bool, a_node: bool = True) -> Route | No
 
 
 def served_paths(*, all_nodes: bool, a_node: bool = True) -> list[str]:
-    """Every path that is served, as the documentation writes it."""
+    """Every served path of metrics that has a route, as the documentation writes it."""
     nodes = [NODE_PREFIX + endpoint for endpoint in ENDPOINTS] if all_nodes else []
     return [*(ENDPOINTS if a_node else ()), *nodes]

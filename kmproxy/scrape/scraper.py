@@ -1,8 +1,8 @@
 """Answers a scrape: its deadline, its slot, its node, and the status of each failure.
 
-Knows HTTP statuses and when an answer may still become an error. Must not know paths, nor what is
-done to an exposition. Before the first byte a failure is a status; after it the connection is
-broken, never ended cleanly.
+Knows HTTP statuses, and until when a response may still become an error. Must not know paths, nor
+what is done to an exposition. A failure before the first byte of the response becomes a status. A
+failure after it breaks the connection, which never ends cleanly then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = logging.getLogger(__package__)
 
 
 class _RefusedError(Exception):
-    """A scrape that ends in a status: before the first byte only."""
+    """A scrape that fails with a status. The status is sent only before the first byte."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status
@@ -40,10 +40,10 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scraper:
-    """Scrapes kubelets for clients, as many at once as `limit` allows.
+    """Scrapes kubelets for clients, as many at the same time as `limit` allows.
 
-    `nodes` is None unless every node is served. `longest` is the time in seconds that a scrape may
-    take, whatever its scraper allows.
+    `nodes` is None unless every node is served. `longest` is the maximum scrape time in seconds,
+    also if the client allows more.
     """
 
     kubelet: Kubelet
@@ -57,7 +57,7 @@ class Scraper:
     async def scrape(
         self, request: web.Request, route: Route, recipe: Recipe
     ) -> tuple[web.StreamResponse, str]:
-        """Answer a scrape; returns the response, and its status or `broken` for the metric."""
+        """Answer a scrape. Returns the response, and its status or `broken` for the metric."""
         budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self.longest)
         deadline = asyncio.get_running_loop().time() + budget
         if (decision := request.get(DECISION)) is not None:
@@ -77,7 +77,7 @@ class Scraper:
             return _failed(request, response, route, error.status, str(error))
         except CredentialError as error:
             return _failed(request, response, route, 502, str(error))
-        except BaseException:  # whatever it is, what has begun must not look whole
+        except BaseException:  # after any error, a response that has begun must not look whole
             if response.prepared:
                 break_off(request)
             raise
@@ -122,7 +122,7 @@ class Scraper:
             raise
 
     def _late(self, request: web.Request, node: Node | None, budget: float) -> str:
-        """Who it was that took too long; an upstream's failure is counted."""
+        """The message that says which side took too long. Counts it if it was an upstream."""
         if request.protocol.writing_paused:
             return f"the client has not taken its answer within {budget:g} s"
         label, name = ("kubelet", "kubelet") if node else ("apiserver", "API server")
@@ -135,7 +135,7 @@ class Scraper:
 def _failed(
     request: web.Request, response: web.StreamResponse, route: Route, status: int, message: str
 ) -> tuple[web.StreamResponse, str]:
-    """The status of a failure before the first byte, or a broken connection after it."""
+    """Answer a failure: a status before the first byte, or a broken connection after it."""
     if not response.prepared:
         _log.warning("%s: %d: %s", route.path, status, message)
         return plain(status, message), str(status)

@@ -1,7 +1,7 @@
-"""The status page: what a person sees at `/`.
+"""The status page: the HTML page at `/`, for a person.
 
-Knows HTML and what is worth showing. Must not know where the facts come from,
-and is given none that is secret. No script, no image, nothing from elsewhere.
+Knows HTML, and which facts are useful to show. Must not know where the facts come from. It gets
+no secret facts. The page has no script, no image and no content from other servers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kmproxy.config.label_rules import WILDCARD, LabelRule
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the page shows. `sync_age` is in seconds, None before the first list."""
+    """The facts on the status page. `sync_age` is in seconds, or None before the first list."""
 
     version: str
     ready: bool
@@ -30,7 +30,7 @@ class Status:
 
 
 def status_page(status: Status) -> str:
-    """A whole HTML document."""
+    """Returns the status page as a whole HTML document."""
     age = "never" if status.sync_age is None else f"{status.sync_age:.0f} s ago"
     facts = [
         ("State", "ready" if status.ready else "not ready: nothing is served yet"),

@@ -1,7 +1,8 @@
-"""Passes an exposition on to a client as it comes, enriched.
+"""Enriches an exposition and sends it to the client while it arrives.
 
-Knows when the first byte of an answer is sent, and how a body is encoded. Must not know paths,
-statuses or where an exposition comes from. Whoever calls it breaks what has begun and fails.
+Knows when the first byte of a response is sent, and how its body is encoded. Must not know paths,
+statuses or where an exposition comes from. If the stream fails after the first byte, the code that
+called it must break the connection.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from kmproxy.sources.slots import Slot
 from kmproxy.telemetry import Telemetry
 
 _TURN = 1 << 19
-"""Work, as `lines.work` measures it, after which the loop serves others: milliseconds."""
+"""Work, in the unit of `lines.work`, after which the event loop serves other requests.
+
+This much work takes some milliseconds.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamer:
-    """Streams expositions, with labels of `labels`. All that are under way share `room`."""
+    """Streams expositions with labels of `labels`. All streams under way share `room`."""
 
     labels: LabelMap
     room: SeriesRoom
@@ -45,10 +49,10 @@ class Streamer:
         slot: Slot,
         tenant: TenantStream | None,
     ) -> None:
-        """Send all of it; the first bytes begin the response. A HEAD gets the head alone.
+        """Send a whole exposition. The first bytes begin the response. A HEAD gets the head alone.
 
-        `slot` is told of the bytes that the client takes. A tenant gets its own part. Raises
-        SeriesError, and what the exposition, the tenant and the client's connection raise.
+        `slot` counts the bytes that the client takes. A tenant gets the part that it sees. Raises
+        SeriesError, and the errors of the exposition, the tenant and the client's connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
@@ -82,7 +86,7 @@ class Streamer:
 
 
 def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
-    """Count an exposition that has passed through, whole or not."""
+    """Count the samples and lines of an exposition that has passed through, wholly or in part."""
     enricher = pipeline.enricher
     telemetry.samples.inc(enricher.samples)
     telemetry.samples_enriched.inc(enricher.enriched)
@@ -93,7 +97,7 @@ def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
 
 
 async def _by_work(pieces: AsyncIterator[bytes], labels: LabelMap) -> AsyncGenerator[bytes, None]:
-    """The pieces in portions, with others served between any that make up a turn's work."""
+    """Cut the pieces into portions, and let the event loop serve others after each `_TURN`."""
     done = 0
     async for piece in pieces:
         for portion in portions(piece, labels.longest):
@@ -105,10 +109,10 @@ async def _by_work(pieces: AsyncIterator[bytes], labels: LabelMap) -> AsyncGener
 
 
 def _encoder(request: web.Request, response: web.StreamResponse) -> GzipEncoder | None:
-    """What encodes a body of unknown length for this client; the head of the answer says it."""
+    """The gzip encoder of a response's body, or None. Sets the headers that belong to it."""
     response.headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
     if request.version < HttpVersion11:
-        response.force_close()  # it knows no chunks: only the end of the connection is the body's
+        response.force_close()  # HTTP/1.0 has no chunks: the end of the connection ends the body
     if not accepts_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
         return None
     response.headers[hdrs.CONTENT_ENCODING] = "gzip"

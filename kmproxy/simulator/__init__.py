@@ -1,20 +1,20 @@
-"""A simulated cluster: an API server and kubelets, as real ones answer.
+"""A simulated cluster: an API server and kubelets that answer as real ones do.
 
-Knows Kubernetes alone. Imports nothing of kmproxy, so that it cannot share its mistakes.
+Knows only Kubernetes. Imports nothing of kmproxy, so it cannot share kmproxy's mistakes.
 
-    families    metrics of kubelets
-    cadvisor    /metrics/cadvisor of a node
-    wire        HTTP answers, faults and cut connections
-    objects     namespaces, nodes and pods as documents
-    protobuf    as much of Kubernetes' protobuf as kubectl speaks
-    pods        pods of a node
+    families    the metric families of kubelets
+    cadvisor    the texts of a kubelet's metrics endpoints
+    wire        HTTP responses, faults and cut connections
+    objects     the kinds of objects, and nodes as documents
+    protobuf    the part of Kubernetes' protobuf that `kubectl create namespace` uses
+    pods        the pods of a node as documents
     kubelet     a kubelet
-    rbac        roles, with Kubernetes' default ones
-    store       objects with versions and history
-    view        lists and tables as kubectl asks for them
-    services    services of the cluster
-    answers     Status documents
-    node_proxy  the API server's path to a node
+    rbac        roles and bindings, with default ones of Kubernetes
+    store       objects with versions and history, tokens and rights
+    view        lists and lines of watches, as clients ask for them
+    services    services of the cluster, and their endpoints
+    answers     documents and faults in responses of the API server
+    node_proxy  the node proxy of the API server
     api         an API server
-    cluster     all of it, started and stopped
+    cluster     starts and stops the whole cluster
 """

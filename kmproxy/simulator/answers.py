@@ -1,7 +1,7 @@
-"""What a simulated API server answers with, and the ways in which that goes wrong.
+"""The responses of a simulated API server, and the ways in which they can fail.
 
-Knows documents, their headers, and faults. Must not know what a path means, what there is, who
-asks, or anything of the proxy under test.
+Knows documents, their headers, and faults. Must not know what a path means, stored objects, users,
+or anything of the proxy under test.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 
 class ApiFault(enum.Enum):
-    """The ways in which the API server can go wrong. `ApiFailure` has what each needs."""
+    """The ways in which the API server can fail. `ApiFailure` has the values that each needs."""
 
     STATUS = "a Status of `status`, `reason`, `message`, perhaps with `retry_after` (seconds)"
     HANG = "accepts the request and says nothing"
@@ -39,7 +39,7 @@ class ApiFault(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ApiFailure:
-    """A fault and what it needs."""
+    """A fault, and the values that it needs."""
 
     fault: ApiFault
     status: int = 500
@@ -48,21 +48,21 @@ class ApiFailure:
     retry_after: int | None = None
 
     def error(self) -> StatusError:
-        """Return it as the Status it is to be."""
+        """Return the failure as a Status error."""
         return StatusError(
             self.status, self.message, reason=self.reason, retry_after=self.retry_after
         )
 
 
 def headers(more: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of every answer, and `more`."""
+    """Return the headers of every response, and `more`."""
     return {"Audit-Id": str(uuid.uuid4()), "Cache-Control": "no-cache, private", **more}
 
 
 async def document(
     request: web.Request, item: Object, code: int = 200, more: Mapping[str, str] | None = None
 ) -> web.StreamResponse:
-    """Answer an object, as gzip if it is large and that is accepted."""
+    """Send an object. It is sent as gzip if it is large and the client accepts gzip."""
     body = json.dumps(item, separators=(",", ":")).encode() + b"\n"
     head = headers({"Content-Type": "application/json", **(more or {})})
     if len(body) > 128 * 1024 and accepts_gzip(request):
@@ -73,9 +73,9 @@ async def document(
 
 
 async def body_of(request: web.Request) -> Any:
-    """Return the document that a request brings; 415 or 400 if it is none.
+    """Return the document in a request's body. Raises StatusError 415 or 400 if it is invalid.
 
-    Documents are JSON; a Namespace may be protobuf, as kubectl sends it.
+    Documents are JSON. A Namespace may be protobuf, as kubectl sends it.
     """
     kind = request.content_type
     if not kind.endswith("json") and kind != PROTOBUF:
@@ -91,7 +91,10 @@ async def body_of(request: web.Request) -> Any:
 
 
 def spoiled(failure: ApiFailure, body: bytes, closing: asyncio.Event) -> web.StreamResponse:
-    """Return `body` as GARBAGE, HANG (until `closing`), CUT and MISFRAMED make it."""
+    """Return a response with `body`, changed by the fault.
+
+    The fault is GARBAGE, HANG (until `closing`), CUT or MISFRAMED.
+    """
     if failure.fault is ApiFault.GARBAGE:
         return web.Response(body=b"<html>not JSON</html>", content_type="application/json")
     return Raw(_broken(failure, body, closing))

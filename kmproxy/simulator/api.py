@@ -1,7 +1,7 @@
 """A simulated API server: objects, watches, reviews, and the way to the node proxy.
 
-Knows the API's methods and statuses, and when an answer is to go wrong; what there is and who
-may do what it asks its store and its authority. Must not know certificates, files, or anything
+Knows the API's methods and statuses, and which responses are planned to fail. Its store holds the
+objects, and its authority the tokens and rights. Must not know certificates, files, or anything
 of the proxy under test.
 """
 
@@ -39,12 +39,12 @@ _SPOILING = {ApiFault.HANG, ApiFault.GARBAGE, ApiFault.MISFRAMED}
 
 
 class SimAPI:
-    """The API server. `requests` holds what was asked of it, in order.
+    """The API server. `requests` holds the received requests, in order.
 
-    `kubelets` is read at each proxy request; `context` is the one to call kubelets with.
-    `bookmark_interval` is in seconds; `expired_as` says how a too old watch is refused (`event`
-    or `status`); with `future_watch_waits` a watch from a version to come is silent instead of
-    a 504.
+    `kubelets` is read at each proxy request. `client_context` is for connections to kubelets.
+    `bookmark_interval` is in seconds. `expired_as` tells how a watch from a version that is too
+    old is refused (`event` or `status`). With `future_watch_waits` a watch from a future version
+    is silent, without it the response is a 504.
     """
 
     def __init__(
@@ -77,31 +77,31 @@ class SimAPI:
 
     @property
     def url(self) -> str:
-        """The TLS listener, without a path."""
+        """The URL of the TLS port, without a path."""
         return f"https://{HOST}:{self._listener.port}"
 
     @property
     def plain_url(self) -> str:
-        """The plain listener, without a path: no authentication, every right."""
+        """The URL of the plain port, without a path. It needs no token and grants every right."""
         return f"http://{HOST}:{self._listener.plain_port}"
 
     @property
     def up(self) -> bool:
-        """Whether it listens: while it does not, no kubelet can have anything reviewed."""
+        """Whether the API server listens. While it does not, no kubelet can get a review."""
         return self._listener.up
 
     @property
     def watches(self) -> int:
-        """How many watches are open."""
+        """The number of open watches."""
         return len(self._watches)
 
     async def start(self) -> None:
-        """Listen, on the same ports as before if it was stopped."""
+        """Listen. After a stop, the ports are the same as before."""
         await self._nodes.start()
         await self._listener.start()
 
     async def stop(self) -> None:
-        """Go down: open watches end, connections are closed. The store stays."""
+        """Stop: end open watches and close connections. The store keeps its objects."""
         self._listener.closing.set()
         self.store.wake()
         await self._nodes.stop()
@@ -114,30 +114,30 @@ class SimAPI:
 
         `match` is a verb (`list`, `watch`, `get`, `patch`, ...), a resource (`namespaces`,
         `nodes`), both (`list nodes`), `proxy`, `review` or `self review`. `needs` are further
-        fields of `ApiFailure`. Only allowed requests are failed.
+        fields of `ApiFailure`. Only allowed requests fail.
         """
         self._plan.add(match, ApiFailure(fault, **needs), times)
 
     def recover(self) -> None:
-        """Let everything go well again."""
+        """Remove all planned failures."""
         self._plan.clear()
 
     def expire_history(self) -> None:
-        """Make every version given out so far too old to watch or to page from."""
+        """Make every version so far too old for a watch, and every list too old to continue."""
         self._pages.clear()
         self.store.expire()
 
     def take_backup(self) -> None:
-        """Remember the state that `restore_backup` goes back to."""
+        """Remember the current state for `restore_backup`."""
         self.store.back_up()
 
     def restore_backup(self) -> None:
-        """Go back to the backup: objects and version; open watches are cut."""
+        """Restore the objects and the version of the backup, and cut open watches."""
         self.store.restore()
         self.break_watches()
 
     def break_watches(self) -> None:
-        """Cut the connections of the open watches, without an end."""
+        """Cut the connections of the open watches, so their bodies have no end."""
         for request in tuple(self._watches):
             if request.transport is not None:
                 request.transport.abort()
@@ -175,16 +175,17 @@ class SimAPI:
     def _check(
         self, user: str, verb: str, resource: str, *, named: str = "", **where: str
     ) -> ApiFailure | None:
-        """Refuse what is not allowed; raise a planned Status, return any other planned failure.
+        """Refuse a request that is not allowed. Raise a planned Status, return another failure.
 
-        `where` is what `Authority.check` takes: name, namespace, group.
+        `where` holds arguments of `Authority.check`: name, namespace, group. Returns None if no
+        failure is planned.
         """
         self.authority.check(user, verb, resource, **where)
         plain = (verb, resource, f"{verb} {resource}")
         return self._planned(*((named,) if named else plain))
 
     def _planned(self, *names: str) -> ApiFailure | None:
-        """Raise a planned Status, return any other planned failure."""
+        """Raise a planned Status, return any other planned failure, or None."""
         failure = self._plan.take(*names)
         if failure is not None and failure.fault is ApiFault.STATUS:
             raise failure.error()
@@ -234,7 +235,7 @@ class SimAPI:
             elif failure is not None and failure.fault is ApiFault.SILENT:
                 await self._listener.closing.wait()
             elif failure is None or failure.fault is not ApiFault.END:
-                with contextlib.suppress(ConnectionResetError):  # of a client that has left
+                with contextlib.suppress(ConnectionResetError):  # the client has left
                     await self._events(request, response, view, cut=failure is not None)
         finally:
             self._watches.remove(request)
@@ -243,7 +244,10 @@ class SimAPI:
     async def _events(
         self, request: web.Request, response: web.StreamResponse, view: View, *, cut: bool
     ) -> None:
-        """Write the lines of a watch until its time is up or the server goes down."""
+        """Write the lines of a watch until its time is over or the server stops.
+
+        With `cut`, half of the first line is written, and then the connection is closed.
+        """
         query = view.query
         clock = asyncio.get_running_loop().time
         end = clock() + float(query.get("timeoutSeconds") or 1800)

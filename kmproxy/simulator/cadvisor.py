@@ -1,7 +1,7 @@
-"""The text of a simulated kubelet's metrics endpoints.
+"""The texts of a simulated kubelet's metrics endpoints.
 
-Knows the pods of a node, its control groups, and how its numbers move; the families it takes from
-their tables. Does no I/O and reads no clock: the time, in seconds since the epoch, is passed in.
+Knows the pods of a node, its control groups, and how its values change. Takes the metric families
+from tables. Does no I/O and reads no clock: the time, in seconds since the epoch, is passed in.
 Must not know HTTP, the API server, or anything of the proxy under test.
 """
 
@@ -17,7 +17,7 @@ from zlib import crc32
 from kmproxy.simulator.families import LABELS, SHAPES, TABLES
 
 HOUSEKEEPING = 10.0
-"""Seconds between two readings of one control group; each has a phase of its own."""
+"""Seconds between two readings of one control group. Each control group has its own phase."""
 ENDPOINTS = tuple(TABLES)
 _LE = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, math.inf)
 _PAUSE = "registry.k8s.io/pause:3.10"
@@ -30,7 +30,7 @@ _DEFAULT_APPS = ("web", "api", "worker")
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container; `cpu_quota` is in microseconds of CPU per 100 ms, 0 for no limit."""
+    """One container. `cpu_quota` is in microseconds of CPU per 100 ms, 0 for no limit."""
 
     name: str
     image: str
@@ -42,7 +42,10 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pod of a node. `claim` is its volume claim's name, or empty; `started` is epoch s."""
+    """One pod of a node.
+
+    `claim` is the name of its volume claim, or empty. `started` is in seconds since the epoch.
+    """
 
     namespace: str
     name: str
@@ -58,7 +61,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node and what runs on it since `started` (seconds since the epoch)."""
+    """A node and its pods. It runs since `started` (seconds since the epoch)."""
 
     name: str
     started: float
@@ -68,7 +71,7 @@ class Node:
 def simulate_node(
     name: str, namespaces: Iterable[str], *, pods_per_namespace: int = 3, started: float = 0.0
 ) -> Node:
-    """Invent the pods of a node: the same arguments give the same node."""
+    """Make up the pods of a node. The same arguments give the same node."""
     return Node(
         name,
         started,
@@ -132,10 +135,10 @@ _Shapes = Mapping[str, Sequence[tuple[dict[str, str], _Cgroup]]]
 
 
 class NodeMetrics:
-    """The metrics text of one node. The same node at the same time is the same bytes.
+    """The metrics text of one node. The same node gives the same bytes at the same time.
 
-    Counters never fall while `now` grows; cAdvisor samples are up to `HOUSEKEEPING` seconds old
-    and say so in their timestamps. Rows are laid out at the first rendering, and kept.
+    Counters never decrease while `now` grows. cAdvisor samples are up to `HOUSEKEEPING` seconds
+    old, as their timestamps show. The rows are made at the first rendering, and kept.
     """
 
     def __init__(self, node: Node) -> None:
@@ -147,7 +150,7 @@ class NodeMetrics:
         return f"<NodeMetrics {self.node.name}, {len(self.node.pods)} pods>"
 
     def text(self, endpoint: str, now: float) -> bytes:
-        """Render an endpoint of `ENDPOINTS`, as it is at `now`; `KeyError` for any other."""
+        """Render an endpoint of `ENDPOINTS` at the time `now`. Raises KeyError for any other."""
         table = TABLES[endpoint]
         if table not in self._families:
             self._shapes = self._shapes or _shapes(self.node)
@@ -179,11 +182,11 @@ class NodeMetrics:
 
 
 def _by_labels(row: _Row) -> str:
-    return row[0].replace('"', "\0")  # so that a value goes before a longer one
+    return row[0].replace('"', "\0")  # so a value sorts before a longer value that begins with it
 
 
 def _shapes(node: Node) -> _Shapes:
-    """Return the rows of each shape: the labels of a row and the control group it is of."""
+    """Return the rows of each shape: the labels of a row, and its control group."""
     groups = _cgroups(node)
     shapes: dict[str, list[tuple[dict[str, str], _Cgroup]]] = {}
     for line in SHAPES.splitlines():
@@ -201,7 +204,7 @@ def _shapes(node: Node) -> _Shapes:
 
 
 def _cgroups(node: Node) -> dict[str, list[_Cgroup]]:
-    """Return the control groups by what they are; a parent weighs what its children do."""
+    """Return the control groups by their type. A parent has the weight of its children."""
     blank = dict.fromkeys(LABELS, "") | {"node": node.name}
     weights = {"/kubepods": 0.0, "/kubepods/besteffort": 0.0, "/kubepods/burstable": 0.0}
     pods, sandboxes, containers = [], [], []
@@ -249,7 +252,7 @@ def _facts(*containers: Container) -> dict[str, int]:
 
 
 def _series(name: str, pairs: str, spec: str, cgroup: _Cgroup) -> Iterator[tuple[str, _Value]]:
-    """The series of one row, each with the function from time to value."""
+    """The series of one row, each with a function that maps the time to its value."""
     seed = crc32(f"{name}{pairs}".encode()) / 0xFFFFFFFF
     labels = f"{{{pairs}}}" if pairs else ""
     comma = f"{pairs}," if pairs else ""

@@ -1,8 +1,8 @@
 """A simulated cluster on loopback sockets: an API server and kubelets that trust one another.
 
-Knows certificates, tokens, ports and the files a pod or a user has of its cluster. It starts in
-a few tens of milliseconds and several can run at once. Must not know anything of the proxy
-under test.
+Knows certificates, tokens, ports, and the files that a pod or a user gets from its cluster. A
+cluster starts in a few tens of milliseconds, and several can run at the same time. Must not know
+anything of the proxy under test.
 """
 
 from __future__ import annotations
@@ -48,13 +48,14 @@ Auth = Literal["token", "client-certificate", "exec"]
 
 
 class SimCluster:
-    """An API server and a kubelet per node, running from `async with` to its end, once.
+    """An API server and a kubelet for each node. It runs once, for the length of `async with`.
 
-    `payload` is a file that every kubelet serves as it is as `/metrics/cadvisor`; `api_port` is
-    the port of the API server's plain listener (0: any). `OSError` if it is taken.
+    `payload` is a file that every kubelet serves unchanged as `/metrics/cadvisor`. `api_port` is
+    the plain port of the API server (0: any). Raises OSError if the port is taken.
 
-    With `hosts`, loopback addresses in the order of the nodes, the kubelets listen on
-    `kubelet_port` of these, as nodes do; else each on a port of its own of the first address.
+    `hosts` are loopback addresses in the order of the nodes. With them the kubelets listen on
+    `kubelet_port` of these addresses, as real nodes do. Without them each kubelet listens on a
+    port of its own at the first loopback address.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class SimCluster:
         await self._exit.aclose()
 
     def _authenticate(self, token: str) -> str | None:
-        """Whose a token is, as a kubelet asks the API server."""
+        """The user of a token, as a kubelet asks the API server."""
         self._require_api()
         return self.authority.authenticate(token)
 
@@ -144,20 +145,20 @@ class SimCluster:
             raise ConnectionRefusedError
 
     def _authorize(self, node: str, user: str, verb: str, resource: str) -> bool:
-        """What a kubelet asks the API server, by its own name."""
+        """Whether a user has a right on a node, as its kubelet asks the API server."""
         self._require_api()
         return self.authority.permits(
             user, (AUTHENTICATED,), Attributes(verb, resource=resource, name=node)
         )
 
     def rotate_token(self) -> str:
-        """Replace the daemon's token: the old one is refused at once. Files stay as they are."""
+        """Replace the daemon's token. The old one is refused at once. Files are not changed."""
         self.authority.revoke(self.token)
         self.token = self.authority.issue(SERVICE_ACCOUNT)
         return self.token
 
     def write_service_account(self, directory: Path) -> None:
-        """Write `token`, `ca.crt` and `namespace`, as they are mounted into a pod."""
+        """Write the files `token`, `ca.crt` and `namespace`, as a pod gets them."""
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in (
             ("token", self.token.encode()),
@@ -169,9 +170,9 @@ class SimCluster:
             fresh.replace(directory / name)
 
     def write_kubeconfig(self, path: Path, *, auth: Auth = "token") -> None:
-        """Write a kubeconfig of the API server's TLS listener.
+        """Write a kubeconfig for the API server's TLS port.
 
-        With `exec` a file next to it holds what the plugin prints: the token of this moment.
+        With `exec`, a file next to it holds the output of the plugin: the token that is valid now.
         """
         cluster = {"server": self.api.url, "certificate-authority-data": _base64(self.ca_pem)}
         document = {

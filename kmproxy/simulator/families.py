@@ -1,17 +1,17 @@
 """The families of a simulated kubelet's metrics endpoints, as tables.
 
-Knows their names, types, help texts and labels, and how each number moves. It is data only: what
-the tables mean is written above each of them, and `cadvisor` reads them. Must not know nodes,
+Knows their names, types, help texts and labels, and how each value changes. It is data only. The
+comment above each table explains the table, and `cadvisor` reads it. Must not know nodes,
 pods, HTTP, or anything of the proxy under test.
 """
 
 from __future__ import annotations
 
 LABELS = ("container", "id", "image", "name", "namespace", "pod")
-"""The labels that every row of a control group has."""
+"""The labels of every row of a control group."""
 
-# A family a line: its name (`.` is `container_`), its shape, its value, its help.
-# Shape: of `SHAPES`; `!` is for no timestamp.
+# Each line is a family: its name (`.` is `container_`), its shape, its value, its help.
+# Shape: one of `SHAPES`; `!` means no timestamp.
 # Value: `+R` a counter growing by R a second (`s`: in nanosecond steps), `+R:M` a histogram and
 # `+R%M` a summary of R observations a second around M seconds, `~B` a gauge around B (`p`: whole
 # pages), `=V` a gauge that is always V, `@F` a fact of the control group.
@@ -180,8 +180,9 @@ process_start_time_seconds !bare @start [ALPHA] Start time of the process since 
 seconds.
 """
 
-# A shape a line: its name, the control groups that have a row, the labels kept of those
-# (`*`: the six of `LABELS`, `-`: none), the labels added (a row for each of their values).
+# Each line is a shape: its name, the control groups that have a row, the labels of these groups
+# that are kept (`*`: the six of `LABELS`, `-`: none), and the labels that are added (one row for
+# each combination of their values).
 SHAPES = """\
 all root+inner *
 cpu root+inner * cpu=total

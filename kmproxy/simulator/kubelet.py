@@ -1,7 +1,7 @@
 """A simulated kubelet: its metrics endpoints over TLS and on the plain read-only port.
 
 Knows the kubelet's statuses, headers and framing, and how to break each of them on the wire.
-Whom to believe and what to allow it asks the callables it is given. Must not know the API
+It authenticates and authorizes requests with callables that are passed in. Must not know the API
 server, certificates, or anything of the proxy under test.
 """
 
@@ -67,7 +67,7 @@ _FORBIDDEN_GROUND = (
 
 
 class Fault(enum.Enum):
-    """The ways in which an answer can go wrong. `Failure` has what each of them needs."""
+    """The ways in which a response can fail. `Failure` has the values that each of them needs."""
 
     STATUS = "`status` with `body`"
     HANG_BEFORE_HEADERS = "accepts the request and says nothing"
@@ -92,9 +92,9 @@ class Fault(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A fault, the only path it is for (or None for all), and what it needs.
+    """A fault, the only path that it affects (None for all paths), and the values that it needs.
 
-    `after` counts bytes of the body as sent, so after compression; None is half of them.
+    `after` counts bytes of the body as sent, so after compression. None means half of the body.
     """
 
     fault: Fault
@@ -109,17 +109,20 @@ class Failure:
 
 
 REVIEW_TTL = 120.0
-"""Seconds for which a kubelet remembers whose a token is (`authentication.webhook.cacheTTL`)."""
+"""Seconds for which a kubelet remembers a token's user (`authentication.webhook.cacheTTL`)."""
 ACCESS_TTL = 300.0
-"""Seconds for which it remembers what is allowed (`authorization.webhook.cacheAuthorizedTTL`)."""
+"""Seconds for which a kubelet remembers an allowed request.
+
+The setting of a real kubelet is `authorization.webhook.cacheAuthorizedTTL`.
+"""
 
 
 class Memory:
-    """What a kubelet remembers of reviews, from the first of them for `ttl` seconds.
+    """The reviews that a kubelet remembers, each for `ttl` seconds from the first one on.
 
-    While the API server answers, each request is reviewed, so that a token that is revoked is
-    refused at once; a kubelet would go on to believe it as long as it remembers it. `clock` and
-    `ttl` can be replaced.
+    While the API server answers, each request is reviewed, so a revoked token is refused at once.
+    A real kubelet would accept it as long as it remembers the review. `clock` and `ttl` can be
+    replaced.
     """
 
     def __init__(self, ttl: float) -> None:
@@ -131,7 +134,10 @@ class Memory:
         return f"<Memory of {len(self._held)} reviews>"
 
     def review(self, key: object, ask: Callable[[], T]) -> T:
-        """The answer of a review, or the remembered one if there is none; `OSError` if neither."""
+        """The answer of `ask`, or the remembered answer if it raises OSError.
+
+        Raises OSError if there is neither.
+        """
         now = self.clock()
         answer, until = self._held.get(key, (None, now))
         try:
@@ -148,15 +154,15 @@ class Memory:
 
 
 class SimKubelet:
-    """The kubelet of one node. `requests` holds what was asked of it, in order.
+    """The kubelet of one node. `requests` holds the received requests, in order.
 
-    `authenticate` maps a bearer token to a user, or None; `authorize` says whether a user may
-    do a verb (`get`) on a resource (`nodes/metrics`); both raise `OSError` while nobody can say,
-    and then what was allowed before is allowed as long as `users` and `rights` remember it. The
-    plain port asks neither. `host` is the
-    address that it listens on, `port` that of TLS (0: any); `clock` can be replaced, to hold time.
-    `version` is that of Kubernetes; `pods` are Pod objects for `/pods` in the place of those of
-    the metrics.
+    `authenticate` maps a bearer token to a user, or None. `authorize` tells whether a user may
+    do a verb (`get`) on a resource (`nodes/metrics`). Both raise `OSError` while the API server
+    cannot be reached. A request that was allowed before is then allowed as long as `users` and
+    `rights` remember it. The plain port calls neither. `host` is the address on which the kubelet
+    listens, `port` the TLS port (0: any). `clock` can be replaced, to stop the time. `version` is
+    the version of Kubernetes. `pods` are Pod objects for `/pods`, which replace the pods of the
+    metrics.
     """
 
     def __init__(
@@ -192,7 +198,7 @@ class SimKubelet:
 
     @property
     def node(self) -> Node:
-        """The node; replace it to change its pods."""
+        """The node. Replace it to change its pods."""
         return self.metrics.node
 
     @node.setter
@@ -206,17 +212,17 @@ class SimKubelet:
 
     @property
     def url(self) -> str:
-        """The TLS listener, without a path."""
+        """The URL of the TLS port, without a path."""
         return f"https://{self.host}:{self._listener.port}"
 
     @property
     def plain_url(self) -> str:
-        """The read-only port, without a path."""
+        """The URL of the plain read-only port, without a path."""
         return f"http://{self.host}:{self._listener.plain_port}"
 
     @property
     def faults(self) -> tuple[Failure, ...]:
-        """What is still to go wrong."""
+        """The failures that are still planned."""
         return self._plan.entries
 
     def fail(
@@ -224,12 +230,12 @@ class SimKubelet:
     ) -> None:
         """Let `fault` happen, `times` times (None: until `recover`), to `path` (None: to all).
 
-        `needs` are further fields of `Failure`. Only requests that may be made are failed.
+        `needs` are further fields of `Failure`. Only allowed requests fail.
         """
         self._plan.add(path, Failure(fault, path, **needs), times)
 
     def recover(self) -> None:
-        """Let everything go well again."""
+        """Remove all planned failures."""
         self._plan.clear()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,7 @@
-"""The node proxy of a simulated API server: requests passed on to a node's kubelet.
+"""The node proxy of a simulated API server: passes requests on to a node's kubelet.
 
-Knows what is passed on and what is not. Who may use it is decided before. Must not know watches,
-stores, or anything of the proxy under test.
+Knows which parts of a request are passed on. The API server authorizes a request before. Must not
+know watches, stores, or anything of the proxy under test.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from kmproxy.simulator.wire import end_to_end, relay
 
 
 class NodeProxy:
-    """The way to the kubelets; `kubelets` is read at each request.
+    """The node proxy to the kubelets. `kubelets` is read at each request.
 
-    `context` is the one to call kubelets with: its client certificate takes the place of the
-    caller's credential.
+    `context` is for connections to kubelets. Its client certificate replaces the caller's
+    credential.
     """
 
     def __init__(self, kubelets: Mapping[str, SimKubelet], context: ssl.SSLContext) -> None:
@@ -34,17 +34,20 @@ class NodeProxy:
         return f"<NodeProxy to {', '.join(self._kubelets)}>"
 
     async def start(self) -> None:
-        """Be ready to call."""
+        """Open the session for requests to kubelets."""
         connector = aiohttp.TCPConnector(ssl=self._context)
         self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
 
     async def stop(self) -> None:
-        """Break off what is under way."""
+        """Close the session, and with it all requests under way."""
         if self._session is not None:
             await self._session.close()
 
     async def serve(self, request: web.Request, node: str, path: str) -> web.StreamResponse:
-        """Pass a request on and its answer back; 404 for an unknown node, 503 for a dead one."""
+        """Pass a request on, and its response back.
+
+        Raises StatusError: 404 for an unknown node, 503 for a kubelet that cannot be reached.
+        """
         name = node.removeprefix("https:").partition(":")[0]
         kubelet = self._kubelets.get(name)
         if kubelet is None or self._session is None:

@@ -1,6 +1,6 @@
-"""The objects of a simulated cluster: their kinds, and how nodes are written.
+"""The objects of a simulated cluster: their kinds, and the documents of nodes.
 
-Reads no clock and keeps nothing. Must not know requests, versions, who asks, or anything of the
+Reads no clock and keeps no state. Must not know requests, versions, users, or anything of the
 proxy under test.
 """
 
@@ -32,11 +32,11 @@ KINDS = {
     "services": Kind("Service", short="svc"),
     "endpointslices": Kind("EndpointSlice", "discovery.k8s.io/v1"),
 }
-"""The kinds of object, by their resource."""
+"""The kinds of objects, by resource."""
 
 
 def key(item: Object) -> str:
-    """Return what tells an object from the others of its kind: NAME, or NAMESPACE/NAME."""
+    """Return the key of an object, unique among its kind: NAME, or NAMESPACE/NAME."""
     metadata = item["metadata"]
     namespace = metadata.get("namespace")
     return f"{namespace}/{metadata['name']}" if namespace else str(metadata["name"])

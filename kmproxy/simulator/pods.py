@@ -1,7 +1,7 @@
 """The pods of a simulated cluster: as the API server has them, and as a kubelet lists them.
 
-They are those whose metrics are simulated. Reads no clock and keeps nothing. Must not know
-requests, who asks, or anything of the proxy under test.
+They are the pods whose metrics are simulated. Reads no clock and keeps no state. Must not know
+requests, users, or anything of the proxy under test.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from kmproxy.simulator.wire import HOST
 
 
 def pod_list(items: Iterable[Object]) -> Object:
-    """Return the PodList of some Pod objects; a kubelet without pods lists null."""
+    """Return the PodList of Pod objects. A kubelet without pods lists null."""
     return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": list(items) or None}
 
 
 def kubelet_pods(node: Node, host: str = HOST) -> list[Object]:
-    """Return the pods of a node as its kubelet lists them, in an order that says nothing.
+    """Return the pods of a node as its kubelet lists them, in an order without a meaning.
 
-    They are without kinds of their own, and annotated with where the kubelet has them from.
+    They have no `kind` and `apiVersion` of their own. Annotations name the source from which the
+    kubelet got them.
     """
     items = []
     for pod in sorted(node.pods, key=lambda pod: pod.uid):

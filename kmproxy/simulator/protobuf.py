@@ -1,6 +1,6 @@
-"""Kubernetes' protobuf, as far as `kubectl create namespace` speaks it: a Namespace's metadata.
+"""The part of Kubernetes' protobuf that `kubectl create namespace` uses: a Namespace's metadata.
 
-Reads bytes, writes nothing. Must not know requests, what there is, or anything of the proxy under
+Reads bytes, writes nothing. Must not know requests, stored objects, or anything of the proxy under
 test.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from kmproxy.simulator.objects import Object
 
 MAGIC = b"k8s\x00"
-"""What stands before every object."""
+"""The bytes at the front of every object."""
 
 # The numbers of fields, from Kubernetes' generated.proto files.
 _TYPE, _RAW = 1, 2  # of runtime.Unknown
@@ -20,17 +20,17 @@ _METADATA = 1  # of Namespace
 _NAME, _LABELS, _ANNOTATIONS = 1, 11, 12  # of ObjectMeta
 _KEY, _VALUE = 1, 2  # of an entry of a map
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # how a field's value is written
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # the encodings of a field's value
 
 
 class UnsupportedKindError(ValueError):
-    """An object of a kind that is only read as JSON."""
+    """An object of a kind that can be read only as JSON."""
 
 
 def namespace(body: bytes) -> Object:
     """Return the Namespace in a body: its name, labels and annotations.
 
-    Raises UnsupportedKindError for another kind, ValueError for what is not protobuf.
+    Raises UnsupportedKindError for another kind, ValueError if the body is no protobuf.
     """
     if not body.startswith(MAGIC):
         raise ValueError("it does not begin as Kubernetes' protobuf does")
@@ -49,7 +49,7 @@ def namespace(body: bytes) -> Object:
 
 
 def _fields(message: bytes) -> list[tuple[int, bytes]]:
-    """Return the number and value of each field that holds bytes, in their order."""
+    """Return the number and value of each field that holds bytes, in the order of the message."""
     return list(_read(message))
 
 
@@ -76,7 +76,7 @@ def _read(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins there, and where it ends."""
+    """Return the number that begins at `at`, and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         if at >= len(message):
@@ -90,7 +90,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def _last(fields: list[tuple[int, bytes]], number: int) -> bytes:
-    """Return the last value of a field: the one that counts; empty where there is none."""
+    """Return the last value of a field, which is the valid one, or empty bytes if it has none."""
     return next((value for at, value in reversed(fields) if at == number), b"")
 
 

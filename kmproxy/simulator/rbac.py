@@ -1,4 +1,4 @@
-"""RBAC objects, and what they let whom do: as the API server's own authorizer evaluates them.
+"""RBAC objects, and the rights that they grant, as the API server's own authorizer finds them.
 
 Knows roles, bindings, subjects and rules, but no aggregation. Must not know tokens, requests, or
 anything of the proxy under test.
@@ -13,7 +13,7 @@ from typing import Any
 Object = dict[str, Any]
 
 AUTHENTICATED = "system:authenticated"
-"""The group of everybody whom the API server knows."""
+"""The group of all authenticated users."""
 UNAUTHENTICATED = "system:unauthenticated"
 MONITORING = "system:monitoring"
 MASTERS = "system:masters"
@@ -27,10 +27,10 @@ _CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding"}
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What somebody wants to do: with `path` of no resource, else with `resource`.
+    """The attributes of a request: a verb, and a `path` that is no resource, or a `resource`.
 
-    `resource` is with its subresource (`pods/log`), `group` its API group. An empty `namespace`
-    means the cluster, or every namespace; an empty `name` no object in particular.
+    `resource` includes the subresource (`pods/log`). `group` is its API group. An empty
+    `namespace` means the cluster, or every namespace. An empty `name` means no single object.
     """
 
     verb: str
@@ -42,7 +42,7 @@ class Attributes:
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> Attributes:
-        """Read what an access review asks for; `ValueError` if that is not one thing."""
+        """Read the attributes of an access review's `spec`. Raises ValueError unless it has one."""
         kinds = {"nonResourceAttributes", "resourceAttributes"} & spec.keys()
         if len(kinds) != 1:
             raise ValueError("exactly one of the two kinds of attributes must be specified")
@@ -59,7 +59,7 @@ class Attributes:
 
 
 class Rbac:
-    """The RBAC objects of a cluster; they can change at any time."""
+    """The RBAC objects of a cluster. They can change at any time."""
 
     def __init__(self) -> None:
         self._objects: dict[tuple[str, str, str], Object] = {}
@@ -71,7 +71,10 @@ class Rbac:
         return len(self._objects)
 
     def apply(self, *documents: Object) -> None:
-        """Create or replace objects, as `kubectl apply` does; `ValueError` for one of no RBAC."""
+        """Create or replace objects, as `kubectl apply` does.
+
+        Raises ValueError for an object that is not an RBAC object.
+        """
         for document in documents:
             if document.get("kind") not in _ROLES | _BINDINGS:
                 raise ValueError(f"no RBAC object: {document.get('kind')}")
@@ -80,16 +83,16 @@ class Rbac:
             self._objects[_key(document)] = document
 
     def delete(self, *documents: Object) -> None:
-        """Delete objects; `KeyError` if one is not there."""
+        """Delete objects. Raises KeyError if one does not exist."""
         for document in documents:
             del self._objects[_key(document)]
 
     def allows(self, user: str, groups: tuple[str, ...], wanted: Attributes) -> bool:
-        """Tell whether one of the bindings of `user` or of `groups` allows it."""
+        """Tell whether a binding of `user` or of `groups` allows the wanted request."""
         return any(_covers(rule, wanted) for rule in self._rules(user, groups, wanted))
 
     def _rules(self, user: str, groups: tuple[str, ...], wanted: Attributes) -> Iterator[Object]:
-        """The rules that hold for somebody where it is wanted."""
+        """The rules that apply to the user or the groups in the wanted namespace."""
         for (kind, namespace, _), binding in tuple(self._objects.items()):
             if kind not in _BINDINGS or (kind == "RoleBinding" and namespace != wanted.namespace):
                 continue
@@ -140,13 +143,13 @@ _DEFAULTS: dict[str, tuple[tuple[Object, ...], tuple[str, ...]]] = {
         (MONITORING,),
     ),
 }
-"""Default roles that are bound to groups: the rules of each, and these groups."""
+"""Default roles: for each its rules, and the groups to which it is bound."""
 
 
 def default_objects() -> Iterator[Object]:
-    """The roles that every cluster has from the beginning, and their bindings.
+    """Some of the roles that every cluster has from the beginning, and their bindings.
 
-    Not all of them, but those for everybody, for monitoring and for everything.
+    They are the roles for all users, for monitoring, and for all rights.
     """
     for name, (rules, groups) in _DEFAULTS.items():
         metadata = {"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"}}

@@ -1,6 +1,6 @@
-"""The services of a simulated cluster, and the controller that keeps their endpoints.
+"""The services of a simulated cluster, and the controller that updates their endpoints.
 
-Knows selectors, named ports and readiness. Must not know requests, connections, who asks, or
+Knows selectors, named ports and readiness. Must not know requests, connections, users, or
 anything of the proxy under test.
 """
 
@@ -15,7 +15,7 @@ _Ports = tuple[tuple[str, int, str], ...]
 
 
 class Services:
-    """The services and pods of a store. After each change the endpoints are put right."""
+    """The services and pods of a store. After each change the endpoints are updated."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class Services:
         return item
 
     def remove(self, resource: str, name: str) -> Object:
-        """Delete one by NAMESPACE/NAME; `KeyError` if there is none."""
+        """Delete a pod or a service by NAMESPACE/NAME. Raises KeyError if it does not exist."""
         item = self._store.remove(resource, name)
         self._reconcile(item["metadata"]["namespace"])
         return item
@@ -58,8 +58,8 @@ class Services:
 def endpoints(service: Object, pods: Iterable[Object]) -> tuple[Object, list[Object]]:
     """Return the Endpoints of a service and its EndpointSlices, one for each set of ports.
 
-    They hold the pods of the service's namespace that have an address and the labels of its
-    selector; those that are not ready are said to be so.
+    They hold the pods of the service's namespace that have an address and the labels of the
+    selector. Pods that are not ready are marked as such.
     """
     metadata = service["metadata"]
     backends: dict[_Ports, list[Object]] = {}
@@ -116,7 +116,7 @@ def _selected(service: Object, pod: Object) -> bool:
 
 
 def _ports(service: Object, pod: Object) -> _Ports:
-    """The ports of a service as they are in a pod: a name there is a container's port."""
+    """The ports of a service in a pod. A named target port is looked up in the containers."""
     named = {
         port.get("name"): port["containerPort"]
         for container in pod["spec"]["containers"]

@@ -1,7 +1,7 @@
-"""What a simulated API server keeps: objects with their versions, tokens, and who may do what.
+"""The state of a simulated API server: objects with their versions, tokens, and rights.
 
-Knows what namespaces are, how objects change and are patched, and the Status objects for
-what cannot be done. Must not know requests, connections, or anything of the proxy under test.
+Knows namespaces, how objects change and are patched, and the Status objects for requests that
+fail. Must not know requests, connections, or anything of the proxy under test.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AUDIENCE = "https://kubernetes.default.svc"
 SERVICE_ACCOUNT = "system:serviceaccount:kmproxy:kmproxy"
 CERTIFICATE_USER = "kmproxy"
 DAEMON = (SERVICE_ACCOUNT, CERTIFICATE_USER)
-"""The users that `allow` and `deny` mean when none is named."""
+"""The users for which `allow` works if none is named."""
 MASTERS = ("system:admin", "kube-apiserver-kubelet-client", "system:masters")
 
 _RULES = (
@@ -50,7 +50,7 @@ _REASONS = {
 
 
 class StatusError(Exception):
-    """An answer that is a Status object; `details` and `headers` go with it."""
+    """A response that is a Status object. `headers` belong to it."""
 
     def __init__(
         self,
@@ -74,19 +74,19 @@ class StatusError(Exception):
 
 
 def not_found(resource: str, name: str) -> StatusError:
-    """Return the error of an object that is not there."""
+    """Return the error for an object that does not exist."""
     details = {"name": name, "kind": resource}
     return StatusError(404, f'{resource} "{name}" not found', details=details)
 
 
 def already_exists(resource: str, name: str) -> StatusError:
-    """Return the error of an object that is to be made and is there."""
+    """Return the error for the creation of an object that already exists."""
     details = {"name": name, "kind": resource}
     return StatusError(409, f'{resource} "{name}" already exists', details=details)
 
 
 def conflict(resource: str, name: str) -> StatusError:
-    """Return the error of an object that was changed since it was read."""
+    """Return the error for an object that has changed since it was read."""
     message = (
         f'Operation cannot be fulfilled on {resource} "{name}": the object has been '
         "modified; please apply your changes to the latest version and try again"
@@ -96,12 +96,11 @@ def conflict(resource: str, name: str) -> StatusError:
 
 
 class Authority:
-    """Who a token is of, and who may do what: tokens and rules, both changeable at any time.
+    """Authenticates and authorizes: tokens and rules, which can both change at any time.
 
     A resource is `namespaces`, `nodes/proxy`, or a path such as `/metrics`. A rule may name a
-    group in the place of a user, and holds in every namespace and API group. What `rbac` allows
-    is allowed besides: it begins with the roles and bindings that every cluster has. `MASTERS`
-    may do everything.
+    group instead of a user, and applies in every namespace and API group. `rbac` can allow more.
+    It begins with roles and bindings that every cluster has. `MASTERS` may do everything.
     """
 
     def __init__(self) -> None:
@@ -116,7 +115,7 @@ class Authority:
     def issue(
         self, user: str, *, groups: tuple[str, ...] = (), audiences: tuple[str, ...] = (AUDIENCE,)
     ) -> str:
-        """Return a new token of `user`, good for `audiences` until it is revoked."""
+        """Return a new token of `user`, valid for `audiences` until it is revoked."""
         claims = {"sub": user, "aud": audiences, "exp": int(time.time()) + 3600}
         parts = [json.dumps(part).encode() for part in ({"alg": "RS256"}, claims)]
         parts.append(secrets.token_bytes(32))
@@ -125,11 +124,11 @@ class Authority:
         return token
 
     def revoke(self, token: str) -> None:
-        """Refuse `token` from now on."""
+        """Make `token` invalid from now on."""
         self._tokens.pop(token, None)
 
     def authenticate(self, token: str) -> str | None:
-        """Return the user of a token good for the API server and the kubelets, or None."""
+        """Return the user of a token that is valid for the API server and the kubelets, or None."""
         user, _, audiences = self._tokens.get(token, (None, (), ()))
         return user if AUDIENCE in audiences else None
 
@@ -161,7 +160,7 @@ class Authority:
         return self.permits(user, groups, Attributes(verb, resource=resource))
 
     def permits(self, user: str, groups: tuple[str, ...], wanted: Attributes) -> bool:
-        """Tell whether `user`, or one of `groups`, may do what is `wanted` where it is wanted."""
+        """Tell whether `user`, or one of `groups`, is allowed the request with these attributes."""
         names = (user, *groups)
         rule = (wanted.verb, wanted.path or wanted.resource)
         return any(name in MASTERS or (name, *rule) in self._rules for name in names) or (
@@ -178,7 +177,7 @@ class Authority:
         group: str = "",
         namespace: str = "",
     ) -> None:
-        """Refuse what `user` may not do, in the API server's words."""
+        """Raise StatusError, with the text of a real API server, if `user` is not allowed it."""
         wanted = Attributes(verb, resource=resource, group=group, namespace=namespace, name=name)
         if self.permits(user, (AUTHENTICATED,), wanted):
             return
@@ -198,11 +197,11 @@ class Authority:
 
 
 class Store:
-    """Objects by resource and key under one growing version, and the last of their changes.
+    """Objects by resource and key, with one growing version, and the history of last changes.
 
-    A key is NAME or, where objects live in namespaces, NAMESPACE/NAME.
-    Objects are never changed in place. A watch can resume at any version from `floor` on. Take
-    `changed` before reading, then wait for it: so no change is missed.
+    A key is NAME or, for objects in namespaces, NAMESPACE/NAME. Objects are never changed in
+    place. A watch can resume at any version from `floor` on. A reader that takes `changed` before
+    it reads, and then waits for it, misses no change.
     """
 
     def __init__(self, history: int = 1000) -> None:
@@ -217,7 +216,7 @@ class Store:
         return f"<Store at {self.version}, history from {self.floor}>"
 
     def put(self, resource: str, item: Object) -> Object:
-        """Create or replace an object; a change that changes nothing is none."""
+        """Create or replace an object. An equal object is not a change."""
         known = self.objects[resource]
         name = key(item)
         old = known.get(name)
@@ -237,7 +236,7 @@ class Store:
         return item
 
     def remove(self, resource: str, name: str) -> Object:
-        """Delete an object; `KeyError` if there is none."""
+        """Delete an object. Raises KeyError if it does not exist."""
         old = self.objects[resource].pop(name)
         self.version += 1
         last = old | {"metadata": old["metadata"] | {"resourceVersion": str(self.version)}}
@@ -245,13 +244,13 @@ class Store:
         return last
 
     def since(self, resource: str, version: int) -> Iterator[tuple[int, str, Object]]:
-        """Return what became of a resource after `version`."""
+        """Yield the changes of a resource after `version`."""
         for at, of, kind, item in tuple(self._history):
             if of == resource and at > version:
                 yield at, kind, item
 
     def is_now(self, text: str) -> None:
-        """Refuse a version, given as text, that is not the newest, as etcd words it."""
+        """Raise StatusError, with the text of etcd, unless `text` is the newest version."""
         if not text.isdecimal():
             raise StatusError(400, f'resourceVersion: Invalid value: "{text}"')
         if int(text) > self.version:
@@ -261,7 +260,7 @@ class Store:
             raise StatusError(410, "The resourceVersion for the provided list is too old.")
 
     def reached(self, text: str) -> int:
-        """Return the version that `text` is (empty: 0); refuse one that is still to come."""
+        """Return the version in `text` (empty: 0). Raises StatusError for a future version."""
         if not text.isdecimal() and text:
             raise StatusError(400, f'resourceVersion: Invalid value: "{text}"')
         version = int(text or 0)
@@ -276,27 +275,27 @@ class Store:
         return version
 
     def wake(self) -> None:
-        """Set `changed`, and put a new one in its place."""
+        """Set `changed`, and replace it with a new event."""
         self.changed.set()
         self.changed = asyncio.Event()
 
     def expire(self) -> None:
-        """Make every version given out so far too old."""
+        """Make every version so far too old."""
         self._history.clear()
         self.version += 1
         self.floor = self.version
 
     def back_up(self) -> None:
-        """Remember this state for `restore`."""
+        """Remember the current state for `restore`."""
         self._backup = self.version, {name: dict(items) for name, items in self.objects.items()}
 
     def restore(self) -> None:
-        """Go back to the state backed up: objects, version and history."""
+        """Restore the state of the backup: objects, version and history."""
         self.version, objects = self._backup
         self.objects = {name: dict(items) for name, items in objects.items()}
         kept = [entry for entry in self._history if entry[0] <= self.version]
         self._history = deque(kept, maxlen=self._history.maxlen)
-        self.floor = min(self.floor, self.version)  # else no list could be watched on from
+        self.floor = min(self.floor, self.version)  # otherwise no watch could resume from a list
 
     def _log(self, resource: str, kind: str, item: Object) -> None:
         if len(self._history) == self._history.maxlen:
@@ -321,7 +320,7 @@ class Namespaces:
         return iter(tuple(self._store.objects["namespaces"]))
 
     def get(self, name: str) -> Object | None:
-        """Return a namespace as the API has it; it must not be changed."""
+        """Return a namespace as the API has it, or None. It must not be changed."""
         return self._store.objects["namespaces"].get(name)
 
     def apply(
@@ -330,7 +329,7 @@ class Namespaces:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
     ) -> Object:
-        """Create a namespace, or replace its labels or annotations (None: leave them)."""
+        """Create a namespace, or replace its labels or annotations (None: do not change them)."""
         metadata = dict((self.get(name) or {}).get("metadata", {"name": name}))
         if labels is not None:
             metadata["labels"] = dict(labels)
@@ -350,7 +349,7 @@ class Namespaces:
         return self._store.put("namespaces", item)
 
     def delete(self, name: str) -> Object:
-        """Delete a namespace; `KeyError` if there is none."""
+        """Delete a namespace. Raises KeyError if it does not exist."""
         return self._store.remove("namespaces", name)
 
     def pad(self, name: str, size: int) -> Object:
@@ -360,7 +359,10 @@ class Namespaces:
 
 
 def patched(item: Object, patch: Any, kind: str) -> Object:
-    """Return a copy of `item` with a merge, strategic merge or JSON patch; 415 for others."""
+    """Return a copy of `item` with a merge, strategic merge or JSON patch applied.
+
+    Raises StatusError 415 for another kind of patch, 422 for a failed test in a JSON patch.
+    """
     if kind in ("application/merge-patch+json", "application/strategic-merge-patch+json"):
         merged: Object = _merged(item, patch)
         return merged

@@ -1,7 +1,7 @@
-"""What a simulated API server shows of its store: places, lists, lines of a watch, discovery.
+"""The views of a simulated API server's store: paths, lists, lines of a watch, discovery.
 
-Knows paths, selectors, pages, bookmarks, and objects of which only the metadata is wanted.
-Decides and waits for nothing. Must not know connections, clocks, who asks, or anything of the
+Knows paths, selectors, pages, bookmarks, and requests for the metadata of objects alone.
+Makes no decisions and never waits. Must not know connections, clocks, users, or anything of the
 proxy under test.
 """
 
@@ -25,7 +25,7 @@ REVIEWS = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a path is of: a resource, in one namespace or all (""), one object or all ("")."""
+    """The target of a path: a resource, in one namespace or all (""), one object or all ("")."""
 
     resource: str
     namespace: str = ""
@@ -33,18 +33,18 @@ class Place:
 
     @property
     def scope(self) -> dict[str, str]:
-        """The API group and the namespace, where there are any."""
+        """The API group and the namespace, each only if it is not empty."""
         group = KINDS[self.resource].version.rpartition("/")[0]
         found = {"group": group, "namespace": self.namespace}
         return {name: value for name, value in found.items() if value}
 
     def key(self, name: str) -> str:
-        """Return the key of an object of that name here."""
+        """Return the key of an object with this name, in the namespace of the place."""
         return f"{self.namespace}/{name}" if self.namespace else name
 
 
 def place(path: str) -> Place | None:
-    """Return the place that a path without its outer slashes leads to, if it does."""
+    """Return the place of a path without its outer slashes, or None if it has none."""
     match path.split("/"):
         case ["api", version, *rest]:
             pass
@@ -68,9 +68,9 @@ def place(path: str) -> Place | None:
 
 
 class View:
-    """A resource of a store as a request wants it: its query parameters and its Accept header.
+    """A resource of a store as a request asks for it, by its query parameters and Accept header.
 
-    Of one namespace if that is given, else of all.
+    The view is of one namespace if `namespace` is given, else of all namespaces.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class View:
         return f"<View of {self._resource}{', metadata only' if self._metadata_only else ''}>"
 
     def selects(self, item: Object) -> bool:
-        """Tell whether it is of the namespace and the selectors let it through.
+        """Tell whether an object is in the namespace and the selectors match it.
 
-        These are `metadata.name=N`, `spec.nodeName=N`, `KEY=VALUE` and `KEY`.
+        The selectors are `metadata.name=N`, `spec.nodeName=N`, `KEY=VALUE` and `KEY`.
         """
         if self._namespace not in ("", item["metadata"].get("namespace")):
             return False
@@ -108,14 +108,14 @@ class View:
         return True
 
     def shape(self, item: Object) -> Object:
-        """Return an object as it is, or as a PartialObjectMetadata."""
+        """Return an object unchanged, or as a PartialObjectMetadata."""
         if not self._metadata_only:
             return item
         head = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}
         return {**head, "metadata": item["metadata"]}
 
     def items(self) -> list[Object]:
-        """Return what the selectors let through, by name, not yet in shape."""
+        """Return the selected objects, sorted by key, before `shape`."""
         everything = sorted(self._store.objects[self._resource].items())
         return [item for _, item in everything if self.selects(item)]
 
@@ -131,7 +131,10 @@ class View:
         return {**head, "metadata": metadata, "items": items}
 
     def initial(self) -> tuple[int, list[bytes]]:
-        """Return the lines of what is there, and the version they are of."""
+        """Return the version of the store, and lines for the existing objects.
+
+        With `sendInitialEvents` a bookmark follows these lines.
+        """
         version = self._store.version
         lines = [event_line("ADDED", self.shape(item)) for item in self.items()]
         if self.query.get("sendInitialEvents") == "true":
@@ -139,7 +142,7 @@ class View:
         return version, lines
 
     def since(self, version: int) -> tuple[int, list[bytes]]:
-        """Return the lines of what happened after `version`, and the version they lead to."""
+        """Return the version after the last change, and lines for the changes after `version`."""
         lines = []
         for at, kind, item in self._store.since(self._resource, version):
             version = at
@@ -148,7 +151,7 @@ class View:
         return version, lines
 
     def bookmark(self, version: int, *, initial: bool = False) -> bytes:
-        """Return the line that says a watch has got to `version`."""
+        """Return the line of a bookmark: the watch has reached `version`."""
         metadata: Object = {"resourceVersion": str(version), "creationTimestamp": None}
         if initial:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
@@ -158,11 +161,11 @@ class View:
 
 
 class Pages:
-    """The lists of a store, and what is left of those asked for in pages.
+    """The lists of a store, and the remaining items of lists that are read in pages.
 
-    All pages of a list are of the moment of the first. The last 1000 can be continued. As the
-    real one's cache, a list of any version ("0") has no pages; a limit beside another version
-    asks for exactly that one, of which only the newest is to be had.
+    All pages of a list show the state at its first page. The last 1000 lists can be continued. As
+    with the cache of a real API server, a list of any version ("0") has no pages. A limit with
+    another version asks for exactly that version, and only the newest version is available.
     """
 
     def __init__(self, store: Store) -> None:
@@ -173,7 +176,7 @@ class Pages:
         return f"<Pages {len(self._left)} to continue>"
 
     def turn(self, view: View) -> Object:
-        """Return the list, or the page of it, that is asked for."""
+        """Return the list that a view asks for, or a page of it."""
         query = view.query
         limit, wanted = int(query.get("limit") or 0), query.get("resourceVersion", "")
         if token := query.get("continue"):
@@ -199,7 +202,7 @@ class Pages:
         return view.document(items, metadata)
 
     def clear(self) -> None:
-        """Let no list be continued."""
+        """Forget all lists, so none can be continued."""
         self._left.clear()
 
 
@@ -216,7 +219,7 @@ _ALL_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 
 
 def _resource_list(version: str) -> Object:
-    """What the server has of an API version: objects and reviews."""
+    """The APIResourceList of an API version: its objects and reviews."""
     group = version.rpartition("/")[0]
     listed = [
         _resource(plural, kind.name, kind.short, namespaced=kind.namespaced, verbs=_ALL_VERBS)
@@ -259,7 +262,7 @@ DISCOVERY: dict[str, Object] = {
         ],
     },
 }
-"""The documents by which a client finds out what the server has, by their path."""
+"""The documents that tell a client which APIs the server has, by path."""
 for _version in _VERSIONS:
     _path = f"apis/{_version}" if "/" in _version else f"api/{_version}"
     DISCOVERY[_path] = _resource_list(_version)

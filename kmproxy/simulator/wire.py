@@ -1,7 +1,7 @@
-"""What the simulated servers share: listening, telling who calls, answering, breaking off.
+"""The code that simulated servers share: listen, authenticate, respond, and break connections.
 
-Knows sockets, framing and gzip, and keeps what was asked and what is to go wrong. Must not know
-what a path means, who may do what, or anything of the proxy under test.
+Knows sockets, framing and gzip, and holds received requests and planned failures. Must not know
+what a path means, the rights of users, or anything of the proxy under test.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from aiohttp.abc import AbstractStreamWriter
 
 HOST = "127.0.0.1"
 PIECE = 64 * 1024
-"""Bytes of a body handed to the transport at once."""
+"""Bytes of a body that the transport gets at once."""
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-"""The verb that each method is for the rules of who may do what."""
+"""The verb of each method, for authorization."""
 
 _HOP_BY_HOP = ("Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade", "Host", "Date", "Server")
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A request as it came; `path` is with the query, `headers` look up in any case."""
+    """A request as received. `path` includes the query. `headers` ignore the case of names."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class Record:
 
 
 class Plan(Generic[T]):
-    """What is to go wrong: the newest entry that matches wins, until its `times` are used up."""
+    """Planned failures. The newest entry that matches wins, until it has happened `times` times."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[str | None, T, list[int]]] = []
@@ -52,15 +52,15 @@ class Plan(Generic[T]):
 
     @property
     def entries(self) -> tuple[T, ...]:
-        """What is still to happen, oldest first."""
+        """The failures that are still planned, oldest first."""
         return tuple(what for _, what, _ in self._entries)
 
     def add(self, match: str | None, what: T, times: int | None) -> None:
-        """Plan `what` for `match` (None: for anything), `times` times (None: for ever)."""
+        """Plan `what` for `match` (None: for all names), `times` times (None: without an end)."""
         self._entries.append((match, what, [-1 if times is None else times]))
 
     def take(self, *names: str) -> T | None:
-        """Return what is planned for one of `names`, and count it as done."""
+        """Return the failure planned for one of `names`, and count it, or return None."""
         for entry in reversed(self._entries):
             match, what, left = entry
             if match is None or match in names:
@@ -71,7 +71,7 @@ class Plan(Generic[T]):
         return None
 
     def clear(self) -> None:
-        """Let everything go well again."""
+        """Remove all planned failures."""
         self._entries.clear()
 
 
@@ -79,7 +79,7 @@ class Listener:
     """One handler on a TLS port and a plain port of an address of the loopback interface.
 
     Ports that are 0 are chosen at the first start and kept. `stop` takes less than 0.1 s: it sets
-    `closing`, gives the handlers a moment to end, then aborts what is still open.
+    `closing`, gives the handlers a short time to end, then aborts the open connections.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Listener:
 
     @property
     def up(self) -> bool:
-        """Whether it listens."""
+        """Whether the listener is started."""
         return self._runner is not None
 
     async def start(self) -> None:
-        """Listen; `OSError` if a port is taken."""
+        """Listen on both ports. Raises OSError if a port is taken."""
         self.closing = asyncio.Event()
         app = web.Application(client_max_size=256 * 1024 * 1024)
         app.router.add_route("*", "/{path:.*}", self._handler)
@@ -130,7 +130,7 @@ class Listener:
         self.plain_port = plain.port
 
     async def stop(self) -> None:
-        """Stop listening and end every connection; does nothing if it is down."""
+        """Stop listening and end every connection. Does nothing if the listener is stopped."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -150,7 +150,7 @@ async def _without_server_header(_: web.Request, response: web.StreamResponse) -
 
 
 def record(requests: list[Record], request: web.Request) -> None:
-    """Add a request to a record; of more than 10,000 the older half is dropped."""
+    """Add a request to `requests`. If there are more than 10,000, drop the oldest 5,000."""
     requests.append(Record(request.method, request.raw_path, request.headers))
     if len(requests) > 10_000:
         del requests[:5_000]
@@ -173,14 +173,17 @@ def identify(request: web.Request, authenticate: Callable[[str], str | None]) ->
 
 
 class Raw(web.StreamResponse):
-    """Bytes written past aiohttp to the transport; the connection is closed after them."""
+    """A response of raw bytes, written to the transport without aiohttp's framing.
+
+    The connection is closed after them.
+    """
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         super().__init__()
         self._pieces = pieces
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Write everything; stop early if the client has gone."""
+        """Write all pieces. Stops early if the client has gone."""
         async for piece in self._pieces:
             if request.transport is None or request.transport.is_closing():
                 break
@@ -188,11 +191,11 @@ class Raw(web.StreamResponse):
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Add nothing: what was to be said is said."""
+        """Write nothing: `prepare` has written the whole response."""
 
 
 class Payload:
-    """A file served as it is. Its gzip is made once, in an unnamed temporary file."""
+    """A file that is served unchanged. Its gzip is made once, in an unnamed temporary file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -204,7 +207,7 @@ class Payload:
         return f"<Payload {self.path.name}>"
 
     async def pieces(self, *, packed: bool) -> AsyncIterator[bytes]:
-        """Read the file, or its gzip, in pieces; at most one piece is held at a time."""
+        """Read the file, or its gzip, in pieces. At most one piece is held at a time."""
         async with self._lock:
             if packed and self._packed is None:
                 self._packed = await asyncio.to_thread(self._pack)
@@ -214,7 +217,7 @@ class Payload:
             yield piece
 
     def close(self) -> None:
-        """Give up the files."""
+        """Close the files."""
         self._plain.close()
         if self._packed is not None:
             self._packed.close()
@@ -236,7 +239,7 @@ async def send(
     headers: Mapping[str, str],
     body: bytes | None = None,
 ) -> web.StreamResponse:
-    """Send as Go does: up to 2048 bytes with a Content-Length, more than that in chunks."""
+    """Send a response as Go does: up to 2048 bytes with a Content-Length, longer ones in chunks."""
     if body is not None and len(body) <= 2048:
         return web.Response(body=body, headers=headers)
     response = web.StreamResponse(headers=headers)
@@ -248,14 +251,17 @@ async def send(
 
 
 def end_to_end(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that are not for one connection alone: those that a proxy passes on."""
+    """Return the headers that a proxy passes on: they are not only for one connection."""
     return {key: value for key, value in headers.items() if key.title() not in _HOP_BY_HOP}
 
 
 async def relay(
     request: web.Request, answer: aiohttp.ClientResponse, more: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Pass on the answer of another server, with `more` headers; if it breaks off, so does this."""
+    """Pass on the response of another server, with `more` headers.
+
+    If that response breaks off, the connection to the client is aborted too.
+    """
     kept = end_to_end(answer.headers)
     response = web.StreamResponse(status=answer.status, headers={**more, **kept})
     if "Content-Length" not in kept:
@@ -277,13 +283,13 @@ async def whole(body: bytes) -> AsyncIterator[bytes]:
 
 
 def pack(body: bytes) -> bytes:
-    """Compress as gzip, without a time or a name in it."""
+    """Compress a body as gzip, without a time or a name in the header."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     return packer.compress(body) + packer.flush()
 
 
 def accepts_gzip(request: web.Request) -> bool:
-    """Tell whether the answer may be gzip, the only encoding a kubelet has."""
+    """Tell whether the client accepts gzip, the only encoding that a kubelet has."""
     for clause in request.headers.get("Accept-Encoding", "").split(","):
         coding, _, quality = clause.partition(";")
         if coding.strip() == "gzip" and quality.replace(" ", "") not in ("q=0", "q=0.0"):

@@ -1,9 +1,9 @@
-"""Where expositions come from: kubelets, directly or through the API server's node proxy.
+"""The sources of expositions: kubelets, directly or through the API server's node proxy.
 
-Knows URLs and what a whole answer is. Must not know what is done to it.
+Knows URLs, and when a response is complete. Must not know what is done to an exposition.
 
-    endpoints      what is fetched from a kubelet
-    kubelet_trust  by what a kubelet's certificate is verified
+    endpoints      the paths that are fetched from a kubelet
+    kubelet_trust  how a kubelet's certificate is verified
     kubelet        fetches from kubelets
-    slots          how many fetches are under way at once
+    slots          limits the fetches that run at the same time
 """

@@ -1,12 +1,12 @@
 """The metrics endpoints of a kubelet, and the API server's path to them.
 
-Must not know which paths of kmproxy's own lead there.
+Must not know which of kmproxy's own paths lead to them.
 """
 
 CADVISOR = "/metrics/cadvisor"
 METRICS = "/metrics"
 ENDPOINTS = (CADVISOR, METRICS, "/metrics/resource", "/metrics/probes")
-"""What is fetched from a kubelet, and nothing else ever is."""
+"""The metrics endpoints that kmproxy fetches from a kubelet. It never fetches other metrics."""
 
 NODE_PREFIX = "/api/v1/nodes/{node}/proxy"
-"""Where the API server has a node's endpoints."""
+"""The path of a node's endpoints on the API server, without the endpoint itself."""

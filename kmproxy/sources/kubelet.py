@@ -1,8 +1,8 @@
 """A node's metrics and pods, from its kubelet or through the API server's node proxy.
 
-Knows the four endpoints and /pods, both ways to them and what an answer must
-look like to be served. Must not know what is done with the bytes, nor who asked
-for them: nothing of a client's request reaches a kubelet.
+Knows the four endpoints and /pods, both ways to reach them, and the form that a response needs
+to be served. Must not know what is done with the bytes, nor which client asked for them: no part
+of a client's request reaches a kubelet.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from kmproxy.kube.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permis
 from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS
 
 ACCEPT = "text/plain;version=0.0.4"
-"""Text, never protobuf."""
+"""The requested format: text, never protobuf."""
 
 PODS = "/pods"
 MAX_PODS = 512 << 20
-"""Bytes of the longest list of pods that is read; 500 pods have about 3 MB, and 750 at most."""
+"""Bytes of a list of pods that are read at most.
+
+A list of 500 pods usually has about 3 MB, and at most 750 MB.
+"""
 
 MAX_REFUSAL = 4096
 _REVIEW_FAILED = b"Authorization error"
-"""How the body of a 500 begins if the kubelet could not have a request reviewed."""
+"""The beginning of the body of a 500 response if the review of a request failed."""
 
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
 _REMEMBERS = "it remembers a review for 2 minutes"
@@ -46,9 +49,10 @@ _SUBRESOURCES = re.compile(rb"subresource(?:\(s\))?=\[?([a-z ]+)")
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is asked for: what it must look like, and the permission for it.
+    """A kind of response: the form that it must have, and the permission that it needs.
 
-    The permission is what a kubelet that is asked itself wants.
+    The permission is the one that a kubelet demands with direct access. `lost` is the hint for
+    a 404.
     """
 
     name: str
@@ -75,10 +79,10 @@ _POD_LIST = _Kind(
 
 @dataclass(frozen=True, slots=True)
 class Exposition:
-    """A kubelet's answer: its own Content-Type, and its body as it comes, decoded.
+    """A kubelet's response: its own Content-Type, and its decoded body, in pieces as they arrive.
 
-    `pieces` ends only at the proven end of the body; else it raises
-    UpstreamError. Between any two of them that are decoded the loop runs.
+    `pieces` ends only at the proven end of the body. Otherwise it raises UpstreamError. The event
+    loop runs between any two pieces that are decoded.
     """
 
     content_type: str
@@ -86,7 +90,7 @@ class Exposition:
 
 
 class Reader(Protocol):
-    """Takes a document as it comes. Raises UpstreamError if it is not one."""
+    """Takes a document in pieces as they arrive. Raises UpstreamError if it is malformed."""
 
     def feed(self, data: bytes) -> None:
         """Take the next piece."""
@@ -95,7 +99,7 @@ class Reader(Protocol):
 class Kubelet:
     """Fetches from the kubelets of a cluster, in the configured way.
 
-    `outage` tells whether the API server is away, which a kubelet has tokens reviewed by.
+    `outage` tells whether the API server is away. A kubelet needs the API server to review tokens.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class Kubelet:
 
     @property
     def source(self) -> str:
-        """Where metrics come from, for a person."""
+        """The source of the metrics, described for a person."""
         node = self._config.node if self.has_node else "each node"
         if self._proxy:
             return f"{node}, through the node proxy of {self._proxy}"
@@ -121,16 +125,16 @@ class Kubelet:
 
     @property
     def has_node(self) -> bool:
-        """Whether there is a node for the paths that name none: `configured`."""
+        """Whether a node is configured for the paths that name none."""
         return self._config.has_node
 
     @property
     def configured(self) -> Node:
-        """The node of the paths that name none."""
+        """The configured node, for the paths that name none."""
         return Node(self._config.node, self._config.node, self._config.kubelet_port)
 
     def url(self, node: Node, endpoint: str) -> str:
-        """Where an endpoint of a node is fetched; one of `ENDPOINTS`."""
+        """The URL of an endpoint of a node. Raises ValueError if it is not one of `ENDPOINTS`."""
         if endpoint not in ENDPOINTS:
             raise ValueError(endpoint)
         return self._url(node, self._config.cadvisor_path if endpoint == CADVISOR else endpoint)
@@ -142,7 +146,7 @@ class Kubelet:
         return f"{self._config.scheme}://{host}:{node.port or self._config.kubelet_port}{path}"
 
     def peer(self, node: Node) -> Peer | None:
-        """Whose certificate is expected; None where it is the API server's."""
+        """The peer whose certificate is expected. None with the node proxy of the API server."""
         if self._proxy:
             return None
         place = Address(node.host, node.port or self._config.kubelet_port)
@@ -151,7 +155,7 @@ class Kubelet:
 
     @asynccontextmanager
     async def fetch(self, node: Node, endpoint: str) -> AsyncIterator[Exposition]:
-        """Ask a node's kubelet for one of `ENDPOINTS`. Raises UpstreamError."""
+        """Fetch one of `ENDPOINTS` from a node's kubelet. Raises UpstreamError."""
         url = self.url(node, endpoint)
         async with self._upstream.get(
             url, accept=ACCEPT, accept_encoding="gzip", peer=self.peer(node)
@@ -162,7 +166,7 @@ class Kubelet:
                 yield Exposition(response.headers["Content-Type"], pieces)
 
     async def pods(self, node: Node, reader: Reader) -> None:
-        """Let a reader read a node's PodList. Raises UpstreamError, also past `MAX_PODS` bytes."""
+        """Feed a node's PodList to a reader. Raises UpstreamError, also above `MAX_PODS` bytes."""
         size = 0
         async with self._upstream.get(
             self._url(node, PODS), accept="application/json", peer=self.peer(node)
@@ -183,7 +187,7 @@ class Kubelet:
                     await asyncio.sleep(0)
 
     async def _forbidden_pods(self, response: aiohttp.ClientResponse) -> ForbiddenError:
-        """What a 403 means: its body names the permissions that this kubelet knows."""
+        """The error for a 403. Its body names the permissions that this kubelet knows."""
         said = await self._said(response)
         found = _SUBRESOURCES.search(said)
         old = found is not None and b"pods" not in found[1].split()
@@ -202,10 +206,11 @@ class Kubelet:
         return said
 
     async def _require_reviewed(self, response: aiohttp.ClientResponse) -> None:
-        """Raise UpstreamError if the kubelet could not have the API server review the request.
+        """Raise UpstreamError if the kubelet could not get a review from the API server.
 
-        It answers 401 when it cannot have the token reviewed, as for a wrong one, and 500 when
-        it cannot ask what its user may. A 403 is an answer of the API server.
+        A kubelet answers 401 if the token cannot be reviewed, the same as for a wrong token. It
+        answers 500 if the access of the token's user cannot be reviewed. A 403 means that the API
+        server has reviewed the request.
         """
         if not self._reviews:
             return
@@ -225,12 +230,15 @@ class Kubelet:
 
     @property
     def _reviews(self) -> bool:
-        """Whether it is kubelets that have us reviewed."""
+        """Whether the kubelets themselves ask for reviews of kmproxy's requests."""
         return not self._proxy and self._config.scheme == "https"
 
     @property
     def away(self) -> str:
-        """Since when the API server, which kubelets need for reviews, is away; else empty."""
+        """A text that says how long the API server has been away. Empty if it is not away.
+
+        Empty also if the kubelets do not ask for reviews.
+        """
         seconds = self._outage.seconds if self._outage and self._reviews else None
         return "" if seconds is None else f"the API server has been away for {seconds:.0f} s"
 
@@ -262,16 +270,17 @@ class Kubelet:
         async for piece in pieces:
             for decoded in decoder.feed(piece):
                 yield decoded
-                await asyncio.sleep(0)  # 64 KiB can be 64 MiB of text, which is there at once
+                await asyncio.sleep(0)  # 64 KiB can decode to 64 MiB of text without any wait
         decoder.finish()
 
     def _check(self, response: aiohttp.ClientResponse, kind: _Kind) -> None:
-        """Refuse what must not be served as a whole answer."""
+        """Raise UpstreamError if a response must not be served as a whole one."""
         name = self._upstream.name
         if response.status != 200:
             raise UpstreamError(*self._refusal(response, kind))
         content_type = response.headers.get("Content-Type", "")
-        # It is sent on, and what is not text for a header would end the answer, not the scrape.
+        # The value is sent on to the client. A character that a header cannot hold would break
+        # kmproxy's own response, not only fail the scrape.
         if not _HEADER_TEXT.fullmatch(content_type):
             raise UpstreamError(
                 "content_type", f"the {name} answered Content-Type {content_type[:60]!r}: no text"
@@ -300,7 +309,7 @@ class Kubelet:
             )
 
     def _refusal(self, response: aiohttp.ClientResponse, kind: _Kind) -> tuple[str, str]:
-        """Why a status other than 200 came: a reason and a message."""
+        """The reason and the message for a status other than 200."""
         name, status = self._upstream.name, response.status
         permission = NODE_PROXY if self._proxy else kind.permission
         if status == 401:
@@ -314,12 +323,12 @@ class Kubelet:
             return "redirect", f"the {name} answered with a redirect ({status}), not followed"
         hint = kind.lost if status == 404 else ""
         if hint and self._proxy and "json" in response.headers.get("Content-Type", ""):
-            hint = ": it knows no node of this name"  # a Status of its own, no kubelet's answer
+            hint = ": it knows no node of this name"  # the API server's own Status
         return "status", f"the {name} answered with HTTP status {status}{hint}"
 
 
 def _listed(response: aiohttp.ClientResponse, name: str) -> str:
-    """A header that is a list, in lower case; it may be given in parts (RFC 9110, 5.3)."""
+    """The value of a list header in lower case. It may be sent in several parts (RFC 9110, 5.3)."""
     return ", ".join(response.headers.getall(name, ())).lower()
 
 
@@ -328,7 +337,7 @@ def _coding(response: aiohttp.ClientResponse) -> str:
 
 
 def _proxy_base(config: KubeletConfig) -> str | None:
-    """The URL before /api of the API server whose node proxy is used, if one is."""
+    """The API server's URL before /api, for the node proxy. None if no node proxy is used."""
     if not config.apiserver:
         return None
     named = config.apiserver if "://" in config.apiserver else f"https://{config.apiserver}"

@@ -1,6 +1,6 @@
-"""By what a kubelet's certificate is verified, and which certificate it is shown.
+"""The trust in a kubelet: how its certificate is verified, and which client certificate it gets.
 
-Must not know files, nor what is asked of a kubelet.
+Must not know the content of files, nor what is fetched from a kubelet.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 def kubelet_trust(config: KubeletConfig, trust: Trust, access: Access | None = None) -> Trust:
-    """By what a kubelet's serving certificate is verified: the cluster's CA, or as configured.
+    """The trust in a kubelet's serving certificate: the cluster's CA, or as configured.
 
-    `trust` is the identity's. Its client certificate is shown, unless `access` says who we are.
+    `trust` is the trust of the identity. The kubelet gets the client certificate of `trust`,
+    unless `access` configures an identity of its own.
     """
     if access is not None:
         tls = access.tls

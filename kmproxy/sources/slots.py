@@ -1,7 +1,7 @@
-"""The slots: how many requests to kubelets may be under way at once, and for whom.
+"""The concurrency limit: how many requests to kubelets run at the same time, and for which client.
 
-Knows who holds one, who waits, and for how long a holder's client has not taken its
-answer. Must not know what is asked for.
+Knows which addresses hold slots and which wait, and how long a client has kept its response
+waiting. Must not know what is requested.
 """
 
 from __future__ import annotations
@@ -15,25 +15,28 @@ from kmproxy.errors import SlowClientError, UpstreamError
 from kmproxy.telemetry import Telemetry
 
 PATIENCE = 5.0
-"""Seconds that a client may keep its slot waiting, beside those that its reading earns."""
+"""Seconds that a client may keep its slot waiting, in addition to the seconds that it earns.
+
+A client earns seconds by reading its response.
+"""
 
 RATE = 64 << 10
-"""Bytes of an answer that earn a second, once it had to wait for the client at all."""
+"""Bytes of a response that earn one second, counted from the first wait for the client on."""
 
 SHORT_PATIENCE = 2.0
 SHORT_RATE = 1 << 20
-"""The same where an address has more than its share of the slots and another one waits."""
+"""`PATIENCE` and `RATE` for an address with more than its share of slots while another waits."""
 
 
 class Slot:
-    """One that is held, for a client of an address."""
+    """A slot that is held for a client at an address."""
 
     def __init__(self, slots: ConcurrencyLimit, asker: str) -> None:
         self.asker = asker
         self._slots = slots
         self._waited = 0.0
         self._taken = 0
-        self._full = False  # whether the client was waited for
+        self._full = False  # whether kmproxy had to wait for the client
         self._since = 0.0
         self._limit: asyncio.Timeout | None = None
 
@@ -41,15 +44,15 @@ class Slot:
         return f"<Slot of {self.asker or 'our own'}, waited {self._waited:.1f} s for its client>"
 
     async def sent(self, size: int, sending: Awaitable[None]) -> None:
-        """Wait for a client to take `size` bytes.
+        """Wait until the client has taken `size` bytes.
 
-        Raises SlowClientError if it has taken too little for too long, in all the
-        time that the slot was held for it. What went before the first wait only
-        filled the system's buffers: it earns nothing.
+        Raises SlowClientError if the client has taken too little for too long, over all the time
+        that it held the slot. Bytes before the first wait earn nothing: they only filled the
+        buffers of the operating system.
         """
         loop = asyncio.get_running_loop()
         self._since = loop.time()
-        noting = loop.call_soon(self._note_wait)  # which is too late if there is none
+        noting = loop.call_soon(self._note_wait)  # runs only if sending waits
         try:
             async with asyncio.timeout_at(self._since + self._left()) as self._limit:
                 await sending
@@ -67,7 +70,7 @@ class Slot:
             self._taken += size
 
     def hurry(self) -> None:
-        """Others have come or gone: the time that is left may be another."""
+        """Set the time limit again, because requests of other addresses have come or gone."""
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self._since + self._left())
 
@@ -84,10 +87,10 @@ class Slot:
 
 
 class ConcurrencyLimit:
-    """`count` slots (`--max-concurrency`), shared out by address.
+    """`count` slots (`--max-concurrency`), shared between the addresses of clients.
 
-    A free slot goes to the address that holds the fewest, and of equal ones to
-    who asked first. An address may hold all while no other waits.
+    A free slot goes to the address that holds the fewest slots. Among equal addresses, the first
+    request wins. One address may hold all slots while no other address waits.
     """
 
     def __init__(self, count: int, telemetry: Telemetry) -> None:
@@ -103,9 +106,8 @@ class ConcurrencyLimit:
     async def taken(self, deadline: float, asker: str = "") -> AsyncIterator[Slot]:
         """Hold a slot for the length of the block, for a client at the address `asker`.
 
-        Waits for one until `deadline`, in seconds of the event loop's clock, and
-        then raises UpstreamError with status 503. The block itself is bounded by
-        `Slot.sent` alone.
+        Waits for a slot until `deadline`, in seconds of the event loop's clock. After it raises
+        UpstreamError with status 503. Only `Slot.sent` limits the time of the block itself.
         """
         try:
             slot = await self._take(deadline, asker)
@@ -120,7 +122,7 @@ class ConcurrencyLimit:
             self._release(slot)
 
     def presses(self, asker: str) -> bool:
-        """Whether another address waits while this one holds more than its equal share."""
+        """Whether another address waits while `asker` holds more than its equal share."""
         others = {each for each in self._waiting.values() if each != asker}
         if not others:
             return False
@@ -129,7 +131,7 @@ class ConcurrencyLimit:
         return held > max(1, self._count // len(addresses))
 
     def count_slow(self) -> None:
-        """Count a client that was cut for its slowness."""
+        """Count a client whose response was cut off because it was slow."""
         self._telemetry.refused.labels("slow").inc()
 
     async def _take(self, deadline: float, asker: str) -> Slot:
@@ -142,7 +144,7 @@ class ConcurrencyLimit:
             async with asyncio.timeout_at(deadline):
                 return await turn
         except BaseException:
-            if turn.done() and not turn.cancelled():  # it came too late for who waited
+            if turn.done() and not turn.cancelled():  # the slot came too late for this request
                 self._release(turn.result())
             raise
         finally:
@@ -150,7 +152,7 @@ class ConcurrencyLimit:
                 self._hurry()
 
     def _share_out(self) -> None:
-        """Give free slots to those who wait; who holds one may have to hurry for the others."""
+        """Give free slots to waiting requests. Holders of slots may get less time now."""
         while self._waiting and len(self._held) < self._count:
             held = Counter(slot.asker for slot in self._held)
             turn = min(self._waiting, key=lambda each: held[self._waiting[each]])
