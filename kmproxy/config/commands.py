@@ -24,7 +24,7 @@ from kmproxy.config.types import (
 
 @dataclass(frozen=True, slots=True)
 class EnrichConfig:
-    """The settings of `kmproxy enrich`, which enriches standard input."""
+    """The further settings of `kmproxy enrich`, which enriches standard input."""
 
     namespaces: str | None = setting(
         "namespaces", parse_text, None, "FILE",
