@@ -65,7 +65,7 @@ class CredentialError(KmproxyError):
 
 
 class SnapshotError(KmproxyError):
-    """A label snapshot is damaged, not ours, too old, or cannot be written."""
+    """A label snapshot is damaged, of another cluster or other rules, too old, or not writable."""
 
 
 class OwnFileError(KmproxyError):

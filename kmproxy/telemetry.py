@@ -28,7 +28,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-# What an upstream calls its failure is its own choice; only these become label values.
+# An upstream chooses the names of its failures freely. Only these names become label values.
 _REASONS = frozenset(
     {
         "Expired", "Forbidden", "Gone", "InternalError", "NotFound",
@@ -47,7 +47,7 @@ class Telemetry:
     """All metrics of the daemon, each as an attribute."""
 
     def __init__(self) -> None:
-        # They would double the series; when a counter began shows in the process' start.
+        # They would double the series. The start of the process shows when the counters began.
         disable_created_metrics()  # type: ignore[no-untyped-call] # the library leaves it so
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)

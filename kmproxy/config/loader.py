@@ -103,7 +103,7 @@ def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None
     for layer in layers:
         values = dict(layer.values)
         if not layer.prefix and SECTION in values:
-            from kmproxy.config.http_client import read_access  # noqa: PLC0415 - most have no such section
+            from kmproxy.config.http_client import read_access  # noqa: PLC0415 - most files lack this section
 
             access, wrong = read_access(values.pop(SECTION), SECTION)
             problems += [f"{problem} ({layer.origin})" for problem in wrong]

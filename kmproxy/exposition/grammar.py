@@ -268,8 +268,8 @@ class PlainSplitter:
     the family before. So a plain line is split into two parts. Its head is the pairs
     before the namespace. Its rest goes from behind the namespace, through the newline
     and comments, to the brace that opens the next line's pairs. The rest is read each
-    time. It is proven only once, and remembered, that a head is made of whole plain
-    pairs.
+    time. The proof that a head is made of whole plain pairs is done once, and
+    remembered.
 
     The split is exact. A rest begins behind `namespace="` and a value, reads pairs,
     value and timestamp up to a newline, and ends in comments and `metric{` at

@@ -286,7 +286,7 @@ class Selector(LineFilter):
         passed: list[bytes] = []
         add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
-        unwanted = {False: 0, True: 0}  # by whether the metric is wanted: True: not the namespace
+        unwanted = {False: 0, True: 0}  # False: the metric is unwanted, True: only the namespace
         for found in LINES.findall(text):
             front, name, space, before, quoted, behind, end, tiny, others, line = found
             if others:
