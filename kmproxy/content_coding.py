@@ -1,4 +1,4 @@
-"""The gzip content coding: whether a client takes it, and both directions of it.
+"""The gzip content coding: whether a client accepts it, a decoder and an encoder.
 
 Knows RFC 9110's Accept-Encoding and RFC 1952's members. Must not know HTTP
 messages, sockets or what the bytes mean.
@@ -15,14 +15,14 @@ from kmproxy.errors import UpstreamError
 _GZIP_WINDOW = 31  # 15 bits of window, with a gzip header and trailer
 _PIECE = 1 << 17
 MAX_MEMBERS = 1000
-"""Members of one stream at most: an empty one costs much more than its 20 bytes."""
+"""Members of one stream, at most. An empty member costs much more than its 20 bytes."""
 
 
 def accepts_gzip(header: str) -> bool:
     """Whether an Accept-Encoding value allows gzip (RFC 9110, 12.5.3).
 
-    `gzip;q=0` does not; `*` does, unless gzip itself is named. An absent or
-    empty header asks for the identity.
+    `gzip;q=0` does not allow it. `*` allows it, unless the header names gzip itself.
+    An absent or empty header asks for the identity coding.
     """
     weights: dict[str, float] = {}
     for item in header.split(","):
@@ -40,10 +40,10 @@ def accepts_gzip(header: str) -> bool:
 
 
 class GzipDecoder:
-    """A gzip stream to its bytes, in pieces of bounded size.
+    """Decodes a gzip stream, in pieces of bounded size.
 
-    A stream is complete only at the end of a member: `finish` raises otherwise,
-    as a stream that was cut short looks whole up to there.
+    A stream is complete only at the end of a member. Otherwise `finish` raises, because
+    a stream that was cut short looks whole up to the cut.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,10 @@ class GzipDecoder:
         self._members = 1
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` decodes to. Raises UpstreamError if it is not gzip."""
+        """Yields the decoded bytes of `data`.
+
+        Raises UpstreamError if it is not gzip, or if the stream has too many members.
+        """
         piece = b""
         while data or len(piece) == _PIECE:  # a full piece: more may be held back
             if self._member.eof:
@@ -71,21 +74,21 @@ class GzipDecoder:
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
 
     def finish(self) -> None:
-        """The stream has ended. Raises UpstreamError if that was too early."""
+        """Ends the stream. Raises UpstreamError if the stream was cut short."""
         if not self._member.eof:
             raise UpstreamError("truncated", "the kubelet's gzip body was cut short")
 
 
 class GzipEncoder:
-    """Bytes to one gzip member, at the level that costs least per byte saved."""
+    """Encodes bytes as one gzip member, at the level that costs least per byte saved."""
 
     def __init__(self) -> None:
         self._member = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP_WINDOW)
 
     def feed(self, data: bytes) -> bytes:
-        """Return what is ready to be sent; it may be nothing."""
+        """Takes the next bytes. Returns the bytes that are ready to be sent, possibly none."""
         return self._member.compress(data)
 
     def finish(self) -> bytes:
-        """Return the rest, with the trailer that proves the end."""
+        """Returns the rest, with the trailer that proves the end of the stream."""
         return self._member.flush()

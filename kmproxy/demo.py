@@ -1,8 +1,8 @@
 """`kmproxy demo`: the simulated cluster, with the real daemon in front.
 
 The daemon runs as a process of its own, exactly as in a pod: with service
-account files and a cluster address in its environment. It ends with the demo,
-however that ends.
+account files, and with the cluster's address in its environment. It ends with the
+demo, however the demo ends.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Ctrl-C ends it.
 
 
 async def demo(config: DemoConfig, stop: asyncio.Event) -> None:
-    """Run until `stop` is set. Raises StartupError if the daemon cannot be started."""
+    """Runs the demo until `stop` is set. Raises StartupError if the daemon cannot be started."""
     payload = _payload(config)
     names = tuple(f"node-{number}" for number in range(1, config.nodes + 1))
     async with AsyncExitStack() as stack:
@@ -111,7 +111,7 @@ def _url(address: Address) -> str:
 async def _daemon(
     config: DemoConfig, cluster: SimCluster, node: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The daemon in front of one node, under a supervisor; at the end both are stopped."""
+    """Runs the daemon in front of one node, under a supervisor. Stops both at the end."""
     kubelet = cluster.kubelets[node]
     api = urlsplit(cluster.api.url)
     directory = tempfile.mkdtemp(prefix="kmproxy-demo-")
@@ -134,8 +134,8 @@ async def _daemon(
                 "KUBERNETES_SERVICE_HOST": str(api.hostname),
                 "KUBERNETES_SERVICE_PORT": str(api.port),
             },
-            stdin=asyncio.subprocess.PIPE,  # the daemon ends when our end of it is closed
-            start_new_session=True,  # a Ctrl-C is ours, and we pass it on
+            stdin=asyncio.subprocess.PIPE,  # the daemon ends when this end of the pipe is closed
+            start_new_session=True,  # only the demo gets a Ctrl-C, and it passes it on
         )
         yield process
     finally:
@@ -145,7 +145,7 @@ async def _daemon(
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """End a supervisor with all that it started."""
+    """Ends a supervisor and all processes that it started."""
     if process.stdin is not None:
         process.stdin.close()
     try:
@@ -153,15 +153,15 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
-    with suppress(ProcessLookupError):  # but for a supervisor that was killed
+    with suppress(ProcessLookupError):  # a process is left only if the supervisor was killed
         os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _ready(cluster: SimCluster, url: str) -> None:
-    """Wait until our own daemon is ready.
+    """Waits until the demo's own daemon is ready.
 
-    Another one may have the port, and be ready. Only ours watches our cluster, and it does that
-    once it listens on both its ports.
+    Another daemon may have the port, and be ready. Only the demo's own daemon watches the simulated
+    cluster, and it does that once it listens on both its ports.
     """
     async with asyncio.timeout(READY_TIMEOUT), aiohttp.ClientSession() as session:
         while True:
@@ -175,9 +175,10 @@ async def _ready(cluster: SimCluster, url: str) -> None:
 async def _before(
     what: Coroutine[Any, Any, object], stop: asyncio.Event, ended: asyncio.Task[int]
 ) -> bool:
-    """Do something until it is done, or `stop` is set: True if it was done and `stop` is not set.
+    """Awaits `what` until it is done or `stop` is set.
 
-    Raises StartupError if the daemon ends before, or is not ready in time.
+    Returns True if it was done and `stop` is not set. Raises StartupError if the daemon ends
+    before that, or is not ready in time.
     """
     doing, stopped = asyncio.create_task(what), asyncio.create_task(stop.wait())
     try:

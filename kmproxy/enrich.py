@@ -1,6 +1,6 @@
-"""The filter: an exposition from one stream to another, with labels from a file.
+"""The filter: copies an exposition from one stream to another, with labels from a file.
 
-Knows what `kubectl get namespaces` prints. Must not know clusters or HTTP.
+Knows the output of `kubectl get namespaces`. Must not know clusters or HTTP.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class _Namespace(msgspec.Struct):
 
 
 def read_namespaces(path: str) -> list[Namespace]:
-    """The namespaces in a file: a List or Namespace objects, as JSON or YAML.
+    """Reads the namespaces in a file: a List or Namespace objects, as JSON or YAML.
 
-    Raises ConfigError if it cannot be read as that.
+    Raises ConfigError if the file does not hold these.
     """
     try:
         text = Path(path).read_text("utf-8")
@@ -74,7 +74,7 @@ def _items(document: Any) -> Iterator[Any]:
 
 
 def labels_of(namespaces: list[Namespace], config: LabelConfig) -> LabelMap:
-    """The map of the labels that samples of these namespaces get."""
+    """Returns the label map for these namespaces."""
     labels = LabelMap(config.rules, max_value=config.max_label_value_bytes)
     labels.replace(namespaces, now=0.0)
     return labels
@@ -87,9 +87,10 @@ def enrich(
     source: BinaryIO,
     sink: BinaryIO,
 ) -> Pipeline:
-    """Copy an exposition with the labels of a map put on; returns the pipeline with its counts.
+    """Copies an exposition, with the labels of a label map added.
 
-    Raises StreamError if a stream fails, but BrokenPipeError as it is.
+    Returns the pipeline with its counts. Raises StreamError if a stream fails or the exposition has
+    too many series. Raises BrokenPipeError unchanged.
     """
     pipeline = Pipeline(labels.lookup, read_recipe(config, selection))
     try:

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The errors of kmproxy, as one tree.
 
     KmproxyError
     ├── ConfigError            the command line, the YAML file or a file they name is wrong
@@ -6,17 +6,17 @@
     ├── SnapshotError          the label snapshot cannot be read or written
     ├── OwnFileError           a file of kmproxy's own may have been written by others
     ├── PinError               the pins of kubelets' certificates cannot be read
-    ├── StartupError           the daemon cannot begin: a port in use, no namespaces in time
+    ├── StartupError           the daemon cannot start: a port in use, no namespaces in time
     ├── StreamError            standard input or output failed
-    ├── AccessError            a caller is not known, may not, or nobody can tell
-    ├── SlowClientError        a client does not take its answer
-    └── UpstreamError          the kubelet or the API server refused, failed or fell silent
+    ├── AccessError            a caller is unknown or not authorized, or nobody can decide that
+    ├── SlowClientError        a client does not read its response
+    └── UpstreamError          the kubelet or the API server refused, failed or went silent
         ├── ApiError           the API server answered with an error status
-        └── ForbiddenError     a kubelet refused, and told which permission it wants
+        └── ForbiddenError     a kubelet refused, and named the permission that is missing
 
-A message is one plain line for a person: what failed and what to do. It never
-carries a credential or an upstream's body, but for ApiError's, which is what the
-API server said and so must not be shown as it is.
+A message is one plain line for a person: it says what failed and what to do. It
+never contains a credential or an upstream's body. The message of an ApiError is an
+exception: it may be the API server's own text, so it must not be shown unchanged.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from collections.abc import Sequence
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""What ends a line, moves a terminal's cursor, turns the direction of text or is no text."""
+"""Characters that end a line, move a terminal's cursor, change text direction or are no text."""
 
 
 def one_line(text: str) -> str:
-    """The text with every one of these characters spelled out, a newline as backslash and n.
+    """Returns the text with each of these characters spelled out: a newline as backslash and n.
 
-    A peer's words can then neither end a line of the log nor begin another.
+    So a peer's text can neither end a line of the log nor begin another.
     """
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 class KmproxyError(Exception):
-    """The root: whatever kmproxy raises on purpose."""
+    """The base class of every error that kmproxy raises on purpose."""
 
 
 class ConfigError(KmproxyError):
-    """Everything that is wrong with the configuration, not just the first.
+    """All problems of the configuration, not only the first one.
 
-    `problems` holds one line each and is never empty.
+    `problems` holds one line for each problem and is never empty.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -56,7 +56,7 @@ class ConfigError(KmproxyError):
 class CredentialError(KmproxyError):
     """A token, a CA or a kubeconfig is missing, unreadable or invalid.
 
-    `credential` says what it is of: a short word, the value of a metric label.
+    `credential` is the kind of credential: a short word, the value of a metric label.
     """
 
     def __init__(self, message: str, *, credential: str = "token") -> None:
@@ -65,19 +65,19 @@ class CredentialError(KmproxyError):
 
 
 class SnapshotError(KmproxyError):
-    """A label snapshot is damaged, not ours, too old, or cannot be written."""
+    """A label snapshot is damaged, of another cluster or other rules, too old, or not writable."""
 
 
 class OwnFileError(KmproxyError):
-    """A file that kmproxy keeps is not a regular one of its own user alone, or too long."""
+    """A file that kmproxy keeps is too long, or is not a regular file of its own user alone."""
 
 
 class PinError(KmproxyError):
-    """What is kept of kubelets' certificates is not that."""
+    """The file of kubelets' pins does not hold valid pins."""
 
 
 class StartupError(KmproxyError):
-    """The daemon could not begin its work."""
+    """The daemon could not start."""
 
 
 class StreamError(KmproxyError):
@@ -85,10 +85,10 @@ class StreamError(KmproxyError):
 
 
 class AccessError(KmproxyError):
-    """A caller is not let in.
+    """A caller's request is refused.
 
-    `reason` is a short word from a bounded set. `status` is the HTTP status
-    that the caller deserves: 401, 403, or 500 where it could not be found out.
+    `reason` is a short word from a bounded set. `status` is the HTTP status for the
+    caller: 401, 403, or 500 where the decision could not be made.
     """
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -98,16 +98,16 @@ class AccessError(KmproxyError):
 
 
 class SlowClientError(KmproxyError):
-    """A client has kept its answer waiting for too long: its connection is to be reset."""
+    """A client has not read its response for too long. Its connection must be reset."""
 
     status = 504
 
 
 class UpstreamError(KmproxyError):
-    """A kubelet or the API server did not give what was asked of it.
+    """A kubelet or the API server did not give the answer that kmproxy asked for.
 
     `reason` is a short word, the value of a metric label and so from a bounded
-    set. `status` is the HTTP status that a scraper deserves to see for it.
+    set. `status` is the HTTP status that the scraper gets for this failure.
     """
 
     def __init__(self, reason: str, message: str, *, status: int = 502) -> None:
@@ -117,11 +117,11 @@ class UpstreamError(KmproxyError):
 
 
 class ApiError(UpstreamError):
-    """The API server answered, and the answer was an error.
+    """The API server answered with an error.
 
-    `code` is the HTTP status or the code of a `Status` object, 200 where the
-    answer itself is the fault and the message our own. `retry_after` is the
-    seconds it asked for, if any.
+    `code` is the HTTP status or the code of a `Status` object. It is 200 if the fault
+    is in the answer itself; then the message is kmproxy's own. `retry_after` is the
+    time in seconds that the API server asked for, if any.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class ApiError(UpstreamError):
 
     @property
     def summary(self) -> str:
-        """What may be shown: it is without the API server's own words."""
+        """A message that may be shown: it contains no text of the API server."""
         if self.code == 200:
             return str(self)
         if self.code == 401:
@@ -148,7 +148,7 @@ class ApiError(UpstreamError):
 
 
 class ForbiddenError(UpstreamError):
-    """A kubelet refused to be asked; `resource` is what a role has to grant to `get`."""
+    """A kubelet refused a request. A role has to grant `get` on `resource`."""
 
     def __init__(self, resource: str, message: str) -> None:
         self.resource = resource

@@ -1,6 +1,6 @@
-"""What clients' and servers' TLS contexts are both made of: authorities, versions, files in memory.
+"""Parts of the TLS contexts of clients and servers: authorities, versions, files in memory.
 
-Knows PEM and SSL contexts. Must not know which files there are, nor when they are read.
+Knows PEM and SSL contexts. Must not know which files exist, or when they are read.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _BEGIN = re.compile(rb"^-----BEGIN CERTIFICATE-----[ \t]*\r?$", re.MULTILINE)
 
 
 def trust_authorities(context: ssl.SSLContext, pem: bytes) -> str:
-    """Trust each certificate of a bundle by itself, an intermediate or a leaf too, as Go does.
+    """Trusts each certificate of a bundle by itself, even an intermediate or a leaf, as Go does.
 
-    Those that cannot be read are left out: returns which, as text for a warning,
-    empty if all can be. Raises ValueError if none can.
+    Certificates that cannot be read are left out. Returns their numbers as text for a
+    warning, empty if all can be read. Raises ValueError if none can be read.
     """
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     blocks = _BEGIN.split(pem)[1:]
@@ -41,10 +41,10 @@ def trust_authorities(context: ssl.SSLContext, pem: bytes) -> str:
 
 @contextmanager
 def in_memory(data: bytes) -> Iterator[str]:
-    """The path of a file that holds `data` and is on no disk. Linux only.
+    """Yields the path of a file that holds `data` and is on no disk. Linux only.
 
-    OpenSSL reads certificate chains from files only. Certificate, key and CA are so of
-    one reading, whatever happens to their files meanwhile.
+    OpenSSL reads certificate chains from files only. With files in memory, certificate,
+    key and CA come from one reading, whatever happens to their own files meanwhile.
     """
     descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
     try:

@@ -1,6 +1,6 @@
-"""Files that kmproxy keeps for itself: read only if nobody else can have written them.
+"""Files that kmproxy keeps for itself. It reads them only if no other user can have written them.
 
-Knows owners, modes and atomic replacement. Must not know what stands in a file.
+Knows owners, modes and atomic replacement. Must not know the content of a file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _T = TypeVar("_T")
 
 
 def open_own(path: Path, limit: int) -> BinaryIO:
-    """Open a file of ours, of at most `limit` bytes; the caller closes it.
+    """Opens a file that kmproxy keeps, of at most `limit` bytes. The caller closes it.
 
-    Raises OSError if there is none or it cannot be read, and OwnFileError unless it is a regular
-    file of our own user that others cannot write. A symbolic link is never followed, and a pipe
-    is not waited for.
+    Raises OSError if the file does not exist or cannot be read. Raises OwnFileError if it is too
+    long, or is not a regular file of kmproxy's own user that others cannot write. A symbolic link
+    is never followed. A pipe is not waited for.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -44,7 +44,7 @@ def open_own(path: Path, limit: int) -> BinaryIO:
 
 
 def read_own(path: Path, limit: int) -> bytes:
-    """The bytes of a file of ours. Raises OSError and OwnFileError as `open_own` does."""
+    """Returns the bytes of a file that kmproxy keeps. Raises the same errors as `open_own`."""
     with open_own(path, limit) as file:
         data = file.read(limit + 1)
     if len(data) > limit:  # it has grown meanwhile
@@ -53,7 +53,7 @@ def read_own(path: Path, limit: int) -> bytes:
 
 
 def _problem(status: os.stat_result, limit: int) -> str | None:
-    """Why a file is not believed, or None."""
+    """Returns why the content of a file is not trusted, or None."""
     mode = stat.S_IMODE(status.st_mode)
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"
@@ -65,7 +65,7 @@ def _problem(status: os.stat_result, limit: int) -> str | None:
 
 
 def replace_own(path: Path, pieces: Iterable[bytes]) -> None:
-    """Put a whole new file of mode 0600 in the place of the old one. Raises OSError."""
+    """Replaces the old file by a whole new one of mode 0600. Raises OSError."""
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}{_NEW}", dir=path.parent)
     new = Path(name)
     try:
@@ -81,7 +81,10 @@ def replace_own(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def clear_leftovers(path: Path, before: float) -> None:
-    """Remove the new files that killed writers left, not touched since `before` (of 1970)."""
+    """Removes new files that killed writers left, if not changed since `before`.
+
+    `before` is in seconds since 1970.
+    """
     with suppress(OSError):
         for each in path.parent.iterdir():
             if each.name.startswith(path.name + _NEW) and each.lstat().st_mtime < before:
@@ -89,16 +92,17 @@ def clear_leftovers(path: Path, before: float) -> None:
 
 
 async def aside(work: Callable[[], _T], name: str) -> _T:
-    """What `work` returns or raises, in a thread that the end of the process does not wait for.
+    """Runs `work` in a thread of its own, and returns or raises the same as `work`.
 
-    An executor's would be joined. Who no longer waits leaves it behind, until it is done.
+    The end of the process does not wait for this thread. It would wait for the thread of an
+    executor. If the caller stops waiting, the thread runs on until its work is done.
     """
     outcome: Future[_T] = Future()
 
     def run() -> None:
         try:
             outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
             outcome.set_exception(error)
 
     outcome.set_running_or_notify_cancel()

@@ -1,6 +1,6 @@
-"""Which revision of the source an installed kmproxy was built from.
+"""The revision of the source from which an installed kmproxy was built.
 
-Knows the file that a build leaves beside this one; in a checkout there is none.
+Knows the file that a build leaves beside this one. A checkout has no such file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _REVISION = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
 def revision() -> str:
-    """As the build was told, such as a commit's hash; empty where nobody said."""
+    """Returns the revision that the build was given, such as a commit's hash; empty without one."""
     try:
         text = Path(__file__).with_name("REVISION").read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError):

@@ -1,8 +1,8 @@
-"""Runs a daemon with a folder of its own until standard input ends, as a process of its own.
+"""The supervisor: a process that runs a daemon until standard input ends, then removes its folder.
 
-`python -m kmproxy.supervisor FOLDER COMMAND...`: the process that starts it holds the other end of
-its standard input. However that process ends, by SIGKILL as well, that end is closed: so neither
-the daemon nor the folder stays behind. Must not know what the daemon is.
+`python -m kmproxy.supervisor FOLDER COMMAND...`: the process that starts the supervisor holds the
+other end of its standard input. When that process ends, even by SIGKILL, that end is closed. So
+neither the daemon nor the folder stays behind. Must not know which daemon it runs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ STOP_TIMEOUT = 20.0
 
 
 def supervise(folder: str, command: Sequence[str]) -> int:
-    """Run a daemon until it ends or standard input does, then remove the folder.
+    """Runs a daemon until it ends or standard input ends, then removes the folder.
 
-    Returns its exit status, or 128 and the number of the signal that ended it. If standard input
-    ended first, the peak of its memory is printed.
+    Returns the daemon's exit status, or 128 plus the number of the signal that ended it. If
+    standard input ended first, prints the daemon's peak memory.
     """
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our caller's
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - the caller's command
     peaks: list[int] = []
     try:
         signal.signal(signal.SIGTERM, lambda *_: child.terminate())
@@ -37,7 +37,7 @@ def supervise(folder: str, command: Sequence[str]) -> int:
         child.kill()
         shutil.rmtree(folder, ignore_errors=True)
     for peak in peaks:
-        with suppress(OSError):  # of a terminal that is closed
+        with suppress(OSError):  # the terminal may be closed
             print(f"peak memory of the daemon: {peak / 1024:.1f} MiB RSS", flush=True)
     return status if status >= 0 else 128 - status
 
@@ -54,7 +54,7 @@ def _end_with_input(child: subprocess.Popen[bytes], peaks: list[int]) -> None:
 
 
 def _peak_memory(pid: int) -> list[int]:
-    """The peak resident set of a process in KiB, where the system tells."""
+    """Returns the peak resident set of a process in KiB, or nothing if that is unknown."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""kmproxy's own metrics, on a registry of its own.
+"""kmproxy's own metrics, in a registry of their own.
 
-Knows the names, the labels and their bounded values. Must not know who counts.
-No label carries a namespace, a node or anything a client sent.
+Knows the names, the labels and their bounded values. Must not know which code counts.
+No label value contains a namespace, a node or data from a client.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-# What an upstream calls its failure is its own choice; only these become label values.
+# An upstream chooses the names of its failures freely. Only these names become label values.
 _REASONS = frozenset(
     {
         "Expired", "Forbidden", "Gone", "InternalError", "NotFound",
@@ -44,10 +44,10 @@ _REASONS = frozenset(
 
 
 class Telemetry:
-    """Every metric of the daemon, each an attribute."""
+    """All metrics of the daemon, each as an attribute."""
 
     def __init__(self) -> None:
-        # They would double the series; when a counter began shows in the process' start.
+        # They would double the series. The start of the process shows when the counters began.
         disable_created_metrics()  # type: ignore[no-untyped-call] # the library leaves it so
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -233,9 +233,9 @@ class Telemetry:
         sync_age: Callable[[], float],
         restored: Callable[[], float],
     ) -> None:
-        """Ask these for the gauges of the label map, at each scrape.
+        """Sets the functions that give the gauges of the label map at each scrape.
 
-        `lacking` is by label, `left_out` by limit.
+        `lacking` holds one function per label, `left_out` one per limit.
         """
         self.namespaces.set_function(namespaces)
         for label, count in lacking.items():
@@ -246,29 +246,29 @@ class Telemetry:
         self.labels_restored.set_function(restored)
 
     def samples_left_out(self, dropped: Mapping[str, int]) -> None:
-        """Count samples that an answer is without, by reason."""
+        """Counts samples that were left out of a response, by reason."""
         for what, count in dropped.items():
             self.samples_dropped.labels(what).inc(count)
 
     def upstream_failed(self, upstream: str, reason: str) -> None:
-        """Count a failure of `kubelet` or `apiserver`."""
+        """Counts a failure of the upstream `kubelet` or `apiserver`."""
         self.upstream_errors.labels(upstream, _bounded(reason)).inc()
 
     def reviewed(self, kind: str, *, allowed: bool) -> None:
-        """Count a review of a `token` or of `access`."""
+        """Counts a review of a `token` or of `access`."""
         self.reviews.labels(kind, "allowed" if allowed else "denied").inc()
 
     def review_failed(self, kind: str, reason: str) -> None:
-        """Count a review that came to nothing, which is a failure of the API server too."""
+        """Counts a review that failed. This is a failure of the API server too."""
         self.reviews.labels(kind, "failed").inc()
         self.upstream_failed("apiserver", reason)
 
     def watch_restarted(self, reason: str) -> None:
-        """Count the end of a watch."""
+        """Counts the end of a watch."""
         self.watch_restarts.labels(_bounded(reason)).inc()
 
     def render(self) -> bytes:
-        """The exposition of all of them, as text format 0.0.4."""
+        """Returns all metrics as an exposition in text format 0.0.4."""
         return generate_latest(self.registry)
 
 

@@ -1,19 +1,19 @@
-"""Everything that a user can write down: flags, variables, the YAML file, label rules.
+"""Everything that a user can configure: flags, variables, the YAML file, label rules.
 
-Knows names, types, defaults and what contradicts what. Must not know files but those it is
-handed the text of, connections, or what a setting does.
+Knows names, types, defaults and contradictions between settings. Must not know connections, or
+what a setting does. Must not open files: it is given the text of a file.
 
     types        addresses, secrets, files; parsers of a flag's text
-    settings     a field that is a flag, a YAML key and a line of help at once
-    label_rules  rules from namespaces' labels and annotations to labels of samples
+    settings     a field that is at once a flag, a YAML key and a line of help
+    label_rules  rules that make labels of samples from labels and annotations of namespaces
     sections     the daemon's settings, in frozen sections
     commands     the settings of the other commands
     variables    settings from environment variables
-    expressions  regular expressions of RE2, for names of metrics
+    expressions  regular expressions of RE2, for metric names
     http_client  the keys of an HTTP client of Prometheus
-    proxies      which forward proxy leads to a URL
-    web          the web configuration of Prometheus' exporters
+    proxies      finds the forward proxy for a URL
+    web          the web config of Prometheus' exporters
     yaml_text    YAML without repeated keys
-    loader       flags, variables and the YAML file made into one configuration
-    recipe       what the configuration says is done to expositions
+    loader       makes one configuration from flags, variables and the YAML file
+    recipe       makes the recipe for expositions from the configuration
 """

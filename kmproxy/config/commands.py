@@ -1,7 +1,7 @@
-"""What the further commands take besides, or in place of, the daemon's settings.
+"""The settings of the other commands, besides or in place of the daemon's settings.
 
 Knows names, types and defaults, in frozen sections. Must not know where values
-come from, nor what a command does with them.
+come from, or what a command does with them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kmproxy.config.types import (
 
 @dataclass(frozen=True, slots=True)
 class EnrichConfig:
-    """What the filter for standard input reads besides it."""
+    """The further settings of `kmproxy enrich`, which enriches standard input."""
 
     namespaces: str | None = setting(
         "namespaces", parse_text, None, "FILE",
@@ -34,7 +34,7 @@ class EnrichConfig:
 
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
-    """What is simulated, and where."""
+    """The settings of `kmproxy demo`: the simulated cluster and its addresses."""
 
     listen: Address = setting(
         "listen", parse_address, Address("127.0.0.1", 8080), "ADDR:PORT",
@@ -64,7 +64,7 @@ class DemoConfig:
 
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
-    """What is measured, and for how long."""
+    """The settings of `kmproxy bench`: the measurements and their duration."""
 
     payload: tuple[str, ...] = setting(
         "payload", parse_text, (), "FILE",
@@ -86,7 +86,7 @@ class BenchConfig:
 
 @dataclass(frozen=True, slots=True)
 class CheckConfig:
-    """How the preflight shows what it found; all else is the daemon's."""
+    """The settings of the preflight's report. All other settings are the daemon's."""
 
     output: str = setting(
         "output", one_of("text", "json"), "text", "text|json",

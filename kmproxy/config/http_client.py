@@ -1,8 +1,8 @@
-"""How kubelets are reached, and as whom: the `kubelet` section of the YAML file.
+"""The `kubelet` section of the YAML file: how kubelets are reached, and with which identity.
 
-Knows its keys, those of an HTTP client of Prometheus and Grafana Alloy, and which
-exclude one another. Must not know files or connections. No problem shows a value
-that may be secret.
+Knows the keys of the section, which are those of an HTTP client of Prometheus and Grafana
+Alloy, and which keys exclude one another. Must not know files or connections. A problem never
+shows a value that may be secret.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _RESERVED = frozenset(
 )  # fmt: skip
 _RESERVED_OF_CONNECT = _RESERVED - {"proxy-authorization", "user-agent"}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # in no file's name, or not to be encoded
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # not possible in a file's name, or not encodable
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class TlsOptions:
-    """What a server's certificate is verified by, and which one it is shown."""
+    """How a server's certificate is verified, and the client certificate shown to the server."""
 
     ca: Source | None = None
     cert: Source | None = None
@@ -76,7 +76,7 @@ class TlsOptions:
 
 @dataclass(frozen=True, slots=True)
 class ProxyOptions:
-    """Which proxy is taken. `headers` are for the one of the environment."""
+    """The choice of a forward proxy. `headers` are for the proxy of the environment."""
 
     proxies: Proxies | None = None
     from_environment: bool = False
@@ -85,7 +85,10 @@ class ProxyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """An Authorization header of any scheme, by default a bearer token. `key` says whose."""
+    """An Authorization header of any scheme, by default a bearer token.
+
+    `key` names the configuration key from which the credentials come.
+    """
 
     credentials: Source
     key: str
@@ -106,7 +109,7 @@ class OAuth2:
 
     client_id: str
     client_secret: Source
-    token_url: str = field(repr=False)  # there may be a key behind its path
+    token_url: str = field(repr=False)  # its query may hold a key
     scopes: tuple[str, ...] = ()
     endpoint_params: Headers = ()
     tls: TlsOptions = field(default_factory=TlsOptions)
@@ -115,7 +118,10 @@ class OAuth2:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The section. Without a credential and a client certificate we are who we are anyway."""
+    """The `kubelet` section of the YAML file.
+
+    Without a credential and a client certificate, kmproxy uses its usual identity.
+    """
 
     credential: Authorization | BasicAuth | OAuth2 | None = None
     tls: TlsOptions = field(default_factory=TlsOptions)
@@ -125,17 +131,17 @@ class Access:
 
     @property
     def identifies(self) -> bool:
-        """Whether it says who we are; then no other credential is sent."""
+        """Whether the section sets an identity. Then no other credential is sent."""
         return self.credential is not None or self.tls.cert is not None
 
     @property
     def proxied(self) -> bool:
-        """Whether a forward proxy may be on the way."""
+        """Whether a forward proxy may be used."""
         return self.proxy.proxies is not None or self.proxy.from_environment
 
 
 def read_access(document: Any, path: str) -> tuple[Access, list[str]]:
-    """The section that stands at `path`, and a line for each problem, by the path of its key."""
+    """Reads the section at `path`. Returns it with a line for each problem and its key's path."""
     problems: list[str] = []
     block = _Block(document, path, KEYS[""], problems)
     block.at_most_one(_CREDENTIALS)
@@ -150,7 +156,7 @@ def read_access(document: Any, path: str) -> tuple[Access, list[str]]:
 
 
 class _Block:
-    """One mapping: its values by key, and what is wrong with them by path."""
+    """One mapping: its values by key, and the problems with them by path."""
 
     def __init__(self, document: Any, path: str, known: Sequence[str], problems: list[str]) -> None:
         self._path = path
@@ -175,24 +181,24 @@ class _Block:
         self._problems.append(f"{self._path}.{key}: {why}")
 
     def at_most_one(self, keys: Collection[str]) -> None:
-        """Refuse those of the keys that exclude one another, all in one line."""
+        """Refuses more than one of these keys, all in one line."""
         given = [key for key in keys if key in self]
         if len(given) > 1:
             self._problems.append(f"{self._path}: {' and '.join(given)} exclude one another")
 
     def required(self, *keys: str) -> None:
-        """Refuse a block that has none of these."""
+        """Refuses a block that has none of these keys."""
         if self._is_one and not any(key in self for key in keys):
             self._problems.append(f"{self._path}: {' or '.join(keys)} is missing")
 
     def block(self, key: str) -> _Block | None:
-        """The mapping that is the value of a key."""
+        """Returns the mapping that is the value of a key."""
         if key not in self:
             return None
         return _Block(self._values[key], f"{self._path}.{key}", KEYS[key], self._problems)
 
     def parsed(self, key: str, parse: Callable[[str], _T]) -> _T | None:
-        """A text as `parse` reads it, which raises ValueError with a reason."""
+        """Returns a text read by `parse`, which raises ValueError with a reason."""
         if key not in self:
             return None
         try:
@@ -208,7 +214,7 @@ class _Block:
         return bool(self.parsed(key, parse_bool))
 
     def source(self, *inline: str, file: str, empty: bool = False) -> Source | None:
-        """Text under one of the keys `inline`, or a file."""
+        """Returns the text under one of the keys `inline`, or the file under `file`."""
         self.at_most_one((*inline, file))
         for key in inline:
             if key in self:
@@ -216,7 +222,7 @@ class _Block:
         return self.parsed(file, lambda text: File(parse_text(text)))
 
     def pairs(self, key: str, check: Callable[[str, str], str | None]) -> Headers:
-        """A mapping of names to one value or a list of values, each of them checked."""
+        """Reads a mapping of names to one value or a list of values. Checks each value."""
         document = self._values.get(key, {})
         if not isinstance(document, Mapping):
             self.wrong(key, "names with values are expected here")
@@ -236,7 +242,7 @@ class _Block:
         return tuple(read)
 
     def headers(self, key: str, reserved: Collection[str]) -> Headers:
-        """Headers, but for those that are not the user's to say."""
+        """Reads headers. Refuses the reserved ones, which kmproxy sets itself."""
 
         def check(name: str, value: str) -> str | None:
             if not _TOKEN.fullmatch(name):
@@ -261,7 +267,11 @@ class _Block:
 
 
 def _text(value: Any) -> str:
-    """A text. YAML reads 0123 as 83 and no as false: what is no text was not meant so."""
+    """Returns a value that is text.
+
+    Raises ValueError for other values: YAML reads 0123 as 83 and no as false, and the
+    user did not mean that.
+    """
     if isinstance(value, str):
         if _NO_TEXT.search(value):
             raise ValueError("no text has what stands in it")
@@ -276,7 +286,7 @@ def _secret(text: str) -> Secret:
 
 
 def _credential(block: _Block) -> Authorization | BasicAuth | OAuth2 | None:
-    """The credential that is given; of several, which is a problem, each is looked at."""
+    """Returns the given credential. Several are a problem, but each of them is checked."""
     found: list[Authorization | BasicAuth | OAuth2 | None] = []
     if (inner := block.block("authorization")) is not None:
         inner.required("credentials", "credentials_file")
@@ -325,9 +335,10 @@ def _oauth2(block: _Block) -> OAuth2 | None:
 
 
 def _token_url(text: str) -> str:
-    """An https URL, or plain http to this host itself; the secret goes there.
+    """Reads an https URL, or a plain http URL of this host itself.
 
-    Returns it with its scheme in lower case.
+    The client secret is sent to this URL. Returns the URL with its scheme in lower
+    case. Raises ValueError for other URLs.
     """
     try:
         parts = urlsplit(text)

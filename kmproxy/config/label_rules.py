@@ -1,7 +1,7 @@
-"""Rules from namespace metadata to metric labels.
+"""Label rules: they make labels of samples from the metadata of namespaces.
 
-Knows how rules are written, and which names a label may have. Must not know what
-becomes of them, nor where namespaces come from.
+Knows how rules are written, and which names a label may have. Must not know how
+rules are used, or where namespaces come from.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ Source = Literal["label", "annotation"]
 
 WILDCARD = "*"
 NAME_LABEL = "kubernetes.io/metadata.name"
-"""On every namespace, and equal to its name: `*` leaves it out."""
+"""A label of every namespace, equal to its name. The key `*` leaves it out."""
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-"""An annotation that kubectl keeps for itself, a copy of the whole object: `*` leaves it out."""
+"""An annotation of kubectl, a copy of the whole object. The key `*` leaves it out."""
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
 
 MAX_VALUE = 1024
-"""Bytes of UTF-8 of the longest value that is added, unless the configuration says otherwise."""
+"""Default limit for the length of an added label value, in bytes of UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """What matters of a namespace: its name, its labels, its annotations."""
+    """The parts of a namespace that rules need: its name, its labels, its annotations."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -40,8 +40,9 @@ class Namespace:
 class LabelRule:
     """Namespace metadata `key` becomes metric label `name`.
 
-    With the key `*`, `name` is empty and every key of the source makes its own.
-    `default` is the value where the namespace has none; empty means no label.
+    With the key `*`, `name` is empty and every key of the source makes its own label.
+    `default` is the value for a namespace without this key. An empty default means no
+    label.
     """
 
     source: Source
@@ -51,13 +52,13 @@ class LabelRule:
 
 
 def label_name(key: str) -> str:
-    """The metric label name that a metadata key becomes when none is given."""
+    """Returns the metric label name for a metadata key whose rule gives no name."""
     name = _OUTSIDE_NAME.sub("_", key)
     return "_" + name if name[:1].isdigit() else name
 
 
 def name_problem(name: str) -> str | None:
-    """Why `name` cannot be the name of an added label, or None where it can."""
+    """Returns why `name` cannot be the name of an added label, or None if it can."""
     if not _LABEL_NAME.fullmatch(name):
         return f"{name!r} is not a label name: [a-zA-Z_][a-zA-Z0-9_]*"
     if name.startswith("__"):
@@ -70,10 +71,10 @@ def name_problem(name: str) -> str | None:
 def parse_rules(
     labels: Sequence[str], annotations: Sequence[str], defaults: Sequence[str]
 ) -> tuple[tuple[LabelRule, ...], list[str]]:
-    """Read `KEY[=NAME]` and `NAME=VALUE` specifications.
+    """Reads `KEY[=NAME]` and `NAME=VALUE` specifications.
 
-    Returns the rules in the order given, labels before annotations, and a line
-    for each problem. The rules are of use only where there is no problem.
+    Returns the rules in the given order, labels before annotations, and a line for
+    each problem. The rules may be used only if there is no problem.
     """
     problems: list[str] = []
     values = _parse_defaults(defaults, problems)
@@ -123,7 +124,10 @@ def _parse_defaults(defaults: Sequence[str], problems: list[str]) -> dict[str, s
 def _default_rules(
     rules: Sequence[LabelRule], values: Mapping[str, str], problems: list[str]
 ) -> list[LabelRule]:
-    """Defaults for names that no rule spells out: right only where `*` may make them."""
+    """Returns rules for the defaults of names that no rule spells out.
+
+    Such a default is valid only if a rule with `*` may make its label.
+    """
     if any(rule.key == WILDCARD for rule in rules):
         return [LabelRule("label", "", name, value) for name, value in values.items()]
     known = ", ".join(rule.name for rule in rules) or "none"

@@ -1,6 +1,6 @@
-"""From layers of values to the configuration, with all that is wrong with them.
+"""Makes the configuration from layers of values, and reports all problems with them.
 
-Knows how a value is found, read and explained, and which make no sense
+Knows how a value is found, read and explained, and which values make no sense
 together. Must not know files, environment variables or how a command line is
 split: it is given mappings from setting names to values.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kmproxy.config.http_client import Access
 
 SECTION: Final = "kubelet"
-"""The key of a YAML file that holds not a setting but a section of its own."""
+"""The key of a YAML file whose value is a section of its own instead of a setting."""
 
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
 _WEBHOOK = "kmproxy has no webhook"
@@ -56,25 +56,25 @@ _WITH_AUTHORIZATION: Final[Mapping[str, tuple[str, ...]]] = {
     "attributes": ("kubernetes",),
     "tenant_resource": ("tenant",),
 }
-"""The modes of authorization in which each setting of it means something."""
+"""The settings of authorization, each with the modes in which it has an effect."""
 
 
 class Layer(NamedTuple):
-    """Values from one place. `prefix` makes a setting's name what its user wrote."""
+    """Values from one source. `prefix` before a setting's name gives the user's spelling."""
 
     origin: str
     prefix: str
     values: Mapping[str, Any]
 
     def spelled(self, name: str) -> str:
-        """A setting's name as its user wrote it."""
+        """Returns a setting's name as its user wrote it."""
         return variable(name) if self.prefix == PREFIX else f"{self.prefix}{name}"
 
 
 def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
-    """Build the configuration from layers, of which the later ones win.
+    """Builds the configuration from layers. Later layers win.
 
-    Returns it with a warning line for each setting that is accepted and has no
+    Returns it with a warning line for each setting that is accepted but has no
     effect. Raises ConfigError with every problem found.
     """
     layers, access, wrong_access = _without_access(layers)
@@ -89,7 +89,7 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
 
 
 def load_sections(layers: Sequence[Layer], *sections: type[Any]) -> list[Any]:
-    """Build just these sections. Raises ConfigError with every problem found."""
+    """Builds these sections only. Raises ConfigError with every problem found."""
     built, _, problems = _build(layers, {section.__name__: section for section in sections})
     if problems:
         raise ConfigError(problems)
@@ -97,13 +97,13 @@ def load_sections(layers: Sequence[Layer], *sections: type[Any]) -> list[Any]:
 
 
 def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None, list[str]]:
-    """The layers without the `kubelet` section of a file, the last such section, problems."""
+    """Returns the layers without their `kubelet` sections, the last such section, and problems."""
     rest, problems = [], []
     access = None
     for layer in layers:
         values = dict(layer.values)
         if not layer.prefix and SECTION in values:
-            from kmproxy.config.http_client import read_access  # noqa: PLC0415 - most have no such section
+            from kmproxy.config.http_client import read_access  # noqa: PLC0415 - most files lack this section
 
             access, wrong = read_access(values.pop(SECTION), SECTION)
             problems += [f"{problem} ({layer.origin})" for problem in wrong]
@@ -114,7 +114,7 @@ def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None
 def _build(
     layers: Sequence[Layer], sections: Mapping[str, type[Any]]
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """The sections by name, warnings, problems."""
+    """Returns the sections by name, warnings and problems."""
     warnings: list[str] = []
     problems: list[str] = []
     known = {
@@ -182,7 +182,10 @@ def _read_layer(
 
 
 def _parse(setting: Setting, value: Any, form: str) -> Any:
-    """A value of YAML, or a tuple of those that a command line gave, the last of which counts."""
+    """Reads a value of YAML, or a tuple of the values that a command line gave.
+
+    If the setting is not repeatable, the last value of the tuple counts.
+    """
     if isinstance(value, list) and not setting.repeatable:
         raise ValueError("one value is expected, not a list")
     parsed = [
@@ -197,7 +200,7 @@ def _parse(setting: Setting, value: Any, form: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A scalar as it would be written on a command line."""
+    """Returns a scalar as a command line would spell it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int | float):
@@ -206,7 +209,11 @@ def _text(value: Any) -> str:
 
 
 def _contradictions(config: Config) -> tuple[list[str], list[str]]:
-    """What makes no sense together, or at all; and what has no effect beside another."""
+    """Returns problems and warnings.
+
+    A problem is a value that makes no sense, alone or beside another. A warning is a
+    value that has no effect beside another.
+    """
     problems, warnings = [], []
     if config.server.enable_http2:
         problems.append("--enable-http2=true: HTTP/1.1 is what Prometheus scrapes; leave it out")
@@ -246,7 +253,7 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
 
 
 def _certificate_contradictions(server: ServerConfig) -> tuple[list[str], list[str]]:
-    """What makes no sense, or has no effect, among the settings of the serving certificate."""
+    """Returns problems and warnings about the settings of the serving certificate."""
     if server.web_config_file and server.metrics_cert_path:
         return ["--web-config-file and --metrics-cert-path both say what TLS is served"], []
     if server.metrics_cert_path and server.metrics_secure is False:
@@ -258,7 +265,7 @@ def _certificate_contradictions(server: ServerConfig) -> tuple[list[str], list[s
 
 
 def _without_authorization(config: AuthorizationConfig) -> list[str]:
-    """What has no effect in this mode of authorization."""
+    """Returns a warning for each setting that has no effect in this mode of authorization."""
     warnings = []
     for key, modes in _WITH_AUTHORIZATION.items():
         changed = getattr(config, key) != getattr(AuthorizationConfig(), key)
@@ -270,7 +277,7 @@ def _without_authorization(config: AuthorizationConfig) -> list[str]:
 
 
 def _access_contradictions(kubelet: KubeletConfig, access: Access) -> list[str]:
-    """What the `kubelet` section cannot stand beside."""
+    """Returns a problem for each flag that contradicts the `kubelet` section."""
     problems = []
     senseless = "the section makes no sense beside"
     if kubelet.apiserver:

@@ -1,7 +1,7 @@
-"""Forward proxies: which one leads to a URL, if any.
+"""Forward proxies: finds the proxy for a URL, if the URL has one.
 
-Knows proxy URLs, and who is left out in the way of Go's `httpproxy`. Must not
-know what is sent through one: nothing but TLS is.
+Knows proxy URLs, and which hosts are left out, by the rules of Go's `httpproxy`. Must not
+know what is sent through a proxy: only TLS is.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _Address = IPv4Address | IPv6Address
 
 
 class Proxy(NamedTuple):
-    """A proxy: its URL without credentials, and what it is told with a CONNECT."""
+    """A proxy: its URL without credentials, and the headers of a CONNECT request to it."""
 
     url: str
     headers: Headers = ()
 
 
 def parse_proxy(text: str) -> Proxy:
-    """HOST, HOST:PORT or a URL; a user and password in it become Proxy-Authorization.
+    """Reads HOST, HOST:PORT or a URL. Its user and password become Proxy-Authorization.
 
     Raises ValueError with a reason that does not show the text.
     """
@@ -54,17 +54,17 @@ def parse_proxy(text: str) -> Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxy of every URL but those left out by `excluded`, a list as NO_PROXY has it.
+    """The proxy for all URLs except those that `excluded` leaves out, a list like NO_PROXY.
 
-    None leaves out nothing. With a list, also an empty one, this host itself
-    is always left out, as in Go.
+    None leaves out nothing. With a list, even an empty one, this host itself is
+    always left out, as in Go.
     """
 
     proxy: Proxy
     excluded: str | None = None
 
     def find(self, url: str) -> Proxy | None:
-        """The proxy on the way to an https URL."""
+        """Returns the proxy for an https URL, or None if the list leaves out the URL."""
         parts = urlsplit(url)
         if self.excluded is None:
             return self.proxy
@@ -73,9 +73,10 @@ class Proxies:
 
 
 def from_environment(environment: Mapping[str, str], headers: Headers = ()) -> Proxies | None:
-    """What HTTPS_PROXY and NO_PROXY say, or the same in lower case.
+    """Reads HTTPS_PROXY and NO_PROXY, or the same in lower case.
 
-    Raises ValueError that names the variable.
+    Returns None without a proxy. Raises ValueError, which names the variable, for an
+    invalid proxy.
     """
     for name in ("HTTPS_PROXY", "https_proxy"):
         if text := environment.get(name):
@@ -89,7 +90,7 @@ def from_environment(environment: Mapping[str, str], headers: Headers = ()) -> P
 
 
 class Way(NamedTuple):
-    """How a server is reached: by a proxy, or directly, and what says so."""
+    """How a server is reached: by a proxy or directly, and the setting that says so."""
 
     proxy: Proxy | None = None
     why: str = ""
@@ -100,9 +101,10 @@ class Way(NamedTuple):
 
 
 def way_by_environment(environment: Mapping[str, str], url: str) -> Way:
-    """The way to a URL by HTTPS_PROXY and NO_PROXY, by HTTP_PROXY if the URL is plain http.
+    """Finds the way to a URL by HTTPS_PROXY and NO_PROXY; by HTTP_PROXY for plain http.
 
-    Raises ValueError that names the variable, if that is what leads there.
+    Raises ValueError, which names the variable, if the way leads through an invalid
+    proxy.
     """
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
@@ -120,11 +122,11 @@ def way_by_environment(environment: Mapping[str, str], url: str) -> Way:
 
 
 def is_excluded(no_proxy: str, host: str, port: str) -> bool:
-    """Whether a list leaves out a host, in lower case, on a port.
+    """Whether a list leaves out a host on a port. The host is in lower case.
 
-    An entry is `*`, an IP address, a network in CIDR notation, a domain (it and
-    all in it) or `.domain` or `*.domain` (all in it); all but a network may end
-    in `:port`. What is none of these is no entry.
+    An entry is `*`, an IP address, a network in CIDR notation, a domain (the domain
+    and all names in it), or `.domain` or `*.domain` (all names in it). An address or a
+    domain may end in `:port`. Any other entry is ignored.
     """
     address = _address(host)
     if host == "localhost" or (address is not None and address.is_loopback):
@@ -149,7 +151,7 @@ def _matches(entry: str, host: str, port: str, address: _Address | None) -> bool
 
 
 def _split(entry: str) -> tuple[str, str]:
-    """Host and port; what is not HOST:PORT or [HOST]:PORT is a host as a whole."""
+    """Splits HOST:PORT or [HOST]:PORT. Any other entry is a host as a whole, without a port."""
     host, colon, port = entry.rpartition(":")
     if colon and host.startswith("[") and host.endswith("]"):
         return host[1:-1], port

@@ -1,6 +1,6 @@
-"""What the configuration says is done to expositions.
+"""Makes the recipe for expositions from the configuration.
 
-Knows the sections of labels and selection. Must not know lines, nor where an exposition
+Knows the sections of labels and selection. Must not know lines, or where an exposition
 comes from.
 """
 
@@ -12,7 +12,7 @@ from kmproxy.exposition.selection import Globs, Selection
 
 
 def read_recipe(labels: LabelConfig, selection: SelectionConfig) -> Recipe:
-    """What is done to the exposition of one node, or of standard input."""
+    """Returns the steps applied to the exposition of one node, or of standard input."""
     return Recipe(
         names=frozenset(rule.name.encode() for rule in labels.rules if rule.name),
         on_conflict=labels.on_conflict,
@@ -23,7 +23,7 @@ def read_recipe(labels: LabelConfig, selection: SelectionConfig) -> Recipe:
 
 
 def read_selection(config: SelectionConfig) -> Selection:
-    """The selection that is configured."""
+    """Returns the configured selection."""
     return Selection(
         keep_metrics=(config.keep_metric,) if config.keep_metric else (),
         drop_metrics=config.drop_metric,

@@ -1,7 +1,7 @@
 """The configuration: every setting once, with its flag, YAML key, help and default.
 
 Knows names, types and defaults, in frozen sections. Must not know where values
-come from, nor what is wrong with several of them together.
+come from, or which values contradict each other.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOCALHOST: Final = "localhost"
 
 @dataclass(frozen=True, slots=True)
 class LabelConfig:
-    """Which labels are added, and to what."""
+    """The label rules, and how labels are added to samples."""
 
     label: tuple[str, ...] = setting(
         "label", parse_word, ("team",), "KEY[=NAME]",
@@ -68,7 +68,7 @@ class LabelConfig:
 
 
 def parse_label_name(text: str) -> str:
-    """A label that may be taken off."""
+    """Reads the name of a label to be removed. Raises ValueError if it must not be removed."""
     if problem := name_problem(text):
         raise ValueError(problem)
     return text
@@ -76,7 +76,7 @@ def parse_label_name(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SelectionConfig:
-    """Which samples pass, and what is taken off or added; by default nothing is."""
+    """Which samples pass, and what is removed or added. The default changes nothing."""
 
     keep_metric: tuple[Expression, ...] = setting(
         "keep-metric", parse_regex, (), "REGEX",
@@ -170,21 +170,21 @@ class KubeletConfig:
 
     @property
     def has_node(self) -> bool:
-        """Whether there is a node for the paths that name none.
+        """Whether a configured node exists, for the paths that name no node.
 
-        Where every node is served it is from a pod of one's own, whose localhost has no kubelet.
+        With --all-nodes, kmproxy runs in a pod of its own, whose localhost has no kubelet.
         """
         return not self.all_nodes or self.node != LOCALHOST
 
     @property
     def kubelet_port(self) -> int:
-        """The port of a kubelet whose Node object says none."""
+        """The port of a kubelet whose Node object names no port."""
         return self.port if self.port and not self.apiserver else 10250
 
 
 @dataclass(frozen=True, slots=True)
 class ApiServerConfig:
-    """Which API server tells the namespaces, and as whom it is asked."""
+    """The API server that lists the namespaces, the identity for it, and the age of labels."""
 
     kubeconfig: str | None = setting(
         "kubeconfig", parse_text, None, "FILE",
@@ -217,7 +217,7 @@ class ApiServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """What is listened on, and how much is done at once."""
+    """The addresses that kmproxy listens on, their TLS, and the limits of scrapes."""
 
     listen: Address = setting(
         "listen", parse_address, Address("", 8080), "ADDR:PORT",
@@ -265,7 +265,7 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveryConfig:
-    """Whether pods are served as scrape targets, which, and how old they may be."""
+    """Whether pods are served as scrape targets, which pods, and how old they may be."""
 
     enabled: bool = setting(
         "discovery", parse_bool, False, "",
@@ -287,7 +287,7 @@ class DiscoveryConfig:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationConfig:
-    """Who may scrape."""
+    """Which callers may scrape."""
 
     mode: str = setting(
         "authorization", one_of("none", "kubernetes", "tenant"), "none", "none|kubernetes|tenant",
@@ -313,7 +313,7 @@ class AuthorizationConfig:
 
 @dataclass(frozen=True, slots=True)
 class LimitConfig:
-    """What a client may cost, on each of the two ports."""
+    """The limits for the clients of each of the two ports."""
 
     max_connections: int = setting(
         "max-connections", parse_count, 128, "N",
@@ -335,7 +335,7 @@ class LimitConfig:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """What is logged, and how it looks."""
+    """The level and the format of the log."""
 
     level: str = setting(
         "log-level", one_of("debug", "info", "warning", "error"), "info",
@@ -351,7 +351,7 @@ class LogConfig:
 class Config:
     """The whole configuration. A class receives its section, never the whole.
 
-    `access` is the YAML file's `kubelet` section, None where there is none.
+    `access` is the `kubelet` section of the YAML file, or None without such a section.
     """
 
     labels: LabelConfig = field(default_factory=LabelConfig)

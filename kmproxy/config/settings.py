@@ -18,11 +18,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How one setting is spelled, read and explained.
+    """Describes how one setting is spelled, read and explained.
 
     `parse` takes one value as text and raises ValueError with a reason. A
     repeatable setting is a tuple of such values. `aliases` are other flags for
-    the same setting, each with the text in which the value given is put.
+    the same setting, each with the format string into which the given value is put.
     """
 
     name: str
@@ -48,12 +48,12 @@ def setting(
     repeatable: bool = False,
     aliases: Mapping[str, str] | None = None,
 ) -> Any:
-    """A field of a section that is a setting."""
+    """Makes a field of a section that is a setting."""
     meta = Setting(name, parse, metavar, help_, repeatable, aliases or {})
     return field(default=default, metadata={"setting": meta})
 
 
 def settings(section: type[Any]) -> dict[str, Setting]:
-    """The settings of a section by attribute, in order."""
+    """Returns the settings of a section by attribute, in order."""
     fields = dataclasses.fields(section)
     return {spec.name: spec.metadata["setting"] for spec in fields if "setting" in spec.metadata}

@@ -1,7 +1,7 @@
-"""How the text of a setting is read: durations, ports, addresses, URLs, secrets.
+"""Parsers and types for the text of a setting: durations, ports, addresses, URLs, secrets.
 
-Each parser takes text and raises ValueError with a reason fit to stand behind
-the setting's name. Must not know which settings there are.
+Each parser takes text and raises ValueError with a reason that can follow the
+setting's name. Must not know which settings exist.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # of a link-local address
 
 
 class Address(NamedTuple):
-    """Where to listen. An empty host means every interface."""
+    """An address to listen on. An empty host means every interface."""
 
     host: str
     port: int
@@ -55,7 +55,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
-    """Text that is never shown: not by repr, str or a format."""
+    """Text that is never shown by repr, str or a format."""
 
     _text: str
 
@@ -63,13 +63,13 @@ class Secret:
         return "<secret>"
 
     def reveal(self) -> str:
-        """The text itself, for the one place that sends it."""
+        """Returns the text itself, for the one place that sends it."""
         return self._text
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file whose content is the value, read again as it rotates."""
+    """A file whose content is the value. It is read again as it rotates."""
 
     path: str
 
@@ -78,11 +78,11 @@ class File:
 
 
 Source = Secret | File
-"""Where the text of a credential comes from."""
+"""The origin of a credential's text: the configuration or a file."""
 
 
 class Resource(NamedTuple):
-    """A resource of the API, as RBAC names it. The group of the core is empty."""
+    """A resource of the API, as RBAC names it. The core group is empty."""
 
     resource: str
     subresource: str = ""
@@ -94,7 +94,7 @@ class Resource(NamedTuple):
 
 
 def parse_bool(text: str) -> bool:
-    """A boolean as Go's strconv.ParseBool reads it."""
+    """Reads a boolean as Go's strconv.ParseBool does."""
     if text in _TRUE:
         return True
     if text in _FALSE:
@@ -103,7 +103,7 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration as Go's time.ParseDuration writes them; more than none."""
+    """Reads a duration as Go's time.ParseDuration spells it. Returns seconds, more than 0."""
     seconds, end = 0.0, int(text.startswith("+"))
     while part := _DURATION.match(text, end):
         seconds, end = seconds + float(part[1]) * _UNITS[part[2]], part.end()
@@ -117,21 +117,21 @@ def parse_duration(text: str) -> float:
 
 
 def parse_port(text: str) -> int:
-    """A TCP port, 1 to 65535."""
+    """Reads a TCP port, 1 to 65535."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
         raise ValueError(f"{text!r} is not a port (1 to 65535)")
     return int(text)
 
 
 def parse_count(text: str) -> int:
-    """A whole number, one at least."""
+    """Reads a whole number of at least 1."""
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise ValueError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def parse_host(text: str) -> str:
-    """A host name, a node name or an IP address; an IPv6 address may be in brackets."""
+    """Reads a host name, a node name or an IP address. Brackets may enclose an IPv6 address."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     _, percent, scope = host.partition("%")
     if percent and not _SCOPE.fullmatch(scope):
@@ -145,7 +145,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_address(text: str) -> Address:
-    """ADDR:PORT; port 0 asks the system for a free one."""
+    """Reads ADDR:PORT. Port 0 asks the system for a free port."""
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
         raise ValueError(f"{text!r} is not ADDR:PORT, such as :8080, 127.0.0.1:8080 or [::1]:8080")
@@ -153,7 +153,7 @@ def parse_address(text: str) -> Address:
 
 
 def parse_peers(text: str) -> Address:
-    """HOST:PORT of somebody else."""
+    """Reads HOST:PORT of other processes. Neither part may be empty or 0."""
     address = parse_address(text)
     if not address.host or not address.port:
         raise ValueError(f"{text!r} is not HOST:PORT")
@@ -161,14 +161,14 @@ def parse_peers(text: str) -> Address:
 
 
 def parse_server(text: str) -> str:
-    """HOST, HOST:PORT or an http(s) URL without a path; returns it as it came."""
+    """Reads HOST, HOST:PORT or an http(s) URL without a path. Returns the text unchanged."""
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
     if not text.isascii() or not text.isprintable() or " " in text:
-        parts = urlsplit("")  # which would let them vanish
+        parts = urlsplit("")  # urlsplit removes some of these characters
     if "@" in text:
         raise ValueError("a user or password has no place in it")
     if (
@@ -185,44 +185,44 @@ def parse_server(text: str) -> str:
 
 
 def parse_path(text: str) -> str:
-    """The path of a URL."""
+    """Reads the path of a URL."""
     if not _PATH.fullmatch(text) or "/../" in f"{text}/" or "//" in text:
         raise ValueError(f"{text!r} is not a path such as /metrics/cadvisor")
     return text
 
 
 def parse_text(text: str) -> str:
-    """Any text but the empty one."""
+    """Reads any text that is not empty."""
     if not text:
         raise ValueError("the value is empty")
     return text
 
 
 def parse_word(text: str) -> str:
-    """Text without a blank or a comma: names have neither, so that it is a list by mistake."""
+    """Reads text without a blank or a comma. Names have neither: such text is a list by mistake."""
     if "," in text or any(each.isspace() for each in text):
         raise ValueError(f"{text[:80]!r} has a blank or a comma: give each one by itself")
     return parse_text(text)
 
 
 def parse_file(text: str) -> str:
-    """The path of a file, rather than of a directory."""
+    """Reads the path of a file. The path of a directory, such as `x/`, is refused."""
     if "\0" in text or text.rpartition("/")[2] in {"", ".", ".."}:
         raise ValueError(f"{text!r} is not the path of a file")
     return text
 
 
 def shown_key(key: object) -> str:
-    """A key of a mapping as a problem names it: at most 60 characters.
+    """Returns a key of a mapping as a problem shows it: at most 60 characters.
 
-    It is without the value that YAML takes for a part of it where no space is
-    between them, and which may be a secret.
+    Without a space between them, YAML takes a value as a part of the key. The value
+    may be a secret, so the shown key ends before it.
     """
     return re.split("[:=]", str(key), maxsplit=1)[0][:60]
 
 
 def parse_resource(text: str) -> Resource:
-    """RESOURCE[/SUBRESOURCE][.GROUP]; without a group it is one of the core's."""
+    """Reads RESOURCE[/SUBRESOURCE][.GROUP]. Without a group it belongs to the core group."""
     match = _RESOURCE.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not a resource such as pods/metrics.metrics.k8s.io")
@@ -230,7 +230,7 @@ def parse_resource(text: str) -> Resource:
 
 
 def one_of(*values: str) -> Callable[[str], str]:
-    """A parser that takes one of these words."""
+    """Returns a parser that accepts one of these words."""
 
     def parse(text: str) -> str:
         if text not in values:

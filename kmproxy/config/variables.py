@@ -1,8 +1,8 @@
 """Settings from environment variables: `KMPROXY_NODE_PORT` is `--node-port`.
 
-Knows how a variable is named and split, and which variables Kubernetes makes of
-Services that are called as kmproxy is. Must not know which settings there are, nor
-read the process' environment: it is given both.
+Knows how a variable is named and split, and which variables of the same prefix Kubernetes sets for
+Services. Must not know which settings exist, or read the environment of the process: it is given
+both.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ def variable(name: str) -> str:
 def read_variables(
     environment: Mapping[str, str], known: Mapping[str, Setting]
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
-    """The values of each setting that an environment gives, and a warning for each stranger.
+    """Returns the values that an environment gives to settings, and warnings.
 
-    A repeatable setting has a value a line, so that a value may hold a comma. Blanks around a
-    value are no part of it, and an empty variable counts as one that is not there.
+    Each unknown variable with the prefix gets a warning. A repeatable setting has one value per
+    line, so a value may hold a comma. Blanks around a value are ignored. An empty variable counts
+    as absent.
     """
     names = {variable(name): name for name in known}
     aliases = {variable(alias): spec for spec in known.values() for alias in spec.aliases}

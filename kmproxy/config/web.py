@@ -1,9 +1,8 @@
-"""The web config: the format that exporters share, from a mapping to frozen sections.
+"""Reads the web config, the format that exporters share, from a mapping into frozen sections.
 
-It is documented by prometheus/exporter-toolkit, in docs/web-configuration.md.
-Knows every key, what is wrong with it, and Go's names for what OpenSSL names
-otherwise. Must not know files, sockets or certificates. What could not be kept
-exactly as it is asked for is refused, never served weaker.
+prometheus/exporter-toolkit documents the format in docs/web-configuration.md. Knows every key,
+the problems of its values, and OpenSSL's names for Go's names. Must not know files, sockets or
+certificates. A setting that kmproxy cannot apply exactly is refused, never served weaker.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ CIPHERS: Final[Mapping[str, str | None]] = {
     "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
 }
-"""What Go's `tls.CipherSuites` offers, by OpenSSL's names; None is TLS 1.3's, which are
-always on and cannot be chosen, here as in Go."""
+"""The cipher suites of Go's `tls.CipherSuites`, each with OpenSSL's name. None stands for a suite
+of TLS 1.3. These suites are always on and cannot be chosen, here as in Go."""
 
 CURVES: Final[Mapping[str, str]] = {
     "CurveP256": "prime256v1",
@@ -51,7 +50,7 @@ HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "X-Frame-Options": ("deny", "sameorigin"),
     "X-XSS-Protection": (),
 }
-"""The response headers that may be set, and to which values where not to any."""
+"""The response headers that may be set, each with its allowed values; without these, any value."""
 
 VERIFYING: Final = ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
 REQUIRING: Final = "RequireAndVerifyClientCert"
@@ -62,16 +61,16 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 class PlainText(str):
-    """A scalar without quotes, which YAML reads as a number, a boolean or a date: `value`.
+    """A scalar without quotes that YAML reads as a number, a boolean or a date: `value`.
 
-    Where text is expected its text counts, as where Go decodes into a string.
+    Where text is expected, the scalar's text counts, as when Go decodes into a string.
     """
 
     __slots__ = ("value",)
     value: Any
 
     def __new__(cls, text: str, value: Any) -> Self:
-        """The text as it stands in the file, and what YAML reads it as."""
+        """Makes a scalar of the text in the file and the value that YAML reads from it."""
         plain = super().__new__(cls, text)
         plain.value = value
         return plain
@@ -83,7 +82,7 @@ def _typed(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Pem:
-    """A certificate, a key or a CA: in a file, or as it stands in the configuration."""
+    """A certificate, a key or a CA: in a file, or as text in the configuration."""
 
     path: str | None = None
     text: str | None = field(default=None, repr=False)
@@ -91,7 +90,10 @@ class Pem:
 
 @dataclass(frozen=True, slots=True)
 class TlsSection:
-    """`tls_server_config`. `ciphers` and `curve` are OpenSSL's names, None its defaults."""
+    """The section `tls_server_config`.
+
+    `ciphers` and `curve` are OpenSSL's names. None means OpenSSL's defaults.
+    """
 
     certificate: Pem
     key: Pem
@@ -107,7 +109,7 @@ class TlsSection:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """`rate_limit`: a request each `interval` seconds, and `burst` at once."""
+    """The section `rate_limit`: one request each `interval` seconds, and `burst` at once."""
 
     interval: float
     burst: int
@@ -115,7 +117,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """The whole file. `users` has the bcrypt hash of each user's password."""
+    """The whole web config. `users` maps a user's name to the bcrypt hash of the password."""
 
     tls: TlsSection | None = None
     users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -125,11 +127,11 @@ class WebConfig:
 
     @property
     def asks(self) -> bool:
-        """Whether it asks of every client who it is."""
+        """Whether every client must authenticate, by password or by certificate."""
         return bool(self.users) or (self.tls is not None and self.tls.client_auth == REQUIRING)
 
     def locks(self) -> frozenset[str]:
-        """What keeps others out: the names of the locks that are on."""
+        """Returns the names of the settings that protect the port and are on."""
         tls = self.tls
         on = {
             "basic_auth_users": bool(self.users),
@@ -144,9 +146,9 @@ class WebConfig:
 
 
 def parse_web_config(document: object, directory: str) -> WebConfig:
-    """The configuration in a YAML document, whose file names are relative to `directory`.
+    """Reads a web config from a YAML document. Its file names are relative to `directory`.
 
-    Raises ConfigError with every problem; no problem shows a key, a hash or what
+    Raises ConfigError with every problem. No problem shows a key, a hash or text that
     may be one.
     """
     reader = _Reader("", document)
@@ -161,9 +163,9 @@ def parse_web_config(document: object, directory: str) -> WebConfig:
 
 
 class _Reader:
-    """One mapping of the file: its values are taken by key, and what is left over is wrong.
+    """One mapping of the file. Its values are taken by key; a key left over is a problem.
 
-    The problems of a section are those of the whole file.
+    A section adds its problems to those of the whole file.
     """
 
     def __init__(self, name: str, value: object, problems: list[str] | None = None) -> None:
@@ -201,7 +203,7 @@ class _Reader:
         return bool(value)
 
     def texts(self, key: str) -> tuple[str, ...] | None:
-        """A list of text; None where there is none."""
+        """Takes a list of text. Returns None without the key, and for a wrong value."""
         value = self.values.pop(key, None)
         if value is None:
             return None
@@ -219,13 +221,13 @@ class _Reader:
             return None
 
     def finish(self) -> None:
-        """What nobody has taken is a mistake."""
+        """Reports each key that was not taken as a problem."""
         for key in self.values:
             self.problem("", f"unknown key {shown_key(key)!r}")
 
 
 def _pem(reader: _Reader, key: str, directory: str) -> Pem | None:
-    """`key`, or the file that `key`_file names."""
+    """Takes the text of `key`, or the file that `key`_file names."""
     text, file = reader.text(key), reader.text(f"{key}_file")
     if text and file:
         reader.problem(key, f"makes no sense beside {key}_file")
@@ -250,7 +252,7 @@ def _tls(reader: _Reader, directory: str) -> TlsSection | None:
     minimum = _version(reader, "min_version", "TLS12")
     maximum = _version(reader, "max_version", "TLS13")
     ciphers = _ciphers(reader)
-    if ciphers == ():  # those of TLS 1.3 alone
+    if ciphers == ():  # only suites of TLS 1.3
         minimum = "TLS13"
     if minimum > maximum:
         reader.problem("", "no version of TLS is left by min_version, max_version, cipher_suites")

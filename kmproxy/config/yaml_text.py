@@ -1,7 +1,7 @@
-"""YAML as it is specified: a key stands once in a mapping.
+"""Reads YAML as it is specified: a key stands once in a mapping.
 
-Knows where the library lets pass what YAML forbids. Must not know files, nor what
-a document is for.
+Knows where the library accepts text that YAML forbids. Must not know files, or the
+purpose of a document.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class RepeatedKeyError(ValueError):
-    """A key stands twice in a mapping, and `line`, counted from 1, is where it does again."""
+    """A key stands twice in a mapping. `line`, counted from 1, is the line of the second."""
 
     def __init__(self, key: str, line: int) -> None:
         self.key = key
@@ -21,19 +21,19 @@ class RepeatedKeyError(ValueError):
 
 
 def parse_yaml(text: str, *, plain: Callable[[str, Any], Any] | None = None) -> Any:
-    """The one document in a text.
+    """Returns the one document in a text.
 
-    `plain` makes the value of a scalar that YAML reads as a number, a boolean or a date: of its
-    text, and what YAML reads it as. Without it the latter is the value.
+    `plain` makes the value of a scalar that YAML reads as a number, a boolean or a date. It is
+    given the scalar's text, and the value that YAML reads. Without `plain`, the latter counts.
 
-    Raises RepeatedKeyError, yaml.YAMLError, and for what cannot be a value
+    Raises RepeatedKeyError and yaml.YAMLError, and for text that cannot be a value
     ValueError, TypeError or RecursionError. Keys are compared as they are
-    written, without quotes; what `<<` brings is no key of the mapping.
+    written, without quotes. Keys that `<<` merges in are no keys of the mapping.
     """
-    import yaml  # noqa: PLC0415 - only who uses a file pays for it
+    import yaml  # noqa: PLC0415 - only a configuration with a YAML file needs it
 
     class Loader(yaml.SafeLoader):
-        """Looks at mappings as they are written, before any is merged into another."""
+        """Checks mappings as they are written, before any is merged into another."""
 
         def compose_mapping_node(self, anchor: Any) -> Any:
             node = super().compose_mapping_node(anchor)
@@ -47,7 +47,7 @@ def parse_yaml(text: str, *, plain: Callable[[str, Any], Any] | None = None) -> 
 
     def construct(loader: Any, node: Any) -> Any:
         value = node.value
-        with suppress(ValueError):  # of a day that there is not
+        with suppress(ValueError):  # a date that does not exist
             value = getattr(loader, f"construct_yaml_{node.tag.rpartition(':')[2]}")(node)
         return plain(node.value, value) if plain else value
 

@@ -1,13 +1,13 @@
-"""Prometheus text: bytes in, the same bytes with labels out.
+"""Prometheus text: takes the bytes of an exposition and returns them with labels added.
 
-Knows the grammar of samples, and what is done to a line. Must not know HTTP, configuration,
-where labels come from or what time it is: it imports nothing of ours. Time is linear in the
-bytes, whatever they are, and memory is bounded in bytes.
+Knows the grammar of samples, and the changes to a line. Must not know HTTP, configuration, the
+source of the labels or the time: it imports no other part of kmproxy. The time is linear in the
+number of bytes, for every input. The memory is bounded in bytes.
 
     grammar      expressions that read a line, and the parts of a sample
-    lines        a stream cut into whole lines, with a limit for one
-    enricher     labels of namespaces put on samples
-    selection    which samples pass, by metric, namespace and label
-    pipeline     the stages of one exposition, in order
-    self_test    whether this Python reads the expressions as they are written
+    lines        cuts a stream into whole lines, with a limit for the length of a line
+    enricher     adds the labels of namespaces to samples
+    selection    selects samples by metric, namespace and label
+    pipeline     runs the stages of one exposition, in order
+    self_test    checks that this Python reads the expressions as they are written
 """

@@ -1,8 +1,8 @@
-"""The exposition format: bytes in, the same bytes with namespace labels out.
+"""Adds namespace labels to the samples of an exposition.
 
-Knows what the samples of a namespace get.
-Must not know HTTP, configuration, the time or where labels come from. A line
-that is neither a sample, a comment nor blank passes as it came, and is counted.
+Knows which labels the samples of a namespace get. Must not know HTTP, configuration, the time or
+the source of the labels. A line that is neither a sample, a comment nor blank passes unchanged,
+and is counted.
 """
 
 from __future__ import annotations
@@ -32,46 +32,48 @@ OnConflict = Literal["keep", "overwrite"]
 
 _Edit = Callable[
     [bytes, bytes, bytes, bytes, Mapping[bytes, bytes]], tuple[bytes, bytes, bytes]
-]  # what makes another line of a head, value and rest, what is added there, and its pairs
+]  # edits a sample: (head, value, rest, bytes to add, their pairs) -> new head, value, rest
 
 MAX_NAMESPACE = 63
-"""Bytes of the longest name of a namespace (RFC 1123's label): a longer one has defaults only."""
+"""Bytes of the longest namespace name (an RFC 1123 label). A longer name gets defaults only."""
 
 MAX_REMEMBERED = 4 << 20
-"""Bytes that an enricher remembers of namespaces, far over what a node runs."""
+"""Bytes that an enricher may remember about namespaces: far more than those of one node take."""
 
 MAX_NAMES = 128
-"""Names of labels that are searched for at once; with more, the lines are taken one by one."""
+"""Label names that are searched for together, at most. With more, lines are read one by one."""
 
 MAX_TURNS = 8
-"""Times that new names of labels are searched for in one exposition; after that, one by one."""
+"""How often new label names may join the search in one exposition. After that, lines are read one
+by one."""
 
-_OVERHEAD = 400  # bytes that a namespace takes besides its name and its labels, about
+_OVERHEAD = 400  # bytes for a namespace besides its name and its labels, approximately
 
 
 class Enricher(LineFilter):
-    """Puts labels on the samples of one exposition, as it streams through.
+    """Adds labels to the samples of one exposition, as it streams through.
 
     `lookup` maps the value of a `namespace` label, unescaped, to the pairs to
-    add: ready-made bytes such as `,team="a",tier="b"`, or `b""`. It is asked
-    once per namespace, so an exposition shows one state of each namespace even
-    if the labels change while it passes. That holds for `MAX_REMEMBERED` bytes
-    of namespaces, and for names that a namespace can have: it is asked for
-    others over and over.
+    add: ready-made bytes such as `,team="a",tier="b"`, or `b""`. The enricher calls
+    it once per namespace. So an exposition shows one state of each namespace, even
+    if the labels change meanwhile. This holds for `MAX_REMEMBERED` bytes of
+    namespaces, and for names that a namespace can have. For other names the
+    enricher calls `lookup` again each time.
 
-    `names` are labels that may be added: others are found out, each at the cost
-    of going over a piece once more.
+    `names` are labels that may be added. Other names are discovered on the way;
+    each costs one more pass over a piece.
 
-    However the input is cut into pieces, the joined output is the same; where
-    nothing is added it is the input.
+    The joined output does not depend on how the input is cut into pieces. Where
+    nothing is added, the output is the input.
 
-    A block is read by `PlainSplitter`, twice at most, and then, as far as it is
-    not plain, by six expressions of the grammar at most, each of them linear.
-    Only a sample that bears a label to be added is looked at by itself.
+    `PlainSplitter` reads a block, at most twice. Then at most six expressions of
+    the grammar read the lines that are not plain. Each expression is linear. Only a
+    sample that already bears a label to be added is read by itself.
 
-    `samples`, `enriched`, `unparsed` and `conflicts` count sample lines
-    understood, samples that got a label or a new value, lines not understood (or longer than
-    `max_line`), and labels that a sample bore already.
+    `samples` counts sample lines that were understood. `enriched` counts samples
+    that got a label or a new value. `unparsed` counts lines that were not understood
+    or are longer than `max_line`. `conflicts` counts labels to be added that a
+    sample already bore.
     """
 
     __slots__ = (
@@ -101,13 +103,13 @@ class Enricher(LineFilter):
         super().__init__(max_line)
         self._lookup = lookup
         self._overwrite = on_conflict == "overwrite"
-        self._rendered: dict[bytes, bytes] = {}  # namespace -> what to add
-        self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # what to add -> name -> quoted value
-        self._tagged: dict[bytes, bytes] = {}  # namespace -> its pair and what to add
+        self._rendered: dict[bytes, bytes] = {}  # namespace -> bytes to add
+        self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # bytes to add -> name -> quoted value
+        self._tagged: dict[bytes, bytes] = {}  # namespace -> its pair and the bytes to add
         self._room = MAX_REMEMBERED  # bytes left for these three
-        self._names = names | {b"namespace"}  # with all that may be added
-        self._searched = self._names  # those that the splitter knew last
-        self._turns = 0  # how often these became more
+        self._names = names | {b"namespace"}  # label names that may be added, known so far
+        self._searched = self._names  # the names that the last splitter knew
+        self._turns = 0  # how often new names joined these
         self.samples = 0
         self.enriched = 0
         self.unparsed = 0
@@ -121,14 +123,14 @@ class Enricher(LineFilter):
 
     @property
     def seen(self) -> Mapping[bytes, bytes]:
-        """The namespaces of the samples that are remembered, unescaped, with what each adds."""
+        """The remembered namespaces of the samples, unescaped, each with the bytes that it adds."""
         return self._rendered
 
     def _block(self, block: bytes) -> bytes:
-        """Whole lines, each ending in a newline.
+        """Enriches whole lines, each ending in a newline.
 
-        Of the plain ones, each costs a look in a dictionary for its namespace.
-        If not most of the block is plain, all of it is taken as what is not.
+        A plain line costs one look-up of its namespace in a dictionary. Unless most
+        of the block is plain, the whole block is read as lines of any shape.
         """
         if b'namespace="' not in block or (found := self._split(block)) is None:
             return self._between(block)
@@ -146,11 +148,12 @@ class Enricher(LineFilter):
         return b"".join(parts)
 
     def _split(self, block: bytes) -> tuple[list[bytes], list[int], Counter[bytes]] | None:
-        """The block split by `PlainSplitter`, with its namespaces, each of which was looked up.
+        """Splits the block with `PlainSplitter`, and looks up each of its namespaces.
 
-        A sample that bears a name which one of the namespaces adds is not
-        plain, so the split is done again when a look-up brings a new name. None
-        if that happens again, or if it is split at much that is not plain.
+        A sample is not plain if it bears a label name that one of the namespaces
+        adds. So the split is repeated when a look-up brings a new name. Returns None
+        if the second split brings a new name too, or if the split finds too many
+        lines that are not plain.
         """
         for _ in range(2):
             if (splitter := self._splitter()) is None:
@@ -166,7 +169,7 @@ class Enricher(LineFilter):
         return None
 
     def _splitter(self) -> PlainSplitter | None:
-        """The splitter for the names known by now; None if they are too many or ever new ones."""
+        """Returns the splitter for the names known so far; None if they are or grow too many."""
         if self._searched != self._names:
             self._searched = self._names
             self._turns += 1
@@ -175,7 +178,7 @@ class Enricher(LineFilter):
         return plain_splitter(self._names)
 
     def _between(self, text: bytes) -> bytes:
-        """Whole lines that may be of any shape: mostly some that pass, with one odd line."""
+        """Enriches whole lines of any shape. Mostly they are passing lines and one odd line."""
         passed, at = [], 0
         for _ in range(2):
             end = PASSING.match(text, at).end()  # type: ignore[union-attr] # it may be empty
@@ -191,7 +194,7 @@ class Enricher(LineFilter):
         return b"".join([*passed, self._strict(text[at:])])
 
     def _one(self, line: bytes) -> bytes:
-        """One whole line of any shape: mostly the first of a run of plain ones."""
+        """Enriches one whole line of any shape. Mostly it is the first of a run of plain lines."""
         if b"\\" not in line and (splitter := self._splitter()) is not None:
             found = splitter.of_namespace.match(by_lines(line))
             rendered = self._rendered.get(found[3]) if found else None
@@ -202,7 +205,11 @@ class Enricher(LineFilter):
         return self._strict(line)
 
     def _strict(self, text: bytes) -> bytes:
-        """Whole lines of any shape: samples of a namespace at once, if they bear no name of its."""
+        """Enriches whole lines of any shape.
+
+        All samples that have a namespace and bear no label name to be added are
+        handled together.
+        """
         lines = by_lines(text)
         parts = [lines[:-1]]
         for _ in range(2 if b"namespace" in text else 0):
@@ -227,13 +234,17 @@ class Enricher(LineFilter):
         return b"".join([*parts, b"\n"])[1:]
 
     def _may_conflict(self, lines: bytes) -> bool:
-        """Whether a sample among these lines may bear a name that is added, or none is known."""
+        """Whether a sample among these lines may bear a label name that is added.
+
+        With more than 8 names, or without a splitter, the lines are not searched: then
+        the answer is True.
+        """
         if len(self._names) > 8 or self._splitter() is None:
             return True
         return any(name in lines for name in self._names if name != b"namespace")
 
     def _conflicts_in(self, lines: bytes) -> bytes:
-        """Lines led by newlines: the samples of a namespace that may bear a name to be added."""
+        """Enriches samples that may bear a label name to be added. A newline leads each line."""
         parts = self._usual_conflicts(lines)
         if len(parts) == 1:
             return self._other_conflicts(lines)
@@ -245,10 +256,11 @@ class Enricher(LineFilter):
         return b"".join(parts)
 
     def _usual_conflicts(self, lines: bytes) -> list[bytes]:
-        """Lines led by newlines, split at plain ones that bear one name, behind their namespace.
+        """Edits the plain lines that bear one label name to be added, behind their namespace.
 
-        Between them is what is left to do. All that bear the same name of the
-        same namespace are edited alike.
+        A newline leads each line. Returns the text split at these plain lines. The parts
+        between them are still to be handled. All lines with the same namespace and the
+        same name are edited alike.
         """
         if (splitter := self._splitter()) is None:
             return [lines]
@@ -266,7 +278,7 @@ class Enricher(LineFilter):
                 rendered = b"".join([b",%b=%b" % pair for pair in pairs.items() if pair[0] != name])
                 new = pairs[name][1:-1] if self._overwrite else None
             enriched += count * (rendered != b"" or new is not None)
-            # The pairs to be added begin behind a quote, and the last one's is there already.
+            # The pairs to add begin behind a quote. The quote of the last one is there already.
             edits[kind] = b'%b"%b' % (value, rendered[:-1]) if rendered else value, new
         if self._searched != self._names:
             return [lines]
@@ -281,12 +293,12 @@ class Enricher(LineFilter):
         return parts
 
     def _other_conflicts(self, lines: bytes) -> bytes:
-        """The same of those with other bytes, in another order, or with more such names."""
+        """Edits conflicting samples with other bytes, in another order or with more such names."""
         if len(self._names) == 2 and not self._overwrite:
             parts = split_at(ANY_OF_NAMESPACE, lines + b"\n")
             counts = Counter(parts[2::4])
             known = {value: self._labels_at(value) for value in counts}
-            if len(self._names) == 2:  # one name is added at most, and each of them bears it
+            if len(self._names) == 2:  # at most one name is added, and each sample bears it
                 self.samples += counts.total()
                 self.conflicts += sum(count for value, count in counts.items() if known[value])
                 parts[2::4] = [value + b'"' for value in parts[2::4]]
@@ -302,14 +314,14 @@ class Enricher(LineFilter):
         return b"".join(parts)
 
     def _odd_conflicts(self, lines: bytes) -> bytes:
-        """The same of those that are not plain."""
+        """Edits conflicting samples that are not plain."""
         parts = self._one_by_one(split_at(ANY_OF_NAMESPACE, lines + b"\n"), self._conflict)
         self._count(b"".join([*parts[::4], b"\n"]))
         return b"".join(parts)
 
     def _one_by_one(self, parts: list[bytes], edit: _Edit) -> list[bytes]:
-        """Lines led by newlines, split at some samples, each of which is edited."""
-        adds: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}  # by value
+        """Edits each of the samples at which lines, led by newlines, are split into `parts`."""
+        adds: dict[bytes, tuple[bytes, dict[bytes, bytes]]] = {}  # by value of namespace
         for value in parts[2::4]:
             if value not in adds:
                 rendered = self._labels_at(value)
@@ -324,11 +336,11 @@ class Enricher(LineFilter):
     def _plain_conflict(
         self, head: bytes, value: bytes, rest: bytes, _: bytes, pairs: Mapping[bytes, bytes]
     ) -> tuple[bytes, bytes, bytes]:
-        """A sample, as NAMESPACED takes it apart, that may bear a name to be added.
+        """Edits a sample, split by NAMESPACED, that may bear a label name to be added.
 
-        Without escapes every quote begins or ends a value, so that splitting by
-        them gives the names, each between its comma or brace and its `=`, and
-        the values in turn.
+        The sample has no escapes, so every quote begins or ends a value. A split at
+        the quotes gives names and values in turn. Each name stands between its comma or
+        brace and its `=`.
         """
         pieces = (b'%b%b"%b' % (head, value, rest)).split(b'"')
         names = [piece[1:-1] for piece in pieces[2:-1:2]]
@@ -345,20 +357,20 @@ class Enricher(LineFilter):
         return b'"'.join(pieces), b"", b""
 
     def _count(self, lines: bytes) -> None:
-        """Count lines led by newlines, and one newline more, none of which has a namespace."""
+        """Counts lines without a namespace. A newline leads each, and one more ends the text."""
         if len(lines) > 1:
             samples, unparsed = count_kinds(lines[1:])
             self.samples += samples
             self.unparsed += unparsed
 
     def _labels_at(self, value: bytes) -> bytes:
-        """What to add at a namespace's value, as it is written."""
+        """Returns the bytes to add for the value of a namespace, as a sample writes it."""
         return self._labels_of(unquote(b'"%b"' % value) if b"\\" in value else value)
 
     def _conflict(
         self, head: bytes, value: bytes, rest: bytes, rendered: bytes, pairs: Mapping[bytes, bytes]
     ) -> tuple[bytes, bytes, bytes]:
-        """A sample, as ANY_OF_NAMESPACE takes it apart, that may bear a name to be added."""
+        """Edits a sample, split by ANY_OF_NAMESPACE, that may bear a label name to be added."""
         start, end = pairs_of_namespace(head, rest)
         before, behind = pair_parts(head[start:]), pair_parts(rest[:end])
         conflicts = pairs.keys() & map(bare_name, before[1::4] + behind[1::4])
@@ -379,13 +391,13 @@ class Enricher(LineFilter):
     def _line(self, line: bytes) -> bytes:
         if len(line) <= self._max_line:
             return self._block(line + b"\n")[:-1]
-        # How much of an overlong line is at hand depends on how it was cut.
+        # How much of an overlong line is here depends on how the input was cut.
         if not line[: self._max_line].lstrip(b" \t").startswith(b"#"):
             self.unparsed += 1
         return line
 
     def _labels_of(self, namespace: bytes) -> bytes:
-        """What to add to the samples of a namespace, looked up once if it is remembered."""
+        """Returns the bytes to add to the samples of a namespace, remembered if they fit."""
         rendered = self._rendered.get(namespace)
         if rendered is None:
             if not namespace:
@@ -410,7 +422,7 @@ class Enricher(LineFilter):
 
 
 def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:
-    """Pairs of a sample, as `pair_parts` takes them apart, with the values of these."""
+    """Joins the pairs of a sample, split by `pair_parts`, with the values of `pairs` put in."""
     for at in range(1, len(parts), 4):
         if value := pairs.get(bare_name(parts[at])):
             parts[at + 2] = value
@@ -418,7 +430,7 @@ def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:
 
 
 def _read_pairs(rendered: bytes) -> dict[bytes, bytes]:
-    """Of what is added, the names with their quoted values."""
+    """Returns the label names in the bytes to add, with their quoted values."""
     return {pair["name"]: pair["value"] for pair in PAIR.finditer(rendered)}
 
 
@@ -430,12 +442,12 @@ _NO_TARGET = b',instance="",node="",pod=""'
 
 
 def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
-    """A family with a sample per namespace, spelled as kube-state-metrics does.
+    """Writes a family with one sample per namespace, spelled as kube-state-metrics does.
 
-    `seen` maps namespaces to what is added to their samples, as
-    `Enricher.seen` does; each name becomes `label_` and the name. The labels by
-    which Prometheus tells targets apart are there and empty: where it honors
-    labels, the series of a namespace is the same from every node.
+    `seen` maps namespaces to the bytes that are added to their samples, as
+    `Enricher.seen` does. Each label name gets the prefix `label_`. The labels by
+    which Prometheus tells targets apart are present and empty. So, where Prometheus
+    honors labels, the series of a namespace is the same from every node.
     """
     lines = [
         b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.",

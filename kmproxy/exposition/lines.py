@@ -1,6 +1,6 @@
-"""How a stream falls into lines, whatever pieces it comes in, and how much work they are.
+"""Cuts a stream, in pieces of any size, into whole lines, and estimates the work for them.
 
-Knows newlines and the limit of a line. Must not know what a line says.
+Knows newlines and the limit for the length of a line. Must not know what a line says.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 MAX_LINE = 1 << 20
-"""Bytes of the longest line that is looked into, its newline not counted."""
+"""Bytes of the longest line that is read, without its newline."""
 
-_LINE_WORK = 64  # bytes of long lines that take as much time as a line by itself, about
-_WORK = 1 << 18  # bytes of long lines that are worked on at once
+_LINE_WORK = 64  # about this many bytes of long lines take as much time as a line by itself
+_WORK = 1 << 18  # work of one portion at most, in bytes of long lines
 
 
 GROWN = 1 << 18
-"""Bytes that a portion becomes at most, about, when labels are added to its lines."""
+"""Bytes of a portion after labels are added to its lines, at most, approximately."""
 
 
 def work(data: bytes) -> int:
-    """How much there is to do for a piece, in bytes of long lines: tiny lines are more."""
+    """Estimates the work for a piece, in bytes of long lines. Tiny lines cost more."""
     return len(data) + _LINE_WORK * data.count(b"\n")
 
 
 def portions(data: bytes, growth: int = 0) -> Iterator[bytes]:
-    """A piece in pieces that take some milliseconds each, whatever they hold.
+    """Cuts a piece into portions that take some milliseconds each, whatever they hold.
 
-    Where each line grows by `growth` bytes at most, a piece becomes about
-    `GROWN` bytes at most.
+    If each line grows by at most `growth` bytes, a portion grows to at most about
+    `GROWN` bytes.
     """
     size = len(data) * _WORK // max(work(data), _WORK)
     if growth:
@@ -41,9 +41,9 @@ def portions(data: bytes, growth: int = 0) -> Iterator[bytes]:
 class LineFilter(ABC):
     """Takes an exposition in pieces of any size and works on its lines.
 
-    Between calls at most one unfinished line is held, `max_line` bytes and one
-    piece at most: what belongs to a longer line is passed on as it comes. A byte
-    is looked at a bounded number of times, however small the pieces are.
+    Between calls it holds at most one unfinished line: at most `max_line` bytes and
+    one piece. The bytes of a longer line are passed on as they come. Each byte is
+    read a bounded number of times, however small the pieces are.
     """
 
     __slots__ = ("_max_line", "_overlong", "_tail")
@@ -54,7 +54,7 @@ class LineFilter(ABC):
         self._overlong = False  # inside a line that is passed on unread
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next piece; return what can be passed on already."""
+        """Takes the next piece. Returns the bytes that can be passed on already."""
         passed = b""
         if self._overlong:
             start = data.find(b"\n") + 1
@@ -75,13 +75,13 @@ class LineFilter(ABC):
         return passed
 
     def finish(self) -> bytes:
-        """The input is complete: return the rest, which may be a line without a newline."""
+        """Ends the input. Returns the rest, which may be a line without a newline."""
         tail, self._tail = bytes(self._tail), bytearray()
         self._overlong = False
         return self._line(tail) if tail else b""
 
     def _lines_of(self, block: bytes) -> bytes:
-        """Whole lines of any length, each ending in a newline."""
+        """Works on whole lines of any length, each ending in a newline."""
         limit = self._max_line
         if len(block) <= limit:
             return self._block(block)
@@ -101,8 +101,8 @@ class LineFilter(ABC):
 
     @abstractmethod
     def _block(self, block: bytes) -> bytes:
-        """Whole lines of at most `max_line` bytes, each ending in a newline; one at least."""
+        """Works on one or more whole lines of at most `max_line` bytes, each with its newline."""
 
     @abstractmethod
     def _line(self, line: bytes) -> bytes:
-        """One line without its newline, or the beginning of one that is too long."""
+        """Works on one line without its newline, or on the beginning of a line that is too long."""

@@ -1,7 +1,7 @@
-"""All that is done to one exposition, in order: select, enrich, add the info metric.
+"""Runs the stages of one exposition in order: select, enrich, add the info metric.
 
-Knows the stages and their order. Must not know what each of them does to a
-line. A stage that is not asked for is not there.
+Knows the stages and their order. Must not know what a stage does to a line. A stage that the
+recipe does not ask for is left out.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _END = b"# EOF\n"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is done to an exposition. As it is by default, nothing.
+    """The steps applied to an exposition. The default changes nothing.
 
-    `names` are those of the labels that are added, as far as they are known before. `info` adds
-    the info metric at the end. `max_line` is in bytes: a longer line passes as it came.
+    `names` are the names of the labels to add, as far as they are known before. `info` adds the
+    info metric at the end. `max_line` is in bytes: a longer line passes unchanged.
     """
 
     names: frozenset[bytes] = frozenset()
@@ -33,11 +33,12 @@ class Recipe:
 
 
 class Pipeline:
-    """One exposition from the kubelet's bytes to those that are served.
+    """Turns the kubelet's bytes of one exposition into the bytes that are served.
 
-    `enricher` and `selector` (None where everything is selected) hold the
-    counts. Several at once share a `room`; `close` gives back what one had of it.
-    `feed` and `finish` raise SeriesError, as the selector does.
+    `enricher` and `selector` hold the counts. `selector` is None where everything is
+    selected. Pipelines that run at the same time share a `room`; `close` gives back
+    the part that one pipeline has used. `feed` and `finish` raise SeriesError, as
+    the selector does.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class Pipeline:
         return f"<Pipeline {self.selector!r} {self.enricher!r}>"
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next piece; return what can be passed on already."""
+        """Takes the next piece. Returns the bytes that can be passed on already."""
         if self.selector is not None:
             data = self.selector.feed(data)
         data = self.enricher.feed(data)
         return data if self._info is None else self._info.feed(data)
 
     def finish(self) -> bytes:
-        """The input is complete: return the rest."""
+        """Ends the input. Returns the rest."""
         data = b""
         if self.selector is not None:
             data = self.enricher.feed(self.selector.finish())
@@ -74,21 +75,21 @@ class Pipeline:
         return data if self._info is None else self._info.finish(data)
 
     def close(self) -> None:
-        """No more is to come; the counts stay."""
+        """Ends the exposition: its series are forgotten, the counts stay."""
         if self.selector is not None:
             self.selector.forget()
 
 
 class _InfoStage:
-    """Adds the info metric at the end, before OpenMetrics' end marker where there is one.
+    """Adds the info metric at the end, before OpenMetrics' end marker if the input has one.
 
-    Between calls at most the bytes of that marker are held.
+    Between calls it holds at most the bytes of that marker.
     """
 
     def __init__(self, enricher: Enricher) -> None:
         self._enricher = enricher
-        self._held = b""  # the end of what came: a last line that is the marker, or begins it
-        self._whole = True  # whether what was passed on ends in a newline
+        self._held = b""  # the last line so far, if it is the marker or its beginning
+        self._whole = True  # whether the bytes passed on end in a newline
 
     def feed(self, data: bytes) -> bytes:
         data = self._held + data

@@ -1,9 +1,9 @@
-"""Which samples pass, and with what: families, namespaces, labels, timestamps.
+"""Selects samples by metric and namespace, and removes labels and timestamps.
 
-Knows the names that a selection is made by. Must not know HTTP, configuration or
-where a query comes from. What is not selected leaves no byte behind; what
-passes is unchanged but for labels and timestamps that are taken off. A line
-that is not understood passes as it came.
+Knows the names of metrics, families, namespaces and labels by which samples are selected. Must
+not know HTTP, configuration or where a query comes from. A line that is not selected leaves no
+byte in the output. A line that passes is unchanged, except for the labels and timestamps that are
+removed. A line that is not understood passes unchanged.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ _FAMILY = re.compile(rb'[ \t]*+\#[ \t]++[A-Z]++[ \t]++([a-zA-Z0-9_:]++|"(?:[^"\\
 _SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
 
 Label = tuple[bytes, re.Match[bytes]]
-"""A pair's unquoted name, and its match with the groups `name` and `value`."""
+"""The unquoted name of a pair, and its match with the groups `name` and `value`."""
 
 MAX_NAME = 1024
-"""Characters of the longest name that expressions are tried on: a longer one matches none. The
-time of a trial is the name's length times the expression's, and a name may fill a line."""
+"""Characters of the longest name that expressions are tried on. A longer name matches none. A trial
+takes time in proportion to the name's length times the expression's, and a name may fill a line."""
 
 MAX_REMEMBERED = 4 << 20
 """Bytes of names whose verdicts are remembered."""
 
 MAX_SERIES = 32 << 20
-"""Bytes of the series that are remembered while labels are taken off, of all expositions under way
-together: 168,000 of them. A node of 100 pods has about 15,000. It is for five at once."""
+"""Bytes of the series that all running expositions together remember while labels are removed:
+168,000 series. A node of 100 pods has about 15,000. The limit is for five expositions at once."""
 
 MAX_GLOBS = 64
-"""Globs in one query at most."""
+"""Globs of one kind in one query, at most."""
 
 MAX_GLOB = 256
 """Characters of the longest glob in a query."""
 
-_NAME_SIZE = 250  # bytes that a name's verdict takes besides the name, about
-_DIGEST = 15  # bytes: with the 33 of an object they fill a unit of 48, of which one more needs 64
-_SERIES_SIZE = 200  # bytes that a series takes, with two digests and its place, about
+_NAME_SIZE = 250  # bytes for the verdict of a name besides the name, approximately
+_DIGEST = 15  # bytes: with the 33 of an object they fill a unit of 48; one byte more needs 64
+_SERIES_SIZE = 200  # bytes for a series: two digests and a dictionary entry, approximately
 
 
 class SeriesError(Exception):
@@ -52,11 +52,11 @@ class SeriesError(Exception):
 
 
 class QueryError(ValueError):
-    """A query is not one that a path takes. The message is a plain line that says why."""
+    """A path does not accept a query. The message is a plain line with the reason."""
 
 
 def check_keys(query: Mapping[str, Sequence[str]], *known: str) -> None:
-    """Raise QueryError, with the keys that are known, if a query has another one."""
+    """Raises QueryError, which lists the known keys, if a query has another key."""
     if unknown := query.keys() - set(known):
         takes = f"the known keys are {', '.join(known)}" if known else "this path takes no query"
         raise QueryError(f"query key {min(unknown)[:60]!r} is not known: {takes}")
@@ -64,10 +64,10 @@ def check_keys(query: Mapping[str, Sequence[str]], *known: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Globs:
-    """Alternatives: a name matches if it matches one of them, whole.
+    """Alternative globs: a name matches if one of them matches the whole name.
 
-    A glob's stars are tried in time linear in the name for each of its
-    characters: none is tried again once what follows it was found.
+    A match takes time linear in the name for each character of the glob: a star is
+    not tried again once the text that follows it was found.
     """
 
     any_of: tuple[str, ...]
@@ -79,7 +79,7 @@ class Globs:
 
     @classmethod
     def of_query(cls, globs: Sequence[str]) -> Globs:
-        """Those of a query. Raises QueryError if they are too many or too long."""
+        """Reads the globs of a query. Raises QueryError for too many or too long globs."""
         if len(globs) > MAX_GLOBS:
             raise QueryError(f"the query has {len(globs)} globs of a kind: at most {MAX_GLOBS}")
         if any(len(glob) > MAX_GLOB for glob in globs):
@@ -94,7 +94,7 @@ class Globs:
 
 
 class Matcher(Protocol):
-    """Tells which names are meant, in time linear in the name."""
+    """Tells which names match, in time linear in the name."""
 
     @property
     def match(self) -> Callable[[str], bool]:
@@ -103,14 +103,15 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of an exposition is wanted. As it is by default, all of it.
+    """The parts of an exposition that are served. The default serves all of it.
 
     Regular expressions and globs match a whole name, as Prometheus anchors
-    them; a name of over `MAX_NAME` matches none. A metric has to match one of
-    each of `keep_metrics`, which are alternatives, and none of `drop_metrics`;
-    likewise namespaces. A family's
-    HELP and TYPE go with its name. What has no namespace follows
-    `cluster_samples`.
+    them. A name of over `MAX_NAME` characters matches none. Each element of
+    `keep_metrics` holds alternatives. A metric must match one alternative of each
+    element, and none of `drop_metrics`. Likewise, a namespace must match each of
+    `namespaces`, and not `exclude_namespaces`. The HELP and TYPE lines of a family
+    pass or not by the family's name. `cluster_samples` decides about samples
+    without a namespace.
     """
 
     keep_metrics: tuple[tuple[Matcher, ...], ...] = ()
@@ -123,14 +124,16 @@ class Selection:
 
     @property
     def everything(self) -> bool:
-        """Whether nothing is left out or taken off."""
+        """Whether nothing is left out or removed."""
         return self == Selection()
 
     def narrow(self, query: Mapping[str, Sequence[str]]) -> Selection:
-        """What a request's query leaves of it: `namespace` and `metric`, globs, repeatable.
+        """Returns this selection narrowed by a request's query.
 
-        It can leave out, and never bring back. Raises QueryError for another key,
-        and for globs that are too many or too long.
+        The keys `namespace` and `metric` take globs and may repeat. `cluster-samples`
+        with the value `drop` leaves out samples without a namespace. A query can leave
+        out more, and never bring back samples. Raises QueryError for another key, and
+        for too many or too long globs.
         """
         check_keys(query, "namespace", "metric", "cluster-samples")
         narrowed = self
@@ -145,7 +148,7 @@ class Selection:
         return narrowed
 
     def wants_metric(self, names: Iterable[str]) -> bool:
-        """Whether a metric passes that goes by these names, its own and its family's."""
+        """Whether a metric passes that has these names: its own and its family's."""
         names = [name for name in names if len(name) <= MAX_NAME]
         if any(pattern.match(name) for pattern in self.drop_metrics for name in names):
             return False
@@ -155,7 +158,7 @@ class Selection:
         )
 
     def wants_namespace(self, namespace: str) -> bool:
-        """Whether samples of a namespace pass; of none if it is empty."""
+        """Whether samples of a namespace pass. An empty name stands for no namespace."""
         if not namespace:
             return self.cluster_samples
         return not self.exclude_namespaces.match(namespace) and all(
@@ -164,10 +167,11 @@ class Selection:
 
 
 class SeriesRoom:
-    """What the series of all expositions under way may take together.
+    """Limits the memory for the series of all running expositions together.
 
-    It is `MAX_SERIES` bytes, or in proportion more where more than five may be
-    under way. Beyond it the exposition with the most of them has to end.
+    The limit is `MAX_SERIES` bytes, or in proportion more where more than five
+    expositions may run at once. Above it, the exposition with the most series has to
+    end.
     """
 
     def __init__(self, expositions: int = 5) -> None:
@@ -179,17 +183,17 @@ class SeriesRoom:
         return f"<SeriesRoom {self._count} series of {len(self._selectors)} expositions>"
 
     def enter(self, selector: Selector) -> None:
-        """Another exposition is under way."""
+        """Registers an exposition that begins."""
         self._selectors.append(selector)
 
     def leave(self, selector: Selector, count: int) -> None:
-        """An exposition with so many series is under way no more, or has lost them."""
+        """Removes an exposition with `count` series, which has ended or has lost its series."""
         if selector in self._selectors:
             self._selectors.remove(selector)
             self._count -= count
 
     def take(self) -> None:
-        """One more series is remembered."""
+        """Counts one more series. Above the limit, the selector with the most forgets its own."""
         self._count += 1
         if self._count * _SERIES_SIZE > self._most:
             max(self._selectors, key=lambda each: each.series).forget()
@@ -198,14 +202,15 @@ class SeriesRoom:
 class Selector(LineFilter):
     """Applies a selection to one exposition.
 
-    `dropped` counts samples left out, by `metric`, `namespace` or `merged`:
-    with labels taken off, two series may become one; the first is passed, the
-    others would be taken for it and are not. The series of an exposition are
-    remembered for that by digests of 15 bytes, in the `room` that it shares with
-    others, until it is told to `forget` them: from then on `feed` and `finish`
-    raise SeriesError, as a series served twice would be a wrong sample.
+    `dropped` counts samples left out, by `metric`, `namespace` or `merged`. When
+    labels are removed, two series may become one. The first series passes. The
+    others would be mistaken for it, so they are left out as `merged`. For this the
+    selector remembers the series of its exposition, by digests of 15 bytes, in the
+    `room` that it shares with others, until it is told to `forget` them. From then
+    on `feed` and `finish` raise SeriesError, because a series served twice would be
+    a wrong sample.
 
-    A block is split by one expression, and what is between its lines by another.
+    One expression splits a block. Another one splits the text between its matches.
     """
 
     __slots__ = (
@@ -227,11 +232,11 @@ class Selector(LineFilter):
         super().__init__(max_line)
         self._selection = selection
         self._family = b""
-        self._here: dict[bytes, bool] = {}  # verdicts of names in this family's lines
+        self._here: dict[bytes, bool] = {}  # verdicts by name, within the lines of this family
         self._metrics: dict[tuple[bytes, bytes], bool] = {}
         self._namespaces: dict[bytes, bool] = {}
         self._room = MAX_REMEMBERED  # bytes left for these two
-        self._series: dict[bytes, bytes] | None = {}  # without the labels taken off -> as it came
+        self._series: dict[bytes, bytes] | None = {}  # digest without removed labels -> with them
         self.series = 0
         self._series_room = room or SeriesRoom()
         self._series_room.enter(self)
@@ -258,9 +263,9 @@ class Selector(LineFilter):
         return b"".join(passed)[1:]
 
     def _wants(self, name: bytes, namespace: bytes) -> bool:
-        """Whether a sample of this name and this namespace passes; counts if not.
+        """Whether a sample of this name and this namespace passes. Counts it if not.
 
-        Both are as they are written: the name with its quotes, if it has some.
+        Both are spelled as in the line: the name with its quotes, if it has quotes.
         """
         wanted = self._here.get(name)
         if wanted is None:
@@ -277,11 +282,11 @@ class Selector(LineFilter):
         return wanted
 
     def _lines(self, text: bytes) -> bytes:
-        """Lines of any kind, each led by its newline, and a newline at the end."""
+        """Selects lines of any kind, each led by its newline, with a newline at the end."""
         passed: list[bytes] = []
         add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
-        unwanted = {False: 0, True: 0}  # whether the metric is wanted, then it is the namespace
+        unwanted = {False: 0, True: 0}  # False: the metric is unwanted, True: only the namespace
         for found in LINES.findall(text):
             front, name, space, before, quoted, behind, end, tiny, others, line = found
             if others:
@@ -317,7 +322,7 @@ class Selector(LineFilter):
         return self._block(line + b"\n")[:-1]
 
     def _select(self, line: bytes) -> bytes | None:
-        """The line as it passes, None if it does not."""
+        """Returns the line as it passes, or None if it does not pass."""
         sample = None if line.startswith(b"#") else Sample.parse(line)
         if sample is None:
             return line if self._wants_metadata(line) else None
@@ -332,7 +337,7 @@ class Selector(LineFilter):
         labels = list(sample.labels())
         spaces = [pair["value"][1:-1] for name, pair in labels if name == b"namespace"]
         if len(spaces) > 1:
-            return line  # whose it is cannot be known: as if not understood
+            return line  # its namespace is unclear: it passes as if not understood
         if not self._wants_namespace(spaces[0] if spaces else b""):
             self.dropped["namespace"] += 1
             return None
@@ -348,7 +353,7 @@ class Selector(LineFilter):
         return b"".join([*pieces, line[at:]])
 
     def _wants_metadata(self, line: bytes) -> bool:
-        """Whether a line that is no sample passes; its family is that of what follows."""
+        """Whether a line that is no sample passes. Its family is that of the lines that follow."""
         if _METADATA.fullmatch(line) is None or (match := _FAMILY.match(line)) is None:
             return True
         name: bytes = match[1]
@@ -371,7 +376,7 @@ class Selector(LineFilter):
         return wanted
 
     def _wants_namespace(self, namespace: bytes) -> bool:
-        """Whether samples of a namespace pass; it is as it is written, without its quotes."""
+        """Whether samples of a namespace pass. It is spelled as in the line, without quotes."""
         wanted = self._namespaces.get(namespace)
         if wanted is None:
             self._make_room(len(namespace))
@@ -380,7 +385,7 @@ class Selector(LineFilter):
         return wanted
 
     def _make_room(self, size: int) -> None:
-        """Account for a name to be remembered; forget the others if they are too many."""
+        """Reserves bytes for a name to be remembered. Forgets the others if they are too many."""
         self._room -= size + _NAME_SIZE
         if self._room < 0:
             self._metrics.clear()
@@ -389,7 +394,7 @@ class Selector(LineFilter):
             self._room = MAX_REMEMBERED - size - _NAME_SIZE
 
     def _is_merged(self, name: bytes, labels: Sequence[Label]) -> bool:
-        """Whether another series has become this one, without the labels taken off."""
+        """Whether an earlier, other series equals this one without the removed labels."""
         kept = [each for each in labels if each[0] not in self._selection.drop_labels]
         whole = _digest(name, labels)
         series = whole if len(kept) == len(labels) else _digest(name, kept)
@@ -408,26 +413,26 @@ class Selector(LineFilter):
         return False
 
     def forget(self) -> None:
-        """Remember no series any more: the exposition ends, or has to."""
+        """Forgets all series and remembers no more: the exposition ends, or has to end."""
         self._series_room.leave(self, self.series)
         self._series = None
 
 
 def _without_stamp(rest: bytes) -> bytes:
-    """The rest of a plain line, from somewhere in its pairs on, without its timestamp."""
+    """Returns the rest of a plain line, which begins in its pairs, without its timestamp."""
     value = rest.rindex(b"}") + 2
     blank = rest.find(b" ", value)
     return rest if blank < 0 else rest[:blank]
 
 
 def _after_stamp(end: bytes) -> bytes:
-    """What LINES finds behind a sample's value, without the timestamp."""
+    """Returns the text that LINES finds behind a sample's value, without the timestamp."""
     stamp = STAMP.match(end)
     return end[stamp.end() :] if stamp else end
 
 
 def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
-    """What tells a series from others: an empty label value equals an absent label."""
+    """Returns a digest that identifies a series. An empty label value equals an absent label."""
     values = ((label, unquote(pair["value"])) for label, pair in labels)
     parts = [name, *(part for label, value in sorted(values) if value for part in (label, value))]
     text = b"".join(b"%d:%b" % (len(part), part) for part in parts)
@@ -437,9 +442,9 @@ def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
 def _cuts(
     sample: Sample, labels: Sequence[Label], names: frozenset[bytes]
 ) -> list[tuple[int, int]]:
-    """The spans to cut so that the pairs of these names are gone, each with one comma.
+    """Returns the spans to cut so that the pairs of these names are gone, each with one comma.
 
-    The name of a metric that stands between them stays.
+    The name of a metric that stands between the pairs stays.
     """
     spans = [(*pair.span(), name in names) for name, pair in labels]
     if sample.named:

@@ -1,9 +1,9 @@
-"""The self-test at start: this Python reads the grammar's expressions as they are written.
+"""Self-test at start: checks that this Python reads the grammar's expressions as they are written.
 
-Before 3.11.5 `re` reads possessive quantifiers wrongly (cpython gh-106052), and the labels of one
-namespace go on the samples of another. A version number does not prove that a build is right, so
-three known samples go through the engine. It takes a millisecond, most of it to compile the
-expressions for the default label, which the daemon needs anyway.
+Before 3.11.5 `re` reads possessive quantifiers wrongly (cpython gh-106052): the labels of one
+namespace would go on the samples of another. A version number does not prove that a build is
+right, so three known samples go through the engine. The test takes a millisecond. Most of that
+compiles the expressions for the default label, which the daemon needs anyway.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ CASES = (
     (b'c{a="\\"",namespace="p"} 1\n', b'c{a="\\"",namespace="p",team="t"} 1\n'),
     (b'c {namespace="p"} 1\n', b'c {namespace="p",team="t"} 1\n'),
 )
-"""Samples, and the same with the labels of the namespace `p`. Each goes wrong on Python 3.11.2."""
+"""Samples, each with its right output for the namespace `p`. Each goes wrong on Python 3.11.2."""
 
 
 def self_test() -> str | None:
-    """Why this Python cannot be used: the labels of a known sample come out wrong. Else None."""
+    """Returns why this Python cannot be used: a known sample gets wrong labels. Else None."""
     for sample, wanted in CASES:
         enricher = Enricher(lambda _: b',team="t"', names=frozenset({b"team"}))
         if enricher.feed(sample) + enricher.finish() != wanted:
