@@ -1,7 +1,7 @@
-"""How a setting is spelled: one field, and its flag, YAML key, help and default follow.
+"""Describes settings: one field defines a flag, a YAML key, a help text and a default.
 
-Knows what describes a setting, and how a frozen section carries that. Must not
-know which settings there are, nor where values come from.
+Knows the description of a setting, and how a frozen section carries it. Must not know which
+settings exist, or where values come from.
 """
 
 from __future__ import annotations

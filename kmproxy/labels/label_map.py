@@ -89,13 +89,12 @@ class Restored:
 
 
 class LabelMap:
-    """From a namespace's name to the bytes that its samples get.
+    """Maps the name of a namespace to the bytes that its samples get.
 
-    The bytes are rendered once per change, `,team="frontend"`, so that a sample
-    costs one look-up. One writer; readers call `lookup`. `replace` swaps the
-    whole map, which is never seen half done. Times are seconds on any one
-    clock that does not go back. Memory: `MAP_BYTES`, while namespaces are listed
-    twice that, and about 300 bytes for each namespace.
+    The bytes, such as `,team="frontend"`, are rendered once per change, so a sample costs one
+    look-up. There is one writer; readers call `lookup`. `swap` exchanges the whole map at once, so
+    no reader sees a half of it. Times are seconds of one clock that does not go back. Memory:
+    `MAP_BYTES`, twice that while namespaces are listed, and about 300 bytes for each namespace.
     """
 
     def __init__(
