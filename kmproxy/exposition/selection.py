@@ -132,8 +132,8 @@ class Selection:
 
         The keys `namespace` and `metric` take globs and may repeat. `cluster-samples`
         with the value `drop` leaves out samples without a namespace. A query can leave
-        out more, and never bring back samples. Raises QueryError for another key, and
-        for too many or too long globs.
+        out more, and never bring back samples. Raises QueryError for another key or value,
+        and for too many or too long globs.
         """
         check_keys(query, "namespace", "metric", "cluster-samples")
         narrowed = self
@@ -143,7 +143,10 @@ class Selection:
         if metrics := query.get("metric", ()):
             globs = Globs.of_query(metrics)
             narrowed = replace(narrowed, keep_metrics=(*narrowed.keep_metrics, (globs,)))
-        if "drop" in query.get("cluster-samples", ()):
+        values = query.get("cluster-samples", ())
+        if wrong := set(values) - {"keep", "drop"}:
+            raise QueryError(f"cluster-samples={min(wrong)[:60]!r} is neither 'keep' nor 'drop'")
+        if "drop" in values:
             narrowed = replace(narrowed, cluster_samples=False)
         return narrowed
 

@@ -258,6 +258,7 @@ def test_a_request_narrows(flags, query, namespaces, metrics):
         ({"metric": ["a"] * (MAX_GLOBS + 1)}, f"at most {MAX_GLOBS}"),
         ({"namespace": ["a" * (MAX_GLOB + 1)]}, f"over {MAX_GLOB} characters"),
         ({"metric": ["*" * 8000]}, f"over {MAX_GLOB} characters"),
+        ({"cluster-samples": ["drop", "dorp"]}, "'dorp' is neither 'keep' nor 'drop'"),
     ],
 )
 def test_a_query_that_is_none(query, problem):
