@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.client.tls import TlsContext
 from kmproxy.client.upstream import Upstream, open_session
 from kmproxy.daemon.daemon import Daemon

@@ -1,6 +1,9 @@
-"""The command line: flags, help, logs, one function for each command.
+"""The command line: flags, help, logs, and one function for each command.
 
 Must not know the work of a command.
 
-    main  reads the command line and runs a command
+    flags  the flags of each command, how they are split, and `--help`
+    read   the configuration read from flags, the environment and the YAML file
+    log    the format of log lines
+    main   the commands
 """

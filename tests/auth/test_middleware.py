@@ -11,7 +11,7 @@ import yaml
 
 from kmproxy.auth.authorizer import granted_to_all
 from kmproxy.auth.reviewer import Reviewer
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.daemon.daemon import Daemon
 from kmproxy.errors import ConfigError
 from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmproxy.check.everybody import DISCOVERY_PATHS, granted, questions
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.discovery.handler import NODES, PODS
 from tests.support.desk import bind
 from tests.support.preflight import Preflight

@@ -14,7 +14,10 @@ import pytest
 
 import kmproxy
 from kmproxy.cli import main as cli
-from kmproxy.cli.main import COMMANDS, help_text, main, read_config, split_flags
+from kmproxy.cli.flags import COMMANDS, help_text, split_flags
+from kmproxy.cli.log import JsonFormatter, TextFormatter
+from kmproxy.cli.main import main
+from kmproxy.cli.read import read_config
 from kmproxy.config.loader import IGNORED
 from kmproxy.config.settings import settings
 from kmproxy.config.types import Address
@@ -397,8 +400,8 @@ def test_log_lines(monkeypatch, zone):
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        text = cli._TextFormatter().format(record("it is %s"))
-        fields = json.loads(cli._JsonFormatter().format(record("it\n\u00efs %s")))
+        text = TextFormatter().format(record("it is %s"))
+        fields = json.loads(JsonFormatter().format(record("it\n\u00efs %s")))
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -414,7 +417,7 @@ def test_a_traceback_in_json_stays_on_the_line():
     try:
         int("planted")
     except ValueError:
-        line = cli._JsonFormatter().format(record("%s", error=sys.exc_info()))
+        line = JsonFormatter().format(record("%s", error=sys.exc_info()))
     assert "\n" not in line
     assert json.loads(line)["exception"].endswith("'planted'")
 

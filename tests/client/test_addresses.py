@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.client.addresses import NodeAddresses, embedded
 from kmproxy.daemon.clients import open_clients
 from kmproxy.errors import UpstreamError

@@ -7,7 +7,7 @@ import ssl
 import pytest
 import trustme
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.client.credentials import TOKEN_AGE
 from kmproxy.client.tls import Trust, client_trust
 from kmproxy.config.http_client import Access, Authorization, TlsOptions

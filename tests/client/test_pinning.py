@@ -13,7 +13,7 @@ import pytest
 import trustme
 import yaml
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.client import pin_file as pinfile
 from kmproxy.client.pins import HEAD, decode
 from kmproxy.errors import ConfigError

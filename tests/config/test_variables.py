@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.cli import main as cli
+from kmproxy.cli.flags import help_text
+from kmproxy.cli.read import read_config
 from kmproxy.config.sections import SECTIONS
 from kmproxy.config.settings import settings
 from kmproxy.config.variables import PREFIX, read_variables, variable
@@ -13,7 +14,7 @@ from kmproxy.errors import ConfigError
 
 def read(*flags, **environment):
     """The configuration of flags and of variables without their prefix."""
-    return cli.read_config(list(flags), {PREFIX + key: value for key, value in environment.items()})
+    return read_config(list(flags), {PREFIX + key: value for key, value in environment.items()})
 
 
 def config(*flags, **environment):
@@ -126,7 +127,7 @@ def test_a_stranger_is_named():
         "the environment variable KMPROXY_METRICS_PORT is no setting and is ignored, did you mean KMPROXY_LISTEN?",
         "the environment variable KMPROXY_XYZZY is no setting and is ignored",
     ]  # fmt: skip
-    assert cli.read_config([], {"LABEL": "x", "XKMPROXY_LABEL": "x"})[1] == []
+    assert read_config([], {"LABEL": "x", "XKMPROXY_LABEL": "x"})[1] == []
 
 
 def test_what_is_for_check_alone():
@@ -139,6 +140,6 @@ def test_what_is_for_check_alone():
 @pytest.mark.parametrize("command", ["serve", "check"])
 def test_the_help_says_so(command):
     """Where flags are explained."""
-    text = " ".join(cli.help_text(command).split())
+    text = " ".join(help_text(command).split())
     assert "KMPROXY_NODE_PORT for --node-port" in text
-    assert "KMPROXY_" not in cli.help_text("enrich")
+    assert "KMPROXY_" not in help_text("enrich")

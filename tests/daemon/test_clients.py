@@ -11,7 +11,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.client.credentials import TOKEN_AGE
 from kmproxy.client.tls import LOOK_AGAIN
 from kmproxy.daemon.clients import open_clients

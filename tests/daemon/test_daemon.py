@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.daemon.daemon import Daemon
 from kmproxy.errors import StartupError
 from kmproxy.simulator.cluster import SimCluster

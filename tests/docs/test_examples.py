@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from tests.conftest import until
 from tests.support.demo import demo
 from tests.support.documents import PAGES, README, ROOT, block

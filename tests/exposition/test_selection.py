@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from kmproxy.cli.main import split_flags
+from kmproxy.cli.flags import split_flags
 from kmproxy.config.loader import Layer, load_sections
 from kmproxy.config.recipe import read_selection
 from kmproxy.config.sections import SelectionConfig

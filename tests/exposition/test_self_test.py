@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import kmproxy
-from kmproxy.cli.main import COMMANDS, main
+from kmproxy.cli.flags import COMMANDS
+from kmproxy.cli.main import main
 from kmproxy.exposition import self_test as selftest
 from kmproxy.exposition.enricher import Enricher
 from tests.support.programs import faulty_python

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from aiohttp import web
 
-from kmproxy.cli.main import _JsonFormatter, _TextFormatter, read_config
+from kmproxy.cli.log import JsonFormatter, TextFormatter
+from kmproxy.cli.read import read_config
 from kmproxy.daemon.daemon import Daemon
 from kmproxy.errors import KmproxyError
 from kmproxy.simulator.api import ApiFault
@@ -49,7 +50,7 @@ class Secrets:
 
     def check(self, *, started=True):
         """Look for each secret in each place, the logs in both formats and every repr included."""
-        for formatter in (_TextFormatter(), _JsonFormatter()):
+        for formatter in (TextFormatter(), JsonFormatter()):
             for record in self.caplog.records:
                 self.show(f"log of {record.name}", formatter.format(record))
         for thing in gc.get_objects():

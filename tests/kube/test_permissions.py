@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.kube.permissions import (
     EVERYTHING,
     NAMESPACES,

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.errors import ConfigError
 from kmproxy.labels import peers
 from tests.conftest import Clock, until

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kmproxy.cli import main as cli
+from kmproxy.cli.log import JsonFormatter, TextFormatter
 from kmproxy.errors import AccessError, ApiError, UpstreamError, one_line
 from kmproxy.web.responses import plain
 
@@ -95,13 +95,13 @@ def test_a_body_is_one_line():
     assert plain(502, "a\nb\r\x1b").text == "a b\\r\\x1b\n"
 
 
-@pytest.mark.parametrize("formatter", [cli._TextFormatter, cli._JsonFormatter])
+@pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
 def test_a_record_is_one_line(formatter):
     """Whoever's words are in it."""
     record = logging.LogRecord("k", logging.WARNING, "", 0, "%s: %s", ("kubelet", FORGED), None)
     line = formatter().format(record)
     assert "\n" not in line
-    if formatter is cli._JsonFormatter:
+    if formatter is JsonFormatter:
         assert json.loads(line)["message"] == f"kubelet: {FORGED}"
     else:
         assert one_line(line) == line

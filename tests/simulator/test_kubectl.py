@@ -11,7 +11,7 @@ import ssl
 import pytest
 import trustme
 
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 from kmproxy.daemon.clients import open_clients
 from kmproxy.errors import ConfigError
 from tests.support.sites import pem_of

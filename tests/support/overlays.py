@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kmproxy.cli import main as cli
+from kmproxy.cli.read import read_config
 from tests.support.kustomize import build
 
 ROOT = Path(__file__).parents[2]
@@ -99,4 +99,4 @@ def variables(objects, fields=FIELDS):
 
 def configuration(objects):
     """The settings of the daemon, and the warnings: from its arguments and its environment."""
-    return cli.read_config(pod_of(objects)[1].get("args", []), variables(objects))
+    return read_config(pod_of(objects)[1].get("args", []), variables(objects))

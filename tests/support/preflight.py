@@ -10,7 +10,7 @@ import sys
 from urllib.parse import urlsplit
 
 from kmproxy.check.preflight import check
-from kmproxy.cli.main import read_config
+from kmproxy.cli.read import read_config
 
 
 class Preflight:

@@ -1,0 +1,130 @@
+"""The flags of each command: how they are split, and the text of `--help`.
+
+Knows argv and settings. Must not know files, nor what a command does.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kmproxy import __version__
+from kmproxy.config.commands import BenchConfig, CheckConfig, DemoConfig, EnrichConfig
+from kmproxy.config.loader import IGNORED
+from kmproxy.config.sections import SECTIONS, LabelConfig, SelectionConfig
+from kmproxy.config.settings import Setting, settings
+from kmproxy.config.types import parse_text
+from kmproxy.config.variables import variable
+
+COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
+    "serve": ("the daemon; also what kmproxy without a command does", tuple(SECTIONS.values())),
+    "check": (
+        "what serve needs with the same flags, tried: permissions, certificate, metrics",
+        (CheckConfig, *SECTIONS.values()),
+    ),
+    "demo": ("a simulated cluster with the daemon in front; no cluster needed", (DemoConfig,)),
+    "enrich": (
+        "labels on an exposition, from standard input",
+        (EnrichConfig, LabelConfig, SelectionConfig),
+    ),
+    "bench": ("the engine and the whole daemon, measured side by side", (BenchConfig,)),
+}
+"""For each command, its description and the sections whose settings are its flags."""
+
+
+CONFIG_FILE: Setting = Setting(
+    "config",
+    parse_text,
+    "FILE",
+    "the same settings as YAML, without dashes; flags and variables win",
+)
+
+
+IGNORED_BOOLEANS = frozenset({"zap-devel"})
+
+
+def split_flags(
+    arguments: Sequence[str], booleans: frozenset[str]
+) -> tuple[dict[str, tuple[str, ...]], list[str]]:
+    """Split a command line in the syntax of Go's flag package, with one dash or two.
+
+    Returns the values of each flag in order, and a line for each problem. A flag
+    without `=` is true if it is one of `booleans`. Any other flag takes the next argument
+    as its value, or has no value if no argument follows. A value that begins with a dash
+    needs `=`.
+    """
+    flags: dict[str, tuple[str, ...]] = {}
+    problems: list[str] = []
+    rest = list(reversed(arguments))
+    while rest:
+        argument = rest.pop()
+        name, equals, value = argument.removeprefix("-").removeprefix("-").partition("=")
+        if not argument.startswith("-") or not name or name.startswith("-"):
+            problems.append(f"{argument!r} is no flag")
+            continue
+        given = flags.setdefault(name, ())
+        if equals:
+            flags[name] = (*given, value)
+        elif name in booleans:
+            flags[name] = (*given, "true")
+        elif rest and not rest[-1].startswith("-"):
+            flags[name] = (*given, rest.pop())
+    return flags, problems
+
+
+def settings_of(*sections: type[Any]) -> dict[str, Setting]:
+    """Return the settings of sections by their names."""
+    return {spec.name: spec for section in sections for spec in settings(section).values()}
+
+
+def booleans(sections: Iterable[type[Any]]) -> frozenset[str]:
+    """Return the names of the flags that need no value."""
+    return frozenset(name for name, spec in settings_of(*sections).items() if spec.boolean)
+
+
+def help_text(command: str) -> str:
+    """The text of `--help`. It is generated from the settings, so the two cannot differ."""
+    lines = [f"kmproxy {__version__} - a namespace's labels on every kubelet metric of it", ""]
+    if command == "serve":
+        lines += ["Usage: kmproxy [COMMAND] [FLAGS]", "", "Commands (each has its own --help):"]
+        lines += [f"  {name:<8} {what}" for name, (what, _) in COMMANDS.items()]
+        lines += ["", "Flags of serve:", *_flag_lines(CONFIG_FILE, None)]
+    else:
+        lines += [f"Usage: kmproxy {command} [FLAGS]", "", f"{COMMANDS[command][0]}", "", "Flags:"]
+    if command == "check":
+        lines += _flag_lines(CONFIG_FILE, None)
+    for section in COMMANDS[command][1]:
+        blank = section()
+        for key, spec in settings(section).items():
+            lines += _flag_lines(spec, getattr(blank, key))
+    if command in {"serve", "check"}:
+        one, several = variable("node-port"), variable("label")
+        text = (
+            f"Each of these flags may be given by an environment variable, {one} for --node-port; "
+            f"of a repeatable one, such as {several}, each line is a value. A flag wins over its "
+            "variable, and that over the file. An empty variable counts as none."
+        )
+        lines += ["", *textwrap.wrap(text, 90, break_on_hyphens=False)]
+    if command == "serve":
+        ignored = ", ".join(f"-{name}" for name in IGNORED)
+        text = f"Flags of kubelet-meta-proxy that are accepted and have no effect: {ignored}"
+        lines += ["", *textwrap.wrap(text, 90, break_on_hyphens=False)]
+    return "\n".join(lines) + "\n"
+
+
+def _flag_lines(spec: Setting, default: object) -> Iterator[str]:
+    yield f"  --{spec.name} {spec.metavar}".rstrip()
+    notes = []
+    if spec.repeatable:
+        notes.append("repeatable")
+    if default is not None and default is not False and default != ():
+        shown = default if isinstance(default, tuple) and spec.repeatable else (default,)
+        seconds = spec.metavar == "DURATION"
+        notes.append("default " + ", ".join(f"{v:g}s" if seconds else f"{v}" for v in shown))
+    notes += [f"also --{alias}" for alias in spec.aliases]
+    text = spec.help + (f" ({'; '.join(notes)})" if notes else "")
+    indent = " " * 8
+    yield from textwrap.wrap(
+        text, 90, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )

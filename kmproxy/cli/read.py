@@ -1,0 +1,121 @@
+"""Reads the configuration of a command from flags, the environment and the YAML file.
+
+Knows files that flags name. Must not know what a command does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from kmproxy.cli.flags import (
+    COMMANDS,
+    CONFIG_FILE,
+    IGNORED_BOOLEANS,
+    booleans,
+    settings_of,
+    split_flags,
+)
+from kmproxy.config.commands import CheckConfig
+from kmproxy.config.loader import Layer, load, load_sections
+from kmproxy.config.sections import SECTIONS, Config
+from kmproxy.config.types import shown_key
+from kmproxy.config.variables import PREFIX, read_variables
+from kmproxy.config.yaml_text import RepeatedKeyError, parse_yaml
+from kmproxy.errors import ConfigError
+
+
+def read_config(
+    arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Config, list[str]]:
+    """Read the configuration of `serve` from flags, the environment and the YAML file they name.
+
+    Returns the configuration, and a line for each setting that has no effect. Raises ConfigError
+    with every problem of all three sources.
+    """
+    config, _, warnings = read_with(arguments, environment)
+    return config, warnings
+
+
+def read_with(
+    arguments: Sequence[str], environment: Mapping[str, str], *own: type[Any]
+) -> tuple[Config, list[Any], list[str]]:
+    """Read the configuration of `serve`, the sections `own`, which no file sets, and warnings."""
+    flags, problems = split_flags(arguments, booleans(SECTIONS.values()) | IGNORED_BOOLEANS)
+    of_serve, of_check = settings_of(*SECTIONS.values()), settings_of(CheckConfig)
+    files = {CONFIG_FILE.name: CONFIG_FILE}
+    variables, warnings = read_variables(environment, of_serve | of_check | files)
+    # Variables for check alone have no effect on serve. As flags, serve does not know them.
+    mine = {name: variables.pop(name) for name in of_check.keys() & variables.keys()}
+    mine |= {name: flags.pop(name) for name in settings_of(*own).keys() & flags.keys()}
+    sections = []
+    try:
+        sections = load_sections([Layer("command line", "--", mine)], *own) if own else []
+    except ConfigError as error:
+        problems += error.problems
+    layers = []
+    name = CONFIG_FILE.name
+    if flags.get(name) == ():
+        problems.append(f"--{name}: the value is missing")
+    by_variable = variables.pop(name, ())
+    for path in flags.pop(name, by_variable):
+        try:
+            layers.append(Layer(path, "", read_yaml(path)))
+        except ConfigError as error:
+            problems += error.problems
+    layers.append(Layer("environment", PREFIX, variables))
+    layers.append(Layer("command line", "--", flags))
+    try:
+        config, unused = load(layers)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return config, sections, warnings + unused
+
+
+def read_sections(command: str, arguments: Sequence[str]) -> list[Any]:
+    """Read the sections of a command that has only flags. Raises ConfigError."""
+    sections = COMMANDS[command][1]
+    flags, problems = split_flags(arguments, booleans(sections))
+    if command == "enrich" and "namespaces" not in flags:
+        problems.append("--namespaces FILE is missing: kubectl get namespaces -o json > FILE")
+    try:
+        built = load_sections([Layer("command line", "--", flags)], *sections)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigError(problems)
+    return built
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Read the mapping in a YAML file, which is empty for an empty file.
+
+    Raises ConfigError if the file cannot be read or holds no mapping from text keys.
+    """
+    import yaml  # noqa: PLC0415 - most daemons have only flags
+
+    try:
+        document = parse_yaml(Path(path).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError([f"--config {path}: {reason}"]) from error
+    except RepeatedKeyError as error:
+        what = f"the key {shown_key(error.key)!r} stands twice, again in line {error.line}"
+        raise ConfigError([f"--config {path}: {what}"]) from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        what = getattr(error, "problem", None) or "it is not YAML"
+        strange = isinstance(error, yaml.composer.ComposerError | yaml.constructor.ConstructorError)
+        if strange or "tag" in what:  # the message quotes it: perhaps a part of a password
+            what = "it is not YAML; text that begins with *, & or ! wants quotes"
+        raise ConfigError([f"--config {path}: {what}{where}"]) from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise ConfigError([f"--config {path}: a mapping from settings to values is expected"])
+    return document
