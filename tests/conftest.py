@@ -15,8 +15,9 @@ import aiohttp
 import pytest
 
 from kmproxy.cli.read import read_config
+from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext
-from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.client.upstream import Upstream
 from kmproxy.daemon.daemon import Daemon
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.service_account import ServiceAccount

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kmproxy.check.report import Certificate, Pinned, Trusted
+from kmproxy.client.failures import certificate_message, is_name_mismatch, is_untrusted
 from kmproxy.client.pinning import Pinning
 from kmproxy.client.pins import Peer, Pin
 from kmproxy.client.tls import Trust, plain_name
-from kmproxy.client.upstream import certificate_message, is_name_mismatch, is_untrusted
 from kmproxy.config.http_client import Access
 from kmproxy.config.sections import KubeletConfig
 from kmproxy.config.types import Address

@@ -10,7 +10,9 @@ know the meaning of a request: kubelets, the API server and namespaces belong to
     pinning      checks a certificate against its pin
     pin_file     the pins on disk
     connector    connections, to checked addresses and certificates
-    upstream     requests to one server, and the names of its failures
+    failures     the reason of a failed connection, in a line that names the remedy
+    session      the session that all upstreams share
+    upstream     requests to one server
     oauth2       tokens from the OAuth 2.0 client credentials grant
     factory      builds an upstream from an HTTP client's section
 """

@@ -9,36 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from multidict import CIMultiDict
 
-from kmproxy import __version__
-from kmproxy.client.connector import Connector
 from kmproxy.client.credentials import Credential
+from kmproxy.client.failures import connection_failure
 from kmproxy.client.pinning import CertificateRefusedError, Pinning
 from kmproxy.client.pins import Peer
+from kmproxy.client.session import Way
 from kmproxy.client.tls import TlsContext, plain_name
 from kmproxy.errors import UpstreamError
 
 if TYPE_CHECKING:
-    from kmproxy.client.addresses import NodeAddresses
     from kmproxy.config.proxies import Headers, Proxy
 
     Find = Callable[[str], Proxy | None]
     """Returns the proxy for a URL, or None."""
-
-KEEP_ALIVE = 80.0
-"""Seconds that an idle connection is kept: more than a scrape interval, less than the 90 of a
-kubelet."""
 
 CONNECT = 8.0
 """Seconds that a connection to the API server may take, with its handshake. A lost SYN is sent
@@ -47,51 +39,10 @@ again after 1, 3 and 7 s. The next SYN would follow only at 15 s, so the attempt
 TICK = 1.0
 """Seconds between two checks whether the connection of a response is still open."""
 
-PIECE = 1 << 16
-
 MAX_REDIRECTS = 5
 
 _Tls = ssl.SSLContext | bool
 """The TLS context of a connection. False means plain HTTP."""
-
-_SELF_SIGNED = {18, 19, 20, 21}  # X509_V_ERR_*: no chain to a trusted CA
-_NAME_MISMATCH = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, _IP_ADDRESS_MISMATCH
-_EXPIRED = 10
-
-
-def open_session(addresses: NodeAddresses | None = None) -> aiohttp.ClientSession:
-    """A session for all upstreams. With `addresses`, for nodes, whose addresses it checks.
-
-    The caller owns the session and closes it.
-    """
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
-    trace.on_connection_create_start.append(_note_new)
-    return aiohttp.ClientSession(
-        connector=Connector(addresses, limit=0, keepalive_timeout=KEEP_ALIVE),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": f"kmproxy/{__version__}"},
-        timeout=aiohttp.ClientTimeout(total=None),
-        auto_decompress=False,
-        read_bufsize=PIECE,
-        trust_env=False,
-        trace_configs=[trace],
-    )
-
-
-@dataclass(slots=True)
-class _Way:
-    """The connection of a request: used before (`reused`) or new."""
-
-    reused: bool = False
-
-
-async def _note_reuse(_: aiohttp.ClientSession, context: Any, __: object) -> None:
-    context.trace_request_ctx.reused = True
-
-
-async def _note_new(_: aiohttp.ClientSession, context: Any, __: object) -> None:
-    context.trace_request_ctx.reused = False
 
 
 class Upstream:
@@ -265,7 +216,7 @@ class Upstream:
             except aiohttp.ClientConnectorDNSError as error:  # with a proxy: the proxy's name
                 raise self._unresolved(error.host, proxied=proxy is not None) from error
             except (aiohttp.ClientError, OSError) as error:
-                raise self._failure(error) from error
+                raise connection_failure(self.name, error) from error
             except UnicodeError as error:  # a label of the host name is empty or too long
                 message = f"the {self.name}'s host name cannot be one"
                 raise UpstreamError("unresolved", message) from error
@@ -310,7 +261,7 @@ class Upstream:
     ) -> aiohttp.ClientResponse:
         """The response, on the first connection that the server has not closed."""
         while True:
-            way = _Way()
+            way = Way()
             try:
                 return await session.request(method, url, trace_request_ctx=way, **options)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
@@ -342,41 +293,12 @@ class Upstream:
             while piece := await _piece(response, silence):
                 yield piece
         except (aiohttp.ClientError, OSError) as error:
-            raise self._failure(error) from error
+            raise connection_failure(self.name, error) from error
 
     def _unresolved(self, host: str, *, proxied: bool) -> UpstreamError:
         name = f"proxy before the {self.name}" if proxied else self.name
         message = f"the {name}'s host name {host} is not known"
         return UpstreamError("proxy" if proxied else "unresolved", message)
-
-    def _failure(self, error: Exception) -> UpstreamError:
-        """The UpstreamError for a failed connection. No other code interprets aiohttp's errors."""
-        name = self.name
-        match error:
-            case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as wrong):
-                return UpstreamError("tls", certificate_message(name, wrong))
-            case aiohttp.ClientConnectorSSLError():
-                hint = "does it speak TLS there, and is the port right?"
-                return UpstreamError("tls", f"the {name}'s TLS handshake failed: {hint}")
-            case aiohttp.ClientHttpProxyError(status=status):
-                what = "wants a user and password" if status == 407 else "does not connect"
-                message = f"the proxy before the {name} {what} ({status})"
-                return UpstreamError("proxy", message)
-            case TimeoutError():
-                return UpstreamError("timeout", f"the {name} fell silent", status=504)
-            case aiohttp.ClientConnectorError(host=host, port=port, os_error=os_error):
-                reason = "refused" if os_error.errno == errno.ECONNREFUSED else "unreachable"
-                what = os.strerror(os_error.errno).lower() if os_error.errno else "no connection"
-                if isinstance(error, aiohttp.ClientProxyConnectionError):
-                    reason, name = "proxy", f"proxy before the {name}"
-                message = f"the {name} at {host}:{port} cannot be reached: {what}"
-                return UpstreamError(reason, message)
-            case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | OSError():
-                return UpstreamError("disconnected", f"the {name} closed the connection")
-            case aiohttp.ClientPayloadError():
-                return UpstreamError("truncated", f"the {name}'s answer was cut short")
-            case _:
-                return UpstreamError("protocol", f"the {name}'s answer is not HTTP as it should be")
 
 
 async def _piece(response: aiohttp.ClientResponse, silence: float | None) -> bytes:
@@ -399,33 +321,6 @@ async def _piece(response: aiohttp.ClientResponse, silence: float | None) -> byt
 def _is_open(response: aiohttp.ClientResponse) -> bool:
     connection = response.connection
     return connection is not None and connection.transport is not None
-
-
-def is_untrusted(error: ssl.SSLError) -> bool:
-    """Whether a certificate was refused because no trusted CA signed it."""
-    return getattr(error, "verify_code", 0) in _SELF_SIGNED
-
-
-def is_name_mismatch(error: ssl.SSLError) -> bool:
-    """Whether a certificate was refused because it is for other names."""
-    return getattr(error, "verify_code", 0) in _NAME_MISMATCH
-
-
-def certificate_message(name: str, error: ssl.SSLError) -> str:
-    """The reason for refusing the certificate of a "kubelet" or "API server", and the remedy."""
-    why = getattr(error, "verify_message", None) or "it cannot be verified"
-    message = f"the {name}'s certificate does not verify: {why.rstrip('.')}"
-    if name == "API server":
-        return f"{message}; check the CA of the kubeconfig or service account"
-    if name != "kubelet":
-        return f"{message}; see its tls_config"
-    if getattr(error, "verify_code", 0) == _EXPIRED:
-        return f"{message}; renew it, or give --kubelet-tls-pin"
-    if is_name_mismatch(error):
-        return f"{message}; give --kubelet-server-name, or --kubelet-tls-pin"
-    if is_untrusted(error):
-        return f"{message}; give its CA by --kubelet-ca-file, or --kubelet-tls-pin"
-    return f"{message}; see --kubelet-ca-file and --kubelet-tls-pin"
 
 
 def _dotted_host(url: str) -> str:

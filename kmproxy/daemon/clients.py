@@ -14,8 +14,9 @@ from kmproxy.client.addresses import NodeAddresses
 from kmproxy.client.pin_file import SUFFIX
 from kmproxy.client.pinning import Pinning
 from kmproxy.client.pins import PinBook
+from kmproxy.client.session import open_session
 from kmproxy.client.tls import Clock, TlsContext, Trust
-from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.client.upstream import Upstream
 from kmproxy.config.sections import Config
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.kube.apiserver import ApiServer

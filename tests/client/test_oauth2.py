@@ -10,8 +10,9 @@ from aiohttp import web
 
 from kmproxy.client.credentials import TOKEN_AGE, RotatingText, is_password
 from kmproxy.client.oauth2 import PAUSE, SETTLED, ClientCredentials
+from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext, Trust
-from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.client.upstream import Upstream
 from kmproxy.config.http_client import OAuth2
 from kmproxy.config.types import File, Secret
 from kmproxy.errors import UpstreamError

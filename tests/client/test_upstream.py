@@ -10,8 +10,9 @@ import time
 
 import pytest
 
+from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext, Trust
-from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.client.upstream import Upstream
 from kmproxy.config.proxies import Proxy
 from kmproxy.config.types import Secret
 from kmproxy.errors import UpstreamError

@@ -10,8 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from kmproxy.client.credentials import TOKEN_AGE
+from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext
-from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.client.upstream import Upstream
 from kmproxy.config.label_rules import LabelRule
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.kubeconfig import Kubeconfig

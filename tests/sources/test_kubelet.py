@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 
 from kmproxy.client.pins import Peer
+from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext, Trust
-from kmproxy.client.upstream import Upstream, open_session
+from kmproxy.client.upstream import Upstream
 from kmproxy.config.sections import KubeletConfig
 from kmproxy.errors import UpstreamError
 from kmproxy.kube.nodes import Node
