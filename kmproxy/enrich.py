@@ -18,7 +18,7 @@ from kmproxy.config.recipe import read_recipe
 from kmproxy.config.sections import LabelConfig, SelectionConfig
 from kmproxy.errors import ConfigError, StreamError
 from kmproxy.exposition.pipeline import Pipeline
-from kmproxy.exposition.selection import SeriesError
+from kmproxy.exposition.selector import SeriesError
 from kmproxy.labels.label_map import LabelMap
 
 PIECE = 1 << 16

@@ -35,7 +35,7 @@ from kmproxy.errors import (
     UpstreamError,
 )
 from kmproxy.exposition.pipeline import Pipeline
-from kmproxy.exposition.selection import SeriesError
+from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.nodes import Node
 from kmproxy.kube.permissions import (

@@ -27,7 +27,7 @@ from kmproxy.discovery.documents import TargetLabelMap
 from kmproxy.discovery.handler import PODS, HttpDiscovery
 from kmproxy.discovery.targets import TargetService
 from kmproxy.errors import ConfigError, StartupError
-from kmproxy.exposition.selection import SeriesRoom
+from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.labels.label_map import LIMITS, LabelMap
 from kmproxy.labels.namespace_info import NamespaceInfoMap
 from kmproxy.labels.namespaces import NamespaceWatcher

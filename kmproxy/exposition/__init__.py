@@ -7,7 +7,9 @@ number of bytes, for every input. The memory is bounded in bytes.
     grammar      expressions that read a line, and the parts of a sample
     lines        cuts a stream into whole lines, with a limit for the length of a line
     enricher     adds the labels of namespaces to samples
-    selection    selects samples by metric, namespace and label
+    selection    which samples are selected
+    selector     applies a selection to an exposition
+    info_metric  one series for each namespace at the end of an exposition
     pipeline     runs the stages of one exposition, in order
     self_test    checks that this Python reads the expressions as they are written
 """

@@ -436,29 +436,3 @@ def _read_pairs(rendered: bytes) -> dict[bytes, bytes]:
 
 def _tag(namespace: bytes, rendered: bytes) -> bytes:
     return b'namespace="%b"%b' % (namespace, rendered)
-
-
-_NO_TARGET = b',instance="",node="",pod=""'
-
-
-def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
-    """Writes a family with one sample per namespace, spelled as kube-state-metrics does.
-
-    `seen` maps namespaces to the bytes that are added to their samples, as
-    `Enricher.seen` does. Each label name gets the prefix `label_`. The labels by
-    which Prometheus tells targets apart are present and empty. So, where Prometheus
-    honors labels, the series of a namespace is the same from every node.
-    """
-    lines = [
-        b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.",
-        b"# TYPE kube_namespace_labels gauge",
-    ]
-    for namespace in sorted(seen):
-        value = namespace.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
-        pairs = [
-            b",label_%b=%b" % pair.group("name", "value") for pair in PAIR.finditer(seen[namespace])
-        ]
-        lines.append(
-            b'kube_namespace_labels{namespace="%b"%b%b} 1' % (value, b"".join(pairs), _NO_TARGET)
-        )
-    return b"\n".join(lines) + b"\n"

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kmproxy.exposition.enricher import Enricher, info_metric
+from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.info_metric import InfoStage
 from kmproxy.exposition.lines import MAX_LINE
-from kmproxy.exposition.selection import Selection, Selector, SeriesRoom
-
-_END = b"# EOF\n"
+from kmproxy.exposition.selection import Selection
+from kmproxy.exposition.selector import Selector, SeriesRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Pipeline:
         self.selector = None
         if not recipe.selection.everything:
             self.selector = Selector(recipe.selection, max_line=recipe.max_line, room=room)
-        self._info = _InfoStage(self.enricher) if recipe.info else None
+        self._info = InfoStage(self.enricher) if recipe.info else None
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.selector!r} {self.enricher!r}>"
@@ -78,32 +78,3 @@ class Pipeline:
         """Ends the exposition: its series are forgotten, the counts stay."""
         if self.selector is not None:
             self.selector.forget()
-
-
-class _InfoStage:
-    """Adds the info metric at the end, before OpenMetrics' end marker if the input has one.
-
-    Between calls it holds at most the bytes of that marker.
-    """
-
-    def __init__(self, enricher: Enricher) -> None:
-        self._enricher = enricher
-        self._held = b""  # the last line so far, if it is the marker or its beginning
-        self._whole = True  # whether the bytes passed on end in a newline
-
-    def feed(self, data: bytes) -> bytes:
-        data = self._held + data
-        start = data.rfind(b"\n", max(0, len(data) - len(_END) - 1), max(0, len(data) - 1)) + 1
-        at_line = self._whole if start == 0 and len(data) <= len(_END) else start > 0
-        self._held = data[start:] if at_line and _END.startswith(data[start:]) else b""
-        passed = data[: len(data) - len(self._held)]
-        if passed:
-            self._whole = passed.endswith(b"\n")
-        return passed
-
-    def finish(self, data: bytes) -> bytes:
-        passed, end = self.feed(data), self._held
-        if end.rstrip(b"\n") != _END[:-1]:
-            passed, end = passed + end, b""
-        whole = passed.endswith(b"\n") if passed else self._whole
-        return passed + (b"" if whole else b"\n") + info_metric(self._enricher.seen) + end

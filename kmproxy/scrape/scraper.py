@@ -16,7 +16,7 @@ from aiohttp import web
 from kmproxy.auth.middleware import DECISION
 from kmproxy.errors import AccessError, CredentialError, SlowClientError, UpstreamError
 from kmproxy.exposition.pipeline import Recipe
-from kmproxy.exposition.selection import SeriesError
+from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.nodes import Node, NodeDirectory
 from kmproxy.scrape.routes import Route
 from kmproxy.scrape.stream import Streamer

@@ -18,7 +18,7 @@ from kmproxy.auth.tenant import TenantStream
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
 from kmproxy.exposition.lines import portions, work
 from kmproxy.exposition.pipeline import Pipeline, Recipe
-from kmproxy.exposition.selection import SeriesRoom
+from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.sources.kubelet import Exposition
 from kmproxy.sources.slots import Slot

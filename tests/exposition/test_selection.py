@@ -12,15 +12,8 @@ from kmproxy.config.loader import Layer, load_sections
 from kmproxy.config.recipe import read_selection
 from kmproxy.config.sections import SelectionConfig
 from kmproxy.errors import ConfigError
-from kmproxy.exposition.selection import (
-    MAX_GLOB,
-    MAX_GLOBS,
-    MAX_NAME,
-    QueryError,
-    Selector,
-    SeriesError,
-    SeriesRoom,
-)
+from kmproxy.exposition.selection import MAX_GLOB, MAX_GLOBS, MAX_NAME, QueryError
+from kmproxy.exposition.selector import Selector, SeriesError, SeriesRoom
 from tests.support import lines, reference
 from tests.support.mutations import mutate, random_line
 
@@ -287,7 +280,7 @@ def test_names_that_are_too_long_match_nothing():
 @pytest.mark.parametrize("flag", ["--drop-metric=x", "--namespace=*", "--timestamps=strip"])
 def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
     """In bytes: ever new names of metrics, families and namespaces do not grow it without end."""
-    monkeypatch.setattr("kmproxy.exposition.selection.MAX_REMEMBERED", 100_000)
+    monkeypatch.setattr("kmproxy.exposition.selector.MAX_REMEMBERED", 100_000)
     selector = Selector(selection(flag))
     for start in range(0, 3000, 100):
         names = [b"m%d" % number + b"x" * 900 for number in range(start, start + 100)]
@@ -299,7 +292,7 @@ def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
 
 def test_series_are_bounded(monkeypatch):
     """Beyond the bound it ends with an error: never a series twice, and never without end."""
-    monkeypatch.setattr("kmproxy.exposition.selection.MAX_SERIES", 200 * 10)
+    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
     lines = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
     expected = b"".join(lines[:10]).replace(b',x="1"', b"")
     selector = Selector(selection("--drop-label=x"))
@@ -312,7 +305,7 @@ def test_series_are_bounded(monkeypatch):
 
 def test_series_are_bounded_together(monkeypatch):
     """Beyond the bound the exposition with the most ends; others go on, and what it had is free."""
-    monkeypatch.setattr("kmproxy.exposition.selection.MAX_SERIES", 200 * 10)
+    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
     room, chosen = SeriesRoom(), selection("--drop-label=x")
     large, small, later = (Selector(chosen, room=room) for _ in range(3))
     lines = [b'm{a="%d"} 1\n' % number for number in range(20)]

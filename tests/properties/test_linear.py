@@ -24,7 +24,8 @@ from kmproxy.exposition import grammar
 from kmproxy.exposition.enricher import Enricher
 from kmproxy.exposition.lines import portions
 from kmproxy.exposition.pipeline import Pipeline, Recipe
-from kmproxy.exposition.selection import Globs, Selection, Selector
+from kmproxy.exposition.selection import Globs, Selection
+from kmproxy.exposition.selector import Selector
 
 # Coverage would make the same lines slow, a million times.
 pytestmark = pytest.mark.no_cover

@@ -1,0 +1,73 @@
+"""The info metric: one series for each namespace, with its labels, at the end of an exposition.
+
+Knows the spelling of kube-state-metrics and the end of an exposition. Must not know where labels
+come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.grammar import (
+    PAIR,
+)
+
+_NO_TARGET = b',instance="",node="",pod=""'
+
+
+def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
+    """Writes a family with one sample per namespace, spelled as kube-state-metrics does.
+
+    `seen` maps namespaces to the bytes that are added to their samples, as
+    `Enricher.seen` does. Each label name gets the prefix `label_`. The labels by
+    which Prometheus tells targets apart are present and empty. So, where Prometheus
+    honors labels, the series of a namespace is the same from every node.
+    """
+    lines = [
+        b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.",
+        b"# TYPE kube_namespace_labels gauge",
+    ]
+    for namespace in sorted(seen):
+        value = namespace.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+        pairs = [
+            b",label_%b=%b" % pair.group("name", "value") for pair in PAIR.finditer(seen[namespace])
+        ]
+        lines.append(
+            b'kube_namespace_labels{namespace="%b"%b%b} 1' % (value, b"".join(pairs), _NO_TARGET)
+        )
+    return b"\n".join(lines) + b"\n"
+
+
+_END = b"# EOF\n"
+
+
+class InfoStage:
+    """Adds the info metric at the end, before OpenMetrics' end marker if the input has one.
+
+    Between calls it holds at most the bytes of that marker.
+    """
+
+    def __init__(self, enricher: Enricher) -> None:
+        self._enricher = enricher
+        self._held = b""  # the last line so far, if it is the marker or its beginning
+        self._whole = True  # whether the bytes passed on end in a newline
+
+    def feed(self, data: bytes) -> bytes:
+        """Take enriched bytes; return the bytes that can be passed on."""
+        data = self._held + data
+        start = data.rfind(b"\n", max(0, len(data) - len(_END) - 1), max(0, len(data) - 1)) + 1
+        at_line = self._whole if start == 0 and len(data) <= len(_END) else start > 0
+        self._held = data[start:] if at_line and _END.startswith(data[start:]) else b""
+        passed = data[: len(data) - len(self._held)]
+        if passed:
+            self._whole = passed.endswith(b"\n")
+        return passed
+
+    def finish(self, data: bytes) -> bytes:
+        """Take the last bytes; return the rest and the info metric."""
+        passed, end = self.feed(data), self._held
+        if end.rstrip(b"\n") != _END[:-1]:
+            passed, end = passed + end, b""
+        whole = passed.endswith(b"\n") if passed else self._whole
+        return passed + (b"" if whole else b"\n") + info_metric(self._enricher.seen) + end

@@ -1,0 +1,340 @@
+"""Applies a selection to one exposition, and bounds the series that all expositions remember.
+
+Knows lines and the names of their samples. Must not know where a selection comes from. A line that
+is not selected leaves no byte in the output. A line that passes is unchanged, except for the labels
+and timestamps that are removed. A line that is not understood passes unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from kmproxy.exposition.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
+from kmproxy.exposition.lines import MAX_LINE, LineFilter
+from kmproxy.exposition.selection import Selection
+
+_METADATA = re.compile(METADATA)
+
+_FAMILY = re.compile(rb'[ \t]*+\#[ \t]++[A-Z]++[ \t]++([a-zA-Z0-9_:]++|"(?:[^"\\\n]|\\[^\n])*+")')
+
+_SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
+
+Label = tuple[bytes, re.Match[bytes]]
+"""The unquoted name of a pair, and its match with the groups `name` and `value`."""
+
+MAX_REMEMBERED = 4 << 20
+"""Bytes of names whose verdicts are remembered."""
+
+MAX_SERIES = 32 << 20
+"""Bytes of the series that all running expositions together remember while labels are removed:
+168,000 series. A node of 100 pods has about 15,000. The limit is for five expositions at once."""
+
+_NAME_SIZE = 250  # bytes for the verdict of a name besides the name, approximately
+
+_DIGEST = 15  # bytes: with the 33 of an object they fill a unit of 48; one byte more needs 64
+
+_SERIES_SIZE = 200  # bytes for a series: two digests and a dictionary entry, approximately
+
+
+class SeriesError(Exception):
+    """An exposition has more series than can be kept apart. The message is a plain line."""
+
+
+class SeriesRoom:
+    """Limits the memory for the series of all running expositions together.
+
+    The limit is `MAX_SERIES` bytes, or in proportion more where more than five
+    expositions may run at once. Above it, the exposition with the most series has to
+    end.
+    """
+
+    def __init__(self, expositions: int = 5) -> None:
+        self._most = MAX_SERIES * max(expositions, 5) // 5
+        self._selectors: list[Selector] = []
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"<SeriesRoom {self._count} series of {len(self._selectors)} expositions>"
+
+    def enter(self, selector: Selector) -> None:
+        """Registers an exposition that begins."""
+        self._selectors.append(selector)
+
+    def leave(self, selector: Selector, count: int) -> None:
+        """Removes an exposition with `count` series, which has ended or has lost its series."""
+        if selector in self._selectors:
+            self._selectors.remove(selector)
+            self._count -= count
+
+    def take(self) -> None:
+        """Counts one more series. Above the limit, the selector with the most forgets its own."""
+        self._count += 1
+        if self._count * _SERIES_SIZE > self._most:
+            max(self._selectors, key=lambda each: each.series).forget()
+
+
+class Selector(LineFilter):
+    """Applies a selection to one exposition.
+
+    `dropped` counts samples left out, by `metric`, `namespace` or `merged`. When
+    labels are removed, two series may become one. The first series passes. The
+    others would be mistaken for it, so they are left out as `merged`. For this the
+    selector remembers the series of its exposition, by digests of 15 bytes, in the
+    `room` that it shares with others, until it is told to `forget` them. From then
+    on `feed` and `finish` raise SeriesError, because a series served twice would be
+    a wrong sample.
+
+    One expression splits a block. Another one splits the text between its matches.
+    """
+
+    __slots__ = (
+        "_family",
+        "_here",
+        "_metrics",
+        "_namespaces",
+        "_room",
+        "_selection",
+        "_series",
+        "_series_room",
+        "dropped",
+        "series",
+    )
+
+    def __init__(
+        self, selection: Selection, *, max_line: int = MAX_LINE, room: SeriesRoom | None = None
+    ) -> None:
+        super().__init__(max_line)
+        self._selection = selection
+        self._family = b""
+        self._here: dict[bytes, bool] = {}  # verdicts by name, within the lines of this family
+        self._metrics: dict[tuple[bytes, bytes], bool] = {}
+        self._namespaces: dict[bytes, bool] = {}
+        self._room = MAX_REMEMBERED  # bytes left for these two
+        self._series: dict[bytes, bytes] | None = {}  # digest without removed labels -> with them
+        self.series = 0
+        self._series_room = room or SeriesRoom()
+        self._series_room.enter(self)
+        self.dropped = {"metric": 0, "namespace": 0, "merged": 0}
+
+    def __repr__(self) -> str:
+        return f"<Selector dropped {self.dropped}>"
+
+    def _block(self, block: bytes) -> bytes:
+        lines = by_lines(block)
+        if self._selection.drop_labels:
+            return self._lines(lines)[1:]
+        parts = NAMESPACED.split(lines)
+        passed = []
+        for at in range(0, len(parts) - 1, 4):
+            between, head, namespace, rest = parts[at : at + 4]
+            if between:
+                passed.append(self._lines(between + b"\n")[:-1])
+            if self._wants(head[1 : head.index(b"{")], namespace):
+                if self._selection.strip_timestamps:
+                    rest = _without_stamp(rest)
+                passed += (head, namespace, b'"', rest)
+        passed.append(self._lines(parts[-1]))
+        return b"".join(passed)[1:]
+
+    def _wants(self, name: bytes, namespace: bytes) -> bool:
+        """Whether a sample of this name and this namespace passes. Counts it if not.
+
+        Both are spelled as in the line: the name with its quotes, if it has quotes.
+        """
+        wanted = self._here.get(name)
+        if wanted is None:
+            plain = unquote(name) if name[0] == 0x22 else name
+            wanted = self._here[name] = self._wants_metric(plain, self._family_of(plain))
+        if not wanted:
+            self.dropped["metric"] += 1
+            return False
+        wanted = self._namespaces.get(namespace)
+        if wanted is None:
+            wanted = self._wants_namespace(namespace)
+        if not wanted:
+            self.dropped["namespace"] += 1
+        return wanted
+
+    def _lines(self, text: bytes) -> bytes:
+        """Selects lines of any kind, each led by its newline, with a newline at the end."""
+        passed: list[bytes] = []
+        add, here, spaces = passed.append, self._here, self._namespaces
+        strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
+        unwanted = {False: 0, True: 0}  # False: the metric is unwanted, True: only the namespace
+        for found in LINES.findall(text):
+            front, name, space, before, quoted, behind, end, tiny, others, line = found
+            if others:
+                add(others)
+                continue
+            if line or drop_labels:
+                kept = self._select(line or front[1:] + end)
+                if kept is not None:
+                    passed += (b"\n", kept)
+            else:
+                name, space = name or quoted, space or before or behind
+                wanted = here.get(name)
+                spaced = spaces.get(space)
+                if wanted is None or spaced is None:
+                    wanted = self._wants(name, space)
+                elif not (wanted and spaced):
+                    unwanted[wanted] += 1
+                    wanted = False
+                if wanted:
+                    add(front)
+                    if end:
+                        add(_after_stamp(end) if strip else end)
+            if tiny:
+                add(tiny)
+        self.dropped["metric"] += unwanted[False]
+        self.dropped["namespace"] += unwanted[True]
+        add(b"\n")
+        return b"".join(passed)
+
+    def _line(self, line: bytes) -> bytes:
+        if len(line) > self._max_line:
+            return line
+        return self._block(line + b"\n")[:-1]
+
+    def _select(self, line: bytes) -> bytes | None:
+        """Returns the line as it passes, or None if it does not pass."""
+        sample = None if line.startswith(b"#") else Sample.parse(line)
+        if sample is None:
+            return line if self._wants_metadata(line) else None
+        family = self._family_of(sample.name)
+        if not self._wants_metric(sample.name, family):
+            self.dropped["metric"] += 1
+            return None
+        selection = self._selection
+        edits: list[tuple[int, int]] = []
+        if selection.strip_timestamps and sample.stamp:
+            edits.append(sample.stamp)
+        labels = list(sample.labels())
+        spaces = [pair["value"][1:-1] for name, pair in labels if name == b"namespace"]
+        if len(spaces) > 1:
+            return line  # its namespace is unclear: it passes as if not understood
+        if not self._wants_namespace(spaces[0] if spaces else b""):
+            self.dropped["namespace"] += 1
+            return None
+        if selection.drop_labels:
+            edits += _cuts(sample, labels, selection.drop_labels)
+            if self._is_merged(sample.name, labels):
+                self.dropped["merged"] += 1
+                return None
+        pieces, at = [], 0
+        for start, end in sorted(edits):
+            pieces.append(line[at:start])
+            at = end
+        return b"".join([*pieces, line[at:]])
+
+    def _wants_metadata(self, line: bytes) -> bool:
+        """Whether a line that is no sample passes. Its family is that of the lines that follow."""
+        if _METADATA.fullmatch(line) is None or (match := _FAMILY.match(line)) is None:
+            return True
+        name: bytes = match[1]
+        self._family = unquote(name) if name[0] == 0x22 else name
+        self._here.clear()
+        return self._wants_metric(self._family, self._family)
+
+    def _family_of(self, name: bytes) -> bytes:
+        family = self._family
+        if name == family or (name.startswith(family) and name[len(family) :] in _SUFFIXES):
+            return family
+        return name
+
+    def _wants_metric(self, name: bytes, family: bytes) -> bool:
+        wanted = self._metrics.get((name, family))
+        if wanted is None:
+            self._make_room(len(name) + len(family))
+            names = {each.decode(errors="replace") for each in (name, family)}
+            wanted = self._metrics[name, family] = self._selection.wants_metric(names)
+        return wanted
+
+    def _wants_namespace(self, namespace: bytes) -> bool:
+        """Whether samples of a namespace pass. It is spelled as in the line, without quotes."""
+        wanted = self._namespaces.get(namespace)
+        if wanted is None:
+            self._make_room(len(namespace))
+            text = unquote(b'"%b"' % namespace).decode(errors="replace")
+            wanted = self._namespaces[namespace] = self._selection.wants_namespace(text)
+        return wanted
+
+    def _make_room(self, size: int) -> None:
+        """Reserves bytes for a name to be remembered. Forgets the others if they are too many."""
+        self._room -= size + _NAME_SIZE
+        if self._room < 0:
+            self._metrics.clear()
+            self._here.clear()
+            self._namespaces.clear()
+            self._room = MAX_REMEMBERED - size - _NAME_SIZE
+
+    def _is_merged(self, name: bytes, labels: Sequence[Label]) -> bool:
+        """Whether an earlier, other series equals this one without the removed labels."""
+        kept = [each for each in labels if each[0] not in self._selection.drop_labels]
+        whole = _digest(name, labels)
+        series = whole if len(kept) == len(labels) else _digest(name, kept)
+        if self._series is not None and (known := self._series.get(series)) is not None:
+            return known != whole
+        if self._series is not None:
+            self._series[series] = whole
+            self.series += 1
+            self._series_room.take()
+        if self._series is None:
+            raise SeriesError(
+                f"the answer has over {self.series - 1} series, the most of all under way: too "
+                "many for --drop-label to keep apart: narrow it by --namespace, --keep-metric or "
+                "--drop-metric",
+            )
+        return False
+
+    def forget(self) -> None:
+        """Forgets all series and remembers no more: the exposition ends, or has to end."""
+        self._series_room.leave(self, self.series)
+        self._series = None
+
+
+def _without_stamp(rest: bytes) -> bytes:
+    """Returns the rest of a plain line, which begins in its pairs, without its timestamp."""
+    value = rest.rindex(b"}") + 2
+    blank = rest.find(b" ", value)
+    return rest if blank < 0 else rest[:blank]
+
+
+def _after_stamp(end: bytes) -> bytes:
+    """Returns the text that LINES finds behind a sample's value, without the timestamp."""
+    stamp = STAMP.match(end)
+    return end[stamp.end() :] if stamp else end
+
+
+def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
+    """Returns a digest that identifies a series. An empty label value equals an absent label."""
+    values = ((label, unquote(pair["value"])) for label, pair in labels)
+    parts = [name, *(part for label, value in sorted(values) if value for part in (label, value))]
+    text = b"".join(b"%d:%b" % (len(part), part) for part in parts)
+    return hashlib.blake2b(text, digest_size=_DIGEST).digest()
+
+
+def _cuts(
+    sample: Sample, labels: Sequence[Label], names: frozenset[bytes]
+) -> list[tuple[int, int]]:
+    """Returns the spans to cut so that the pairs of these names are gone, each with one comma.
+
+    The name of a metric that stands between the pairs stays.
+    """
+    spans = [(*pair.span(), name in names) for name, pair in labels]
+    if sample.named:
+        spans = sorted([*spans, (*sample.named, False)])
+    cuts = []
+    kept = cut_from = cut_to = None
+    for start, end, taken_off in spans:
+        if taken_off:
+            cut_from = start if cut_from is None else cut_from
+            cut_to = end
+        else:
+            if cut_from is not None:
+                cuts.append((cut_from, start))
+            kept, cut_from = end, None
+    if cut_from is not None and cut_to is not None:
+        cuts.append((cut_from, sample.pairs_end) if kept is None else (kept, cut_to))
+    return cuts
