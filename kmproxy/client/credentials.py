@@ -39,7 +39,9 @@ class Credential(ABC):
 
     @abstractmethod
     async def authorization(self, *, anew: bool = False) -> str | None:
-        """The value of an Authorization header, or None. `anew` reads it again, after a 401.
+        """Return the value of the Authorization header, or None if there is no credential.
+
+        With `anew` the value is read again. Callers ask for that after a 401.
 
         Raises CredentialError or UpstreamError if no value can be obtained.
         """

@@ -101,7 +101,7 @@ class Upstream:
         silence: float | None = None,
         peer: Peer | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Send a GET. After a 401, send it once more with a token that is read anew.
+        """Send a GET. After a 401, read the token again and send the GET once more.
 
         Yields the response, of any status. Its body is not read yet. The response
         has to begin within `silence` seconds. Raises UpstreamError.
