@@ -26,6 +26,7 @@ from kmproxy.config.label_rules import NAME_LABEL, WILDCARD, LabelRule, Namespac
 from kmproxy.config.recipe import read_recipe
 from kmproxy.config.sections import Config
 from kmproxy.daemon.clients import Clients, open_clients
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.discovery.documents import PodReader
 from kmproxy.errors import (
     ApiError,
@@ -51,7 +52,6 @@ from kmproxy.kube.watch import WatchState
 from kmproxy.labels.label_map import LIMITS, LabelMap
 from kmproxy.labels.namespaces import explained, list_namespaces
 from kmproxy.sources.endpoints import CADVISOR, METRICS
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import find_web_config
 
 STEP_TIMEOUT = 10.0
@@ -106,14 +106,16 @@ async def check(
     report = Report(__version__)
     for warning in warnings:
         report.add("settings", "settings", "warning", warning)
-    telemetry, bearer = Telemetry(), config.authorization.mode != "none"
-    if find_web_config(config.server, bearer=bearer, clock=time.monotonic, telemetry=telemetry):
+    metrics, bearer = OwnMetrics(), config.authorization.mode != "none"
+    if find_web_config(
+        config.server, bearer=bearer, clock=time.monotonic, metrics=metrics.web_file
+    ):
         report.add("web-config", "web config", "ok", "it and all that it names can be loaded")
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(step_timeout):
                 clients = await stack.enter_async_context(
-                    open_clients(config, environment, clock=time.monotonic, telemetry=telemetry)
+                    open_clients(config, environment, clock=time.monotonic, metrics=metrics)
                 )
         except CredentialError as error:
             report.add("identity", "identity", "failed", str(error))
@@ -123,7 +125,9 @@ async def check(
             report.add("identity", "identity", "failed", message)
             return report
         if (pinning := clients.pinning) and pinning.path:
-            await PinFile(pinning.path, pinning.book, telemetry).load()  # only reads the file
+            await PinFile(
+                pinning.path, pinning.book, metrics.pin_file
+            ).load()  # only reads the file
         await _Preflight(config, clients, report, announce, show, try_node, step_timeout).run()
     return report
 

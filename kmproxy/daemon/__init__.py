@@ -4,5 +4,6 @@ Must not do itself any work of a folder below.
 
     clients  opens the clients of the API server and of kubelets
     status   collects the facts of the status page
+    metrics  makes and registers all own metrics
     daemon   starts, runs and stops the daemon
 """

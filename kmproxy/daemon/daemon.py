@@ -10,36 +10,35 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from kmproxy.auth.authorizer import Authorizer, granted_to_all, open_authorizer
-from kmproxy.auth.reviewer import Reviewer
-from kmproxy.client.pin_file import PinFile
+from kmproxy.auth.reviewer import Reviewer, ReviewMetrics
+from kmproxy.client.pin_file import PinFile, PinFileMetrics
 from kmproxy.config.recipe import read_recipe
 from kmproxy.config.sections import Config
 from kmproxy.config.types import Address
 from kmproxy.daemon.clients import Clients, open_clients
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.daemon.status import StatusSource
 from kmproxy.discovery.documents import TargetLabelMap
 from kmproxy.discovery.handler import PODS, HttpDiscovery
-from kmproxy.discovery.targets import TargetService
+from kmproxy.discovery.targets import DiscoveryMetrics, TargetService
 from kmproxy.errors import ConfigError, StartupError
 from kmproxy.exposition.selector import SeriesRoom
-from kmproxy.labels.label_map import LIMITS, LabelMap
+from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespace_info import NamespaceInfoMap
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.labels.peers import Peers
-from kmproxy.labels.snapshot import LabelSnapshot
+from kmproxy.labels.snapshot import LabelSnapshot, SnapshotMetrics
 from kmproxy.scrape.handler import MetricsPort, Page
 from kmproxy.scrape.namespace_info import NamespaceInfo
 from kmproxy.scrape.routes import NAMESPACES, served_paths
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.slots import ConcurrencyLimit
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import WebFile, find_web_config
 from kmproxy.web.health import Readiness, TelemetryServer
 from kmproxy.web.listener import listening
@@ -92,13 +91,13 @@ class Daemon:
         `stop`.
         """
         config, clock = self._config, self._clock
-        telemetry = Telemetry()
+        metrics = OwnMetrics()
         clients = await self._stack.enter_async_context(
-            open_clients(config, self._environment, clock=clock, telemetry=telemetry)
+            open_clients(config, self._environment, clock=clock, metrics=metrics)
         )
         _tell_of_certificates(config)
-        await self._keep_pins(clients, telemetry)
-        slots = ConcurrencyLimit(config.server.max_concurrency, telemetry)
+        await self._keep_pins(clients, metrics.pin_file)
+        slots = ConcurrencyLimit(config.server.max_concurrency, metrics.slots)
         rules, max_value = config.labels.rules, config.labels.max_label_value_bytes
         labels = LabelMap(rules, max_value=max_value)
         target_labels = None
@@ -111,7 +110,7 @@ class Daemon:
         self._watcher = watcher = NamespaceWatcher(
             clients.api,
             *maps,
-            telemetry=telemetry,
+            metrics=metrics.watch,
             clock=clock,
             uniform=self._uniform,
             outage=clients.outage,
@@ -119,19 +118,14 @@ class Daemon:
         self._readiness = readiness = Readiness(
             watcher.unloaded, lambda: watcher.sync_age, config.apiserver.max_label_age
         )
-        telemetry.follow(
-            namespaces=lambda: len(labels),
-            lacking={name: partial(labels.lacking, name) for name in labels.names},
-            left_out={limit: partial(labels.left_out, limit) for limit in LIMITS},
-            sync_age=lambda: watcher.sync_age,
-            restored=lambda: watcher.restored,
-        )
         others: dict[str, Handler] = {}
         if target_labels is not None:
-            others |= self._open_discovery(clients, target_labels, slots, readiness, telemetry)
+            others |= self._open_discovery(
+                clients, target_labels, slots, readiness, metrics.discovery
+            )
         if info is not None:
             others |= NamespaceInfo(
-                info, config.selection, readiness=readiness, telemetry=telemetry, clock=clock
+                info, config.selection, readiness=readiness, metrics=metrics.scrapes, clock=clock
             ).handlers
         named = f"{PODS}?node={{node}}"
         pages = {
@@ -142,7 +136,7 @@ class Daemon:
             )
             for path, handler in others.items()
         }
-        authorizer = self._open_authorizer(clients, labels, [*others], telemetry)
+        authorizer = self._open_authorizer(clients, labels, [*others], metrics.reviews)
         recipe = read_recipe(config.labels, config.selection)
         if clients.nodes is not None:  # the info metric has a path of its own
             recipe = replace(recipe, info=False)
@@ -150,21 +144,21 @@ class Daemon:
             clients.kubelet,
             clients.nodes,
             slots,
-            Streamer(labels, SeriesRoom(config.server.max_concurrency), telemetry),
+            Streamer(labels, SeriesRoom(config.server.max_concurrency), metrics.samples),
             readiness,
-            telemetry,
+            metrics.upstream_errors,
             config.server.max_scrape_time,
         )
-        metrics = MetricsPort(
+        port = MetricsPort(
             scraper,
             recipe,
             pages,
             StatusSource(watcher, readiness, labels, clients.kubelet, recipe.on_conflict).page,
             authorizer,
-            telemetry,
+            metrics.scrapes,
             clock,
         )
-        await self._listen(metrics.application(), authorizer, readiness, telemetry)
+        await self._listen(port.application(), authorizer, readiness, metrics)
         _log.info(
             "serving metrics on port %d, telemetry on port %d; namespaces from %s",
             self.metrics_port,
@@ -178,7 +172,7 @@ class Daemon:
             self._stack.push_async_callback(_cancelled, asking)
         if config.apiserver.label_snapshot:
             path = config.apiserver.label_snapshot
-            self._keep_labels(path, clients, labels, watcher, telemetry)
+            self._keep_labels(path, clients, labels, watcher, metrics.snapshot)
 
     def _open_discovery(
         self,
@@ -186,7 +180,7 @@ class Daemon:
         labels: TargetLabelMap,
         slots: ConcurrencyLimit,
         readiness: Readiness,
-        telemetry: Telemetry,
+        metrics: DiscoveryMetrics,
     ) -> Mapping[str, Handler]:
         """The handlers of HTTP service discovery, by path."""
         targets = TargetService(
@@ -194,7 +188,7 @@ class Daemon:
             kubelet=clients.kubelet,
             nodes=clients.nodes,
             slots=slots,
-            telemetry=telemetry,
+            metrics=metrics,
             clock=self._clock,
         )
         self._stack.push_async_callback(targets.close)
@@ -203,7 +197,7 @@ class Daemon:
             labels,
             all_nodes=clients.nodes is not None,
             readiness=readiness,
-            telemetry=telemetry,
+            metrics=metrics,
         ).handlers
 
     async def _listen(
@@ -211,26 +205,26 @@ class Daemon:
         scrapes: web.Application,
         authorizer: Authorizer | None,
         readiness: Readiness,
-        telemetry: Telemetry,
+        metrics: OwnMetrics,
     ) -> None:
         """Open both ports. Raises ConfigError for a bad web config, StartupError for a port."""
         config, clock = self._config, self._clock
         web_file = find_web_config(
-            config.server, bearer=authorizer is not None, clock=clock, telemetry=telemetry
+            config.server, bearer=authorizer is not None, clock=clock, metrics=metrics.web_file
         )
         _warn_of_exposure(config.server.listen, authorizer, web_file)
         if web_file is not None:
-            guard = WebGuard(web_file, self._passwords, telemetry=telemetry, clock=clock)
+            guard = WebGuard(web_file, self._passwords, metrics=metrics.connections, clock=clock)
             scrapes.middlewares.append(guard.check)
             scrapes.on_response_prepare.append(guard.add_headers)
-        probes = TelemetryServer(readiness, telemetry).application()
+        probes = TelemetryServer(readiness, metrics.registry).application()
         self.telemetry_port = await self._stack.enter_async_context(
             listening(
                 probes,
                 config.server.telemetry_listen,
                 "--telemetry-listen",
                 config.limits,
-                telemetry=telemetry,
+                metrics=metrics.connections,
             )
         )
         self.metrics_port = await self._stack.enter_async_context(
@@ -241,16 +235,16 @@ class Daemon:
                 config.limits,
                 web_file=web_file,
                 authorized=authorizer is not None,
-                telemetry=telemetry,
+                metrics=metrics.connections,
             )
         )
 
-    async def _keep_pins(self, clients: Clients, telemetry: Telemetry) -> None:
+    async def _keep_pins(self, clients: Clients, metrics: PinFileMetrics) -> None:
         """Read the pins of kubelets' certificates, and start the task that writes them to disk."""
         pinning = clients.pinning
         if pinning is None or pinning.path is None:
             return
-        file = PinFile(pinning.path, pinning.book, telemetry)
+        file = PinFile(pinning.path, pinning.book, metrics)
         await file.load()
         self._stack.push_async_callback(_stop_keeping, file, asyncio.create_task(file.run()))
 
@@ -260,7 +254,7 @@ class Daemon:
         clients: Clients,
         labels: LabelMap,
         watcher: NamespaceWatcher,
-        telemetry: Telemetry,
+        metrics: SnapshotMetrics,
     ) -> None:
         """Start the task that keeps the label snapshot on disk."""
         snapshot = LabelSnapshot(
@@ -268,7 +262,7 @@ class Daemon:
             identity=clients.identity,
             labels=labels,
             watcher=watcher,
-            telemetry=telemetry,
+            metrics=metrics,
             timeout=self._config.apiserver.cache_sync_timeout,
             clock=self._clock,
             wall=self._wall,
@@ -277,7 +271,7 @@ class Daemon:
         self._stack.push_async_callback(_stop_keeping, snapshot, keeping)
 
     def _open_authorizer(
-        self, clients: Clients, labels: LabelMap, others: Iterable[str], telemetry: Telemetry
+        self, clients: Clients, labels: LabelMap, others: Iterable[str], metrics: ReviewMetrics
     ) -> Authorizer | None:
         """The authorizer, or None if every caller may scrape. Raises ConfigError."""
         config = self._config.authorization
@@ -295,7 +289,7 @@ class Daemon:
             audiences=config.audience,
             secret=self._secret,
             clock=self._clock,
-            telemetry=telemetry,
+            metrics=metrics,
         )
         self._stack.push_async_callback(reviewer.close)
         return open_authorizer(
