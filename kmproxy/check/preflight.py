@@ -106,16 +106,14 @@ async def check(
     report = Report(__version__)
     for warning in warnings:
         report.add("settings", "settings", "warning", warning)
-    metrics, bearer = OwnMetrics(), config.authorization.mode != "none"
-    if find_web_config(
-        config.server, bearer=bearer, clock=time.monotonic, metrics=metrics.web_file
-    ):
+    metrics, clock, bearer = OwnMetrics(), time.monotonic, config.authorization.mode != "none"
+    if find_web_config(config.server, bearer=bearer, clock=clock, metrics=metrics.web_file):
         report.add("web-config", "web config", "ok", "it and all that it names can be loaded")
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(step_timeout):
                 clients = await stack.enter_async_context(
-                    open_clients(config, environment, clock=time.monotonic, metrics=metrics)
+                    open_clients(config, environment, clock=clock, metrics=metrics)
                 )
         except CredentialError as error:
             report.add("identity", "identity", "failed", str(error))
@@ -125,9 +123,8 @@ async def check(
             report.add("identity", "identity", "failed", message)
             return report
         if (pinning := clients.pinning) and pinning.path:
-            await PinFile(
-                pinning.path, pinning.book, metrics.pin_file
-            ).load()  # only reads the file
+            pins = PinFile(pinning.path, pinning.book, metrics.pin_file)
+            await pins.load()  # only reads the file
         await _Preflight(config, clients, report, announce, show, try_node, step_timeout).run()
     return report
 
