@@ -11,6 +11,7 @@ what a setting does. Must not open files: it is given the text of a file.
     variables    settings from environment variables
     expressions  regular expressions of RE2, for metric names
     http_client  the keys of an HTTP client of Prometheus
+    upstreams    other exporters, their URLs and namespace labels
     proxies      finds the forward proxy for a URL
     web          the web config of Prometheus' exporters
     yaml_text    YAML without repeated keys

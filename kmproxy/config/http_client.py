@@ -1,8 +1,8 @@
-"""The `kubelet` section of the YAML file: how kubelets are reached, and with which identity.
+"""The HTTP client in the YAML file: how a server is reached, and with which identity.
 
-Knows the keys of the section, which are those of an HTTP client of Prometheus and Grafana
-Alloy, and which keys exclude one another. Must not know files or connections. A problem never
-shows a value that may be secret.
+Knows the keys of the `kubelet` section, which are also keys of each entry of `upstreams`. They are
+those of an HTTP client of Prometheus and Grafana Alloy. Knows which keys exclude one another. Must
+not know files or connections. A problem never shows a value that may be secret.
 """
 
 from __future__ import annotations
@@ -118,9 +118,10 @@ class OAuth2:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The `kubelet` section of the YAML file.
+    """The `kubelet` section of the YAML file, or the HTTP client of an entry of `upstreams`.
 
-    Without a credential and a client certificate, kmproxy uses its usual identity.
+    For a kubelet, without a credential and a client certificate, kmproxy uses its usual identity.
+    An upstream then gets no credential.
     """
 
     credential: Authorization | BasicAuth | OAuth2 | None = None
@@ -140,10 +141,15 @@ class Access:
         return self.proxy.proxies is not None or self.proxy.from_environment
 
 
-def read_access(document: Any, path: str) -> tuple[Access, list[str]]:
-    """Reads the section at `path`. Returns it with a line for each problem and its key's path."""
+def read_access(
+    document: Any, path: str, beside: Sequence[str] = ()
+) -> tuple[Access, list[str]]:
+    """Reads the section at `path`. Returns it with a line for each problem and its key's path.
+
+    The keys `beside` may stand in the same mapping. They are not read here.
+    """
     problems: list[str] = []
-    block = _Block(document, path, KEYS[""], problems)
+    block = _Block(document, path, (*beside, *KEYS[""]), problems)
     block.at_most_one(_CREDENTIALS)
     access = Access(
         credential=_credential(block),

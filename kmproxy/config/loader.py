@@ -30,9 +30,11 @@ from kmproxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from kmproxy.config.http_client import Access
+    from kmproxy.config.upstreams import UpstreamConfig
 
 SECTION: Final = "kubelet"
-"""The key of a YAML file whose value is a section of its own instead of a setting."""
+UPSTREAMS: Final = "upstreams"
+"""The keys of a YAML file whose values are sections of their own instead of settings."""
 
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
 _WEBHOOK = "kmproxy has no webhook"
@@ -78,9 +80,10 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     effect. Raises ConfigError with every problem found.
     """
     layers, access, wrong_access = _without_access(layers)
+    layers, upstreams, wrong_upstreams = _without_upstreams(layers)
     built, warnings, problems = _build(layers, SECTIONS)
-    problems += wrong_access
-    config = Config(**built, access=access)
+    problems += wrong_access + wrong_upstreams
+    config = Config(**built, access=access, upstreams=upstreams)
     wrong, unused = _contradictions(config)
     problems += wrong
     if problems:
@@ -109,6 +112,23 @@ def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None
             problems += [f"{problem} ({layer.origin})" for problem in wrong]
         rest.append(layer._replace(values=values))
     return rest, access, problems
+
+
+def _without_upstreams(
+    layers: Sequence[Layer],
+) -> tuple[list[Layer], tuple[UpstreamConfig, ...], list[str]]:
+    """Returns the layers without their `upstreams` sections, the last such section, and problems."""
+    rest, problems = [], []
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    for layer in layers:
+        values = dict(layer.values)
+        if not layer.prefix and UPSTREAMS in values:
+            from kmproxy.config.upstreams import read_upstreams  # noqa: PLC0415 - most files lack this section
+
+            upstreams, wrong = read_upstreams(values.pop(UPSTREAMS), UPSTREAMS)
+            problems += [f"{problem} ({layer.origin})" for problem in wrong]
+        rest.append(layer._replace(values=values))
+    return rest, upstreams, problems
 
 
 def _build(
@@ -225,6 +245,10 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
     ]
     if config.access:
         problems += _access_contradictions(kubelet, config.access)
+    if config.upstreams:
+        from kmproxy.config.upstreams import label_collisions  # noqa: PLC0415 - as above
+
+        problems += label_collisions(config.upstreams, config.labels.rules, UPSTREAMS)
     if kubelet.insecure_tls and len(verifying) > 1:
         problems.append("--kubelet-insecure-tls makes no sense beside " + ", ".join(verifying[1:]))
     unused = ", ".join(verifying)

@@ -34,6 +34,7 @@ from kmproxy.config.types import (
 
 if TYPE_CHECKING:
     from kmproxy.config.http_client import Access
+    from kmproxy.config.upstreams import UpstreamConfig
 
 
 LOCALHOST: Final = "localhost"
@@ -351,7 +352,8 @@ class LogConfig:
 class Config:
     """The whole configuration. A class receives its section, never the whole.
 
-    `access` is the `kubelet` section of the YAML file, or None without such a section.
+    `access` is the `kubelet` section of the YAML file, or None without such a section. `upstreams`
+    is the section of that name.
     """
 
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -364,6 +366,7 @@ class Config:
     limits: LimitConfig = field(default_factory=LimitConfig)
     log: LogConfig = field(default_factory=LogConfig)
     access: Access | None = None
+    upstreams: tuple[UpstreamConfig, ...] = ()
 
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
