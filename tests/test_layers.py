@@ -67,8 +67,10 @@ HEAVY = {
 OPTIONAL = [
     "kmproxy.config.http_client",
     "kmproxy.config.proxies",
+    "kmproxy.config.upstreams",
     "kmproxy.client.factory",
     "kmproxy.client.oauth2",
+    "kmproxy.sources.http",
     "kmproxy.simulator.cluster",
     "kmproxy.demo",
     "kmproxy.check.preflight",

@@ -141,9 +141,7 @@ class Access:
         return self.proxy.proxies is not None or self.proxy.from_environment
 
 
-def read_access(
-    document: Any, path: str, beside: Sequence[str] = ()
-) -> tuple[Access, list[str]]:
+def read_access(document: Any, path: str, beside: Sequence[str] = ()) -> tuple[Access, list[str]]:
     """Reads the section at `path`. Returns it with a line for each problem and its key's path.
 
     The keys `beside` may stand in the same mapping. They are not read here.

@@ -85,7 +85,7 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     problems += wrong_access + wrong_upstreams
     config = Config(**built, access=access, upstreams=upstreams)
     wrong, unused = _contradictions(config)
-    problems += wrong
+    problems += wrong + _label_collisions(config)
     if problems:
         raise ConfigError(problems)
     return config, warnings + unused
@@ -117,7 +117,7 @@ def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None
 def _without_upstreams(
     layers: Sequence[Layer],
 ) -> tuple[list[Layer], tuple[UpstreamConfig, ...], list[str]]:
-    """Returns the layers without their `upstreams` sections, the last such section, and problems."""
+    """Returns the layers without their `upstreams` sections, the last section, and problems."""
     rest, problems = [], []
     upstreams: tuple[UpstreamConfig, ...] = ()
     for layer in layers:
@@ -245,10 +245,6 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
     ]
     if config.access:
         problems += _access_contradictions(kubelet, config.access)
-    if config.upstreams:
-        from kmproxy.config.upstreams import label_collisions  # noqa: PLC0415 - as above
-
-        problems += label_collisions(config.upstreams, config.labels.rules, UPSTREAMS)
     if kubelet.insecure_tls and len(verifying) > 1:
         problems.append("--kubelet-insecure-tls makes no sense beside " + ", ".join(verifying[1:]))
     unused = ", ".join(verifying)
@@ -274,6 +270,15 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
     wrong, unused_certificate = _certificate_contradictions(config.server)
     warnings += unused_certificate + _without_authorization(config.authorization)
     return problems + wrong, warnings
+
+
+def _label_collisions(config: Config) -> list[str]:
+    """Returns a problem for each label that a sample of an upstream could get twice, or lose."""
+    if not config.upstreams:
+        return []
+    from kmproxy.config.upstreams import label_collisions  # noqa: PLC0415 - most files lack upstreams
+
+    return label_collisions(config.upstreams, config.labels.rules, UPSTREAMS)
 
 
 def _certificate_contradictions(server: ServerConfig) -> tuple[list[str], list[str]]:

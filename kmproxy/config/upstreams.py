@@ -33,6 +33,7 @@ RESERVED: Final = frozenset({"kubelet", "apiserver"})
 NAMESPACE: Final = "namespace"
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_URL_TEXT = re.compile(r"[!-\[\]-~]+")  # printable ASCII without a blank and a backslash
 _PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _NUMERIC = re.compile(r"(?:[^.]*\.)*(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 """A name that the system may read as an IPv4 address: 127.1, 2130706433, 0x7f.1."""
@@ -122,7 +123,7 @@ def _read_entry(
     name = read("name", _parse_name)
     url = read("url", parse_url)
     labels, prefixes = read("namespace-labels", _parse_labels, ((NAMESPACE,), ()))
-    openmetrics = read("format", _parse_format, False)  # noqa: FBT003 - the default
+    openmetrics = read("format", _parse_format, False)
     if url is not None:
         problems += _beside_url(url, access, path)
     if name is None:
@@ -144,9 +145,7 @@ def parse_url(value: Any) -> str:
     Returns the URL with scheme and host in lower case. Raises ValueError for other values, without
     the value.
     """
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
-        raise ValueError(_URL)
-    if " " in value or "\\" in value:
+    if not isinstance(value, str) or not _URL_TEXT.fullmatch(value):
         raise ValueError(_URL)
     try:
         parts = urlsplit(value)
@@ -160,15 +159,23 @@ def parse_url(value: Any) -> str:
         raise ValueError("a user or password has no place in a URL: see basic_auth")
     if "#" in value:
         raise ValueError("a fragment (#) has no place in it")
+    if problem := _host_problem(host):
+        raise ValueError(problem)
+    return parts._replace(netloc=parts.netloc.lower()).geturl()
+
+
+def _host_problem(host: str) -> str | None:
     try:
         address = ip_address(host)
     except ValueError:
-        if _NUMERIC.fullmatch(host):
-            raise ValueError("its host is neither a host name nor an IP address") from None
-    else:
-        if address.is_unspecified or address.is_multicast:
-            raise ValueError("its host is an address that no exporter can have")
-    return parts._replace(netloc=parts.netloc.lower()).geturl()
+        return (
+            "its host is neither a host name nor an IP address"
+            if _NUMERIC.fullmatch(host)
+            else None
+        )
+    if address.is_unspecified or address.is_multicast:
+        return "its host is an address that no exporter can have"
+    return None
 
 
 def _parse_format(value: Any) -> bool:
@@ -180,31 +187,38 @@ def _parse_format(value: Any) -> bool:
 def _parse_labels(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Reads a list of labels, or a mapping of labels to prefixes. Returns both."""
     if not isinstance(value, list | Mapping):
-        raise ValueError("a list of labels is expected, or a mapping of labels to prefixes")
+        what = "a list of labels is expected, or a mapping of labels to prefixes"
+        raise ValueError(what)  # noqa: TRY004 - a value of the user, as all others
     if not value:
         raise ValueError("it is empty: leave it out, or name a label")
-    if len(value) > MAX_LABELS:
-        raise ValueError(f"{len(value)} labels, at most {MAX_LABELS}")
-    labels: list[str] = []
-    for label in value:
-        if not isinstance(label, str):
-            raise ValueError("a label is one text; put it in quotes")
-        if label != NAMESPACE and (problem := name_problem(label[:80])):
+    labels = _read_labels(list(value))
+    return labels, tuple(_read_prefixes(value)) if isinstance(value, Mapping) else ()
+
+
+def _read_labels(names: Sequence[Any]) -> tuple[str, ...]:
+    if len(names) > MAX_LABELS:
+        raise ValueError(f"{len(names)} labels, at most {MAX_LABELS}")
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError("a label is one text; put it in quotes")  # noqa: TRY004 - as above
+        if name != NAMESPACE and (problem := name_problem(name[:80])):
             raise ValueError(problem)
-        if label in labels:
-            raise ValueError(f"{label!r} stands twice")
-        labels.append(label)
-    if not isinstance(value, Mapping):
-        return tuple(labels), ()
-    prefixes: dict[str, str] = {}
-    for label, prefix in value.items():
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands twice")
+    return tuple(names)
+
+
+def _read_prefixes(prefixes: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the label of each prefix."""
+    read: dict[str, str] = {}
+    for label, prefix in prefixes.items():
         if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
             raise ValueError(f"the prefix of {label} is not [a-zA-Z_][a-zA-Z0-9_]*")
         if prefix.startswith("__"):
             raise ValueError(f"the prefix of {label} {_UNDERSCORES}")
-        if (other := prefixes.setdefault(prefix, label)) != label:
+        if (other := read.setdefault(prefix, label)) != label:
             raise ValueError(f"the prefix {prefix[:80]!r} stands at {other} and at {label}")
-    return tuple(labels), tuple(prefixes)
+    return read
 
 
 def _beside_url(url: str, access: Access, path: str) -> list[str]:
@@ -236,7 +250,7 @@ def label_collisions(
     problems = []
     for each in upstreams:
         where = f"{section}[{each.name}].namespace-labels"
-        taken = {label: "a namespace label" for label in (NAMESPACE, *each.namespace_labels)}
+        taken = dict.fromkeys((NAMESPACE, *each.namespace_labels), "a namespace label")
         if each.prefixes:
             taken |= {name: f"the label of the rule for {name!r}" for name in names}
         for prefix in each.prefixes or ("",):

@@ -99,7 +99,9 @@ def test_a_query_is_not_shown():
     assert "hunter2" not in repr(entry) + entry.shown + entry.place
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "a" * 64, 7, None, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "-a", "a-", "A", "a_b", "a.b", "a/b", "a" * 64, 7, None, "a\n"]
+)
 def test_bad_names(name):
     """A name is a part of a path and a value of a label."""
     (problem,) = wrong(name=name)
@@ -192,11 +194,16 @@ def test_bad_namespace_labels(labels, why):
         ({"url": ...}, "upstreams[ksm]: url is missing"),
         ({"name": ...}, "upstreams[1]: name is missing"),
         ({"format": "protobuf"}, "upstreams[ksm].format: it is neither 'text' nor 'openmetrics'"),
-        ({"formt": "text"}, "unknown key upstreams[ksm].formt, did you mean upstreams[ksm].format?"),
+        (
+            {"formt": "text"},
+            "unknown key upstreams[ksm].formt, did you mean upstreams[ksm].format?",
+        ),
         (
             {"namespace_labels": ["a"]},
-            "unknown key upstreams[ksm].namespace_labels, "
-            "did you mean upstreams[ksm].namespace-labels?",
+            (
+                "unknown key upstreams[ksm].namespace_labels, "
+                "did you mean upstreams[ksm].namespace-labels?"
+            ),
         ),
         ({"label": ["team"]}, "unknown key upstreams[ksm].label"),
         (
@@ -205,18 +212,24 @@ def test_bad_namespace_labels(labels, why):
         ),
         (
             {"follow_redirects": True},
-            "upstreams[ksm].follow_redirects: no redirect of an upstream is followed: "
-            "write the URL that it leads to",
+            (
+                "upstreams[ksm].follow_redirects: no redirect of an upstream is followed: "
+                "write the URL that it leads to"
+            ),
         ),
         (
             {"bearer_token": "hunter2"},
-            "upstreams[ksm].url: no credential and none of http_headers is sent over plain http: "
-            "write an https URL, or leave them out",
+            (
+                "upstreams[ksm].url: no credential and none of http_headers is sent over plain http: "
+                "write an https URL, or leave them out"
+            ),
         ),
         (
             {"http_headers": {"X-Key": "hunter2"}},
-            "upstreams[ksm].url: no credential and none of http_headers is sent over plain http: "
-            "write an https URL, or leave them out",
+            (
+                "upstreams[ksm].url: no credential and none of http_headers is sent over plain http: "
+                "write an https URL, or leave them out"
+            ),
         ),
         (
             {"tls_config": {"ca_file": "/ca.crt"}},
@@ -274,8 +287,10 @@ def test_all_problems_at_once(tmp_path):
     ) == [
         "unknown key labels, did you mean label?",
         "unknown key upstreams[one].formatt, did you mean upstreams[one].format?",
-        "upstreams[one].url: it is not a URL such as "
-        "http://kube-state-metrics.monitoring.svc:8080/metrics",
+        (
+            "upstreams[one].url: it is not a URL such as "
+            "http://kube-state-metrics.monitoring.svc:8080/metrics"
+        ),
         "upstreams[2].name: it is not [a-z0-9]([-a-z0-9]*[a-z0-9])? of at most 63 characters",
         "upstreams[2].namespace-labels: it is empty: leave it out, or name a label",
         "upstreams[one].name: entries 1 and 3 have it",
@@ -298,25 +313,25 @@ upstreams:
         (
             MESH,
             ["--label=team", "--label=k=source_team"],
-            "'source_' before 'team' makes 'source_team', which is the label of the rule for "
-            "'source_team'",
+            ("'source_' before 'team' makes 'source_team', which is the label of the rule for "
+            "'source_team'"),
         ),
         (
             MESH.replace("destination_}", "source_x_}"),
             ["--label=k=x_team", "--label=team"],
-            "'source_x_' before 'team' makes 'source_x_team', which is made by 'source_' before "
-            "'x_team', too",
+            ("'source_x_' before 'team' makes 'source_x_team', which is made by 'source_' before "
+            "'x_team', too"),
         ),
         (MESH.replace("source_ns: source_", "a: name"), ["--label=k=space"],
          "'name' before 'space' makes 'namespace', which is a namespace label"),
         (MESH.replace("source_ns: source_", "a: _"), ["--label=k=_x"],
-         "'_' before '_x' makes '__x', which begins with two underscores, "
-         "which Prometheus keeps for itself"),
+         ("'_' before '_x' makes '__x', which begins with two underscores, "
+         "which Prometheus keeps for itself")),
         (
             MESH.replace("destination_}", "source_x_}"),
             ["--label=*"],
-            "with '*', labels of 'source_' and of 'source_x_' may have one name: "
-            "let no prefix begin with another",
+            ("with '*', labels of 'source_' and of 'source_x_' may have one name: "
+            "let no prefix begin with another"),
         ),
         (
             "upstreams: [{name: mesh, url: 'http://m/', namespace-labels: [exported_namespace]}]",
