@@ -38,6 +38,8 @@ from kmproxy.scrape.namespace_info import NamespaceInfo
 from kmproxy.scrape.routes import NAMESPACES, served_paths
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.scrape.stream import Streamer
+from kmproxy.sources.cache import SharedReads
+from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit
 from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import WebFile, find_web_config
@@ -148,6 +150,7 @@ class Daemon:
             recipe = replace(recipe, info=False)
         scraper = Scraper(
             clients.kubelet,
+            self._open_reads(clients.kubelet, telemetry),
             clients.nodes,
             slots,
             Streamer(labels, SeriesRoom(config.server.max_concurrency), telemetry),
@@ -179,6 +182,22 @@ class Daemon:
         if config.apiserver.label_snapshot:
             path = config.apiserver.label_snapshot
             self._keep_labels(path, clients, labels, watcher, telemetry)
+
+    def _open_reads(self, kubelet: Kubelet, telemetry: Telemetry) -> MetricsSource:
+        """The source of metrics: the kubelets, or with --share-reads reads that scrapes share."""
+        config = self._config.kubelet
+        if config.share_reads is None:
+            return kubelet
+        reads = SharedReads(
+            kubelet,
+            max_age=config.share_reads,
+            room=config.share_reads_max_bytes,
+            longest=self._config.server.max_scrape_time,
+            registry=telemetry.registry,
+            clock=self._clock,
+        )
+        self._stack.push_async_callback(reads.close)
+        return reads
 
     def _open_discovery(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -78,6 +78,19 @@ _POD_LIST = _Kind(
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """A kubelet's response of the right form, with the pieces of its body as they are received.
+
+    `pieces` ends only at the end that the response's framing proves. Otherwise it raises
+    UpstreamError. `coding` is the content coding of the pieces, in which more has to be proven.
+    """
+
+    content_type: str
+    coding: str
+    pieces: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Exposition:
     """A kubelet's response: its own Content-Type, and its decoded body, in pieces as they arrive.
 
@@ -87,6 +100,13 @@ class Exposition:
 
     content_type: str
     pieces: AsyncIterator[bytes]
+
+
+class MetricsSource(Protocol):
+    """A source of the metrics of nodes: their kubelets, or reads of theirs that are shared."""
+
+    def fetch(self, node: Node, endpoint: str) -> AbstractAsyncContextManager[Exposition]:
+        """Fetch an endpoint of a node. Raises UpstreamError."""
 
 
 class Reader(Protocol):
@@ -156,14 +176,27 @@ class Kubelet:
     @asynccontextmanager
     async def fetch(self, node: Node, endpoint: str) -> AsyncIterator[Exposition]:
         """Fetch one of `ENDPOINTS` from a node's kubelet. Raises UpstreamError."""
+        async with (
+            self.open(node, endpoint) as answer,
+            aclosing(self.decoded(answer)) as pieces,
+        ):
+            yield Exposition(answer.content_type, pieces)
+
+    @asynccontextmanager
+    async def open(self, node: Node, endpoint: str) -> AsyncIterator[Answer]:
+        """Ask a node's kubelet for one of `ENDPOINTS`. Raises UpstreamError."""
         url = self.url(node, endpoint)
         async with self._upstream.get(
             url, accept=ACCEPT, accept_encoding="gzip", peer=self.peer(node)
         ) as response:
             await self._require_reviewed(response)
             self._check(response, _CADVISOR if endpoint == CADVISOR else _METRICS)
-            async with aclosing(self._pieces(response)) as pieces:
-                yield Exposition(response.headers["Content-Type"], pieces)
+            coding = _coding(response)
+            announced = response.content_length or 0
+            if coding == "identity" and announced > self._config.max_response_bytes:
+                raise self._too_large()
+            async with aclosing(self._upstream.pieces(response)) as pieces:
+                yield Answer(response.headers["Content-Type"], coding, pieces)
 
     async def pods(self, node: Node, reader: Reader) -> None:
         """Feed a node's PodList to a reader. Raises UpstreamError, also above `MAX_PODS` bytes."""
@@ -242,14 +275,19 @@ class Kubelet:
         seconds = self._outage.seconds if self._outage and self._reviews else None
         return "" if seconds is None else f"the API server has been away for {seconds:.0f} s"
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    async def decoded(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+        """Decode an answer, to its proven end. Raises UpstreamError, also if it is too large."""
         left = self._config.max_response_bytes
-        async with aclosing(self._decoded(response)) as pieces:
-            async for piece in pieces:
-                left -= len(piece)
+        decoder = None if answer.coding == "identity" else GzipDecoder()
+        async for piece in answer.pieces:
+            for decoded in decoder.feed(piece) if decoder else (piece,):
+                left -= len(decoded)
                 if left < 0:
                     raise self._too_large()
-                yield piece
+                yield decoded
+                await asyncio.sleep(0)  # 64 KiB can decode to 64 MiB of text without any wait
+        if decoder:
+            decoder.finish()
 
     def _too_large(self) -> UpstreamError:
         return UpstreamError(
@@ -257,21 +295,6 @@ class Kubelet:
             f"the {self._upstream.name}'s answer is over {self._config.max_response_bytes} bytes: "
             "see --max-response-bytes",
         )
-
-    async def _decoded(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        pieces = self._upstream.pieces(response)
-        if _coding(response) == "identity":
-            if (response.content_length or 0) > self._config.max_response_bytes:
-                raise self._too_large()
-            async for piece in pieces:
-                yield piece
-            return
-        decoder = GzipDecoder()
-        async for piece in pieces:
-            for decoded in decoder.feed(piece):
-                yield decoded
-                await asyncio.sleep(0)  # 64 KiB can decode to 64 MiB of text without any wait
-        decoder.finish()
 
     def _check(self, response: aiohttp.ClientResponse, kind: _Kind) -> None:
         """Raise UpstreamError if a response must not be served as a whole one."""
