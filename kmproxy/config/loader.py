@@ -269,7 +269,22 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
         warnings.append(f"{unused} has no effect without --discovery")
     wrong, unused_certificate = _certificate_contradictions(config.server)
     warnings += unused_certificate + _without_authorization(config.authorization)
-    return problems + wrong, warnings
+    wrong_reads, unused_reads = _read_contradictions(kubelet, config.selection)
+    return problems + wrong + wrong_reads, warnings + unused_reads
+
+
+def _read_contradictions(
+    kubelet: KubeletConfig, selection: SelectionConfig
+) -> tuple[list[str], list[str]]:
+    """Returns problems and warnings about the settings of shared reads."""
+    if kubelet.share_reads is None:
+        if kubelet.share_reads_max_bytes != KubeletConfig().share_reads_max_bytes:
+            return [], ["--share-reads-max-bytes has no effect without --share-reads"]
+        return [], []
+    if selection.timestamps == "strip":
+        why = "without its timestamp, an older sample would be taken for one of now"
+        return [f"--share-reads makes no sense beside --timestamps=strip: {why}"], []
+    return [], []
 
 
 def _label_collisions(config: Config) -> list[str]:

@@ -16,6 +16,7 @@ from kmproxy.config.settings import setting
 from kmproxy.config.types import (
     Address,
     Resource,
+    duration_up_to,
     one_of,
     parse_address,
     parse_bool,
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 
 
 LOCALHOST: Final = "localhost"
+
+MAX_SHARED: Final = 60.0
+"""Seconds for which a read may be shared, at most.
+
+A scrape interval is seldom longer. If a read were shared for longer than the interval, a scraper
+would get the same samples again instead of new ones.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,15 @@ class KubeletConfig:
     max_response_bytes: int = setting(
         "max-response-bytes", parse_count, 512 << 20, "N",
         "a kubelet's answer over this size, decompressed, is broken off",
+    )  # fmt: skip
+    share_reads: float | None = setting(
+        "share-reads", duration_up_to(MAX_SHARED), None, "DURATION",
+        "one read of a kubelet's cAdvisor or resource metrics serves all scrapes for so long: "
+        "less than the scrape interval, more than half of it",
+    )  # fmt: skip
+    share_reads_max_bytes: int = setting(
+        "share-reads-max-bytes", parse_count, 16 << 20, "N",
+        "bytes of reads kept for other scrapes, of all nodes, compressed as they came",
     )  # fmt: skip
 
     @property

@@ -6,6 +6,8 @@ Knows URLs, and when a response is complete. Must not know what is done to an ex
     endpoints      the paths that are fetched from a kubelet
     kubelet_trust  how a kubelet's certificate is verified
     kubelet        fetches from kubelets
+    shared_read    one read for several readers: its bytes and its end
+    cache          the reads that several scrapes share, with `--share-reads`
     http           fetches from another exporter
     slots          limits the fetches that run at the same time
 """

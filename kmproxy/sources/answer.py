@@ -100,8 +100,7 @@ async def decoded(answer: Answer, size: Size) -> AsyncGenerator[bytes, None]:
             if left < 0:
                 raise size.error()
             yield part
-            if decoder:
-                await asyncio.sleep(0)  # 64 KiB can decode to 64 MiB of text without any wait
+            await asyncio.sleep(0)  # 64 KiB can decode to 64 MiB of text without any wait
     if decoder:
         decoder.finish()
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -72,6 +72,13 @@ class _Kind:
 _METRICS = _Kind(METRICS_TEXT, NODE_METRICS)
 _CADVISOR = replace(_METRICS, lost=": is --node-cadvisor-path right?")
 _POD_LIST = _Kind(JSON, NODE_PODS)
+
+
+class MetricsSource(Protocol):
+    """A source of the metrics of nodes: their kubelets, or reads of theirs that are shared."""
+
+    def fetch(self, node: Node, endpoint: str) -> AbstractAsyncContextManager[Exposition]:
+        """Fetch an endpoint of a node. Raises UpstreamError."""
 
 
 class Reader(Protocol):
@@ -143,7 +150,7 @@ class Kubelet:
         """Fetch one of `ENDPOINTS` from a node's kubelet. Raises UpstreamError."""
         async with (
             self.open(node, endpoint) as answer,
-            aclosing(decoded(answer, self._size)) as pieces,
+            aclosing(self.decoded(answer)) as pieces,
         ):
             yield Exposition(answer.content_type, pieces)
 
@@ -235,6 +242,10 @@ class Kubelet:
         """
         seconds = self._outage.seconds if self._outage and self._reviews else None
         return "" if seconds is None else f"the API server has been away for {seconds:.0f} s"
+
+    def decoded(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+        """Decode an answer, to its proven end. Raises UpstreamError, also if it is too large."""
+        return decoded(answer, self._size)
 
     @property
     def _size(self) -> Size:
