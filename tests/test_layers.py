@@ -66,6 +66,7 @@ HEAVY = {
 
 OPTIONAL = [
     "kmproxy.config.http_client",
+    "kmproxy.config.http_options",
     "kmproxy.config.proxies",
     "kmproxy.config.upstreams",
     "kmproxy.client.factory",

@@ -34,7 +34,7 @@ from kmproxy.config.types import (
 )
 
 if TYPE_CHECKING:
-    from kmproxy.config.http_client import Access
+    from kmproxy.config.http_options import Access
     from kmproxy.config.upstreams import UpstreamConfig
 
 
@@ -385,6 +385,12 @@ class Config:
     access: Access | None = None
     upstreams: tuple[UpstreamConfig, ...] = ()
 
+
+ACCESS_KEY: Final = "kubelet"
+"""The key of a YAML file whose value is the section `Config.access` instead of a setting."""
+
+UPSTREAMS_KEY: Final = "upstreams"
+"""The key of a YAML file whose value is `Config.upstreams` instead of a setting."""
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "labels": LabelConfig,

@@ -14,7 +14,8 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from kmproxy.config.http_client import Access, TlsOptions, read_access
+from kmproxy.config.http_client import read_access
+from kmproxy.config.http_options import Access, TlsOptions
 from kmproxy.config.label_rules import WILDCARD, LabelRule, name_problem
 from kmproxy.config.types import parse_host
 

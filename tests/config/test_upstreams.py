@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kmproxy.cli.read import read_config
-from kmproxy.config.http_client import Access, Authorization
+from kmproxy.config.http_options import Access, Authorization
 from kmproxy.config.loader import Layer, load
 from kmproxy.config.types import File
 from kmproxy.config.upstreams import MAX_UPSTREAMS, OWN_KEYS, read_upstreams
