@@ -24,7 +24,7 @@ from kmproxy.config.http_options import OAuth2
 from kmproxy.errors import UpstreamError
 
 if TYPE_CHECKING:
-    from kmproxy.telemetry import Telemetry
+    from kmproxy.telemetry import CredentialErrors
 
 TIMEOUT = 10.0
 """Seconds that a request for a token may take."""
@@ -75,7 +75,7 @@ class ClientCredentials(Credential):
         endpoint: Upstream,
         *,
         clock: Clock,
-        telemetry: Telemetry,
+        errors: CredentialErrors,
         section: str = "kubelet",
     ) -> None:
         self._config = config
@@ -83,7 +83,7 @@ class ClientCredentials(Credential):
         self._secret = secret
         self._endpoint = endpoint
         self._clock = clock
-        self._telemetry = telemetry
+        self._errors = errors
         self._token: _Token | None = None
         self._failure: UpstreamError | None = None
         self._try_at = -math.inf
@@ -138,7 +138,7 @@ class ClientCredentials(Credential):
             status = error.status if isinstance(error, UpstreamError) else 504
             self._failure = UpstreamError("oauth2", f"no OAuth2 token: {why}", status=status)
             self._try_at = self._clock() + PAUSE
-            self._telemetry.credential_errors.labels("oauth2").inc()
+            self._errors.count("oauth2")
             _log.warning("%s", self._failure)
             return
         life = _seconds(answer.expires_in)

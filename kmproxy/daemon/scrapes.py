@@ -32,7 +32,7 @@ def open_scrapes(
     authorizer: Authorizer | None,
 ) -> MetricsPort:
     """The metrics port, not yet listening. `limit` bounds the scrapes at the same time."""
-    config, telemetry = runtime.config, runtime.telemetry
+    config, metrics = runtime.config, runtime.metrics
     recipe = read_recipe(config.labels, config.selection)
     if clients.nodes is not None:  # the info metric has a path of its own
         recipe = replace(recipe, info=False)
@@ -41,15 +41,17 @@ def open_scrapes(
         _open_reads(runtime, clients.kubelet),
         clients.nodes,
         limit,
-        Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), telemetry),
+        Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), metrics.samples),
         labels.readiness,
-        telemetry,
+        metrics.upstream_errors,
         config.server.max_scrape_time,
     )
     status = StatusSource(
         labels.watcher, labels.readiness, labels.samples, clients.kubelet, recipe.on_conflict
     )
-    return MetricsPort(scraper, recipe, pages, status.page, authorizer, telemetry, runtime.clock)
+    return MetricsPort(
+        scraper, recipe, pages, status.page, authorizer, metrics.scrapes, runtime.clock
+    )
 
 
 def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
@@ -62,7 +64,7 @@ def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
         max_age=config.share_reads,
         room=config.share_reads_max_bytes,
         longest=runtime.config.server.max_scrape_time,
-        registry=runtime.telemetry.registry,
+        registry=runtime.metrics.registry,
         clock=runtime.clock,
     )
     runtime.stack.push_async_callback(reads.close)
