@@ -1,4 +1,4 @@
-"""Blocks split by their plain lines: what counts as one, and that what was proven stays so."""
+"""Blocks split at their plain lines: which lines count as plain, and that proofs hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAMES = frozenset({b"team", b"tier"})
 
 
 def joined(parts, odd):
-    """The block again, with the pairs of the namespaces put back."""
+    """The block with the pairs of the namespaces put back."""
     text = b"".join(parts[:1])
     for at in range(1, len(parts) - 1, 3):
         head, namespace, rest = parts[at : at + 3]
@@ -23,7 +23,7 @@ def joined(parts, odd):
 
 
 def taken(block, splitter=None):
-    """The lines taken as plain, each with its namespace; checks that nothing is lost."""
+    """The plain lines, each with its namespace; checks that no byte is lost."""
     parts, odd = (splitter or PlainSplitter(NAMES)).split(block)
     assert joined(parts, odd) == block
     plain = []
@@ -44,7 +44,7 @@ def taken(block, splitter=None):
 
 
 def is_plain(line):
-    """Whether the plain reading agrees that a line is a sample of one namespace, without NAMES."""
+    """Whether the reference reader finds one namespace in the line, and none of NAMES."""
     sample = reference.Line(line)
     names = [pair[0] for pair in sample.pairs]
     return names.count(b"namespace") == 1 and not NAMES & set(names)
@@ -62,7 +62,7 @@ def is_plain(line):
     ],
 )  # fmt: skip
 def test_plain_lines(block, namespaces):
-    """Those next to plain lines only are taken as plain; what is not costs time, no more."""
+    """Only lines beside plain lines are taken as plain. A missed one costs only time."""
     assert [namespace for _, namespace in taken(block)] == namespaces
 
 
@@ -95,7 +95,7 @@ def test_plain_lines(block, namespaces):
     ],
 )
 def test_what_was_proven_of_one_line_proves_nothing_of_another(line):
-    """The same head between other bytes: the line is not taken, wherever it stands."""
+    """A proven head between other bytes proves nothing, wherever the line stands."""
     good = b'm{a="1",namespace="g"} 1\n'
     for block in (
         good + line + b"\n" + good,
@@ -112,7 +112,7 @@ def test_what_was_proven_of_one_line_proves_nothing_of_another(line):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_splitter_that_remembers_does_what_a_new_one_does(seed):
-    """On random and broken lines; and what is taken as plain is so by the plain reading."""
+    """On random and broken lines. The reference reader agrees on every plain line."""
     rng = random.Random(seed)
     splitter = PlainSplitter(NAMES)
     plain = 0
@@ -126,7 +126,7 @@ def test_a_splitter_that_remembers_does_what_a_new_one_does(seed):
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    """Ever new heads do not grow the memory without end, and stay proven all the same."""
+    """Ever new heads take bounded memory, and are still proven."""
     monkeypatch.setattr(grammar, "MAX_PROVEN", 10_000)
     splitter = PlainSplitter(NAMES)
     for number in range(1000):
