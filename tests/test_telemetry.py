@@ -1,4 +1,4 @@
-"""Our own metrics: their names, their bounded labels, and that Prometheus takes them."""
+"""kmproxy's own metrics: names, bounded labels, and that Prometheus accepts them."""
 
 import ast
 import math
@@ -85,7 +85,7 @@ def failures(telemetry, reason):
 
 
 def test_every_metric_is_there(telemetry):
-    """With its type, its help, and nothing of ours besides."""
+    """Every metric has its type and its help, and no other metric exists."""
     families = {
         metric.name: metric for metric in telemetry.registry.collect() if "process" not in metric.name
     }  # fmt: skip
@@ -94,7 +94,7 @@ def test_every_metric_is_there(telemetry):
 
 
 def test_no_label_can_grow_without_bound(telemetry):
-    """Nothing is labelled by namespace, node, pod, instance or what a client sent."""
+    """No label is a namespace, node, pod, instance or client input."""
     labels = {
         label
         for metric in telemetry.registry.collect()
@@ -119,7 +119,7 @@ def test_no_label_can_grow_without_bound(telemetry):
 
 
 def test_the_gauges_ask_when_they_are_scraped():
-    """The size and age of the label map are those of the moment."""
+    """Size and age of the label map are current at each scrape."""
     ages = iter([1.5, 2.5])
     telemetry = Telemetry()
     telemetry.follow(
@@ -138,12 +138,12 @@ def test_the_gauges_ask_when_they_are_scraped():
 
 
 def test_before_the_first_list_the_age_is_infinite(telemetry):
-    """An alert on the age fires for a map that was never loaded, too."""
+    """An alert on the age also fires for a map that was never loaded."""
     assert b"kmproxy_namespaces_sync_age_seconds +Inf\n" in telemetry.render()
 
 
 def raised_reasons():
-    """Every reason that is spelled out where an UpstreamError or ApiError is made."""
+    """Every literal reason of an UpstreamError or ApiError in the code."""
     package = Path(kmproxy.__file__).parent
     for path in package.rglob("*.py"):
         if path.is_relative_to(package / "simulator"):
@@ -163,7 +163,7 @@ OTHERS = {"Expired", "Gone", "TooManyRequests", "credential", "ended", "redirect
 
 @pytest.mark.parametrize("reason", sorted(OTHERS.union(raised_reasons())))
 def test_a_reason_of_our_own_is_counted_by_its_name(reason):
-    """Each failure that the code names can be told from the others on a graph."""
+    """Each reason of the code is a label value of its own."""
     telemetry = Telemetry()
     telemetry.upstream_failed("kubelet", reason)
     telemetry.watch_restarted(reason)
@@ -172,7 +172,7 @@ def test_a_reason_of_our_own_is_counted_by_its_name(reason):
 
 @pytest.mark.parametrize("reason", ["", "http_599", "MadeUp", 'a"b\n', "x" * 99])
 def test_a_foreign_reason_is_other(reason):
-    """What an upstream calls its failure makes no new series."""
+    """An unknown reason of an upstream is counted as `other`."""
     telemetry = Telemetry()
     telemetry.upstream_failed("kubelet", reason)
     telemetry.watch_restarted(reason)
@@ -180,28 +180,28 @@ def test_a_foreign_reason_is_other(reason):
 
 
 def test_two_daemons_do_not_share_a_registry(telemetry):
-    """Each has its own, and the library's global one is left alone."""
+    """Each has its own registry, and the global one is not used."""
     telemetry.samples.inc(5)
     assert samples(Telemetry())[("kmproxy_samples_total",)] == 0
     assert REGISTRY.get_sample_value("kmproxy_samples_total") is None
 
 
 def test_the_build_is_named(telemetry):
-    """One series says which version runs on which Python."""
+    """One series has the version and the Python version."""
     build = [key for key in samples(telemetry) if key[0] == "kmproxy_build_info"]
     assert len(build) == 1
     assert ("version", kmproxy.__version__) in build[0]
 
 
 def test_the_process_is_measured(telemetry):
-    """Its memory and processor time are those of any exporter, by the same names."""
+    """Memory and CPU time have the names of every exporter."""
     found = samples(telemetry)
     assert found[("process_resident_memory_bytes",)] > 1 << 20
     assert found[("process_cpu_seconds_total",)] > 0
 
 
 def test_the_content_type_is_that_of_what_is_rendered(telemetry):
-    """Text format 0.0.4: no OpenMetrics end mark, counters by their full name."""
+    """Text format 0.0.4 without OpenMetrics' end mark, counters with their full name."""
     assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
     assert b"# EOF" not in telemetry.render()
     assert b"_created" not in telemetry.render()
@@ -210,7 +210,7 @@ def test_the_content_type_is_that_of_what_is_rendered(telemetry):
 
 @pytest.mark.program("promtool")
 def test_promtool_has_nothing_to_say(telemetry):
-    """Names, help and types are as Prometheus' own linter wants them."""
+    """Prometheus' linter accepts names, help and types."""
     check = subprocess.run(
         ["promtool", "check", "metrics"],
         input=telemetry.render(),

@@ -1,4 +1,4 @@
-"""What the simulated API server answers with; how answers go wrong is shown in `test_simapi`."""
+"""Answers of the simulated API server; their faults are in `api/test_api_faults.py`."""
 
 import asyncio
 
