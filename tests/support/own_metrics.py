@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def samples(telemetry):
-    """The value of every sample that is exposed, by name and labels."""
+    """The value of every exposed sample, by name and labels."""
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(telemetry.render().decode())
