@@ -178,7 +178,7 @@ async def kubectl(*flags, environment):
 
 @pytest.mark.program("kubectl")
 async def test_as_kubectl(server, tmp_path, clock, telemetry):
-    """kmproxy accepts what kubectl accepts, with the same identity, and refuses the rest."""
+    """The daemon accepts what kubectl accepts, with the same identity, and refuses the rest."""
     wrong = []
     for name, (text, taken) in cases(server, tmp_path).items():
         path = tmp_path / "config"

@@ -95,7 +95,7 @@ def test_a_named_port_is_each_pods_own(store, services):
 
 
 def test_ports_by_number(store, services):
-    """A numeric or missing target port is that number."""
+    """A numeric target port is used, and without one the service's port."""
     ports = [{"port": 80}, {"name": "m", "port": 81, "targetPort": 9090}]
     services.put("services", service(ports=ports))
     services.put("pods", pod("a", "10.0.0.1"))
