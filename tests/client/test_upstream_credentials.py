@@ -37,7 +37,7 @@ def test_repr_shows_no_credential():
 
 
 def known(seen):
-    """What a server learned about the client's identity."""
+    """The facts that a server learned about the client's identity."""
     return seen.headers.get("Authorization"), seen.headers.get("X-Extra"), seen.certificate
 
 

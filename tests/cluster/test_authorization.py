@@ -1,4 +1,4 @@
-"""Who may scrape, reviewed by a real API server with Kubernetes' own default roles."""
+"""Authorization, reviewed by a real API server with Kubernetes' own default roles."""
 
 from __future__ import annotations
 

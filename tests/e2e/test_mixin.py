@@ -33,7 +33,7 @@ RULES = {
         "container_memory_swap",
     )
 }
-"""What the mixin records of cAdvisor's metrics, by the name of the record."""
+"""The mixin's expressions for cAdvisor's metrics, by the name of the record."""
 
 
 async def kube_state_metrics(stage):

@@ -18,7 +18,7 @@ from tests.support.smuggling import CHUNKED, GET, POST, SMUGGLING
 from tests.support.tls import HASHES, Authority, write_config
 
 NEXT = b"GET /metrics/resource HTTP/1.1\r\nHost: x\r\n\r\n"
-"""What a smuggler wants to be taken for a request of its own."""
+"""Bytes that a smuggler wants to be read as a separate request."""
 
 
 BODIES = {

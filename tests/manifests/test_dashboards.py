@@ -29,7 +29,7 @@ ELSEWHERE = {
     "kube_pod_container_status_last_terminated_reason",
     "kube_pod_container_status_restarts_total",
 }
-"""What kube-state-metrics exposes, where it is scraped through kmproxy."""
+"""Metrics of kube-state-metrics, if kmproxy also enriches those."""
 
 every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 

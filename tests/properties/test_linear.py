@@ -31,7 +31,7 @@ from kmproxy.exposition.selector import Selector
 pytestmark = pytest.mark.no_cover
 
 TIMES = 20
-"""What a byte may cost, in bytes of plain text: lines of about 90 bytes, as kube-state-metrics'."""
+"""Maximum cost per byte, in bytes of plain text: lines of 90 bytes, as kube-state-metrics'."""
 
 NOISE = 2.5
 """Times that for what a busy machine adds; an expression that is not linear costs hundreds."""

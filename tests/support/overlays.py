@@ -86,7 +86,7 @@ def pod_of(objects):
 
 
 FIELDS = {"status.hostIP": "10.0.0.7", "spec.nodeName": "node-a"}
-"""What Kubernetes puts for the fields of a pod that variables are made of."""
+"""Values of pod fields, as Kubernetes would set them in variables."""
 
 
 def variables(objects, fields=FIELDS):
