@@ -1,4 +1,8 @@
-"""The queries of lists and watches: which resource version each asks for, and which objects."""
+"""Queries of lists and watches: their resource version, their limit and their kind of objects.
+
+A first list accepts any version. A list after a watch never accepts an older state, and a
+watch resumes after the last event that was taken.
+"""
 
 import pytest
 
