@@ -12,6 +12,7 @@ from typing import Any
 from kmproxy import __version__
 from kmproxy.config.commands import BenchConfig, CheckConfig, DemoConfig, EnrichConfig
 from kmproxy.config.loader import IGNORED
+from kmproxy.config.logs import LOGS_SECTIONS, NOT_OF_LOGS
 from kmproxy.config.sections import SECTIONS, LabelConfig, SelectionConfig
 from kmproxy.config.settings import Setting, settings
 from kmproxy.config.types import parse_text
@@ -27,6 +28,10 @@ COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
     "enrich": (
         "labels on an exposition, from standard input",
         (EnrichConfig, LabelConfig, SelectionConfig),
+    ),
+    "logs": (
+        "the logs of a node's containers, to Loki, with their namespaces' labels",
+        tuple(LOGS_SECTIONS.values()),
     ),
     "bench": ("the engine and the whole daemon, measured side by side", (BenchConfig,)),
 }
@@ -92,13 +97,15 @@ def help_text(command: str) -> str:
         lines += ["", "Flags of serve:", *_flag_lines(CONFIG_FILE, None)]
     else:
         lines += [f"Usage: kmproxy {command} [FLAGS]", "", f"{COMMANDS[command][0]}", "", "Flags:"]
-    if command == "check":
+    if command in {"check", "logs"}:
         lines += _flag_lines(CONFIG_FILE, None)
+    left_out = NOT_OF_LOGS if command == "logs" else frozenset()
     for section in COMMANDS[command][1]:
         blank = section()
         for key, spec in settings(section).items():
-            lines += _flag_lines(spec, getattr(blank, key))
-    if command in {"serve", "check"}:
+            if spec.name not in left_out:
+                lines += _flag_lines(spec, getattr(blank, key))
+    if command in {"serve", "check", "logs"}:
         one, several = variable("node-port"), variable("label")
         text = (
             f"Each of these flags may be given by an environment variable, {one} for --node-port; "

@@ -5,10 +5,10 @@ Knows files that flags name. Must not know what a command does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from kmproxy.cli.flags import (
     COMMANDS,
@@ -19,12 +19,15 @@ from kmproxy.cli.flags import (
     split_flags,
 )
 from kmproxy.config.commands import CheckConfig
-from kmproxy.config.loader import Layer, load, load_sections
+from kmproxy.config.loader import Layer, load, load_logs, load_sections
+from kmproxy.config.logs import LOGS_SECTIONS, NOT_OF_LOGS, LogsCommand
 from kmproxy.config.sections import SECTIONS, Config
 from kmproxy.config.types import shown_key
 from kmproxy.config.variables import PREFIX, read_variables
 from kmproxy.config.yaml_text import RepeatedKeyError, parse_yaml
 from kmproxy.errors import ConfigError
+
+_T = TypeVar("_T")
 
 
 def read_config(
@@ -45,8 +48,7 @@ def read_with(
     """Read the configuration of `serve`, the sections `own`, which no file sets, and warnings."""
     flags, problems = split_flags(arguments, booleans(SECTIONS.values()) | IGNORED_BOOLEANS)
     of_serve, of_check = settings_of(*SECTIONS.values()), settings_of(CheckConfig)
-    files = {CONFIG_FILE.name: CONFIG_FILE}
-    variables, warnings = read_variables(environment, of_serve | of_check | files)
+    variables, warnings = read_variables(environment, of_serve | of_check | _FILES)
     # Variables for check alone have no effect on serve. As flags, serve does not know them.
     mine = {name: variables.pop(name) for name in of_check.keys() & variables.keys()}
     mine |= {name: flags.pop(name) for name in settings_of(*own).keys() & flags.keys()}
@@ -55,6 +57,38 @@ def read_with(
         sections = load_sections([Layer("command line", "--", mine)], *own) if own else []
     except ConfigError as error:
         problems += error.problems
+    layers = _layers(flags, variables, problems)
+    config, unused = _loaded(load, layers, problems)
+    return config, sections, warnings + unused
+
+
+def read_logs(
+    arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+) -> tuple[LogsCommand, list[str]]:
+    """Read the configuration of `logs` from flags, the environment and the YAML file they name.
+
+    Returns the configuration, and a line for each setting that has no effect. Raises ConfigError
+    with every problem of all three sources.
+    """
+    sections = LOGS_SECTIONS.values()
+    flags, problems = split_flags(arguments, booleans(sections))
+    known = {name: spec for name, spec in settings_of(*sections).items() if name not in NOT_OF_LOGS}
+    variables, warnings = read_variables(environment, known | _FILES)
+    layers = _layers(flags, variables, problems)
+    command, unused = _loaded(load_logs, layers, problems)
+    return command, warnings + unused
+
+
+_FILES = {CONFIG_FILE.name: CONFIG_FILE}
+
+
+def _layers(
+    flags: dict[str, tuple[str, ...]], variables: dict[str, tuple[str, ...]], problems: list[str]
+) -> list[Layer]:
+    """The layers of the files that flags or variables name, the variables and the flags.
+
+    A file that cannot be read is added to `problems`.
+    """
     layers = []
     name = CONFIG_FILE.name
     if flags.get(name) == ():
@@ -67,13 +101,22 @@ def read_with(
             problems += error.problems
     layers.append(Layer("environment", PREFIX, variables))
     layers.append(Layer("command line", "--", flags))
+    return layers
+
+
+def _loaded(
+    loading: Callable[[Sequence[Layer]], tuple[_T, list[str]]],
+    layers: Sequence[Layer],
+    problems: Sequence[str],
+) -> tuple[_T, list[str]]:
+    """The configuration from layers, and warnings. Raises ConfigError with `problems`, too."""
     try:
-        config, unused = load(layers)
+        loaded = loading(layers)
     except ConfigError as error:
         raise ConfigError([*problems, *error.problems]) from error
     if problems:
-        raise ConfigError(problems)
-    return config, sections, warnings + unused
+        raise ConfigError(list(problems))
+    return loaded
 
 
 def read_sections(command: str, arguments: Sequence[str]) -> list[Any]:

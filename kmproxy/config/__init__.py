@@ -8,6 +8,7 @@ what a setting does. Must not open files: it is given the text of a file.
     label_rules     rules that make labels of samples from labels and annotations of namespaces
     sections        the daemon's settings, in frozen sections
     commands        the settings of the other commands
+    logs            the settings of `kmproxy logs`, and their contradictions
     variables       settings from environment variables
     expressions     regular expressions of RE2, for metric names
     http_options    the options of an HTTP client, as frozen values

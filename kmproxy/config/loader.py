@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from kmproxy.config.contradictions import contradictions, too_many_expressions
 from kmproxy.config.label_rules import parse_rules
+from kmproxy.config.logs import (
+    LOGS_SECTIONS,
+    LOKI_KEY,
+    NO_URL,
+    NOT_OF_LOGS,
+    TENANTS_KEY,
+    LogsCommand,
+    logs_contradictions,
+    read_tenants,
+)
 from kmproxy.config.sections import (
     ACCESS_KEY,
     SECTIONS,
@@ -22,6 +32,7 @@ from kmproxy.config.sections import (
     KubeletConfig,
     LabelConfig,
     SelectionConfig,
+    ServerConfig,
 )
 from kmproxy.config.settings import Setting, settings
 from kmproxy.config.variables import PREFIX, variable
@@ -30,6 +41,11 @@ from kmproxy.errors import ConfigError
 if TYPE_CHECKING:
     from kmproxy.config.http_options import Access
     from kmproxy.config.upstreams import UpstreamConfig
+
+_T = TypeVar("_T")
+
+_ADDRESSES: Final = ("listen", "telemetry_listen", "web_config_file")
+"""Settings of `kmproxy logs` that stand in the daemon's section of the server."""
 
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
 _WEBHOOK = "kmproxy has no webhook"
@@ -67,11 +83,11 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     Returns it with a warning line for each setting that is accepted but has no
     effect. Raises ConfigError with every problem found.
     """
-    layers, access, wrong_access = _without_access(layers)
-    layers, upstreams, wrong_upstreams = _without_upstreams(layers)
+    layers, access, wrong_access = _taken(layers, ACCESS_KEY, _read_access)
+    layers, upstreams, wrong_upstreams = _taken(layers, UPSTREAMS_KEY, _read_upstreams)
     built, warnings, problems = _build(layers, SECTIONS)
     problems += wrong_access + wrong_upstreams
-    config = Config(**built, access=access, upstreams=upstreams)
+    config = Config(**built, access=access, upstreams=upstreams or ())
     wrong, unused = contradictions(config)
     problems += wrong
     if problems:
@@ -87,48 +103,76 @@ def load_sections(layers: Sequence[Layer], *sections: type[Any]) -> list[Any]:
     return list(built.values())
 
 
-def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None, list[str]]:
-    """Returns the layers without their `kubelet` sections, the last such section, and problems."""
+def load_logs(layers: Sequence[Layer]) -> tuple[LogsCommand, list[str]]:
+    """Builds the configuration of `kmproxy logs` from layers. Later layers win.
+
+    Returns it with a warning line for each setting that has no effect. Raises ConfigError with
+    every problem found.
+    """
+    layers, access, problems = _taken(layers, ACCESS_KEY, _read_access)
+    layers, loki, wrong_loki = _taken(layers, LOKI_KEY, _read_access)
+    layers, tenants, wrong_tenants = _taken(layers, TENANTS_KEY, read_tenants)
+    built, warnings, wrong = _build(layers, LOGS_SECTIONS, NOT_OF_LOGS)
+    problems += wrong_loki + wrong_tenants + wrong
+    if not any("loki-url" in layer.values for layer in layers):
+        problems.append(NO_URL)
+    logs = built.pop("logs")
+    addresses = {key: getattr(logs, key) for key in _ADDRESSES}
+    config = Config(**built, server=ServerConfig(**addresses), access=access)
+    command = LogsCommand(logs, config, loki, tenants or {})
+    wrong, unused = contradictions(config)
+    wrong_logs, unused_logs = logs_contradictions(command)
+    problems += wrong + wrong_logs
+    if problems:
+        raise ConfigError(problems)
+    return command, warnings + unused + unused_logs
+
+
+def _taken(
+    layers: Sequence[Layer], name: str, read: Callable[[Any, str], tuple[_T, list[str]]]
+) -> tuple[list[Layer], _T | None, list[str]]:
+    """Takes the section `name` out of the YAML layers, and reads it.
+
+    Returns the layers without it, its value in the last layer that has one, and problems.
+    """
     rest, problems = [], []
-    access = None
+    section = None
     for layer in layers:
         values = dict(layer.values)
-        if not layer.prefix and ACCESS_KEY in values:
-            from kmproxy.config.http_client import read_access  # noqa: PLC0415 - most files lack this section
-
-            access, wrong = read_access(values.pop(ACCESS_KEY), ACCESS_KEY)
+        if not layer.prefix and name in values:
+            section, wrong = read(values.pop(name), name)
             problems += [f"{problem} ({layer.origin})" for problem in wrong]
         rest.append(layer._replace(values=values))
-    return rest, access, problems
+    return rest, section, problems
 
 
-def _without_upstreams(
-    layers: Sequence[Layer],
-) -> tuple[list[Layer], tuple[UpstreamConfig, ...], list[str]]:
-    """Returns the layers without their `upstreams` sections, the last section, and problems."""
-    rest, problems = [], []
-    upstreams: tuple[UpstreamConfig, ...] = ()
-    for layer in layers:
-        values = dict(layer.values)
-        if not layer.prefix and UPSTREAMS_KEY in values:
-            from kmproxy.config.upstreams import read_upstreams  # noqa: PLC0415 - most files lack this section
+def _read_access(document: Any, path: str) -> tuple[Access, list[str]]:
+    from kmproxy.config.http_client import read_access  # noqa: PLC0415 - most files lack such a section
 
-            upstreams, wrong = read_upstreams(values.pop(UPSTREAMS_KEY), UPSTREAMS_KEY)
-            problems += [f"{problem} ({layer.origin})" for problem in wrong]
-        rest.append(layer._replace(values=values))
-    return rest, upstreams, problems
+    return read_access(document, path)
+
+
+def _read_upstreams(document: Any, path: str) -> tuple[tuple[UpstreamConfig, ...], list[str]]:
+    from kmproxy.config.upstreams import read_upstreams  # noqa: PLC0415 - most files lack this section
+
+    return read_upstreams(document, path)
 
 
 def _build(
-    layers: Sequence[Layer], sections: Mapping[str, type[Any]]
+    layers: Sequence[Layer],
+    sections: Mapping[str, type[Any]],
+    without: Collection[str] = (),
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Returns the sections by name, warnings and problems."""
+    """Returns the sections by name, warnings and problems. Settings `without` are unknown."""
     warnings: list[str] = []
     problems: list[str] = []
     known = {
-        spec.name: spec for section in sections.values() for spec in settings(section).values()
+        spec.name: spec
+        for section in sections.values()
+        for spec in settings(section).values()
+        if spec.name not in without
     }
-    ignored = IGNORED if KubeletConfig in sections.values() else {}
+    ignored = IGNORED if KubeletConfig in sections.values() and not without else {}
     values: dict[str, Any] = {}
     for layer in layers:
         values |= _read_layer(layer, known, ignored, problems, warnings)
