@@ -8,6 +8,8 @@ Knows only Kubernetes. Imports nothing of kmproxy, so it cannot share kmproxy's 
     objects     the kinds of objects, and nodes as documents
     protobuf    the part of Kubernetes' protobuf that `kubectl create namespace` uses
     pods        the pods of a node as documents
+    file_server a file server over a folder, as Go has one
+    logs        containers that write log files, and their rotation
     kubelet     a kubelet
     rbac        roles and bindings, with default ones of Kubernetes
     store       objects with versions and history, tokens and rights

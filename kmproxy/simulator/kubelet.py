@@ -20,6 +20,8 @@ from typing import Any, TypeVar, cast
 from aiohttp import web
 
 from kmproxy.simulator.cadvisor import ENDPOINTS, Node, NodeMetrics
+from kmproxy.simulator.file_server import FileServer
+from kmproxy.simulator.logs import SimLogs
 from kmproxy.simulator.objects import Object
 from kmproxy.simulator.pods import kubelet_pods, pod_list
 from kmproxy.simulator.wire import (
@@ -162,7 +164,8 @@ class SimKubelet:
     `rights` remember it. The plain port calls neither. `host` is the address on which the kubelet
     listens, `port` the TLS port (0: any). `clock` can be replaced, to stop the time. `version` is
     the version of Kubernetes. `pods` are Pod objects for `/pods`, which replace the pods of the
-    metrics.
+    metrics. `logs` are log files, served at `/logs/`, whose pods replace those of the metrics, too.
+    If `serves_logs` is false, the kubelet runs with `enableSystemLogHandler: false`.
     """
 
     def __init__(
@@ -182,6 +185,8 @@ class SimKubelet:
         self.requests: list[Record] = []
         self.version = (1, 36)
         self.pods: list[Object] | None = None
+        self.logs: SimLogs | None = None
+        self.serves_logs = True
         self._authenticate = authenticate
         self._authorize = authorize
         self._payload = payload
@@ -247,8 +252,13 @@ class SimKubelet:
             return _answer(307, body, "text/html; charset=utf-8", Location=clean)
         if is_secure(request) and (refusal := self._refuse(request, path)) is not None:
             return refusal
-        if (failure := self._plan.take(path)) is not None:
+        under_logs = path.startswith("/logs/") and is_secure(request)
+        if (failure := self._plan.take(path, *(["/logs"] if under_logs else []))) is not None:
             return await self._fail(request, path, failure)
+        if under_logs and not self.serves_logs:
+            return _answer(405, b"logs endpoint is disabled.\n")
+        if under_logs and self.logs is not None:
+            return await FileServer(self.logs.root).serve(request, path.removeprefix("/logs"))
         if is_secure(request) and path.startswith(_FORBIDDEN_GROUND):
             return _answer(200, b"you should not be here")
         if path not in (*ENDPOINTS, "/pods", "/healthz"):
@@ -325,7 +335,10 @@ class SimKubelet:
         return self.metrics.text(path, self.clock()) if path in ENDPOINTS else b"ok\n"
 
     def _pods(self) -> bytes:
-        items = kubelet_pods(self.node, self.host) if self.pods is None else self.pods
+        items = self.pods
+        if items is None:
+            logs = self.logs
+            items = logs.documents() if logs else kubelet_pods(self.node, self.host)
         return json.dumps(pod_list(items), separators=(",", ":")).encode()
 
     async def _broken(
