@@ -17,7 +17,8 @@ import pytest
 import trustme
 
 from kmproxy.kube.nodes import KEPT, REMEMBERED
-from kmproxy.simulator.kubelet import Fault, Memory
+from kmproxy.simulator.kubelet import Fault
+from kmproxy.simulator.remembered_reviews import Memory
 from kmproxy.telemetry import Telemetry
 from tests.conftest import until
 from tests.support.documents import ROOT, is_a_test, section
