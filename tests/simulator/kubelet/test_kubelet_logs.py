@@ -6,7 +6,8 @@ import ssl
 import pytest
 
 from kmproxy.simulator.cadvisor import simulate_node
-from kmproxy.simulator.kubelet import Fault, SimKubelet
+from kmproxy.simulator.kubelet import SimKubelet
+from kmproxy.simulator.kubelet_faults import Fault
 from kmproxy.simulator.logs import MAX_FILES, MAX_PART, SimLogs
 from tests.support.kubelets import context
 
