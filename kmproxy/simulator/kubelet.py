@@ -17,9 +17,9 @@ from aiohttp import web
 
 from kmproxy.simulator.cadvisor import ENDPOINTS, Node, NodeMetrics
 from kmproxy.simulator.file_server import FileServer
-from kmproxy.simulator.logs import SimLogs
 from kmproxy.simulator.kubelet_access import KubeletAccess
 from kmproxy.simulator.kubelet_faults import FRAMED, Failure, Fault, bomb, chunk
+from kmproxy.simulator.logs import SimLogs
 from kmproxy.simulator.metric_formats import PLAIN, PROTOBUF, PROTOBUF_BODY, TEXT, content_type
 from kmproxy.simulator.objects import Object
 from kmproxy.simulator.pods import kubelet_pods, pod_list
