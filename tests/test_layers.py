@@ -17,7 +17,7 @@ LEVELS = (
     {"client", "web"},
     {"kube"},
     {"labels", "sources", "auth"},
-    {"scrape", "discovery", "enrich", "demo"},
+    {"scrape", "discovery", "logs", "enrich", "demo"},
     {"daemon", "bench"},
     {"check"},
     {"cli"},
@@ -52,6 +52,7 @@ PURE = [
     "scrape.routes",
     "scrape.status_page",
     "discovery.documents",
+    "logs.lines",
     "check.report",
     "check.observations",
 ]
