@@ -53,6 +53,10 @@ PURE = [
     "scrape.status_page",
     "discovery.documents",
     "logs.lines",
+    "logs.streams",
+    "logs.loki",
+    "logs.nanoseconds",
+    "logs.batches",
     "check.report",
     "check.observations",
 ]
