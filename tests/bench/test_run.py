@@ -1,4 +1,4 @@
-"""`kmproxy bench`: its rows and relations, with little time to measure; no figure is judged."""
+"""`kmproxy bench`: its rows and relations, with short measurements. No figure is judged."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.bench import run as bench
-from kmproxy.bench import scrapes as benchdaemon
+from kmproxy.bench import engine, payloads, processes, scrapes, ways
 from kmproxy.cli.main import main
 from kmproxy.config.commands import BenchConfig
 from kmproxy.errors import KmproxyError
+from kmproxy.exposition.enricher import Enricher
 from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
 
 SUBJECTS = [
@@ -38,7 +38,7 @@ ALWAYS = [("engine, 1 label", "kube-state-metrics"), ("engine, 1 label", "kubele
 
 
 def start(*flags, warnings=("error",), **environment):
-    """Start the command."""
+    """Starts the command."""
     filters = [f"-W{each}" for each in warnings]
     return subprocess.Popen(
         [sys.executable, *filters, "-m", "kmproxy", "bench", *flags],
@@ -51,13 +51,13 @@ def start(*flags, warnings=("error",), **environment):
 
 
 def _heeding():
-    """Heed what is ignored where the tests run in the background, or under nohup."""
+    """Handles signals that are ignored in the background or under nohup."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def run(*flags, **environment):
-    """Run the command to its good end; returns standard output and standard error."""
+    """Runs the command, which has to succeed; returns standard output and standard error."""
     process = start(*flags, **environment)
     output, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
@@ -66,7 +66,7 @@ def run(*flags, **environment):
 
 
 def left_behind(directory):
-    """Command lines of processes that know a directory."""
+    """The command lines of processes that name a directory."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -88,7 +88,7 @@ def payload(tmp_path):
 
 
 def test_the_engine():
-    """A line on the machine, and a row for everything, on generated payloads."""
+    """A line about the machine, and a row for every stage, on generated payloads."""
     output, said = run("--seconds=1")
     head, _, *table = output.splitlines()
     assert "Python" in head
@@ -107,7 +107,7 @@ def test_the_engine():
 
 @pytest.mark.program("nginx")
 def test_the_daemon(payload, tmp_path):
-    """Every way is there, each ratio is that of its figures, nothing is left behind."""
+    """Every route has a row, each ratio fits its figures, and nothing is left behind."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     output, _ = run(
@@ -115,10 +115,10 @@ def test_the_daemon(payload, tmp_path):
     )
     document = json.loads(output)
     assert document["cpus"] == os.cpu_count()
-    assert document["rounds"] >= bench.ROUNDS
+    assert document["rounds"] >= engine.ROUNDS
     rows = {(row["name"], row["payload"]): row for row in document["engine"]}
     assert list(rows) == [*((name, str(payload)) for name in SUBJECTS), *ALWAYS]
-    memcpy, client = (rows[name, str(payload)] for name in (bench.MEMCPY, bench.REENCODE))
+    memcpy, client = (rows[name, str(payload)] for name in (engine.MEMCPY, engine.REENCODE))
     for row in rows.values():
         assert math.isclose(row["bytes_per_second"], row["bytes"] / row["seconds"])
         for base, key in ((memcpy, "to_memcpy"), (client, "to_prometheus_client")):
@@ -132,28 +132,28 @@ def test_the_daemon(payload, tmp_path):
     assert min(document["discovery"].values()) > 0
     daemon = document["daemon"]
     assert daemon["nginx_skipped"] is None
-    scrapes = {
+    rows = {
         f"{row['server']}, {row['from_kubelet']} to {row['to_client']}": row
         for row in daemon["scrapes"]
     }
-    assert list(scrapes) == [way.name for way in benchdaemon.WAYS]
-    for row in scrapes.values():
-        assert row["scrapes"] >= benchdaemon.ROUNDS
+    assert list(rows) == [way.name for way in ways.WAYS]
+    for row in rows.values():
+        assert row["scrapes"] >= scrapes.ROUNDS
         assert 0 < row["first_byte_seconds"] <= row["last_byte_seconds"]
         assert row["cpu_seconds"] > 0
         assert row["peak_rss_bytes"] > 1 << 20
         packed = row["to_client"] == "gzip"
         assert (row["received_bytes"] < row["bytes"] == payload.stat().st_size) is packed
-    assert len(daemon["ratios"]) == len(benchdaemon.COMPARED)
+    assert len(daemon["ratios"]) == len(ways.COMPARED)
     for row in daemon["ratios"]:
-        ours, other = scrapes[row["of"]], scrapes[row["to"]]
+        ours, other = rows[row["of"]], rows[row["to"]]
         assert math.isclose(row["cpu"], ours["cpu_seconds"] / other["cpu_seconds"])
     assert not list(temporary.iterdir())
     assert not left_behind(temporary)
 
 
 def test_without_nginx(payload, tmp_path):
-    """What can be measured is, and the reason for the rest is told."""
+    """Other rows are measured, and the reason for the missing ones is given."""
     output, said = run("--daemon", "--seconds=1", f"--payload={payload}", PATH=str(tmp_path))
     assert "through the daemon" in said
     table = output.partition("The daemon, ")[2].splitlines()
@@ -170,15 +170,15 @@ def test_without_nginx(payload, tmp_path):
     ],
 )
 def test_with_an_nginx_that_does_not_start(payload, tmp_path, monkeypatch, first, reason):
-    """Its own words are the reason, or the system's."""
+    """The reason is nginx's own message, or the system's."""
     program = tmp_path / "nginx"
     program.write_text(f"{first}\necho 'nginx: [emerg] no such directive'\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     said = []
-    rows, skipped = benchdaemon.measure([("small", payload)], {"one": {}}, 0.1, said.append)
+    rows, skipped = scrapes.measure([("small", payload)], {"one": {}}, 0.1, said.append)
     assert skipped == reason
-    assert [row.way for row in rows] == [benchdaemon.KMPROXY_IDENTITY, benchdaemon.KMPROXY_GZIP]
+    assert [row.way for row in rows] == [ways.KMPROXY_IDENTITY, ways.KMPROXY_GZIP]
     assert len(said) == 1
 
 
@@ -186,7 +186,7 @@ def test_with_an_nginx_that_does_not_start(payload, tmp_path, monkeypatch, first
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)]
 )
 def test_it_is_interrupted(payload, tmp_path, number, status):
-    """All that was started ends with it, and no file stays."""
+    """All its processes end, and no file stays."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     process = start(
@@ -212,7 +212,7 @@ def test_it_is_interrupted(payload, tmp_path, number, status):
 
 
 def test_every_wrong_flag_is_told(capsys, tmp_path):
-    """Exit status 2, and a line for each."""
+    """Exit status 2, and a line for each wrong flag."""
     assert main(["bench", "--seconds=0", "--output=xml", "--nodes=3", "stray"]) == 2
     output, said = capsys.readouterr()
     assert output == ""
@@ -237,15 +237,15 @@ def test_help(capsys):
 
 
 def test_the_generated_payloads():
-    """Sizes are as announced, and every line is understood."""
-    spaces = bench._namespaces([])
+    """Sizes are as announced, and every line is parsed."""
+    spaces = payloads.namespaces_of([])
     for text, least in (
-        (bench.cadvisor(spaces), 10_000_000),
-        (bench.kubelet(spaces), 6_000_000),
-        (bench.kube_state_metrics(spaces), 4_000_000),
+        (payloads.cadvisor(spaces), 10_000_000),
+        (payloads.kubelet(spaces), 6_000_000),
+        (payloads.kube_state_metrics(spaces), 4_000_000),
     ):
         assert least <= len(text) < 2 * least
-        enricher = bench.Enricher(bench._labels(spaces, bench._ONE).lookup)
+        enricher = Enricher(engine._labels(spaces, engine._ONE).lookup)
         assert enricher.feed(text).count(b',team="team-') == enricher.enriched > 0
         assert (enricher.unparsed, enricher.conflicts) == (0, 0)
 
@@ -260,7 +260,7 @@ def test_the_generated_payloads():
     ],
 )
 def test_a_bad_scrape_is_no_figure(answer, problem):
-    """An answer that is not whole, or another than was asked for, ends the run."""
+    """An incomplete or unexpected answer ends the run."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def respond():
@@ -272,24 +272,24 @@ def test_a_bad_scrape_is_no_figure(answer, problem):
         thread = threading.Thread(target=respond)
         thread.start()
         with pytest.raises(KmproxyError) as raised:
-            benchdaemon.scrape(benchdaemon.KMPROXY_IDENTITY, server.getsockname()[1])
+            scrapes.scrape(ways.KMPROXY_IDENTITY, server.getsockname()[1])
         thread.join()
     assert problem in str(raised.value)
 
 
 def test_nobody_listens():
-    """A server that is gone is told by its way."""
-    (port,) = benchdaemon._free_ports(1)
+    """An unreachable server is reported with its route."""
+    (port,) = processes.free_ports(1)
     with pytest.raises(KmproxyError, match=r"^nginx, gzip to gzip: the scrape failed: "):
-        benchdaemon.scrape(benchdaemon.NGINX_PASSED_ON, port)
+        scrapes.scrape(ways.NGINX_PASSED_ON, port)
 
 
 def test_cpu_time(monkeypatch):
-    """The clock and /proc tell the same, as far as /proc can."""
-    clock = benchdaemon.cpu_seconds(os.getpid())
+    """The clock and /proc agree, within the precision of /proc."""
+    clock = processes.cpu_seconds(os.getpid())
 
     def refuse(_):
         raise OSError
 
     monkeypatch.setattr(time, "clock_gettime", refuse)
-    assert abs(benchdaemon.cpu_seconds(os.getpid()) - clock) < 0.5
+    assert abs(processes.cpu_seconds(os.getpid()) - clock) < 0.5

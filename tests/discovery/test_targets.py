@@ -1,4 +1,4 @@
-"""When lists of targets are fetched, who shares them, and what stands in for a failure."""
+"""Lists of targets: when they are fetched, who shares them, and the last good list."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kmproxy.sources.slots import ConcurrencyLimit
 
 
 class Clock:
-    """A time that is set."""
+    """A clock that tests set."""
 
     def __init__(self):
         self.now = 1000.0
@@ -28,7 +28,7 @@ class Clock:
 
 
 class Source:
-    """What is fetched: the next of `answers`, once `gate` is open. Counts how often."""
+    """A source of lists: the next of `answers`, once `gate` is open. Counts the fetches."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -48,13 +48,13 @@ class Source:
 
 
 def failure(status=502):
-    """What an upstream's failure is."""
+    """An upstream failure."""
     return UpstreamError("refused", "the kubelet cannot be reached", status=status)
 
 
 @pytest.fixture
 def clock():
-    """The time of the lists."""
+    """The clock of the lists."""
     return Clock()
 
 
@@ -64,7 +64,7 @@ def shared(source, clock, *, interval=5.0, max_age=60.0):
 
 
 async def test_one_fetch_for_all_askers_at_once(clock):
-    """However many ask while a fetch is under way, it is the only one."""
+    """All requests during a fetch share it."""
     source = Source("list")
     source.gate.clear()
     listed = shared(source, clock)
@@ -76,7 +76,7 @@ async def test_one_fetch_for_all_askers_at_once(clock):
 
 
 async def test_one_fetch_within_the_interval(clock):
-    """Who asks within it of the fetch's end gets the same; then it is fetched anew."""
+    """Requests within the interval after a fetch share its list. Later ones fetch again."""
     source = Source("first", "second")
     listed = shared(source, clock)
     assert (await listed.get(5.0)).value == "first"
@@ -88,7 +88,7 @@ async def test_one_fetch_within_the_interval(clock):
 
 
 async def test_the_age_counts_from_the_question(clock):
-    """What a slow kubelet answers is as old as the question; the interval begins at the end."""
+    """The age counts from the request to the kubelet, the interval from the answer."""
     source = Source("slow", "next")
     source.gate.clear()
     listed = shared(source, clock)
@@ -103,7 +103,7 @@ async def test_the_age_counts_from_the_question(clock):
 
 
 async def test_the_last_good_one_stands_in(clock):
-    """While fetches fail it is given, with its age, until it is too old; then their error is."""
+    """While fetches fail the last list is served, until it is too old. Then the error is."""
     source = Source("good", *(failure() for _ in range(3)), "better")
     listed = shared(source, clock)
     await listed.get(5.0)
@@ -121,7 +121,7 @@ async def test_the_last_good_one_stands_in(clock):
 
 
 async def test_a_fetch_that_takes_longer_than_a_list_may_age(clock):
-    """What it brings is given all the same, as nothing newer is to be had; not after a failure."""
+    """A slow fetch's list is served, as no newer one exists; not after a failure."""
     source = Source("slow", failure())
     source.gate.clear()
     listed = shared(source, clock, interval=1.0, max_age=5.0)
@@ -137,7 +137,7 @@ async def test_a_fetch_that_takes_longer_than_a_list_may_age(clock):
 
 
 async def test_a_failure_is_shared_as_well(clock):
-    """A kubelet that fails is not asked more often than one that answers."""
+    """A failing kubelet is asked no more often than a working one."""
     source = Source(failure(), "good")
     listed = shared(source, clock)
     for _ in range(3):
@@ -150,7 +150,7 @@ async def test_a_failure_is_shared_as_well(clock):
 
 
 async def test_what_is_gone_is_gone(clock):
-    """A 404 is an answer, not a failure: nothing stands in for it."""
+    """A 404 is an answer, not a failure: no older list is served."""
     source = Source("good", failure(404), failure())
     listed = shared(source, clock)
     await listed.get(5.0)
@@ -162,7 +162,7 @@ async def test_what_is_gone_is_gone(clock):
 
 
 async def test_an_asker_waits_for_its_time_only(clock):
-    """Past its patience it gets the last good list, or 504; the fetch goes on for the next."""
+    """A request that waited its time gets the last list or 504. The fetch continues."""
     source = Source("first", "second")
     source.gate.clear()
     listed = shared(source, clock)
@@ -180,7 +180,7 @@ async def test_an_asker_waits_for_its_time_only(clock):
 
 
 async def test_an_asker_that_leaves_ends_nothing(clock):
-    """The fetch that it began serves the others."""
+    """A fetch continues for others when its first caller leaves."""
     source = Source("list")
     source.gate.clear()
     listed = shared(source, clock)
@@ -194,7 +194,7 @@ async def test_an_asker_that_leaves_ends_nothing(clock):
 
 
 async def test_close_gives_up_the_fetch(clock):
-    """Nothing is left under way."""
+    """Nothing is fetched after close."""
     source = Source("list")
     source.gate.clear()
     listed = shared(source, clock)
@@ -206,7 +206,7 @@ async def test_close_gives_up_the_fetch(clock):
 
 
 async def test_an_unforeseen_error_is_no_list(clock):
-    """It reaches the asker as what it is, and the next fetch is tried all the same."""
+    """An unexpected error reaches the caller unchanged, and the next fetch is tried."""
     source = Source(RuntimeError("a fault of our own"), "good")
     listed = shared(source, clock)
     with pytest.raises(RuntimeError):
@@ -216,7 +216,7 @@ async def test_an_unforeseen_error_is_no_list(clock):
 
 
 class Kubelet:
-    """Kubelets that answer each node's name with as many pods as they are told."""
+    """Kubelets that answer a node's name with a set number of pods."""
 
     configured = Node("here", "here", 10250)
     has_node = True
@@ -252,7 +252,7 @@ class Kubelet:
 
 
 class Nodes:
-    """A directory that knows some names."""
+    """A node directory with some names."""
 
     def __init__(self, *names):
         self.names = set(names)
@@ -281,12 +281,12 @@ def service(clock, kubelet, nodes=None, *, slots=5, metrics=None, **config):
 
 
 def value(metrics, name, **labels):
-    """One of our own metrics."""
+    """The value of one of kmproxy's metrics."""
     return metrics.registry.get_sample_value(f"kmproxy_{name}", labels)
 
 
 async def test_nodes_are_kept_apart(clock):
-    """Each node has its own list; the configured one is that without a name."""
+    """Each node has its own list. The configured node has the list without a name."""
     kubelet = Kubelet()
     found = service(clock, kubelet, Nodes("a", "b"))
     for name in (None, "a", "b", "a", None):
@@ -296,7 +296,7 @@ async def test_nodes_are_kept_apart(clock):
 
 
 async def test_a_node_that_does_not_exist(clock):
-    """404, and nothing of it is remembered."""
+    """404, and no trace of the node is kept."""
     found = service(clock, Kubelet(), Nodes("a"))
     for name in ("x", "y" * 500, ""):
         with pytest.raises(UpstreamError) as caught:
@@ -306,7 +306,7 @@ async def test_a_node_that_does_not_exist(clock):
 
 
 async def test_nodes_need_the_directory(clock):
-    """Without --all-nodes there are no nodes by name, and no list of them."""
+    """Without --all-nodes no node has a name, and no list of nodes exists."""
     found = service(clock, Kubelet())
     for asking in (found.pods("here", 5.0), found.nodes(5.0)):
         with pytest.raises(UpstreamError, match="--all-nodes") as caught:
@@ -315,14 +315,14 @@ async def test_nodes_need_the_directory(clock):
 
 
 async def test_only_configured_namespaces(clock):
-    """Pods of others are not held; a glob matches a whole name."""
+    """Pods of other namespaces are not held. A glob matches a whole name."""
     for patterns, count in ((("bank", "sho"), 0), (("sh*",), 1), ((), 1)):
         found = service(clock, Kubelet(), namespace=patterns)
         assert (await found.pods(None, 5.0)).value.count == count
 
 
 async def test_what_is_held_is_bounded(clock, monkeypatch):
-    """The node that was asked for longest ago goes first, by bytes and by number."""
+    """The node requested longest ago is forgotten first, by bytes and by number."""
     kubelet = Kubelet()
     kubelet.padding = "x" * 4000
     monkeypatch.setattr(module, "MAX_HELD", 15_000)
@@ -340,7 +340,7 @@ async def test_what_is_held_is_bounded(clock, monkeypatch):
 
 
 async def test_slots_are_those_of_scrapes(clock, monkeypatch):
-    """A fetch waits for a free slot, and 503 is the end of it."""
+    """A fetch waits for a slot of scrapes, and gets 503 without one."""
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)
     kubelet = Kubelet()
     found = service(clock, kubelet, slots=0)
@@ -351,7 +351,7 @@ async def test_slots_are_those_of_scrapes(clock, monkeypatch):
 
 
 async def test_a_fetch_that_hangs(clock, monkeypatch):
-    """It is given up in its own time, and its slot is free again."""
+    """A hanging fetch ends in its time, and frees its slot."""
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)
     metrics, kubelet = OwnMetrics(), Kubelet()
     kubelet.hang = True
@@ -367,7 +367,7 @@ async def test_a_fetch_that_hangs(clock, monkeypatch):
 
 
 async def test_a_credential_that_cannot_be_used(clock):
-    """It is a failure like an upstream's."""
+    """An unusable credential is treated as an upstream failure."""
     kubelet = Kubelet()
     kubelet.error = CredentialError("the token cannot be read")
     with pytest.raises(UpstreamError, match="token") as caught:
@@ -376,7 +376,7 @@ async def test_a_credential_that_cannot_be_used(clock):
 
 
 async def test_metrics(clock):
-    """Fetches and failures are counted, targets and the age of what is served shown."""
+    """Fetches and failures are counted, and targets and the age of the list are shown."""
     metrics, kubelet = OwnMetrics(), Kubelet()
     kubelet.pods_each = 3
     found = service(clock, kubelet, Nodes("a", "b"), metrics=metrics)
@@ -397,7 +397,7 @@ async def test_metrics(clock):
 
 
 async def test_reprs(clock):
-    """A service and its lists say how they are."""
+    """The reprs of a service and its lists are status lines."""
     found = service(clock, Kubelet(), Nodes("a"))
     assert repr(found) == "<TargetService <SharedList nothing, well>, 0 nodes by name>"
     await found.pods(None, 5.0)
