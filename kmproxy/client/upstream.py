@@ -116,20 +116,23 @@ class Upstream:
         *,
         content_type: str = "application/json",
         authorization: str | None = None,
+        headers: Mapping[str, str] | None = None,
         silence: float | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Send a POST for a response in JSON. Otherwise it is like `get`.
 
-        `authorization` is sent unchanged if the upstream has no credential.
+        `authorization` is sent unchanged if the upstream has no credential. Further
+        `headers` are no secrets: they are sent over plain HTTP, too.
         """
-        headers = {
+        sent = {
             "Accept": "application/json",
             "Accept-Encoding": "identity",
             "Content-Type": content_type,
+            **(headers or {}),
         }
         if authorization:
-            headers["Authorization"] = authorization
-        return self._request("POST", url, headers, body=body, silence=silence)
+            sent["Authorization"] = authorization
+        return self._request("POST", url, sent, body=body, silence=silence)
 
     @asynccontextmanager
     async def _request(

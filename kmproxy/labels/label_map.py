@@ -166,6 +166,15 @@ class LabelMap:
         """
         return self._held.rendered.get(namespace, self._unknown)
 
+    def find(self, namespace: bytes) -> bytes | None:
+        """Return the pairs as `lookup`, or None for an unknown namespace."""
+        return self._held.rendered.get(namespace)
+
+    @property
+    def unknown(self) -> bytes:
+        """The pairs of the samples of an unknown namespace: the defaults."""
+        return self._unknown
+
     def render(self, namespace: Namespace) -> Rendering:
         """Render the labels that the samples of one namespace get."""
         return self.renderer.render(namespace)
