@@ -19,7 +19,7 @@ from functools import partial
 from kmproxy import __version__
 from kmproxy.cli.flags import COMMANDS, help_text
 from kmproxy.cli.log import configure_log
-from kmproxy.cli.read import read_config, read_sections, read_with
+from kmproxy.cli.read import read_config, read_logs, read_sections, read_with
 from kmproxy.config.commands import CheckConfig
 from kmproxy.errors import ConfigError, KmproxyError, StartupError, StreamError
 from kmproxy.revision import revision
@@ -70,6 +70,8 @@ def _run(command: str, arguments: list[str]) -> int:
             return _demo(arguments)
         case "bench":
             return _bench(arguments)
+        case "logs":
+            return _logs(arguments)
         case "check":
             return _check(arguments)
         case _:
@@ -97,6 +99,23 @@ def _serve(arguments: list[str]) -> int:
         stop = _stop_event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _nothing_to_reload)
         await serve(config, os.environ, stop)
+
+    asyncio.run(run())
+    _log.info("stopped")
+    return 0
+
+
+def _logs(arguments: list[str]) -> int:
+    command, warnings = read_logs(arguments, os.environ)
+    configure_log(command.config.log)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    from kmproxy.daemon.logs import ship  # noqa: PLC0415 - loaded only for a valid command line
+
+    async def run() -> None:
+        stop = _stop_event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _nothing_to_reload)
+        await ship(command, os.environ, stop)
 
     asyncio.run(run())
     _log.info("stopped")

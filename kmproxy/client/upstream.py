@@ -98,15 +98,19 @@ class Upstream:
         accept: str,
         accept_encoding: str = "identity",
         params: Mapping[str, str] | None = None,
+        span: tuple[int, int] | None = None,
         silence: float | None = None,
         peer: Peer | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Send a GET. After a 401, read the token again and send the GET once more.
 
         Yields the response, of any status. Its body is not read yet. The response
-        has to begin within `silence` seconds. Raises UpstreamError.
+        has to begin within `silence` seconds. `span` are the first and the last
+        byte to ask for. Raises UpstreamError.
         """
         headers = {"Accept": accept, "Accept-Encoding": accept_encoding}
+        if span:
+            headers["Range"] = f"bytes={span[0]}-{span[1]}"
         return self._request("GET", url, headers, params=params, silence=silence, peer=peer)
 
     def post(

@@ -18,7 +18,7 @@ from kmproxy.client.session import open_session
 from kmproxy.client.tls import Clock, TlsContext, Trust
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.sections import Config
-from kmproxy.daemon.metrics import OwnMetrics
+from kmproxy.daemon.metrics import SharedMetrics
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.identity import Identity
@@ -53,7 +53,7 @@ async def open_clients(
     environment: Mapping[str, str],
     *,
     clock: Callable[[], float],
-    metrics: OwnMetrics,
+    metrics: SharedMetrics,
 ) -> AsyncIterator[Clients]:
     """Open the clients, and close their connections at the end.
 
@@ -120,7 +120,7 @@ async def open_clients(
 
 
 def _pinning(
-    config: Config, trust: Callable[[], Trust], clock: Clock, metrics: OwnMetrics
+    config: Config, trust: Callable[[], Trust], clock: Clock, metrics: SharedMetrics
 ) -> Pinning:
     """The pinning of kubelets' certificates, still without any pin."""
     book = PinBook()

@@ -11,7 +11,7 @@ from pathlib import Path
 from kmproxy.client.pin_file import PinFile
 from kmproxy.client.pinning import Pinning
 from kmproxy.daemon.label_maps import LabelMaps
-from kmproxy.daemon.runtime import Runtime
+from kmproxy.daemon.runtime import AnyRuntime
 from kmproxy.kube.identity import Identity
 from kmproxy.labels.snapshot import LabelSnapshot
 
@@ -19,7 +19,7 @@ LAST_WRITE = 2.0
 """Seconds that the last write of a file may take."""
 
 
-async def keep_pins(runtime: Runtime, pinning: Pinning | None) -> None:
+async def keep_pins(runtime: AnyRuntime, pinning: Pinning | None) -> None:
     """Read the pins of kubelets' certificates, and start the task that writes them to disk."""
     if pinning is None or pinning.path is None:
         return
@@ -28,7 +28,7 @@ async def keep_pins(runtime: Runtime, pinning: Pinning | None) -> None:
     _keep(runtime, file)
 
 
-def keep_labels(runtime: Runtime, identity: Identity, labels: LabelMaps) -> None:
+def keep_labels(runtime: AnyRuntime, identity: Identity, labels: LabelMaps) -> None:
     """Start the task that restores the label snapshot and keeps it on disk, if it has a path."""
     config = runtime.config.apiserver
     if not config.label_snapshot:
@@ -46,7 +46,7 @@ def keep_labels(runtime: Runtime, identity: Identity, labels: LabelMaps) -> None
     _keep(runtime, snapshot)
 
 
-def _keep(runtime: Runtime, keeper: PinFile | LabelSnapshot) -> None:
+def _keep(runtime: AnyRuntime, keeper: PinFile | LabelSnapshot) -> None:
     """Run a keeper's task. At the end it writes its file a last time.
 
     The write may take `LAST_WRITE` seconds, as the disk may hang.

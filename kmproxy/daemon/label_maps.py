@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kmproxy.daemon.clients import Clients
-from kmproxy.daemon.runtime import Runtime
+from kmproxy.daemon.runtime import AnyRuntime
 from kmproxy.discovery.documents import TargetLabelMap
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespace_info import NamespaceInfoMap
@@ -31,7 +31,7 @@ class LabelMaps:
     readiness: Readiness
 
 
-def open_label_maps(runtime: Runtime, clients: Clients) -> LabelMaps:
+def open_label_maps(runtime: AnyRuntime, clients: Clients) -> LabelMaps:
     """Make the maps that the configuration needs. The watch is not started."""
     config = runtime.config
     rules, max_value = config.labels.rules, config.labels.max_label_value_bytes

@@ -20,8 +20,8 @@ from kmproxy.web.config_file import WebFileMetrics
 from kmproxy.web.listener import ConnectionMetrics
 
 
-class OwnMetrics:
-    """All own metrics of one daemon, in a registry of their own.
+class SharedMetrics:
+    """The metrics of both daemons, of `serve` and of `logs`, in a registry of their own.
 
     A class that counts is handed one of the objects, never the table.
     """
@@ -34,9 +34,17 @@ class OwnMetrics:
         self.web_file = WebFileMetrics(registry, self.credential_errors)
         self.pins = PinMetrics(registry)
         self.pin_file = PinFileMetrics(registry)
-        self.slots = SlotMetrics(registry, self.connections.refused)
         self.watch = WatchMetrics(registry, self.upstream_errors)
         self.snapshot = SnapshotMetrics(registry)
+
+
+class OwnMetrics(SharedMetrics):
+    """All own metrics of `serve`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
+        self.slots = SlotMetrics(registry, self.connections.refused)
         self.reviews = ReviewMetrics(registry, self.upstream_errors)
         self.scrapes = ScrapeMetrics(registry)
         self.samples = SampleMetrics(registry)

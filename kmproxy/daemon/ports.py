@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from kmproxy.auth.authorizer import Authorizer
-from kmproxy.daemon.runtime import Runtime
+from kmproxy.daemon.runtime import AnyRuntime
 from kmproxy.daemon.warnings import warn_of_exposure
 from kmproxy.web.config_file import find_web_config
 from kmproxy.web.health import Readiness, TelemetryServer
@@ -23,17 +23,22 @@ if TYPE_CHECKING:
 
 
 async def open_ports(
-    runtime: Runtime, scrapes: web.Application, authorizer: Authorizer | None, readiness: Readiness
+    runtime: AnyRuntime,
+    scrapes: web.Application,
+    authorizer: Authorizer | None,
+    readiness: Readiness,
+    what: str = "every metric",
 ) -> tuple[int, int]:
     """Open the metrics port and the telemetry port. Returns their numbers.
 
+    `what` names the content of the metrics port, for the warning that it is open to others.
     Raises ConfigError for a bad web config, and StartupError for a port.
     """
     config, metrics = runtime.config, runtime.metrics
     web_file = find_web_config(
         config.server, bearer=authorizer is not None, clock=runtime.clock, metrics=metrics.web_file
     )
-    warn_of_exposure(config.server.listen, authorizer, web_file)
+    warn_of_exposure(config.server.listen, authorizer, web_file, what)
     if web_file is not None:
         passwords = _LazyPasswords(runtime)
         guard = WebGuard(web_file, passwords.get, metrics=metrics.connections, clock=runtime.clock)
@@ -67,7 +72,7 @@ async def open_ports(
 class _LazyPasswords:
     """The checker of passwords, made for the first password: only then is bcrypt imported."""
 
-    _runtime: Runtime
+    _runtime: AnyRuntime
     _made: Passwords | None = None
 
     def get(self) -> Passwords:

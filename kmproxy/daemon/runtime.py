@@ -9,14 +9,17 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from kmproxy.config.sections import Config
-from kmproxy.daemon.metrics import OwnMetrics
+from kmproxy.daemon.metrics import OwnMetrics, SharedMetrics
+
+M_co = TypeVar("M_co", bound=SharedMetrics, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Runtime:
-    """The parameters that most objects of the daemon share.
+class RuntimeOf(Generic[M_co]):
+    """The parameters that most objects of a daemon share.
 
     `stack` closes the objects at the end, the last one first. `clock` gives monotonic seconds,
     `wall` seconds since 1970. `secret` keys the digests of credentials.
@@ -24,7 +27,7 @@ class Runtime:
 
     config: Config
     stack: AsyncExitStack
-    metrics: OwnMetrics
+    metrics: M_co
     clock: Callable[[], float]
     wall: Callable[[], float]
     uniform: Callable[[float, float], float]
@@ -38,3 +41,10 @@ class Runtime:
             await asyncio.wait({task})
 
         self.stack.push_async_callback(cancel)
+
+
+Runtime = RuntimeOf[OwnMetrics]
+"""The parameters of the daemon of `serve`."""
+
+AnyRuntime = RuntimeOf[SharedMetrics]
+"""The parameters of any daemon."""

@@ -16,16 +16,20 @@ _log = logging.getLogger(__package__)
 
 
 def warn_of_exposure(
-    listen: Address, authorizer: Authorizer | None, web_file: WebFile | None
+    listen: Address,
+    authorizer: Authorizer | None,
+    web_file: WebFile | None,
+    what: str = "every metric",
 ) -> None:
     """Log a warning if other hosts may read more from the metrics port than intended."""
     if listen.loopback:
         return
     if authorizer is None and not (web_file and web_file.current().config.asks):
         _log.warning(
-            "--listen=%s: who reaches it may read every metric, "
-            "see --authorization and --web-config-file",
+            "--listen=%s: who reaches it may read %s, see %s--web-config-file",
             listen,
+            what,
+            "--authorization and " if what == "every metric" else "",
         )
     elif authorizer is not None and not (web_file and web_file.current().config.tls):
         _log.warning(

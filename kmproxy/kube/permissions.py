@@ -58,6 +58,9 @@ NODES = Permission("get", "nodes", "the address of a node that is asked for by n
 NODE_PODS = Permission(
     "get", "nodes/pods", "the pods of a kubelet that is asked itself, from Kubernetes 1.33 on"
 )
+NODE_LOG = Permission(
+    "get", "nodes/log", "the log files of a kubelet: it reads the whole /var/log of the node"
+)
 NODES_LISTED = Permission("list", "nodes", "the nodes as scrape targets")
 
 TOKEN_REVIEWS = Permission(

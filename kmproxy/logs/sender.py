@@ -23,8 +23,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from kmproxy.client.upstream import Upstream
 from kmproxy.content_coding import GzipEncoder
 from kmproxy.errors import CredentialError, UpstreamError
+from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.reviews import LogThrottle
-from kmproxy.kube.watch import Backoff
 from kmproxy.logs.batches import Batch, Batches
 from kmproxy.logs.loki import (
     ANSWER_BYTES,

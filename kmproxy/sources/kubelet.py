@@ -24,7 +24,14 @@ from kmproxy.config.types import Address
 from kmproxy.errors import ForbiddenError, UpstreamError
 from kmproxy.kube.nodes import Node
 from kmproxy.kube.outage import Outage
-from kmproxy.kube.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permission, advice
+from kmproxy.kube.permissions import (
+    NODE_LOG,
+    NODE_METRICS,
+    NODE_PODS,
+    NODE_PROXY,
+    Permission,
+    advice,
+)
 from kmproxy.sources.answer import (
     JSON,
     METRICS_TEXT,
@@ -48,10 +55,18 @@ MAX_PODS = 512 << 20
 A list of 500 pods usually has about 3 MB, and at most 750 MB.
 """
 
+LOGS = "/logs/pods/"
+MAX_INDEX = 1 << 20
+"""Bytes of a folder's index that are read at most. A container's folder has some 10 names."""
+
+LOG_PATIENCE = 10.0
+"""Seconds for the head of an answer with log lines, and between two of its pieces."""
+
 MAX_REFUSAL = 4096
 _REVIEW_FAILED = b"Authorization error"
 """The beginning of the body of a 500 response if the review of a request failed."""
 
+_LOG_PATH = re.compile(r"/[A-Za-z0-9._/-]+")
 _REMEMBERS = "it remembers a review for 2 minutes"
 _SUBRESOURCES = re.compile(rb"subresource(?:\(s\))?=\[?([a-z ]+)")
 
@@ -67,6 +82,15 @@ class _Kind:
     form: Form
     permission: Permission
     lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogAnswer:
+    """The whole answer to a request for a log file or a folder: 200, 206, 404 or 416."""
+
+    status: int
+    content_range: str
+    body: bytes
 
 
 _METRICS = _Kind(METRICS_TEXT, NODE_METRICS)
@@ -186,6 +210,58 @@ class Kubelet:
                         raise UpstreamError("too_large", message)
                     reader.feed(piece)
                     await asyncio.sleep(0)
+
+    async def log(self, node: Node, path: str, span: tuple[int, int] | None = None) -> LogAnswer:
+        """Get a folder's index, or the bytes `span` of a file: the first one and the last one.
+
+        `path` begins with `LOGS` and is made of names only. Raises UpstreamError for an answer that
+        tells nothing about the file, is cut short, or has more bytes than were asked for.
+        """
+        if not path.startswith(LOGS) or not _LOG_PATH.fullmatch(path) or "/.." in path:
+            raise ValueError(path)
+        limit = span[1] - span[0] + 1 if span else MAX_INDEX
+        async with self._upstream.get(
+            self._url(node, path),
+            accept="*/*",
+            span=span,
+            silence=LOG_PATIENCE,
+            peer=self.peer(node),
+        ) as response:
+            if response.status not in {200, 206, 404, 416}:
+                await self._require_reviewed(response)
+                raise self._log_refusal(response.status)
+            if response.content_length is None and not response.headers.get("Transfer-Encoding"):
+                message = f"the {self._upstream.name}'s answer has no length"
+                raise UpstreamError("framing", message)
+            body = bytearray()
+            async with aclosing(self._upstream.pieces(response, silence=LOG_PATIENCE)) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > limit and response.status < 300:
+                        message = f"the {self._upstream.name} sent more of a log than asked for"
+                        raise UpstreamError("too_large", message)
+                    if len(body) > MAX_INDEX and response.status >= 300:
+                        raise UpstreamError("too_large", "a refusal is too long")
+            kept = bytes(body) if response.status < 300 else b""
+            return LogAnswer(response.status, response.headers.get("Content-Range", ""), kept)
+
+    def _log_refusal(self, status: int) -> UpstreamError:
+        """The error for a status that tells nothing about a log file."""
+        name = self._upstream.name
+        if status == 403:
+            permission = NODE_PROXY if self._proxy else NODE_LOG
+            message = f"the {name} forbids to read logs (403): {advice(permission)}"
+            return ForbiddenError(permission.resource, message)
+        if status == 405:
+            message = (
+                f"the {name} serves no logs (405): its configuration has enableSystemLogHandler or "
+                "enableDebuggingHandlers off; see --source=api"
+            )
+            return UpstreamError("status", message)
+        if status == 401:
+            message = f"the {name} does not accept our credentials (401)"
+            return UpstreamError("unauthorized", message)
+        return UpstreamError("status", f"the {name} answered with HTTP status {status}")
 
     async def _forbidden_pods(self, response: aiohttp.ClientResponse) -> ForbiddenError:
         """The error for a 403. Its body names the permissions that this kubelet knows."""

@@ -1,0 +1,256 @@
+"""The daemon of `kmproxy logs`, and the only place where its objects are made and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kmproxy.client.factory import UpstreamFactory
+from kmproxy.client.session import open_session
+from kmproxy.client.upstream import Upstream
+from kmproxy.config.http_options import Access
+from kmproxy.config.logs import LOKI_KEY, USUAL_PATH, LogsCommand
+from kmproxy.daemon.clients import Clients, open_clients
+from kmproxy.daemon.keepers import keep_labels, keep_pins
+from kmproxy.daemon.label_maps import LabelMaps, open_label_maps
+from kmproxy.daemon.logs_metrics import LogsMetrics
+from kmproxy.daemon.ports import open_ports
+from kmproxy.daemon.runtime import RuntimeOf
+from kmproxy.daemon.warnings import warn_of_certificates
+from kmproxy.errors import ConfigError, CredentialError, StartupError, UpstreamError
+from kmproxy.kube.nodes import Node
+from kmproxy.logs.batches import Batches, BatchLimits
+from kmproxy.logs.files import FileSource
+from kmproxy.logs.pods import LogPodReader, LogSelection
+from kmproxy.logs.position_file import PositionFile
+from kmproxy.logs.positions import PositionBook
+from kmproxy.logs.sender import NAME, Sender
+from kmproxy.logs.shipper import LogsPort, Shipper
+from kmproxy.logs.streams import StreamLabels, StreamOptions
+from kmproxy.sources.kubelet import Kubelet, LogAnswer
+from kmproxy.web.health import Readiness
+
+PROBE_TIMEOUT = 5.0
+"""Seconds for the look whether the URL is a push endpoint."""
+
+_log = logging.getLogger(__package__)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLogs:
+    """The pods and the log files of one node."""
+
+    kubelet: Kubelet
+    node: Node
+
+    async def pods(self, reader: LogPodReader) -> None:
+        """Feed the list of pods to a reader. Raises UpstreamError."""
+        await self.kubelet.pods(self.node, reader)
+
+    async def log(self, path: str, span: tuple[int, int] | None) -> LogAnswer:
+        """Get a part of a file, or a folder's index. Raises UpstreamError."""
+        return await self.kubelet.log(self.node, path, span)
+
+
+class LogsDaemon:
+    """`kmproxy logs` as one object: `start`, `wait`, `stop`."""
+
+    def __init__(self, command: LogsCommand, environment: Mapping[str, str]) -> None:
+        self._command = command
+        self._environment = environment
+        self._runtime = RuntimeOf(
+            config=command.config,
+            stack=AsyncExitStack(),
+            metrics=LogsMetrics(),
+            clock=time.monotonic,
+            wall=time.time,
+            uniform=random.uniform,
+            secret=secrets.token_bytes(32),
+        )
+        self._labels: LabelMaps | None = None
+        self._shipper: Shipper | None = None
+        self._readiness: Readiness | None = None
+        self.page_port = 0
+        self.telemetry_port = 0
+
+    def __repr__(self) -> str:
+        return f"<LogsDaemon {self._shipper!r}>"
+
+    async def start(self) -> None:
+        """Read the positions, listen, and begin to load the namespaces.
+
+        Raises ConfigError, CredentialError or StartupError. Also after an error the user must call
+        `stop`.
+        """
+        runtime, config, logs = self._runtime, self._runtime.config, self._command.logs
+        if logs.source == "api":
+            raise ConfigError(["--source=api: this build reads the files of kubelets only"])
+        clients = await runtime.stack.enter_async_context(
+            open_clients(config, self._environment, clock=runtime.clock, metrics=runtime.metrics)
+        )
+        warn_of_certificates(config)
+        await keep_pins(runtime, clients.pinning)
+        positions = PositionFile(
+            Path(logs.positions), PositionBook(), runtime.metrics.positions, wall=runtime.wall
+        )
+        await positions.load(damaged=logs.positions_damaged)
+        upstream = await self._endpoint()
+        await self._probe(upstream)
+        self._labels = labels = open_label_maps(runtime, clients)
+        self._shipper = shipper = self._open_shipper(clients, labels, positions, upstream)
+        self._readiness = Readiness(
+            lambda: labels.watcher.unloaded() or shipper.unlisted(),
+            lambda: labels.watcher.sync_age,
+        )
+        port = LogsPort(shipper, self._readiness, clients.kubelet.source)
+        self.page_port, self.telemetry_port = await open_ports(
+            runtime, port.application(), None, self._readiness, "the names of all pods"
+        )
+        _log.info(
+            "logs of %s to %s; page on port %d, telemetry on port %d",
+            clients.kubelet.source,
+            urlsplit(logs.loki_url or "")._replace(query="").geturl(),
+            self.page_port,
+            self.telemetry_port,
+        )
+        runtime.cancel_at_end(asyncio.create_task(self._watch(labels)))
+        keep_labels(runtime, clients.identity, labels)
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set. No line is read before the namespaces are loaded.
+
+        Raises StartupError if the namespaces are not loaded in time.
+        """
+        labels, shipper = self._labels, self._shipper
+        if labels is None or shipper is None:
+            raise StartupError("the daemon has not been started")
+        stopped = asyncio.create_task(stop.wait())
+        loaded = asyncio.create_task(labels.watcher.wait_loaded())
+        limit = self._runtime.config.apiserver.cache_sync_timeout
+        tasks: set[asyncio.Task[object]] = {stopped, loaded}
+        try:
+            await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                return
+            if not labels.watcher.loaded:
+                why = labels.watcher.trouble or "the API server has not answered"
+                raise StartupError(f"namespaces not loaded within {limit:g} s: {why}")
+            shipper.start()
+            shipping = asyncio.create_task(shipper.wait())
+            tasks.add(shipping)
+            await asyncio.wait({stopped, shipping}, return_when=asyncio.FIRST_COMPLETED)
+            if shipping.done():
+                await shipping
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Become unready, send what was read, write the positions, and close everything."""
+        if self._readiness is not None:
+            self._readiness.stopping = True
+        if self._shipper is not None:
+            await self._shipper.stop()
+        await self._runtime.stack.aclose()
+
+    async def _watch(self, labels: LabelMaps) -> None:
+        with suppress(asyncio.CancelledError):
+            await labels.watcher.run()
+
+    async def _endpoint(self) -> Upstream:
+        """The client of the push endpoint. Raises ConfigError."""
+        runtime = self._runtime
+        session = await runtime.stack.enter_async_context(open_session())
+        factory = UpstreamFactory(
+            session,
+            runtime.stack,
+            self._environment,
+            runtime.clock,
+            runtime.metrics.credential_errors,
+            section=LOKI_KEY,
+        )
+        access = self._command.loki or Access()
+        return factory.exporter(NAME, self._command.logs.loki_url or "", access, session)
+
+    async def _probe(self, upstream: Upstream) -> None:
+        """Push no line at all. Raises ConfigError if the URL is not that of a push endpoint.
+
+        An endpoint that is away, or refuses this for another reason, is tried again with lines.
+        """
+        logs = self._command.logs
+        headers = {}
+        if logs.default_tenant is not None:
+            headers["X-Scope-OrgID"] = logs.default_tenant
+        with suppress(UpstreamError, CredentialError, TimeoutError):
+            async with (
+                asyncio.timeout(PROBE_TIMEOUT),
+                upstream.post(
+                    logs.loki_url or "", b'{"streams":[]}', headers=headers, silence=PROBE_TIMEOUT
+                ) as response,
+            ):
+                if response.status in {404, 405}:
+                    what = f"the server has no push endpoint there ({response.status})"
+                    raise ConfigError([f"--loki-url: {what}: its path usually is {USUAL_PATH}"])
+
+    def _open_shipper(
+        self, clients: Clients, labels: LabelMaps, positions: PositionFile, upstream: Upstream
+    ) -> Shipper:
+        runtime, logs = self._runtime, self._command.logs
+        metrics, names = runtime.metrics, labels.samples
+        options = StreamOptions(
+            labels=logs.stream_label,
+            external=logs.external_label,
+            tenant_label=logs.tenant_label,
+            tenants=self._command.tenants,
+            default_tenant=logs.default_tenant,
+            accounts=urlsplit(logs.loki_url or "").path.startswith("/insert/"),
+        )
+        batches = Batches(
+            BatchLimits(logs.batch_bytes, logs.batch_wait, logs.max_buffer_bytes),
+            StreamLabels(options, names.find, unknown=names.lookup(b"")),
+            clock=runtime.clock,
+            count=metrics.send.count,
+            watched=lambda: labels.watcher.trouble is None and not labels.watcher.restored,
+        )
+        metrics.send.show(batches, runtime.wall)
+        sender = Sender(
+            upstream,
+            logs.loki_url or "",
+            batches,
+            metrics.send,
+            saved=positions.saved,
+            clock=runtime.clock,
+            uniform=runtime.uniform,
+        )
+        files = FileSource(
+            NodeLogs(clients.kubelet, clients.kubelet.configured),
+            LogSelection.of(logs),
+            batches,
+            positions.book,
+            metrics.read,
+            room=sender.room,
+            max_line=logs.max_line_bytes,
+            max_age=logs.max_age,
+            clock=runtime.clock,
+            wall=runtime.wall,
+            uniform=runtime.uniform,
+        )
+        return Shipper(files, batches, sender, positions)
+
+
+async def ship(command: LogsCommand, environment: Mapping[str, str], stop: asyncio.Event) -> None:
+    """Ship logs until `stop` is set. Raises KmproxyError."""
+    daemon = LogsDaemon(command, environment)
+    try:
+        await daemon.start()
+        await daemon.wait(stop)
+    finally:
+        await daemon.stop()

@@ -1,0 +1,22 @@
+"""The table of own metrics of `kmproxy logs`.
+
+It is apart from that of `serve`, so that neither daemon loads the code of the other. Must not know
+names, labels or values.
+"""
+
+from __future__ import annotations
+
+from kmproxy.daemon.metrics import SharedMetrics
+from kmproxy.logs.files import ReadMetrics
+from kmproxy.logs.position_file import PositionMetrics
+from kmproxy.logs.sender import SendMetrics
+
+
+class LogsMetrics(SharedMetrics):
+    """All own metrics of `logs`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.send = SendMetrics(self.registry)
+        self.read = ReadMetrics(self.registry, self.send.lost, self.upstream_errors)
+        self.positions = PositionMetrics(self.registry)

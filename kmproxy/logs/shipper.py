@@ -1,0 +1,152 @@
+"""Ships the logs of a node: reads files, sends lines and keeps positions, and stops in order.
+
+Knows the order of start and end, and what the page shows. Must not know how each part works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from aiohttp import hdrs, web
+
+from kmproxy import __version__
+from kmproxy.logs.batches import Batches
+from kmproxy.logs.files import FileSource, Reading
+from kmproxy.logs.page import State, Target, logs_page, targets_document
+from kmproxy.logs.position_file import PositionFile
+from kmproxy.logs.sender import Sender
+from kmproxy.web.health import Readiness
+from kmproxy.web.responses import application, not_allowed, plain, reads
+
+GRACE: Final = 10.0
+"""Seconds at the end in which lines that were read are still sent. A pod has 30."""
+
+LAST_WRITE: Final = 5.0
+"""Seconds for the last write of the positions, as the disk may hang."""
+
+
+@dataclass(slots=True, eq=False)
+class Shipper:
+    """The parts of `kmproxy logs`. `run` must be called once."""
+
+    files: FileSource
+    batches: Batches
+    sender: Sender
+    positions: PositionFile
+    _reading: asyncio.Task[None] | None = field(init=False, default=None)
+    _tasks: list[asyncio.Task[None]] = field(init=False, default_factory=list)
+
+    def start(self) -> None:
+        """Begin to read and to send."""
+        self.positions.collect = self.files.collect
+        self._reading = asyncio.create_task(self.files.run())
+        sending = asyncio.create_task(self.sender.run())
+        self._tasks = [self._reading, sending, asyncio.create_task(self.positions.run())]
+
+    async def wait(self) -> None:
+        """Wait until a part ends, which only a fault of our own does, and raise its error."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+
+    async def stop(self) -> None:
+        """Read no more, send what was read for `GRACE` seconds, and write the positions.
+
+        Lines that were not taken by then are read again by the next process.
+        """
+        if self._reading is None:
+            return
+        self._reading.cancel()
+        await asyncio.wait({self._reading})
+        with suppress(asyncio.CancelledError):
+            await self.sender.close(GRACE)
+        for task in self._tasks[1:]:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE):
+                await self.positions.saved()
+
+    def unlisted(self) -> str | None:
+        """Return why nothing is read yet, or None."""
+        if self.files.listed.is_set():
+            return None
+        why = f": {self.files.trouble}" if self.files.trouble else ""
+        return f"the pods are not listed yet{why}"
+
+    def targets(self) -> list[Target]:
+        """Return what is read, in the order of names."""
+        found = [self._target(each) for each in self.files.all()]
+        return sorted(found, key=lambda each: (each.namespace, each.pod, each.container))
+
+    def _target(self, reading: Reading) -> Target:
+        reader, container = reading.reader, reading.reader.container
+        labels: dict[str, str] = {}
+        tenant = None
+        if (rendering := self.batches.labels.find(container)) is not None:
+            latest = reading.seen.latest
+            stream = self.batches.labels.stream(container, latest, "stdout", rendering)
+            labels, tenant = msgspec.json.decode(stream.labels, type=dict[str, str]), stream.tenant
+            labels.pop("stream", None)
+        return Target(
+            namespace=container.namespace,
+            pod=container.pod,
+            uid=container.uid,
+            container=container.name,
+            instance=reading.seen.latest,
+            labels=labels,
+            tenant=tenant,
+            position=reader.position,
+            lag_bytes=reader.lag,
+            last_line=reader.newest / 1e9 or None,
+            last_error=reading.last_error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogsPort:
+    """Serves the page and `/targets`. `source` names the kubelet for a person."""
+
+    shipper: Shipper
+    readiness: Readiness
+    source: str
+
+    def application(self) -> web.Application:
+        """Return the application for the port."""
+        return application(self._handle)
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.raw_path
+        if path not in {"/", "/targets"}:
+            if path.partition("?")[0] in {"/", "/targets"}:
+                return plain(400, "this path takes no query")
+            return plain(404, "no such path: / and /targets are here")
+        if not reads(request):
+            return not_allowed()
+        targets = self.shipper.targets()
+        if path == "/targets":
+            headers = {hdrs.CONTENT_TYPE: "application/json"}
+            return web.Response(body=targets_document(targets), headers=headers)
+        headers = {hdrs.CONTENT_TYPE: "text/html; charset=utf-8"}
+        text = logs_page(self._state(), targets)
+        return web.Response(body=text.encode(errors="replace"), headers=headers)
+
+    def _state(self) -> State:
+        batches, sender = self.shipper.batches, self.shipper.sender
+        oldest = batches.oldest()
+        return State(
+            version=__version__,
+            problem=self.readiness.problem(),
+            reading=self.shipper.files.trouble,
+            sending=sender.last_error,
+            source=self.source,
+            endpoint=urlsplit(sender.url)._replace(query="").geturl(),
+            held=batches.held,
+            buffer=batches.limits.buffer,
+            oldest=0.0 if oldest is None else max(0.0, self.shipper.files.wall() - oldest / 1e9),
+        )
