@@ -3,4 +3,13 @@
 Knows log files, lines, positions and pushes. Must not know scrapes, nor targets of discovery.
 
     lines           a container, a line of its log, and the mark that acknowledges the line
+    positions       where the reading of each container's log goes on, and their text form
+    position_file   the positions on disk
+    cri             reads the lines of a CRI log file and joins their parts
+    listing         the names of log files in the index of a folder
+    unpacking       unpacks a compressed log file piece by piece
+    pace            decides when a log file is asked for next
+    exchange        the requests of a log reader and their answers
+    progress        the lines that were given out, and the position of the acknowledged ones
+    reader          reads one container's log over rotations and restarts
 """
