@@ -6,6 +6,7 @@
     ├── SnapshotError          the label snapshot cannot be read or written
     ├── OwnFileError           a file of kmproxy's own may have been written by others
     ├── PinError               the pins of kubelets' certificates cannot be read
+    ├── PositionsError         the positions of the logs' readers cannot be read or written
     ├── StartupError           the daemon cannot start: a port in use, no namespaces in time
     ├── StreamError            standard input or output failed
     ├── AccessError            a caller is unknown or not authorized, or nobody can decide that
@@ -74,6 +75,13 @@ class OwnFileError(KmproxyError):
 
 class PinError(KmproxyError):
     """The file of kubelets' pins does not hold valid pins."""
+
+
+class PositionsError(KmproxyError):
+    """The positions file cannot be read or written, or does not hold valid positions.
+
+    The message is the reason, without the file's name.
+    """
 
 
 class StartupError(KmproxyError):

@@ -3,9 +3,22 @@
 Knows log files, lines, positions and pushes. Must not know scrapes, nor targets of discovery.
 
     lines           a container, a line of its log, and the mark that acknowledges the line
+    positions       where the reading of each container's log goes on, and their text form
+    position_file   the positions on disk
+    cri             reads the lines of a CRI log file and joins their parts
+    listing         the names of log files in the index of a folder
+    unpacking       unpacks a compressed log file piece by piece
+    pace            decides when a log file is asked for next
+    exchange        the requests of a log reader and their answers
+    progress        the lines that were given out, and the position of the acknowledged ones
+    reader          reads one container's log over rotations and restarts
+    pods            the containers whose logs are read, by a list of pods
+    files           polls a kubelet for its pods and log files
     streams         the labels, the structured metadata and the tenant of a line
     loki            a push, and the meaning of an answer
     nanoseconds     keeps equal lines of one nanosecond apart
     batches         collects lines into batches, within a bound of memory
     sender          pushes batches, again and again if need be, and acknowledges lines
+    page            the status page, and the targets as JSON
+    shipper         puts reading, sending and positions together, and stops them in order
 """

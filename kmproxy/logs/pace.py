@@ -1,0 +1,26 @@
+"""Decides when a log file is asked for next.
+
+Knows times in seconds, which are passed in. Must not know files or requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ENDING = 0.25
+"""Seconds between two requests while a container's files may be deleted soon."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """The time between two requests: short after new bytes, longer and longer without."""
+
+    active: float = 1.0
+    idle: float = 10.0
+    growth: float = 1.5
+    wait: float = 1.0
+
+    def next(self, *, is_active: bool, is_ending: bool) -> float:
+        """Return the seconds to wait after a request that found new bytes, or did not."""
+        self.wait = self.active if is_active else min(self.wait * self.growth, self.idle)
+        return ENDING if is_ending else self.wait

@@ -1,0 +1,192 @@
+"""Positions: where the reading of each container's log goes on, and their text form.
+
+Knows points in log files, and the text of the positions file. Must not know files on disk,
+requests, labels or clocks. A position belongs to a pod's UID and a container's name, never to
+labels: a namespace that moves to another team changes no position.
+
+The text has one head line with the format, its version and the SHA-256 of the rest. The rest is a
+JSON document. It holds no text of any log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from kmproxy.errors import PositionsError
+
+MAX_BYTES = 4 << 20
+"""Bytes of the longest text: about 10,000 containers."""
+
+KEPT = 24 * 3600.0
+"""Seconds for which the position of a container that is gone is kept."""
+
+_FORMAT = b"kmproxy-positions"
+_VERSION = b"1"
+_LONGEST_NAME = 300
+
+
+class Point(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A place in the log of one instance, with the evidence that finds it again after a rotation.
+
+    The file is named by the rotated file before it, because that name does not change when the
+    file itself is renamed. `back` and `crc` are the length and the CRC-32 of the bytes before the
+    place: of the last line, which bears its time. A point at the beginning has no evidence.
+    """
+
+    after: str = ""
+    """The time in the name of the rotated file before, or "" for the instance's first file."""
+    offset: int = 0
+    """Bytes before the place, in the file as it was written, not as it may be compressed."""
+    back: int = 0
+    crc: int = 0
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """Places of an instance compare by it, unless a file was truncated between them."""
+        return self.after, self.offset
+
+
+class Open(msgspec.Struct, frozen=True):
+    """What stands open after a line: lines of which parts were read, but not the last one."""
+
+    start: Point | None = None
+    """Before the first part of the earliest open line. None if no line is open."""
+    skipping: tuple[str, ...] = ()
+    """Streams of which the rest of a line is left out, because the line was cut."""
+
+
+class FilePosition(msgspec.Struct, frozen=True, omit_defaults=True, tag="file"):
+    """Where reading goes on in the kubelet's files.
+
+    All lines that end at or before `done` are acknowledged. If `start` is given, an open line
+    begins there: it is read again from there, and lines that end before `done` are left out.
+    """
+
+    instance: int
+    done: Point
+    start: Point | None = None
+    skipping: tuple[str, ...] = ()
+
+
+Position = FilePosition
+"""The positions that the file can hold: a union with one tagged class for each source."""
+
+Key = tuple[str, str]
+"""A pod's UID and a container's name."""
+
+
+class _Entry(msgspec.Struct):
+    uid: str
+    container: str
+    seen: int  # seconds since 1970 when the container was last known to exist
+    position: Position
+
+
+_ENTRIES = msgspec.json.Decoder(list[_Entry])
+
+
+class PositionBook:
+    """The positions of all containers, at most `max_bytes` as text.
+
+    A container that is gone keeps its position for `kept` seconds. If the text is over its bound,
+    the positions of the containers that were seen longest ago are left out.
+    """
+
+    def __init__(self, *, kept: float = KEPT, max_bytes: int = MAX_BYTES) -> None:
+        self._kept = kept
+        self._max_bytes = max_bytes
+        self._entries: dict[Key, _Entry] = {}
+        self.changed = False
+        """Whether a position has moved since the last `encode`."""
+        self.left_out = 0
+        """Positions that the last text had no room for."""
+
+    def __repr__(self) -> str:
+        return f"<PositionBook {len(self._entries)} containers>"
+
+    def get(self, key: Key) -> Position | None:
+        """Return the position of a container, or None if it is not known."""
+        entry = self._entries.get(key)
+        return entry.position if entry else None
+
+    def set(self, key: Key, position: Position, now: float) -> None:
+        """Keep the position of a container that exists at `now`, in seconds since 1970."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = _Entry(*key, int(now), position)
+        elif entry.position == position:
+            entry.seen = int(now)
+            return
+        else:
+            entry.seen, entry.position = int(now), position
+        self.changed = True
+
+    def forget(self, key: Key) -> None:
+        """Drop the position of a container whose last instance was read to its end."""
+        self.changed |= self._entries.pop(key, None) is not None
+
+    def encode(self, now: float) -> bytes:
+        """Return the text, without the containers that were gone for too long at `now`."""
+        oldest = int(now - self._kept)
+        for key in [key for key, each in self._entries.items() if each.seen < oldest]:
+            del self._entries[key]
+        room = self._max_bytes - 200
+        lines = []
+        for entry in sorted(self._entries.values(), key=lambda each: -each.seen):
+            line = msgspec.json.encode(entry)
+            room -= len(line) + 2
+            if room < 0:
+                break
+            lines.append(line)
+        self.left_out = len(self._entries) - len(lines)
+        self.changed = False
+        rest = b"[" + b",\n".join(lines) + b"]\n"
+        return b"%s %s %s\n%s" % (_FORMAT, _VERSION, _digest(rest), rest)
+
+    def restore(self, data: bytes) -> None:
+        """Replace all positions by those of a text. Raises PositionsError and changes nothing."""
+        self._entries = {(each.uid, each.container): each for each in decode(data)}
+        self.changed = False
+
+
+def decode(data: bytes) -> list[_Entry]:
+    """Read a text. Raises PositionsError."""
+    head, _, rest = data.partition(b"\n")
+    words = head.split(b" ")
+    if len(words) != 3 or words[0] != _FORMAT:
+        raise PositionsError("it is not a positions file of kmproxy")
+    if words[1] != _VERSION:
+        version = words[1][:20].decode("ascii", "replace")
+        raise PositionsError(f"it has the version {version} of the format, not 1")
+    if words[2] != _digest(rest):
+        raise PositionsError("it is damaged: its checksum does not fit")
+    try:
+        entries = _ENTRIES.decode(rest)
+    except msgspec.DecodeError as error:
+        raise PositionsError("it is damaged: it does not hold positions") from error
+    if not all(map(_is_possible, entries)):
+        raise PositionsError("it is damaged: it holds an impossible position")
+    return entries
+
+
+def _is_possible(entry: _Entry) -> bool:
+    """Return whether an entry can come from this program."""
+    position = entry.position
+    points = [position.done, *([position.start] if position.start else [])]
+    return (
+        0 < len(entry.uid) <= _LONGEST_NAME
+        and 0 < len(entry.container) <= _LONGEST_NAME
+        and position.instance >= 0
+        and all(
+            0 <= each.back <= each.offset and bool(each.back) == bool(each.offset)
+            for each in points
+        )
+        and (not position.start or position.start.order <= position.done.order)
+        and set(position.skipping) <= {"stdout", "stderr"}
+    )
+
+
+def _digest(rest: bytes) -> bytes:
+    return hashlib.sha256(rest).hexdigest().encode()

@@ -1,0 +1,382 @@
+"""Reads one container's log from the kubelet's files: each line once, over rotations and restarts.
+
+Knows the order of the files, and the evidence that a file is the one that was read before. Must not
+know sockets, clocks, labels or pushes. Times are seconds of the caller's clock.
+
+The kubelet renames a file before the runtime opens the next one, and the runtime may write to the
+renamed file until then and a little after. So a name does not tell which file it is.
+
+Invariants:
+- Bytes are taken only from a file that has the evidence before them (`Point.back`, `Point.crc`).
+  Bytes at the beginning of a file have none. They are held until a listing, made after they were
+  read, shows that no file was renamed before.
+- A renamed file is finished when its end was seen `SETTLE` seconds after its successor was. The
+  last file of an instance is finished when its end was seen `SETTLE` seconds after the instance's.
+- If a file is not found in two listings, one gap is counted, and reading goes on with the oldest
+  file that is left.
+- `position` moves only by `acknowledge`, and over bytes without lines.
+- Memory: the bytes of one answer, and the bounds of `CriReader` and `PackedFile`.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from kmproxy.logs.cri import CriReader
+from kmproxy.logs.exchange import Request, Response, point_behind
+from kmproxy.logs.lines import Container, Mark
+from kmproxy.logs.listing import Listing, Rotated
+from kmproxy.logs.pace import ENDING, Pace
+from kmproxy.logs.positions import FilePosition, Point
+from kmproxy.logs.progress import Progress, Read, Tally
+from kmproxy.logs.unpacking import PackedFile, PackedFileError
+
+SETTLE = 1.0
+"""Seconds for which the runtime may write to a file that has a successor, or whose writer ended."""
+
+KEPT = 4
+"""Rotated files of an instance that the kubelet keeps by default. It deletes older ones."""
+
+
+class LogReader:
+    """Reads one container's log.
+
+    The caller calls `observe` first, and again after each look at the pod. It sends each `request`
+    and hands its answer to `respond`, or calls `retry`, one request at a time. While `has_backlog`
+    it calls `resume`. `due` says when the next request is worth sending.
+    """
+
+    def __init__(
+        self, container: Container, position: FilePosition | None, tally: Tally,
+        *, max_line: int, oldest: int = 0, kept: int = KEPT,
+    ) -> None:  # fmt: skip
+        self.container = container
+        self.due = 0.0
+        self.lag = 0
+        """Bytes of the file that were not read at the last look."""
+        self.finished = False
+        """Whether the last instance of a deleted pod was read to its end."""
+        self._folder = (
+            f"/logs/pods/{container.namespace}_{container.pod}_{container.uid}/{container.name}/"
+        )
+        self._pace = Pace()
+        self._cri = CriReader(max_line)
+        self._progress = Progress(container, position, tally, oldest)
+        self._kept = kept
+        self._latest = -1
+        self._latest_since = 0.0
+        self._latest_ended: float | None = None
+        self._is_deleted = False
+        self._instance = position.instance if position else -1
+        self._is_first = position is None  # what was deleted before the first look is no loss
+        self._over = False  # the instance was read to its end, and nothing follows yet
+        self._file: Rotated | None = None  # None: the file that the instance writes to
+        self._is_found = False  # `_file` has the evidence
+        self._untried: list[Rotated] = []  # may be the file that is looked for, if `_file` is not
+        self._rotated: list[Rotated] = []  # by the last listing, behind the last finished one
+        self._successor: float | None = None  # when the successor of `_file` was seen
+        self._packed: PackedFile | None = None
+        self._held: tuple[Response, float] | None = None  # and when it was asked for
+        self._is_listing = position is None
+        self._is_other = False  # the file that is looked for is not the one that is written to
+        self._was_rotated = False  # the file that is looked for had been found as a rotated one
+        self._is_sure = False  # whether files before this one were deleted has been looked at
+        self._doubts = 0
+        self._asked = 0.0
+        self._point = (
+            Point()
+        )  # behind the bytes that were read; not kept up to date while unpacking
+        if position:
+            self._go_to(position.start or position.done)
+            if not position.start:
+                self._cri.restore(position.skipping)
+
+    def __repr__(self) -> str:
+        place = self._cri.place
+        return f"<LogReader {self._instance}.log after {place.after or '-'} at {place.offset}>"
+
+    @property
+    def position(self) -> FilePosition | None:
+        """Where a new reader goes on. None if nothing is known of the container yet."""
+        return self._progress.position(self._instance, self._cri)
+
+    @property
+    def newest(self) -> int:
+        """The time of the last line, in nanoseconds since 1970; 0 without one."""
+        return self._progress.newest
+
+    @property
+    def is_docker(self) -> bool:
+        """Whether the files hold docker's JSON lines, which are not supported."""
+        return self._cri.is_docker
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether `resume` may give lines of bytes that were fetched already."""
+        return self._packed is not None and self._packed.has_more
+
+    def acknowledge(self, mark: Mark) -> None:
+        """Say that a line and all lines before it were taken, or left out and counted."""
+        self._progress.acknowledge(mark)
+
+    def observe(self, latest: int, now: float, *, is_ended: bool, is_deleted: bool = False) -> None:
+        """Tell the number of the last instance, whether it terminated, and whether the pod is gone.
+
+        `is_deleted` is for a pod that is no longer listed, so no further instance comes.
+        """
+        if latest != self._latest:
+            self._latest, self._latest_since, self._latest_ended = latest, now, None
+            self.due = min(self.due, now)
+        self._is_deleted = is_deleted
+        if not is_ended and not is_deleted:
+            self._latest_ended = None
+            if self._over and self._instance == latest:  # it has not ended after all
+                self._over, self.due = False, now
+        elif self._latest_ended is None:
+            self._latest_ended = now
+            self.due = min(self.due, now)
+        if self._over:
+            self._next_instance(now)
+
+    def request(self, now: float, room: int) -> Request | None:
+        """Return the request for at most `room` new bytes (and `MAX_BACK` more), or None."""
+        if self.finished or self._over or self.has_backlog or room <= 0 or now < self.due:
+            return None
+        self._asked = now
+        if self._is_listing:
+            return Request(self._folder)
+        if self._file and self._file.is_packed:
+            if not self._packed:
+                self._packed = PackedFile(self._point)
+            first, start = self._packed.offset, self._packed.offset
+        else:
+            first, start = self._point.offset - self._point.back, self._point.offset
+        name = self._file.name(self._instance) if self._file else f"{self._instance}.log"
+        return Request(self._folder + name, first, start + room - 1)
+
+    def retry(self, now: float) -> None:
+        """Say that the last request has no answer. The same one is asked again later."""
+        self._rest(now, is_active=False)
+
+    def respond(self, response: Response, now: float, room: int) -> Read:
+        """Take the answer to the last request, and return the lines that end in it."""
+        if self._is_listing:
+            listing = Listing(response.body if response.status == 200 else b"")
+            return self._take_listing(listing, now)
+        if response.status == 404:
+            return self._look_for(now, is_other=False)
+        if self._packed:
+            if response.status not in {200, 206} or response.first != self._packed.offset:
+                return self._unpack(self._packed, now, room, is_end=True)
+            self._packed.feed(response.body)
+            self.lag = max((response.size or 0) - self._packed.offset, 0)
+            return self._unpack(self._packed, now, room)
+        data = response.behind(self._point)
+        if data is None:
+            return self._look_for(now, is_other=True)
+        if not self._point.offset and not self._file and (data or self._ended() is not None):
+            self._held = response, self._asked
+            self._is_listing, self.due = True, now
+            return []
+        return self._take(response, data, now)
+
+    def resume(self, now: float, room: int) -> Read:
+        """Return the lines of at most `room` further bytes that were fetched packed."""
+        return self._unpack(self._packed, now, room) if self._packed else []
+
+    def _ended(self) -> float | None:
+        """Return the time at which the instance was seen to have ended, or None."""
+        return self._latest_since if self._instance < self._latest else self._latest_ended
+
+    def _rest(self, now: float, *, is_active: bool) -> None:
+        self.due = now + self._pace.next(
+            is_active=is_active, is_ending=self._ended() is not None or self._is_deleted
+        )
+
+    def _go_to(self, point: Point) -> None:
+        """Read on at a point whose file is not known yet."""
+        self._point = point
+        self._cri.begin(point)
+        self._progress.arrive(self._cri, point)
+        self._file, self._packed, self._held = None, None, None
+        self._is_found = self._is_other = self._was_rotated = self._is_sure = False
+        self._untried, self._doubts = [], 0
+
+    def _take(self, response: Response, data: bytes, now: float) -> Read:
+        """Take bytes behind the evidence, of a file that has it."""
+        self._is_found, self._is_other, self._untried, self._doubts = True, False, [], 0
+        new = data[self._point.back :]
+        self._point = point_behind(self._point, data) if new else self._point
+        lines = self._progress.feed(new, self._instance, self._cri) if new else []
+        self.lag = max((response.size or 0) - self._point.offset, 0)
+        if new and (self.lag or response.size is None):
+            self.due = now
+            return lines
+        limit = self._successor if self._file and self._successor is not None else self._ended()
+        if limit is not None and self._asked >= limit + SETTLE and not self.lag:
+            return lines + (self._end_file(now) if self._file else self._end_instance(now))
+        self._rest(now, is_active=bool(new))
+        if limit is not None:
+            self.due = min(self.due, limit + SETTLE)
+        elif self._file:
+            self._is_listing = True  # has it a successor?
+        return lines
+
+    def _unpack(self, packed: PackedFile, now: float, room: int, *, is_end: bool = False) -> Read:
+        """Take at most `room` bytes of a packed file. `is_end`: it has no further bytes."""
+        self.due = now
+        try:
+            data = packed.unpack(room)
+        except PackedFileError:
+            data, is_end = b"", True
+        if packed.is_other:
+            return self._look_for(now, is_other=True)
+        if data:
+            self._is_found, self._doubts, self._untried = True, 0, []
+            lines = self._progress.feed(data, self._instance, self._cri)
+            return lines + (self._end_file(now) if packed.is_whole else [])
+        if packed.is_whole:
+            return self._end_file(now)
+        if is_end:
+            self._progress.lose("damaged")
+            return self._end_open() + self._end_file(now)
+        return []
+
+    def _end_file(self, now: float) -> Read:
+        """Go on with the file after a rotated one."""
+        lines = self._progress.give(self._cri.end_file(), self._instance, self._cri.after)
+        stamp = self._file.stamp if self._file else ""
+        later = [each for each in self._rotated if each.stamp > stamp]
+        self._go_to(Point(stamp))
+        if later:
+            self._file, self._is_found = later[0], True
+        if len(later) < 2:
+            self._successor = None
+        self.due = now
+        return lines
+
+    def _end_open(self) -> Read:
+        """Give out the open lines, which nothing follows."""
+        entries = [*self._cri.end_file(), *self._cri.end()]
+        return self._progress.give(entries, self._instance, self._cri.after)
+
+    def _end_instance(self, now: float) -> Read:
+        """Go on with the next instance."""
+        lines = self._end_open()
+        self._over, self.due = True, inf
+        self._next_instance(now)
+        return lines
+
+    def _next_instance(self, now: float) -> None:
+        if self._instance < self._latest:
+            self._begin_instance(self._instance + 1, now)
+        elif self._is_deleted:
+            self.finished = True
+
+    def _begin_instance(self, instance: int, now: float) -> None:
+        self._instance, self._is_first, self._over = instance, False, False
+        self._progress.skip()
+        self._go_to(Point())
+        self._rotated, self._successor, self.due = [], None, now
+
+    def _look_for(self, now: float, *, is_other: bool) -> Read:
+        """The file that was asked for is not the one that is read. Find out where that is."""
+        if self._packed:
+            self._point, self._packed = self._cri.place, None
+            self._cri.begin(self._point)
+        self.due, self._is_listing = now, True
+        if not self._file:
+            self._is_other = is_other
+        elif self._is_found:
+            self._was_rotated = self._is_other = True
+        elif self._untried:
+            self._file, self._is_listing = self._untried.pop(0), False
+            return []
+        elif is_other:
+            self._doubts += 1
+            if self._doubts > 1:
+                return self._miss("rotated", now)
+        self._file, self._is_found = None, False
+        return []
+
+    def _miss(self, reason: str, now: float) -> Read:
+        """Count a gap, and go on with the oldest file that is left."""
+        self._progress.lose(reason)
+        self._is_listing, self.due = False, now
+        if saved := self._progress.skip():  # the start of an open line is gone
+            self._cri.end()
+            self._go_to(saved.done)
+            self._cri.restore(saved.skipping)
+            return []
+        lines = self._end_open()
+        self._go_to(Point(self._point.after))
+        if self._rotated:
+            self._file, self._is_found = self._rotated[0], True
+        return lines
+
+    def _take_listing(self, listing: Listing, now: float) -> Read:
+        """Decide which file is next, by the names in the container's folder."""
+        self._is_listing, self.due = False, now
+        if self._instance < 0:
+            self._instance = min([*listing.instances, self._latest])
+            return []
+        after, has_later = self._point.after, max(listing.instances, default=-1) > self._instance
+        self._rotated = [each for each in listing.rotated(self._instance) if each.stamp > after]
+        if not self._rotated:
+            return self._take_current(listing, now)
+        self._held = None
+        if self._file and self._is_found:
+            same = [each for each in self._rotated if each.stamp == self._file.stamp]
+            if same:
+                self._file = same[0]
+                if has_later or listing.has_current(self._instance) or self._rotated[-1:] != same:
+                    self._see_successor(now)
+                return []
+            self._was_rotated = self._is_other = True
+        if not self._point.offset and self._may_lack(listing, after):
+            self._progress.lose("rotated")
+        self._file, *self._untried = self._rotated
+        self._is_found, self._successor = False, None
+        if self._is_other or self._untried or has_later:
+            self._see_successor(now)
+        return []
+
+    def _see_successor(self, now: float) -> None:
+        if self._successor is None:
+            self._successor = now
+
+    def _may_lack(self, listing: Listing, after: str) -> bool:
+        """Return whether files may have been deleted between `after` and the oldest one left."""
+        if self._is_sure:
+            return False
+        self._is_sure = True
+        if after:
+            return not listing.has_rotated(self._instance, after)
+        return not self._is_first and len(self._rotated) >= self._kept
+
+    def _take_current(self, listing: Listing, now: float) -> Read:
+        """Go on without any rotated file: with the file that is written to, if it is there."""
+        if self._held:
+            (response, self._asked), self._held = self._held, None
+            return self._take(response, response.behind(self._point) or b"", now)
+        self._file, self._is_found = None, False
+        later = [each for each in listing.instances if self._instance < each <= self._latest]
+        has_current = listing.has_current(self._instance)
+        ended = self._ended()
+        if not (self._is_other and has_current) and (ended is None or self._asked < ended + SETTLE):
+            self._rest(now, is_active=False)
+            return []
+        self._doubts += 1
+        self.due = now + ENDING
+        if self._doubts < 2:
+            return []
+        if has_current:
+            return self._miss("rotated" if self._was_rotated else "truncated", now)
+        after = self._point.after
+        if self._point.offset or not listing.has_rotated(self._instance, after):
+            self._progress.lose("deleted")  # else it ended before its next file was made
+        if not later:
+            return self._end_instance(now)
+        lines = self._end_open()
+        self._begin_instance(later[0], now)
+        return lines
