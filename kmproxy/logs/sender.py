@@ -23,9 +23,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from kmproxy.client.upstream import Upstream
 from kmproxy.content_coding import GzipEncoder
 from kmproxy.errors import CredentialError, UpstreamError
+from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.reviews import LogThrottle
-from kmproxy.kube.watch import Backoff
-from kmproxy.logs.batches import Batch, Batches
+from kmproxy.logs.batches import Batches
 from kmproxy.logs.loki import (
     ANSWER_BYTES,
     REASONS,
@@ -36,6 +36,7 @@ from kmproxy.logs.loki import (
     advice,
     body,
 )
+from kmproxy.logs.queues import Batch
 from kmproxy.telemetry import bounded
 
 NAME: Final = "log endpoint"
