@@ -20,7 +20,6 @@ from kmproxy.logs.queues import (
     Batch,
     Count,
     Filling,
-    Owner,
     Queue,
     Tenant,
 )
@@ -73,6 +72,7 @@ class Batches:
     """Whether a batch is due as soon as there is a line."""
     _queues: dict[Container, Queue] = field(init=False, default_factory=dict)
     _tenants: dict[str | None, Tenant] = field(init=False, default_factory=dict)
+    _latest: Queue | None = field(init=False, default=None)
     _unplaced: dict[Queue, None] = field(init=False, default_factory=dict)
     _held: int = field(init=False, default=0)
     _lines: int = field(init=False, default=0)
@@ -126,13 +126,15 @@ class Batches:
         A line from before `oldest`, in ns, is left out and counted. `acknowledge` is called in the
         order of the container's lines, once the line was taken or left out.
         """
-        queue = self._queues.get(line.container)
+        queue = self._latest  # most lines come after one of the same container
+        if queue is None or queue.container is not line.container:
+            queue = self._latest = self._queues.get(line.container)
         if line.time < oldest:
             self.count("too_old", 1)
             self._skip(queue, mark, acknowledge)
             return
         if queue is None:
-            queue = self._queues[line.container] = Queue(line.container)
+            queue = self._latest = self._queues[line.container] = Queue(line.container)
             self._held += QUEUE_OVERHEAD
         size = len(line.text) + JSON_OVERHEAD
         first = not queue.waiting
@@ -181,15 +183,13 @@ class Batches:
 
     def settle(self, batch: Batch, entries: Iterable[Entry]) -> None:
         """Acknowledge the next entries of a batch: they were taken, or left out and counted."""
-        last: dict[Queue, Owner] = {}
+        last = {}
         for entry in entries:
-            owner = entry.owner
-            assert isinstance(owner, Owner)  # noqa: S101 - made by `_take`
-            last[owner.queue] = owner
+            last[entry.owner] = entry
             batch.settled += 1
             self._lines -= 1
-        for owner in last.values():
-            owner.acknowledge(owner.mark)
+        for entry in last.values():
+            entry.acknowledge(entry.mark)
 
     def done(self, batch: Batch) -> None:
         """End a batch whose entries were all settled. Its tenant may get the next one."""
@@ -230,6 +230,7 @@ class Batches:
             queue.later = mark, acknowledge
 
     def _forget(self, queue: Queue) -> None:
+        self._latest = None
         del self._queues[queue.container]
         self._held -= QUEUE_OVERHEAD
 

@@ -11,12 +11,14 @@ once if its stream, nanosecond and text are the same as those of the line before
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 import msgspec
+
+from kmproxy.logs.lines import Mark
 
 PATHS: Final = "Loki: /loki/api/v1/push, VictoriaLogs: /insert/loki/api/v1/push"
 
@@ -51,11 +53,11 @@ them each refusal is followed by a delay."""
 _LATER: Final = frozenset({408, 425, 429})
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A line as it is pushed.
 
-    `labels` and `value` are JSON. `size` is the number of bytes of the line. `owner` is an object
-    of the code that made the entry.
+    `labels` and `value` are JSON. `size` is the number of bytes of the line. `owner` is the queue
+    that the line came from.
     """
 
     labels: bytes
@@ -63,6 +65,8 @@ class Entry(msgspec.Struct, frozen=True):
     size: int
     time: int
     owner: object
+    mark: Mark
+    acknowledge: Callable[[Mark], None]
 
 
 Entries = Sequence[Entry]

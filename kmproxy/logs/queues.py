@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from kmproxy.logs.lines import Container, Line, Mark
 from kmproxy.logs.loki import BODY_BYTES, STREAM_BYTES, Entry, entry_value
@@ -87,14 +87,6 @@ class Tenant:
         return min(queue.since for queue in self.queues)
 
 
-class Owner(NamedTuple):
-    """The container of an entry, and how its line is acknowledged."""
-
-    queue: Queue
-    mark: Mark
-    acknowledge: Acknowledge
-
-
 @dataclass(slots=True, eq=False)
 class Batch:
     """Lines of one tenant on their way. The entries of a container are in their order.
@@ -137,29 +129,37 @@ class Filling:
         A line of another tenant ends them. At least one line fits.
         """
         batch, waiting = self.batch, queue.waiting
+        entries, tenant = batch.entries, batch.tenant
+        known: tuple[int, str] | None = None
+        full = False
         while waiting:
             line, mark, acknowledge = waiting[0]
-            stream = queue.stream(line, rendering, labels)
-            if stream.tenant != batch.tenant:
-                return False
-            value, replaced = entry_value(line.time, line.text, stream.metadata)
+            text, written = line.text, line.time
+            if (line.instance, line.stream) != known:
+                stream = queue.stream(line, rendering, labels)
+                if stream.tenant != tenant:
+                    break
+                known = line.instance, line.stream
+                name, metadata = stream.labels, stream.metadata
+                place = self.nanoseconds.of(name).place
+            value, replaced = entry_value(written, text, metadata)
             more = len(value) + 1
-            if stream.labels not in self.streams:
-                more += len(stream.labels) + STREAM_BYTES
-            if batch.entries and self.size + more > self.limit:
-                return True
-            time = self.nanoseconds.place(stream.labels, line.time, line.text)
-            if time != line.time:
-                value, _ = entry_value(time, line.text, stream.metadata)
+            if name not in self.streams:
+                more += len(name) + STREAM_BYTES
+            if entries and self.size + more > self.limit:
+                full = True
+                break
+            time = place(written, text)
+            if time != written:
+                value, _ = entry_value(time, text, metadata)
                 self.count("moved", 1)
             if replaced:
                 self.count("not_utf8", 1)
             waiting.popleft()
-            queue.size -= len(line.text) + JSON_OVERHEAD
-            owner = Owner(queue, mark, acknowledge)
-            batch.entries.append(Entry(stream.labels, value, len(line.text), line.time, owner))
+            entries.append(Entry(name, value, len(text), written, queue, mark, acknowledge))
+            queue.size -= len(text) + JSON_OVERHEAD
             batch.cost += len(value) + OVERHEAD
-            self.grown += len(value) - len(line.text)
+            self.grown += len(value) - len(text)
             self.size += more
-            self.streams.add(stream.labels)
-        return False
+            self.streams.add(name)
+        return full

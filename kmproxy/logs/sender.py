@@ -157,7 +157,8 @@ class SendMetrics:
 class Sender:
     """Sends the batches of `batches` to one URL, until it is closed.
 
-    `saved` returns when the acknowledged positions are on disk. `uniform` draws the jitter.
+    `saved` returns when the acknowledged positions are on disk. `uniform` draws the jitter. An
+    answer may take `patience` seconds.
     """
 
     upstream: Upstream
@@ -168,6 +169,7 @@ class Sender:
     saved: Callable[[], Awaitable[None]]
     clock: Callable[[], float]
     uniform: Callable[[float, float], float]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     patience: float = PATIENCE
     endpoint: Endpoint = field(default_factory=Endpoint)
     last_error: str | None = field(init=False, default=None)
@@ -246,7 +248,7 @@ class Sender:
                 backoff = Backoff(uniform=self.uniform)
             if outcome.wait:
                 delay = backoff.delay(self.clock(), at_least=at_least, unreached=unreached)
-                await asyncio.sleep(delay)
+                await self.sleep(delay)
         self.batches.done(batch)
 
     async def _push(

@@ -28,6 +28,7 @@ class Shipping:
         self.registry = self.metrics = self.sender = self.batches = self.reader = None
         self.labels = dict(LABELS)
         self.delays = []
+        self.slept = []
         self.saved = 0
         self._stack = stack
         self._run = None
@@ -54,7 +55,7 @@ class Shipping:
         upstream = factory.exporter(NAME, url, access or Access(), session)
         self.sender = Sender(
             upstream, url, self.batches, self.metrics, saved=self.save, clock=clock,
-            uniform=self.draw, patience=patience,
+            uniform=self.draw, sleep=self.sleep, patience=patience,
         )  # fmt: skip
         self._run = asyncio.create_task(self.sender.run())
         self._stack.push_async_callback(self.end)
@@ -65,7 +66,11 @@ class Shipping:
 
     def draw(self, low, high):
         self.delays.append((low, high))
-        return 0.001
+        return high / 2
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        await asyncio.sleep(0.001)
 
     async def end(self):
         await self.sender.close(0)

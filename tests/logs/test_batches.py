@@ -333,7 +333,7 @@ def begin(desk, under_way, sent):
     for batch in desk.batches.ready():
         assert batch.tenant not in {each.tenant for each in under_way}
         under_way.append(batch)
-        owners = [entry.owner.queue.container for entry in batch.entries]
+        owners = [entry.owner.container for entry in batch.entries]
         sent.extend(zip(owners, map(int, texts_of(batch)), strict=True))
 
 

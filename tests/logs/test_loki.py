@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmproxy.logs.lines import Mark
 from kmproxy.logs.loki import (
     DOUBTS,
     REASONS,
@@ -23,16 +24,18 @@ from kmproxy.logs.loki import (
 
 def entries(count):
     """Entries whose values are their numbers, of one stream."""
-    return [Entry(b'{"a":"b"}', b'["%d","%d"]' % (n, n), 1, n, n) for n in range(count)]
+    return [
+        Entry(b'{"a":"b"}', b'["%d","%d"]' % (n, n), 1, n, n, Mark(n), print) for n in range(count)
+    ]
 
 
 def test_a_body():
     """The lines of a stream stand together, in their order."""
     one, two = b'{"team":"a"}', b'{"team":"b"}'
     given_ = [
-        Entry(one, entry_value(7, b"x", b'{"pod":"p"}')[0], 1, 7, None),
-        Entry(two, entry_value(8, b"", b"")[0], 0, 8, None),
-        Entry(one, entry_value(5, b'"\\\n\x00\xc3\xbc', b"")[0], 6, 5, None),
+        Entry(one, entry_value(7, b"x", b'{"pod":"p"}')[0], 1, 7, None, Mark(1), print),
+        Entry(two, entry_value(8, b"", b"")[0], 0, 8, None, Mark(2), print),
+        Entry(one, entry_value(5, b'"\\\n\x00\xc3\xbc', b"")[0], 6, 5, None, Mark(3), print),
     ]
     assert json.loads(body(given_)) == {
         "streams": [

@@ -17,7 +17,9 @@ LINES = st.lists(
 def test_no_two_equal_lines_share_a_nanosecond(lines):
     """Within a batch, of each stream; a line alone keeps its own, and none comes earlier."""
     nanoseconds = Nanoseconds({})
-    placed = [(labels, nanoseconds.place(labels, time, text), text) for labels, time, text in lines]
+    placed = [
+        (labels, nanoseconds.of(labels).place(time, text), text) for labels, time, text in lines
+    ]
     assert len(set(placed)) == len(placed)
     assert all(after[1] >= before[1] for before, after in zip(lines, placed, strict=True))
     if max(Counter(lines).values(), default=0) == 1 and len({line[2] for line in lines}) == len(
@@ -33,7 +35,7 @@ def test_equal_lines_in_a_row_over_batches(batches):
     for lines in batches:
         nanoseconds = Nanoseconds(last)
         for labels, time, text in lines:
-            placed = nanoseconds.place(labels, time, text), text
+            placed = nanoseconds.of(labels).place(time, text), text
             assert kept.get(labels) != placed
             kept[labels] = placed
         last = nanoseconds.ends()
@@ -43,7 +45,7 @@ def test_very_many_equal_lines():
     """A hundred thousand of one nanosecond, and of those after it, in linear time."""
     nanoseconds = Nanoseconds({})
     times = [*range(50_000), *[0] * 50_000, *range(50_000)]
-    placed = [nanoseconds.place(b"", time, b"x") for time in times]
+    placed = [nanoseconds.of(b"").place(time, b"x") for time in times]
     assert sorted(placed) == list(range(150_000))
 
 
@@ -53,7 +55,7 @@ def test_what_is_remembered_is_bounded():
     for batch in range(3):
         nanoseconds = Nanoseconds(last)
         for number in range(900):
-            nanoseconds.place(b"%d/%d" % (batch, number), 1, b"x")
+            nanoseconds.of(b"%d/%d" % (batch, number)).place(1, b"x")
         last = nanoseconds.ends()
     assert len(last) == MAX_LAST
     assert b"2/0" in last
