@@ -17,6 +17,7 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     streams         the labels, the structured metadata and the tenant of a line
     loki            a push, and the meaning of an answer
     nanoseconds     keeps equal lines of one nanosecond apart
+    queues          lines that wait, by container and tenant, and a batch while it is filled
     batches         collects lines into batches, within a bound of memory
     sender          pushes batches, again and again if need be, and acknowledges lines
     page            the status page, and the targets as JSON

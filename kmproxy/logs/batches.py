@@ -6,21 +6,24 @@ files or answers. It reads no clock: callers pass one in.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from kmproxy.logs.lines import Container, Line, Mark
-from kmproxy.logs.loki import BODY_BYTES, STREAM_BYTES, Entry, entry_value
-from kmproxy.logs.nanoseconds import LastLine, Nanoseconds
-from kmproxy.logs.streams import Rendering, Stream, StreamLabels
-
-OVERHEAD: Final = 448
-"""Bytes of memory that a line takes in addition to its text."""
-
-_JSON_OVERHEAD: Final = 64
-"""Bytes that a line takes in a push in addition to its text, approximately."""
+from kmproxy.logs.loki import Entry
+from kmproxy.logs.nanoseconds import Nanoseconds
+from kmproxy.logs.queues import (
+    JSON_OVERHEAD,
+    OVERHEAD,
+    Acknowledge,
+    Batch,
+    Count,
+    Filling,
+    Queue,
+    Tenant,
+)
+from kmproxy.logs.streams import Rendering, StreamLabels
 
 QUEUE_OVERHEAD: Final = 2048
 """Bytes of memory that a container with lines takes in addition to them."""
@@ -35,10 +38,6 @@ RECHECK: Final = 0.5
 MAX_TENANTS: Final = 1000
 """Tenants in memory. The lines of further ones wait until a tenant has no lines."""
 
-Acknowledge = Callable[[Mark], None]
-Count = Callable[[str, int], None]
-"""Counts lines: `too_old`, `not_utf8` or `moved` (by nanoseconds)."""
-
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
@@ -50,94 +49,6 @@ class BatchLimits:
     size: int = 1 << 20
     wait: float = 1.0
     buffer: int = 16 << 20
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    """The lines of one container, in their order.
-
-    `later` acknowledges lines that were left out after those of the batch under way.
-    """
-
-    container: Container
-    waiting: deque[tuple[Line, Mark, Acknowledge]] = field(default_factory=deque)
-    size: int = 0
-    since: float = 0.0
-    tenant: _Tenant | None = None
-    under_way: bool = False
-    unknown_since: float | None = None
-    later: tuple[Mark, Acknowledge] | None = None
-    _rendering: Rendering | None = None
-    _streams: dict[tuple[int, str], Stream] = field(default_factory=dict)
-
-    def stream(self, line: Line, rendering: Rendering, labels: StreamLabels) -> Stream:
-        """The stream of a line, made once for each rendering."""
-        if rendering != self._rendering or len(self._streams) > 16:
-            self._rendering = rendering
-            self._streams.clear()
-        key = line.instance, line.stream
-        if (stream := self._streams.get(key)) is None:
-            stream = labels.stream(line.container, *key, rendering)
-            self._streams[key] = stream
-        return stream
-
-
-@dataclass(slots=True, eq=False)
-class _Tenant:
-    """The containers whose next lines are sent as one tenant."""
-
-    name: str | None
-    queues: dict[_Queue, None] = field(default_factory=dict)
-    size: int = 0
-    batch: Batch | None = None
-    last: dict[bytes, LastLine] = field(default_factory=dict)
-
-    def add(self, queue: _Queue) -> None:
-        queue.tenant = self
-        self.queues[queue] = None
-        self.size += queue.size
-
-    def remove(self, queue: _Queue) -> None:
-        queue.tenant = None
-        del self.queues[queue]
-        self.size -= queue.size
-
-    @property
-    def since(self) -> float:
-        """The time at which the first of the lines came."""
-        return min(queue.since for queue in self.queues)
-
-
-class _Owner(NamedTuple):
-    """The container of an entry, and how its line is acknowledged."""
-
-    queue: _Queue
-    mark: Mark
-    acknowledge: Acknowledge
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """Lines of one tenant on their way. The entries of a container are in their order.
-
-    `oldest` is the time of the oldest line, in ns. The other fields are for `Batches`.
-    """
-
-    home: _Tenant
-    entries: list[Entry] = field(default_factory=list)
-    queues: dict[_Queue, None] = field(default_factory=dict)
-    oldest: int = 0
-    cost: int = 0
-    extra: int = 0
-    settled: int = 0
-
-    def __repr__(self) -> str:
-        return f"<Batch {len(self.entries)} lines for {self.tenant or 'no tenant'}>"
-
-    @property
-    def tenant(self) -> str | None:
-        """The tenant of all lines."""
-        return self.home.name
 
 
 @dataclass(slots=True, eq=False)
@@ -159,9 +70,10 @@ class Batches:
     freed: Callable[[], None] = lambda: None
     flushing: bool = False
     """Whether a batch is due as soon as there is a line."""
-    _queues: dict[Container, _Queue] = field(init=False, default_factory=dict)
-    _tenants: dict[str | None, _Tenant] = field(init=False, default_factory=dict)
-    _unplaced: dict[_Queue, None] = field(init=False, default_factory=dict)
+    _queues: dict[Container, Queue] = field(init=False, default_factory=dict)
+    _tenants: dict[str | None, Tenant] = field(init=False, default_factory=dict)
+    _latest: Queue | None = field(init=False, default=None)
+    _unplaced: dict[Queue, None] = field(init=False, default_factory=dict)
     _held: int = field(init=False, default=0)
     _lines: int = field(init=False, default=0)
 
@@ -214,15 +126,17 @@ class Batches:
         A line from before `oldest`, in ns, is left out and counted. `acknowledge` is called in the
         order of the container's lines, once the line was taken or left out.
         """
-        queue = self._queues.get(line.container)
+        queue = self._latest  # most lines come after one of the same container
+        if queue is None or queue.container is not line.container:
+            queue = self._latest = self._queues.get(line.container)
         if line.time < oldest:
             self.count("too_old", 1)
             self._skip(queue, mark, acknowledge)
             return
         if queue is None:
-            queue = self._queues[line.container] = _Queue(line.container)
+            queue = self._latest = self._queues[line.container] = Queue(line.container)
             self._held += QUEUE_OVERHEAD
-        size = len(line.text) + _JSON_OVERHEAD
+        size = len(line.text) + JSON_OVERHEAD
         first = not queue.waiting
         queue.waiting.append((line, mark, acknowledge))
         queue.size += size
@@ -235,7 +149,7 @@ class Batches:
         elif queue.tenant is not None:
             queue.tenant.size += size
         tenant = queue.tenant
-        if tenant is not None and tenant.batch is None and (first or self._is_full(tenant)):
+        if first or (tenant is not None and tenant.batch is None and self._is_full(tenant)):
             self.notify()
 
     def ready(self) -> Iterator[Batch]:
@@ -269,15 +183,13 @@ class Batches:
 
     def settle(self, batch: Batch, entries: Iterable[Entry]) -> None:
         """Acknowledge the next entries of a batch: they were taken, or left out and counted."""
-        last: dict[_Queue, _Owner] = {}
+        last = {}
         for entry in entries:
-            owner = entry.owner
-            assert isinstance(owner, _Owner)  # noqa: S101 - made by `_take`
-            last[owner.queue] = owner
+            last[entry.owner] = entry
             batch.settled += 1
             self._lines -= 1
-        for owner in last.values():
-            owner.acknowledge(owner.mark)
+        for entry in last.values():
+            entry.acknowledge(entry.mark)
 
     def done(self, batch: Batch) -> None:
         """End a batch whose entries were all settled. Its tenant may get the next one."""
@@ -299,15 +211,15 @@ class Batches:
         self.freed()
         self.notify()
 
-    def _is_full(self, tenant: _Tenant) -> bool:
+    def _is_full(self, tenant: Tenant) -> bool:
         return tenant.size >= self.limits.size
 
-    def _due(self, tenant: _Tenant) -> float:
+    def _due(self, tenant: Tenant) -> float:
         if self.flushing or self._is_full(tenant):
             return float("-inf")
         return tenant.since + self.limits.wait
 
-    def _skip(self, queue: _Queue | None, mark: Mark, acknowledge: Acknowledge) -> None:
+    def _skip(self, queue: Queue | None, mark: Mark, acknowledge: Acknowledge) -> None:
         """Acknowledge a line that is left out, together with the line before it."""
         if queue is None:
             acknowledge(mark)
@@ -317,11 +229,12 @@ class Batches:
         else:
             queue.later = mark, acknowledge
 
-    def _forget(self, queue: _Queue) -> None:
+    def _forget(self, queue: Queue) -> None:
+        self._latest = None
         del self._queues[queue.container]
         self._held -= QUEUE_OVERHEAD
 
-    def _rendering(self, queue: _Queue) -> Rendering | None:
+    def _rendering(self, queue: Queue) -> Rendering | None:
         """The labels of a container, or None while its lines are held."""
         found = self.labels.find(queue.container)
         if found is not None:
@@ -337,7 +250,7 @@ class Batches:
             return None
         return self.labels.assumed(queue.container)
 
-    def _place(self, queue: _Queue) -> None:
+    def _place(self, queue: Queue) -> None:
         """Put a container with lines to its tenant, or let it wait for its labels."""
         rendering = self._rendering(queue)
         if rendering is not None:
@@ -347,24 +260,23 @@ class Batches:
                 tenant.add(queue)
                 return
         self._unplaced[queue] = None
-        self.notify()
 
-    def _new_tenant(self, name: str | None) -> _Tenant | None:
+    def _new_tenant(self, name: str | None) -> Tenant | None:
         if len(self._tenants) >= MAX_TENANTS:
             idle = [each for each in self._tenants.values() if not (each.queues or each.batch)]
             if not idle:
                 return None
             for each in idle[: MAX_TENANTS // 16]:
                 del self._tenants[each.name]
-        return self._tenants.setdefault(name, _Tenant(name))
+        return self._tenants.setdefault(name, Tenant(name))
 
-    def _take(self, tenant: _Tenant) -> Batch:
+    def _take(self, tenant: Tenant) -> Batch:
         """Make a batch of the first lines of the tenant's containers, in turn.
 
         The labels are looked up now. A container that gets other labels goes to its new tenant.
         """
         batch = Batch(tenant)
-        filling = _Filling(batch, self.limits.size, Nanoseconds(tenant.last), self.count)
+        filling = Filling(batch, self.limits.size, Nanoseconds(tenant.last), self.count)
         for queue in [*tenant.queues]:
             rendering = self._rendering(queue)
             if rendering is None:
@@ -389,49 +301,3 @@ class Batches:
             tenant.batch = batch
         self._held += filling.grown
         return batch
-
-
-@dataclass(slots=True, eq=False)
-class _Filling:
-    """A batch while it is filled. `grown` are bytes of memory that the entries take more."""
-
-    batch: Batch
-    limit: int
-    nanoseconds: Nanoseconds
-    count: Count
-    size: int = BODY_BYTES
-    grown: int = 0
-    streams: set[bytes] = field(default_factory=set)
-
-    def fill(self, queue: _Queue, rendering: Rendering, labels: StreamLabels) -> bool:
-        """Take the next lines of a container. Return whether the batch is full.
-
-        A line of another tenant ends them. At least one line fits.
-        """
-        batch, waiting = self.batch, queue.waiting
-        while waiting:
-            line, mark, acknowledge = waiting[0]
-            stream = queue.stream(line, rendering, labels)
-            if stream.tenant != batch.tenant:
-                return False
-            value, replaced = entry_value(line.time, line.text, stream.metadata)
-            more = len(value) + 1
-            if stream.labels not in self.streams:
-                more += len(stream.labels) + STREAM_BYTES
-            if batch.entries and self.size + more > self.limit:
-                return True
-            time = self.nanoseconds.place(stream.labels, line.time, line.text)
-            if time != line.time:
-                value, _ = entry_value(time, line.text, stream.metadata)
-                self.count("moved", 1)
-            if replaced:
-                self.count("not_utf8", 1)
-            waiting.popleft()
-            queue.size -= len(line.text) + _JSON_OVERHEAD
-            owner = _Owner(queue, mark, acknowledge)
-            batch.entries.append(Entry(stream.labels, value, len(line.text), line.time, owner))
-            batch.cost += len(value) + OVERHEAD
-            self.grown += len(value) - len(line.text)
-            self.size += more
-            self.streams.add(stream.labels)
-        return False

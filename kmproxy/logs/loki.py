@@ -11,12 +11,14 @@ once if its stream, nanosecond and text are the same as those of the line before
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
 import msgspec
+
+from kmproxy.logs.lines import Mark
 
 PATHS: Final = "Loki: /loki/api/v1/push, VictoriaLogs: /insert/loki/api/v1/push"
 
@@ -39,14 +41,23 @@ _WORDS: Final = (
 _NOT_A_LINE: Final = frozenset({401, 403, 404, 405, 406, 407, 411, 414, 415, 421, 426, 431})
 """Statuses of a wrong URL, a wrong way or a wrong credential. No line is at fault."""
 
+_NOT_A_LINE_WORDS: Final = re.compile(
+    rb"unsupported path|no org id|cannot parse common params from request", re.IGNORECASE
+)
+"""The beginning of a 400 for a wrong path or a wrong tenant: VictoriaLogs knows no 404."""
+
+DOUBTS: Final = 8
+"""Lines that may be refused alone, one after the other, by an endpoint that is not proven. After
+them each refusal is followed by a delay."""
+
 _LATER: Final = frozenset({408, 425, 429})
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A line as it is pushed.
 
-    `labels` and `value` are JSON. `size` is the number of bytes of the line. `owner` is an object
-    of the code that made the entry.
+    `labels` and `value` are JSON. `size` is the number of bytes of the line. `owner` is the queue
+    that the line came from.
     """
 
     labels: bytes
@@ -54,6 +65,8 @@ class Entry(msgspec.Struct, frozen=True):
     size: int
     time: int
     owner: object
+    mark: Mark
+    acknowledge: Callable[[Mark], None]
 
 
 Entries = Sequence[Entry]
@@ -99,8 +112,8 @@ class Verdict(Enum):
     """A line is at fault, or there are too many of them."""
 
 
-def judge(status: int) -> Verdict:
-    """Returns the meaning of a status.
+def judge(status: int, text: bytes = b"") -> Verdict:
+    """Returns the meaning of a status, and of the beginning of the body.
 
     Only 204 means that the lines were taken: a page of a wrong URL is often a 200.
     """
@@ -108,7 +121,7 @@ def judge(status: int) -> Verdict:
         return Verdict.TAKEN
     if status >= 500 or status in _LATER:
         return Verdict.LATER
-    if 400 <= status < 500 and status not in _NOT_A_LINE:
+    if 400 <= status < 500 and status not in _NOT_A_LINE and not _NOT_A_LINE_WORDS.match(text):
         return Verdict.LINES
     return Verdict.ENDPOINT
 
@@ -131,7 +144,7 @@ def advice(status: int) -> str:
         case 403:
             return "its credential has no right to push, see the loki section"
         case 404 | 405:
-            return f"is the path of --loki-url right? Usual ones: {PATHS}"
+            return f"is the path of --loki-url right? Usual paths: {PATHS}"
         case 429:
             return "it takes no more at the moment, see the limits of the tenant"
         case _ if status >= 500 or status in _LATER:
@@ -141,7 +154,7 @@ def advice(status: int) -> str:
         case _ if 200 <= status < 300:
             return f"a push is answered with 204: is --loki-url right? Usual paths: {PATHS}"
         case _:
-            return "is --loki-url a push endpoint?"
+            return f"no line was taken yet: is --loki-url right? Usual paths: {PATHS}"
 
 
 @dataclass(slots=True)
@@ -159,10 +172,9 @@ class Endpoint:
 class Outcome:
     """What an answer settles.
 
-    `taken` and `lost` are the entries that are done with, `lost` with the reason of each. Both
-    together begin at the first entry that was not done with before. `repeated` is the number of
-    entries that will be sent again although the endpoint may have stored them. `wait`: the next
-    push waits for a delay, because of the endpoint and not of a line.
+    `lost`, each with its reason, and then `taken` are the entries that are done with. `repeated` is
+    the number of entries that will be sent again although the endpoint may have stored them.
+    `wait`: the next push waits for a delay, because of the endpoint and not of a line.
     """
 
     taken: Entries = ()
@@ -175,14 +187,19 @@ class Outcome:
 class Delivery:
     """The pushes by which the entries of one batch are taken, or are left out one by one.
 
-    Entries are done with in their order. There are at most two pushes for each entry, besides those
-    that are tried again.
+    Entries are done with in their order. Entries that were refused before the endpoint is proven
+    are set aside. They are tried again once it is, before anything is done with. There are at most
+    two pushes for each entry, or four if it was set aside, besides those that are tried again.
     """
 
     entries: Entries
     endpoint: Endpoint
     _parts: list[Entries] = field(init=False)
-    _aside: list[tuple[Entry, str]] = field(init=False, default_factory=list)
+    _aside: list[Entry] = field(init=False, default_factory=list)
+    _taken: Entries = field(init=False, default=())
+    _below: int = field(init=False, default=0)
+    """Entries were `_taken` after those set aside. They are done with when `_below` parts are
+    left."""
 
     def __post_init__(self) -> None:
         self._parts = [self.entries] if self.entries else []
@@ -197,39 +214,55 @@ class Delivery:
     def answered(self, status: int, text: bytes = b"") -> Outcome:
         """Takes the answer to the push of `part`."""
         part = self._parts[-1]
-        match judge(status):
+        match judge(status, text):
             case Verdict.TAKEN:
-                self._parts.pop()
-                self.endpoint.proven = True
-                return Outcome(part, self._settled())
+                return self._take()
             case Verdict.LATER:
                 return Outcome(repeated=len(part), wait=True)
             case Verdict.ENDPOINT:
                 return Outcome(wait=True)
-        reason = reason_of(status, text)
-        if reason != "rejected" and (status != 413 or len(part) == 1):
-            self.endpoint.proven = True
-        self._parts.pop()
-        if len(part) > 1:
-            middle = len(part) // 2
-            self._parts += [part[middle:], part[:middle]]
-            return Outcome(lost=self._settled(), repeated=0 if status == 413 else len(part))
-        self._aside.append((part[0], reason))
-        lost = self._settled()
-        if not lost and not self._parts:
-            # Nothing was taken yet, and no refusal was one of Loki's: the endpoint is in doubt.
-            self._parts = [[entry for entry, _ in self._aside]]
-            self._aside.clear()
-            return Outcome(repeated=len(self._parts[0]), wait=True)
-        return Outcome(lost=lost)
+        return self._refuse(status, reason_of(status, text))
 
     def failed(self, *, stored: bool) -> Outcome:
         """The push of `part` got no answer. `stored`: the endpoint may have taken the push."""
         return Outcome(repeated=len(self._parts[-1]) if stored else 0, wait=True)
 
-    def _settled(self) -> list[tuple[Entry, str]]:
-        """The entries set aside, which are left out as soon as the endpoint is proven."""
-        if not self.endpoint.proven:
-            return []
-        lost, self._aside = self._aside, []
-        return lost
+    def _take(self) -> Outcome:
+        self.endpoint.proven = True
+        part = self._parts.pop()
+        if not self._aside:
+            return Outcome([*part, *self._released()])
+        self._taken, self._below = part, len(self._parts)
+        self._retry_aside()
+        return Outcome()
+
+    def _refuse(self, status: int, reason: str) -> Outcome:
+        """Halve the part, leave its only entry out, or set that aside."""
+        part = self._parts.pop()
+        if reason != "rejected" and (status != 413 or len(part) == 1):
+            self.endpoint.proven = True
+        proven = self.endpoint.proven
+        doubtful = not proven and len(self._aside) >= DOUBTS
+        if len(part) > 1:
+            middle = len(part) // 2
+            self._parts += [part[middle:], part[:middle]]
+        elif proven and not self._aside:
+            return Outcome(self._released(), [(part[0], reason)])
+        else:
+            self._aside.append(part[0])
+        if self._aside and (proven or not self._parts):
+            # Either all are tried once more, or nothing was taken: the URL may be wrong.
+            doubtful = not proven
+            self._retry_aside()
+        return Outcome(repeated=0 if status == 413 else len(part), wait=doubtful)
+
+    def _retry_aside(self) -> None:
+        self._parts.append(self._aside)
+        self._aside = []
+
+    def _released(self) -> Entries:
+        """The entries that were taken after those set aside, if these are done with."""
+        if not self._taken or len(self._parts) > self._below:
+            return ()
+        taken, self._taken = self._taken, ()
+        return taken

@@ -25,7 +25,7 @@ from kmproxy.content_coding import GzipEncoder
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.reviews import LogThrottle
-from kmproxy.logs.batches import Batch, Batches
+from kmproxy.logs.batches import Batches
 from kmproxy.logs.loki import (
     ANSWER_BYTES,
     REASONS,
@@ -36,6 +36,7 @@ from kmproxy.logs.loki import (
     advice,
     body,
 )
+from kmproxy.logs.queues import Batch
 from kmproxy.telemetry import bounded
 
 NAME: Final = "log endpoint"
@@ -156,7 +157,8 @@ class SendMetrics:
 class Sender:
     """Sends the batches of `batches` to one URL, until it is closed.
 
-    `saved` returns when the acknowledged positions are on disk. `uniform` draws the jitter.
+    `saved` returns when the acknowledged positions are on disk. `uniform` draws the jitter. An
+    answer may take `patience` seconds.
     """
 
     upstream: Upstream
@@ -167,6 +169,7 @@ class Sender:
     saved: Callable[[], Awaitable[None]]
     clock: Callable[[], float]
     uniform: Callable[[float, float], float]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     patience: float = PATIENCE
     endpoint: Endpoint = field(default_factory=Endpoint)
     last_error: str | None = field(init=False, default=None)
@@ -245,7 +248,7 @@ class Sender:
                 backoff = Backoff(uniform=self.uniform)
             if outcome.wait:
                 delay = backoff.delay(self.clock(), at_least=at_least, unreached=unreached)
-                await asyncio.sleep(delay)
+                await self.sleep(delay)
         self.batches.done(batch)
 
     async def _push(

@@ -99,7 +99,7 @@ class StreamLabels:
     `unknown` is the rendering for a namespace that does not exist. A label that Loki would refuse
     for its number or its length becomes structured metadata instead, so that no line is refused for
     the labels of its namespace. `external` labels and `--stream-label` go before the labels of
-    rules; a label of a `*` rule with a name that is taken is left out.
+    rules. A label of a `*` rule with a name of `OF_LINES` or of the pod's labels is left out.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class StreamLabels:
             "instance": str(instance),
         }
         chosen = [(name, values[name]) for name in options.labels if name in values]
-        chosen += self._pairs(rendering.namespace)
+        chosen += [pair for pair in self._pairs(rendering.namespace) if pair[0] not in values]
         labels = dict(options.external)
         metadata: dict[str, str] = {}
         for name, value in chosen:
@@ -238,6 +238,11 @@ def stream_problems(
             problems.append(f"--stream-label {name}: {why}")
         elif name in OF_PODS and name not in of_pods:
             problems.append(f"--stream-label {name}: no setting makes this label of pods")
+    problems += [
+        f"the label rule for {name!r}: each line has another value of this name"
+        for name in _rule_names(rules)
+        if name not in options.labels and (name in OF_LINES or name in of_pods)
+    ]
     for name, value in options.external:
         if not 1 <= len(value.encode(errors="replace")) <= MAX_VALUE:
             why = f"its value has to have 1 to {MAX_VALUE} bytes"
