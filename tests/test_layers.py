@@ -31,7 +31,7 @@ allowances exposition config auth.tenant_filter discovery.documents
 client.addresses client.pins web.open_connections web.heads web.expiry
 kube.objects kube.object_list kube.watch kube.backoff kube.reviews kube.permissions
 kube.contexts kube.context_options kube.context_entries kube.kubeconfig_format kube.go_yaml
-logs.lines logs.streams logs.loki logs.nanoseconds logs.queues logs.batches
+logs.pods logs.page logs.lines logs.streams logs.loki logs.nanoseconds logs.queues logs.batches
 labels.label_map labels.rendering scrape.routes scrape.status_page check.report check.observations
 """
 """Modules, and folders of modules, without an event loop, socket, clock, file, log or chance."""

@@ -14,4 +14,6 @@ Must not do itself any work of a folder below.
     scrapes        makes the metrics port
     ports          opens both ports
     daemon         starts, runs and stops the daemon
+    logs           the daemon of `kmproxy logs`, with all its parts
+    logs_metrics   the table of own metrics of `kmproxy logs`
 """

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from urllib.parse import urlsplit
 
 from kmproxy.client.factory import UpstreamFactory
@@ -25,7 +25,13 @@ from kmproxy.daemon.logs_metrics import LogsMetrics
 from kmproxy.daemon.ports import open_ports
 from kmproxy.daemon.runtime import RuntimeOf
 from kmproxy.daemon.warnings import warn_of_certificates
-from kmproxy.errors import ConfigError, CredentialError, StartupError, UpstreamError
+from kmproxy.errors import (
+    ConfigError,
+    CredentialError,
+    PositionsError,
+    StartupError,
+    UpstreamError,
+)
 from kmproxy.kube.nodes import Node
 from kmproxy.logs.batches import Batches, BatchLimits
 from kmproxy.logs.files import FileSource
@@ -33,8 +39,9 @@ from kmproxy.logs.pods import LogPodReader, LogSelection
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.positions import PositionBook
 from kmproxy.logs.sender import NAME, Sender
-from kmproxy.logs.shipper import LogsPort, Shipper
+from kmproxy.logs.shipper import LogsPort, Shipper, saved
 from kmproxy.logs.streams import StreamLabels, StreamOptions
+from kmproxy.own_file import aside
 from kmproxy.sources.kubelet import Kubelet, LogAnswer
 from kmproxy.web.health import Readiness
 
@@ -98,14 +105,11 @@ class LogsDaemon:
         )
         warn_of_certificates(config)
         await keep_pins(runtime, clients.pinning)
-        positions = PositionFile(
-            Path(logs.positions), PositionBook(), runtime.metrics.positions, wall=runtime.wall
-        )
-        await positions.load(damaged=logs.positions_damaged)
+        book, positions = await self._positions()
         upstream = await self._endpoint()
         await self._probe(upstream)
         self._labels = labels = open_label_maps(runtime, clients)
-        self._shipper = shipper = self._open_shipper(clients, labels, positions, upstream)
+        self._shipper = shipper = self._open_shipper(clients, labels, book, positions, upstream)
         self._readiness = Readiness(
             lambda: labels.watcher.unloaded() or shipper.unlisted(),
             lambda: labels.watcher.sync_age,
@@ -201,7 +205,12 @@ class LogsDaemon:
                     raise ConfigError([f"--loki-url: {what}: its path usually is {USUAL_PATH}"])
 
     def _open_shipper(
-        self, clients: Clients, labels: LabelMaps, positions: PositionFile, upstream: Upstream
+        self,
+        clients: Clients,
+        labels: LabelMaps,
+        book: PositionBook,
+        positions: PositionFile,
+        upstream: Upstream,
     ) -> Shipper:
         runtime, logs = self._runtime, self._command.logs
         metrics, names = runtime.metrics, labels.samples
@@ -226,7 +235,7 @@ class LogsDaemon:
             logs.loki_url or "",
             batches,
             metrics.send,
-            saved=positions.saved,
+            saved=partial(saved, positions),
             clock=runtime.clock,
             uniform=runtime.uniform,
         )
@@ -234,7 +243,7 @@ class LogsDaemon:
             NodeLogs(clients.kubelet, clients.kubelet.configured),
             LogSelection.of(logs),
             batches,
-            positions.book,
+            book,
             metrics.read,
             room=sender.room,
             max_line=logs.max_line_bytes,
@@ -244,6 +253,35 @@ class LogsDaemon:
             uniform=runtime.uniform,
         )
         return Shipper(files, batches, sender, positions)
+
+    def _collect(self) -> None:
+        """Bring the positions that are written next up to date."""
+        if self._shipper is not None:
+            self._shipper.files.collect()
+
+    async def _positions(self) -> tuple[PositionBook, PositionFile]:
+        """The positions of the last process, and proof that they can be written.
+
+        Raises ConfigError.
+        """
+        runtime, logs = self._runtime, self._command.logs
+        book = PositionBook()
+        file = PositionFile(
+            logs.positions, book, runtime.metrics.positions, clock=runtime.wall,
+            collect=self._collect,
+        )  # fmt: skip
+        try:
+            await aside(file.load, "log-positions")
+        except PositionsError as error:
+            if logs.positions_damaged != "begin":
+                advice = "--positions-damaged=begin does so, and sends lines again"
+                raise ConfigError([f"--positions: {error}; {advice}"]) from error
+            _log.warning("--positions: %s; reading begins anew", error)
+        book.changed = True
+        if not await file.flush():
+            what = "cannot be written: give a file on a writable volume"
+            raise ConfigError([f"--positions: {logs.positions} {what}"])
+        return book, file
 
 
 async def ship(command: LogsCommand, environment: Mapping[str, str], stop: asyncio.Event) -> None:

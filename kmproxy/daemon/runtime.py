@@ -43,8 +43,11 @@ class RuntimeOf(Generic[M_co]):
         self.stack.push_async_callback(cancel)
 
 
-Runtime = RuntimeOf[OwnMetrics]
-"""The parameters of the daemon of `serve`."""
+class Runtime(RuntimeOf[OwnMetrics]):
+    """The parameters of the daemon of `serve`."""
+
+    __slots__ = ()
+
 
 AnyRuntime = RuntimeOf[SharedMetrics]
 """The parameters of any daemon."""

@@ -1,143 +1,137 @@
-"""Keeps the positions on disk: read once at the start, written after lines were acknowledged.
+"""The positions on disk.
 
-Knows when the file is written, and what happens if it cannot be used. Must not know its format.
+Knows when the file is read and written, and whom it must belong to. Must not know the meaning of a
+position.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
 
-from kmproxy.errors import ConfigError, OwnFileError, PositionsError
+from kmproxy.errors import OwnFileError, PositionsError
 from kmproxy.logs.positions import MAX_BYTES, PositionBook
 from kmproxy.own_file import aside, clear_leftovers, read_own, replace_own
 
-INTERVAL: Final = 1.0
-"""Seconds between two writes if no push waits for one."""
+INTERVAL = 1.0
+"""Seconds between two writes that nobody waits for."""
 
-RETRY: Final = 1.0
-"""Seconds after a write that failed."""
+RETRY = 10.0
+"""Seconds between a failed write and the next attempt."""
+
+_LEFTOVER = 600.0
 
 _log = logging.getLogger(__package__)
 
 
-class PositionMetrics:
-    """Counts failures of the file of positions."""
+class PositionFileMetrics:
+    """Counts failures of the positions file."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.errors = Counter(
             "kmproxy_log_positions_errors",
-            "Failures to read or write the file of positions; while it cannot be written, nothing "
-            "more is sent.",
+            "Failures to read or write the positions file.",
             ["operation"],
             registry=registry,
         )
-        for operation in ("read", "write"):
-            self.errors.labels(operation)
 
 
-@dataclass(slots=True, eq=False)
 class PositionFile:
-    """The file of a `PositionBook`. `collect` brings the book up to date before each write.
+    """Keeps a PositionBook in a file of mode 0600, which is replaced as a whole.
 
-    A write replaces the whole file. While it goes on, further changes wait for the next one.
+    `run` writes it at most once in `INTERVAL` seconds, and at the end. `flush` writes at once, for a
+    caller that must not go on before the positions are on disk: callers at the same time share a
+    write. `clock` gives seconds since 1970. `collect` is called before each write, and puts the
+    current positions into the book.
+
+    A failed write causes a log line and a metric. The file then keeps the older positions, so a
+    restart repeats lines but loses none.
     """
 
-    path: Path
-    book: PositionBook
-    metrics: PositionMetrics
-    _: KW_ONLY
-    wall: Callable[[], float]
-    collect: Callable[[], None] = lambda: None
-    _lock: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
-    _asked: int = field(init=False, default=0)
-    _written: int = field(init=False, default=0)
-    _failing: bool = field(init=False, default=False)
+    def __init__(
+        self,
+        path: str,
+        book: PositionBook,
+        metrics: PositionFileMetrics,
+        *,
+        clock: Callable[[], float],
+        collect: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._path = Path(path)
+        self._book = book
+        self._metrics = metrics
+        self._clock = clock
+        self._collect = collect
+        self._stopping = asyncio.Event()
+        self._writing: asyncio.Lock = asyncio.Lock()
+        self._wanted = 0  # calls of `flush`; the write that began last serves those before it
+        self._served = 0
+        self._unwritten = False
+        self._failing = False
 
     def __repr__(self) -> str:
-        return f"<PositionFile {self.path}, {self.book!r}>"
+        return f"<PositionFile {self._path}>"
 
-    async def load(self, *, damaged: str) -> None:
-        """Read the positions, and prove that they can be written.
+    def load(self) -> None:
+        """Read the positions; an absent file has none. Raises PositionsError with the file's name.
 
-        A file that is damaged or not of our own user is refused with a ConfigError, or with
-        `damaged` of `begin` left out with a log line. Raises ConfigError.
+        A file that is damaged, or that others can write, is refused: its positions could skip lines.
         """
-        where = f"--positions {self.path}"
+        clear_leftovers(self._path, self._clock() - _LEFTOVER)
         try:
-            data = await aside(lambda: read_own(self.path, MAX_BYTES), "positions")
-            self.book.restore(data)
+            self._book.restore(read_own(self._path, MAX_BYTES))
         except FileNotFoundError:
-            pass
+            return
         except (OSError, OwnFileError, PositionsError) as error:
-            self.metrics.errors.labels("read").inc()
+            self._metrics.errors.labels("read").inc()
             reason = getattr(error, "strerror", None) or str(error)
-            if damaged != "begin":
-                advice = "remove it, or give --positions-damaged=begin, which sends lines again"
-                raise ConfigError([f"{where} is not used: {reason}: {advice}"]) from error
-            _log.warning("%s is not used, and reading begins anew: %s", where, reason)
-        clear_leftovers(self.path, time.time() - 60)
-        try:
-            await self._write()
-        except OSError as error:
-            advice = "give the path of a writable volume"
-            raise ConfigError([f"{where} cannot be written: {error.strerror}: {advice}"]) from error
+            raise PositionsError(
+                f"the positions file {self._path} is refused: {reason}; remove it to begin anew"
+            ) from error
+
+    async def flush(self) -> bool:
+        """Write the positions of this moment, and return whether they are on disk."""
+        self._wanted += 1
+        number = self._wanted
+        async with self._writing:
+            return number <= self._served or await self._write()
 
     async def run(self) -> None:
-        """Write what has changed, once in `INTERVAL`."""
-        while True:
-            await asyncio.sleep(INTERVAL)
-            self.collect()
-            if self.book.changed:
-                with suppress(OSError):
-                    await self._saved_once()
+        """Write changed positions, until `stop`, and once more then."""
+        wait = INTERVAL
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+            wait = INTERVAL if await self.flush() else RETRY
 
-    async def saved(self) -> None:
-        """Return when all that was acknowledged before this call is on disk.
+    def stop(self) -> None:
+        """Tell `run` to write the positions and end."""
+        self._stopping.set()
 
-        Tries again for ever. All who wait share a write.
-        """
-        while True:
-            try:
-                await self._saved_once()
-            except OSError:
-                await asyncio.sleep(RETRY)
-            else:
-                return
-
-    async def _saved_once(self) -> None:
-        self._asked += 1
-        mine = self._asked
-        async with self._lock:
-            if self._written >= mine:
-                return
-            now = self._asked
-            try:
-                await self._write()
-            except OSError as error:
-                self.metrics.errors.labels("write").inc()
-                if not self._failing:
-                    reason = error.strerror or str(error)
-                    _log.error(
-                        "--positions %s cannot be written: %s; nothing more is sent until it can",
-                        self.path,
-                        reason,
-                    )
-                self._failing = True
-                self.book.changed = True
-                raise
-            self._failing = False
-            self._written = now
-
-    async def _write(self) -> None:
-        self.collect()
-        data = self.book.encode(self.wall())
-        await aside(lambda: replace_own(self.path, [data]), "positions")
+    async def _write(self) -> bool:
+        wanted = self._wanted
+        self._collect()
+        if not self._book.changed and not self._unwritten:
+            self._served = wanted
+            return True
+        data = self._book.encode(self._clock())
+        self._unwritten = True
+        try:
+            await aside(lambda: replace_own(self._path, [data]), "log-positions")
+        except OSError as error:
+            self._metrics.errors.labels("write").inc()
+            if not self._failing:
+                _log.warning(
+                    "the positions file %s cannot be written: %s; a restart repeats lines",
+                    self._path,
+                    error.strerror or error,
+                )
+            self._failing = True
+            return False
+        self._served, self._unwritten, self._failing = wanted, False, False
+        return True

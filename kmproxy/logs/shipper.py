@@ -23,11 +23,25 @@ from kmproxy.logs.sender import Sender
 from kmproxy.web.health import Readiness
 from kmproxy.web.responses import application, not_allowed, plain, reads
 
+RETRY: Final = 1.0
+"""Seconds after positions could not be written, until that is tried again. A push waits for it."""
+
 GRACE: Final = 10.0
 """Seconds at the end in which lines that were read are still sent. A pod has 30."""
 
 LAST_WRITE: Final = 5.0
 """Seconds for the last write of the positions, as the disk may hang."""
+
+
+async def saved(positions: PositionFile) -> None:
+    """Return when the acknowledged positions are on disk. Tries again for ever.
+
+    Otherwise a restart could repeat more than the last push of a tenant.
+    """
+    while True:
+        if await positions.flush():
+            return
+        await asyncio.sleep(RETRY)
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +57,6 @@ class Shipper:
 
     def start(self) -> None:
         """Begin to read and to send."""
-        self.positions.collect = self.files.collect
         self._reading = asyncio.create_task(self.files.run())
         sending = asyncio.create_task(self.sender.run())
         self._tasks = [self._reading, sending, asyncio.create_task(self.positions.run())]
@@ -70,7 +83,7 @@ class Shipper:
         await asyncio.wait(self._tasks)
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE):
-                await self.positions.saved()
+                await self.positions.flush()
 
     def unlisted(self) -> str | None:
         """Return why nothing is read yet, or None."""

@@ -44,14 +44,18 @@ class Run:
             book = PositionBook()
             book.restore(self.saved)
             position = book.get(KEY)
-        self.reader = LogReader(WEB, position, self.tally, max_line=MAX_LINE, kept=self.files.rates.keeps)
+        self.reader = LogReader(
+            WEB, position, self.tally, max_line=MAX_LINE, kept=self.files.rates.keeps
+        )
         self.pending, self.answer = [], None
         self.look()
 
     def look(self, *, is_deleted=False):
         """Tell the reader of the pod's status."""
         files = self.files
-        self.reader.observe(files.instance, files.now, is_ended=files.is_ended, is_deleted=is_deleted)
+        self.reader.observe(
+            files.instance, files.now, is_ended=files.is_ended, is_deleted=is_deleted
+        )
 
     def knows_file(self):
         """Whether bytes of the file that is written to are behind the saved position.
@@ -220,12 +224,20 @@ def check_counted(run):
         found_pieces = pieces(line)
         assert len({number for number, _ in found_pieces}) <= 1, line
         parts = [int(part) for _, part in found_pieces]
-        assert parts == list(range(parts[0], parts[0] + len(parts))) if parts else key(line) not in wanted
+        assert (
+            parts == list(range(parts[0], parts[0] + len(parts)))
+            if parts
+            else key(line) not in wanted
+        )
     again = {each for each, count in found.items() if count > 1 + run.repeated[each]}
     assert not again
     gaps = sum(run.tally.lost.values()) - run.tally.lost["not_cri"]
-    missing = [key(each) not in found for each in sorted(run.files.wanted, key=lambda each: each.number)]
-    runs = sum(here and not before for before, here in zip([False, *missing], missing, strict=False))
+    missing = [
+        key(each) not in found for each in sorted(run.files.wanted, key=lambda each: each.number)
+    ]
+    runs = sum(
+        here and not before for before, here in zip([False, *missing], missing, strict=False)
+    )
     assert runs <= 3 * gaps, (runs, run.tally)
     if not run.crashes:
         assert gaps <= run.files.damage

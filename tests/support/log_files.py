@@ -113,7 +113,11 @@ class LogFiles:
             return
         if rng.random() < rates.garbage:
             self.garbage += 1
-            self.put(rng.choice([b"\n", b"hello\n", b"2023-11-14T22:13:20Z stdout X no\n", b"\x00\xff\n"]))
+            self.put(
+                rng.choice(
+                    [b"\n", b"hello\n", b"2023-11-14T22:13:20Z stdout X no\n", b"\x00\xff\n"]
+                )
+            )
             return
         stream = rng.choice(["stdout", "stderr"])
         time = self.stamp()
@@ -246,4 +250,6 @@ class LogFiles:
         if request.first >= size:
             return Response.of(416, f"bytes */{size}", b"invalid range\n")
         body = bytes(data[request.first : request.last + 1])
-        return Response.of(206, f"bytes {request.first}-{request.first + len(body) - 1}/{size}", body)
+        return Response.of(
+            206, f"bytes {request.first}-{request.first + len(body) - 1}/{size}", body
+        )

@@ -39,6 +39,7 @@ class Loki:
     store_and_fail: int = 0
     pushes: int = 0
     entries: list[Entry] = field(default_factory=list)
+    stored: list[set[str]] = field(default_factory=list)  # the texts of each push
     port: int = 0
     _runner: web.AppRunner | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,6 +79,7 @@ class Loki:
         if self.status != 204:
             return web.Response(status=self.status, text="not now")
         tenant = request.headers.get("X-Scope-OrgID")
+        self.stored.append({each[1] for stream in document["streams"] for each in stream["values"]})
         for stream in document["streams"]:
             for stamp, text, *metadata in stream["values"]:
                 found = metadata[0] if metadata else {}
