@@ -33,6 +33,7 @@ from kmproxy.kube.reviews import (
     token_key,
     token_review,
 )
+from kmproxy.shared import SharedCalls
 from kmproxy.telemetry import Telemetry
 
 TIMEOUT = 5.0
@@ -88,7 +89,7 @@ class Reviewer:
         )
         self._rejected: Answers[bool] = Answers(MAX_REJECTED)
         self._allowed: Answers[bool] = Answers(MAX_ANSWERS)
-        self._under_way: dict[bytes, asyncio.Task[Any]] = {}
+        self._under_way: SharedCalls[bytes] = SharedCalls()
         self._strangers = asyncio.Semaphore(STRANGERS)
         self._asking = asyncio.Semaphore(MAX_UNDER_WAY)
         self._took: deque[float] = deque(maxlen=LAST)  # seconds of the last reviews of access
@@ -101,10 +102,7 @@ class Reviewer:
 
     async def close(self) -> None:
         """Cancel the reviews that are under way."""
-        tasks = list(self._under_way.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._under_way.close()
 
     async def authenticate(self, token: str) -> Caller | None:
         """The caller of a token, or None if the API server rejects it. Raises AccessError."""
@@ -161,16 +159,7 @@ class Reviewer:
 
         It continues when a waiting task is cancelled. `close` cancels it.
         """
-        task = self._under_way.get(key)
-        if task is None:
-            task = self._under_way[key] = asyncio.create_task(ask())
-            task.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(task)
-
-    def _landed(self, key: bytes, task: asyncio.Task[Any]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # marks the error as seen: perhaps no task waits for it any more
+        return await self._under_way.result(key, ask)
 
     async def _review_token(self, key: bytes, token: str) -> Caller | None:
         known = key in self._callers

@@ -26,6 +26,7 @@ from kmproxy.kube.contexts import ExecPlugin, Kubeconfigs, OidcProvider, Selecte
 from kmproxy.kube.exec_plugin import ExecCredential, run_plugin
 from kmproxy.kube.identity import Identity
 from kmproxy.kube.oidc import OidcTokens
+from kmproxy.shared import SharedCalls
 
 if TYPE_CHECKING:
     from kmproxy.telemetry import Telemetry
@@ -72,8 +73,7 @@ class Kubeconfig(Identity):
         self._renew_at = math.inf
         self._oidc: OidcTokens | None = None
         self._read_at = -math.inf
-        self._reads = 0
-        self._reading = asyncio.Lock()
+        self._reading: SharedCalls[str] = SharedCalls(keep=False)
 
     def __repr__(self) -> str:
         return f"<Kubeconfig {self._path}>"
@@ -115,10 +115,8 @@ class Kubeconfig(Identity):
         """
         now = self._clock()
         if anew or now - self._read_at >= TOKEN_AGE or now >= self._renew_at:
-            server, reads = self.server, self._reads
-            async with self._reading:
-                if self._reads == reads:  # one run for all requests that were refused meanwhile
-                    await self._read_again(anew=anew)
+            server = self.server
+            await self._reading.result(self._path, lambda: self._read_again(anew=anew))
             if anew and self.server != server:
                 message = f"{self._path}: it leads to another server since this was asked"
                 raise CredentialError(message, credential="kubeconfig")
@@ -131,7 +129,6 @@ class Kubeconfig(Identity):
             _log.warning("%s; the last good one stays in use", error)
             self._telemetry.credential_errors.labels("kubeconfig").inc()
             self._renew_at = max(self._renew_at, self._clock() + SOONEST)
-        self._reads += 1
 
     async def _read(self, *, anew: bool) -> None:
         """Read the files and take over all of their settings or none. Raises CredentialError."""
