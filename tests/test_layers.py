@@ -13,8 +13,8 @@ from tests.support.modules import FOLDERS, MODULES, PACKAGE, PLAIN
 LEVELS = (
     {"revision", "errors"},
     {"exposition", "telemetry"},
-    {"config", "content_coding", "own_file", "openssl", "allowances", "process", "shared"}
-    | {"supervisor"},
+    {"config", "content_coding", "own_file", "openssl", "digests", "allowances", "shared"}
+    | {"process", "supervisor"},
     {"client", "web"},
     {"kube"},
     {"labels", "sources", "auth"},
@@ -31,6 +31,7 @@ SIMULATED = {"bench", "demo", "simulator"}
 
 PURE = [
     "allowances",
+    "digests",
     "exposition",
     "config",
     "kube.watch",

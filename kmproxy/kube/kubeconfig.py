@@ -13,7 +13,6 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from kmproxy.client.credentials import TOKEN_AGE, is_token
 from kmproxy.client.tls import Clock, Trust
 from kmproxy.config.proxies import Way, way_by_environment
 from kmproxy.config.types import Secret
+from kmproxy.digests import digest
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.kube.contexts import ExecPlugin, Kubeconfigs, OidcProvider, Selected
 from kmproxy.kube.exec_plugin import ExecCredential, run_plugin
@@ -134,7 +134,7 @@ class Kubeconfig(Identity):
         """Read the files and take over all of their settings or none. Raises CredentialError."""
         self._read_at = self._clock()
         texts = self._texts()
-        made_of = _digest(texts)
+        made_of = digest(*texts, *texts.values())
         selected, changed = self._selected, made_of != self._made_of
         if changed or selected is None:
             selected = _select(texts)
@@ -218,14 +218,6 @@ def _select(texts: Mapping[str, bytes]) -> Selected:
     for file, data in texts.items():
         kubeconfigs.add(file, data)
     return kubeconfigs.select()
-
-
-def _digest(texts: Mapping[str, bytes]) -> bytes:
-    digest = blake2b(digest_size=32)
-    for file, data in texts.items():
-        for part in (file.encode("utf-8", "surrogateescape"), data):
-            digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.digest()
 
 
 def _life(given: ExecCredential) -> float:

@@ -7,7 +7,6 @@ with a secret of this process. Times are seconds and are passed in.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
 from collections import OrderedDict
@@ -18,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from kmproxy.config.types import Resource
+from kmproxy.digests import digest
 from kmproxy.errors import UpstreamError
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
@@ -137,19 +137,9 @@ def is_namespace(text: str) -> bool:
     return _NAMESPACE.fullmatch(text) is not None
 
 
-def digest(secret: bytes, kind: str, *parts: str) -> bytes:
-    """Return a key for these parts. Without the secret, the parts cannot be told from the key."""
-    hashed = hashlib.blake2b(key=secret, person=kind.encode(), digest_size=32)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        hashed.update(b"%d:" % len(data))
-        hashed.update(data)
-    return hashed.digest()
-
-
 def token_key(secret: bytes, token: str) -> bytes:
     """Return the key under which the verdict on a token is remembered."""
-    return digest(secret, "token", token)
+    return digest(token, key=secret, kind="token")
 
 
 def access_key(secret: bytes, caller: Caller, question: Question) -> bytes:
@@ -157,9 +147,10 @@ def access_key(secret: bytes, caller: Caller, question: Question) -> bytes:
     extra = [text for key, values in caller.extra for text in (key, str(len(values)), *values)]
     wanted = question.resource or ("", "", "")
     return digest(
-        secret, "access", caller.username, caller.uid,
+        caller.username, caller.uid,
         str(len(caller.groups)), *caller.groups, str(len(caller.extra)), *extra,
         question.path, *wanted, question.namespace, question.name,
+        key=secret, kind="access",
     )  # fmt: skip
 
 

@@ -12,7 +12,6 @@ delay a user who was accepted before.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from typing import Any
 
 import bcrypt
 
+from kmproxy.digests import digest
 from kmproxy.shared import SharedCalls
 
 MAX_REMEMBERED = 256
@@ -47,9 +47,9 @@ class _Comparison:
     """A comparison that waits or runs. All requests with the same credential share it."""
 
     def __init__(
-        self, digest: bytes, address: str, password: bytes, stored: str | None, most: int
+        self, key: bytes, address: str, password: bytes, stored: str | None, most: int
     ) -> None:
-        self.digest = digest
+        self.key = key
         self.address = address
         self.password = password
         self.stored = stored
@@ -87,7 +87,7 @@ class Passwords:
             True: OrderedDict(),
             False: OrderedDict(),
         }
-        self._answers: SharedCalls[bytes] = SharedCalls()  # by digest
+        self._answers: SharedCalls[bytes] = SharedCalls()  # by key
         self._queues: OrderedDict[str, deque[_Comparison]] = OrderedDict()  # the next is first
         self._running: asyncio.Task[None] | None = None
 
@@ -112,18 +112,18 @@ class Passwords:
         that hash only. `address` is the client's address. Raises BusyError.
         """
         stored = users.get(name)
-        digest = self._digest(name, stored, password)
+        key = digest(name, stored or "", password, key=self._key, kind="password")
         for answer, known in self._known.items():
-            if digest in known:
-                known.move_to_end(digest)
+            if key in known:
+                known.move_to_end(key)
                 return answer
         most = max(map(_cost, users.values()), default=_USUAL)
-        comparison = _Comparison(digest, address, password, stored, most)
+        comparison = _Comparison(key, address, password, stored, most)
         try:
-            return await self._answers.result(digest, lambda: self._line_up(comparison))
+            return await self._answers.result(key, lambda: self._line_up(comparison))
         finally:
-            if not self._answers.waiting(digest):
-                self._drop(digest)
+            if not self._answers.waiting(key):
+                self._drop(key)
 
     def _line_up(self, comparison: _Comparison) -> Coroutine[Any, Any, bool]:
         """Put a comparison into the queue of its address. Raises BusyError."""
@@ -157,12 +157,12 @@ class Passwords:
             del self._queues[comparison.address]
         return comparison
 
-    def _drop(self, digest: bytes) -> None:
+    def _drop(self, key: bytes) -> None:
         """Give up a comparison that waits. A comparison that has begun goes on."""
         for comparison in chain.from_iterable(self._queues.values()):
-            if comparison.digest == digest:
+            if comparison.key == key:
                 self._remove(comparison)
-                self._answers.cancel(digest)
+                self._answers.cancel(key)
                 return
 
     async def _run(self) -> None:
@@ -184,18 +184,12 @@ class Passwords:
                 self._pool, _equal, comparison.password, stored, comparison.most
             )
             known = self._known[equal]
-            known[comparison.digest] = None
+            known[comparison.key] = None
             if len(known) > MAX_REMEMBERED:
                 known.popitem(last=False)
             comparison.settle(equal)
         finally:
             comparison.turn_away()
-
-    def _digest(self, name: str, stored: str | None, password: bytes) -> bytes:
-        digest = hashlib.blake2b(key=self._key, digest_size=32)
-        for part in (name.encode("utf-8", "surrogateescape"), (stored or "").encode(), password):
-            digest.update(len(part).to_bytes(8, "big") + part)
-        return digest.digest()
 
 
 def _cost(hashed: str) -> int:
