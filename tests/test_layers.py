@@ -12,7 +12,7 @@ from tests.support.modules import FOLDERS, MODULES, PACKAGE, PLAIN
 
 LEVELS = (
     {"revision", "errors"},
-    {"exposition", "telemetry"},
+    {"exposition", "telemetry", "bounded_cache"},
     {"config", "content_coding", "own_file", "openssl", "digests", "allowances", "shared"}
     | {"process", "supervisor"},
     {"client", "web"},
@@ -30,6 +30,7 @@ SIMULATED = {"bench", "demo", "simulator"}
 """The simulator imports nothing of ours, and only these import it."""
 
 PURE = [
+    "bounded_cache",
     "allowances",
     "digests",
     "exposition",

@@ -8,12 +8,12 @@ error, log line, metric or `repr` contains a token.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.errors import AccessError, ApiError, CredentialError, UpstreamError
 from kmproxy.kube import permissions
 from kmproxy.kube.apiserver import ApiServer
@@ -23,7 +23,6 @@ from kmproxy.kube.reviews import (
     DENIED_FOR,
     MAX_REVIEW,
     TOKEN_REVIEWS,
-    Answers,
     Caller,
     Question,
     access_key,
@@ -58,7 +57,7 @@ MAX_UNDER_WAY = 64
 
 MAX_REJECTED = 4096
 MAX_ANSWERS = 1 << 14
-"""Results of access reviews that may be remembered. Each takes about 300 bytes."""
+"""Results of access reviews that may be remembered, 4.7 MiB."""
 
 T = TypeVar("T")
 
@@ -84,11 +83,11 @@ class Reviewer:
         self._secret = secret
         self._clock = clock
         self._telemetry = telemetry
-        self._callers: Answers[Caller] = Answers(
-            MAX_CALLERS, budget=MAX_CALLERS_BYTES, weigh=lambda caller: caller.size
+        self._callers: BoundedCache[bytes, Caller] = BoundedCache(
+            MAX_CALLERS, size=MAX_CALLERS_BYTES, weigh=lambda _, caller: ENTRY + caller.size
         )
-        self._rejected: Answers[bool] = Answers(MAX_REJECTED)
-        self._allowed: Answers[bool] = Answers(MAX_ANSWERS)
+        self._rejected: BoundedCache[bytes, bool] = BoundedCache(MAX_REJECTED)
+        self._allowed: BoundedCache[bytes, bool] = BoundedCache(MAX_ANSWERS)
         self._under_way: SharedCalls[bytes] = SharedCalls()
         self._strangers = asyncio.Semaphore(STRANGERS)
         self._asking = asyncio.Semaphore(MAX_UNDER_WAY)
@@ -127,7 +126,7 @@ class Reviewer:
 
     def was_allowed(self, caller: Caller, question: Question) -> bool:
         """Whether the last remembered answer was yes, also if it has expired."""
-        return bool(self._allowed.get(self.key(caller, question), -math.inf))
+        return bool(self._allowed.get(self.key(caller, question)))
 
     async def deny(self, caller: Caller, question: Question, since: float) -> bool:
         """Remember a denial that another answer implies, and count it as if it was reviewed.

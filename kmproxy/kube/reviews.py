@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -245,51 +244,6 @@ def _decoded(body: bytes | bytearray, shape: type[T], kind: str) -> T:
     if review is None or review.kind != kind:  # type: ignore[attr-defined] # both shapes have one
         raise UpstreamError("garbage", f"the API server's {kind} is not one")
     return review
-
-
-class Answers(Generic[T]):
-    """A cache of answers by key. It holds at most `size` answers.
-
-    If it is full, it drops the answer that was not used for the longest time. `weigh` returns the
-    bytes of an answer; all answers together take at most `budget` bytes. An answer that no longer
-    holds stays until it is dropped, so `in` tells whether it was once given.
-    """
-
-    def __init__(
-        self, size: int, *, budget: int = 0, weigh: Callable[[T], int] = lambda _: 0
-    ) -> None:
-        self._size = size
-        self._budget = budget
-        self._weigh = weigh
-        self._kept: OrderedDict[bytes, tuple[T, float]] = OrderedDict()
-        self._weight = 0
-
-    def __repr__(self) -> str:
-        return f"<Answers {len(self._kept)} of at most {self._size}>"
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._kept
-
-    def get(self, key: bytes, now: float) -> T | None:
-        """Return the answer, or None if the cache has no answer that still holds."""
-        found = self._kept.get(key)
-        if found is None or now >= found[1]:
-            return None
-        self._kept.move_to_end(key)
-        return found[0]
-
-    def put(self, key: bytes, answer: T, until: float) -> None:
-        """Remember an answer that holds until the time `until`."""
-        if (before := self._kept.pop(key, None)) is not None:
-            self._weight -= self._weigh(before[0])
-        self._kept[key] = (answer, until)
-        self._weight += self._weigh(answer)
-        while len(self._kept) > self._size or self._weight > self._budget:
-            _, (gone, _) = self._kept.popitem(last=False)
-            self._weight -= self._weigh(gone)
 
 
 class LogThrottle:

@@ -20,6 +20,7 @@ from typing import Any
 
 import bcrypt
 
+from kmproxy.bounded_cache import BoundedCache
 from kmproxy.digests import digest
 from kmproxy.shared import SharedCalls
 
@@ -83,9 +84,8 @@ class Passwords:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._pool = ThreadPoolExecutor(1, "passwords")
-        self._known: dict[bool, OrderedDict[bytes, None]] = {
-            True: OrderedDict(),
-            False: OrderedDict(),
+        self._known: dict[bool, BoundedCache[bytes, bool]] = {
+            answer: BoundedCache(MAX_REMEMBERED) for answer in (True, False)
         }
         self._answers: SharedCalls[bytes] = SharedCalls()  # by key
         self._queues: OrderedDict[str, deque[_Comparison]] = OrderedDict()  # the next is first
@@ -113,9 +113,8 @@ class Passwords:
         """
         stored = users.get(name)
         key = digest(name, stored or "", password, key=self._key, kind="password")
-        for answer, known in self._known.items():
-            if key in known:
-                known.move_to_end(key)
+        for known in self._known.values():
+            if (answer := known.get(key)) is not None:
                 return answer
         most = max(map(_cost, users.values()), default=_USUAL)
         comparison = _Comparison(key, address, password, stored, most)
@@ -183,10 +182,7 @@ class Passwords:
             equal = await loop.run_in_executor(
                 self._pool, _equal, comparison.password, stored, comparison.most
             )
-            known = self._known[equal]
-            known[comparison.key] = None
-            if len(known) > MAX_REMEMBERED:
-                known.popitem(last=False)
+            self._known[equal].put(comparison.key, equal)
             comparison.settle(equal)
         finally:
             comparison.turn_away()

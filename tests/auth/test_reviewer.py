@@ -66,7 +66,8 @@ async def test_callers_are_bounded_in_bytes(desk, cluster):
     for token in tokens:
         assert len((await desk.reviewer.authenticate(token)).groups) == 61
     held = desk.reviewer._callers
-    assert sum(caller.size for caller, _ in held._kept.values()) <= reviewer.MAX_CALLERS_BYTES
+    assert sum(caller.size for caller in held.values()) <= held.weight
+    assert held.weight <= reviewer.MAX_CALLERS_BYTES
     assert 100 < len(held) < 200
     await desk.reviewer.authenticate(tokens[-1])
     assert desk.asked(TOKEN_REVIEWS) == 200
@@ -263,7 +264,7 @@ async def test_strangers_do_not_hold_up_who_is_known(desk, cluster):
 async def test_a_flood_of_tokens_is_bounded(desk, cluster, monkeypatch):
     """What is remembered of rejected tokens does not grow, nor push out who was accepted."""
     monkeypatch.setattr(cluster.authority, "review", lambda *_: {"authenticated": False})
-    desk.reviewer._rejected._size = 10
+    desk.reviewer._rejected._number = 10
     for number in range(50):
         await desk.reviewer.authenticate(f"t{number}")
     assert len(desk.reviewer._rejected) == 10
