@@ -40,6 +40,8 @@ PURE = [
     "kube.reviews",
     "kube.permissions",
     "kube.contexts",
+    "kube.context_options",
+    "kube.context_entries",
     "kube.kubeconfig_format",
     "kube.go_yaml",
     "labels.label_map",
@@ -69,9 +71,12 @@ HEAVY = {
 
 OPTIONAL = [
     "kmproxy.config.http_client",
+    "kmproxy.config.http_options",
     "kmproxy.config.proxies",
+    "kmproxy.config.upstreams",
     "kmproxy.client.factory",
     "kmproxy.client.oauth2",
+    "kmproxy.sources.http",
     "kmproxy.simulator.cluster",
     "kmproxy.demo",
     "kmproxy.check.preflight",

@@ -20,9 +20,9 @@ from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.nodes import Node, NodeDirectory
 from kmproxy.scrape.routes import Route
 from kmproxy.scrape.stream import Streamer
-from kmproxy.sources.kubelet import Kubelet
+from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit, Slot
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import UpstreamErrors
 from kmproxy.web.health import Readiness
 from kmproxy.web.open_connections import network
 from kmproxy.web.responses import TIMEOUT_HEADER, break_off, plain, scrape_budget
@@ -43,15 +43,16 @@ class Scraper:
     """Scrapes kubelets for clients, as many at the same time as `limit` allows.
 
     `nodes` is None unless every node is served. `longest` is the maximum scrape time in seconds,
-    also if the client allows more.
+    also if the client allows more. `metrics` fetches from the kubelets, or shares their answers.
     """
 
     kubelet: Kubelet
+    metrics: MetricsSource
     nodes: NodeDirectory | None
     limit: ConcurrencyLimit
     streamer: Streamer
     readiness: Readiness
-    telemetry: Telemetry
+    errors: UpstreamErrors
     longest: float
 
     async def scrape(
@@ -94,7 +95,7 @@ class Scraper:
         try:
             return await self.nodes.find(route.node, asker=decision.caller if decision else "")
         except UpstreamError as error:
-            self.telemetry.upstream_failed("apiserver", error.reason)
+            self.errors.count("apiserver", error.reason)
             raise
 
     async def _fetch(
@@ -110,15 +111,15 @@ class Scraper:
         if (decision := request.get(DECISION)) is not None and decision.tenant is not None:
             tenant = decision.tenant.stream(max_line=recipe.max_line, deadline=decision.deadline)
         try:
-            async with self.kubelet.fetch(node, endpoint) as exposition:
+            async with self.metrics.fetch(node, endpoint) as exposition:
                 await self.streamer.stream(
                     exposition, request, response, recipe=recipe, slot=slot, tenant=tenant
                 )
         except SeriesError as error:
-            self.telemetry.upstream_failed("kubelet", "series")
+            self.errors.count("kubelet", "series")
             raise UpstreamError("series", str(error)) from error
         except UpstreamError as error:
-            self.telemetry.upstream_failed("kubelet", error.reason)
+            self.errors.count("kubelet", error.reason)
             raise
 
     def _late(self, request: web.Request, node: Node | None, budget: float) -> str:
@@ -126,7 +127,7 @@ class Scraper:
         if request.protocol.writing_paused:
             return f"the client has not taken its answer within {budget:g} s"
         label, name = ("kubelet", "kubelet") if node else ("apiserver", "API server")
-        self.telemetry.upstream_failed(label, "timeout")
+        self.errors.count(label, "timeout")
         away = self.kubelet.away if node else ""
         because = f": {away}, and the kubelet may still wait for a review" if away else ""
         return f"no whole answer from the {name} within {budget:g} s{because}"

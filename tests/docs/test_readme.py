@@ -13,8 +13,9 @@ from kmproxy.config.loader import Layer, load
 from kmproxy.config.sections import SECTIONS
 from kmproxy.config.settings import settings
 from kmproxy.config.web import Pem
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.telemetry import _REASONS as REASONS
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import render
 from kmproxy.web.config_file import read_web_config
 from tests.support.documents import (
     ALL,
@@ -71,7 +72,9 @@ def test_the_most_wanted_settings():
 
 def test_the_table_of_metrics():
     """Every metric of ours has its place in the table, and no document names another."""
-    ours = set(re.findall(r"^# TYPE (kmproxy_\w+) ", Telemetry().render().decode(), re.MULTILINE))
+    ours = set(
+        re.findall(r"^# TYPE (kmproxy_\w+) ", render(OwnMetrics().registry).decode(), re.MULTILINE)
+    )
     table = section("docs/operations.md", "Metrics")
     assert set(re.findall(r"`(kmproxy_\w+)", table)) == ours
     assert set(re.findall(r"`(kmproxy_\w+)", ALL)) == ours
@@ -160,9 +163,9 @@ RUN_BY = {
     "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",
     "$ kubectl --server=http://localhost:8001 get namespaces": "test_examples.test_labels_without_a_daemon",
     "make docker-build docker-push": "test_examples.test_make_builds_and_pushes_the_image",
-    "apiVersion: kustomize": "test_manifests.test_the_example_of_a_component",
-    "openssl req ": "test_manifests.test_the_example_of_a_certificate",
-    "kubectl get secret kmproxy-tls": "test_manifests.test_the_example_of_the_ca",
+    "apiVersion: kustomize": "test_manifests_documented.test_the_example_of_a_component",
+    "openssl req ": "test_manifests_documented.test_the_example_of_a_certificate",
+    "kubectl get secret kmproxy-tls": "test_manifests_documented.test_the_example_of_the_ca",
     "scheme: https\n": "test_prometheus.test_the_lines_for_tls_of_the_documents",
     "$ kubectl exec -n kmproxy-system": "test_overlays.test_check_in_the_pod",
     "✓ identity": "test_preflight.test_the_example_of_the_documents",
