@@ -14,6 +14,7 @@ from itertools import chain, islice
 from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.exposition.finder import NAMESPACE, split_at
 from kmproxy.exposition.grammar import METADATA, by_lines, unquote
+from kmproxy.exposition.lines import WholeLines
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.kube.reviews import is_namespace
 
@@ -46,12 +47,9 @@ class TenantFilter:
     """
 
     __slots__ = (
-        "_ended",
         "_held",
-        "_max_line",
-        "_overlong",
+        "_lines",
         "_owners",
-        "_tail",
         "_verdicts",
         "_wanted",
         "dropped",
@@ -67,13 +65,10 @@ class TenantFilter:
         if namespace_labels is not None and not namespace_labels.default:
             raise NotImplementedError("other namespace labels are not there yet")
         self._wanted = wanted
-        self._max_line = max_line
+        self._lines = WholeLines(max_line)
         self._verdicts = _first_verdicts()
         self._held: list[bytes] = []  # lines, each with its newline at the front
         self._owners: list[bytes | None] = []  # namespace of each line; None: open to everyone
-        self._ended = True  # whether a newline follows the last line
-        self._tail = bytearray()  # the beginning of a line, without a newline
-        self._overlong = False  # inside a line that does not pass
         self.dropped = {"namespace": 0, "tenant": 0, "unparsed": 0}
 
     def __repr__(self) -> str:
@@ -81,29 +76,12 @@ class TenantFilter:
 
     def feed(self, data: bytes) -> set[str]:
         """Take the next piece. Returns the namespaces to decide before `take`."""
-        if self._overlong:
-            end = data.find(b"\n") + 1
-            if not end:
-                return set()
-            self._overlong, data = False, data[end:]
-        if end := data.rfind(b"\n") + 1:
-            block = b"".join((self._tail, memoryview(data)[:end]))
-            self._tail = bytearray(memoryview(data)[end:])
-            self._hold(block)
-        else:
-            self._tail += data
-        if len(self._tail) > self._max_line:
-            self.dropped["unparsed"] += 1
-            self._overlong, self._tail = True, bytearray()
+        self._lines.feed(data)
         return self._undecided()
 
     def finish(self) -> set[str]:
         """End the input. Returns the namespaces to decide for the rest."""
-        tail, self._tail = bytes(self._tail), bytearray()
-        self._overlong = False
-        if tail:
-            self._hold(tail + b"\n")
-            self._ended = False
+        self._lines.finish()
         return self._undecided()
 
     def decide(self, allowed: Mapping[str, bool]) -> None:
@@ -123,10 +101,17 @@ class TenantFilter:
         passing = [line for line, verdict in zip(self._held, verdicts, strict=True) if not verdict]
         self._held.clear()
         self._owners.clear()
-        return b"".join([*passing, b"\n" * self._ended])[1:] if passing else b""
+        return b"".join([*passing, b"\n" * self._lines.ended])[1:] if passing else b""
 
     def _undecided(self) -> set[str]:
-        """The undecided namespaces of the held lines. Denies names that no namespace can have."""
+        """Hold the new lines. Returns the undecided namespaces of all held lines.
+
+        Denies names that no namespace can have.
+        """
+        blocks, too_long = self._lines.take()
+        self.dropped["unparsed"] += too_long
+        for block in blocks:
+            self._hold(block)
         if len(self._verdicts) > MAX_NAMESPACES:
             self._verdicts = _first_verdicts()
         asked = set()
@@ -140,12 +125,6 @@ class TenantFilter:
 
     def _hold(self, block: bytes) -> None:
         """Hold the lines of a block. Each line is complete and ends with a newline."""
-        limit = self._max_line
-        if len(block) > limit:
-            lines = block.split(b"\n")
-            short = [line for line in lines if len(line) <= limit]
-            self.dropped["unparsed"] += len(lines) - len(short)
-            block = b"\n".join(short)
         parts = NAMESPACE.plain_line.split(by_lines(block))
         verdicts = self._verdicts
         # No line follows the text that is left at the end.

@@ -106,3 +106,40 @@ class LineFilter(ABC):
     @abstractmethod
     def _line(self, line: bytes) -> bytes:
         """Works on one line without its newline, or on the beginning of a line that is too long."""
+
+
+class WholeLines(LineFilter):
+    """Collects whole lines, and leaves out those over `max_line` bytes.
+
+    `feed` and `finish` return no lines: `take` does.
+    """
+
+    __slots__ = ("_blocks", "_too_long", "ended")
+
+    def __init__(self, max_line: int) -> None:
+        super().__init__(max_line)
+        self._blocks: list[bytes] = []
+        self._too_long = 0
+        self.ended = True
+        """Whether a newline follows the last line."""
+
+    def take(self) -> tuple[list[bytes], int]:
+        """Returns blocks of whole lines, and how many were left out, since the last call.
+
+        Each line has its newline. The last line gets one if it has none.
+        """
+        taken = self._blocks, self._too_long
+        self._blocks, self._too_long = [], 0
+        return taken
+
+    def _block(self, block: bytes) -> bytes:
+        self._blocks.append(block)
+        return b""
+
+    def _line(self, line: bytes) -> bytes:
+        if len(line) > self._max_line:
+            self._too_long += 1
+        else:
+            self._blocks.append(line + b"\n")
+            self.ended = False
+        return b""
