@@ -1,4 +1,4 @@
-"""What all tests share: a simulated cluster, a daemon in front of it, and outside programs."""
+"""Fixtures of all tests: a simulated cluster, a daemon in front of it, and outside programs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ for _name in ("http_proxy", "https_proxy", "all_proxy"):
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what needs a program that is not installed, and say which."""
+    """Skips the tests of missing programs, with their names."""
     for item in items:
         for marker in item.iter_markers("program"):
             missing = [name for name in marker.args if which(name) is None]
@@ -54,14 +54,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def corpus():
-    """The folder of recorded kubelet answers, where it is at hand."""
+    """The folder of recorded kubelet answers, if it is present."""
     if not CORPUS.is_dir():
         pytest.skip("the recorded kubelet answers do not ship with the project")
     return CORPUS
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """Seconds that pass only when a test moves them."""
 
     def __init__(self):
         self.now = 1000.0
@@ -83,7 +83,7 @@ def own_metrics():
 
 
 def credential_failures(metrics, credential):
-    """How often a credential could not be read anew."""
+    """The number of failed reads of a credential."""
     labels = {"credential": credential}
     return metrics.registry.get_sample_value("kmproxy_credential_errors_total", labels) or 0
 
@@ -124,7 +124,7 @@ def mount(tmp_path):
 
 @pytest.fixture
 async def cluster():
-    """Two nodes, seven namespaces."""
+    """A cluster of two nodes and seven namespaces."""
     async with SimCluster(nodes=("node-a", "node-b")) as running:
         yield running
 
@@ -203,9 +203,9 @@ class Front:
 
 @pytest.fixture
 async def front(cluster, tmp_path):
-    """A function that starts daemons in front of node-a, as a pod would, with flags.
+    """A function that starts daemons with flags in front of node-a, as a pod would.
 
-    What else it is given is passed to the daemon: a clock.
+    Other arguments go to the daemon, such as a clock.
     """
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -247,7 +247,7 @@ async def until(condition, seconds=30.0):
 
 @pytest.fixture
 async def stage(tmp_path):
-    """Two nodes with a kubelet on the same port of an address each, and what is put on them."""
+    """Two nodes, each with a kubelet on the same port of its own address, and what runs on them."""
     cluster = SimCluster(
         pods_per_namespace=2,
         hosts=("127.0.0.1", "127.0.0.2"),

@@ -1,10 +1,10 @@
-"""How much each asker may have, by a clock that is passed in."""
+"""Allowances: the rate of each caller, by a clock that is passed in."""
 
 from kmproxy.allowances import MAX_NAME, Allowances
 
 
 def test_a_burst_and_then_a_rate():
-    """What was taken comes back with time, never beyond the burst; nobody takes from another."""
+    """A used allowance returns with time, up to the burst. Callers are independent."""
     allowances = Allowances(burst=3, interval=2.0)
     for _ in range(3):
         assert allowances.has_left("eve", 0.0)
@@ -22,7 +22,7 @@ def test_a_burst_and_then_a_rate():
 
 
 def test_more_than_there_is():
-    """Who takes what is not there, as many do at once, owes it, but never more than a burst."""
+    """A caller that takes more than it has owes it, at most a burst."""
     allowances = Allowances(burst=2, interval=1.0)
     for _ in range(3):
         allowances.take("eve", 0.0)
@@ -35,7 +35,7 @@ def test_more_than_there_is():
 
 
 def test_askers_are_bounded():
-    """In number, and each in the length of its name."""
+    """The number of callers and the length of their names are bounded."""
     allowances = Allowances(burst=1, interval=1.0, size=2)
     for name in ("a", "b", "c"):
         allowances.take(name * 1000, 0.0)

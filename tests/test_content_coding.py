@@ -1,4 +1,4 @@
-"""gzip: who takes it, and that a body which is damaged or cut never looks whole."""
+"""gzip: negotiation, and that a damaged or cut body never looks complete."""
 
 import gzip
 import io
@@ -24,7 +24,7 @@ def pieces(data, cut=None):
 
 
 def decode(data, cut=None):
-    """What a whole stream decodes to, piece by piece."""
+    """The decoded bytes of a whole stream, fed piece by piece."""
     decoder = GzipDecoder()
     decoded = [piece for part in pieces(data, cut) for piece in decoder.feed(part)]
     decoder.finish()
@@ -40,7 +40,7 @@ def named_member():
 
 
 def flipped(data, at):
-    """The data with the lowest bit of one byte turned."""
+    """The data with the lowest bit of one byte changed."""
     return data[:at] + bytes([data[at] ^ 1]) + data[len(data) + at + 1 if at < 0 else at + 1 :]
 
 
@@ -80,7 +80,7 @@ def flipped(data, at):
     ],
 )
 def test_who_takes_gzip(header, accepted):
-    """An Accept-Encoding is read as RFC 9110 has it, q-values and `*` included."""
+    """Accept-Encoding is read as in RFC 9110, with q-values and `*`."""
     assert accepts_gzip(header) is accepted
 
 
@@ -99,13 +99,13 @@ def test_who_takes_gzip(header, accepted):
     ],
 )
 def test_decoding(data, text, cut):
-    """One member or several, however cut, give their bytes."""
+    """One member or several give their bytes, for every cut."""
     assert b"".join(decode(data, cut)) == text
 
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_stream_that_is_cut_short_is_never_whole(cut):
-    """A cut after any byte but the last is seen at the end, if not before."""
+    """A cut after any byte but the last is found, at the end at the latest."""
     for end in range(len(ONE)):
         with pytest.raises(UpstreamError) as caught:
             decode(ONE[:end], cut)
@@ -113,7 +113,7 @@ def test_a_stream_that_is_cut_short_is_never_whole(cut):
 
 
 def test_a_second_member_that_is_cut_short_is_seen():
-    """What follows a whole member must be whole itself."""
+    """A second member has to be complete, too."""
     for end in range(1, len(ONE)):
         with pytest.raises(UpstreamError):
             decode(ONE + ONE[:end])
@@ -153,7 +153,7 @@ def test_what_came_before_the_cut_is_passed_on():
     ],
 )
 def test_damage_is_found(data, cut):
-    """Trailing garbage, a wrong checksum or length, and what is no gzip, all fail."""
+    """Trailing garbage, a wrong checksum or length, and other formats all fail."""
     with pytest.raises(UpstreamError) as caught:
         decode(data, cut)
     assert caught.value.reason in {"gzip", "truncated"}
@@ -161,7 +161,7 @@ def test_damage_is_found(data, cut):
 
 
 def test_noise_never_escapes_as_another_error():
-    """Whatever bytes come, the decoder ends, decodes, or raises UpstreamError."""
+    """For any bytes the decoder ends, decodes, or raises UpstreamError."""
     source = random.Random(9110)
     failures = 0
     for _ in range(2000):
@@ -179,7 +179,7 @@ def test_noise_never_escapes_as_another_error():
 @pytest.mark.parametrize(("behind", "more"), [(b"", b""), (ONE, TEXT)])
 @pytest.mark.parametrize("size", [MAX_PIECE - 1, MAX_PIECE, MAX_PIECE + 1, 2 * MAX_PIECE, 32 << 20])
 def test_a_bomb_comes_in_bounded_pieces(size, behind, more, cut):
-    """However much a few bytes decode to, no piece is over 256 KiB, and all of it comes."""
+    """No decoded piece is over 256 KiB, and all bytes come."""
     decoded = decode(gzip.compress(bytes(size)) + behind, cut)
     assert max(map(len, decoded)) <= MAX_PIECE
     assert sum(map(len, decoded)) == size + len(more)
@@ -189,7 +189,7 @@ def test_a_bomb_comes_in_bounded_pieces(size, behind, more, cut):
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("text", [b"", b"x", TEXT, TEXT * 999])
 def test_encoding(text, cut):
-    """What is encoded piece by piece is one gzip member that others decode."""
+    """Pieces are encoded to one gzip member that other programs decode."""
     encoder = GzipEncoder()
     step = cut and cut * 1000
     data = b"".join([encoder.feed(part) for part in pieces(text, step)]) + encoder.finish()
@@ -206,14 +206,14 @@ def test_encoding_is_worth_it():
 
 
 def test_an_encoding_without_its_end_is_not_whole():
-    """If the source fails, what was sent so far cannot be taken for the whole."""
+    """If the source fails, the sent bytes cannot be taken for complete."""
     encoder = GzipEncoder()
     with pytest.raises(UpstreamError):
         decode(encoder.feed(TEXT * 999))
 
 
 def test_members_without_end():
-    """So many members are decoded, one more is refused: empty ones cost time and give nothing."""
+    """The number of members is bounded, because empty ones cost time."""
     assert b"".join(decode(EMPTY * (MAX_MEMBERS - 1) + ONE)) == TEXT
     with pytest.raises(UpstreamError, match="over 1000 members") as error:
         decode(EMPTY * MAX_MEMBERS + ONE, 500)

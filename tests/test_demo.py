@@ -1,4 +1,4 @@
-"""`kmproxy demo`: what it prints works when pasted, and its daemon stays small."""
+"""`kmproxy demo`: its printed commands work when pasted, and its daemon stays small."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.programs import free_port
 
 
 async def shell(command):
-    """What a command prints."""
+    """The output of a command."""
     process = await asyncio.create_subprocess_shell(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -36,7 +36,7 @@ async def shell(command):
 
 
 def printed(text, start):
-    """The command that begins so, with the line it goes on in."""
+    """The printed command with this beginning, with its continuation line."""
     return re.search(rf"^  ({re.escape(start)}.*(?:(?<=\\)\n.*)?)", text, re.MULTILINE)[1]
 
 
@@ -45,7 +45,7 @@ def printed(text, start):
     "tool", ["curl -s -X PATCH", pytest.param("kubectl", marks=pytest.mark.program("kubectl"))]
 )
 async def test_a_namespace_moves(tool):
-    """The metrics show the team; the printed command moves it; the next look shows the new one."""
+    """The metrics show the team, the printed command changes it, and the next look shows it."""
     async with demo() as (text, end):
         look = printed(text, "curl -s http")
         before = await shell(look)
@@ -67,7 +67,7 @@ async def test_a_namespace_moves(tool):
 
 @pytest.mark.program("curl")
 async def test_memory_does_not_grow_with_the_payload(tmp_path):
-    """The daemon's peak is the same for 12 and 120 MB, and under 50 MiB as a pod runs it."""
+    """The daemon's peak is equal for 12 and 120 MB, and under 50 MiB as in a pod."""
     node = simulate_node("node-1", DEFAULT_NAMESPACES, pods_per_namespace=3, started=0.0)
     text = NodeMetrics(node).text("/metrics/cadvisor", 1_795_000_000.0)
     peaks = []
@@ -132,7 +132,7 @@ def told(*arguments):
 
 
 async def test_a_port_that_another_daemon_has():
-    """That one is ready, ours has ended: there is an error, and no word of success after it."""
+    """Another daemon has the port: an error, and no message of success."""
     async with demo() as (text, _):
         metrics = re.search(r"curl -s http://localhost:(\d+)/metrics", text)[1]
         telemetry = re.search(r"own metrics are at http://localhost:(\d+)/", text)[1]
@@ -151,13 +151,13 @@ async def test_a_port_that_another_daemon_has():
 
 
 def family(pid):
-    """A process and all that descend from it, by their ids."""
+    """A process and its descendants, by id."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
     return [pid, *(each for child in children for each in family(int(child)))]
 
 
 def lives(pid):
-    """Whether a process runs: one that has ended and was not asked for does not."""
+    """Whether a process runs. A zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
     except OSError:
@@ -167,9 +167,9 @@ def lives(pid):
 
 @pytest.fixture
 async def terminal(tmp_path):
-    """A function that runs a demo in a terminal of its own, as its session's first process.
+    """A function that runs a demo in its own terminal, as the first process of the session.
 
-    It returns the process, the terminal, and what was written to it up to the demo's last line.
+    It returns the process, the terminal, and the output up to the demo's last line.
     """
     open_ = []
 
@@ -203,7 +203,7 @@ async def terminal(tmp_path):
 
 
 def _in_front():
-    """Take the terminal, and heed what is ignored where the tests run under nohup."""
+    """Takes the terminal, and handles signals that are ignored under nohup."""
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -215,23 +215,23 @@ def closed(process, screen):
 
 
 def killed(process, screen):
-    """Nothing can be done any more by the demo itself."""
+    """SIGKILL to the demo, which cannot react."""
     process.kill()
 
 
 def killed_with_all_around(process, screen):
-    """So ends what a terminal or a service manager does not wait for."""
+    """SIGKILL to the process group of the demo."""
     os.killpg(process.pid, signal.SIGKILL)
 
 
 def interrupted(process, screen):
-    """Ctrl-C, as the terminal sends it to all in the foreground; a second one out of impatience."""
+    """Ctrl-C, as the terminal sends it to the foreground processes, twice."""
     screen.write(b"\x03")
     screen.write(b"\x03")
 
 
 def terminated(process, screen):
-    """As by `kill`."""
+    """SIGTERM, as sent by `kill`."""
     process.terminate()
 
 
@@ -242,7 +242,7 @@ def terminated(process, screen):
     ids=lambda f: f.__name__,
 )
 async def test_nothing_stays_behind(ends, terminal, tmp_path):
-    """However a demo ends, its daemon and its folder in /tmp go with it."""
+    """However a demo ends, its daemon and its folder in /tmp are removed."""
     process, screen, _ = await terminal()
     started = family(process.pid)
     assert len(started) > 1
@@ -256,7 +256,7 @@ async def test_nothing_stays_behind(ends, terminal, tmp_path):
 
 
 async def test_a_supervisor_that_is_killed(terminal, tmp_path):
-    """The demo ends with an error, and takes the daemon and the folder along."""
+    """The demo ends with an error, and removes its daemon and its folder."""
     process, screen, _ = await terminal()
     _, supervisor, *others = family(process.pid)
     os.kill(supervisor, signal.SIGKILL)
@@ -267,7 +267,7 @@ async def test_a_supervisor_that_is_killed(terminal, tmp_path):
 
 
 async def test_a_demo_that_is_to_outlive_its_terminal(terminal, tmp_path):
-    """With SIGHUP ignored, as nohup does it, a closed terminal ends nothing."""
+    """With SIGHUP ignored, as under nohup, a closed terminal ends nothing."""
     process, screen, text = await terminal("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
     screen.close()
     url = re.search(rb"curl -s (http\S+)/metrics/cadvisor", text)[1].decode()

@@ -1,4 +1,4 @@
-"""The filter: what kubectl prints is read, and an exposition comes through with labels."""
+"""The filter: it reads kubectl's output, and adds labels to an exposition."""
 
 import io
 import json
@@ -54,7 +54,7 @@ def config(**flags):
 
 
 def known(namespaces, **flags):
-    """The map of these namespaces under these flags."""
+    """The label map of these namespaces under these flags."""
     return labels_of(namespaces, config(**flags))
 
 
@@ -64,7 +64,7 @@ def command(*flags):
 
 
 def run(*flags, text=b""):
-    """The exit status, output and standard error of the filter over a text."""
+    """Exit status, output and standard error of the filter for a text."""
     done = subprocess.run(
         command(*flags), input=text, capture_output=True, cwd=ROOT, check=False, timeout=60
     )
@@ -73,7 +73,7 @@ def run(*flags, text=b""):
 
 @pytest.fixture
 def file(tmp_path):
-    """A function that writes what kubectl printed to a file."""
+    """A function that writes kubectl's output to a file."""
 
     def write(content):
         path = tmp_path / "namespaces"
@@ -123,7 +123,7 @@ def test_what_kubectl_prints_is_read(file, content, namespaces):
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(file, content):
-    """One line says which file it is and what is wrong with it."""
+    """One line names the file and the problem."""
     path = file(content)
     with pytest.raises(ConfigError) as caught:
         read_namespaces(path)
@@ -134,13 +134,13 @@ def test_anything_else_is_refused(file, content):
 
 @pytest.mark.parametrize("name", ["missing", "."])
 def test_a_file_that_cannot_be_read(tmp_path, name):
-    """The system's reason is given."""
+    """The error has the system's reason."""
     with pytest.raises(ConfigError, match=r"--namespaces .*: (No such file|Is a directory)"):
         read_namespaces(str(tmp_path / name))
 
 
 def test_labels_are_put_on():
-    """Between two streams: only samples of namespaces with labels change, and are counted."""
+    """Only samples of namespaces with labels change, and are counted."""
     sink = io.BytesIO()
     done = enrich(
         config(), SelectionConfig(), known([READ_A, READ_B]), io.BytesIO(TEXT), sink
@@ -151,7 +151,7 @@ def test_labels_are_put_on():
 
 @pytest.mark.parametrize("end", [b"\n", b""])
 def test_long_input_comes_through_whole(end):
-    """However its lines fall across the pieces that are read, to the last byte."""
+    """Complete to the last byte, however lines fall across pieces."""
     lines = [b'm{namespace="a",n="%d"} %d' % (n, n) for n in range(9999)]
     text = b"\n".join(lines) + end
     assert len(text) > 2 * PIECE
@@ -173,7 +173,7 @@ def test_long_input_comes_through_whole(end):
     ],
 )  # fmt: skip
 def test_the_label_flags_count(flags, line, expected):
-    """The same rules as the daemon's."""
+    """The rules are the daemon's."""
     sink = io.BytesIO()
     enrich(
         config(**flags), SelectionConfig(), known([READ_A, READ_B], **flags), io.BytesIO(line), sink
@@ -182,13 +182,13 @@ def test_the_label_flags_count(flags, line, expected):
 
 
 def test_the_command(file):
-    """Standard input to standard output, with nothing to say."""
+    """Standard input to standard output, without other output."""
     assert run("--namespaces", file(YAML_A), text=TEXT) == (0, ENRICHED, "")
     assert run(f"-namespaces={file(A)}", "-label", "team", text=TEXT) == (0, ENRICHED, "")
 
 
 def test_the_command_tells_what_it_could_not_do(file):
-    """Lines that are not understood and labels that are borne already pass, and are counted."""
+    """Unparsed lines and conflicts pass, and are counted."""
     text = b'm{namespace="a" 1\nnonsense\nm{namespace="a",team="own"} 1\n'
     status, output, said = run("--namespaces", file(A), text=text)
     assert (status, output) == (0, text)
@@ -207,7 +207,7 @@ def test_the_command_refuses_a_wrong_file(file, content):
 
 
 def test_a_reader_that_leaves_is_no_accident(file):
-    """`| head -1` ends the filter without a traceback."""
+    """A reader such as `head -1` ends the filter without a traceback."""
     with subprocess.Popen(
         command("--namespaces", file(A)),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
@@ -223,7 +223,7 @@ def test_a_reader_that_leaves_is_no_accident(file):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("times", [1, 9999])
 def test_a_full_disk_is_one_plain_line(file, times):
-    """Output that cannot be written is a failure at run time: exit status 1, and why."""
+    """A failed write is exit status 1 with the reason."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command("--namespaces", file(A)), input=TEXT * times, cwd=ROOT,
@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_plain_line(file, times):
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-"])
 def test_a_closed_stream_is_one_plain_line(file, closed):
-    """Without a standard input or output at all: exit status 1, and no traceback."""
+    """Without standard input or output: exit status 1, and no traceback."""
     shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command("--namespaces", file(A))]
     done = subprocess.run(
         shell, stdin=subprocess.DEVNULL, capture_output=True, cwd=ROOT, check=False, timeout=60
@@ -245,7 +245,7 @@ def test_a_closed_stream_is_one_plain_line(file, closed):
 
 
 def test_an_interrupt_ends_it_quietly(file):
-    """Ctrl-C in the middle of the input: exit status 130, no traceback."""
+    """Ctrl-C within the input: exit status 130, no traceback."""
     with subprocess.Popen(
         command("--namespaces", file(A)),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
@@ -259,13 +259,13 @@ def test_an_interrupt_ends_it_quietly(file):
 
 
 def teams(text):
-    """A team for every namespace of a text but the first, so that one has none."""
+    """A team for every namespace of a text but the first."""
     names = sorted({name.decode() for name in re.findall(rb'[{,]namespace="([^"]+)"', text)})
     return [Namespace(name, {"team": f'team "{name}"'}) for name in names[1:]]
 
 
 def labelled(line, namespaces):
-    """What a recorded line becomes: by a substitution that holds for plain lines only."""
+    """The expected form of a recorded line, by a substitution for plain lines."""
     found = re.match(rb'[^#][^ ]*?[{,](namespace="([^"]+)")', line)
     labels = {space.name.encode(): space.labels["team"] for space in namespaces}
     if not found or found[2] not in labels:
@@ -276,7 +276,7 @@ def labelled(line, namespaces):
 
 @recorded
 def test_recorded_answers_of_kubelets(name):
-    """Only lines with a namespace differ, by just the label; all are understood."""
+    """Only lines with a namespace differ, by exactly the label. All are parsed."""
     text = (CORPUS / name).read_bytes()
     namespaces = teams(text)
     sink = io.BytesIO()
@@ -290,7 +290,7 @@ def test_recorded_answers_of_kubelets(name):
 
 @recorded
 def test_recorded_answers_without_labels_to_add(name):
-    """With nothing to add, the output is the input, byte for byte."""
+    """Without labels to add, the output equals the input."""
     text = (CORPUS / name).read_bytes()
     for flags, namespaces in (({"label": ["absent"]}, teams(text)), ({}, [])):
         sink = io.BytesIO()
@@ -310,7 +310,7 @@ def test_recorded_answers_without_labels_to_add(name):
 @pytest.mark.program("promtool")
 @recorded
 def test_promtool_finds_nothing_new(file, name):
-    """The command's output is as good to Prometheus' linter as its input."""
+    """Prometheus' linter has no new complaint about the output."""
 
     def lint(exposition):
         done = subprocess.run(
@@ -329,7 +329,7 @@ def test_promtool_finds_nothing_new(file, name):
 
 @pytest.mark.skipif(not RECORDED, reason="the recorded kubelet answers do not ship with it")
 def test_recorded_namespaces():
-    """The YAML that kubectl printed for a real cluster is read as it is meant."""
+    """The YAML that kubectl printed for a real cluster is read with its meaning."""
     found = {space.name: space for space in read_namespaces(str(CORPUS / "1.36/namespaces.yaml"))}
     assert found["frontend-service1"].labels["team"] == "frontend"
     assert found["payments"].labels["team"] == "payments"

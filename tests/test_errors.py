@@ -1,4 +1,4 @@
-"""The tree of errors: drawn in the docstring, and true."""
+"""The tree of errors in the docstring is the real one."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ from kmproxy.errors import AccessError, ApiError, ConfigError, KmproxyError, Ups
 
 
 def drawn():
-    """The parent of each class in the drawing of the module's docstring."""
+    """The parent of each class, as drawn in the module's docstring."""
     parents, path = {}, []
     for line in errors.__doc__.splitlines():
         if found := re.match(r"([ │├└─]*)([A-Z][A-Za-z]+Error)\b", line):
@@ -22,7 +22,7 @@ def drawn():
 
 
 def test_the_tree_is_as_drawn():
-    """The docstring draws every class under the class that it derives from."""
+    """The docstring has every class under its base class."""
     classes = {
         name: cls.__base__.__name__
         for name, cls in inspect.getmembers(errors, inspect.isclass)
@@ -33,7 +33,7 @@ def test_the_tree_is_as_drawn():
 
 
 def test_config_error_holds_every_problem():
-    """All problems are kept, in order, and shown one a line."""
+    """All problems are kept in order, and shown one per line."""
     error = ConfigError(["first", "second"])
     assert error.problems == ("first", "second")
     assert str(error) == "first\nsecond"
@@ -49,21 +49,21 @@ def test_config_error_holds_every_problem():
     ],
 )
 def test_an_upstream_error_knows_what_a_scraper_sees(error, reason, status):
-    """It carries a short reason and the status it deserves: 502 unless said otherwise."""
+    """It has a short reason, and the status for the scraper, by default 502."""
     assert isinstance(error, KmproxyError)
     assert (error.reason, error.status) == (reason, status)
     assert "\n" not in str(error)
 
 
 def test_an_access_error_knows_what_a_caller_sees():
-    """It carries the status that the caller deserves, and a reason to be counted by."""
+    """It has the status for the caller, and a reason for the metric."""
     error = AccessError(403, "denied", "you may not")
     assert isinstance(error, KmproxyError)
     assert (error.status, error.reason, str(error)) == (403, "denied", "you may not")
 
 
 def test_an_api_error_knows_the_answer():
-    """The API server's code and the seconds it asked for are kept apart from our status."""
+    """The API server's code and its requested pause are apart from our status."""
     error = ApiError(429, "TooManyRequests", "slow down", retry_after=3.0)
     assert (error.code, error.retry_after, error.status) == (429, 3.0, 502)
     assert ApiError(500, "InternalError", "oops").retry_after is None
@@ -81,5 +81,5 @@ def test_an_api_error_knows_the_answer():
     ],
 )
 def test_what_may_be_shown_of_an_api_error(error, summary):
-    """The code and the reason, not the API server's words; our own where the fault is ours to tell."""
+    """Its code and reason, not the API server's text; kmproxy's own text if any."""
     assert error.summary == summary

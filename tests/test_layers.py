@@ -1,4 +1,4 @@
-"""The architecture: folders on levels, and which of them may know which (docs/architecture.md)."""
+"""The architecture: folders on levels, and their allowed imports (docs/architecture.md)."""
 
 import ast
 import re
@@ -87,9 +87,9 @@ OPTIONAL = [
 
 
 def imports(tree):
-    """Every module that is imported anywhere in the tree, each by its full name.
+    """The full name of every module imported anywhere in the tree.
 
-    What `from a import b` names counts as the module `a.b`, too.
+    `from a import b` also gives the module `a.b`.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -101,18 +101,18 @@ def imports(tree):
 
 
 def parsed(name):
-    """The syntax tree of one of our modules."""
+    """The syntax tree of one of kmproxy's modules."""
     return ast.parse(MODULES[name].read_text("utf-8"))
 
 
 def ours(tree):
-    """The modules of kmproxy that are imported, by their names in it."""
+    """The imported modules of kmproxy, by their names in it."""
     names = {name.removeprefix("kmproxy.") for name in imports(tree) if name.startswith("kmproxy.")}
     return names & set(MODULES)
 
 
 def wrong(name, imported):
-    """Why a module may not import another, or None."""
+    """The reason why a module may not import another, or None."""
     own, other = name.split(".")[0], imported.split(".")[0]
     level = {each: number for number, folders in enumerate(LEVELS) for each in folders}
     if own == other:
@@ -125,7 +125,7 @@ def wrong(name, imported):
 
 
 def circle(graph):
-    """Modules of a graph that import each other in a circle; empty if there are none."""
+    """The modules of a graph that import each other in a circle, or an empty set."""
     left = dict(graph)
     while free := {name for name, needs in left.items() if not needs & set(left)}:
         left = {name: needs for name, needs in left.items() if name not in free}
@@ -146,39 +146,39 @@ def circle(graph):
     ],
 )
 def test_the_rules(name, imported, allowed):
-    """What the levels allow, by example."""
+    """Examples of allowed and forbidden imports."""
     assert (wrong(name, imported) is None) is allowed
 
 
 def test_circles_are_found():
-    """Two modules that import each other are one, however they are reached."""
+    """Modules that import each other form a circle, however they are reached."""
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == {"a", "b", "c"}
     assert circle({"a": {"b"}, "b": set()}) == set()
 
 
 def test_every_folder_has_a_level():
-    """A new folder has to find its place, and one that is gone gives it up."""
+    """LEVELS has exactly the existing folders and modules."""
     named = {each for folders in LEVELS for each in folders} | {"simulator"}
     assert named == {name.split(".")[0] for name in PLAIN}
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_module_imports_only_what_is_below_it(name):
-    """Neither from above nor from a neighbour, not even for types or inside a function."""
+    """Never from above or from a neighbour, not even for types or inside a function."""
     problems = {each: wrong(name, each) for each in ours(parsed(name))}
     assert {each: problem for each, problem in problems.items() if problem} == {}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_circle_inside_a_folder(folder):
-    """The files of a folder stand in an order."""
+    """The files of a folder import each other without a circle."""
     graph = {name: ours(parsed(name)) for name in PLAIN if name.startswith(f"{folder}.")}
     assert circle(graph) == set()
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_a_pure_module_is_pure(name):
-    """No event loop, socket, clock, file, log or chance."""
+    """No event loop, socket, clock, file, log or random source."""
     chosen = [each for each in PLAIN if each == name or each.startswith(f"{name}.")]
     assert chosen
     for each in chosen:
@@ -187,7 +187,7 @@ def test_a_pure_module_is_pure(name):
 
 @pytest.mark.parametrize("library", HEAVY)
 def test_a_heavy_library_is_imported_in_one_module(library):
-    """So that it can be told what needs it."""
+    """One module per library shows which feature needs it."""
     found = {
         name
         for name in MODULES
@@ -204,7 +204,7 @@ def test_a_heavy_library_is_imported_in_one_module(library):
     ],
 )
 def test_what_most_do_without_is_not_loaded(module, unwanted):
-    """A new interpreter that imports it has not paid for kubeconfigs, YAML or the demo."""
+    """A new interpreter does not load kubeconfigs, YAML or the demo."""
     code = f"import sys, kmproxy.{module}; print(*sys.modules, sep='\\n')"
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -217,7 +217,7 @@ def test_what_most_do_without_is_not_loaded(module, unwanted):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_face_of_a_folder(folder):
-    """Its `__init__` is a docstring only, which names each of its files."""
+    """A folder's `__init__` has only a docstring, which names each of its files."""
     tree = parsed(f"{folder}.__init__")
     text = ast.get_docstring(tree)
     assert len(tree.body) == 1
@@ -226,7 +226,7 @@ def test_the_face_of_a_folder(folder):
 
 
 def test_no_test_file_imports_another():
-    """What tests share stands in `tests/support`."""
+    """Shared helpers are in `tests/support`."""
     files = sorted(Path(__file__).parent.rglob("test_*.py"))
     assert files
     for file in files:

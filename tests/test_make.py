@@ -1,4 +1,4 @@
-"""Make and CI: which Pythons they take, what the locks hold, and how the image's base is pinned."""
+"""Make and CI: accepted Pythons, the contents of locks, and the pinned base image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOCKS = sorted(ROOT.glob("requirements*.lock"))
 
 
 def make(*arguments, directory=ROOT, **environment):
-    """Exit status, output and standard error of a make."""
+    """Exit status, output and standard error of make."""
     done = subprocess.run(
         ["make", *arguments],
         cwd=directory,
@@ -38,7 +38,7 @@ def make(*arguments, directory=ROOT, **environment):
 
 @pytest.mark.parametrize("target", ["run", "test", "lint"])
 def test_a_faulty_python(target, tmp_path):
-    """It is refused before anything is set up: with the reason, and with what to do."""
+    """It is refused before any setup, with the reason and the remedy."""
     if (found := faulty_python()) is None:
         pytest.skip("no Python 3.11 before 3.11.5 on this machine")
     path, version = found
@@ -51,7 +51,7 @@ def test_a_faulty_python(target, tmp_path):
 
 
 def test_no_python(tmp_path):
-    """The message is the same in what it asks for."""
+    """The message asks for the same."""
     status, out, err = make("run", "PYTHON=python0", f"VENV={tmp_path / 'venv'}")
     assert (status, out) == (2, "")
     assert "There is no python0, and kmproxy needs Python 3.11.5 or newer" in err
@@ -59,14 +59,14 @@ def test_no_python(tmp_path):
 
 
 def test_setting_up_is_told(tmp_path):
-    """Each step that takes long says first what it does."""
+    """Each slow step first says what it does."""
     _, shown, _ = make("-n", "test", f"VENV={tmp_path / 'venv'}")
     told = [line for line in shown.splitlines() if line.startswith("echo ")]
     assert len(told) == shown.count("--require-hashes") == 2
 
 
 def test_the_pythons_of_ci(tmp_path):
-    """Those that are supported, oldest first; no faulty one, none that cannot be run, none twice."""
+    """The supported versions, oldest first, each once, without faulty or missing ones."""
     (tmp_path / "python3.11").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "python3.11").chmod(0o755)
     (tmp_path / "python3.12").symlink_to(sys._base_executable)
@@ -94,7 +94,7 @@ def locked(path):
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def test_the_locks_hold_the_extras(lock):
-    """A pip before 23.3 takes a package with an extra that is locked without it for another one."""
+    """A pip before 23.3 needs the extra in the lock, or takes another package."""
     packages = locked(lock)
     assert packages
     lacking = []
@@ -112,7 +112,7 @@ def test_the_locks_hold_the_extras(lock):
 
 
 def dockerfile(directory):
-    """The base image of a Dockerfile, of which there is one."""
+    """The base image of the one Dockerfile."""
     text = (directory / "Dockerfile").read_text("utf-8")
     (base,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
     assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}
@@ -120,7 +120,7 @@ def dockerfile(directory):
 
 
 def test_the_base_is_pinned():
-    """By the digest of its content, whatever the tag becomes."""
+    """The base image is pinned by the digest of its content."""
     assert re.fullmatch(r"python:3\.\d+-slim-\w+@sha256:[0-9a-f]{64}", dockerfile(ROOT))
 
 
@@ -128,7 +128,7 @@ def test_the_base_is_pinned():
     ("answer", "status", "digest"), [(DIGEST, 0, DIGEST), ("", 2, None), ("sha256:12", 2, None)]
 )
 def test_the_base_is_renewed(answer, status, digest, tmp_path):
-    """The tag stays; what is no digest changes nothing."""
+    """The tag stays, and an invalid digest changes nothing."""
     for name in ("Makefile", "Dockerfile"):
         shutil.copy(ROOT / name, tmp_path)
     tag, _, before = dockerfile(tmp_path).partition("@")

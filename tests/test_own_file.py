@@ -1,4 +1,4 @@
-"""Files of our own: which are believed, and how they are written."""
+"""kmproxy's own files: which are trusted, and how they are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kmproxy.own_file import aside, clear_leftovers, read_own, replace_own
 
 
 def test_written_and_read(tmp_path):
-    """It is its owner's alone, and whole."""
+    """Only its owner may use the file, and it is complete."""
     path = tmp_path / "f"
     for data in (b"one", b""):
         replace_own(path, [data])
@@ -23,7 +23,7 @@ def test_written_and_read(tmp_path):
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o777])
 def test_a_file_that_others_can_write(tmp_path, mode):
-    """It is refused, with its mode."""
+    """It is refused with its mode."""
     path = tmp_path / "f"
     path.write_bytes(b"x")
     path.chmod(mode)
@@ -34,7 +34,7 @@ def test_a_file_that_others_can_write(tmp_path, mode):
 
 
 def test_a_file_of_another_user(tmp_path, monkeypatch):
-    """It is refused, whatever its mode."""
+    """It is refused for every mode."""
     path = tmp_path / "f"
     replace_own(path, [b"x"])
     if os.geteuid() == 0:
@@ -46,7 +46,7 @@ def test_a_file_of_another_user(tmp_path, monkeypatch):
 
 
 def test_what_is_no_regular_file(tmp_path):
-    """A link is not followed, a FIFO not waited for, a folder is none."""
+    """A link is not followed, a FIFO is not waited for, a folder is refused."""
     replace_own(tmp_path / "good", [b"x"])
     (tmp_path / "link").symlink_to(tmp_path / "good")
     (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
@@ -64,7 +64,7 @@ def test_what_is_no_regular_file(tmp_path):
 
 
 def test_a_file_that_is_too_long(tmp_path):
-    """No more than its bound is read."""
+    """At most the bound is read."""
     replace_own(tmp_path / "f", [b"x" * 11])
     with pytest.raises(OwnFileError, match="over 10 bytes"):
         read_own(tmp_path / "f", 10)
@@ -72,7 +72,7 @@ def test_a_file_that_is_too_long(tmp_path):
 
 
 def test_a_write_that_fails(tmp_path):
-    """The old file stays, and nothing beside it."""
+    """The old file stays, and no other file is left."""
     (tmp_path / "f").mkdir()
     with pytest.raises(OSError):
         replace_own(tmp_path / "f", [b"x"])
@@ -80,7 +80,7 @@ def test_a_write_that_fails(tmp_path):
 
 
 def test_leftovers(tmp_path):
-    """Those of killed writers go; what is young or another's stays."""
+    """Old files of killed writers are removed. Young and foreign ones stay."""
     for name in ("f.new-old", "f.new-young", "g.new-old", "f"):
         (tmp_path / name).write_bytes(b"")
     os.utime(tmp_path / "f.new-old", (100, 100))
@@ -90,7 +90,7 @@ def test_leftovers(tmp_path):
 
 
 async def test_aside():
-    """What a thread returns and raises comes back."""
+    """The result or error of a thread is passed on."""
     assert await aside(lambda: 7, "x") == 7
     with pytest.raises(ZeroDivisionError):
         await aside(lambda: 1 // 0, "x")

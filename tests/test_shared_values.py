@@ -23,7 +23,7 @@ def shared(source, clock, *, interval=5.0, max_age=60.0):
 
 
 async def test_one_fetch_for_all_askers_at_once(clock):
-    """However many ask while a fetch is under way, it is the only one."""
+    """All requests during a fetch share it."""
     source = Source("list")
     source.gate.clear()
     listed = shared(source, clock)
@@ -35,7 +35,7 @@ async def test_one_fetch_for_all_askers_at_once(clock):
 
 
 async def test_one_fetch_within_the_interval(clock):
-    """Who asks within it of the fetch's end gets the same; then it is fetched anew."""
+    """Requests within the interval after a fetch share its list. Later ones fetch again."""
     source = Source("first", "second")
     listed = shared(source, clock)
     assert (await listed.get(5.0)).value == "first"
@@ -47,7 +47,7 @@ async def test_one_fetch_within_the_interval(clock):
 
 
 async def test_the_age_counts_from_the_question(clock):
-    """What a slow kubelet answers is as old as the question; the interval begins at the end."""
+    """The age counts from the request to the kubelet, the interval from the answer."""
     source = Source("slow", "next")
     source.gate.clear()
     listed = shared(source, clock)
@@ -62,7 +62,7 @@ async def test_the_age_counts_from_the_question(clock):
 
 
 async def test_the_last_good_one_stands_in(clock):
-    """While fetches fail it is given, with its age, until it is too old; then their error is."""
+    """While fetches fail the last list is served, until it is too old. Then the error is."""
     source = Source("good", *(failure() for _ in range(3)), "better")
     listed = shared(source, clock)
     await listed.get(5.0)
@@ -80,7 +80,7 @@ async def test_the_last_good_one_stands_in(clock):
 
 
 async def test_a_fetch_that_takes_longer_than_a_list_may_age(clock):
-    """What it brings is given all the same, as nothing newer is to be had; not after a failure."""
+    """A slow fetch's list is served, as no newer one exists; not after a failure."""
     source = Source("slow", failure())
     source.gate.clear()
     listed = shared(source, clock, interval=1.0, max_age=5.0)
@@ -96,7 +96,7 @@ async def test_a_fetch_that_takes_longer_than_a_list_may_age(clock):
 
 
 async def test_a_failure_is_shared_as_well(clock):
-    """A kubelet that fails is not asked more often than one that answers."""
+    """A failing kubelet is asked no more often than a working one."""
     source = Source(failure(), "good")
     listed = shared(source, clock)
     for _ in range(3):
@@ -109,7 +109,7 @@ async def test_a_failure_is_shared_as_well(clock):
 
 
 async def test_what_is_gone_is_gone(clock):
-    """A 404 is an answer, not a failure: nothing stands in for it."""
+    """A 404 is an answer, not a failure: no older list is served."""
     source = Source("good", failure(404), failure())
     listed = shared(source, clock)
     await listed.get(5.0)
@@ -121,7 +121,7 @@ async def test_what_is_gone_is_gone(clock):
 
 
 async def test_an_asker_waits_for_its_time_only(clock):
-    """Past its patience it gets the last good list, or 504; the fetch goes on for the next."""
+    """A request that waited its time gets the last list or 504. The fetch continues."""
     source = Source("first", "second")
     source.gate.clear()
     listed = shared(source, clock)
@@ -139,7 +139,7 @@ async def test_an_asker_waits_for_its_time_only(clock):
 
 
 async def test_an_asker_that_leaves_ends_nothing(clock):
-    """The fetch that it began serves the others."""
+    """A fetch continues for others when its first caller leaves."""
     source = Source("list")
     source.gate.clear()
     listed = shared(source, clock)
@@ -153,7 +153,7 @@ async def test_an_asker_that_leaves_ends_nothing(clock):
 
 
 async def test_close_gives_up_the_fetch(clock):
-    """Nothing is left under way."""
+    """Nothing is fetched after close."""
     source = Source("list")
     source.gate.clear()
     listed = shared(source, clock)
@@ -165,7 +165,7 @@ async def test_close_gives_up_the_fetch(clock):
 
 
 async def test_an_unforeseen_error_is_no_list(clock):
-    """It reaches the asker as what it is, and the next fetch is tried all the same."""
+    """An unexpected error reaches the caller unchanged, and the next fetch is tried."""
     source = Source(RuntimeError("a fault of our own"), "good")
     listed = shared(source, clock)
     with pytest.raises(RuntimeError):

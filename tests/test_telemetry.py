@@ -1,4 +1,4 @@
-"""Our own metrics: their names, their bounded labels, and that Prometheus takes them."""
+"""kmproxy's own metrics: names, bounded labels, and that Prometheus accepts them."""
 
 import ast
 import re
@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 import kmproxy
 from kmproxy.config.label_rules import Namespace, parse_rules
 from kmproxy.daemon.metrics import OwnMetrics
+from kmproxy.kube.outage import Outage
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.labels.rendering import KnownLabels
@@ -62,7 +63,12 @@ def watch(metrics, clock=lambda: 0.0):
     rules, _ = parse_rules(["team"], [], [])
     labels = LabelMap(rules, max_value=9)
     return labels, NamespaceWatcher(
-        None, labels, metrics=metrics.watch, clock=clock, uniform=lambda least, _: least
+        None,
+        labels,
+        metrics=metrics.watch,
+        clock=clock,
+        uniform=lambda least, _: least,
+        outage=Outage(clock),
     )
 
 
@@ -101,7 +107,7 @@ def failures(metrics, reason):
 
 
 def test_every_metric_is_there(metrics):
-    """With its type, its help, and nothing of ours besides."""
+    """Every metric has its type and its help, and no other metric exists."""
     families = {
         metric.name: metric for metric in metrics.registry.collect() if "process" not in metric.name
     }  # fmt: skip
@@ -110,7 +116,7 @@ def test_every_metric_is_there(metrics):
 
 
 def test_no_label_can_grow_without_bound(metrics):
-    """Nothing is labelled by namespace, node, pod, instance or what a client sent."""
+    """No label is a namespace, node, pod, instance or client input."""
     labels = {
         label
         for metric in metrics.registry.collect()
@@ -135,7 +141,7 @@ def test_no_label_can_grow_without_bound(metrics):
 
 
 def test_the_gauges_ask_when_they_are_scraped():
-    """The size and age of the label map are those of the moment."""
+    """Size and age of the label map are current at each scrape."""
     metrics, now = OwnMetrics(), 10.0
     labels, watcher = watch(metrics, lambda: now)
     known = [KnownLabels("a", {"team": "x"}), KnownLabels("b", {}, lacking=("team",))]
@@ -152,7 +158,7 @@ def test_the_gauges_ask_when_they_are_scraped():
 
 
 def test_before_the_first_list_the_age_is_infinite(metrics):
-    """An alert on the age fires for a map that was never loaded, too."""
+    """An alert on the age also fires for a map that was never loaded."""
     assert b"kmproxy_namespaces_sync_age_seconds +Inf\n" in render(metrics.registry)
 
 
@@ -223,7 +229,7 @@ OTHERS = {"Expired", "Gone", "TooManyRequests", "credential", "ended", "redirect
 
 @pytest.mark.parametrize("reason", sorted(OTHERS.union(raised_reasons())))
 def test_a_reason_of_our_own_is_counted_by_its_name(reason):
-    """Each failure that the code names can be told from the others on a graph."""
+    """Each reason of the code is a label value of its own."""
     metrics = OwnMetrics()
     metrics.upstream_errors.count("kubelet", reason)
     metrics.watch.restarted(reason)
@@ -232,7 +238,7 @@ def test_a_reason_of_our_own_is_counted_by_its_name(reason):
 
 @pytest.mark.parametrize("reason", ["", "http_599", "MadeUp", 'a"b\n', "x" * 99])
 def test_a_foreign_reason_is_other(reason):
-    """What an upstream calls its failure makes no new series."""
+    """An unknown reason of an upstream is counted as `other`."""
     metrics = OwnMetrics()
     metrics.upstream_errors.count("kubelet", reason)
     metrics.watch.restarted(reason)
@@ -240,7 +246,7 @@ def test_a_foreign_reason_is_other(reason):
 
 
 def test_two_daemons_do_not_share_a_registry(metrics):
-    """Each has its own, and the library's global one is left alone."""
+    """Each has its own registry, and the global one is not used."""
     metrics.connections.refused.labels("rate").inc(5)
     rate = ("kmproxy_refused_total", ("reason", "rate"))
     assert samples(metrics)[rate] == 5
@@ -249,21 +255,21 @@ def test_two_daemons_do_not_share_a_registry(metrics):
 
 
 def test_the_build_is_named(metrics):
-    """One series says which version runs on which Python."""
+    """One series has the version and the Python version."""
     build = [key for key in samples(metrics) if key[0] == "kmproxy_build_info"]
     assert len(build) == 1
     assert ("version", kmproxy.__version__) in build[0]
 
 
 def test_the_process_is_measured(metrics):
-    """Its memory and processor time are those of any exporter, by the same names."""
+    """Memory and CPU time have the names of every exporter."""
     found = samples(metrics)
     assert found[("process_resident_memory_bytes",)] > 1 << 20
     assert found[("process_cpu_seconds_total",)] > 0
 
 
 def test_the_content_type_is_that_of_what_is_rendered(metrics):
-    """Text format 0.0.4: no OpenMetrics end mark, counters by their full name."""
+    """Text format 0.0.4 without OpenMetrics' end mark, counters with their full name."""
     assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
     assert b"# EOF" not in render(metrics.registry)
     assert b"_created" not in render(metrics.registry)
@@ -272,7 +278,7 @@ def test_the_content_type_is_that_of_what_is_rendered(metrics):
 
 @pytest.mark.program("promtool")
 def test_promtool_has_nothing_to_say(metrics):
-    """Names, help and types are as Prometheus' own linter wants them."""
+    """Prometheus' linter accepts names, help and types."""
     check = subprocess.run(
         ["promtool", "check", "metrics"],
         input=render(metrics.registry),

@@ -10,7 +10,7 @@ from tests.support.rbac import binding, role
 
 @pytest.fixture
 def prometheus(cluster):
-    """A token of Prometheus, which may get everything that is no resource."""
+    """A token of Prometheus, with the right to get every path."""
     cluster.authority.rbac.apply(
         role("all", EVERYWHERE),
         binding("ClusterRole", "all", {"kind": "User", "name": PROMETHEUS}),

@@ -1,4 +1,4 @@
-"""Who is admitted, by each authorizer, and what a tenant sees."""
+"""Each authorizer: the callers that it admits, and the namespaces that a tenant sees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATER = 1e9
 
 
 async def test_by_path(desk, cluster):
-    """Who may get the path is let in, there and nowhere else."""
+    """A caller with a right to a path is admitted to this path only."""
     bind(cluster, PATHS)
     token = cluster.authority.issue("ann")
     await desk.admit(token)
@@ -33,14 +33,14 @@ async def test_by_path(desk, cluster):
 
 
 async def test_by_group(desk, cluster):
-    """The groups of a token's review are part of the next one."""
+    """The groups of the TokenReview are part of the SubjectAccessReview."""
     bind(cluster, PATHS, {"kind": "Group", "name": "scrapers"})
     await desk.admit(cluster.authority.issue("bob", groups=("scrapers",)))
     assert (await desk.refusal(cluster.authority.issue("bob"))).status == 403
 
 
 async def test_by_resource(desk, cluster):
-    """Asked for nodes/metrics, a rule for one node is good for that node alone."""
+    """With nodes/metrics, a rule for one node admits to that node only."""
     rule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
     bind(cluster, rule | {"resourceNames": ["node-a"]})
     token = cluster.authority.issue("ann")
@@ -55,7 +55,7 @@ async def test_by_resource(desk, cluster):
 
 @pytest.mark.parametrize("token", ["", "unknown", "a b", "x" * 20_000])
 async def test_no_token_that_is_accepted(desk, cluster, token):
-    """401, and what cannot be a token is not even reviewed."""
+    """401 without an accepted token. A text that cannot be a token is not reviewed."""
     error = await desk.refusal(token)
     assert error.status == 401
     assert desk.asked(TOKEN_REVIEWS) == (token == "unknown")
@@ -66,18 +66,18 @@ async def test_no_token_that_is_accepted(desk, cluster, token):
     [("node-a", "node-a"), ("localhost", ""), ("10.0.0.7", ""), ("fe80::1%eth0", "")],
 )
 def test_node_name(host, name):
-    """An address is no node's name, and localhost none that the API server knows."""
+    """An address is not a node name, and the API server knows no node `localhost`."""
     assert node_name(host) == name
 
 
 def tenant_of(desk, wanted=lambda _: True, recent=None):
-    """Ann, who is a tenant."""
+    """The tenant Ann."""
     recent = recent or Recent()
     return Tenant(desk.reviewer, Caller("ann"), RESOURCE, path="/m", wanted=wanted, recent=recent)
 
 
 async def test_a_few_reviews_at_once(desk, cluster):
-    """One scrape does not take the API server for itself; an answer has every namespace."""
+    """One scrape makes few concurrent reviews, and its answer has every namespace."""
     ann = tenant_of(desk)
     bind(cluster, PODS, namespace="n7")
     names = [f"n{number}" for number in range(100)]
@@ -101,7 +101,7 @@ async def _reaches(desk, count):
 
 
 async def test_one_failure_is_a_failure(desk, cluster):
-    """Of many namespaces one cannot be reviewed: then there is no answer."""
+    """One failed review among many namespaces fails the whole answer."""
     ann = tenant_of(desk)
     await ann.sees(["a"], deadline=LATER)
     cluster.api.fail("review", ApiFault.STATUS, status=500, times=1)
@@ -110,7 +110,7 @@ async def test_one_failure_is_a_failure(desk, cluster):
 
 
 async def test_a_tenant_is_not_let_in_everywhere(desk, cluster):
-    """Only where what is served can be narrowed; who sees every namespace is no tenant."""
+    """Tenants get only paths that can be narrowed. A caller with all rights is no tenant."""
     authorizer = TenantAuthorizer(desk.reviewer, RESOURCE)
     ann = Caller("ann")
     bind(cluster, PODS, namespace="payments")
@@ -128,7 +128,7 @@ async def test_a_tenant_is_not_let_in_everywhere(desk, cluster):
 
 
 async def test_what_was_held_lately_is_foreseen(desk, cluster):
-    """What the last answer of a path held is reviewed at once, whatever is wanted now."""
+    """The namespaces of a path's last answer are reviewed before the next one."""
     recent = Recent()
     bind(cluster, PODS, namespace="a")
     tenant_stream = tenant_of(desk, recent=recent).stream(max_line=100, deadline=1e9)

@@ -1,4 +1,4 @@
-"""Whether a caller may in any namespace: the order of the search, what it costs, who waits."""
+"""The search for one namespace in which a caller has a right: order, cost and sharing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAMES = [f"n{number}" for number in range(50)]
 
 
 def footholds_of(desk, known=NAMES, likely=()):
-    """Footholds in a cluster of these namespaces."""
+    """The footholds in a cluster of these namespaces."""
     return Footholds(desk.reviewer, RESOURCE, likely=lambda: likely, known=lambda: known)
 
 
@@ -41,12 +41,12 @@ def subject(name="ann"):
     ],
 )
 def test_own_namespace(name, namespace):
-    """Of service accounts only, and only what can be a namespace."""
+    """Only a service account has an own namespace, and only with a valid name."""
     assert own_namespace(Caller(name)) == namespace
 
 
 async def test_ones_own_namespace_is_tried_first(desk, cluster):
-    """For a service account with a right where it lives, one review is all."""
+    """A service account with a right in its own namespace costs one review."""
     bind(cluster, PODS, subject(ACCOUNT.username), namespace="n7")
     found = footholds_of(desk)
     for _ in range(3):
@@ -55,7 +55,7 @@ async def test_ones_own_namespace_is_tried_first(desk, cluster):
 
 
 async def test_a_right_elsewhere_is_found_and_kept(desk, cluster):
-    """After a search, the namespace that was found is all that is reviewed, while it is a right."""
+    """After a search only the found namespace is reviewed, while the right lasts."""
     bound = bind(cluster, PODS, namespace="n33")
     found = footholds_of(desk)
     assert await found.has_any(ANN)
@@ -70,14 +70,14 @@ async def test_a_right_elsewhere_is_found_and_kept(desk, cluster):
 
 
 async def test_what_answers_held_is_tried_first(desk, cluster):
-    """They are reviewed for the answer anyway; then the others."""
+    """Namespaces of the last answer are tried first, because they need reviews anyway."""
     bind(cluster, PODS, namespace="n49")
     assert await footholds_of(desk, likely=["n49"]).has_any(ANN)
     assert desk.asked(ACCESS_REVIEWS) <= footholds.PARALLEL
 
 
 async def test_a_search_in_vain(desk, cluster):
-    """Once in 30 seconds in a small cluster; a new right is found by the next."""
+    """A small cluster is searched once in 30 seconds. The next search finds a new right."""
     found = footholds_of(desk)
     for _ in range(3):
         assert not await found.has_any(ANN)
@@ -91,7 +91,7 @@ async def test_a_search_in_vain(desk, cluster):
 
 
 async def test_a_large_cluster_is_searched_less_often(desk, cluster):
-    """Ten reviews a second on average, none of them kept; one's own namespace is asked for still."""
+    """At most ten reviews a second on average, none kept. The own namespace is still tried."""
     names = [f"n{number}" for number in range(2000)]
     found = footholds_of(desk, names)
     assert not await found.has_any(ACCOUNT)
@@ -107,7 +107,7 @@ async def test_a_large_cluster_is_searched_less_often(desk, cluster):
 
 
 async def test_one_search_for_all_who_wait(desk, cluster):
-    """Who leaves ends it for nobody, and it goes on when nobody is left."""
+    """All waiting requests share a search. It continues when they have left."""
     bind(cluster, PODS, namespace="n40")
     found = footholds_of(desk)
     cluster.api.fail("review", ApiFault.HANG)
@@ -132,7 +132,7 @@ async def _reaches(desk, count):
 
 
 async def test_searches_at_once_are_bounded(desk, cluster):
-    """However many callers without a right there are."""
+    """The number of concurrent searches is bounded for any number of callers."""
     found = footholds_of(desk)
     cluster.api.fail("review", ApiFault.HANG)
     limit = footholds.SEARCHES * footholds.PARALLEL
@@ -145,7 +145,7 @@ async def test_searches_at_once_are_bounded(desk, cluster):
 
 
 async def test_a_review_that_fails(desk, cluster):
-    """It is no answer, and is not remembered as one."""
+    """A failed review is an error, and is not remembered."""
     found = footholds_of(desk)
     bind(cluster, PODS, namespace="n2")
     cluster.api.fail("review", ApiFault.STATUS, status=500)
@@ -156,13 +156,13 @@ async def test_a_review_that_fails(desk, cluster):
 
 
 async def test_no_namespace_is_known_yet(desk):
-    """Then nobody is refused for having no right: nothing is served in any case."""
+    """Without known namespaces no caller is refused for a missing right: nothing is served yet."""
     assert await footholds_of(desk, known=(), likely=["x"]).has_any(ANN)
     assert not desk.asked(ACCESS_REVIEWS)
 
 
 async def test_in_parallel():
-    """Every name once, until one says no more."""
+    """Each name is taken once, until a worker stops."""
     asked = []
 
     async def ask(name):

@@ -25,7 +25,7 @@ PATHS = [
 
 
 async def test_the_roles_of_the_documents(front, cluster):
-    """With what docs/security.md shows and nothing more, kmproxy reviews and Prometheus scrapes."""
+    """With exactly the RBAC of docs/security.md kmproxy can review and Prometheus can scrape."""
     for resource in ("tokenreviews", "subjectaccessreviews"):
         cluster.authority.deny("create", resource)
     proxy = await front("--authorization=kubernetes", "--all-nodes")
@@ -53,7 +53,7 @@ async def test_the_refusal_of_the_documents(front, cluster):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 async def test_who_is_not_known_learns_nothing(front, cluster, method, path, token):
-    """401 whatever is asked for, and no kubelet is asked anything."""
+    """An unknown caller gets 401 for every path, and no kubelet is asked."""
     proxy = await front("--authorization=kubernetes", "--all-nodes")
     header = f"Authorization: Bearer {token}\r\n" if token else ""
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n"
@@ -67,7 +67,7 @@ async def test_who_is_not_known_learns_nothing(front, cluster, method, path, tok
 
 
 async def test_two_tokens_are_none(front, prometheus):
-    """Of two Authorization headers nobody knows which one another server would take."""
+    """Two Authorization headers are refused, because servers differ in which one they use."""
     proxy = await front("--authorization=kubernetes")
     header = f"Authorization: Bearer {prometheus}\r\n" * 2
     answer, _ = await proxy.raw(
@@ -86,7 +86,7 @@ async def test_two_tokens_are_none(front, prometheus):
     ],
 )
 async def test_what_is_not_served_is_not_reviewed(front, cluster, prometheus, method, path, status):
-    """Who is known is told so, at the cost of no review of access."""
+    """An authenticated caller gets 404 or 405 without an access review."""
     proxy = await front("--authorization=kubernetes")
     headers = {"Authorization": f"Bearer {prometheus}"}
     async with proxy.session.request(method, proxy.url + path, headers=headers) as response:
@@ -108,7 +108,7 @@ async def test_what_is_not_served_is_not_reviewed(front, cluster, prometheus, me
     ],
 )
 async def test_each_path_is_asked_for_itself(front, cluster, path, status):
-    """The path as it was sent, without its query; `/` and the nodes' paths are no exception."""
+    """Each path is reviewed as sent, without its query. `/` and nodes' paths are included."""
     cluster.authority.rbac.apply(
         role("r", {"nonResourceURLs": ["/metrics"], "verbs": ["get"]}),
         binding("ClusterRole", "r", {"kind": "User", "name": "ann"}),
@@ -121,7 +121,7 @@ async def test_each_path_is_asked_for_itself(front, cluster, path, status):
 
 @pytest.mark.parametrize("path", ["/sd/pods", "/sd/nodes"])
 async def test_targets_are_behind_the_door(front, cluster, path):
-    """Who may not get the path does not get the targets."""
+    """A caller without a right to the path does not get the targets."""
     cluster.authority.rbac.apply(
         role("r", {"nonResourceURLs": [path], "verbs": ["get"]}),
         binding("ClusterRole", "r", {"kind": "User", "name": "ann"}),
@@ -135,7 +135,7 @@ async def test_targets_are_behind_the_door(front, cluster, path):
 
 
 async def test_by_nodes_metrics(front, cluster):
-    """With the resource, a right for one node is a right for its paths and for no other's."""
+    """By resource, a right to one node covers the paths of this node only."""
     rule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
     cluster.authority.rbac.apply(
         role("r", rule | {"resourceNames": ["node-b"]}),
@@ -154,7 +154,7 @@ async def test_by_nodes_metrics(front, cluster):
 
 
 async def test_audiences(front, cluster, prometheus):
-    """A token for the API server is none for kmproxy where that has an audience of its own."""
+    """With an own audience, kmproxy refuses tokens for the API server."""
     proxy = await front("--authorization=kubernetes", "--authorization-audience=kmproxy")
     assert (await proxy.get(Authorization=f"Bearer {prometheus}"))[0] == 401
     token = cluster.authority.issue(PROMETHEUS, audiences=("kmproxy",))
@@ -162,7 +162,7 @@ async def test_audiences(front, cluster, prometheus):
 
 
 async def test_without_authorization_there_is_no_door(front, cluster):
-    """No token is looked at, none is reviewed."""
+    """Without authorization tokens are ignored, and nothing is reviewed."""
     proxy = await front()
     assert (await proxy.get(Authorization="Bearer x"))[0] == 200
     assert not asked(cluster, TOKEN_REVIEWS)
@@ -173,7 +173,7 @@ BY_NAME = "/api/v1/nodes/{}/proxy/metrics"
 
 
 async def test_a_node_by_name_takes_the_right_to_the_resource(front, cluster):
-    """The path is granted to everybody by a default role, so that it is not what is asked for."""
+    """A default role grants the path to everybody, so a node needs the right to the resource."""
     everybody = cluster.authority.permits(
         "ann", (AUTHENTICATED,), Attributes("get", path=BY_NAME.format("node-a"))
     )
@@ -211,14 +211,14 @@ async def test_a_node_by_name_takes_the_right_to_the_resource(front, cluster):
     ],
 )
 async def test_what_default_roles_grant(cluster, path, granted):
-    """What is refused as a path to review is what the cluster's default roles grant to all."""
+    """The paths refused for reviews are those that the default roles grant to everybody."""
     assert granted_to_all(path) is granted
     asked_for = Attributes("get", path=path)
     assert cluster.authority.permits("ann", (AUTHENTICATED,), asked_for) is granted
 
 
 async def test_no_path_is_reviewed_that_is_granted_to_all(front, monkeypatch):
-    """Such a path among those that are served is a configuration error at the start."""
+    """A served path that is granted to everybody is a configuration error at the start."""
     monkeypatch.setattr("kmproxy.daemon.authorization.served_paths", lambda **_: ["/api/metrics"])
     with pytest.raises(ConfigError, match="let everyone get /api/metrics"):
         await front("--authorization=kubernetes")

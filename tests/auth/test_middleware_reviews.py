@@ -22,7 +22,7 @@ from tests.support.rbac import binding
 
 
 async def test_rights_change(front, cluster, prometheus):
-    """What RBAC objects say is heard after half a minute where it was no, five where it was yes."""
+    """A new right holds after half a minute. A withdrawn right is gone after five minutes."""
     clock = Clock()
     proxy = await front("--authorization=kubernetes", clock=clock)
     ann = {"kind": "User", "name": "ann"}
@@ -47,7 +47,7 @@ async def test_rights_change(front, cluster, prometheus):
 
 
 async def test_one_review_for_all_scrapes(front, cluster, prometheus):
-    """Scrapes that come at once with one token cost one review of each kind."""
+    """Concurrent scrapes with one token cost one review of each kind."""
     proxy = await front("--authorization=kubernetes", "--max-concurrency=50")
     token = f"Bearer {prometheus}"
     answers = await asyncio.gather(*(proxy.get(Authorization=token) for _ in range(50)))
@@ -58,7 +58,7 @@ async def test_one_review_for_all_scrapes(front, cluster, prometheus):
 
 
 async def test_a_review_that_hangs_holds_up_nobody_else(front, cluster, prometheus):
-    """It ends with its scrape's own time, and takes no slot: others pass it."""
+    """A hanging review ends with its own scrape time, and takes no slot."""
     proxy = await front("--authorization=kubernetes", "--max-concurrency=1")
     known = f"Bearer {prometheus}"
     assert (await proxy.get(Authorization=known))[0] == 200
@@ -81,7 +81,7 @@ async def _reaches(cluster, count):
 
 
 async def test_the_time_of_reviews_is_the_scrapes(front, prometheus, monkeypatch):
-    """What the review has taken of a scrape's time is not given to the kubelet again."""
+    """The time of a review counts towards the scrape time."""
     proxy = await front("--authorization=kubernetes")
     may, taken, clock = Reviewer.may, ConcurrencyLimit.taken, asyncio.get_running_loop().time
     times = []
@@ -106,7 +106,7 @@ async def test_the_time_of_reviews_is_the_scrapes(front, prometheus, monkeypatch
 
 
 async def test_the_api_server_is_away(front, cluster, prometheus):
-    """500, with the reason; what is remembered still holds; all is well when it is back."""
+    """500 with the reason. Remembered reviews still hold, and all works after the outage."""
     clock = Clock()
     proxy = await front("--authorization=kubernetes", clock=clock)
     token = f"Bearer {prometheus}"
@@ -123,7 +123,7 @@ async def test_the_api_server_is_away(front, cluster, prometheus):
 
 
 async def test_what_is_logged_and_counted(front, cluster, prometheus, caplog):
-    """A line for each reason, not for each request, with who was refused and never a token."""
+    """One log line per reason, not per request. It names the caller, and never a token."""
     clock = Clock()
     proxy = await front("--authorization=kubernetes", clock=clock)
     ann = cluster.authority.issue("ann\nwith a line\x1b[31m")
@@ -162,7 +162,7 @@ async def test_no_label_grows_with_what_is_asked(front):
 
 
 async def test_the_telemetry_port_tells_nothing_of_the_cluster(front, cluster):
-    """Probes and own metrics are for everybody, so no node, namespace or team is in them."""
+    """Probes and own metrics are open to all, so they hold no node, namespace or team."""
     proxy = await front("--authorization=kubernetes", "--all-nodes")
     token = f"Bearer {cluster.authority.issue('ann')}"
     await proxy.get("/api/v1/nodes/node-b/proxy/metrics", Authorization=token)
@@ -184,7 +184,7 @@ async def test_the_telemetry_port_tells_nothing_of_the_cluster(front, cluster):
     ],
 )
 async def test_the_warning_at_the_start(front, caplog, flags, warned):
-    """One line if everybody may scrape from elsewhere, or who may sends a token unencrypted."""
+    """One line if any caller may scrape from elsewhere, or if tokens arrive unencrypted."""
     await front(*flags)
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("--listen=")]
     assert len(lines) == (warned is not None)
@@ -192,7 +192,7 @@ async def test_the_warning_at_the_start(front, caplog, flags, warned):
 
 
 async def test_reviews_need_an_encrypted_way(cluster, tmp_path):
-    """Scrapers' tokens are not sent to an API server in plain text: exit 2 at the start."""
+    """Tokens are not sent to an API server over plain HTTP: exit 2 at the start."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -213,7 +213,7 @@ async def test_reviews_need_an_encrypted_way(cluster, tmp_path):
 
 
 async def test_a_client_that_leaves(front, cluster, prometheus):
-    """One that waits for a review and leaves spoils nothing for the next."""
+    """A client that leaves during a review does not disturb the next one."""
     proxy = await front("--authorization=kubernetes")
     cluster.api.fail("review", ApiFault.HANG, times=1)
     leaving = asyncio.create_task(proxy.get("/metrics", Authorization=f"Bearer {prometheus}"))

@@ -1,4 +1,4 @@
-"""Reviews against the API server's own tokens and RBAC objects: how often, how long, how they fail."""
+"""Reviews by the API server's own tokens and RBAC objects: number, lifetime and failures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.own_metrics import samples
 
 
 async def test_audiences(desk, cluster):
-    """With audiences, a token for another is refused; without, it must be for the API server."""
+    """With audiences, other tokens are refused. Without, only tokens for the API server pass."""
     own = cluster.authority.issue("ann")
     ours = cluster.authority.issue("ann", audiences=("kmproxy",))
     plain, strict = desk.reviewer, desk.open("kmproxy", "other")
@@ -31,7 +31,7 @@ async def test_audiences(desk, cluster):
 
 
 async def test_an_accepted_token_is_remembered(desk, cluster):
-    """For a minute and not longer: then a revoked one is refused."""
+    """An accepted token is remembered for a minute. Then a revoked token is refused."""
     token = cluster.authority.issue("ann")
     assert (await desk.reviewer.authenticate(token)).username == "ann"
     cluster.authority.revoke(token)
@@ -44,7 +44,7 @@ async def test_an_accepted_token_is_remembered(desk, cluster):
 
 
 async def test_a_rejection_that_is_an_error_is_not_remembered(desk):
-    """The API server says of an unknown token that it could not look it up."""
+    """A failed look-up of a token is not remembered as a rejection."""
     for _ in range(2):
         assert await desk.reviewer.authenticate("unknown") is None
     assert desk.asked(TOKEN_REVIEWS) == 2
@@ -52,7 +52,7 @@ async def test_a_rejection_that_is_an_error_is_not_remembered(desk):
 
 
 async def test_a_rejection_is_remembered(desk, cluster, monkeypatch):
-    """One without an error holds for half a minute."""
+    """A rejection without an error is remembered for half a minute."""
     monkeypatch.setattr(cluster.authority, "review", lambda *_: {"authenticated": False})
     for asked, later in ((1, 0.0), (1, 29.9), (2, 0.1)):
         desk.now += later
@@ -61,7 +61,7 @@ async def test_a_rejection_is_remembered(desk, cluster, monkeypatch):
 
 
 async def test_callers_are_bounded_in_bytes(desk, cluster):
-    """The ones unused longest are forgotten, and then reviewed again."""
+    """The callers that were unused longest are forgotten, and reviewed again later."""
     groups = tuple(f"{number:0>900}" for number in range(60))
     tokens = [cluster.authority.issue(f"user-{number}", groups=groups) for number in range(200)]
     for token in tokens:
@@ -80,7 +80,7 @@ async def test_callers_are_bounded_in_bytes(desk, cluster):
     ("count", "said"), [(3000, "in fewer groups"), (300_000, "is over 262144")]
 )
 async def test_a_caller_with_too_many_groups(desk, cluster, count, said):
-    """500 with a line that says so; nothing of it is kept."""
+    """A caller with too many groups gets 500 with a line, and is not kept."""
     groups = tuple(f"group-{number}" for number in range(count))
     refusal = await desk.refusal(cluster.authority.issue("ann", groups=groups))
     assert refusal.status == 500
@@ -89,7 +89,7 @@ async def test_a_caller_with_too_many_groups(desk, cluster, count, said):
 
 
 async def test_what_is_allowed_is_remembered(desk, cluster):
-    """For five minutes and not longer: then a right that was withdrawn is gone."""
+    """A right is remembered for five minutes. Then a withdrawn right is gone."""
     bound = bind(cluster, PATHS)
     caller = await desk.reviewer.authenticate(cluster.authority.issue("ann"))
     assert await desk.reviewer.may(caller, Question("/metrics"))
@@ -103,7 +103,7 @@ async def test_what_is_allowed_is_remembered(desk, cluster):
 
 
 async def test_what_is_denied_is_remembered(desk, cluster):
-    """For half a minute: so soon does a right that was given hold."""
+    """A denial is remembered for half a minute. Then a new right holds."""
     caller = await desk.reviewer.authenticate(cluster.authority.issue("ann"))
     assert not await desk.reviewer.may(caller, Question("/metrics"))
     bind(cluster, PATHS)
@@ -114,7 +114,7 @@ async def test_what_is_denied_is_remembered(desk, cluster):
 
 
 async def test_one_review_for_all(desk, cluster):
-    """A thousand askers with one token share one review of each kind."""
+    """A thousand requests with one token share one review of each kind."""
     bind(cluster, PATHS)
     token = cluster.authority.issue("ann")
     await asyncio.gather(*(desk.admit(token) for _ in range(1000)))
@@ -125,7 +125,7 @@ async def test_one_review_for_all(desk, cluster):
 
 
 async def test_who_leaves_takes_nothing_away(desk, cluster):
-    """The asker that began a review is cancelled; the others have their answer."""
+    """The request that began a review is cancelled. The others still get the result."""
     token = cluster.authority.issue("ann")
     askers = [asyncio.create_task(desk.reviewer.authenticate(token)) for _ in range(3)]
     await desk.begun()
@@ -137,7 +137,7 @@ async def test_who_leaves_takes_nothing_away(desk, cluster):
 
 
 async def test_all_have_left(desk, cluster, caplog):
-    """A review that nobody waits for any more ends quietly, even if it fails."""
+    """A review without waiting requests ends quietly, even if it fails."""
     cluster.api.fail("review", ApiFault.STATUS, status=500)
     asker = asyncio.create_task(desk.reviewer.authenticate("t"))
     await desk.begun()
@@ -160,7 +160,7 @@ async def test_all_have_left(desk, cluster, caplog):
     ],
 )
 async def test_a_review_that_fails(desk, cluster, monkeypatch, fault, needs, what):
-    """500 with the reason, of either kind, and it is forgotten at once."""
+    """A failed review of either kind gives 500 with the reason, and is forgotten at once."""
     bind(cluster, PATHS)
     token = cluster.authority.issue("ann")
 
@@ -188,7 +188,7 @@ async def test_a_review_that_fails(desk, cluster, monkeypatch, fault, needs, wha
 
 
 async def test_the_api_server_is_away(desk, cluster):
-    """500 while it is down, also for what was remembered and holds no more; well afterwards."""
+    """500 during an outage, also after a remembered review expires. Then all works again."""
     bind(cluster, PATHS)
     token = cluster.authority.issue("ann")
     await desk.admit(token)
@@ -209,7 +209,7 @@ async def test_the_api_server_is_away(desk, cluster):
     ],
 )
 async def test_reviews_are_forbidden_to_us(desk, cluster, resource, group):
-    """The rule that is missing is named."""
+    """The error names the missing rule."""
     cluster.authority.deny("create", resource)
     error = await desk.refusal(cluster.authority.issue("ann"))
     assert error.status == 500
@@ -221,7 +221,7 @@ async def test_reviews_are_forbidden_to_us(desk, cluster, resource, group):
 
 
 async def test_our_own_token_has_rotated(desk, cluster, tmp_path):
-    """A 401 for ourselves is answered by reading our token anew, and is nobody else's."""
+    """After a 401 for kmproxy its token is read again. The caller gets no error."""
     bind(cluster, PATHS)
     cluster.rotate_token()
     cluster.write_service_account(tmp_path)
@@ -229,7 +229,7 @@ async def test_our_own_token_has_rotated(desk, cluster, tmp_path):
 
 
 async def test_a_closed_connection_is_opened_anew(desk, cluster):
-    """A review finds that an idle connection was closed meanwhile, and is posted again."""
+    """A review on a connection that closed meanwhile is posted again."""
     await desk.reviewer.authenticate("first")
     (handlers,) = desk.api._upstream._session.connector._conns.values()
     transport = handlers[0][0].transport._ssl_protocol._transport
@@ -243,7 +243,7 @@ async def test_a_closed_connection_is_opened_anew(desk, cluster):
 
 
 async def test_strangers_do_not_hold_up_who_is_known(desk, cluster):
-    """However many unknown tokens wait, one that was accepted before is reviewed at once."""
+    """A token that was accepted before is reviewed at once, however many unknown ones wait."""
     token = cluster.authority.issue("ann")
     await desk.reviewer.authenticate(token)
     desk.now += 60.0
@@ -263,7 +263,7 @@ async def test_strangers_do_not_hold_up_who_is_known(desk, cluster):
 
 
 async def test_a_flood_of_tokens_is_bounded(desk, cluster, monkeypatch):
-    """What is remembered of rejected tokens does not grow, nor push out who was accepted."""
+    """Rejected tokens take bounded memory, and do not displace accepted callers."""
     monkeypatch.setattr(cluster.authority, "review", lambda *_: {"authenticated": False})
     desk.reviewer._rejected._number = 10
     for number in range(50):
@@ -272,7 +272,7 @@ async def test_a_flood_of_tokens_is_bounded(desk, cluster, monkeypatch):
 
 
 async def test_no_token_is_kept(desk, cluster):
-    """Nothing that is remembered, shown or raised has a token in it."""
+    """No cache, repr or error holds a token."""
     token = cluster.authority.issue("ann")
     error = await desk.refusal(token)
     kept = [repr(desk.reviewer), repr(desk.authorizer()), str(error), repr(error)]

@@ -1,4 +1,4 @@
-"""What a tenant sees: lines of namespaces that were allowed, whole, and none besides."""
+"""The tenant filter passes complete lines of allowed namespaces, and no other samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MINE = {"payments", "web"}
 
 
 def narrowed(text, cuts=(), *, mine=MINE, wanted=lambda _: True, limit=MAX_LINE):
-    """What passes of the pieces between the cuts, what was asked, and what was dropped."""
+    """The passed bytes of the pieces between the cuts, the names asked for, and the drops."""
     tenant_stream = TenantFilter(wanted, max_line=limit)
     asked, output = [], []
     bounds = [0, *cuts, len(text)]
@@ -41,7 +41,7 @@ def narrowed(text, cuts=(), *, mine=MINE, wanted=lambda _: True, limit=MAX_LINE)
 def samples(text, *, limit=MAX_LINE, mine=None):
     """The lines of a text that are neither blank nor comments.
 
-    With `mine`, of these the ones that should pass, read one byte after the other.
+    With `mine`, only those that should pass, found by reading byte by byte.
     """
     found = [line for line in text.split(b"\n") if line.strip(b" \t")[:1] not in {b"", b"#"}]
     if mine is None:
@@ -59,7 +59,7 @@ def _is_of(line, mine):
 
 
 def test_what_is_seen():
-    """Samples of one's own, their metadata, blank lines, and the end."""
+    """A tenant gets its own samples, their metadata, blank lines, and the end mark."""
     output, asked, dropped = narrowed(EXPOSITION)
     assert output == SEEN
     assert sorted(asked) == ["bare", "payments", "shop", "web"]
@@ -67,13 +67,13 @@ def test_what_is_seen():
 
 
 def test_each_namespace_is_asked_for_once():
-    """However often it occurs, and however the input is cut."""
+    """Each namespace is asked for once, however often it occurs and the input is cut."""
     _, asked, _ = narrowed(EXPOSITION * 3, range(len(EXPOSITION) * 3))
     assert sorted(asked) == ["bare", "payments", "shop", "web"]
 
 
 def test_what_is_not_wanted_is_decided_all_the_same():
-    """Each namespace is asked for, whatever is wanted; only what is seen is told from unwanted."""
+    """Each namespace is decided, even if no sample of it is selected."""
     everything = narrowed(EXPOSITION)[1]
     output, asked, dropped = narrowed(EXPOSITION, wanted=lambda name: name == "web")
     assert asked == everything
@@ -84,7 +84,7 @@ def test_what_is_not_wanted_is_decided_all_the_same():
 
 
 def test_nothing_undecided_passes():
-    """Before a namespace is decided its samples cannot be taken: not even as nothing."""
+    """Samples of an undecided namespace cannot be taken, not even as an empty result."""
     tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE)
     assert tenant_stream.feed(b'm{namespace="web"} 1\nm{namespace="shop"} 2\n') == {"web", "shop"}
     tenant_stream.decide({"web": True})
@@ -93,7 +93,7 @@ def test_nothing_undecided_passes():
 
 
 def test_an_unfinished_line_waits():
-    """A line in two pieces is decided when it is whole, by all of it."""
+    """A line in two pieces is decided when it is complete."""
     tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE)
     assert tenant_stream.feed(b'm{namespace="web') == set()
     assert tenant_stream.take() == b""
@@ -107,7 +107,7 @@ def test_an_unfinished_line_waits():
 
 @pytest.mark.parametrize("allowed", [1, "yes", None, [True]])
 def test_only_true_is_a_yes(allowed):
-    """What is not True does not pass."""
+    """Only the value True lets a namespace pass."""
     tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE)
     tenant_stream.feed(b'm{namespace="web"} 1\n')
     tenant_stream.decide({"web": allowed})
@@ -116,7 +116,7 @@ def test_only_true_is_a_yes(allowed):
 
 @pytest.mark.parametrize("cuts", [(), (10,), (30, 60), range(200)])
 def test_a_long_line_does_not_pass(cuts):
-    """Not a byte of it, however it comes; the next line does."""
+    """No byte of a line over the limit passes, however it is cut. The next line passes."""
     line = b'm{namespace="web",a="%b"} 1\n' % (b"x" * 100)
     text = b'm{namespace="web"} 0\n' + line + b'm{namespace="web"} 2\n' + line[:-1]
     output, _, dropped = narrowed(text, cuts, limit=len(line) - 2)
@@ -126,7 +126,7 @@ def test_a_long_line_does_not_pass(cuts):
 
 
 def test_a_line_without_end_is_not_held():
-    """Once a line is too long for it to pass, nothing of it is kept."""
+    """No byte of a line over the limit stays in memory."""
     tenant_stream = TenantFilter(lambda _: True, max_line=100)
     for _ in range(10):
         tenant_stream.feed(b"x" * 60)
@@ -135,7 +135,7 @@ def test_a_line_without_end_is_not_held():
 
 
 def test_what_kubelets_say(corpus):
-    """Of a real kubelet's answer, all samples with a namespace pass, and nothing is odd."""
+    """All samples with a namespace in a real kubelet's answer pass, and no line is odd."""
     for path in sorted(corpus.glob("*/*.prom")):
         text = path.read_bytes()
         everything = {name.decode() for name in set(re.findall(rb'[{,]namespace="([^"]+)"', text))}
@@ -146,7 +146,7 @@ def test_what_kubelets_say(corpus):
 
 
 def test_namespaces_are_bounded(monkeypatch):
-    """What is kept of namespaces does not grow for ever; one is then asked for again."""
+    """The remembered namespaces are bounded. A forgotten one is asked for again."""
     monkeypatch.setattr("kmproxy.auth.tenant_filter.MAX_NAMESPACES", 10)
     text = b"".join([b'm{namespace="n%d"} 1\n' % number for number in range(100)])
     mine = {f"n{number}" for number in range(100)}
@@ -157,7 +157,7 @@ def test_namespaces_are_bounded(monkeypatch):
 
 
 def test_recent():
-    """What answers held is known by path, and bounded."""
+    """The namespaces of recent answers are known by path, and bounded."""
     recent = Recent(paths=2, names=3)
     assert recent.of("/a") == set()
     recent.note("/a", ["n1", "n2"])
@@ -176,7 +176,7 @@ def test_recent():
 @examples
 @given(text=anything, limit=limits, data=st.data())
 def test_cuts_never_show(text, limit, data):
-    """The same bytes pass and the same are counted in every way to cut, also byte by byte."""
+    """Every way to cut the input passes the same bytes with the same counts."""
     whole, asked, dropped = narrowed(text, limit=limit)
     for cuts in (data.draw(cut(text)), range(len(text))):
         got = narrowed(text, cuts, limit=limit)
@@ -188,13 +188,13 @@ def test_cuts_never_show(text, limit, data):
 @examples
 @given(text=anything, limit=limits)
 def test_as_a_plain_reading_says(text, limit):
-    """Those samples pass that a reading byte by byte finds to be of a namespace allowed."""
+    """The samples that pass are those that a byte-by-byte reader finds in allowed namespaces."""
     output, _, _ = narrowed(text, limit=limit)
     assert samples(output) == samples(text, limit=limit, mine=MINE)
 
 
 def test_as_a_plain_reading_says_of_many():
-    """The same of expositions as kubelets write them, with odd and broken lines in them."""
+    """The same for expositions as kubelets write them, with odd and broken lines."""
     rng = random.Random(5)
     for _ in range(150):
         limit = rng.choice(lines.LIMITS)
@@ -206,5 +206,5 @@ def test_as_a_plain_reading_says_of_many():
 @examples
 @given(text=anything)
 def test_who_may_see_nothing(text):
-    """No sample at all."""
+    """Without an allowed namespace no sample passes."""
     assert samples(narrowed(text, mine=())[0]) == []

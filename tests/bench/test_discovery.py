@@ -1,4 +1,4 @@
-"""What discovery is measured on, and that its figures are of it; no figure is judged."""
+"""The measurement of discovery: its input and its figures. No figure is judged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SPACES = {"shop": {"team": "a"}, "bank": {"team": "b"}, "farm": {}}
 
 
 def test_the_payload():
-    """As many pods as are asked for, of the size of real ones, of every namespace."""
+    """The requested number of pods, of realistic size, in every namespace."""
     body = benchdiscovery.pods(SPACES, 100)
     items = json.loads(body)["items"]
     assert len(items) == 100
@@ -21,7 +21,7 @@ def test_the_payload():
 
 
 def test_the_figures():
-    """They are those of 500 pods: every one is read, and every target answered."""
+    """The figures belong to 500 pods: every pod is read, and every target answered."""
     figures = benchdiscovery.measure(SPACES, 0.0)
     held = parse_pods(benchdiscovery.pods(SPACES), lambda _: True)
     assert (figures.pods, figures.targets) == (500, held.count)

@@ -1,4 +1,4 @@
-"""`kmproxy bench`: its rows and relations, with little time to measure; no figure is judged."""
+"""`kmproxy bench`: its rows and relations, with short measurements. No figure is judged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALWAYS = [("engine, 1 label", "kube-state-metrics"), ("engine, 1 label", "kubele
 
 
 def start(*flags, warnings=("error",), **environment):
-    """Start the command."""
+    """Starts the command."""
     filters = [f"-W{each}" for each in warnings]
     return subprocess.Popen(
         [sys.executable, *filters, "-m", "kmproxy", "bench", *flags],
@@ -51,13 +51,13 @@ def start(*flags, warnings=("error",), **environment):
 
 
 def _heeding():
-    """Heed what is ignored where the tests run in the background, or under nohup."""
+    """Handles signals that are ignored in the background or under nohup."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def run(*flags, **environment):
-    """Run the command to its good end; returns standard output and standard error."""
+    """Runs the command, which has to succeed; returns standard output and standard error."""
     process = start(*flags, **environment)
     output, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
@@ -66,7 +66,7 @@ def run(*flags, **environment):
 
 
 def left_behind(directory):
-    """Command lines of processes that know a directory."""
+    """The command lines of processes that name a directory."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -88,7 +88,7 @@ def payload(tmp_path):
 
 
 def test_the_engine():
-    """A line on the machine, and a row for everything, on generated payloads."""
+    """A line about the machine, and a row for every stage, on generated payloads."""
     output, said = run("--seconds=1")
     head, _, *table = output.splitlines()
     assert "Python" in head
@@ -107,7 +107,7 @@ def test_the_engine():
 
 @pytest.mark.program("nginx")
 def test_the_daemon(payload, tmp_path):
-    """Every way is there, each ratio is that of its figures, nothing is left behind."""
+    """Every route has a row, each ratio fits its figures, and nothing is left behind."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     output, _ = run(
@@ -153,7 +153,7 @@ def test_the_daemon(payload, tmp_path):
 
 
 def test_without_nginx(payload, tmp_path):
-    """What can be measured is, and the reason for the rest is told."""
+    """Other rows are measured, and the reason for the missing ones is given."""
     output, said = run("--daemon", "--seconds=1", f"--payload={payload}", PATH=str(tmp_path))
     assert "through the daemon" in said
     table = output.partition("The daemon, ")[2].splitlines()
@@ -170,7 +170,7 @@ def test_without_nginx(payload, tmp_path):
     ],
 )
 def test_with_an_nginx_that_does_not_start(payload, tmp_path, monkeypatch, first, reason):
-    """Its own words are the reason, or the system's."""
+    """The reason is nginx's own message, or the system's."""
     program = tmp_path / "nginx"
     program.write_text(f"{first}\necho 'nginx: [emerg] no such directive'\nexit 1\n")
     program.chmod(0o755)
@@ -186,7 +186,7 @@ def test_with_an_nginx_that_does_not_start(payload, tmp_path, monkeypatch, first
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)]
 )
 def test_it_is_interrupted(payload, tmp_path, number, status):
-    """All that was started ends with it, and no file stays."""
+    """All its processes end, and no file stays."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     process = start(
@@ -212,7 +212,7 @@ def test_it_is_interrupted(payload, tmp_path, number, status):
 
 
 def test_every_wrong_flag_is_told(capsys, tmp_path):
-    """Exit status 2, and a line for each."""
+    """Exit status 2, and a line for each wrong flag."""
     assert main(["bench", "--seconds=0", "--output=xml", "--nodes=3", "stray"]) == 2
     output, said = capsys.readouterr()
     assert output == ""
@@ -237,7 +237,7 @@ def test_help(capsys):
 
 
 def test_the_generated_payloads():
-    """Sizes are as announced, and every line is understood."""
+    """Sizes are as announced, and every line is parsed."""
     spaces = bench._namespaces([])
     for text, least in (
         (bench.cadvisor(spaces), 10_000_000),
@@ -260,7 +260,7 @@ def test_the_generated_payloads():
     ],
 )
 def test_a_bad_scrape_is_no_figure(answer, problem):
-    """An answer that is not whole, or another than was asked for, ends the run."""
+    """An incomplete or unexpected answer ends the run."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def respond():
@@ -278,14 +278,14 @@ def test_a_bad_scrape_is_no_figure(answer, problem):
 
 
 def test_nobody_listens():
-    """A server that is gone is told by its way."""
+    """An unreachable server is reported with its route."""
     (port,) = benchdaemon._free_ports(1)
     with pytest.raises(KmproxyError, match=r"^nginx, gzip to gzip: the scrape failed: "):
         benchdaemon.scrape(benchdaemon.NGINX_PASSED_ON, port)
 
 
 def test_cpu_time(monkeypatch):
-    """The clock and /proc tell the same, as far as /proc can."""
+    """The clock and /proc agree, within the precision of /proc."""
     clock = benchdaemon.cpu_seconds(os.getpid())
 
     def refuse(_):

@@ -1,4 +1,4 @@
-"""How figures are shown: columns, units, and what is left out."""
+"""The form of figures: columns, units and omissions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ DOCUMENT = {
 
 
 def test_tables():
-    """Megabytes of 10^6, milliseconds, nothing where nothing is known; names and not paths."""
+    """Megabytes of 10^6, milliseconds, empty cells for unknown values; names instead of paths."""
     assert list(tables(DOCUMENT)) == [
         "kmproxy 1.2.3, CPython 3.11.7, Linux x86_64, 2 CPUs",
         "\nThe engine, in pieces of 64 KiB; the fastest of 7",

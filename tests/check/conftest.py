@@ -9,7 +9,7 @@ from tests.support.preflight import SURPLUS, Preflight
 
 @pytest.fixture
 def preflight(cluster, tmp_path):
-    """A pod with no more permissions than it needs to ask kubelets themselves."""
+    """A pod with no more permissions than direct access to kubelets needs."""
     for verb, resource in SURPLUS:
         cluster.api.deny(verb, resource)
     for review in ("tokenreviews", "subjectaccessreviews"):

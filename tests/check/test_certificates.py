@@ -1,4 +1,4 @@
-"""Certificates that servers show: what is read of them, and which flag would accept them."""
+"""Certificates of servers: their facts, and the flag that would accept them."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def ca():
 
 @pytest.fixture
 def identity(tmp_path, ca):
-    """Who trusts the cluster's CA."""
+    """An identity that trusts the cluster's CA."""
     return Nobody(tmp_path, ca)
 
 
 @pytest.fixture
 async def serving():
-    """A function that starts a TLS server with a certificate; returns its port and what it saw."""
+    """A function that starts a TLS server with a certificate; returns its port and its input."""
     servers = []
 
     async def start(certificate, *, choose=None, newest=ssl.TLSVersion.MAXIMUM_SUPPORTED):
@@ -87,7 +87,7 @@ async def serving():
 
 
 def self_signed(path, *names):
-    """Write a certificate that signed itself; returns the file."""
+    """Writes a self-signed certificate; returns the file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node-a@1")])
     now = datetime.now(UTC)
@@ -110,13 +110,13 @@ def self_signed(path, *names):
 
 
 async def examine(identity, port, **settings):
-    """What is found of a kubelet's certificate with these settings."""
+    """The findings about a kubelet's certificate with these settings."""
     config = KubeletConfig(**settings)
     return await Server.of_kubelet(config, identity, "127.0.0.1", port).examine()
 
 
 async def test_a_certificate_of_the_cluster(identity, ca, serving):
-    """It is verified; its names and its issuer are read; nothing is sent but the handshake."""
+    """It is verified, its names and issuer are read, and only a handshake is made."""
     port, seen = await serving(ca.issue_cert("127.0.0.1", "node-a", common_name="system:node:a"))
     found = await examine(identity, port)
     assert (found.verified, found.problem, found.accepted_by) == (True, "", ())
@@ -131,7 +131,7 @@ async def test_a_certificate_of_the_cluster(identity, ca, serving):
 
 
 async def test_another_name(identity, ca, serving):
-    """The name that would be accepted is one that was tried."""
+    """The suggested server name was tried before."""
     port, _ = await serving(ca.issue_cert("*.example.com", "node-a", "node-b"))
     found = await examine(identity, port)
     assert found.verified is False
@@ -145,7 +145,7 @@ async def test_another_name(identity, ca, serving):
 
 
 async def test_a_name_is_tried_before_it_is_given(identity, ca, serving):
-    """A server may show another certificate to who asks for a name: then that name is none."""
+    """A name for which the server shows another certificate is not suggested."""
     leaf = ca.issue_cert("node-a", "node-b")
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("node-a").configure_cert(other)
@@ -160,7 +160,7 @@ async def test_a_name_is_tried_before_it_is_given(identity, ca, serving):
 
 
 async def test_a_foreign_ca(identity, serving):
-    """The CA that is missing is named."""
+    """The missing CA is named."""
     port, _ = await serving(trustme.CA(organization_name="foreign").issue_cert("127.0.0.1"))
     found = await examine(identity, port)
     assert found.verified is False
@@ -173,7 +173,7 @@ async def test_a_foreign_ca(identity, serving):
 
 
 async def test_a_self_signed_certificate(identity, serving, tmp_path):
-    """It is called that, and is its own CA: with it as the CA file it is verified."""
+    """It is called self-signed. As the CA file, it verifies itself."""
     port, _ = await serving(self_signed(tmp_path / "own.pem", "node-a"))
     found = await examine(identity, port)
     assert found.certificate.self_signed
@@ -184,7 +184,7 @@ async def test_a_self_signed_certificate(identity, serving, tmp_path):
 
 
 async def test_a_ca_file_too_many(identity, ca, serving, tmp_path):
-    """Where the cluster's CA would do, leaving the flag out is an answer."""
+    """If the cluster's CA is enough, the advice is to drop the flag."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.crt")
     port, _ = await serving(ca.issue_cert("127.0.0.1"))
     found = await examine(identity, port, ca_file=str(tmp_path / "other.crt"))
@@ -193,7 +193,7 @@ async def test_a_ca_file_too_many(identity, ca, serving, tmp_path):
 
 
 async def test_an_expired_certificate(identity, ca, serving):
-    """It is to be renewed; no name and no CA helps."""
+    """The advice is to renew it. No name and no CA helps."""
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
     port, _ = await serving(ca.issue_cert("127.0.0.1", not_after=long_ago))
     found = await examine(identity, port)
@@ -206,7 +206,7 @@ async def test_an_expired_certificate(identity, ca, serving):
 
 
 async def test_without_verifying(identity, ca, serving):
-    """It says whether it would have been verified."""
+    """Without verification, the finding tells whether it would verify."""
     port, _ = await serving(ca.issue_cert("127.0.0.1"))
     found = await examine(identity, port, insecure_tls=True)
     assert (found.verified, found.insecure, found.problem) == (False, True, "")
@@ -217,7 +217,7 @@ async def test_without_verifying(identity, ca, serving):
 
 
 async def test_the_api_server(identity, serving):
-    """No flag of ours decides about its certificate."""
+    """No flag changes the verification of the API server's certificate."""
     port, _ = await serving(trustme.CA().issue_cert("127.0.0.1"))
     found = await Server.of_apiserver(identity, "127.0.0.1", port).examine()
     assert found.name == "API server"
@@ -226,7 +226,7 @@ async def test_the_api_server(identity, serving):
 
 
 async def test_no_server_and_no_tls(identity):
-    """What cannot be connected to, or does not speak TLS, has no certificate."""
+    """A closed port, and a server without TLS, have no certificate."""
 
     async def handle(_, writer):
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -243,7 +243,7 @@ async def test_no_server_and_no_tls(identity):
 
 
 async def test_a_version_that_is_too_old(identity, ca, serving):
-    """A handshake that fails for another reason is not blamed on the certificate."""
+    """A handshake that fails for another reason does not blame the certificate."""
     port, _ = await serving(ca.issue_cert("127.0.0.1"), newest=ssl.TLSVersion.TLSv1_2)
     server = Server.of_kubelet(KubeletConfig(), identity, "127.0.0.1", port)
     assert (await server.examine()).verified
@@ -253,13 +253,13 @@ async def test_a_version_that_is_too_old(identity, ca, serving):
 
 
 def test_what_is_no_certificate():
-    """Bytes that are none are an error of the server's."""
+    """Bytes that are not a certificate are a server error."""
     for der in (b"", b"\x30\x03\x02\x01\x01"):
         with pytest.raises(UpstreamError, match="cannot be read"):
             parse_certificate(der)
 
 
 def test_a_certificate_without_names(tmp_path):
-    """It has none, and is read all the same."""
+    """A certificate without names is read."""
     pem = self_signed(tmp_path / "own.pem").read_text().partition("-----END PRIVATE KEY-----")[2]
     assert parse_certificate(ssl.PEM_cert_to_DER_cert(pem.strip())).names == ()

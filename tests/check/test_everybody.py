@@ -1,4 +1,4 @@
-"""What everybody may scrape, as the simulated API server's roles have it."""
+"""Paths that every caller may scrape, by the roles of the simulated API server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def config_of(*flags):
 
 
 def test_the_paths_are_those_that_are_served():
-    """They are spelled here, as a preflight does without a server."""
+    """The paths equal the served ones, though the preflight has no server."""
     assert DISCOVERY_PATHS == (PODS, NODES)
 
 
@@ -43,18 +43,18 @@ def test_the_paths_are_those_that_are_served():
     ],
 )
 def test_questions(flags, asked):
-    """Those that the door asks in each mode."""
+    """The questions are the reviews of each authorization mode."""
     assert [str(each) for each in questions(config_of(*flags))] == asked
 
 
 async def test_default_roles_grant_nothing_of_it(api):
-    """What every cluster grants to everybody lets nobody scrape."""
+    """The default roles of a cluster let no unknown caller scrape."""
     flags = ("--authorization=kubernetes", "--all-nodes", "--discovery")
     assert [each async for each in granted(api, config_of(*flags))] == []
 
 
 async def test_a_role_for_everybody(cluster, tmp_path):
-    """The preflight warns of it, and says so where there is none."""
+    """The preflight warns of a role for everybody, and confirms that there is none."""
     preflight = Preflight(cluster, tmp_path)
     flags = ("--authorization=kubernetes", "--all-nodes")
 

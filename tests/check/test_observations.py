@@ -1,4 +1,4 @@
-"""What a preflight notes in an exposition, fed whole, and in pieces of any size."""
+"""The preflight's notes about an exposition, fed whole and in pieces of any size."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def fed(observer, text, size):
 
 @SIZES
 def test_samples_without_a_namespace(size):
-    """Those of control groups count, those of machines and with a blank namespace do not."""
+    """Samples of control groups count. Samples of machines, and blank namespaces, do not."""
     text = b"".join(
         line + b"\n"
         for line in (
@@ -47,13 +47,13 @@ def test_samples_without_a_namespace(size):
     ],
 )
 def test_the_provider(line, name, size):
-    """What the kubelet says of itself, if it does."""
+    """The provider that the kubelet names, if it names one."""
     assert fed(Provider(), b"a 1\n" + line + b"\nc 1\n", size).name == name
 
 
 @SIZES
 def test_lines(size):
-    """Every one that ends, as it is; of one that is too long nothing is held."""
+    """Every finished line as it is. A line that is too long is not held."""
     found = []
     lines, text = Lines(), b"a\n\nbc\nrest"
     for start in range(0, len(text), size):

@@ -19,7 +19,7 @@ from tests.support.sites import ForwardProxy
 
 
 async def test_all_is_well(preflight):
-    """Every row has its tick, three samples are shown, and the namespaces without a team."""
+    """Every row is ok. Three samples and the namespaces without a team are shown."""
     report, shown = await preflight.run()
     assert report.ok
     assert set(results(report).values()) == {"ok"}
@@ -41,7 +41,7 @@ async def test_all_is_well(preflight):
 
 
 async def test_what_is_sent(preflight, cluster):
-    """Reviews and one list to the API server, two of its metrics to the kubelet, nothing else."""
+    """Only reviews and one list to the API server, and two requests to the kubelet."""
     await preflight.run()
     asked = [(record.method, record.path.partition("?")[0]) for record in cluster.api.requests]
     review = ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
@@ -52,7 +52,7 @@ async def test_what_is_sent(preflight, cluster):
 
 
 async def test_no_identity(preflight):
-    """A token that cannot be read ends the check, with the reason in its table."""
+    """An unreadable token ends the check, with the reason in its table."""
     (preflight.directory / "token").unlink()
     report, _ = await preflight.run()
     assert results(report) == {"identity": "failed"}
@@ -60,20 +60,20 @@ async def test_no_identity(preflight):
 
 
 async def test_a_configuration_that_is_wrong(preflight, tmp_path):
-    """It is one before it is tried."""
+    """A wrong configuration is reported before any request."""
     with pytest.raises(ConfigError, match="--kubelet-ca-file"):
         await preflight.run(f"--kubelet-ca-file={tmp_path / 'missing'}")
 
 
 async def test_flags_without_effect(preflight):
-    """They are warnings here as well."""
+    """Flags without effect are warnings here, too."""
     report, _ = await preflight.run("-zap-devel")
     assert "--zap-devel" in message(report, "settings")
     assert results(report)["settings"] == "warning"
 
 
 def test_coverage():
-    """By each rule's own key and source; an empty value is none; a bare default is no rule."""
+    """Counted by each rule's key and source. Empty values and bare defaults do not count."""
     rules, problems = parse_rules(["team", "*"], ["owner"], ["team=x", "other=y"])
     assert problems == []
     spaces = [
@@ -93,7 +93,7 @@ def test_coverage():
 
 
 async def test_as_a_command(preflight, cluster):
-    """Exit status 0 with the text on standard output, and nothing said beside it."""
+    """Exit status 0, the text on standard output, and no other output."""
     status, out, err = await preflight.process()
     assert (status, err) == (0, "")
     assert out.startswith("Permissions, asked of https://")
@@ -105,7 +105,7 @@ async def test_as_a_command(preflight, cluster):
 
 
 async def test_where_there_is_only_ascii(preflight, cluster):
-    """What is well and what failed can still be told from one another."""
+    """Ok and failed rows have different marks in ASCII."""
     cluster.api.deny("get", "nodes/metrics")
     _, out, _ = await preflight.process(PYTHONIOENCODING="ascii")
     rows = out.partition("\n\n")[2].splitlines()
@@ -114,7 +114,7 @@ async def test_where_there_is_only_ascii(preflight, cluster):
 
 
 async def test_the_example_of_the_documents(preflight, cluster):
-    """What is shown there is what is printed, but for where the cluster and its token are."""
+    """The documented output is the real one, but for addresses and tokens."""
     cluster.api.deny("get", "nodes/metrics")
     cluster.api.allow("get", "nodes/proxy")
     report, _ = await preflight.run()
@@ -129,7 +129,7 @@ async def test_the_example_of_the_documents(preflight, cluster):
 
 
 async def test_as_json(preflight, cluster):
-    """One document on standard output and nothing else; what is under way on standard error."""
+    """One document on standard output. Progress goes to standard error."""
     status, out, err = await preflight.process("--output=json")
     document = json.loads(out)
     assert (status, document["ok"]) == (0, True)
@@ -144,7 +144,7 @@ async def test_as_json(preflight, cluster):
 
 
 async def test_a_wrong_command_line(preflight):
-    """Exit status 2 with every problem, those of serve's flags and of its own."""
+    """Exit status 2 with every problem, of serve's flags and of its own."""
     status, out, err = await preflight.process("--output=yaml", "--nonsense", "--label=0=0")
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 3
@@ -153,7 +153,7 @@ async def test_a_wrong_command_line(preflight):
 
 
 async def test_a_web_config(preflight, tmp_path):
-    """It is loaded with all that it names; a broken one is a wrong configuration."""
+    """It is loaded with all its files. A broken one is a wrong configuration."""
     (tmp_path / "web.yaml").write_text("tls_server_config: {cert_file: a.crt, key_file: a.key}")
     flag = f"--web-config-file={tmp_path / 'web.yaml'}"
     with pytest.raises(ConfigError, match=r"a\.crt"):
@@ -167,7 +167,7 @@ async def test_a_web_config(preflight, tmp_path):
 
 
 async def test_a_kubeconfig(preflight, cluster, tmp_path):
-    """A user's own permissions are checked the same way, and the file is named, not shown."""
+    """A user's own permissions are checked, and the file is named, not shown."""
     cluster.write_kubeconfig(tmp_path / "config")
     report, shown = await preflight.run(f"--kubeconfig={tmp_path / 'config'}")
     assert report.ok
@@ -176,7 +176,7 @@ async def test_a_kubeconfig(preflight, cluster, tmp_path):
 
 
 async def test_a_kubelet_section(preflight, cluster, tmp_path):
-    """It is its CA, name and identity that are tried; behind a proxy no certificate is seen."""
+    """The section's CA, name and identity are tried. Behind a proxy no certificate is seen."""
     reader = "system:serviceaccount:monitoring:kubelet-reader"
     cluster.authority.allow("get", "nodes/metrics", user=reader)
     cluster.api.deny("get", "nodes/metrics", user=SERVICE_ACCOUNT)

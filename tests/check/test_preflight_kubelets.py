@@ -1,4 +1,4 @@
-"""The preflight's connections: each row says which server was asked, and why it did not answer."""
+"""The preflight's connections: each row names the server, and the reason of a failure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.sites import ForwardProxy
 
 @pytest.fixture
 async def another_kubelet(cluster):
-    """A function that puts a kubelet with another certificate in the place of node-a's."""
+    """A function that replaces node-a's kubelet by one with another certificate."""
     running = []
 
     async def start(leaf):
@@ -48,7 +48,7 @@ async def another_kubelet(cluster):
 
 
 async def test_a_kubelet_that_answers_all_the_same(preflight, cluster):
-    """A role may name nodes, of which the API server is not asked: then it is a warning."""
+    """A role for one node is unknown to the review: the row is a warning."""
     cluster.authority.deny("get", "nodes/metrics")
     rule = {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]}
     account = {"kind": "ServiceAccount", "name": "kmproxy", "namespace": "kmproxy"}
@@ -71,7 +71,7 @@ async def test_a_kubelet_that_answers_all_the_same(preflight, cluster):
 async def test_a_certificate_that_does_not_verify(
     preflight, cluster, another_kubelet, kind, problem, flag
 ):
-    """It is shown, with what is wrong and the flag that accepts it; no token has been sent."""
+    """The problem and the accepting flag are shown. No token was sent."""
     ca = trustme.CA() if kind == "foreign" else cluster._authorities
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
     kubelet = await another_kubelet(
@@ -94,7 +94,7 @@ async def test_a_certificate_that_does_not_verify(
 
 
 async def test_what_would_be_pinned(preflight, cluster, another_kubelet, tmp_path):
-    """The certificate and what becomes of it are told; the file of pins stays as it is."""
+    """The certificate and its pinning are shown. The pin file is unchanged."""
     path = tmp_path / f"labels{SUFFIX}"
     flags = ("--kubelet-tls-pin", f"--label-snapshot={tmp_path / 'labels'}")
     report, _ = await preflight.run(*flags)
@@ -128,7 +128,7 @@ async def test_what_would_be_pinned(preflight, cluster, another_kubelet, tmp_pat
 
 
 async def test_a_kubelet_that_is_down(preflight, cluster):
-    """Permissions and namespaces are told all the same."""
+    """Permissions and namespaces are still reported."""
     await cluster.kubelets["node-a"].stop()
     report, _ = await preflight.run()
     assert results(report, but=("ok",)) == {
@@ -139,7 +139,7 @@ async def test_a_kubelet_that_is_down(preflight, cluster):
 
 
 async def test_an_api_server_that_is_down(preflight, cluster):
-    """What it does not say is not known; the certificate is looked at all the same."""
+    """Its facts are unknown, and the kubelet's certificate is still examined."""
     await cluster.api.stop()
     report, shown = await preflight.run()
     assert not report.ok
@@ -152,7 +152,7 @@ async def test_an_api_server_that_is_down(preflight, cluster):
 
 
 async def test_a_token_that_is_not_taken(preflight, cluster):
-    """It is said of each who does not take it, and not shown."""
+    """Each server that refuses the token has a row. The token is not shown."""
     cluster.authority.revoke(cluster.token)
     report, _ = await preflight.run()
     assert "does not accept our credentials (401)" in message(report, "access reviews")
@@ -161,7 +161,7 @@ async def test_a_token_that_is_not_taken(preflight, cluster):
 
 @pytest.mark.parametrize("silent", ["reviews", "namespaces", "kubelet"])
 async def test_nobody_waits_for_ever(preflight, cluster, silent):
-    """A step ends when its time is up, and the next begins."""
+    """A step ends at its time limit, and the next begins."""
     if silent == "kubelet":
         cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
     elif silent == "namespaces":
@@ -177,7 +177,7 @@ async def test_nobody_waits_for_ever(preflight, cluster, silent):
 
 
 async def test_one_of_many_nodes(preflight, cluster):
-    """With every node served one is tried, the configured one if it is a Node, and named."""
+    """With --all-nodes one node is tried and named: the configured one if it is a Node."""
     cluster.api.allow("get", "nodes")
     report, shown = await preflight.run("--all-nodes", "--node-name-or-ip=node-b")
     assert report.node == "node-b"
@@ -190,7 +190,7 @@ async def test_one_of_many_nodes(preflight, cluster):
 
 
 async def test_the_node_that_is_to_be_tried(preflight, cluster):
-    """As a Deployment's pod names its own node: no list of nodes is asked for."""
+    """A Deployment's pod names its own node, so nodes are not listed."""
     cluster.api.allow("get", "nodes")
     status, out, err = await preflight.process(
         "--all-nodes", "--node-name-or-ip=localhost", KMPROXY_TRY_NODE="node-b"
@@ -203,7 +203,7 @@ async def test_the_node_that_is_to_be_tried(preflight, cluster):
 
 
 async def test_no_node_to_try(preflight, cluster):
-    """To list nodes is not needed by the daemon: who may not has to name one."""
+    """The daemon need not list nodes. Without that right the user has to name a node."""
     cluster.api.allow("get", "nodes")
     report, _ = await preflight.run("--all-nodes", "--node-name-or-ip=localhost")
     assert results(report, but=("ok",)) == {"node": "failed", "metrics": "skipped"}
@@ -216,7 +216,7 @@ async def test_no_node_to_try(preflight, cluster):
 
 
 async def test_a_node_that_cannot_be_found(preflight, cluster):
-    """The configured one is asked all the same, as the daemon does for the paths without a name."""
+    """The configured node is still asked, as the daemon does for paths without a name."""
     report, _ = await preflight.run("--all-nodes")
     assert results(report, but=("ok",)) == {"get nodes": "failed", "node": "failed"}
     assert "resources [nodes]" in message(report, "node")
@@ -224,7 +224,7 @@ async def test_a_node_that_cannot_be_found(preflight, cluster):
 
 
 async def test_through_the_api_server(preflight, cluster):
-    """Its certificate is looked at, and the fetch goes through it."""
+    """The API server's certificate is examined, and the fetch uses the node proxy."""
     cluster.api.allow("get", "nodes/proxy")
     port = urlsplit(cluster.api.url).port
     flags = (f"--kube-apiserver=127.0.0.1:{port}", "--node-name-or-ip=node-b")
@@ -236,7 +236,7 @@ async def test_through_the_api_server(preflight, cluster):
 
 
 async def test_plain_http(preflight, cluster):
-    """The read-only port has no certificate and asks for no permission."""
+    """The read-only port has no certificate and needs no permission."""
     kubelet = cluster.kubelets["node-a"]
     cluster.api.deny("get", "nodes/metrics")
     port = urlsplit(kubelet.plain_url).port
@@ -246,7 +246,7 @@ async def test_plain_http(preflight, cluster):
 
 
 async def test_the_way_to_the_api_server(preflight, cluster, tmp_path):
-    """It is said which proxy leads there, and what named it."""
+    """The row names the proxy, and its source."""
     cluster.write_kubeconfig(tmp_path / "config")
     document = json.loads((tmp_path / "config").read_text())
     async with ForwardProxy() as forward:

@@ -1,4 +1,4 @@
-"""The preflight's permissions: a missing and a needless permission each have a row that says so."""
+"""The preflight's permissions: missing and needless permissions have rows of their own."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Reviewing:
     ],
 )
 async def test_what_a_review_says(status, allowed):
-    """Only what is allowed and not denied is granted."""
+    """A right is granted if it is allowed and not denied."""
     api = Reviewing(f'{{"kind": "SelfSubjectAccessReview", "status": {status}}}'.encode())
     assert await is_allowed(api, NODE_METRICS) is allowed
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b"[" * 100000])
 async def test_what_is_no_review(body):
-    """It is an error of the API server's, neither yes nor no."""
+    """An unreadable review is an API server error, neither yes nor no."""
     with pytest.raises(UpstreamError, match="is not one"):
         await is_allowed(Reviewing(body), NODE_METRICS)
 
@@ -64,7 +64,7 @@ WAYS = {
     ],
 )
 async def test_a_permission_that_is_missing(preflight, cluster, flags, verb, resource):
-    """It fails, and the rule that is shown, once it is granted, makes the check pass."""
+    """It fails. With the shown rule granted, the check passes."""
     api = urlsplit(cluster.api.url)
     flags = [each.replace("THROUGH", f"--kube-apiserver=127.0.0.1:{api.port}") for each in flags]
     if "--all-nodes" in flags:
@@ -92,7 +92,7 @@ async def test_a_permission_that_is_missing(preflight, cluster, flags, verb, res
     ("verb", "resource"), [*SURPLUS, ("create", "pods/exec"), ("list", "secrets")]
 )
 async def test_a_permission_too_many(preflight, cluster, verb, resource):
-    """It is a warning that says what can be done with it, and no failure."""
+    """A needless permission is a warning that names its danger, not a failure."""
     cluster.api.allow(verb, resource)
     report, _ = await preflight.run()
     assert report.ok
@@ -103,7 +103,7 @@ async def test_a_permission_too_many(preflight, cluster, verb, resource):
 
 
 async def test_every_permission(preflight, cluster):
-    """Who owns the cluster is told so once, not once for each thing it can do."""
+    """A cluster admin gets one warning, not one per permission."""
     cluster.api.allow("*", "*")
     for verb, resource in SURPLUS:
         cluster.api.allow(verb, resource)
@@ -112,7 +112,7 @@ async def test_every_permission(preflight, cluster):
 
 
 async def test_the_namespaces_cannot_be_listed(preflight, cluster):
-    """The kubelet is tried all the same; what is fetched has no labels."""
+    """The kubelet is still tried, and its samples have no labels."""
     cluster.api.deny("list", "namespaces")
     report, _ = await preflight.run()
     assert results(report, but=("ok",)) == {
@@ -138,7 +138,7 @@ async def test_the_namespaces_cannot_be_listed(preflight, cluster):
     ],
 )
 async def test_reviews_that_fail(preflight, cluster, needs, words):
-    """No answer is neither yes nor no; what the API server says of it is not repeated."""
+    """A failed review is neither yes nor no. The API server's text is not repeated."""
     cluster.api.fail("self review", needs.pop("fault"), **needs)
     report, shown = await preflight.run()
     assert words in message(report, "access reviews")

@@ -20,7 +20,7 @@ from tests.support.preflight import message, results, row, to_add
     ],
 )
 async def test_rules(preflight, flags, result, words):
-    """A rule that nothing meets is probably misspelled: a warning."""
+    """A rule without any match is a warning: it is probably misspelled."""
     report, _ = await preflight.run(*flags)
     assert report.ok
     (subject,) = [row.subject for row in report.findings if row.check == "rule"][-1:]
@@ -29,7 +29,7 @@ async def test_rules(preflight, flags, result, words):
 
 
 async def test_samples_as_they_would_be_served(preflight):
-    """What is selected, dropped and stripped by flags is so in the samples that are shown."""
+    """The shown samples are selected and stripped as the flags say."""
     flags = ("--namespace=payments", "--keep-metric=container_memory_.*", "--timestamps=strip")
     report, _ = await preflight.run(*flags)
     for sample in report.metrics.examples:
@@ -40,7 +40,7 @@ async def test_samples_as_they_would_be_served(preflight):
 
 
 async def test_an_exposition_without_samples(preflight, cluster):
-    """It is no failure, and strange enough for a warning."""
+    """An exposition without samples is a warning, not a failure."""
     cluster.kubelets["node-a"].fail(Fault.EMPTY)
     report, _ = await preflight.run()
     assert results(report, but=("ok",)) == {"metrics": "warning"}
@@ -75,7 +75,7 @@ async def test_an_exposition_without_samples(preflight, cluster):
     ],
 )
 async def test_pods(preflight, cluster, version, granted, expected, words):
-    """With --discovery the pods are listed once, and the permission that applies is named."""
+    """With --discovery the pods are listed once, and the used permission is named."""
     cluster.kubelets["node-a"].version = version
     for resource in granted:
         cluster.api.allow("get", resource)
@@ -95,7 +95,7 @@ TEXT = "text/plain; version=0.0.4"
 
 
 async def test_a_kubelet_that_asks_its_runtime(preflight, cluster):
-    """It says so itself: a warning, as limits and namespaces may be missing; nothing has failed."""
+    """A kubelet with metrics from its runtime gets a warning: limits may be missing."""
     report, _ = await preflight.run()
     assert row(report, "provider") is None
     body = b'kubelet_metrics_provider{provider="cri"} 1\n'
@@ -109,7 +109,7 @@ async def test_a_kubelet_that_asks_its_runtime(preflight, cluster):
 
 @pytest.mark.parametrize("fault", [Fault.STATUS, Fault.DISCONNECT, Fault.CUT_CHUNKED])
 async def test_a_kubelet_that_does_not_say(preflight, cluster, fault):
-    """Nothing is said of it, either."""
+    """Without that fact there is no row."""
     cluster.kubelets["node-a"].fail(fault, path="/metrics")
     report, _ = await preflight.run()
     assert report.ok
@@ -118,7 +118,7 @@ async def test_a_kubelet_that_does_not_say(preflight, cluster, fault):
 
 
 async def test_samples_of_containers_without_a_namespace(preflight, cluster):
-    """As from some container runtimes: they can have no label, and that is said."""
+    """Some runtimes give samples that cannot get labels: a warning."""
     body = b'a{id="/kubepods/x",container="c"} 1\na{id="/",namespace=""} 1\n'
     cluster.kubelets["node-a"].fail(
         Fault.BODY, path="/metrics/cadvisor", body=body, content_type=TEXT

@@ -1,4 +1,4 @@
-"""What is shown of a preflight: the table, the sections, the JSON document."""
+"""The output of a preflight: the table, the sections, the JSON document."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trusted(**more):
     ],
 )
 def test_ok(results, ok):
-    """Only what failed is a failure."""
+    """Only a failed row is a failure."""
     report = Report("1")
     for result in results:
         report.add("check", "subject", result, "message")
@@ -46,7 +46,7 @@ def test_ok(results, ok):
 
 
 def test_the_table():
-    """A row per finding with its mark, aligned; then the rules for what is missing alone."""
+    """An aligned row per finding with its mark, then the rules for missing permissions."""
     report = Report("1")
     report.add("a", "short", "ok", "well")
     report.add("b", "rather longer", "failed", "why\x1b[31m")
@@ -83,13 +83,13 @@ def test_the_table():
     ],
 )
 def test_the_verdict_on_a_certificate(found, result, words):
-    """Not verifying is a warning, the more so where it could be."""
+    """An unverified certificate is a warning, also if it would verify."""
     assert found.verdict[0] == result
     assert words in found.verdict[1]
 
 
 def test_a_certificate_as_text():
-    """Who it is of, who signed it, for which names and how long, and what would accept it."""
+    """Its subject, issuer, names and dates, and the accepting flags."""
     lines = list(
         trusted(verified=False, problem="bad", accepted_by=("with --x", "with --y")).lines()
     )
@@ -116,19 +116,19 @@ def test_a_certificate_as_text():
     ],
 )
 def test_namespaces_without_a_value(without, default, text):
-    """The first ten, and how many more; what a default does."""
+    """The first ten, the number of others, and the effect of a default."""
     names = tuple(f"n{number}" for number in range(without))
     assert list(Coverage("--label a", "a", default, 50, names).lines()) == [text]
 
 
 def test_nothing_moves_the_cursor():
-    """What a server said is shown without its control characters."""
+    """A server's text is shown without control characters."""
     assert printable("a\x1b]0;x\x07\r\nb\u202e") == "a\ufffd]0;x\ufffd\ufffd\ufffdb\ufffd"
     assert indented(["a\x08", "b"]) == "  a\ufffd\n  b"
 
 
 def test_the_json_document():
-    """All of it under stable keys, and nothing that JSON does not know."""
+    """All findings under stable keys, with JSON values only."""
     report = Report("1", "https://api", "me", "node-a")
     report.add("a", "b", "ok", "c")
     report.access.append(Access(NODE_METRICS, needed=True, allowed=True))

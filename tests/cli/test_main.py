@@ -1,4 +1,4 @@
-"""The command line: how it is split, what it means, and how it fails."""
+"""The command line: its parts, their meaning, and its errors."""
 
 import asyncio
 import json
@@ -29,21 +29,21 @@ BOOLEANS = frozenset({"all-nodes", "enable-http2"})
 
 
 def config(*arguments):
-    """The configuration of a command line that says nothing worth a warning."""
+    """The configuration of a command line without warnings."""
     read, warnings = read_config(arguments)
     assert warnings == []
     return read
 
 
 def problems(*arguments):
-    """What is wrong with a command line of the daemon."""
+    """The problems of a command line of the daemon."""
     with pytest.raises(ConfigError) as caught:
         read_config(arguments)
     return list(caught.value.problems)
 
 
 def run(*arguments, home, **more):
-    """The exit status, output and standard error of a process outside of any cluster."""
+    """Exit status, output and standard error of a process outside of any cluster."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("KUBE", "KUBERNETES"))}
     done = subprocess.run(
         [sys.executable, "-m", "kmproxy", *arguments], cwd=ROOT, timeout=60, check=False,
@@ -86,7 +86,7 @@ def file(tmp_path):
     ],
 )
 def test_flags_are_split(arguments, flags):
-    """As by Go's flag package: one dash or two, `=` or the next argument, alone if boolean."""
+    """As in Go's flag package: one dash or two, `=` or the next argument, no value if boolean."""
     assert split_flags(arguments, BOOLEANS) == (flags, [])
 
 
@@ -104,7 +104,7 @@ def test_flags_are_split(arguments, flags):
     ],
 )
 def test_what_is_no_flag(arguments, wrong):
-    """Each argument that is none is a problem, and the others are read all the same."""
+    """Each argument that is not a flag is a problem. The others are still read."""
     assert split_flags(arguments, BOOLEANS)[1] == [f"{argument!r} is no flag" for argument in wrong]
 
 
@@ -113,7 +113,7 @@ PROXY = ("-node-port=443", "-enable-http2=false", "-kube-apiserver=api.example.c
 
 
 def test_the_arguments_of_kubelet_meta_proxy():
-    """Its usual argument list means what it meant there."""
+    """The usual arguments of kubelet-meta-proxy keep their meaning."""
     read = config(*PROXY)
     assert (read.kubelet.node, read.kubelet.port) == ("node-1", 443)
     assert read.kubelet.apiserver == "api.example.com"
@@ -157,7 +157,7 @@ def test_a_flag_of_kubelet_meta_proxy(argument, section, attribute, value):
     ],
 )  # fmt: skip
 def test_a_flag_of_kubelet_meta_proxy_without_meaning(argument):
-    """It is accepted before and after others, changes nothing, and a line says why."""
+    """It is accepted in any position, changes nothing, and a line gives the reason."""
     for arguments in ((argument, *PROXY), (*PROXY, argument)):
         read, warnings = read_config(arguments)
         assert read == config(*PROXY)
@@ -166,7 +166,7 @@ def test_a_flag_of_kubelet_meta_proxy_without_meaning(argument):
 
 
 def test_a_configuration_file(file):
-    """The same names without dashes; the command line wins, wherever it names the file."""
+    """The same names without dashes. The command line has precedence over any file."""
     path = file("node-port: 1\nlabel: [a, b=c]\nall-nodes: true\ncache-sync-timeout: 5s\n")
     for arguments in (["--config", path, "--node-port=2"], ["-node-port", "2", f"-config={path}"]):
         read = config(*arguments)
@@ -178,12 +178,12 @@ def test_a_configuration_file(file):
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "---\n", "{}"])
 def test_an_empty_configuration_file(file, content):
-    """It is one that sets nothing."""
+    """An empty file sets nothing."""
     assert config("--config", file(content)) == config()
 
 
 def test_of_two_files_the_later_wins(file):
-    """Each is a layer over the one before."""
+    """Each file is a layer over the one before."""
     base = file("node-port: 1\nmax-concurrency: 9\n", "base.yaml")
     read = config("--config", base, "--config", file("node-port: 2\n"))
     assert (read.kubelet.port, read.server.max_concurrency) == (2, 9)
@@ -198,7 +198,7 @@ def test_of_two_files_the_later_wins(file):
     ],
 )  # fmt: skip
 def test_a_broken_file(file, content):
-    """One line names the file and what is wrong with it."""
+    """One line names the file and the problem."""
     path = file(content)
     (problem,) = problems("--config", path)
     assert problem.startswith(f"--config {path}: ")
@@ -220,12 +220,12 @@ def test_a_broken_file(file, content):
     ],
 )
 def test_a_key_that_stands_twice(file, text, says):
-    """It is an error in any mapping of the file, not the last one's say."""
+    """A repeated key is an error in every mapping of the file."""
     assert says in " ".join(problems("--config", file(text)))
 
 
 def test_a_key_that_is_merged_stands_once(file):
-    """What an alias brings into a mapping may be said otherwise there, at any depth."""
+    """A key from a merged alias can be overridden, at any depth."""
     text = (
         "label: &l [team]\n"
         "kubelet: {tls_config: &t {min_version: TLS12, server_name: a}, "
@@ -241,14 +241,14 @@ def test_a_key_that_is_merged_stands_once(file):
     "text", ["*planted", "!planted", "!planted!x y", "!<planted> x", "[&planted 1, &planted 2]"]
 )
 def test_a_password_that_is_no_yaml(file, text):
-    """What begins so is no text without quotes: that is said, and the password is not."""
+    """The error says that such a text needs quotes, and does not show the password."""
     (problem,) = problems("--config", file(f"kubelet:\n  bearer_token: {text}\n"))
     assert "in line 2" in problem
     assert "planted" not in problem
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    """The system's reason is given, and other problems as well."""
+    """The system's reason is given, beside the other problems."""
     missing = str(tmp_path / "missing")
     assert problems("--config", missing, "--bogus") == [
         f"--config {missing}: No such file or directory", "unknown flag --bogus",
@@ -258,13 +258,13 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_a_file_has_to_be_named():
-    """`--config` without a value is a problem, as any flag is without its own."""
+    """`--config` without a value is a problem, as for other flags."""
     (problem,) = problems("--config")
     assert "--config" in problem
 
 
 def test_every_problem_of_both_is_told(file):
-    """Those of the command line, of the file's syntax and of its values, all at once."""
+    """All problems of the command line, the file's syntax and its values, at once."""
     path = file("node-port: 0\nlables: [a]\n")
     found = problems("--config", path, "stray", "--max-concurrency=0", "--on-conflict")
     assert len(found) == 5
@@ -310,7 +310,7 @@ def test_a_wrong_command_line(capsys, arguments, parts):
 
 
 def test_there_is_no_cluster(tmp_path):
-    """Nothing configured to talk to, or a file that is missing: exit status 2, one plain line."""
+    """Without an API server, or with a missing file: exit status 2, one plain line."""
     status, output, said = run(*PROXY, home=tmp_path)
     assert (status, output, said.count("\n")) == (2, "", 1)
     assert said.startswith("kmproxy: no API server")
@@ -319,7 +319,7 @@ def test_there_is_no_cluster(tmp_path):
 
 
 def test_failing_at_run_time(tmp_path):
-    """Exit status 1, one plain line: a pod without the token that it should have."""
+    """Exit status 1 and one plain line: a pod without its token."""
     status, output, said = run(
         f"--service-account-dir={tmp_path}", home=tmp_path, KUBERNETES_SERVICE_HOST="127.0.0.1"
     )
@@ -333,7 +333,7 @@ def test_failing_at_run_time(tmp_path):
      ("serve", "-h"), ("demo", "-help"), ("enrich", "-h")],
 )  # fmt: skip
 def test_every_command_explains_itself(capsys, command, flag):
-    """Exit status 0, on standard output; other flags beside it do not matter."""
+    """Exit status 0, on standard output, whatever other flags are given."""
     assert main([command, flag, "--bogus"]) == 0
     output, said = capsys.readouterr()
     assert (output, said) == (help_text(command), "")
@@ -341,7 +341,7 @@ def test_every_command_explains_itself(capsys, command, flag):
 
 @pytest.mark.parametrize("flag", ["--version", "-version"])
 def test_the_version(capsys, flag):
-    """It is that of the package."""
+    """It is the version of the package."""
     assert main([flag]) == 0
     assert capsys.readouterr() == (f"kmproxy {kmproxy.__version__}\n", "")
 
@@ -354,7 +354,7 @@ def test_the_version(capsys, flag):
     ],
 )  # fmt: skip
 def test_the_revision(capsys, tmp_path, monkeypatch, written, shown):
-    """What the build left is said beside the version, and in the metric; what is none is not."""
+    """The revision of the build is shown beside the version and in the metric, if it is valid."""
     (tmp_path / "REVISION").write_text(written)
     monkeypatch.setattr("kmproxy.revision.__file__", str(tmp_path / "revision.py"))
     assert main(["--version"]) == 0
@@ -365,7 +365,7 @@ def test_the_revision(capsys, tmp_path, monkeypatch, written, shown):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_mentions_every_setting(command):
-    """Each flag by its name and explanation, with its other names, in lines that fit."""
+    """Each flag with its explanation and aliases, in lines that fit."""
     text = help_text(command)
     joined = " ".join(text.split())
     for section in COMMANDS[command][1]:
@@ -383,7 +383,7 @@ def test_the_help_mentions_every_setting(command):
      "default 30s", "default info", "default text", "default https"],
 )  # fmt: skip
 def test_the_help_of_the_daemon(part):
-    """It names the commands, every default, and the flags that have no effect."""
+    """It names the commands, every default, and the ignored flags."""
     assert part in " ".join(help_text("serve").split())
 
 
@@ -396,7 +396,7 @@ def record(message, *, level=logging.WARNING, error=None):
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
 def test_log_lines(monkeypatch, zone):
-    """One line of text or one JSON object a record, with the time in UTC wherever it runs."""
+    """One line of text or one JSON object per record, with the time in UTC."""
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -413,7 +413,7 @@ def test_log_lines(monkeypatch, zone):
 
 
 def test_a_traceback_in_json_stays_on_the_line():
-    """It is the value of `exception`."""
+    """A traceback is the value of `exception`, on the same line."""
     try:
         int("planted")
     except ValueError:
@@ -424,7 +424,7 @@ def test_a_traceback_in_json_stays_on_the_line():
 
 @pytest.mark.parametrize("chosen", ["text", "json"])
 def test_the_log_is_as_configured(tmp_path, chosen):
-    """A warning comes in the format that was asked for, on standard error."""
+    """A warning has the configured format, on standard error."""
     said = run("-zap-devel", "--log-format", chosen, home=tmp_path)[2].splitlines()
     assert len(said) == 2
     if chosen == "json":
@@ -439,7 +439,7 @@ def test_the_log_is_as_configured(tmp_path, chosen):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_asks_for_the_end(number):
-    """SIGTERM and SIGINT set the event that the daemon waits for, and kill nothing."""
+    """SIGTERM and SIGINT set the daemon's event, and kill nothing."""
     stop = cli._stop_event()
     assert not stop.is_set()
     os.kill(os.getpid(), number)

@@ -17,7 +17,7 @@ from tests.support.upstreams import Nobody
 
 @pytest.fixture
 async def upstream():
-    """A way to anything on plain http."""
+    """An upstream for any URL over plain HTTP."""
     tls = TlsContext(Trust, "CA", clock=lambda: 0.0, errors=OwnMetrics().credential_errors)
     async with open_session() as session:
         yield Upstream("kubelet", session, Nobody(), tls)
@@ -25,7 +25,7 @@ async def upstream():
 
 @pytest.fixture
 async def answering():
-    """A function that starts a server which answers each request with these bytes, and hangs up."""
+    """A function that starts a server which answers each request with given bytes, and closes."""
     servers = []
     seen = []
 
@@ -48,13 +48,13 @@ async def answering():
 
 @pytest.fixture
 def ca():
-    """The CA of the test's own servers."""
+    """The CA of the test's servers."""
     return new_ca()
 
 
 @pytest.fixture
 async def direct(ca):
-    """A function that makes a way to those servers, as an identity with a certificate."""
+    """A function that makes an upstream for these servers, whose identity has a certificate."""
     trust = Trust(
         Secret(ca.cert_pem.bytes().decode()),
         *(Secret(part.decode()) for part in pem_of(ca.issue_cert("x", common_name="kmproxy"))),

@@ -1,4 +1,4 @@
-"""The addresses of Node objects: which are asked, on real sockets."""
+"""The addresses of Node objects: which are contacted, on real sockets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("address", "kind"), REFUSED.items())
 def test_where_no_node_is_asked(address, kind):
-    """Addresses that mean another machine to each reader, also inside an IPv6 address."""
+    """Addresses with a different meaning on each machine are refused, also inside IPv6."""
     assert kind in ELSEWHERE.problem(address, 10250)
     assert kind in ELSEWHERE.refusal("node-a", address)
 
@@ -58,7 +58,7 @@ def test_where_no_node_is_asked(address, kind):
      "::ffff:10.0.0.7", "node-a", "ip-10-0-0-7.ec2.internal", "node-a.", "10-0-0-7.nodes"],
 )  # fmt: skip
 def test_where_nodes_are_asked(host):
-    """Any other address of a network, and names, which are looked at when they are resolved."""
+    """Other addresses are accepted, and names, whose addresses are checked after resolution."""
     for port in (None, 443, 10250):
         assert ELSEWHERE.problem(host, port) is None
 
@@ -70,26 +70,26 @@ def test_where_nodes_are_asked(host):
      "a/b", "a?b", "a b", "a\r\nX: y", "", "x" * 300, "[::1", "ä", "-", "a\0"],
 )  # fmt: skip
 def test_what_is_no_address(host):
-    """Nothing that would lead a URL to another host, port or path, and no number in disguise."""
+    """Text that would change a URL's host, port or path is refused, and disguised numbers."""
     assert ELSEWHERE.problem(host, 10250)
 
 
 @pytest.mark.parametrize("port", [-1, 65536, 2**70, 0])
 def test_what_is_no_port(port):
-    """A port is one of TCP's."""
+    """A port outside of TCP's range is refused."""
     assert ELSEWHERE.problem("10.0.0.7", port)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "localhost"])
 def test_beside_an_api_server_on_loopback(address):
-    """All is on one machine then; what is no machine's own address stays refused."""
+    """On one machine loopback is allowed. Addresses of no machine stay refused."""
     assert HERE.problem(address, 10250) is None
     for refused in ("169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1"):
         assert HERE.problem(refused, 10250)
 
 
 def test_the_api_server_may_change():
-    """A kubeconfig can lead elsewhere: the rule is for what it is now."""
+    """The rule follows the API server's current address, which a kubeconfig can change."""
     url = ["https://127.0.0.1:6443"]
     rule = NodeAddresses(lambda: url[0])
     assert rule.problem("127.0.0.1", 10250) is None
@@ -99,14 +99,14 @@ def test_the_api_server_may_change():
 
 
 def test_what_is_inside():
-    """Two spellings of one address are one."""
+    """The IPv4 address inside an IPv6 address is found, in each spelling."""
     for text in ("::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "10.0.0.1"):
         assert embedded(text) == ipaddress.ip_address("10.0.0.1")
     assert str(embedded("fd00::1")) == "fd00::1"
 
 
 class Listener:
-    """A socket of this machine that counts who connects to it, and says nothing."""
+    """A local socket that counts connections, and sends nothing."""
 
     def __init__(self, host="127.0.0.1"):
         self._host = host
@@ -127,9 +127,9 @@ class Listener:
 
 @pytest.fixture
 async def away(cluster, tmp_path, clock, own_metrics):
-    """A function that opens clients of an API server whose address is not one of loopback.
+    """A function that opens clients of an API server without a loopback address.
 
-    0.0.0.0 leads to this machine all the same.
+    0.0.0.0 still leads to this machine.
     """
     path = tmp_path / "config"
     cluster.write_kubeconfig(path)
@@ -156,7 +156,7 @@ async def scrape(clients, name="node-a"):
 
 
 def place(cluster, name, port, host="127.0.0.1", kind="InternalIP"):
-    """Let a Node object lead to a host and port."""
+    """Gives a Node object this host and port."""
     node = node_object(name, port, host)
     node["status"]["addresses"] = [{"type": kind, "address": host}]
     cluster.api.store.put("nodes", node)
@@ -166,7 +166,7 @@ def place(cluster, name, port, host="127.0.0.1", kind="InternalIP"):
                                    ["--kubelet-scheme=http"]])  # fmt: skip
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::ffff:127.0.0.1", "0.0.0.0", "127.1"])
 async def test_a_node_on_loopback(cluster, away, own_metrics, host, flags):
-    """It is 502, whatever is accepted as a certificate; nobody is connected to."""
+    """502 without a connection, whichever certificates are accepted."""
     async with Listener() as listener:
         place(cluster, "node-a", listener.port, host)
         clients = await away(*flags)
@@ -178,7 +178,7 @@ async def test_a_node_on_loopback(cluster, away, own_metrics, host, flags):
 
 @pytest.fixture
 def resolved(monkeypatch):
-    """A function that makes the system's resolver know names."""
+    """A function that adds names to the system's resolver."""
     known, real = {}, socket.getaddrinfo
 
     def look_up(host, port, *rest, **options):
@@ -194,7 +194,7 @@ def resolved(monkeypatch):
 @pytest.mark.parametrize("flags", [[], ["--kubelet-tls-pin"], ["--kubelet-scheme=http"]])
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "0.0.0.0"])
 async def test_a_name_that_resolves_to_loopback(cluster, away, resolved, flags, address):
-    """It is looked at where the connection is made: no earlier answer of DNS counts."""
+    """The address is checked at the connection, so no earlier DNS answer counts."""
     resolved({"evil.example": [address]})
     async with Listener() as listener:
         place(cluster, "node-a", listener.port, "evil.example", "Hostname")
@@ -206,7 +206,7 @@ async def test_a_name_that_resolves_to_loopback(cluster, away, resolved, flags, 
 
 
 async def test_a_name_that_resolves_to_several(cluster, resolved, away, own_address):
-    """Those that are refused are left out, the others tried."""
+    """Refused addresses are skipped, the others are tried."""
     resolved({"both.example": ["127.0.0.1", own_address]})
     async with Listener("0.0.0.0") as listener:
         place(cluster, "node-a", listener.port, "both.example", "Hostname")
@@ -220,7 +220,7 @@ async def test_a_name_that_resolves_to_several(cluster, resolved, away, own_addr
 
 @pytest.fixture
 def own_address():
-    """An address of this machine that is not one of loopback."""
+    """An address of this machine other than loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("203.0.113.1", 9))  # nothing is sent
@@ -231,7 +231,7 @@ def own_address():
 
 @pytest.mark.parametrize("named", [False, True])
 async def test_the_api_servers_own_place(cluster, opened_here, resolved, named):
-    """Its host and port together are no node's, by address or name; its host alone may be one's."""
+    """A node may have the API server's host, but not its host and port, by address or name."""
     resolved({"api.example": ["127.0.0.1"]})
     host = "api.example" if named else "127.0.0.1"
     server = urlsplit(cluster.api.url)
@@ -249,7 +249,7 @@ async def test_the_api_servers_own_place(cluster, opened_here, resolved, named):
 
 @pytest.fixture
 def opened_here(cluster, tmp_path, clock, own_metrics):
-    """A function that opens clients of the API server where it is, on loopback."""
+    """A function that opens clients of the API server on loopback."""
     cluster.write_service_account(tmp_path)
     server = urlsplit(cluster.api.url)
     environment = {
@@ -266,7 +266,7 @@ def opened_here(cluster, tmp_path, clock, own_metrics):
 
 
 async def test_an_api_server_by_name(cluster, away, resolved, own_address, tmp_path):
-    """It is compared by what its name resolves to, with what is about to be connected to."""
+    """The addresses of the API server's name are compared with the target of the connection."""
     path = tmp_path / "config"
     document = json.loads(path.read_text())
     settings = document["clusters"][0]["cluster"]
@@ -287,7 +287,7 @@ async def test_an_api_server_by_name(cluster, away, resolved, own_address, tmp_p
 
 @pytest.mark.parametrize("verified", [False, True])
 async def test_another_host(cluster, away, own_address, verified):
-    """Any port of another host is good only with a certificate that verifies for it."""
+    """Every port of another host needs a certificate that verifies for the host."""
     sent = bytearray()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca = cluster._authorities if verified else trustme.CA()
@@ -319,7 +319,7 @@ async def test_another_host(cluster, away, own_address, verified):
 
 @pytest.mark.parametrize("host", ["10.0.0.1/api/v1/secrets#", "a@10.0.0.1", "", "10.0.0.1:1"])
 async def test_an_address_that_would_be_a_path(cluster, opened_here, host):
-    """No Node object chooses what is asked: nothing is."""
+    """A Node object cannot change the request: no request is sent."""
     place(cluster, "node-a", cluster.kubelets["node-a"].port, host)
     async with opened_here() as clients:
         with pytest.raises(UpstreamError) as raised:
@@ -328,14 +328,14 @@ async def test_an_address_that_would_be_a_path(cluster, opened_here, host):
 
 
 async def test_through_the_api_server(cluster, away):
-    """It is the API server that connects to nodes then: their addresses are not ours to judge."""
+    """With the node proxy the API server connects to nodes, so addresses are not checked."""
     place(cluster, "node-a", cluster.kubelets["node-a"].port, "127.0.0.1")
     clients = await away(f"--kube-apiserver={cluster.api.url}")
     assert (await clients.nodes.find("node-a")).host == "127.0.0.1"
 
 
 async def test_the_configured_node_is_ours_to_choose(cluster, away):
-    """Of the node of --node-name-or-ip no Node object tells: it may be on loopback."""
+    """The address of --node-name-or-ip comes from the user: it may be loopback."""
     kubelet = cluster.kubelets["node-a"]
     clients = await away("--node-name-or-ip=127.0.0.1", f"--node-port={kubelet.port}")
     async with clients.kubelet.fetch(clients.kubelet.configured, "/metrics") as exposition:

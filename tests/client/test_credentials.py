@@ -1,4 +1,4 @@
-"""Which identity is found, and how a pod's own rotates."""
+"""The choice of the identity, and the rotation of a pod's own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def account(tmp_path, clock, own_metrics):
 
 
 async def test_a_token_is_read_again_after_a_minute(account, tmp_path, clock):
-    """A rotated token is used a minute later at most, and is stripped."""
+    """A rotated token is used within a minute, and is stripped."""
     assert await account.authorization() == "Bearer one"
     (tmp_path / "token").write_text("  two\n")
     clock.now += TOKEN_AGE - 0.1
@@ -39,7 +39,7 @@ async def test_a_token_is_read_again_after_a_minute(account, tmp_path, clock):
 
 
 async def test_a_token_is_read_anew_after_a_401(account, tmp_path):
-    """Anew means now."""
+    """After a 401 the file is read at once."""
     (tmp_path / "token").write_text("two")
     assert await account.authorization(anew=True) == "Bearer two"
 
@@ -71,12 +71,12 @@ def test_the_server_of_a_pod(tmp_path, clock, own_metrics):
 
 
 def test_nothing_secret_is_shown(account):
-    """A token is in no repr."""
+    """No repr shows a token."""
     assert "one" not in repr(account)
 
 
 def test_contexts(tmp_path, account):
-    """Certificates are verified unless told otherwise; a kubelet's by the cluster's CA."""
+    """Certificates are verified unless a flag disables it; a kubelet's by the cluster's CA."""
     for name in ("ca.crt", "other"):
         trustme.CA().cert_pem.write_to_path(str(tmp_path / name))
     strict = kubelet_trust(KubeletConfig(), account.trust)
@@ -92,7 +92,7 @@ def test_contexts(tmp_path, account):
 
 
 async def test_which_identity(tmp_path, clock, own_metrics, cluster):
-    """--kubeconfig, then the pod's, then $KUBECONFIG, then ~/.kube/config."""
+    """--kubeconfig, then the pod's identity, then $KUBECONFIG, then ~/.kube/config."""
     (tmp_path / "token").write_text("t")
     home = tmp_path / "home"
     (home / ".kube").mkdir(parents=True)
@@ -125,7 +125,7 @@ async def test_which_identity(tmp_path, clock, own_metrics, cluster):
 
 
 def test_the_default_directory():
-    """Where every pod finds its own."""
+    """The default is the directory of a pod's service account."""
     config, _ = read_config([])
     assert config.apiserver.service_account_dir == "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -141,7 +141,7 @@ async def test_several_kubeconfigs(tmp_path, clock, own_metrics, cluster):
 
 
 def test_the_trust_of_another_server():
-    """It is the system's CAs, or what its options say."""
+    """Other servers are trusted by the system's CAs, or by their options."""
     pair = {"cert": File("/c"), "key": File("/k")}
     for options, trust in (
         (TlsOptions(), Trust()),
@@ -153,7 +153,7 @@ def test_the_trust_of_another_server():
 
 
 def test_the_trust_of_a_kubelet_section(account):
-    """It changes what it names; our own certificate goes only where no other identity is given."""
+    """The section changes only what it names. Another identity replaces kmproxy's certificate."""
     own = {"cert": File("/own.crt"), "key": File("/own.key")}
     account._trust = Trust(File("/ca"), **own)
     pair = {"cert": File("/c"), "key": File("/k")}

@@ -1,4 +1,4 @@
-"""OAuth2 tokens: cached, renewed before they end, one request at a time, against a real endpoint."""
+"""OAuth2 tokens against a real endpoint: cached, renewed in time, one request at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.sites import Site, new_ca
 
 
 class Endpoint:
-    """What a token endpoint answers: token `t1`, `t2`, ... or as it is told."""
+    """Answers of a token endpoint: token `t1`, `t2`, ... or as a test sets them."""
 
     def __init__(self):
         self.count = 0
@@ -52,20 +52,20 @@ class Endpoint:
 
 @pytest.fixture
 def endpoint():
-    """A token endpoint in good health."""
+    """A token endpoint without faults."""
     return Endpoint()
 
 
 @pytest.fixture
 async def site(endpoint):
-    """Where it is."""
+    """The server of the token endpoint."""
     async with Site(endpoint, new_ca()) as running:
         yield running
 
 
 @pytest.fixture
 async def client(site, mount, clock, own_metrics):
-    """The client of that endpoint, its secret in a file."""
+    """A client of that endpoint, with its secret in a file."""
     mount.swap(secret="p:ss w\n")
     made = make(site, File(str(mount.path / "secret")), clock, own_metrics)
     async with open_session() as session:
@@ -75,7 +75,7 @@ async def client(site, mount, clock, own_metrics):
 
 
 def make(site, source, clock, own_metrics, url=None, **more):
-    """A function from a session to a client of a site."""
+    """A function that makes a client of a site for a session."""
 
     def made(session):
         config = OAuth2("my client", source, url or f"{site.url}/token", **more)
@@ -98,7 +98,7 @@ def make(site, source, clock, own_metrics, url=None, **more):
 
 
 async def test_a_token_is_kept(client, site, clock):
-    """It is asked for once, and again in good time before it ends; the old one serves meanwhile."""
+    """A token is requested once, and renewed before its end. The old one is used meanwhile."""
     assert await client.authorization() == "Bearer t1"
     clock.now += 3600 - 301
     assert await client.authorization() == "Bearer t1"
@@ -114,14 +114,14 @@ async def test_a_token_is_kept(client, site, clock):
 
 
 async def test_a_token_that_has_ended(client, site, clock):
-    """It is not used: the new one is waited for."""
+    """An expired token is not used: requests wait for the new one."""
     assert await client.authorization() == "Bearer t1"
     clock.now += 3600
     assert await client.authorization() == "Bearer t2"
 
 
 async def test_one_request_at_a_time(client, site, endpoint):
-    """However many scrapes wait for a token, one is asked for; one that gives up stops none."""
+    """All waiting scrapes share one token request. A scrape that leaves does not stop it."""
     endpoint.authorizer.clear()
     waiting = [asyncio.create_task(client.authorization()) for _ in range(20)]
     await until(lambda: asyncio.sleep(0, len(site.seen)))
@@ -132,7 +132,7 @@ async def test_one_request_at_a_time(client, site, endpoint):
 
 
 async def test_a_refused_token(client, site, clock):
-    """It is replaced at once, but one that is new is not: the next would be refused as well."""
+    """A refused token is replaced at once, unless it is new: the next would be refused too."""
     assert await client.authorization() == "Bearer t1"
     assert await client.authorization(anew=True) == "Bearer t1"
     clock.now += SETTLED
@@ -141,7 +141,7 @@ async def test_a_refused_token(client, site, clock):
 
 
 async def test_the_way_of_the_secret(client, site, endpoint, clock):
-    """In the header first, then in the form; the one that worked is remembered."""
+    """The secret is sent in the header first, then in the form. The accepted way is kept."""
     endpoint.by_header = False
     assert await client.authorization() == "Bearer t1"
     assert [("Authorization" in seen.headers) for seen in site.seen] == [True, False]
@@ -152,7 +152,7 @@ async def test_the_way_of_the_secret(client, site, endpoint, clock):
 
 
 async def test_a_secret_rotates(client, endpoint, mount, clock, own_metrics):
-    """A new secret is used for a new token a minute later at most; a bad one is not."""
+    """A new secret is used for a new token within a minute. A bad secret is not used."""
     assert await client.authorization() == "Bearer t1"
     endpoint.secret = "other"
     mount.swap(secret="")
@@ -169,7 +169,7 @@ async def test_a_secret_rotates(client, endpoint, mount, clock, own_metrics):
 
 
 async def test_scopes_and_parameters(site, clock, own_metrics):
-    """They stand in the form."""
+    """Scopes and parameters are form fields."""
     params = (("audience", Secret("kubelet")),)
     made = make(
         site, Secret("p:ss w"), clock, own_metrics, scopes=("a", "b"), endpoint_params=params
@@ -187,7 +187,7 @@ async def test_scopes_and_parameters(site, clock, own_metrics):
 
 @pytest.mark.parametrize("life", [None, 0, "", "soon"])
 async def test_a_token_without_an_end(client, site, endpoint, clock, life):
-    """It is used until it is refused."""
+    """A token without an end is used until it is refused."""
     endpoint.life = life
     assert await client.authorization() == "Bearer t1"
     clock.now += 10**6
@@ -196,7 +196,7 @@ async def test_a_token_without_an_end(client, site, endpoint, clock, life):
 
 
 async def test_an_end_as_text(client, endpoint, clock):
-    """Some servers write the number so."""
+    """Some servers send the number as text."""
     endpoint.life = "60"
     assert await client.authorization() == "Bearer t1"
     clock.now += 60
@@ -220,7 +220,7 @@ async def test_an_end_as_text(client, endpoint, clock):
     ],
 )  # fmt: skip
 async def test_no_token(client, endpoint, own_metrics, caplog, answer, says):
-    """Each failure has the reason `oauth2`, is counted and logged, and shows nothing of the answer."""
+    """Each failure has the reason `oauth2`, is counted and logged, and shows no answer."""
     endpoint.broken = answer
     with pytest.raises(UpstreamError) as raised:
         await client.authorization()
@@ -234,7 +234,7 @@ async def test_no_token(client, endpoint, own_metrics, caplog, answer, says):
 
 
 async def test_a_failure_is_not_repeated_at_once(client, site, endpoint, clock):
-    """A storm of scrapes is one request, then a pause; after it all is well again."""
+    """Many scrapes cause one request, then a pause. Later requests succeed again."""
     endpoint.broken = lambda: web.Response(status=500)
     for _ in range(5):
         with pytest.raises(UpstreamError, match="answered 500"):
@@ -246,7 +246,7 @@ async def test_a_failure_is_not_repeated_at_once(client, site, endpoint, clock):
 
 
 async def test_a_good_token_outlives_a_failed_renewal(client, endpoint, clock, own_metrics):
-    """It is used to its end, and not a second longer."""
+    """A token is used until its end, and no longer."""
     assert await client.authorization() == "Bearer t1"
     endpoint.broken = lambda: web.Response(status=500)
     clock.now += 3600 - 60
@@ -259,13 +259,13 @@ async def test_a_good_token_outlives_a_failed_renewal(client, endpoint, clock, o
 
 
 def test_repr(site, clock, own_metrics):
-    """It shows which client where, and nothing of the path or query."""
+    """The repr shows the client and the host, without path and query."""
     made = make(site, Secret("planted"), clock, own_metrics, url=f"{site.url}/planted?planted")
     assert repr(made(None)) == "<ClientCredentials my client at 127.0.0.1>"
 
 
 async def test_an_endpoint_that_is_not_there(site, clock, own_metrics):
-    """What is wrong with the connection is said."""
+    """The error names the problem of the connection."""
     made = make(site, Secret("s"), clock, own_metrics, url="https://127.0.0.1:1/token")
     async with open_session() as session:
         with pytest.raises(UpstreamError, match="cannot be reached") as raised:
@@ -275,7 +275,7 @@ async def test_an_endpoint_that_is_not_there(site, clock, own_metrics):
 
 @pytest.mark.parametrize("begins", [False, True])
 async def test_an_endpoint_that_hangs(site, endpoint, clock, own_metrics, monkeypatch, begins):
-    """It is given up, whether it has begun to answer or not, and as what it is."""
+    """A hanging request times out, before the answer or within it."""
     monkeypatch.setattr("kmproxy.client.oauth2.TIMEOUT", 0.2)
 
     async def trickle():
@@ -296,7 +296,7 @@ async def test_an_endpoint_that_hangs(site, endpoint, clock, own_metrics, monkey
 
 
 async def test_it_can_be_given_up(client, site, endpoint):
-    """At the end of the daemon a request under way is cancelled, and nothing is left behind."""
+    """At the daemon's end a request is cancelled, and no task is left."""
     endpoint.authorizer.clear()
     waiting = asyncio.create_task(client.authorization())
     await until(lambda: asyncio.sleep(0, len(site.seen)))

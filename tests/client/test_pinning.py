@@ -1,6 +1,6 @@
-"""Kubelets' certificates with --kubelet-tls-pin, shown by real TLS servers.
+"""Kubelets' certificates with --kubelet-tls-pin, on real TLS servers.
 
-Each notes every byte that it is sent after the handshake, so that a token which was sent shows.
+Each server records every byte after the handshake, so a token that was sent is found.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\
 
 
 class Kubelet:
-    """A TLS server on 127.0.0.1 that shows what it is told to, and remembers what it was sent.
+    """A TLS server on 127.0.0.1 with given certificates, which records received bytes.
 
     `sent` maps each certificate shown to the bytes of its connections after the handshake.
     """
@@ -39,14 +39,14 @@ class Kubelet:
         self._writers = []
 
     def show(self, *leaves):
-        """Show these in turn, one a connection; those that are open end."""
+        """Shows these certificates in turn, one per connection. Open connections end."""
         self._leaves = list(leaves)
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
 
     def got(self, leaf):
-        """All that was sent to who showed a certificate, and None if nobody shook hands with it."""
+        """The bytes sent after this certificate, or None without a handshake with it."""
         return self.sent.get(id(leaf))
 
     async def __aenter__(self):
@@ -87,7 +87,7 @@ class Kubelet:
 
 @pytest.fixture
 async def kubelet():
-    """A kubelet in the place of node-a's."""
+    """A kubelet in place of node-a's."""
     async with Kubelet() as running:
         yield running
 
@@ -98,17 +98,17 @@ def own(*names):
 
 
 def place(cluster, name, port):
-    """Let a Node object of this name lead to a port of this machine."""
+    """Gives a Node object of this name a local port."""
     return cluster.api.store.put("nodes", node_object(name, port))["metadata"]["uid"]
 
 
 async def refused(proxy, reason):
-    """How many certificates were refused for a reason."""
+    """The number of certificates refused for a reason."""
     return await proxy.metric("kmproxy_kubelet_certificates_refused_total", reason=reason)
 
 
 async def test_the_first_certificate_is_pinned(front, kubelet, caplog):
-    """The same again passes; another one is 502, counted, and never sent a byte."""
+    """The same certificate passes. Another one is 502, counted, and gets no byte."""
     caplog.set_level(logging.INFO)
     real, impostor = own(), own()
     proxy = await front(f"--node-port={kubelet.port}", "--kubelet-tls-pin")
@@ -133,7 +133,7 @@ async def test_the_first_certificate_is_pinned(front, kubelet, caplog):
 
 
 async def test_without_the_pin_nothing_is_believed(front, kubelet):
-    """The default stays: a certificate that no CA verifies is never sent a byte."""
+    """By default an unverified certificate gets no byte."""
     leaf = own()
     kubelet.show(leaf)
     proxy = await front(f"--node-port={kubelet.port}")
@@ -144,7 +144,7 @@ async def test_without_the_pin_nothing_is_believed(front, kubelet):
 
 
 async def test_a_pinned_connection_is_used_again(front, kubelet):
-    """No handshake but the first ones is made, of which the last carries all requests."""
+    """Only the first handshakes are made, and the last connection carries all requests."""
     kubelet.show(own())
     proxy = await front(f"--node-port={kubelet.port}", "--kubelet-tls-pin")
     for _ in range(5):
@@ -153,7 +153,7 @@ async def test_a_pinned_connection_is_used_again(front, kubelet):
 
 
 async def test_a_verified_certificate(front, cluster, kubelet):
-    """It is accepted instead of the pinned one; from then on only a verified one is."""
+    """A verified certificate replaces the pin. From then on only verified ones pass."""
     first, issued, renewed = own(), *(cluster._authorities.issue_cert("127.0.0.1") for _ in "ab")
     proxy = await front(f"--node-port={kubelet.port}", "--kubelet-tls-pin")
     for leaf in (first, issued, renewed):
@@ -169,7 +169,7 @@ async def test_a_verified_certificate(front, cluster, kubelet):
 
 
 async def test_a_certificate_for_another_name(front, cluster, kubelet):
-    """The cluster's CA does not make a certificate good for another host than its own."""
+    """A certificate of the cluster's CA for another host is refused."""
     first, other = own(), cluster._authorities.issue_cert("10.0.0.9")
     kubelet.show(first)
     proxy = await front(f"--node-port={kubelet.port}", "--kubelet-tls-pin")
@@ -180,7 +180,7 @@ async def test_a_certificate_for_another_name(front, cluster, kubelet):
 
 
 async def test_beside_a_ca_file_and_a_server_name(front, kubelet, tmp_path):
-    """Both say what verifies; what they do not verify is pinned."""
+    """CA file and server name say which certificates verify. Others are pinned."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.crt")
     flags = (f"--kubelet-ca-file={tmp_path / 'ca.crt'}", "--kubelet-server-name=kubelet.example")
@@ -196,7 +196,7 @@ async def test_beside_a_ca_file_and_a_server_name(front, kubelet, tmp_path):
 
 
 async def test_first_certificates_at_once(front, kubelet):
-    """Of two that come at once one is the first: the token goes to no other."""
+    """Of two concurrent first certificates one is pinned, and only it gets the token."""
     leaves = own(), own()
     kubelet.show(*leaves)
     flags = ("--kubelet-tls-pin", "--max-concurrency=16")
@@ -210,7 +210,7 @@ NODE = "/api/v1/nodes/{}/proxy/metrics"
 
 
 async def test_two_nodes(front, cluster, kubelet):
-    """Each has a pin of its own, also where both name one address."""
+    """Each node has its own pin, also with a shared address."""
     async with Kubelet() as other:
         place(cluster, "node-a", kubelet.port)
         place(cluster, "node-b", other.port)
@@ -232,7 +232,7 @@ async def test_two_nodes(front, cluster, kubelet):
 
 
 async def test_a_node_that_is_created_anew(front, cluster, kubelet, clock):
-    """A pin is of a UID: under another the first certificate is another."""
+    """A pin belongs to a UID: a new Node object has a new first certificate."""
     old, new = own(), own()
     uid = place(cluster, "node-a", kubelet.port)
     kubelet.show(old)
@@ -249,7 +249,7 @@ async def test_a_node_that_is_created_anew(front, cluster, kubelet, clock):
 
 
 async def test_a_node_that_moves(front, cluster, kubelet, clock):
-    """Its certificate goes along with its UID; another's is not accepted at its new address."""
+    """A certificate moves with its UID. Another one is refused at the new address."""
     leaf, stranger = own(), own()
     place(cluster, "node-a", kubelet.port)
     kubelet.show(leaf)
@@ -267,7 +267,7 @@ async def test_a_node_that_moves(front, cluster, kubelet, clock):
 
 @pytest.fixture
 def kept(front, kubelet, tmp_path):
-    """A function that starts a daemon which keeps pins, and the file of them."""
+    """A function that starts a daemon with a pin file; and the file."""
     path = tmp_path / f"labels{pinfile.SUFFIX}"
 
     async def start():
@@ -278,7 +278,7 @@ def kept(front, kubelet, tmp_path):
 
 
 async def test_a_restart(kept, kubelet):
-    """The pins come back with the file; without its line the next certificate is the first."""
+    """Pins are read from the file. Without its line the next certificate is the first."""
     start, path = kept
     real, impostor = own(), own()
     kubelet.show(real)
@@ -306,7 +306,7 @@ async def test_a_restart(kept, kubelet):
 
 @pytest.mark.parametrize("how", ["writable", "link", "garbage", "long", "folder"])
 async def test_a_file_that_is_not_believed(kept, kubelet, caplog, how):
-    """One line and a metric say why; it is as if there were none, and it is replaced if it can be."""
+    """A line and a metric give the reason. It is ignored, and replaced if possible."""
     start, path = kept
     real, planted = own(), HEAD + b"address:127.0.0.1:%d %s x\n" % (kubelet.port, b"a" * 64)
     match how:
@@ -337,7 +337,7 @@ async def test_a_file_that_is_not_believed(kept, kubelet, caplog, how):
 
 
 async def test_the_planted_pin_would_have_counted(kept, kubelet):
-    """The file of the test before, as our own user's alone: the control of what it shows."""
+    """The same file, owned by the daemon's user only, counts: the control experiment."""
     start, path = kept
     replace_own(path, [HEAD, b"address:127.0.0.1:%d %s x\n" % (kubelet.port, b"a" * 64)])
     kubelet.show(own())
@@ -346,7 +346,7 @@ async def test_the_planted_pin_would_have_counted(kept, kubelet):
 
 
 async def test_a_disk_that_hangs(kept, kubelet, monkeypatch, caplog):
-    """The start does not wait for it for long, and no scrape does at all."""
+    """The start waits a short time for the disk, and no scrape waits."""
     monkeypatch.setattr(pinfile, "PATIENCE", 0.01)
     hung = []
 
@@ -366,7 +366,7 @@ async def test_a_disk_that_hangs(kept, kubelet, monkeypatch, caplog):
 
 @pytest.mark.parametrize("secured", [False, True])
 async def test_through_a_proxy(front, cluster, kubelet, tmp_path, secured):
-    """It is the kubelet's certificate that is pinned, and never that of an HTTPS proxy."""
+    """The kubelet's certificate is pinned, never that of an HTTPS proxy."""
     real, impostor = own(), own()
     async with ForwardProxy(
         known={"kubelet": kubelet.port}, ca=cluster._authorities if secured else None
@@ -382,7 +382,7 @@ async def test_through_a_proxy(front, cluster, kubelet, tmp_path, secured):
 
 
 async def test_a_proxy_that_no_ca_verifies(front, kubelet, tmp_path):
-    """No pin is for a proxy: it is sent nothing, and nothing is pinned."""
+    """A proxy is never pinned: an unverified one gets nothing."""
     kubelet.show(own())
     async with ForwardProxy(known={"kubelet": kubelet.port}, ca=trustme.CA()) as forward:
         (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": {"proxy_url": forward.url}}))
@@ -407,7 +407,7 @@ async def test_a_proxy_that_no_ca_verifies(front, kubelet, tmp_path):
     ],
 )  # fmt: skip
 async def test_what_is_exposed_is_said_at_the_start(front, tmp_path, caplog, flags, level, says):
-    """In one line; with certificates that a CA verifies there is nothing to say."""
+    """One line tells the risk. With verified certificates there is no line."""
     caplog.set_level(logging.INFO)
     insecure = tmp_path / "insecure.yaml"
     insecure.write_text("kubelet: {tls_config: {insecure_skip_verify: true}}")
@@ -418,7 +418,7 @@ async def test_what_is_exposed_is_said_at_the_start(front, tmp_path, caplog, fla
 
 
 def test_what_it_cannot_stand_beside(tmp_path):
-    """Nothing is pinned where nothing is looked at."""
+    """Pinning is refused beside a flag that disables verification."""
     with pytest.raises(ConfigError, match="insecure-tls makes no sense beside --kubelet-tls-pin"):
         read_config(["--kubelet-insecure-tls", "--kubelet-tls-pin"])
     path = tmp_path / "k.yaml"

@@ -1,4 +1,4 @@
-"""The book of pins: what is accepted, what is kept, and the text of it."""
+"""The pins: accepted certificates, changes to write, and the text of the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NODE, OTHER = Peer("node-a", "uid:1"), Peer("node-b", "uid:2")
 
 
 def test_the_first_and_the_same_again():
-    """Another certificate is refused, and does not become the pin; other nodes have their own."""
+    """Another certificate is refused and not pinned. Other nodes have their own pins."""
     book = PinBook()
     assert [book.accept(NODE, digest) for digest in (A, A, B, A)] == [True, True, False, True]
     assert book.accept(OTHER, B)
@@ -21,7 +21,7 @@ def test_the_first_and_the_same_again():
 
 
 def test_after_a_ca():
-    """A node that had a verified certificate may not fall back to one that is not."""
+    """A node with a verified certificate may not go back to an unverified one."""
     book = PinBook()
     book.verified(NODE)
     assert not book.accept(NODE, A)
@@ -32,7 +32,7 @@ def test_after_a_ca():
 
 
 def test_what_is_a_change():
-    """Only what has to be written again; the same certificate again is not."""
+    """Only new facts are a change to write. The same certificate is none."""
     book, changes = PinBook(), []
     book.changed = lambda: changes.append(book.encode())
     for _ in range(2):
@@ -44,7 +44,7 @@ def test_what_is_a_change():
 
 
 def test_what_is_kept_comes_back():
-    """As text and back; what is there already is not overruled."""
+    """Pins survive as text. A read pin does not replace a present one."""
     book = PinBook()
     book.accept(NODE, A)
     book.verified(OTHER)
@@ -75,13 +75,13 @@ def test_what_is_kept_comes_back():
     ],
 )
 def test_what_is_no_text_of_pins(data):
-    """One line that is none makes it none: what is lost could be a pin."""
+    """One invalid line invalidates the file, because a lost line could be a pin."""
     with pytest.raises(PinError):
         decode(data)
 
 
 def test_the_bound(monkeypatch):
-    """Bytes, not numbers; the node asked longest ago is forgotten first."""
+    """The bound is in bytes. The node that was asked longest ago is forgotten first."""
     monkeypatch.setattr(pins, "MAX_BYTES", 10_000)
     book = PinBook()
     for number in range(1000):

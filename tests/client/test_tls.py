@@ -1,4 +1,4 @@
-"""TLS as a client, against real servers: whom it trusts, what it shows, and how that rotates."""
+"""TLS as a client, on real servers: trust, client certificates, and their rotation."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.conftest import credential_failures
 
 
 def write_ca(path):
-    """A new CA's certificate."""
+    """Writes a new CA's certificate."""
     trustme.CA().cert_pem.write_to_path(str(path))
 
 
 def test_a_context_follows_its_files(tmp_path, clock, own_metrics):
-    """A new CA makes a new context a minute later at most; the old CA is forgotten."""
+    """A new CA gives a new context within a minute. The old CA is forgotten."""
     write_ca(tmp_path / "ca")
     trust = Trust(ca=File(str(tmp_path / "ca")))
     tls = TlsContext(lambda: trust, "CA", clock=clock, errors=own_metrics.credential_errors)
@@ -44,7 +44,7 @@ def test_a_context_follows_its_files(tmp_path, clock, own_metrics):
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
 def test_a_bad_new_ca_keeps_the_last_good_one(tmp_path, clock, own_metrics, content):
-    """A missing or damaged CA file is counted, and the old context stays until it is whole."""
+    """A missing or damaged CA file is counted, and the old context stays meanwhile."""
     write_ca(tmp_path / "ca")
     trust = Trust(ca=File(str(tmp_path / "ca")))
     tls = TlsContext(lambda: trust, "CA", clock=clock, errors=own_metrics.credential_errors)
@@ -61,7 +61,7 @@ def test_a_bad_new_ca_keeps_the_last_good_one(tmp_path, clock, own_metrics, cont
 
 
 def test_a_context_that_never_was(tmp_path, clock, own_metrics):
-    """Without a good one to keep, a bad CA is an error that names the file."""
+    """Without an earlier good CA, a bad one is an error that names the file."""
     trust = Trust(ca=File(str(tmp_path / "ca")))
     tls = TlsContext(lambda: trust, "the CA", clock=clock, errors=own_metrics.credential_errors)
     with pytest.raises(CredentialError, match=r"the CA: .*/ca: No such file"):
@@ -82,7 +82,7 @@ class Party:
 
 
 class Server:
-    """A TLS server on a real socket that wants a client certificate and tells whose it was."""
+    """A TLS server on a real socket that asks for a client certificate, and tells whose it was."""
 
     def __init__(self, party, version=ssl.TLSVersion.TLSv1_3):
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -109,7 +109,7 @@ class Server:
         writer.close()
 
     async def greets(self, context):
-        """Whom the server sees in a client with this context."""
+        """The name that the server sees in a client with this context."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=context)
         try:
             return (await reader.read()).decode()
@@ -124,12 +124,12 @@ def party():
 
 
 def text(data):
-    """PEM as text in a configuration."""
+    """A PEM as text in a configuration."""
     return Secret(data.decode())
 
 
 async def test_a_client_certificate(party, mount):
-    """Files, text and one of each are the same; the CA as a file or as text is, too."""
+    """Files, text, and a mix of both give the same certificate; so does the CA."""
     cert, key = party.pair("kmproxy")
     mount.swap(ca=party.pem, cert=cert, key=key, both=cert + key)
     files = {name: File(str(mount.path / name)) for name in ("ca", "cert", "key", "both")}
@@ -147,7 +147,7 @@ async def test_a_client_certificate(party, mount):
 
 
 async def test_a_client_certificate_rotates(party, mount, clock, own_metrics):
-    """By a swap of links a new pair is shown a minute later at most; a bad one never."""
+    """After a swap of links a new pair is used within a minute. A bad one never is."""
     cert, key = party.pair("one")
     mount.swap(ca=party.pem, cert=cert, key=key)
     trust = Trust(*(File(str(mount.path / name)) for name in ("ca", "cert", "key")))
@@ -177,7 +177,7 @@ async def test_a_client_certificate_rotates(party, mount, clock, own_metrics):
 
 
 async def test_a_ca_rotates(mount, clock, own_metrics):
-    """After a swap of links the servers of the new CA are trusted, and those of the old are not."""
+    """After a swap of links servers of the new CA are trusted, and of the old CA refused."""
     old, new = Party(), Party()
     mount.swap(ca=old.pem)
     trust = Trust(File(str(mount.path / "ca")))
@@ -194,7 +194,7 @@ async def test_a_ca_rotates(mount, clock, own_metrics):
 
 
 async def test_another_trust_is_looked_at_at_once(party, clock, own_metrics):
-    """A kubeconfig that names other files does not wait for the old ones' minute."""
+    """A kubeconfig with other files is read without waiting for a minute."""
     pairs = iter((party.pair("one"), party.pair("two")))
     trust = Trust()
 
@@ -212,7 +212,7 @@ async def test_another_trust_is_looked_at_at_once(party, clock, own_metrics):
 
 
 async def test_the_least_version(party):
-    """TLS 1.2 by default; where 1.3 is asked for, a server of 1.2 is refused."""
+    """The minimum is TLS 1.2. With 1.3 as minimum, a server with 1.2 is refused."""
     async with Server(party, ssl.TLSVersion.TLSv1_2) as server:
         assert await server.greets(Trust(text(party.pem)).context()) == "nobody"
         with pytest.raises(OSError):  # of TLS, or a connection that the server has reset for it
@@ -221,7 +221,7 @@ async def test_the_least_version(party):
 
 @pytest.mark.parametrize("inline", [False, True])
 def test_an_encrypted_key_is_refused(party, tmp_path, inline):
-    """At once: nobody is asked for its password, not even where there is a terminal."""
+    """An encrypted key is refused at once, without a prompt on a terminal."""
     cert, key = party.pair("kmproxy")
     locked = serialization.load_pem_private_key(key, None).private_bytes(
         serialization.Encoding.PEM,
@@ -257,7 +257,7 @@ def test_an_encrypted_key_is_refused(party, tmp_path, inline):
 
 
 def test_text_that_is_no_certificate():
-    """It is refused, and neither it nor the key is shown."""
+    """Invalid text is refused. The error shows neither it nor the key."""
     for trust in (
         Trust(Secret("planted-secret")),
         Trust(Secret("planted-\u00e9")),
@@ -272,7 +272,7 @@ def test_text_that_is_no_certificate():
 
 @pytest.mark.parametrize("what", ["intermediate", "leaf", "bundle", "broken", "text"])
 async def test_what_is_trusted_by_itself(tmp_path, caplog, what):
-    """An intermediate CA or the server's own certificate, as in Go; what is broken is left out."""
+    """An intermediate CA or a server certificate is trusted, as in Go. Broken ones are skipped."""
     root = trustme.CA()
     intermediate = root.create_child_ca()
     leaf = intermediate.issue_cert("localhost")
@@ -307,10 +307,10 @@ async def test_what_is_trusted_by_itself(tmp_path, caplog, what):
 
 
 def new_root():
-    """The PEM of a CA that signed nothing."""
+    """The PEM of an unused CA."""
     return trustme.CA().cert_pem.bytes()
 
 
 def test_the_system_s_own_are_trusted_by_themselves_too():
-    """There is one mechanism for all contexts."""
+    """The system's trust has the same partial-chain flag as a CA file."""
     assert Trust().context().verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN

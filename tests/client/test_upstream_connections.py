@@ -16,7 +16,7 @@ from tests.support.upstreams import fetch, serving
 
 
 async def test_a_server_whose_packets_are_lost(upstream, monkeypatch):
-    """A connection that does not come about is given up long before the silence is too long."""
+    """A connection attempt ends long before the limit of silence."""
     monkeypatch.setattr("kmproxy.client.upstream.CONNECT", 0.2)
     with socket.socket() as full, contextlib.ExitStack() as stack:
         full.bind(("127.0.0.1", 0))
@@ -36,7 +36,7 @@ async def test_a_server_whose_packets_are_lost(upstream, monkeypatch):
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("idle", [1, 2, 5])
 async def test_connections_that_died_meanwhile(upstream, method, idle):
-    """However many kept connections turn out to be dead, the request goes out by a new one."""
+    """However many kept connections are dead, the request is sent on a new one."""
     served, together, connections = [], asyncio.Barrier(idle), []
 
     async def handle(reader, writer):
@@ -68,7 +68,7 @@ async def test_connections_that_died_meanwhile(upstream, method, idle):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_what_nobody_asked_for(upstream, method):
-    """An answer that came before its question is of no connection that is used again."""
+    """A connection that brought an answer before its request is not used again."""
     connections, asked, said = [], asyncio.Event(), asyncio.Event()
 
     async def handle(reader, writer):
@@ -102,7 +102,7 @@ async def test_what_nobody_asked_for(upstream, method):
 
 
 async def test_gzip_is_not_decoded_here(upstream, answering):
-    """The body comes as it was sent: whose end must be proven is for others to decode."""
+    """The body is passed on as sent. Another module decodes it, and proves its end."""
     url, _ = await answering(
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nxyz"
     )
@@ -110,7 +110,7 @@ async def test_gzip_is_not_decoded_here(upstream, answering):
 
 
 async def test_a_tls_connection_holds_little(cluster):
-    """What an idle connection to a kubelet costs is two records, not asyncio's 256 KiB."""
+    """An idle TLS connection holds two records instead of asyncio's 256 KiB."""
     bound_tls_buffers()
     kubelet = cluster.kubelets["node-a"]
     trust = ssl.create_default_context(cadata=cluster.ca_pem.decode())

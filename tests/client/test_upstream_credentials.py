@@ -1,4 +1,4 @@
-"""Credentials, redirects and proxies: a credential reaches only the server that it is meant for."""
+"""Credentials, redirects and proxies: a credential reaches only its intended server."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.support.upstreams import Nobody, fetch
 
 
 async def test_a_redirect_is_not_followed(upstream, answering):
-    """It is an answer like any other."""
+    """A redirect is returned like any other answer."""
     url, seen = await answering(b"HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Length: 0\r\n\r\n")
     assert await fetch(upstream, url) == (302, b"")
     assert len(seen) == 1
 
 
 async def test_no_credential_over_plain_http(upstream, answering):
-    """Plain http gets none, and no cookie comes back."""
+    """Plain HTTP gets no credential, and no cookie is returned."""
     url, seen = await answering(
         b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
     )
@@ -32,12 +32,12 @@ async def test_no_credential_over_plain_http(upstream, answering):
 
 
 def test_repr_shows_no_credential():
-    """Who asks is shown, not what with."""
+    """The repr shows the identity without its credential."""
     assert "planted-secret" not in repr(Upstream("kubelet", None, Nobody(), None))
 
 
 def known(seen):
-    """What a server learns of who we are."""
+    """The facts that a server learned about the client's identity."""
     return seen.headers.get("Authorization"), seen.headers.get("X-Extra"), seen.certificate
 
 
@@ -46,7 +46,7 @@ NOBODY = (None, None, None)
 
 
 async def test_a_scheme_in_capitals(ca, direct, upstream):
-    """It is https as well: verified, and asked as who we are."""
+    """HTTPS in capitals is verified, and gets the credential."""
     async with Site(lambda _: metrics("ok"), ca) as site:
         url = site.url.replace("https", "HTTPS")
         assert await fetch(direct(), url) == (200, b"ok")
@@ -57,7 +57,7 @@ async def test_a_scheme_in_capitals(ca, direct, upstream):
 
 
 async def test_extra_headers(ca, direct):
-    """They are sent with the credential over TLS, all values of them, and not over plain http."""
+    """All values are sent with the credential over TLS, and not over plain HTTP."""
     async with Site(lambda _: metrics("ok"), ca) as site, Site(lambda _: metrics("ok")) as plain:
         assert await fetch(direct(), site.url) == (200, b"ok")
         assert known(site.seen[0])[0] == OURS[0]
@@ -67,7 +67,7 @@ async def test_extra_headers(ca, direct):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_to_the_same_place(ca, direct, status):
-    """It is followed as who we are, where that is wanted."""
+    """A followed redirect to the same server carries the credential."""
 
     def answer(seen):
         return redirect("/there?x=1", status) if seen.path == "/here" else metrics("ok")
@@ -81,7 +81,7 @@ async def test_a_redirect_to_the_same_place(ca, direct, status):
 
 
 async def test_a_redirect_to_another_place(ca, direct):
-    """No token, header or certificate goes to another port or name, nor anywhere from there."""
+    """Another port or name gets no token, header or certificate, nor do later servers."""
 
     def lead_away(seen):
         if seen.path == "/start":
@@ -106,7 +106,7 @@ async def test_a_redirect_to_another_place(ca, direct):
 
 
 async def test_the_name_of_another_place(ca, direct):
-    """What the kubelet's certificate must bear is not asked of any other's."""
+    """The configured server name is not required of a redirect's server."""
     async with (
         Site(lambda _: metrics("other"), ca) as other,
         Site(lambda _: redirect(other.url), ca, "node-x") as home,
@@ -120,7 +120,7 @@ async def test_the_name_of_another_place(ca, direct):
     ["http://127.0.0.1:1/", "http:/x", "ftp://a/", "https://u:p@127.0.0.1/", "https://[", "https://a:x/", "file:///etc/passwd"],
 )  # fmt: skip
 async def test_a_redirect_to_nowhere_to_go(ca, direct, location):
-    """Plain http, another scheme, or a user in the URL: an error, and nothing is sent."""
+    """Plain HTTP, another scheme or a user in the URL is an error; nothing is sent."""
     async with Site(lambda _: redirect(location), ca) as site:
         with pytest.raises(UpstreamError, match="not followed") as raised:
             await fetch(direct(follow=True), site.url)
@@ -129,7 +129,7 @@ async def test_a_redirect_to_nowhere_to_go(ca, direct, location):
 
 
 async def test_redirects_without_an_end(ca, direct):
-    """At most a few are followed."""
+    """The number of followed redirects is bounded."""
     async with Site(lambda seen: redirect(f"{seen.path}x"), ca) as site:
         with pytest.raises(UpstreamError, match="more than 5 times") as raised:
             await fetch(direct(follow=True), f"{site.url}/")
@@ -138,7 +138,7 @@ async def test_redirects_without_an_end(ca, direct):
 
 
 async def test_a_post_is_not_redirected(ca, direct):
-    """What is posted goes where it was meant to go."""
+    """A POST is never redirected."""
     async with (
         Site(lambda _: redirect("/there", 307), ca) as site,
         direct(follow=True).post(f"{site.url}/here", b"{}") as response,
@@ -149,7 +149,7 @@ async def test_a_post_is_not_redirected(ca, direct):
 
 @pytest.mark.parametrize("over_tls", [False, True])
 async def test_through_a_proxy(ca, direct, over_tls):
-    """TLS goes through it to the server itself; the proxy learns the target and its own headers."""
+    """TLS goes through to the server. The proxy gets only the target and its own headers."""
     async with (
         Site(lambda _: metrics("ok"), ca) as site,
         ForwardProxy(ca=ca if over_tls else None) as forward,
@@ -171,7 +171,7 @@ async def test_through_a_proxy(ca, direct, over_tls):
 
 
 async def test_a_proxy_that_fails(ca, direct):
-    """Refused, unreachable or without the server behind it: the reason is `proxy`."""
+    """A refused, unreachable or failing proxy has the reason `proxy`."""
     async with ForwardProxy(wants="Basic x") as forward:
         cases = {
             "wants a user and password (407)": (forward.url, "https://127.0.0.1:1/"),
@@ -190,7 +190,7 @@ async def test_a_proxy_that_fails(ca, direct):
 
 
 async def test_the_certificate_behind_a_proxy(direct):
-    """It is the server's that is verified, by the server's name."""
+    """The server's certificate is verified with the server's name."""
     async with (
         Site(lambda _: metrics("ok"), new_ca()) as site,
         ForwardProxy() as forward,

@@ -25,7 +25,7 @@ from tests.support.upstreams import fetch, serving
     ],
 )
 async def test_failures(upstream, answering, answer, reason):
-    """Every failure of a connection has a word, and a line that shows nothing of the answer."""
+    """Every failed connection has a reason, and a line that shows nothing of the answer."""
     url, _ = await answering(answer)
     with pytest.raises(UpstreamError) as raised:
         await fetch(upstream, url)
@@ -50,7 +50,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     ],
 )
 async def test_silence(upstream, begins, goes_on):
-    """A server that says nothing that makes sense for too long has timed out."""
+    """A server that sends nothing usable for too long has timed out."""
     came, begun, over = [], asyncio.Event(), asyncio.Event()
 
     async def handle(reader, writer):
@@ -91,9 +91,9 @@ async def test_silence(upstream, begins, goes_on):
 @pytest.mark.parametrize("closes", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
 async def test_wrong_framing(upstream, monkeypatch, wrong, closes, busy):
-    """What comes in the place of a chunk ends the answer, with no time limit at all.
+    """Invalid bytes instead of a chunk end the answer, without any time limit.
 
-    Whether it comes while the next piece is waited for, or while the last is worked on.
+    This holds while the next piece is awaited, and while the last one is processed.
     """
     monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.02)
     begun, over = asyncio.Event(), asyncio.Event()
@@ -126,7 +126,7 @@ async def test_wrong_framing(upstream, monkeypatch, wrong, closes, busy):
 
 
 async def test_an_end_at_the_moment_of_a_look(upstream, monkeypatch):
-    """A connection that has just been given back, as all has come, is not one that was lost."""
+    """A connection that was just returned after a complete body does not count as lost."""
     monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.05)
     begun, over = asyncio.Event(), asyncio.Event()
 
@@ -152,7 +152,7 @@ async def test_an_end_at_the_moment_of_a_look(upstream, monkeypatch):
 
 
 async def test_a_pause_is_no_end(upstream, monkeypatch):
-    """Looks at the connection in between take nothing from an answer that only comes slowly."""
+    """Checks of the connection take nothing from a slow answer."""
     monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.01)
 
     async def handle(reader, writer):
@@ -170,7 +170,7 @@ async def test_a_pause_is_no_end(upstream, monkeypatch):
 
 
 async def test_a_server_that_died(upstream):
-    """Behind the dead connection is nothing alive: that is the end of it."""
+    """A dead kept connection is replaced once. If the new one fails, the request fails."""
     connections = []
 
     async def handle(reader, writer):
@@ -189,7 +189,7 @@ async def test_a_server_that_died(upstream):
 
 
 async def test_a_server_that_only_hangs_up(upstream, answering):
-    """It is asked once more, which is aiohttp's doing, and not for ever."""
+    """The request is repeated once, by aiohttp, and not more often."""
     url, seen = await answering(b"")
     with pytest.raises(UpstreamError):
         await fetch(upstream, url)
@@ -198,7 +198,7 @@ async def test_a_server_that_only_hangs_up(upstream, answering):
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
 async def test_a_host_name_that_cannot_be_one(upstream, host):
-    """It is known to nobody."""
+    """An impossible host name is reported as unresolved."""
     with pytest.raises(UpstreamError, match="the kubelet's host name") as raised:
         await fetch(upstream, f"http://{host}/")
     assert raised.value.reason == "unresolved"
@@ -206,7 +206,7 @@ async def test_a_host_name_that_cannot_be_one(upstream, host):
 
 @pytest.mark.parametrize("through", [False, True])
 async def test_silence_before_tls(upstream, direct, through):
-    """A handshake, and the answer of a proxy, have no more time than the rest."""
+    """A handshake, and a proxy's answer, have the same time limit."""
     over = asyncio.Event()
 
     async def handle(_, writer):

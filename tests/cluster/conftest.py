@@ -1,4 +1,4 @@
-"""What the tests of this folder share: a real API server, and a daemon in front of it."""
+"""Fixtures of these tests: a real API server, and a daemon in front of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may scrape, reviewed by a real API server with Kubernetes' own default roles."""
+"""Authorization, reviewed by a real API server with Kubernetes' own default roles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scraper(plane, namespace, name, *rules, where=None, **token):
 
 
 def test_the_default_roles_grant_the_path_to_everyone(plane):
-    """The reason why a node by name is not reviewed by its path: system:discovery has /api/*."""
+    """system:discovery has /api/*, so a node by name is not reviewed by its path."""
     user = plane.account("shop", "anybody")
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
     spec = {"user": user, "groups": ["system:authenticated"]}
@@ -42,7 +42,7 @@ def test_the_default_roles_grant_the_path_to_everyone(plane):
 
 
 async def test_a_node_by_name(real_front, plane):
-    """It takes the right to `get nodes/metrics` of that node, as at the kubelet itself."""
+    """It needs the right to `get nodes/metrics` of that node, as at the kubelet."""
     front = await real_front("--authorization=kubernetes", "--all-nodes", rules=(*REVIEWS, NODES))
     anybody = scraper(plane, "shop", "anybody")
     one = scraper(plane, "shop", "one-node", METRICS | {"resourceNames": ["node-a"]})
@@ -60,7 +60,7 @@ async def test_a_node_by_name(real_front, plane):
 
 
 async def test_the_configured_node(real_front, plane):
-    """It takes the right to the path; `nodes/metrics` alone is not asked for there."""
+    """It needs the right to the path. `nodes/metrics` alone is not reviewed there."""
     front = await real_front("--authorization=kubernetes", rules=REVIEWS)
     allowed = scraper(plane, "monitoring", "by-path", PATHS)
     assert (await front.get(**scraper(plane, "shop", "anybody")))[0] == 403
@@ -70,7 +70,7 @@ async def test_the_configured_node(real_front, plane):
 
 
 async def test_the_attributes_of_a_resource(real_front, plane):
-    """With the flag, `nodes/metrics` is asked for on every path."""
+    """With the flag, every path is reviewed as `nodes/metrics`."""
     front = await real_front(
         "--authorization=kubernetes",
         "--authorization-attributes=nodes/metrics",
@@ -81,7 +81,7 @@ async def test_the_attributes_of_a_resource(real_front, plane):
 
 
 async def test_a_tenant(real_front, plane):
-    """It sees the namespace of its role; one without a role anywhere gets 403."""
+    """A tenant gets the namespace of its role. A caller without a role gets 403."""
     front = await real_front("--authorization=tenant", rules=REVIEWS)
     tenant = scraper(plane, "payments", "prometheus", PODS, where="payments")
     status, text = await front.get(**tenant)
@@ -97,7 +97,7 @@ async def test_a_tenant(real_front, plane):
 
 
 async def test_audiences(real_front, plane):
-    """A token of another audience is none; one of the API server's is, if none is named."""
+    """A token of another audience is refused. Without audiences the API server's are accepted."""
     named = await real_front(
         "--authorization=kubernetes", "--authorization-audience=kmproxy", rules=REVIEWS
     )
@@ -111,7 +111,7 @@ async def test_audiences(real_front, plane):
 
 
 async def test_a_token_that_is_no_longer_good(real_front, plane):
-    """The token of a deleted service account is refused, one made up, and one that has expired."""
+    """Tokens of a deleted service account, invented ones and expired ones are refused."""
     front = await real_front("--authorization=kubernetes", rules=REVIEWS)
     gone = scraper(plane, "shop", "leaver", PATHS)
     plane.request("DELETE", "/api/v1/namespaces/shop/serviceaccounts/leaver")
@@ -126,7 +126,7 @@ async def test_a_token_that_is_no_longer_good(real_front, plane):
 
 
 async def test_without_the_right_to_review(real_front, plane):
-    """A daemon that may not review says so, and lets nobody in."""
+    """A daemon without the right to review says so, and admits no caller."""
     plane.account("kmproxy-system", "kmproxy")
     front = await real_front("--authorization=kubernetes", rules=())
     status, text = await front.get(**scraper(plane, "monitoring", "prometheus", PATHS))

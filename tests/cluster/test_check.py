@@ -40,7 +40,7 @@ async def kubelet(plane):
 
 @pytest.fixture
 async def check(plane, kubelet, tmp_path):
-    """A function that applies an overlay and runs `kmproxy check` in its container's environment."""
+    """Applies an overlay and runs `kmproxy check` in its container's environment."""
     applied = []
 
     async def run(overlay, change=None, token=None):
@@ -69,7 +69,7 @@ async def check(plane, kubelet, tmp_path):
 
 
 def rows(report, *results):
-    """The rows of a report with one of these results, each as its check, subject and message."""
+    """The rows of a report with these results, each as check, subject and message."""
     return [
         (row["check"], row["subject"], row["message"])
         for row in report["checks"]
@@ -79,7 +79,7 @@ def rows(report, *results):
 
 @pytest.mark.parametrize("overlay", DIRECT)
 async def test_an_overlay_has_all_that_it_needs(check, overlay):
-    """Exit status 0, and nothing is failed, skipped or granted in vain."""
+    """Exit status 0, and no row is failed, skipped or a needless right."""
     status, report = await check(overlay)
     assert (status, rows(report, "failed", "warning", "skipped")) == (0, [])
     checked = {row["check"] for row in report["checks"]}
@@ -88,7 +88,7 @@ async def test_an_overlay_has_all_that_it_needs(check, overlay):
 
 
 async def test_the_overlay_of_the_node_proxy(check):
-    """All is granted; what fails is the metrics alone, as this API server has no way to a kubelet."""
+    """All rights are granted. Only the metrics fail: this API server cannot reach kubelets."""
     status, report = await check("deployment")
     assert status == 1
     assert {row[0] for row in rows(report, "failed")} == {"metrics"}
@@ -97,7 +97,7 @@ async def test_the_overlay_of_the_node_proxy(check):
 
 
 def lacking():
-    """Each overlay with each permission that it needs."""
+    """Each overlay, with each permission that it needs."""
     for overlay in OVERLAYS:
         config, _ = configuration(built(overlay))
         for permission in needed(config):
@@ -105,7 +105,7 @@ def lacking():
 
 
 def taken(permission):
-    """What takes a permission out of the roles of an overlay."""
+    """Removes a permission from the roles of an overlay."""
 
     def change(objects):
         for role in of_kind(objects, "ClusterRole"):
@@ -119,7 +119,7 @@ def taken(permission):
 
 @pytest.mark.parametrize(("overlay", "permission"), list(lacking()), ids=str)
 async def test_a_permission_that_is_taken_away(check, overlay, permission):
-    """Exit status 1; the row is named, and so is the rule that grants it and nothing else."""
+    """Exit status 1, with the row and exactly the rule that grants the right."""
     status, report = await check(overlay, change=taken(permission))
     assert status == 1
     missing = [row for row in rows(report, "failed") if row[0] == "permission"]
@@ -130,7 +130,7 @@ async def test_a_permission_that_is_taken_away(check, overlay, permission):
 
 @pytest.mark.parametrize("how", ["expired", "audience", "made up"])
 async def test_a_token_that_is_not_accepted(check, plane, how):
-    """Exit status 1, and the API server's 401 is told: of an old token, one for others, and none."""
+    """Exit status 1 with the API server's 401, for old, foreign and missing tokens."""
     await asyncio.to_thread(plane.account, SPACE, ACCOUNT)
     good = await asyncio.to_thread(plane.token, SPACE, ACCOUNT)
     other = await asyncio.to_thread(plane.token, SPACE, ACCOUNT, audiences=["elsewhere"])

@@ -1,4 +1,4 @@
-"""The shipped manifests in a real API server: strictly validated, and their pods admitted."""
+"""The shipped manifests in a real API server: strict validation, and admission of their pods."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pods(objects):
 
 
 def admit(plane, objects):
-    """Have each workload's pod admitted under the Pod Security Standard of its namespace."""
+    """Has each workload's pod admitted under the Pod Security Standard of its namespace."""
     plane.warnings.clear()
     found = list(pods(objects))
     for pod in found:
@@ -41,7 +41,7 @@ def admit(plane, objects):
 
 @pytest.mark.parametrize(("overlay", "components"), list(pairs()))
 def test_it_is_accepted(plane, overlay, components):
-    """All of it, and its pods are admitted in a namespace that enforces `restricted`."""
+    """All objects are accepted, and the pods pass in a namespace that enforces `restricted`."""
     objects = built(overlay, components)
     (space,) = [one for one in objects if one["kind"] == "Namespace"]
     assert space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -51,7 +51,7 @@ def test_it_is_accepted(plane, overlay, components):
 
 
 def test_a_pod_with_more_rights_is_refused(plane):
-    """The namespace does enforce: the same pod with a privilege is not admitted."""
+    """The same pod with a privilege is refused, so the namespace does enforce."""
     objects = built("daemonset")
     apply(plane, objects)
     (pod,) = pods(objects)
@@ -62,7 +62,7 @@ def test_a_pod_with_more_rights_is_refused(plane):
 
 
 def test_an_unknown_field_is_refused(plane):
-    """The validation is strict: a misspelt field is an error and not dropped."""
+    """A misspelt field is an error, so the validation is strict."""
     (daemons,) = [one for one in built("daemonset") if one["kind"] == "DaemonSet"]
     daemons["spec"]["template"]["spec"]["hostNetwrk"] = True
     with pytest.raises(RequestError, match="hostNetwrk"):

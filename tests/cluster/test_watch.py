@@ -1,4 +1,4 @@
-"""Namespaces of a real API server: listed, watched, and found again after each interruption."""
+"""Namespaces of a real API server: list, watch, and recovery after each interruption."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS = 60.0
 
 
 def shows(front, namespace, team):
-    """A condition: the namespace's samples have this team, or no team if it is None."""
+    """A condition: the namespace's samples have this team, or none."""
     added = "" if team is None else f',team="{team}"'
     pair = f'namespace="{namespace}"{added},pod='
 
@@ -33,7 +33,7 @@ def shows(front, namespace, team):
 
 
 async def test_a_change_of_a_label(real_front, plane):
-    """The next scrape shows it; a label that is taken off is gone."""
+    """The next scrape shows a changed and a removed label."""
     front = await real_front()
     await until(shows(front, "payments", "payments"))
     plane.namespace("payments", team="billing")
@@ -45,7 +45,7 @@ async def test_a_change_of_a_label(real_front, plane):
 
 
 async def test_a_namespace_deleted_and_created_again(real_front, plane):
-    """It keeps its labels while it is gone, and then has the new one's."""
+    """It keeps its labels while deleted, and then has the new ones."""
     front = await real_front()
     await until(shows(front, "payments", "payments"))
     plane.delete_namespace("payments")
@@ -65,7 +65,7 @@ async def test_a_namespace_deleted_and_created_again(real_front, plane):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_the_api_server_is_restarted(real_front, plane, how):
-    """Labels are served meanwhile; what changes after its return shows."""
+    """Labels are served meanwhile. Changes after the return show."""
     front = await real_front()
     await until(shows(front, "payments", "payments"))
     await asyncio.to_thread(plane.stop_api, how)
@@ -78,7 +78,7 @@ async def test_the_api_server_is_restarted(real_front, plane, how):
 
 
 async def test_the_history_is_compacted(real_front, plane):
-    """While the API server is away the history goes: its 410 leads to a list."""
+    """A history that was lost during an outage gives 410, which leads to a list."""
     front = await real_front()
     await until(shows(front, "payments", "payments"))
     await asyncio.to_thread(plane.stop_api)
@@ -91,7 +91,7 @@ async def test_the_history_is_compacted(real_front, plane):
 
 
 async def restarted(front, plane, team, away):
-    """Restart the API server, its history lost; seconds from its first answer to the new label."""
+    """Restarts the API server without its history; returns the seconds until a new label shows."""
     await asyncio.to_thread(plane.stop_api, signal.SIGKILL)  # SIGTERM takes 30 s more
     await asyncio.to_thread(plane.compact)
     await asyncio.sleep(away)
@@ -103,7 +103,7 @@ async def restarted(front, plane, team, away):
 
 
 async def test_how_long_a_change_takes_after_a_return(real_front, plane):
-    """It is printed (`pytest -s`); `KMPROXY_RESTARTS=10` with `--timeout=0` is for the README."""
+    """Printed with `pytest -s`. For the README: `KMPROXY_RESTARTS=10`, `--timeout=0`."""
     count, took = int(os.environ.get("KMPROXY_RESTARTS", "1")), []
     for each in range(count):
         front = await real_front()  # another one: nothing has failed in its last two minutes
@@ -118,7 +118,7 @@ async def test_how_long_a_change_takes_after_a_return(real_front, plane):
 
 
 async def test_five_thousand_namespaces(real_front, plane):
-    """All of them are listed, in pages, and a change of one shows."""
+    """All namespaces are listed in pages, and a changed label shows."""
 
     def create(number):
         plane.namespace(f"many-{number}", team=f"team-{number % 50}")

@@ -1,4 +1,4 @@
-"""Regular expressions are RE2's: what Prometheus takes is taken, and means the same."""
+"""Regular expressions are RE2's: the ones that Prometheus accepts, with the same meaning."""
 
 import json
 import os
@@ -88,7 +88,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("pattern", "words"), TAKEN.items())
 def test_what_is_taken(pattern, words):
-    """It matches whole names, with a dot for each character, as Prometheus anchors it."""
+    """An expression matches whole names, and a dot is one character, as in Prometheus."""
     assert [word for word in WORDS if word and parse_regex(pattern).match(word)] == [
         word for word in words.split(" ") if word
     ]
@@ -96,7 +96,7 @@ def test_what_is_taken(pattern, words):
 
 @pytest.mark.parametrize(("pattern", "why"), REFUSED.items())
 def test_what_is_refused(pattern, why):
-    """With RE2's reason, which names what was written."""
+    """The error has RE2's reason, and quotes the expression."""
     with pytest.raises(ValueError, match="is not a regular expression of RE2: ") as error:
         parse_regex(pattern)
     assert why in str(error.value)
@@ -104,7 +104,7 @@ def test_what_is_refused(pattern, why):
 
 @pytest.mark.program("promtool")
 def test_prometheus_takes_the_same(tmp_path):
-    """Promtool accepts as a relabelling's expression what is taken here, and nothing else."""
+    """As the expression of a relabelling, promtool accepts exactly the same."""
     differ = []
     for number, pattern in enumerate([*TAKEN, *REFUSED]):
         file = tmp_path / f"{number}.yml"
@@ -125,7 +125,7 @@ def test_prometheus_takes_the_same(tmp_path):
 )
 @pytest.mark.parametrize("command", ["serve", "enrich"])
 def test_a_refusal_is_one_plain_line(command, pattern, flag, capfd, tmp_path):
-    """Exit status 2, the flag, and nothing of RE2's own log or of Python's warnings."""
+    """Exit status 2 and the flag, without RE2's log or Python's warnings."""
     files = ["--namespaces", str(tmp_path / "none.json")] if command == "enrich" else []
     assert main([command, *files, flag, pattern]) == 2
     out, err = capfd.readouterr()
@@ -136,7 +136,7 @@ def test_a_refusal_is_one_plain_line(command, pattern, flag, capfd, tmp_path):
 
 
 def test_no_warning_reaches_standard_error(tmp_path):
-    """A class of POSIX keeps what it names, in a process of its own."""
+    """A POSIX class keeps its meaning, without a warning in a process of its own."""
     spaces = tmp_path / "spaces.json"
     meta = {"name": "web", "labels": {"team": "T"}}
     spaces.write_text(json.dumps({"kind": "Namespace", "metadata": meta}))
@@ -154,7 +154,7 @@ def test_no_warning_reaches_standard_error(tmp_path):
 
 
 def test_states_beyond_the_memory_are_answered_all_the_same(capfd):
-    """2**300 states do not fit: RE2 goes on without them, exactly and silently."""
+    """2**300 states do not fit. RE2 continues without them, exactly and silently."""
     expression = parse_regex("(a|b)*a(a|b){300}")
     draw = random.Random(13)
     for _ in range(200):
@@ -164,7 +164,7 @@ def test_states_beyond_the_memory_are_answered_all_the_same(capfd):
 
 
 def test_an_expression_that_takes_too_much_is_refused():
-    """Before it is compiled whole; so is one that is too long to be compiled at all."""
+    """An expression that is too long or too large is refused, before it is compiled whole."""
     with pytest.raises(ValueError, match="pattern too large"):
         parse_regex(".{1000}" * 400)
     with pytest.raises(ValueError, match=f"over {MAX_PATTERN} characters: write it as several$"):
@@ -172,7 +172,7 @@ def test_an_expression_that_takes_too_much_is_refused():
 
 
 def test_a_long_list_of_names_is_taken():
-    """Names joined by |, nearly as long as an expression may be."""
+    """Names joined by |, of nearly the maximum length, are accepted."""
     names = [f"container_memory_{number}_bytes" for number in range(350)]
     expression = parse_regex("|".join(names))
     assert len(expression.pattern) > MAX_PATTERN * 0.9
@@ -181,7 +181,7 @@ def test_a_long_list_of_names_is_taken():
 
 
 def test_there_are_not_too_many():
-    """All of them together are bounded, and the line says what to do."""
+    """The number of expressions is bounded, and the error says what to do."""
     flags = {"keep-metric": [f"k{n}" for n in range(20)], "drop-metric": ["d"] * 12}
     (selection,) = load_sections([Layer("flags", "--", flags)], SelectionConfig)
     assert len(selection.keep_metric + selection.drop_metric) == MAX_EXPRESSIONS
@@ -191,7 +191,7 @@ def test_there_are_not_too_many():
 
 
 def test_the_worst_expressions_take_what_is_said():
-    """32 of those whose states fill their memory: within their bound and a tenth, all together."""
+    """32 expressions with full state memory stay within their bound and a tenth."""
     code = f"""
 import random, resource
 from kmproxy.config.expressions import parse_regex

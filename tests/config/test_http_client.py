@@ -1,4 +1,4 @@
-"""The `kubelet` section: what its keys mean, which exclude one another, and that nothing secret is shown."""
+"""The `kubelet` section: its keys, contradictions between them, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def read(**document):
 
 
 def problems(**document):
-    """What is wrong with a document."""
+    """The problems of a document."""
     return read_access(document, "kubelet")[1]
 
 
 def test_an_empty_section():
-    """It changes nothing: we are who we are anyway."""
+    """An empty section changes nothing."""
     assert read() == Access()
     assert not Access().identifies
 
@@ -80,7 +80,7 @@ def test_an_empty_section():
     ],
 )
 def test_a_credential(document, credential):
-    """Each kind, as text and as a file; with one the pod's own is not sent."""
+    """Each kind, as text and as a file, replaces the pod's own credential."""
     assert read(**document).credential == credential
     assert read(**document).identifies
 
@@ -103,14 +103,14 @@ def test_a_credential(document, credential):
     ],
 )
 def test_tls(document, tls):
-    """As Prometheus spells it and as Alloy does; a client certificate says who we are."""
+    """The spellings of Prometheus and of Alloy. A client certificate is an identity."""
     access = read(tls_config=document)
     assert access.tls == tls
     assert access.identifies is (tls.cert is not None)
 
 
 def test_a_proxy():
-    """Its URL, whom it is not for, and what it is told."""
+    """The proxy's URL, its exceptions, and its headers."""
     access = read(
         proxy_url="http://proxy:3128",
         no_proxy="10.0.0.0/8",
@@ -128,7 +128,7 @@ def test_a_proxy():
 
 
 def test_headers_and_redirects():
-    """One value or several; redirects are not followed unless it says so."""
+    """A header has one value or several. Redirects are off by default."""
     access = read(http_headers={"X-Scope-OrgID": "a", "X-B": ["1", "2"]}, follow_redirects=True)
     assert access.headers == (
         ("X-Scope-OrgID", Secret("a")),
@@ -203,7 +203,7 @@ def test_headers_and_redirects():
     ],
 )  # fmt: skip
 def test_a_problem(document, problem):
-    """Each is one line that begins with the path of its key."""
+    """Each problem is one line that begins with the path of its key."""
     (found,) = problems(**document)
     assert found.startswith(problem)
 
@@ -213,20 +213,20 @@ def test_a_problem(document, problem):
              "Proxy-Authorization", "Upgrade", "TE", "Trailer", "Keep-Alive", "Content-Length"],
 )  # fmt: skip
 def test_headers_that_are_not_the_users(name):
-    """Who is asked, as whom, how and for what cannot be said by an extra header."""
+    """Headers that set host, identity, coding or kind cannot be added."""
     (found,) = problems(http_headers={name: "x"})
     assert found == f"kubelet.http_headers.{name}: this header is kmproxy's own"
 
 
 @pytest.mark.parametrize("document", [None, "x", [], 1])
 def test_no_section_at_all(document):
-    """A section is a mapping."""
+    """A section that is not a mapping is refused."""
     (found,) = read_access(document, "kubelet")[1]
     assert found.startswith("kubelet: keys are expected here: authorization, ")
 
 
 def test_all_problems_at_once():
-    """Those of every block, one line each."""
+    """All problems of all blocks, one line each."""
     found = problems(
         lable="x",
         basic_auth={"username": "u", "passwort": "x"},
@@ -259,7 +259,7 @@ SECRETS = {
 
 @pytest.mark.parametrize("key", SECRETS)
 def test_nothing_secret_is_shown(key):
-    """Not by repr, str or a format of the section, nor in a problem with it."""
+    """No repr, str or format of the section, and no problem, shows a secret."""
     document = {key: SECRETS[key]}
     if key == "proxy_connect_header":
         document["proxy_url"] = "proxy"
@@ -273,7 +273,7 @@ def test_nothing_secret_is_shown(key):
 )
 @pytest.mark.parametrize("value", [["planted-secret"], {"planted-secret": 1}, b"planted-secret"])
 def test_a_value_of_the_wrong_kind_is_not_shown(key, value):
-    """Least of all one that may be a secret."""
+    """A value of a wrong type is not shown, because it may be a secret."""
     assert "planted" not in "".join(problems(**{key: value}))
 
 
@@ -288,13 +288,13 @@ def test_a_value_of_the_wrong_kind_is_not_shown(key, value):
     ],
 )
 def test_a_value_that_became_part_of_its_key(block, key, between):
-    """YAML reads {password:secret} as one word: only what stands before the colon is shown."""
+    """YAML reads {password:secret} as one key. Only the part before the colon is shown."""
     found = "".join(problems(**{block: {f"{key}{between}planted": None}}))
     assert key in found
     assert "planted" not in found
 
 
 def test_every_key_can_be_read():
-    """No key is known and then left unread."""
+    """Every known key is read."""
     assert set(KEYS) == {"", "authorization", "basic_auth", "oauth2", "tls_config"}
     assert set(SECRETS) <= set(KEYS[""])

@@ -1,4 +1,4 @@
-"""From namespace metadata to the bytes that a sample gets, and for how long."""
+"""From a namespace's metadata to the labels of its samples, and how long they last."""
 
 import pytest
 
@@ -8,14 +8,14 @@ from kmproxy.labels.label_map import LabelMap
 
 
 def rules(labels=(), annotations=(), defaults=()):
-    """The rules of specifications that have no problem."""
+    """The rules of valid specifications."""
     made, problems = parse_rules(labels, annotations, defaults)
     assert problems == []
     return made
 
 
 def rendered(namespace, labels=(), annotations=(), defaults=()):
-    """What the samples of a namespace get under these rules."""
+    """The labels of a namespace's samples under these rules."""
     return LabelMap(rules(labels, annotations, defaults)).render(namespace).labels.decode()
 
 
@@ -49,14 +49,14 @@ def teams():
     ],
 )
 def test_a_name_is_made_of_a_key(key, name):
-    """Every character outside [a-zA-Z0-9_] becomes `_`; a leading digit gets one before it."""
+    """Every character outside [a-zA-Z0-9_] becomes `_`. A leading digit gets one before it."""
     assert label_name(key) == name
     assert rules([key]) == (LabelRule("label", key, name),)
 
 
 @pytest.mark.parametrize("name", ["team", "T", "_a", "a1", "exported_namespace", "x__y"])
 def test_a_good_name(name):
-    """What matches [a-zA-Z_][a-zA-Z0-9_]* is fit for a label."""
+    """A name that matches [a-zA-Z_][a-zA-Z0-9_]* is valid."""
     assert name_problem(name) is None
 
 
@@ -65,7 +65,7 @@ def test_a_good_name(name):
     ["", "1a", "a-b", "a.b", "a b", "__name__", "__x", "namespace", "\u00e9", "a\n", "a\u0661"],
 )
 def test_a_bad_name(name):
-    """Others, those that Prometheus keeps and `namespace` are not, and the reason says so."""
+    """Other names, names reserved by Prometheus and `namespace` are refused with the reason."""
     assert repr(name) in name_problem(name)
 
 
@@ -89,7 +89,7 @@ def test_a_bad_name(name):
     ],
 )  # fmt: skip
 def test_rules_are_read(labels, annotations, defaults, made):
-    """KEY or KEY=NAME, in the order given, labels before annotations."""
+    """KEY or KEY=NAME, in order, labels before annotations."""
     assert rules(labels, annotations, defaults) == tuple(LabelRule(*rule) for rule in made)
 
 
@@ -121,7 +121,7 @@ def test_rules_are_read(labels, annotations, defaults, made):
     ],
 )
 def test_bad_rules(labels, annotations, defaults, about):
-    """One line for each problem, naming what it is about."""
+    """One line for each problem, with the wrong text."""
     problems = parse_rules(labels, annotations, defaults)[1]
     assert len(problems) == len(about)
     for part in about:
@@ -158,7 +158,7 @@ FULL = Namespace("n", {"team": "x", "tier": "y", META: "n"}, {"owner": "o", "tea
     ],
 )  # fmt: skip
 def test_labels_are_rendered(labels, annotations, defaults, expected):
-    """In the order of the rules; none for what is absent; names that are spelled out win over *."""
+    """In the order of the rules, without absent ones. Explicit names have precedence over *."""
     assert rendered(FULL, labels, annotations, defaults) == expected
 
 
@@ -177,13 +177,13 @@ def test_labels_are_rendered(labels, annotations, defaults, expected):
     ],
 )
 def test_wildcard(metadata, expected):
-    """Every label in sorted order; the first key of a name wins; no forbidden name is made."""
+    """Every label in sorted order. The first key of a name counts, and no reserved name appears."""
     assert rendered(Namespace("n", metadata), ["*"]) == expected
 
 
 @pytest.mark.parametrize("value", ["", None])
 def test_an_empty_value_is_none(value):
-    """A label that is empty counts as one that is not there, and gets the default."""
+    """An empty label counts as absent, and gets the default."""
     metadata = {} if value is None else {"team": value}
     assert rendered(Namespace("n", metadata), ["team"]) == ""
     assert rendered(Namespace("n", metadata), ["*"]) == ""
@@ -205,14 +205,14 @@ def test_an_empty_value_is_none(value):
     ],
 )
 def test_values_are_escaped(value, escaped):
-    """A value stands on one line, its quotes and backslashes escaped, in valid UTF-8."""
+    """A value is one line of valid UTF-8, with quotes and backslashes escaped."""
     namespace = Namespace("n", {}, {"team": value})
     assert rendered(namespace, (), ["team"]) == f',team="{escaped}"'
     assert rendered(Namespace("n"), ["t"], (), [f"t={value}"]) == f',t="{escaped}"'
 
 
 def test_a_rendered_value_is_understood_by_the_enricher():
-    """What the map renders makes a sample that the enricher itself takes for one."""
+    """The enricher parses a sample with any rendered value."""
     labels = LabelMap(rules((), ["team"]))
     labels.put(Namespace("n", {}, {"team": 'a"b\\c\nd}'}))
     line = Enricher(labels.lookup).feed(b'm{namespace="n"} 1\n')
@@ -222,7 +222,7 @@ def test_a_rendered_value_is_understood_by_the_enricher():
 
 
 def test_lookup(teams):
-    """A namespace gets its labels; one without them and one that is not known get nothing."""
+    """A known namespace gets its labels. One without labels, or an unknown one, gets nothing."""
     assert [teams.lookup(name) for name in (b"a", b"b", b"c", b"d")] == [
         b',team="x"', b',team="y"', b"", b"",
     ]  # fmt: skip
@@ -230,7 +230,7 @@ def test_lookup(teams):
 
 
 def test_namespaces_without_a_value_are_counted():
-    """Those that exist now, for each label that a rule spells out; a default is no value."""
+    """Existing namespaces count, per explicit label. A default is not a value."""
     labels = LabelMap(rules(["team", "*"], ["owner"], ["team=none", "tier=low"]))
     assert labels.names == ("team", "owner")
     labels.replace([space("a", team="x"), space("b", team=""), space("c", tier="y")], now=0.0)
@@ -245,7 +245,7 @@ def test_namespaces_without_a_value_are_counted():
 
 
 def test_an_unknown_namespace_gets_the_defaults():
-    """Before it is seen, and after it is forgotten, a namespace has the default labels only."""
+    """Before it is listed and after it is forgotten, it has only the defaults."""
     labels = LabelMap(rules(["team", "tier"], (), ["team=none"]))
     assert labels.lookup(b"new") == b',team="none"'
     labels.put(space("new", team="a", tier="b"))
@@ -256,7 +256,7 @@ def test_an_unknown_namespace_gets_the_defaults():
 
 
 def test_put_changes_one(teams):
-    """A new or changed namespace shows at once, and the others stay."""
+    """A new or changed namespace shows at once. Others stay."""
     teams.put(space("a", team="z"))
     teams.put(space("d", team="new"))
     assert [teams.lookup(name) for name in (b"a", b"b", b"d")] == [
@@ -268,7 +268,7 @@ def test_put_changes_one(teams):
 
 
 def test_a_deleted_namespace_keeps_its_labels_for_five_minutes(teams):
-    """The last scrapes of its pods do not change identity; then it is forgotten."""
+    """The last scrapes of its pods keep their labels. Then it is forgotten."""
     teams.delete("a", now=1000.0)
     assert len(teams) == 2
     teams.expire(1299.999)
@@ -279,7 +279,7 @@ def test_a_deleted_namespace_keeps_its_labels_for_five_minutes(teams):
 
 
 def test_a_relist_without_a_namespace_is_its_deletion(teams):
-    """Who is missing keeps its labels for five minutes from then; who is listed is as listed."""
+    """A missing namespace keeps its labels for five minutes from the list."""
     teams.replace([space("b", team="new")], now=2000.0)
     assert len(teams) == 1
     assert (teams.lookup(b"a"), teams.lookup(b"b")) == (b',team="x"', b',team="new"')
@@ -290,7 +290,7 @@ def test_a_relist_without_a_namespace_is_its_deletion(teams):
 
 
 def test_neither_a_relist_nor_a_second_deletion_prolongs_the_memory(teams):
-    """The five minutes run from the first time that the namespace was seen gone."""
+    """The five minutes run from the first sign of the deletion."""
     teams.delete("a", now=1000.0)
     teams.delete("a", now=1100.0)
     teams.replace([space("b"), space("c")], now=1200.0)
@@ -301,7 +301,7 @@ def test_neither_a_relist_nor_a_second_deletion_prolongs_the_memory(teams):
 
 @pytest.mark.parametrize("how", ["put", "replace"])
 def test_a_namespace_that_comes_back_is_no_longer_deleted(teams, how):
-    """Created again, it has its new labels, and its old end is off."""
+    """A namespace that is created again has its new labels, without an end."""
     teams.delete("a", now=1000.0)
     if how == "put":
         teams.put(space("a", team="again"))
@@ -313,14 +313,14 @@ def test_a_namespace_that_comes_back_is_no_longer_deleted(teams, how):
 
 
 def test_a_namespace_that_comes_back_bare_has_no_old_labels(teams):
-    """What the deleted one bore is not the new one's."""
+    """The labels of the deleted namespace are gone."""
     teams.delete("a", now=1000.0)
     teams.put(space("a"))
     assert teams.lookup(b"a") == b""
 
 
 def test_each_deleted_namespace_has_its_own_time(teams):
-    """And those that were not deleted have none."""
+    """Each deletion has its own time, and other namespaces have none."""
     teams.delete("a", now=1000.0)
     teams.delete("b", now=1060.0)
     teams.expire(1300.0)
@@ -332,14 +332,14 @@ def test_each_deleted_namespace_has_its_own_time(teams):
 
 
 def test_deleting_what_was_never_there_is_nothing(teams):
-    """It counts for nothing and is not remembered."""
+    """Deleting an unknown namespace counts nothing, and is not remembered."""
     teams.delete("never", now=1000.0)
     assert len(teams) == 3
     teams.expire(1000.0)
 
 
 def test_the_map_shows_its_status(teams):
-    """Its repr is a status line, and its rules are those it was given."""
+    """The repr is a status line, and the rules are the given ones."""
     teams.delete("a", now=1000.0)
     assert repr(teams) == "<LabelMap 2 namespaces, 1 deleted and remembered>"
     assert teams.rules == (LabelRule("label", "team", "team"),)

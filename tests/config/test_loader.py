@@ -15,25 +15,25 @@ from kmproxy.errors import ConfigError
 
 
 def flags(**values):
-    """A layer as a command line makes it: each flag with a tuple of its values."""
+    """A layer of the command line: each flag with a tuple of values."""
     named = {name.replace("_", "-"): value for name, value in values.items()}
     return Layer("command line", "--", {n: v if isinstance(v, tuple) else (v,) for n, v in named.items()})  # fmt: skip
 
 
 def file(**values):
-    """A layer as a YAML file makes it: scalars and lists."""
+    """A layer of a YAML file: scalars and lists."""
     return Layer("k.yaml", "", {name.replace("_", "-"): value for name, value in values.items()})
 
 
 def loaded(*layers):
-    """The configuration of layers that say nothing worth a warning."""
+    """The configuration of layers without warnings."""
     config, warnings = load(layers)
     assert warnings == []
     return config
 
 
 def problems(*layers):
-    """What is wrong with these layers."""
+    """The problems of these layers."""
     with pytest.raises(ConfigError) as caught:
         load(layers)
     return list(caught.value.problems)
@@ -76,17 +76,17 @@ CONTRACT = {
 
 @pytest.mark.parametrize("name", CONTRACT)
 def test_a_documented_setting_has_its_default(name):
-    """Without a word, every setting is as documented."""
+    """Every setting has its documented default."""
     assert value(loaded(), name) == CONTRACT[name]
 
 
 def test_without_a_word_the_team_label_is_added():
-    """The default rules are just the label `team`."""
+    """The only default rule is the label `team`."""
     assert loaded().labels.rules == (LabelRule("label", "team", "team"),)
 
 
 def test_every_name_is_one_setting():
-    """No two settings, aliases or ignored flags share a name, so none hides another."""
+    """Settings, aliases and ignored flags have unique names, so none hides another."""
     specs = [spec for section in SECTIONS.values() for spec in settings(section).values()]
     names = [*[spec.name for spec in specs], *[a for spec in specs for a in spec.aliases], *IGNORED]
     assert len(names) == len(set(names))
@@ -134,7 +134,7 @@ def test_every_setting_is_explained_and_cannot_be_changed(section):
 )
 @pytest.mark.parametrize("make", [file, flags])
 def test_a_setting_is_read_from_either_layer(make, name, text, read):
-    """The same name and text mean the same on the command line and in the file."""
+    """The same name and text mean the same on the command line and in a file."""
     assert value(loaded(make(**{name: text})), name) == read
 
 
@@ -148,7 +148,7 @@ def test_a_setting_is_read_from_either_layer(make, name, text, read):
 )
 @pytest.mark.parametrize("make", [file, flags])
 def test_an_alias_is_the_same_setting(make, alias, text, name, read):
-    """The spelling of kubelet-meta-proxy works, and loses to ours beside it, with a warning."""
+    """kubelet-meta-proxy's name works. Beside our name it loses, with a warning."""
     assert value(loaded(make(**{alias: text})), name) == read
     default = {"listen": ":1", "telemetry-listen": ":1", "node-name-or-ip": "n"}[name]
     config, warnings = load([make(**{alias: text, name: default})])
@@ -170,7 +170,7 @@ def test_an_alias_is_the_same_setting(make, alias, text, name, read):
     ],
 )
 def test_yaml_values(document, name, read):
-    """Numbers, booleans and lists are read as what they mean."""
+    """Numbers, booleans and lists are read with their types."""
     assert value(loaded(file(**document)), name) == read
 
 
@@ -180,7 +180,7 @@ def test_no_rules_at_all():
 
 
 def test_the_later_layer_wins():
-    """The command line wins over the file, setting by setting; lists are not joined."""
+    """The command line has precedence over the file, per setting. Lists are not joined."""
     config = loaded(
         file(label=["a", "b"], node_port=1, log_level="debug", metrics_port=7000),
         flags(label=("c",), node_port="2", listen=":7001"),
@@ -192,7 +192,7 @@ def test_the_later_layer_wins():
 
 
 def test_the_last_of_a_flag_counts():
-    """A flag given twice has its last value, unless it is repeatable."""
+    """A repeated flag has its last value, unless it is a list."""
     config = loaded(flags(node_port=("1", "2"), label=("a", "b")))
     assert config.kubelet.port == 2
     assert config.labels.label == ("a", "b")
@@ -234,7 +234,7 @@ def test_the_last_of_a_flag_counts():
     ],
 )  # fmt: skip
 def test_a_problem_is_named(layer, problem):
-    """As its user wrote it, with the reason, the file it stands in and the nearest name."""
+    """As written by the user, with the reason, the file and the nearest name."""
     (found,) = problems(layer)
     assert found.startswith(problem)
 
@@ -250,7 +250,7 @@ def test_a_problem_is_named(layer, problem):
     ],
 )  # fmt: skip
 def test_contradictions(values, about):
-    """What makes no sense together is refused, and both are named."""
+    """Contradicting settings are refused, and both are named."""
     (found,) = problems(flags(**values))
     assert all(word in found for word in about)
 
@@ -261,7 +261,7 @@ def test_contradictions(values, about):
     [{"kubelet_insecure_tls": "true"}, {"kubelet_ca_file": "f"}, {"kubelet_server_name": "n"}],
 )
 def test_what_has_no_effect(way, unused):
-    """A flag that another leaves without effect is accepted, with a warning that names it."""
+    """A flag without effect beside another is accepted, with a warning that names it."""
     _, (warning,) = load([flags(**way, **unused)])
     assert all(f"--{name.replace('_', '-')}" in warning for name in unused)
     assert "has no effect" in warning
@@ -275,7 +275,7 @@ def test_what_has_no_effect(way, unused):
     ],
 )
 def test_what_authorization_leaves_without_effect(values, mode):
-    """A setting of another mode of authorization is accepted, with a warning."""
+    """A setting of another authorization mode is accepted, with a warning."""
     _, (warning,) = load([flags(authorization=mode, **values)])
     assert warning.startswith(f"--{next(iter(values)).replace('_', '-')} has no effect: ")
     _, warnings = load([flags(authorization="kubernetes", **values)])
@@ -293,7 +293,7 @@ def test_what_authorization_leaves_without_effect(values, mode):
     ],
 )
 def test_a_certificate_that_is_not_used(values, says):
-    """A manifest of kubelet-meta-proxy is taken, and a line says that this is not TLS."""
+    """A manifest of kubelet-meta-proxy is accepted. A warning says that TLS is off."""
     _, (warning,) = load([flags(**values)])
     assert says in warning
 
@@ -308,12 +308,12 @@ def test_a_certificate_that_is_not_used(values, says):
     ],
 )
 def test_a_certificate_that_is_used(values):
-    """That is worth no warning."""
+    """With TLS on there is no warning."""
     loaded(flags(**values))
 
 
 def test_all_problems_are_reported_at_once():
-    """Those of every layer, of every kind, one line each."""
+    """All problems of all layers, one line each."""
     found = problems(
         file(node_port="x", bogus=1, label=["a-b", "a.b"]),
         flags(max_concurrency="0", enable_http2="true", lable="team", log_level="loud"),
@@ -327,7 +327,7 @@ def test_all_problems_are_reported_at_once():
 @pytest.mark.parametrize("name", IGNORED)
 @pytest.mark.parametrize("make", [file, flags])
 def test_a_flag_without_meaning_is_accepted(make, name):
-    """It changes nothing, and a warning says why."""
+    """It changes nothing, and a warning gives the reason."""
     config, warnings = load([make(**{name: "anything"})])
     assert config == Config(labels=config.labels)
     assert config.labels == loaded().labels
@@ -340,12 +340,12 @@ def test_a_flag_without_meaning_is_accepted(make, name):
     [({}, 10250), ({"node_port": "10255"}, 10255), ({"node_port": "443", "kube_apiserver": "h"}, 10250)],
 )  # fmt: skip
 def test_the_port_of_a_kubelet(values, port):
-    """With the node proxy, `--node-port` is the API server's and no kubelet's."""
+    """With the node proxy, `--node-port` is the API server's port, not the kubelet's."""
     assert loaded(flags(**values)).kubelet.kubelet_port == port
 
 
 def test_only_the_sections_asked_for_are_built():
-    """Each with its own flags; those of others are unknown, and all problems are told."""
+    """Each section has its own flags. Flags of other sections are unknown."""
     enrich, labels = load_sections([flags(namespaces="f", label="a")], EnrichConfig, LabelConfig)
     assert enrich == EnrichConfig("f")
     assert labels.rules == (LabelRule("label", "a", "a"),)
@@ -355,7 +355,7 @@ def test_only_the_sections_asked_for_are_built():
 
 
 def test_a_section_stands_alone():
-    """Each section has defaults of its own, so a class is tested with nothing but its section."""
+    """Each section has its own defaults, so a class is tested with its section only."""
     assert KubeletConfig() == Config().kubelet
     assert ServerConfig(max_concurrency=2).listen == Address("", 8080)
 
@@ -366,7 +366,7 @@ def section(**values):
 
 
 def test_the_kubelet_section():
-    """It stands in a file beside the settings; of two files the last one's counts, as a whole."""
+    """It stands beside the settings. Of two files the last one's section counts, as a whole."""
     assert loaded().access is None
     config = loaded(
         section(bearer_token="a", follow_redirects=True), section(bearer_token_file="/b")
@@ -376,13 +376,13 @@ def test_the_kubelet_section():
 
 
 def test_the_kubelet_section_is_no_flag():
-    """It has keys of its own, which a command line has no form for."""
+    """Its keys have no form on the command line."""
     (found,) = problems(flags(kubelet="x"))
     assert found.startswith("unknown flag --kubelet")
 
 
 def test_problems_of_the_kubelet_section():
-    """They are told with those of the settings, and with the file."""
+    """They are reported with those of the settings, and with the file."""
     found = problems(
         Layer(
             "k.yaml", "", {"kubelet": {"bearer_tokn": "planted", "proxy_url": 1}, "node-port": "x"}
@@ -410,13 +410,13 @@ def test_problems_of_the_kubelet_section():
     ],
 )  # fmt: skip
 def test_contradictions_of_the_kubelet_section(values, tls, about):
-    """What a flag says already, or says the opposite of, is refused, and both are named."""
+    """A key that repeats or contradicts a flag is refused, and both are named."""
     (found,) = problems(section(tls_config=tls), flags(**values))
     assert all(word in found for word in about)
 
 
 def test_flags_beside_the_kubelet_section():
-    """A flag that says something else is not in its way."""
+    """A flag about something else is accepted beside it."""
     config = loaded(section(tls_config={"server_name": "n"}), flags(kubelet_ca_file="f"))
     assert (config.kubelet.ca_file, config.access.tls.server_name) == ("f", "n")
 
@@ -430,7 +430,7 @@ def test_flags_beside_the_kubelet_section():
     ],
 )
 def test_discovery_that_is_off(unused):
-    """What is said of it beside has no effect, and is accepted with a warning."""
+    """Settings of discovery have no effect then, and cause a warning."""
     _, (warning,) = load([flags(**unused)])
     assert all(f"--{name.replace('_', '-')}" in warning for name in unused)
     assert warning.endswith("has no effect without --discovery")
@@ -438,7 +438,7 @@ def test_discovery_that_is_off(unused):
 
 
 def test_discovery_limits():
-    """A list is served for as long at least as no other is fetched."""
+    """The maximum age of a list is at least the refresh interval."""
     (problem,) = problems(flags(discovery="true", discovery_max_age="4s"))
     assert problem == "--discovery-max-age is less than --discovery-refresh-interval"
     loaded(flags(discovery="true", discovery_max_age="5s"))

@@ -1,4 +1,4 @@
-"""Which proxy leads to a URL, and whom NO_PROXY leaves out as it does in Go."""
+"""The proxy for a URL, and the exceptions of NO_PROXY, as in Go."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kmproxy.config.types import Secret
     ],
 )
 def test_a_proxy(text, url):
-    """A URL, or HOST or HOST:PORT, which is plain http as in Go."""
+    """A URL, or HOST or HOST:PORT, which is plain HTTP as in Go."""
     assert parse_proxy(text) == Proxy(url)
 
 
@@ -48,7 +48,7 @@ def test_a_proxy(text, url):
     ],
 )
 def test_no_proxy_at_all(text):
-    """What is no proxy that we can speak to is refused, and not shown."""
+    """An unsupported proxy is refused, and not shown."""
     with pytest.raises(ValueError) as raised:
         parse_proxy(text)
     assert "planted" not in str(raised.value)
@@ -56,7 +56,7 @@ def test_no_proxy_at_all(text):
 
 
 def test_the_credentials_of_a_proxy():
-    """They become a header of the CONNECT, and are not in the URL or shown."""
+    """They become a header of the CONNECT. The URL and reprs do not show them."""
     proxy = parse_proxy("http://planted:s%3Acret@proxy:3128")
     assert proxy.url == "http://proxy:3128"
     assert "planted" not in repr(proxy)
@@ -121,7 +121,7 @@ def test_the_credentials_of_a_proxy():
     ],
 )
 def test_who_is_left_out(no_proxy, host, port, left_out):
-    """The table of Go's httpproxy: names, addresses, networks, each with or without a port."""
+    """The table of Go's httpproxy: names, addresses and networks, with or without a port."""
     assert is_excluded(no_proxy, host, port) is left_out
 
 
@@ -138,7 +138,7 @@ def test_who_is_left_out(no_proxy, host, port, left_out):
     ],
 )
 def test_the_proxy_of_a_url(excluded, url, through):
-    """All URLs, but for those left out by a list, which always leaves out this host."""
+    """All URLs but those of a list, which always includes this host."""
     proxy = Proxy("http://proxy:3128")
     assert Proxies(proxy, excluded).find(url) == (proxy if through else None)
 
@@ -154,19 +154,19 @@ def test_the_proxy_of_a_url(excluded, url, through):
     ],
 )
 def test_the_proxy_of_the_environment(environment, url, excluded):
-    """Capitals first, as in Go; the headers of a CONNECT are added."""
+    """Capitals have precedence, as in Go. The headers of a CONNECT are added."""
     headers = (("X-A", Secret("b")),)
     assert from_environment(environment, headers) == Proxies(Proxy(url, headers), excluded)
 
 
 @pytest.mark.parametrize("environment", [{}, {"HTTP_PROXY": "http://a:1"}, {"NO_PROXY": "x"}])
 def test_an_environment_without_a_proxy(environment):
-    """HTTP_PROXY is for plain http, through which nothing is sent."""
+    """HTTP_PROXY is for plain HTTP, which has no proxy here."""
     assert from_environment(environment) is None
 
 
 def test_a_bad_proxy_of_the_environment():
-    """It is refused by the name of its variable, and not shown."""
+    """The error names the variable, and does not show its value."""
     with pytest.raises(ValueError, match="HTTPS_PROXY: ") as raised:
         from_environment({"HTTPS_PROXY": "socks5://planted:secret@a"})
     assert "planted" not in str(raised.value)
@@ -188,12 +188,12 @@ def test_a_bad_proxy_of_the_environment():
     ],
 )  # fmt: skip
 def test_the_way_to_a_url(url, environment, way):
-    """It is Go's: by the scheme's own variable, never to this host itself, and no secret is shown."""
+    """As in Go: by the scheme's variable, never for this host. No secret is shown."""
     assert str(way_by_environment(environment, url)) == way
 
 
 def test_a_proxy_that_is_not_supported():
-    """It is refused by its variable's name where it would be used."""
+    """It is refused with its variable's name, when it would be used."""
     with pytest.raises(ValueError, match="HTTPS_PROXY: SOCKS is not supported") as raised:
         way_by_environment({"HTTPS_PROXY": "socks5h://u:planted@p"}, "https://api")
     assert "planted" not in str(raised.value)

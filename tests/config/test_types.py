@@ -1,4 +1,4 @@
-"""How the text of a setting is read, and what is refused."""
+"""Parsing of a setting's text, and refused texts."""
 
 import pytest
 
@@ -24,13 +24,13 @@ LEVEL = one_of("debug", "info")
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
 def test_true(text):
-    """What Go's strconv.ParseBool takes for true is true."""
+    """The texts that Go's strconv.ParseBool reads as true."""
     assert parse_bool(text) is True
 
 
 @pytest.mark.parametrize("text", ["0", "f", "F", "FALSE", "false", "False"])
 def test_false(text):
-    """What Go's strconv.ParseBool takes for false is false."""
+    """The texts that Go's strconv.ParseBool reads as false."""
     assert parse_bool(text) is False
 
 
@@ -75,7 +75,7 @@ def test_duration(text, seconds):
     ],
 )
 def test_host(text, host):
-    """A host is a name or an IP address; the brackets of IPv6 are taken off."""
+    """A host is a name or an IP address, without the brackets of IPv6."""
     assert parse_host(text) == host
 
 
@@ -91,7 +91,7 @@ def test_host(text, host):
     ],
 )
 def test_address(text, host, port, shown):
-    """ADDR:PORT is split, and shown as it would be given."""
+    """ADDR:PORT is split, and shown as it was given."""
     address = parse_address(text)
     assert address == Address(host, port)
     assert str(address) == shown
@@ -113,31 +113,31 @@ def test_address(text, host, port, shown):
     ],
 )
 def test_server(text):
-    """HOST, HOST:PORT and a URL without a path are taken, and returned as they came."""
+    """HOST, HOST:PORT and a URL without a path are returned unchanged."""
     assert parse_server(text) == text
 
 
 @pytest.mark.parametrize("text", ["/metrics/cadvisor", "/", "/a/", "/a..b", "/.hidden", "/~x-_:@"])
 def test_path(text):
-    """The path of a URL is returned as it came."""
+    """The path of a URL is returned unchanged."""
     assert parse_path(text) == text
 
 
 def test_numbers():
-    """Ports go from 1 to 65535, counts have no upper end."""
+    """Ports go from 1 to 65535. Counts have no maximum."""
     assert (parse_port("1"), parse_port("65535")) == (1, 65535)
     assert (parse_count("1"), parse_count("100000")) == (1, 100000)
 
 
 def test_words():
-    """A text is any but the empty one; one_of takes just its words."""
+    """A text is not empty. one_of accepts only its words."""
     assert parse_text(" ") == " "
     assert LEVEL("info") == "info"
 
 
 @pytest.mark.parametrize("text", ["a", ".a", "...", "./a", "../a", "/a b/\u00e9\n", "//a"])
 def test_file(text):
-    """The path of a file is returned as it came."""
+    """The path of a file is returned unchanged."""
     assert parse_file(text) == text
 
 
@@ -168,7 +168,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("text", ["https://u:planted@h", "u:planted@h", "https://planted@h:1"])
 def test_a_server_with_a_password(text):
-    """It is refused, and not shown."""
+    """A server with a password is refused, and not shown."""
     with pytest.raises(ValueError, match="user or password") as raised:
         parse_server(text)
     assert "planted" not in str(raised.value)
@@ -184,7 +184,7 @@ def test_a_server_with_a_password(text):
     ],
 )
 def test_a_resource(text, parts):
-    """What RBAC has in two fields, in one, and back."""
+    """Group and resource of RBAC, in one text, and back."""
     assert parse_resource(text) == Resource(*parts)
     assert str(Resource(*parts)) == text
 
@@ -204,13 +204,13 @@ def test_a_resource(text, parts):
     ],
 )
 def test_loopback(host, loopback):
-    """What only this machine can connect to; every interface is more than that."""
+    """Only addresses of loopback count. Every interface is more than that."""
     assert Address(host, 80).loopback is loopback
 
 
 @pytest.mark.parametrize(("parse", "text"), REFUSED)
 def test_refused(parse, text):
-    """Anything else is a ValueError with a reason of one line."""
+    """Every other text is a ValueError with a reason of one line."""
     with pytest.raises(ValueError, match=r"\A.+\Z"):
         parse(text)
 
@@ -228,7 +228,7 @@ def test_refused(parse, text):
     ],
 )
 def test_a_reason_says_what_would_do(parse, text, reason):
-    """The reason shows the text that was given and what is expected instead."""
+    """The reason shows the given text and the expected form."""
     with pytest.raises(ValueError) as caught:
         parse(text)
     assert str(caught.value).startswith(reason)

@@ -1,4 +1,4 @@
-"""Settings from environment variables: names, values, what wins, and what is not ours."""
+"""Settings from environment variables: names, values, precedence, and foreign variables."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def read(*flags, **environment):
 
 
 def config(*flags, **environment):
-    """The same, where no line warns of anything."""
+    """The configuration of flags and variables, without warnings."""
     built, warnings = read(*flags, **environment)
     assert warnings == []
     return built
 
 
 def test_every_setting_has_a_variable():
-    """Named after its flag, and after nothing else."""
+    """The name of the variable follows the flag."""
     known = {spec.name: spec for each in SECTIONS.values() for spec in settings(each).values()}
     for name in known:
         key = "KMPROXY_" + name.upper().replace("-", "_")
@@ -35,7 +35,7 @@ def test_every_setting_has_a_variable():
 
 
 def test_values():
-    """As on the command line: numbers, durations, booleans; blanks around them are none of it."""
+    """As on the command line: numbers, durations and booleans, without blanks around them."""
     built = config(
         NODE_NAME_OR_IP="10.0.0.7", NODE_PORT=" 10255\n", ALL_NODES="true", DISCOVERY="0",
         CACHE_SYNC_TIMEOUT="1m30s", LISTEN="127.0.0.1:9000",
@@ -47,7 +47,7 @@ def test_values():
 
 
 def test_a_line_is_a_value_of_a_repeatable_one():
-    """Empty lines are none, and a comma is a part of the value."""
+    """Each line is a value. Empty lines are none, and a comma is part of a value."""
     built = config(
         LABEL="team\n\n owner=owner \r\n", LABEL_DEFAULT="team=a,b", KEEP_METRIC="a{1,2}"
     )
@@ -59,7 +59,7 @@ def test_a_line_is_a_value_of_a_repeatable_one():
 @pytest.mark.parametrize("name", ["LABEL", "ANNOTATION", "NAMESPACE", "EXCLUDE_NAMESPACE", "DISCOVERY_NAMESPACE"])  # fmt: skip
 @pytest.mark.parametrize("text", ["team,owner", "team owner"])
 def test_a_list_by_mistake(name, text):
-    """A name with a comma or a blank is none: it would match nothing, and nothing would say so."""
+    """A name with a comma or a blank is refused: it would silently match nothing."""
     with pytest.raises(ConfigError, match="give each one by itself"):
         read(**{name: text})
     with pytest.raises(ConfigError, match="give each one by itself"):
@@ -67,12 +67,12 @@ def test_a_list_by_mistake(name, text):
 
 
 def test_an_empty_variable_is_none():
-    """It is how manifests take a value away; the setting has its default."""
+    """An empty variable gives the default, so manifests can remove a value."""
     assert config(LABEL="", NODE_PORT="", ALL_NODES="\n") == config()
 
 
 def test_what_wins(tmp_path):
-    """The command line, then the environment, then the file, whose name may be a variable too."""
+    """The command line, then the environment, then the file. A variable may name the file."""
     file = tmp_path / "k.yaml"
     file.write_text("node-port: 1\nmax-concurrency: 2\nlabel: [a, b]\nlog-level: error\n")
     built = config(
@@ -90,7 +90,7 @@ def test_what_wins(tmp_path):
 
 
 def test_every_problem_is_told_by_the_variables_name(tmp_path):
-    """Those of the environment beside those of flags and file."""
+    """Problems of the environment, of flags and of the file are all reported."""
     file = tmp_path / "k.yaml"
     file.write_text("nonsense: 1\n")
     with pytest.raises(ConfigError) as raised:
@@ -105,9 +105,10 @@ def test_every_problem_is_told_by_the_variables_name(tmp_path):
 
 
 def test_what_kubernetes_makes_of_services():
-    """A pod of the namespace has them, and neither a warning nor a port comes of it.
+    """Kubernetes' own variables of Services cause neither a warning nor a port.
 
-    The last two would be settings: of the Services `kmproxy-node` and `kmproxy-metrics`.
+    The last two have names of settings: they come from the Services `kmproxy-node` and
+    `kmproxy-metrics`.
     """
     linked = "tcp://10.96.0.7:8080"
     built = config(
@@ -120,7 +121,7 @@ def test_what_kubernetes_makes_of_services():
 
 
 def test_a_stranger_is_named():
-    """With what it may have meant; other variables are nobody's business here."""
+    """An unknown variable is named, with a suggestion. Others without the prefix are ignored."""
     _, warnings = read(LABELS="team", METRICS_PORT="8080", XYZZY="1")
     assert warnings == [
         "the environment variable KMPROXY_LABELS is no setting and is ignored, did you mean KMPROXY_LABEL?",
@@ -131,7 +132,7 @@ def test_a_stranger_is_named():
 
 
 def test_what_is_for_check_alone():
-    """The daemon reads past it: its container gives it for check."""
+    """The daemon ignores it: its container has it for `check`."""
     assert config(OUTPUT="json", TRY_NODE="node-a") == config()
     with pytest.raises(ConfigError, match="unknown flag --output"):
         read("--output=json")
@@ -139,7 +140,7 @@ def test_what_is_for_check_alone():
 
 @pytest.mark.parametrize("command", ["serve", "check"])
 def test_the_help_says_so(command):
-    """Where flags are explained."""
+    """The help names the variables beside the flags."""
     text = " ".join(help_text(command).split())
     assert "KMPROXY_NODE_PORT for --node-port" in text
     assert "KMPROXY_" not in help_text("enrich")

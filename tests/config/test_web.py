@@ -1,4 +1,4 @@
-"""The web config: what is read from it, and every reason to refuse one."""
+"""The web config: its settings, and every reason to refuse it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CA = {"client_ca_file": "ca.crt", "client_auth_type": "RequireAndVerifyClientCer
 
 
 def tls(**keys):
-    """The TLS section of a file with these keys beside a certificate and a key."""
+    """A TLS section with these keys beside a certificate and a key."""
     return parse_web_config({"tls_server_config": PAIR | keys}, "/etc/web").tls
 
 
 def problems(document):
-    """What is wrong with a document."""
+    """The problems of a document."""
     with pytest.raises(ConfigError) as caught:
         parse_web_config(document, "/etc/web")
     return caught.value.problems
@@ -30,7 +30,7 @@ def problems(document):
     "document", [{}, None, {"tls_server_config": {}, "basic_auth_users": None}]
 )
 def test_nothing(document):
-    """An empty file, and empty sections, lock nothing."""
+    """An empty file, and empty sections, set nothing."""
     config = parse_web_config(document, "/")
     assert config.tls is None
     assert not config.users
@@ -39,7 +39,7 @@ def test_nothing(document):
 
 
 def test_everything():
-    """A file with every key that can be kept to."""
+    """A file with every supported key."""
     config = parse_web_config(
         {
             "tls_server_config": PAIR
@@ -85,13 +85,13 @@ def test_everything():
 
 
 def test_file_names():
-    """A relative name is beside the file, an absolute one stands."""
+    """A relative name is relative to the file, an absolute one is unchanged."""
     section = tls(cert_file="certs/a.crt", key_file="/keys/a.key")
     assert (section.certificate.path, section.key.path) == ("/etc/web/certs/a.crt", "/keys/a.key")
 
 
 def test_inline():
-    """A certificate, key and CA may stand in the file itself, and are not shown."""
+    """A certificate, key and CA may be text in the file, and are not shown."""
     section = {"cert": "CERT", "key": "planted-key", "client_ca": "CA", **CA}
     del section["client_ca_file"]
     config = parse_web_config({"tls_server_config": section}, "/")
@@ -100,13 +100,13 @@ def test_inline():
 
 
 def test_hashes_are_not_shown():
-    """In no repr, and in no problem."""
+    """No repr and no problem shows a hash."""
     assert HASH not in repr(parse_web_config({"basic_auth_users": {"a": HASH}}, "/"))
     assert "planted" not in "".join(problems({"basic_auth_users": {"a": "planted"}}))
 
 
 def test_a_value_that_became_part_of_its_key():
-    """In YAML {key:planted} is a key without a value; the problem does not show what was meant."""
+    """YAML reads {key:planted} as a key without a value. The problem does not show it."""
     said = "".join(problems({"tls_server_config": PAIR | {"key:planted": None}}))
     assert "tls_server_config: unknown key 'key'" in said
     assert "planted" not in said
@@ -193,33 +193,33 @@ REFUSED = [
 
 @pytest.mark.parametrize(("document", "says"), REFUSED)
 def test_refused(document, says):
-    """Each with one line that says where and why."""
+    """Each problem is one line with the place and the reason."""
     (line,) = [line for line in problems(document) if says in line]
     assert "\n" not in line
 
 
 @pytest.mark.parametrize("kind", ["RequestClientCert", "RequireAnyClientCert", "RequireClientCert"])
 def test_what_verifies_nothing_is_not_served_as_something_else(kind):
-    """A type that lets any certificate in is refused by name, and told what to use."""
+    """A type that accepts any certificate is refused, with an alternative."""
     (line,) = problems({"tls_server_config": PAIR | {"client_auth_type": kind}})
     assert kind in line
     assert "RequireAndVerifyClientCert keeps others out" in line
 
 
 def test_all_at_once():
-    """Every problem of every section."""
+    """All problems of all sections."""
     document = {"x": 1, "tls_server_config": {"y": 1}, "basic_auth_users": {"a": "b", "c": "d"}}
     assert len(problems(document)) == 6
 
 
 def test_the_suites_of_tls_13_alone():
-    """They cannot be chosen among, and so leave TLS 1.3 alone."""
+    """They cannot be selected, so a list of them only sets TLS 1.3 as minimum."""
     section = tls(cipher_suites=["TLS_AES_128_GCM_SHA256"])
     assert (section.minimum, section.ciphers) == ("TLS13", None)
 
 
 def test_http2():
-    """It is accepted, as the format's default is true, and said to have no effect."""
+    """It is accepted with a warning that it has no effect, because the format's default is true."""
     config = parse_web_config({"http_server_config": {"http2": True}}, "/")
     (line,) = config.warnings
     assert "http2 has no effect" in line
@@ -228,12 +228,12 @@ def test_http2():
 
 @pytest.mark.parametrize("interval", [0, "0s"])
 def test_no_rate_limit(interval):
-    """An interval of nothing turns it off."""
+    """An interval of 0 turns it off."""
     assert parse_web_config({"rate_limit": {"interval": interval}}, "/").rate_limit is None
 
 
 def test_openssl_knows_every_name():
-    """What is accepted can be set."""
+    """OpenSSL accepts every accepted name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for cipher in filter(None, CIPHERS.values()):
         context.set_ciphers(cipher)
@@ -252,5 +252,5 @@ def test_openssl_knows_every_name():
     ],
 )
 def test_who_is_asked(document, asks):
-    """TLS alone keeps nobody out, nor does a certificate that may be left out."""
+    """TLS alone, or with an optional certificate, admits everybody."""
     assert parse_web_config(document, "/").asks is asks

@@ -14,7 +14,7 @@ from tests.support.kubelet_reader import READER
 
 @pytest.fixture
 def opened(cluster, tmp_path, clock, own_metrics):
-    """A function that opens the clients of a pod that was given flags, and a `kubelet` section."""
+    """A function that opens a pod's clients for flags and a `kubelet` section."""
     cluster.write_service_account(tmp_path)
     api, kubelet = urlsplit(cluster.api.url), cluster.kubelets["node-a"]
     environment = {
@@ -35,14 +35,14 @@ def opened(cluster, tmp_path, clock, own_metrics):
 
 @pytest.fixture
 def reader(cluster):
-    """A token of somebody else, who may read the kubelets' metrics."""
+    """A token of another user with the right to read kubelets' metrics."""
     cluster.authority.allow("get", "nodes/metrics", user=READER)
     return cluster.authority.issue(READER)
 
 
 @pytest.fixture
 def asked(cluster):
-    """A function: the header by which node-a was last told who asks."""
+    """A function that returns the last Authorization header at node-a."""
 
     def last():
         return cluster.kubelets["node-a"].requests[-1].headers.get("Authorization")

@@ -25,7 +25,7 @@ async def all_nodes(clients):
 
 
 async def test_direct(opened, cluster):
-    """The kubelet itself is asked, and there is no directory of nodes that are not served."""
+    """The kubelet is asked directly, and no node directory is made."""
     async with opened() as clients:
         assert clients.nodes is None
         async with clients.kubelet.fetch(clients.kubelet.configured, CADVISOR) as exposition:
@@ -35,7 +35,7 @@ async def test_direct(opened, cluster):
 
 
 async def test_through_the_api_server(opened, cluster):
-    """The node proxy is asked, verified by the cluster's CA; nodes are found by name."""
+    """The node proxy is asked, verified by the cluster's CA. Nodes are found by name."""
     port = urlsplit(cluster.api.url).port
     flags = (f"--kube-apiserver=127.0.0.1:{port}", "--all-nodes")
     async with opened(*flags) as clients:
@@ -46,7 +46,7 @@ async def test_through_the_api_server(opened, cluster):
 
 
 async def test_a_ca_that_is_none(opened, tmp_path):
-    """It is a mistake in the configuration, before anything is asked."""
+    """An invalid CA is a configuration error before any request."""
     (tmp_path / "ca").write_text("no certificate")
     with pytest.raises(ConfigError, match="--kubelet-ca-file"):
         async with opened(f"--kubelet-ca-file={tmp_path / 'ca'}"):
@@ -54,7 +54,7 @@ async def test_a_ca_that_is_none(opened, tmp_path):
 
 
 async def test_a_server_name_that_changes(cluster, tmp_path, clock, own_metrics):
-    """A kubeconfig's is followed as all of it is: its server is verified by the new one."""
+    """A changed server name of a kubeconfig is used for verification."""
     path = tmp_path / "config"
 
     def name(server_name):
@@ -77,7 +77,7 @@ async def test_a_server_name_that_changes(cluster, tmp_path, clock, own_metrics)
 
 
 async def test_a_server_that_changes(cluster, tmp_path, clock, own_metrics):
-    """A kubeconfig that leads elsewhere does so at once: its token is not shown to the old one."""
+    """A changed server is used at once, and the old one does not get the new token."""
     path, ca = tmp_path / "config", new_ca()
     cluster.write_kubeconfig(path)
     document = json.loads(path.read_text())
@@ -104,7 +104,7 @@ async def test_a_server_that_changes(cluster, tmp_path, clock, own_metrics):
 
 
 async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, own_metrics):
-    """What is read after a 401 is for the new server: the old one is not shown it."""
+    """A token read after a 401 belongs to the new server. The old one does not get it."""
     path, ca = tmp_path / "config", new_ca()
 
     def lead(site, token):
@@ -135,7 +135,7 @@ async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, own_metri
 
 
 async def test_a_plugin_that_gives_certificates(tmp_path, clock, own_metrics):
-    """A 401 makes it run again: nothing else tells that its certificate has ended."""
+    """A 401 runs the plugin again, because a certificate's end is not known otherwise."""
     ca, plugin = new_ca(), tmp_path / "credential.json"
     version = "client.authentication.k8s.io/v1"
 
@@ -170,7 +170,7 @@ async def test_a_plugin_that_gives_certificates(tmp_path, clock, own_metrics):
 
 
 def kubeconfig(path, url, ca, user, **cluster):
-    """The flag of a kubeconfig that leads there."""
+    """The flag of a kubeconfig for this server."""
     data = base64.b64encode(ca.cert_pem.bytes()).decode()
     document = {
         "current-context": "c",
@@ -185,7 +185,7 @@ def kubeconfig(path, url, ca, user, **cluster):
 
 
 async def test_impersonation(tmp_path, clock, own_metrics):
-    """The API server and its node proxy are asked as somebody else; a kubelet itself is not asked."""
+    """API server and node proxy get the impersonation headers. Kubelets do not."""
     user, ca, path = {"token": "t", "as": "jane"}, new_ca(), tmp_path / "config"
     async with Site(lambda _: metrics(), ca) as site:
 
@@ -214,7 +214,7 @@ async def test_impersonation(tmp_path, clock, own_metrics):
 
 
 async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, own_metrics):
-    """A kubelet section with a credential of its own is for the kubelet; nobody is impersonated."""
+    """Kubelets get the section's own credential, without impersonation."""
     ca, path = new_ca(), tmp_path / "config"
     (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": {"bearer_token": "own"}}))
     async with Site(lambda _: metrics(), ca) as site:
@@ -230,7 +230,7 @@ async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, o
 
 @pytest.mark.parametrize("dot", ["", "."])
 async def test_the_way_to_the_api_server(tmp_path, clock, own_metrics, dot):
-    """HTTPS_PROXY leads there unless NO_PROXY says otherwise; proxy-url wins; a dot is no name's."""
+    """HTTPS_PROXY applies unless NO_PROXY excludes it. A proxy-url has precedence."""
     ca, path = new_ca(), tmp_path / "config"
     async with (
         Site(lambda _: metrics("{}"), ca, "api.example.com") as site,
@@ -263,7 +263,7 @@ async def test_the_way_to_the_api_server(tmp_path, clock, own_metrics, dot):
 
 
 async def test_the_way_of_a_pod(opened, cluster):
-    """The environment's proxies hold in a pod too, but not for kubelets."""
+    """In a pod the environment's proxies apply to the API server, but not to kubelets."""
     host = "kubernetes.example.com"
     port = urlsplit(cluster.api.url).port
     async with ForwardProxy(known={host: port}) as forward:

@@ -14,7 +14,7 @@ from tests.support.sites import ForwardProxy, Site, metrics, new_ca
 
 
 async def test_a_ca_rotates(opened, mount, clock):
-    """A kubelet whose certificate is of the new CA is trusted a minute later."""
+    """A kubelet with a certificate of the new CA is trusted within a minute."""
     old, new = new_ca(), new_ca()
     mount.swap(ca=old.cert_pem.bytes())
     async with Site(lambda _: metrics(), old) as site:
@@ -28,7 +28,7 @@ async def test_a_ca_rotates(opened, mount, clock):
 
 
 async def test_what_the_certificate_must_bear(opened, cluster):
-    """A CA as text and a server name, verified; without verification anything is taken."""
+    """A CA as text and a server name are verified. Without verification any passes."""
     foreign = new_ca()
     async with Site(lambda _: metrics(), foreign, "node-x") as site:
         flags = ("--node-name-or-ip=127.0.0.1", f"--node-port={site.port}")
@@ -50,7 +50,7 @@ async def test_what_the_certificate_must_bear(opened, cluster):
 
 
 async def test_oauth2(opened, cluster, reader, asked, own_metrics):
-    """The kubelet is asked with a token of the endpoint; one that it refuses is replaced."""
+    """The kubelet gets a token of the endpoint. A refused token is replaced."""
     issued = [reader]
 
     def answer(seen):
@@ -82,7 +82,7 @@ async def test_oauth2(opened, cluster, reader, asked, own_metrics):
 @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
 @pytest.mark.parametrize("named", [False, True])
 async def test_the_certificate_of_a_token_endpoint(opened, scheme, named):
-    """It is verified, by the system's CAs or those that are given: none gets the secret who lies."""
+    """It is verified by the system's or the given CAs. An unverified one gets no secret."""
     tls = {"tls_config": {"ca": new_ca().cert_pem.bytes().decode()}} if named else {}
     async with Site(lambda _: web.json_response({"access_token": "t"}), new_ca()) as site:
         url = site.url.replace("https", scheme)
@@ -94,7 +94,7 @@ async def test_the_certificate_of_a_token_endpoint(opened, scheme, named):
 
 
 async def test_oauth2_through_a_proxy(opened, reader):
-    """The token endpoint has a proxy and a server name of its own."""
+    """The token endpoint has its own proxy and server name."""
     answer = web.json_response({"access_token": reader, "expires_in": 3600})
     ca = new_ca()
     async with (
@@ -114,7 +114,7 @@ async def test_oauth2_through_a_proxy(opened, reader):
 
 
 async def test_a_proxy(opened, cluster):
-    """The kubelet is reached through it, by name, which only the proxy must know."""
+    """The proxy connects to the kubelet by name, and only the proxy resolves the name."""
     port = cluster.kubelets["node-a"].port
     async with ForwardProxy(known={"node-a": port}, wants="Basic dTpw") as forward:
         url = forward.url.replace("://", "://u:p@")
@@ -128,7 +128,7 @@ async def test_a_proxy(opened, cluster):
 
 @pytest.mark.parametrize("excluded", ["", "node-a", "10.0.0.0/8"])
 async def test_the_proxy_of_the_environment(opened, cluster, excluded):
-    """HTTPS_PROXY and NO_PROXY are taken only where the section says so."""
+    """HTTPS_PROXY and NO_PROXY apply only if the section says so."""
     port = cluster.kubelets["node-a"].port
     async with ForwardProxy(known={"node-a": port}) as forward:
         environ = {"HTTPS_PROXY": forward.url, "NO_PROXY": excluded}
@@ -146,7 +146,7 @@ async def test_the_proxy_of_the_environment(opened, cluster, excluded):
 
 
 async def test_the_environment_of_the_process(opened, cluster, asked, tmp_path, monkeypatch):
-    """Neither a proxy nor a password is taken from it unasked."""
+    """No proxy and no password of the environment is used unasked."""
     (tmp_path / "netrc").write_text("default login u password p\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     async with ForwardProxy() as forward:
@@ -160,7 +160,7 @@ async def test_the_environment_of_the_process(opened, cluster, asked, tmp_path, 
 
 
 async def test_a_redirect(opened, cluster, asked):
-    """Refused by default; followed where the section says so, to another kubelet as nobody."""
+    """Refused by default. If the section allows it, another kubelet gets no credential."""
     first, second = (cluster.kubelets[name] for name in ("node-a", "node-b"))
     first.fail(Fault.REDIRECT, location=f"{second.url}/metrics/cadvisor")
     async with opened(follow_redirects=False) as clients:
@@ -179,14 +179,14 @@ async def test_a_redirect(opened, cluster, asked):
 
 
 async def test_a_ca_that_is_none_beside_a_section(opened):
-    """It is the flag that is named, where it is the flag that names it."""
+    """The error names the flag if the flag named the file."""
     with pytest.raises(ConfigError, match="--kubelet-ca-file: "):
         async with opened("--kubelet-ca-file=/nowhere/ca", follow_redirects=True):
             pass
 
 
 async def test_a_proxy_of_the_environment_that_is_none(opened):
-    """It is named, and not shown."""
+    """The error names the variable, and does not show its value."""
     environ = {"https_proxy": "socks5://planted@proxy"}
     with pytest.raises(ConfigError, match="proxy_from_environment: https_proxy: ") as raised:
         async with opened(proxy_from_environment=True, environ=environ):

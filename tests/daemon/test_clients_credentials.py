@@ -19,7 +19,7 @@ from tests.support.sites import Site, metrics, new_ca, pem_of
 
 
 async def test_a_section_that_says_nothing(opened, cluster, asked):
-    """We are who we are anyway: the pod."""
+    """An empty section leaves the pod's identity."""
     async with opened(follow_redirects=False) as clients:
         assert b"container_" in await scrape(clients)
     assert asked() == f"Bearer {cluster.token}"
@@ -27,7 +27,7 @@ async def test_a_section_that_says_nothing(opened, cluster, asked):
 
 @pytest.mark.parametrize("how", ["text", "file", "authorization"])
 async def test_a_bearer_token(opened, reader, asked, mount, how):
-    """The kubelet is asked with it, and not with the pod's own."""
+    """The kubelet gets this token instead of the pod's own."""
     mount.swap(token=reader)
     section = {
         "text": {"bearer_token": reader},
@@ -42,7 +42,7 @@ async def test_a_bearer_token(opened, reader, asked, mount, how):
 
 
 async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clock, own_metrics):
-    """It is used a minute later, or at once when the old one is refused; a bad one never."""
+    """A new token is used within a minute, or at once after a 401. A bad one never is."""
     mount.swap(token=reader)
     second, third = cluster.authority.issue(READER), cluster.authority.issue(READER)
     async with opened(bearer_token_file=str(mount.path / "token")) as clients:
@@ -66,7 +66,7 @@ async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clo
 
 @pytest.mark.parametrize("inline", [False, True])
 async def test_a_client_certificate(opened, cluster, asked, mount, inline):
-    """It says who we are: no token is sent beside it."""
+    """The certificate is the identity: no token is sent beside it."""
     cert, key = pem_of(cluster._authorities.issue_cert(common_name=CERTIFICATE_USER))
     mount.swap(crt=cert, key=key)
     names = {"cert_file": str(mount.path / "crt"), "key_file": str(mount.path / "key")}
@@ -77,7 +77,7 @@ async def test_a_client_certificate(opened, cluster, asked, mount, inline):
 
 
 async def test_a_client_certificate_rotates(opened, cluster, mount, clock, own_metrics):
-    """The kubelet sees the new one a minute later; until then, and if it is bad, the old one."""
+    """A new certificate is used within a minute. A bad one never is."""
     users = ["system:node:one", "system:node:two"]
     pairs = [pem_of(cluster._authorities.issue_cert(common_name=user)) for user in users]
     cluster.authority.allow("get", "nodes/metrics", user=users[0])
@@ -99,7 +99,7 @@ async def test_a_client_certificate_rotates(opened, cluster, mount, clock, own_m
 
 
 async def test_basic_auth(opened, mount, clock):
-    """As a proxy before the kubelet may want it; user and password rotate on disk."""
+    """A proxy before the kubelet may need it. User and password rotate on disk."""
     known = {"password": "pass: word"}
 
     def answer(seen):
@@ -131,7 +131,7 @@ async def test_basic_auth(opened, mount, clock):
 
 
 async def test_a_client_certificate_is_not_shown_elsewhere(opened, cluster):
-    """A redirect to another server is followed without it."""
+    """A redirect to another server is followed without the certificate."""
     ca = cluster._authorities
     cert, key = (part.decode() for part in pem_of(ca.issue_cert(common_name=CERTIFICATE_USER)))
     async with Site(lambda _: metrics(), ca) as other:
@@ -143,7 +143,7 @@ async def test_a_client_certificate_is_not_shown_elsewhere(opened, cluster):
 
 
 async def test_a_token_that_nobody_waits_for(opened, own_metrics):
-    """At the end its request is given up, which is no failure, and no task is left."""
+    """At the end its request is cancelled: not a failure, and no task is left."""
     arrived = asyncio.Event()
 
     async def hang(_):
@@ -188,7 +188,7 @@ async def test_a_token_that_nobody_waits_for(opened, own_metrics):
     ],
 )  # fmt: skip
 async def test_a_section_that_cannot_be_used(opened, section, says):
-    """It is a mistake in the configuration, before anything is asked; nothing secret is shown."""
+    """A configuration error before any request, which shows no secret."""
     with pytest.raises(ConfigError) as raised:
         async with opened(**section):
             pass

@@ -1,4 +1,4 @@
-"""The daemon as a whole: how it begins, and how it does not."""
+"""The daemon as a process: its start, and its failures at the start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOCAL = ["--listen=127.0.0.1:0", "--telemetry-listen=127.0.0.1:0"]
 
 
 async def run(*flags, **environment):
-    """Run `kmproxy` to its end: exit status, and what it said on standard error."""
+    """Runs `kmproxy` to its end; returns exit status and standard error."""
     bare = {key: value for key, value in os.environ.items() if not key.startswith("KUBE")}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -43,7 +43,7 @@ async def run(*flags, **environment):
 
 
 def kubeconfig(path, server):
-    """Write a kubeconfig without a CA and with a token."""
+    """Writes a kubeconfig with a token and without a CA."""
     path.write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\n"
         "contexts: [{name: c, context: {cluster: c, user: u}}]\n"
@@ -54,7 +54,7 @@ def kubeconfig(path, server):
 
 
 async def test_a_wrong_command_line(tmp_path):
-    """Exit 2, every problem in a line of its own, nothing else."""
+    """Exit 2, one line for each problem, nothing else."""
     (tmp_path / "k.yaml").write_text("lable: team\ncache-sync-timeout: soon\n")
     status, text = await run(
         "--nonsense",
@@ -80,7 +80,7 @@ async def test_a_wrong_command_line(tmp_path):
 
 
 async def test_no_cluster_at_all(tmp_path):
-    """Exit 2, saying where an API server was looked for."""
+    """Exit 2, with the places where an API server was looked for."""
     status, text = await run(*LOCAL, HOME=str(tmp_path))
     assert status == 2
     assert "no API server" in text
@@ -102,7 +102,7 @@ async def test_an_unreadable_kubeconfig(tmp_path, content):
 
 
 async def test_an_unreadable_kubelet_ca(tmp_path):
-    """Exit 2, naming flag and file, whether it is missing or no certificate."""
+    """Exit 2, with flag and file, for a missing and an invalid file."""
     config = kubeconfig(tmp_path / "config", "https://127.0.0.1:1")
     (tmp_path / "ca").write_text("no certificate")
     for file in ("missing", "ca"):
@@ -114,7 +114,7 @@ async def test_an_unreadable_kubelet_ca(tmp_path):
 
 @pytest.mark.parametrize("token", [None, b"", b"two words", b"\xff\xfe"])
 async def test_an_unreadable_token(tmp_path, token):
-    """Exit 1 with one line that names the file and does not show it."""
+    """Exit 1 with one line that names the file, and does not show it."""
     if token is not None:
         (tmp_path / "token").write_bytes(token)
     status, text = await run(
@@ -145,7 +145,7 @@ async def test_a_missing_cluster_ca(tmp_path):
     ],
 )
 async def test_an_api_server_that_is_not_there(tmp_path, server, says):
-    """Exit 1 when the time for the first load is up, saying why; no credential is shown."""
+    """Exit 1 after the time for the first load, with the reason and no credential."""
     config = kubeconfig(tmp_path / "config", server)
     status, text = await run(*LOCAL, config, "--cache-sync-timeout=2s")
     assert status == 1
@@ -160,7 +160,7 @@ async def test_an_api_server_that_is_not_there(tmp_path, server, says):
     [("list", "resources [namespaces] and verbs [list, watch]"), ("401", "credentials (401)")],
 )
 async def test_an_api_server_that_refuses(cluster, tmp_path, verb, says):
-    """Exit 1, naming the ClusterRole rule that is missing, or that the token is not taken."""
+    """Exit 1 with the missing ClusterRole rule, or with the refused token."""
     cluster.write_service_account(tmp_path)
     if verb == "401":
         (tmp_path / "token").write_text("planted-secret")
@@ -180,7 +180,7 @@ async def test_an_api_server_that_refuses(cluster, tmp_path, verb, says):
 
 
 async def test_an_api_server_of_another_ca(cluster, tmp_path):
-    """Exit 1, saying that its certificate does not verify."""
+    """Exit 1: its certificate does not verify."""
     cluster.write_service_account(tmp_path)
     async with SimCluster(nodes=()) as other:
         (tmp_path / "ca.crt").write_bytes(other.ca_pem)
@@ -198,7 +198,7 @@ async def test_an_api_server_of_another_ca(cluster, tmp_path):
 
 @pytest.mark.parametrize("flag", ["--listen", "--telemetry-listen"])
 async def test_a_port_in_use(tmp_path, flag):
-    """Exit 1 at once, naming address and flag."""
+    """Exit 1 at once, with address and flag."""
     config = kubeconfig(tmp_path / "config", "https://127.0.0.1:1")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -209,7 +209,7 @@ async def test_a_port_in_use(tmp_path, flag):
 
 @pytest.mark.parametrize("auth", ["token", "client-certificate", "exec"])
 async def test_a_kubeconfig(cluster, tmp_path, auth):
-    """A token, a client certificate and an exec plugin each identify us to both servers."""
+    """A token, a client certificate and an exec plugin each work at both servers."""
     path = tmp_path / "config"
     cluster.write_kubeconfig(path, auth=auth)
     kubelet = cluster.kubelets["node-a"]
@@ -238,14 +238,14 @@ async def test_a_kubeconfig(cluster, tmp_path, auth):
 
 
 async def test_not_started():
-    """A daemon that was not started has nothing to wait for."""
+    """Waiting for a daemon that was not started is a StartupError."""
     config, _ = read_config([])
     with pytest.raises(StartupError):
         await Daemon(config, {}).wait(asyncio.Event())
 
 
 async def test_nothing_secret_is_shown(front, tmp_path, caplog):
-    """What the `kubelet` section holds is in no log line, error, page, metric or repr."""
+    """No log line, error, page, metric or repr shows secrets of the `kubelet` section."""
     async with ForwardProxy() as forward:
         section = {
             "bearer_token": "planted-token",

@@ -16,14 +16,14 @@ META = "__meta_kubernetes_"
 
 
 def found(*pods, wanted=lambda _: True, labels=None):
-    """The target groups of these pods, with `__address__` among their labels."""
+    """The target groups of these pods, with `__address__` among the labels."""
     body = json.dumps({"kind": "PodList", "apiVersion": "v1", "items": list(pods)}).encode()
     document = parse_pods(body, wanted).render((labels or label_map()).lookup)
     return flat(document)
 
 
 def test_all_labels_of_a_target():
-    """Each label that discovery.kubelet documents, the namespace's, and the rules' own."""
+    """Every documented label of discovery.kubelet, the namespace's and the rules' labels."""
     owners = [
         {"kind": "Node", "name": "n", "apiVersion": "v1", "uid": "1"},
         {"kind": "ReplicaSet", "name": "web-abc", "controller": True},
@@ -81,7 +81,7 @@ def test_all_labels_of_a_target():
 
 
 def test_a_target_per_port():
-    """Each port of each container is one; a container without ports is one with the bare IP."""
+    """Each port of each container is a target. Without ports the target is the bare IP."""
     targets = found(
         pod(containers=[container("a", port(80, "http"), port(9090)), container("b"), container("c", port(1))])
     )  # fmt: skip
@@ -103,14 +103,14 @@ def test_a_target_per_port():
 
 @pytest.mark.parametrize("protocol", ["UDP", "SCTP"])
 def test_other_protocols(protocol):
-    """A port of another protocol is a target like any, and says so."""
+    """A port of another protocol is a target, with that protocol as label."""
     (target,) = found(pod(containers=[container("dns", port(53, "dns", protocol))]))
     assert target["__address__"] == "10.0.0.1:53"
     assert target["__meta_kubernetes_pod_container_port_protocol"] == protocol
 
 
 def test_ipv6():
-    """An IPv6 address stands in brackets before a port, and bare without one, as Go joins them."""
+    """An IPv6 address has brackets before a port, and none without one, as in Go."""
     containers = [container("a", port(80)), container("b")]
     targets = found(pod(containers=containers, podIP="fd00::1", hostIP="fd00::2"))
     assert [target["__address__"] for target in targets] == ["[fd00::1]:80", "fd00::1"]
@@ -120,7 +120,7 @@ def test_ipv6():
 
 @pytest.mark.parametrize("status", [{"podIP": ""}, {"podIP": "", "phase": "Pending"}])
 def test_a_pod_without_an_ip(status):
-    """It is starting or was evicted: no target."""
+    """A pod without an IP is starting or evicted, and is no target."""
     assert found(pod(**status)) == []
     without = pod()
     del without["status"]["podIP"]
@@ -128,7 +128,7 @@ def test_a_pod_without_an_ip(status):
 
 
 def test_a_host_network_pod():
-    """Its IP is the node's: its ports are targets there, like any other's."""
+    """Ports of a host-network pod are targets at the node's IP."""
     given = pod(podIP="192.0.2.1", spec={"hostNetwork": True})
     (target,) = found(given)
     assert target["__address__"] == "192.0.2.1:8080"
@@ -137,7 +137,7 @@ def test_a_host_network_pod():
 
 @pytest.mark.parametrize("phase", ["Pending", "Running", "Succeeded", "Failed", "Unknown"])
 def test_phases(phase):
-    """A pod that has an IP is a target in every phase: relabelling says which are wanted."""
+    """A pod with an IP is a target in every phase. Relabelling selects the phases."""
     (target,) = found(pod(phase=phase))
     assert target["__meta_kubernetes_pod_phase"] == phase
 
@@ -153,13 +153,13 @@ def test_phases(phase):
     ],
 )
 def test_ready(conditions, ready):
-    """The condition in lower case; unknown where there is none."""
+    """The label has the condition in lower case, or unknown without one."""
     (target,) = found(pod(conditions=conditions))
     assert target["__meta_kubernetes_pod_ready"] == ready
 
 
 def test_init_and_ephemeral_containers():
-    """Init containers come after the others, with their own status; ephemeral ones are none."""
+    """Init containers follow the others, with their own status. Ephemeral ones are no targets."""
     given = pod(
         spec={
             "initContainers": [container("init"), container("side", port(9000))],
@@ -197,13 +197,13 @@ def test_init_and_ephemeral_containers():
     ],
 )
 def test_the_controller(owners, expected):
-    """The first owner that is the controller; a static pod's owner, its node, is none."""
+    """The first owner with controller set. The node as owner of a static pod does not count."""
     (target,) = found(pod(metadata={"ownerReferences": owners}))
     assert of(target, "pod_controller_") == expected
 
 
 def test_names_that_collide():
-    """Of two keys that become one name the first in sorted order is kept, whatever comes first."""
+    """Of two keys with the same label name the first in sorted order is kept."""
     pairs = [("a.b", "dot"), ("a-b", "dash"), ("a_b", "underscore"), ("é", "one"), ("1/x", "digit")]
     for labels in (dict(pairs), dict(reversed(pairs))):
         (target,) = found(pod(metadata={"labels": labels, "annotations": labels}))
@@ -213,7 +213,7 @@ def test_names_that_collide():
 
 
 def test_a_hundred_annotations():
-    """All of them are there, on every target of the pod, whatever is in them."""
+    """Every target of the pod has all of them, with any contents."""
     nasty = 'quote " backslash \\ newline \n tab \t null \0 é \U0001f600 </script>'
     annotations = {f"example.com/key-{n}": f"{nasty}{n}" for n in range(100)}
     targets = found(
@@ -228,7 +228,7 @@ def test_a_hundred_annotations():
 
 
 def test_the_order_is_stable():
-    """It is that of namespaces and names, whatever order the kubelet lists the pods in."""
+    """Targets are sorted by namespace and name, whatever order the kubelet has."""
     pods = [pod(name, metadata={"namespace": space}) for space in "ba" for name in ("x", "w", "y")]
     first, second = found(*pods), found(*reversed(pods))
     assert [list(target.items()) for target in first] == [list(t.items()) for t in second]
@@ -237,7 +237,7 @@ def test_the_order_is_stable():
 
 
 def test_only_wanted_namespaces():
-    """What is not wanted is not held, and a request can want less."""
+    """Unwanted namespaces are not held, and a request can select fewer."""
     pods = [pod("p", metadata={"namespace": space}) for space in ("shop", "shop-2", "bank")]
     assert len(found(*pods, wanted=lambda name: name.startswith("shop"))) == 2
     body = json.dumps({"items": pods}).encode()
@@ -249,7 +249,7 @@ def test_only_wanted_namespaces():
 
 @pytest.mark.parametrize("source", ["api", "file", "http"])
 def test_what_the_kubelet_notes_for_itself(source):
-    """No label is made of it: a kubelet that restarts has seen every pod at another time."""
+    """The kubelet's own annotations make no label, because a restart changes them."""
     first, second = (
         found(pod(metadata={"annotations": {SEEN: when, SOURCE: source, "a": "b"}}))
         for when in ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
@@ -269,7 +269,7 @@ def test_what_the_kubelet_notes_for_itself(source):
     ],
 )
 def test_the_controller_of_a_static_pod(source, owners, expected):
-    """Its node, as its mirror in the API server has it."""
+    """The controller is the node, as in the API server's mirror pod."""
     metadata = {"annotations": {SOURCE: source}, "ownerReferences": owners}
     (target,) = found(pod(metadata=metadata))
     assert of(target, "pod_controller_") == expected
@@ -277,14 +277,14 @@ def test_the_controller_of_a_static_pod(source, owners, expected):
 
 @pytest.mark.parametrize("items", [b"[]", b"null"])
 def test_nothing_is_an_empty_list(items):
-    """A kubelet without pods lists null; Prometheus wants `[]`."""
+    """A kubelet without pods lists null. Prometheus gets `[]`."""
     held = parse_pods(b'{"kind":"PodList","items":%b}' % items, lambda _: True)
     assert json.loads(held.render(label_map().lookup)) == []
     assert (held.count, held.size) == (0, 0)
 
 
 def test_the_map_of_target_labels():
-    """It follows the label map's rules: defaults, `*`, retention; and says when it is loaded."""
+    """The target map follows the label map: defaults, `*`, retention and readiness."""
     labels = TargetLabelMap(parse_rules(["*"], [], ["team=nobody"])[0], retention=10.0)
     assert not labels.loaded
     labels.replace([Namespace("shop", {"team": "blue", "kubernetes.io/metadata.name": "shop"})], 0)
@@ -312,14 +312,14 @@ def test_the_map_of_target_labels():
 
 
 def test_no_rules_no_labels():
-    """A namespace without metadata adds nothing, and no comma too many."""
+    """A namespace without metadata adds no label and no comma."""
     labels = label_map(Namespace("shop"), rules=())
     assert labels.lookup(b"shop") == b""
     assert len(found(pod(), labels=labels)) == 1
 
 
 def test_the_rules_make_the_same_labels_as_on_samples():
-    """A target's plain labels are those that the container's samples get."""
+    """A target has the same rule labels as its container's samples."""
     rules, problems = parse_rules(["team", "x/y=cost"], ["*"], ["cost=none"])
     assert not problems
     space = Namespace("shop", {"team": "blue"}, {"note": "n", "mail": 'a"b'})
@@ -336,7 +336,7 @@ def test_the_rules_make_the_same_labels_as_on_samples():
 
 
 def test_nodes():
-    """One target per node in the order of names, at one address, each at its own path."""
+    """One target per node, sorted by name, at one address, with a path each."""
     nodes = [
         ListedNode.of("node-b", {"topology.kubernetes.io/zone": "z"}, {"a": "1"}),
         ListedNode.of("node-a"),

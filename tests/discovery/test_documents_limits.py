@@ -43,14 +43,14 @@ META = "__meta_kubernetes_"
     ],
 )
 def test_what_is_no_list_of_pods(body):
-    """It is refused as a whole, and never taken for a node without pods."""
+    """A body that is not a list of pods is refused, never taken for an empty node."""
     with pytest.raises(UpstreamError) as caught:
         parse_pods(body, lambda _: True)
     assert caught.value.reason == "garbage"
 
 
 def test_the_size_is_what_is_held():
-    """The bytes of a list grow with its pods, and count those of its labels."""
+    """The bytes of a list grow with its pods and their labels."""
     one = parse_pods(json.dumps({"items": [pod()]}).encode(), lambda _: True)
     two = parse_pods(json.dumps({"items": [pod(), pod("web-1")]}).encode(), lambda _: True)
     assert two.size == 2 * one.size
@@ -59,7 +59,7 @@ def test_the_size_is_what_is_held():
 
 
 def test_long_values_of_pods():
-    """A value of over 4 KiB is left out, its mark is there, and it is counted; so with `é`."""
+    """A value over 4 KiB is left out and counted, and its `present` label stays; so with `é`."""
     values = {"a": "x" * 4096, "b": "x" * 4097, "c": "é" * 2049, LAST_APPLIED: "x" * 250_000}
     held = listed(pod(metadata={"annotations": values}))
     (target,) = flat(held.render(label_map().lookup))
@@ -69,7 +69,7 @@ def test_long_values_of_pods():
 
 
 def test_many_values_of_a_pod():
-    """Together they take 32 KiB at most, the first in sorted order; labels go before annotations."""
+    """All values take at most 32 KiB, in sorted order, labels before annotations."""
     values = {f"k{n:02}": "x" * 4000 for n in range(20)}
     held = listed(pod(metadata={"annotations": values, "labels": {"z": "1"}}))
     (target,) = flat(held.render(label_map().lookup))
@@ -80,7 +80,7 @@ def test_many_values_of_a_pod():
 
 
 def test_many_targets_of_a_pod():
-    """30,000 ports: the first ones, as many as 1 MiB has with what each repeats of the pod."""
+    """Of 30,000 ports the first ones stay, up to 1 MiB with the repeated labels."""
     ports = [port(number) for number in range(1, 30_000)]
     held = listed(pod(containers=[container("a", *ports)]), pod("web-1"))
     assert held.count + held.left_out["targets"] == len(ports) + 1
@@ -89,7 +89,7 @@ def test_many_targets_of_a_pod():
 
 
 def test_many_large_pods():
-    """The largest are left out, in whatever order they are listed; the small ones are all there."""
+    """The largest pods are left out, in any order of the list. All small ones stay."""
     fat = {f"k{n:02}": "x" * 4000 for n in range(8)}
     large = [pod(f"large-{n:03}", metadata={"annotations": fat}) for n in range(300)]
     small = [pod(f"small-{n:03}") for n in range(250)]
@@ -104,13 +104,13 @@ def test_many_large_pods():
 
 
 def test_pods_that_cannot_be_told_apart():
-    """Two of one name, identity and size are two pods, whatever kubelet lists them so."""
+    """Two pods with equal name, identity and size stay two pods."""
     twins = [pod("twin", containers=[container(name, port(8080))]) for name in ("x1", "x2")]
     assert len(flat(listed(*twins).render(lambda _: b""))) == 2
 
 
 def test_a_long_document(monkeypatch):
-    """What namespaces add is counted in: the pods with the most bytes are left out."""
+    """Labels of namespaces count towards the bound. The largest pods are left out."""
     held = listed(*(pod(f"p{n}", metadata={"namespace": f"n{n % 2}"}) for n in range(10)))
     monkeypatch.setattr("kmproxy.discovery.documents.MAX_DOCUMENT", 20_000)
     added = {b"n0": b',"k":"%b"' % (b"x" * 5000), b"n1": b""}
@@ -122,7 +122,7 @@ def test_a_long_document(monkeypatch):
 
 
 def test_nodes_with_much_metadata(monkeypatch):
-    """A value and a node have their bytes; beyond those of all the largest nodes have none."""
+    """A value, a node and all nodes have bounds. The largest nodes lose their metadata."""
     node = ListedNode.of("a", {"k": "v"}, {"b": "x" * 5000, "c": "x" * 4000})
     assert set(node.labels()) == {
         f"__meta_kubernetes_node_{name}"

@@ -34,14 +34,14 @@ PATHS = {
 
 
 def at(document, path):
-    """What is at a dotted path, as text; empty where there is nothing."""
+    """The text at a dotted path, or an empty text."""
     for key in path.split("."):
         document = (document or {}).get(key)
     return "" if document is None else str(document)
 
 
 def expected_labels(given, owner, space):
-    """The labels of one target, from the pod, the part of it that it is of, and the namespace."""
+    """The expected labels of one target, from the pod, its container or port, and the namespace."""
     labels = {
         META + name: at(given | owner, path)
         for name, path in PATHS.items()
@@ -72,7 +72,7 @@ def expected_labels(given, owner, space):
 
 
 def expected_targets(given, space):
-    """All targets of one pod object."""
+    """All expected targets of one pod object."""
     for init, spec, status in (
         (False, "containers", "containerStatuses"),
         (True, "initContainers", "initContainerStatuses"),
@@ -87,7 +87,7 @@ def expected_targets(given, space):
 
 @pytest.mark.parametrize("version", ["1.31", "1.33", "1.35", "1.36"])
 def test_recorded_lists(corpus, version):
-    """Every pod of a real kubelet's list becomes just the targets that its object says."""
+    """Every pod of a real kubelet's list becomes exactly the expected targets."""
     folder = corpus / version
     spaces = {}
     listed = yaml.safe_load((folder / "namespaces.yaml").read_text("utf-8"))["items"]
@@ -115,5 +115,5 @@ def test_recorded_lists(corpus, version):
 
 
 def frozen(target):
-    """Labels that can be counted."""
+    """The labels in a form that can be counted."""
     return tuple(sorted(target.items()))

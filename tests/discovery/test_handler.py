@@ -15,7 +15,7 @@ GET = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n%b\r\n"
 
 
 async def test_pods(front, cluster):
-    """The kubelet's pods as targets, with what their namespaces are labelled."""
+    """The kubelet's pods as targets, with the labels of their namespaces."""
     proxy = await front("--discovery")
     status, headers, body = await answer(proxy)
     assert status == 200
@@ -38,7 +38,7 @@ async def test_pods(front, cluster):
 
 
 async def test_off(front, cluster):
-    """Without --discovery there are no such paths, and no kubelet is ever asked for its pods."""
+    """Without --discovery the paths are missing, and no kubelet is asked for pods."""
     proxy = await front("--all-nodes")
     for path in ("/sd/pods", "/sd/nodes", "/pods", "/sd/pods?node=node-a"):
         assert (await answer(proxy, path))[0] == 404
@@ -64,7 +64,7 @@ async def test_off(front, cluster):
     ],
 )
 async def test_no_other_path(front, cluster, path):
-    """Anything else stays 404, or 400 if it is no path, and nothing of it reaches a kubelet."""
+    """Every other path is 404, or 400 if malformed, and no kubelet is asked."""
     proxy = await front("--discovery", "--all-nodes")
     head, _ = await proxy.raw(GET % (path.encode(), b"x", b""))
     assert head.startswith(b"HTTP/1.1 404 " if path.startswith("/") else b"HTTP/1.1 400 ")
@@ -74,7 +74,7 @@ async def test_no_other_path(front, cluster, path):
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/sd/pods", "/sd/nodes"])
 async def test_only_get_and_head(front, cluster, method, path):
-    """Another method is 405 and asks nobody."""
+    """Another method gets 405, and nothing is fetched."""
     proxy = await front("--discovery", "--all-nodes")
     status, headers, _ = await answer(proxy, path, method)
     assert (status, headers["Allow"]) == (405, "GET, HEAD")
@@ -82,7 +82,7 @@ async def test_only_get_and_head(front, cluster, method, path):
 
 
 async def test_etag(front, cluster):
-    """What a client has is not sent again, by GET or HEAD; what has changed is."""
+    """An unchanged document is not sent again, for GET and HEAD. A changed one is."""
     proxy = await front("--discovery", "--discovery-refresh-interval=1ms")
     _, headers, body = await answer(proxy)
     tag = headers["ETag"]
@@ -113,7 +113,7 @@ async def test_head(front):
 
 
 async def test_a_query_narrows(front):
-    """Globs leave out namespaces; the flag holds besides."""
+    """Globs leave out namespaces within the flag's selection."""
     proxy = await front("--discovery", "--discovery-namespace=front*", "--discovery-namespace=pay*")
     spaces = {space for space, _ in teams(await targets(proxy))}
     assert spaces == {"frontend-service1", "frontend-service2", "payments"}
@@ -125,7 +125,7 @@ async def test_a_query_narrows(front):
 
 
 async def test_any_node(front, cluster):
-    """With --all-nodes the pods of each node, by its name; without it there are no names."""
+    """With --all-nodes every node's pods are served by name. Without it no node has a path."""
     proxy = await front("--discovery", "--all-nodes")
     for name, kubelet in cluster.kubelets.items():
         found = await targets(proxy, f"/sd/pods?node={name}")
@@ -140,7 +140,7 @@ async def test_any_node(front, cluster):
 
 
 async def test_through_the_node_proxy(front, cluster):
-    """The runner's other way: the API server asks the kubelet, with the API server's token."""
+    """The API server forwards the request to the kubelet, with its own token."""
     proxy = await front(
         "--discovery", f"--kube-apiserver={cluster.api.url}", "--node-name-or-ip=node-b"
     )
@@ -168,9 +168,9 @@ async def test_through_the_node_proxy(front, cluster):
     ],
 )
 async def test_permissions(front, cluster, version, granted, missing):
-    """`nodes/pods` is enough where the kubelet knows it, an older one wants `nodes/proxy`.
+    """`nodes/pods` is enough for a kubelet that knows it. An older one needs `nodes/proxy`.
 
-    Which it is that is missing the kubelet itself says.
+    The kubelet's answer tells which one is missing.
     """
     cluster.kubelets["node-a"].version = version
     for resource in {"nodes/pods", "nodes/proxy"} - {granted}:
@@ -183,7 +183,7 @@ async def test_permissions(front, cluster, version, granted, missing):
 
 
 async def test_nodes(front, cluster):
-    """Each node is a target at the address the asker used, at its own path, which is served."""
+    """Each node is a target at the requested host, with a path of its own that is served."""
     cluster.api.store.put("nodes", cluster.api.store.objects["nodes"]["node-a"] | {
         "metadata": {"name": "node-a", "labels": {"zone": "z1"}, "annotations": {"a/b": "c"}},
     })  # fmt: skip
@@ -213,7 +213,7 @@ async def test_nodes(front, cluster):
 
 
 async def test_nodes_at_another_endpoint(front):
-    """A query chooses which of the four endpoints the targets are."""
+    """A query selects which of the four endpoints the targets have."""
     proxy = await front("--discovery", "--all-nodes")
     found = await targets(proxy, "/sd/nodes?path=/metrics/resource")
     assert found[1]["__metrics_path__"] == "/api/v1/nodes/node-b/proxy/metrics/resource"
@@ -222,7 +222,7 @@ async def test_nodes_at_another_endpoint(front):
 
 
 async def test_nodes_without_permission(front, cluster):
-    """502 with the rule that is missing."""
+    """502 with the missing rule."""
     cluster.api.deny("list", "nodes")
     proxy = await front("--discovery", "--all-nodes")
     status, _, body = await answer(proxy, "/sd/nodes")
@@ -238,7 +238,7 @@ async def test_nodes_without_permission(front, cluster):
     ["kmproxy:8080", "kmproxy.kmproxy.svc", "10.0.0.1:80", "[fd00::1]:8080", "[fd00::1]", "A_b:1"],
 )
 async def test_the_host_that_is_told(front, host):
-    """The address of the targets is what the asker called us."""
+    """The targets have the host of the request."""
     proxy = await front("--discovery", "--all-nodes")
     raw, _ = await proxy.raw(GET % (b"/sd/nodes", host.encode(), b""))
     _, _, body = raw.partition(b"\r\n\r\n")
@@ -251,12 +251,12 @@ async def test_the_host_that_is_told(front, host):
      "[fd00::1", "a:99999", "a\\b", "é", "a,b", "a\nb", "<a>", "[::1]x", "[a]:", "a:", "[]:1", "a:1\n"],
 )  # fmt: skip
 def test_a_host_that_is_none(host):
-    """What is no HOST or HOST:PORT is not repeated."""
+    """A Host that is not HOST or HOST:PORT is not repeated."""
     assert own_address(host) is None
 
 
 async def test_no_host(front):
-    """Who does not say how it reached us is told to."""
+    """A request without a Host is refused with a line that says so."""
     proxy = await front("--discovery", "--all-nodes")
     for request in (b"GET /sd/nodes HTTP/1.0\r\n\r\n", GET % (b"/sd/nodes", b"a/b", b"")):
         raw, _ = await proxy.raw(request)
@@ -265,7 +265,7 @@ async def test_no_host(front):
 
 
 async def test_the_status_page_names_the_paths(front):
-    """What is served is shown."""
+    """The status page shows the served paths."""
     proxy = await front("--discovery", "--all-nodes")
     _, page = await proxy.get("/")
     assert '<a href="/sd/pods">' in page

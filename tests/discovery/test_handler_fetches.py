@@ -18,7 +18,7 @@ from tests.support.tenants import bearer
 
 
 async def test_nothing_of_the_request_is_passed_on(front, cluster):
-    """The kubelet is asked for its pods by us: JSON, no coding, our token, no query."""
+    """The kubelet gets kmproxy's own request: JSON, no coding, own token, no query."""
     proxy = await front("--discovery")
     await answer(
         proxy,
@@ -38,7 +38,7 @@ async def test_nothing_of_the_request_is_passed_on(front, cluster):
 
 
 async def test_the_pod_objects_are_not_passed_on(front, cluster):
-    """What an object holds besides the documented labels, such as secrets in `env`, stays here."""
+    """Other parts of the objects, such as secrets in `env`, are not served."""
     kubelet = cluster.kubelets["node-a"]
     given = {
         "metadata": {"name": "p", "namespace": "payments", "managedFields": ["planted"]},
@@ -56,7 +56,7 @@ async def test_the_pod_objects_are_not_passed_on(front, cluster):
 
 
 async def test_one_fetch_for_many(front, cluster):
-    """Twenty at once, and whoever comes within the interval, cost the kubelet one list."""
+    """Twenty concurrent requests, and later ones in the interval, cost the kubelet one list."""
     proxy = await front("--discovery")
     answers = await asyncio.gather(*(answer(proxy) for _ in range(20)))
     assert len({body for _, _, body in answers}) == 1
@@ -67,7 +67,7 @@ async def test_one_fetch_for_many(front, cluster):
 
 
 async def test_a_namespace_that_moves(front, cluster):
-    """Its targets say so at once, though the pods are those of a moment ago."""
+    """Targets show new namespace labels at once, with an older list of pods."""
     proxy = await front("--discovery", "--discovery-refresh-interval=1h", "--discovery-max-age=1h")
     assert ("payments", "payments") in teams(await targets(proxy))
     cluster.api.namespaces.apply("payments", {"team": "treasury"})
@@ -87,7 +87,7 @@ async def test_a_namespace_that_moves(front, cluster):
 
 
 async def test_before_the_namespaces_are_listed(front, cluster):
-    """503: a target never appears first without and then with its team."""
+    """503: a target never appears without its team first."""
     cluster.api.fail("list", ApiFault.STATUS, status=500)
     proxy = await front("--discovery", "--all-nodes", loaded=False)
     for path in ("/sd/pods", "/sd/nodes"):
@@ -105,7 +105,7 @@ async def test_before_the_namespaces_are_listed(front, cluster):
 
 
 async def test_a_snapshot_is_no_list(front, cluster, tmp_path):
-    """Labels from a snapshot serve samples, not targets, which need all of a namespace."""
+    """Labels of a snapshot serve samples, but not targets, which need all labels."""
     flags = ("--discovery", f"--label-snapshot={tmp_path / 'labels'}")
     first = await front(*flags)
     await first.daemon.stop()
@@ -139,7 +139,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(("failure", "reason", "says"), FAILURES)
 async def test_a_kubelet_that_fails(front, cluster, failure, reason, says):
-    """502 and one plain line, never half a list; nothing of the upstream's body; a count."""
+    """502 with one plain line, counted: never half a list, no upstream body."""
     proxy = await front("--discovery", "--discovery-refresh-interval=1ms")
     cluster.kubelets["node-a"].fail(**failure)
     status, headers, body = await answer(proxy)
@@ -159,7 +159,7 @@ async def test_a_kubelet_that_fails(front, cluster, failure, reason, says):
 
 
 async def test_the_last_good_list_stands_in(front, cluster):
-    """While the kubelet fails it is served, and its age shows."""
+    """While the kubelet fails the last good list is served, and its age is shown."""
     proxy = await front("--discovery", "--discovery-refresh-interval=1ms")
     _, _, body = await answer(proxy)
     cluster.kubelets["node-a"].fail(Fault.STATUS, status=500)
@@ -173,7 +173,7 @@ async def test_the_last_good_list_stands_in(front, cluster):
 
 
 async def test_a_list_that_is_too_old(front, cluster):
-    """Past --discovery-max-age it is the error that is served."""
+    """After --discovery-max-age the error is served."""
     proxy = await front(
         "--discovery", "--discovery-refresh-interval=1ms", "--discovery-max-age=1ms"
     )
@@ -187,7 +187,7 @@ async def test_a_list_that_is_too_old(front, cluster):
 
 
 async def test_a_kubelet_that_hangs(front, cluster):
-    """504 in the time that Prometheus waits for an answer: its refresh interval."""
+    """504 within Prometheus' own timeout, which is its refresh interval."""
     proxy = await front("--discovery")
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
     status, _, body = await answer(proxy, X_Prometheus_Refresh_Interval_Seconds="0.2")
@@ -195,7 +195,7 @@ async def test_a_kubelet_that_hangs(front, cluster):
 
 
 async def test_behind_the_door(front, cluster):
-    """With --authorization nothing is told, and no kubelet asked, before it is known who asks."""
+    """With --authorization an unknown caller gets nothing, and no kubelet is asked."""
     cluster.authority.rbac.apply(
         role("targets", {"nonResourceURLs": ["/sd/*"], "verbs": ["get"]}),
         binding("ClusterRole", "targets", {"kind": "User", "name": "ann"}),
@@ -210,7 +210,7 @@ async def test_behind_the_door(front, cluster):
 
 
 async def test_stop_while_a_fetch_hangs(front, cluster):
-    """A daemon that stops leaves no fetch behind."""
+    """A stopped daemon leaves no fetch behind."""
     proxy = await front("--discovery")
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
     status, _, _ = await answer(proxy, X_Prometheus_Refresh_Interval_Seconds="0.1")
@@ -220,7 +220,7 @@ async def test_stop_while_a_fetch_hangs(front, cluster):
 
 
 async def test_a_long_document(cluster, front):
-    """It is sent piece by piece, with its length; a client that does not read is cut off."""
+    """A long document is sent in pieces with its length. A client that does not read is cut."""
     items = [
         {
             "metadata": {

@@ -20,12 +20,12 @@ from tests.support.sharing import Clock, failure
 
 @pytest.fixture
 def clock():
-    """The time of the lists."""
+    """The clock of the lists."""
     return Clock()
 
 
 class Kubelet:
-    """Kubelets that answer each node's name with as many pods as they are told."""
+    """Kubelets that answer a node's name with a set number of pods."""
 
     configured = Node("here", "here", 10250)
     has_node = True
@@ -61,7 +61,7 @@ class Kubelet:
 
 
 class Nodes:
-    """A directory that knows some names."""
+    """A node directory with some names."""
 
     def __init__(self, *names):
         self.names = set(names)
@@ -90,12 +90,12 @@ def service(clock, kubelet, nodes=None, *, slots=5, metrics=None, **config):
 
 
 def value(metrics, name, **labels):
-    """One of our own metrics."""
+    """The value of one of kmproxy's metrics."""
     return metrics.registry.get_sample_value(f"kmproxy_{name}", labels)
 
 
 async def test_nodes_are_kept_apart(clock):
-    """Each node has its own list; the configured one is that without a name."""
+    """Each node has its own list. The configured node has the list without a name."""
     kubelet = Kubelet()
     found = service(clock, kubelet, Nodes("a", "b"))
     for name in (None, "a", "b", "a", None):
@@ -105,7 +105,7 @@ async def test_nodes_are_kept_apart(clock):
 
 
 async def test_a_node_that_does_not_exist(clock):
-    """404, and nothing of it is remembered."""
+    """404, and no trace of the node is kept."""
     found = service(clock, Kubelet(), Nodes("a"))
     for name in ("x", "y" * 500, ""):
         with pytest.raises(UpstreamError) as caught:
@@ -115,7 +115,7 @@ async def test_a_node_that_does_not_exist(clock):
 
 
 async def test_nodes_need_the_directory(clock):
-    """Without --all-nodes there are no nodes by name, and no list of them."""
+    """Without --all-nodes no node has a name, and no list of nodes exists."""
     found = service(clock, Kubelet())
     for asking in (found.pods("here", 5.0), found.nodes(5.0)):
         with pytest.raises(UpstreamError, match="--all-nodes") as caught:
@@ -124,14 +124,14 @@ async def test_nodes_need_the_directory(clock):
 
 
 async def test_only_configured_namespaces(clock):
-    """Pods of others are not held; a glob matches a whole name."""
+    """Pods of other namespaces are not held. A glob matches a whole name."""
     for patterns, count in ((("bank", "sho"), 0), (("sh*",), 1), ((), 1)):
         found = service(clock, Kubelet(), namespace=patterns)
         assert (await found.pods(None, 5.0)).value.count == count
 
 
 async def test_what_is_held_is_bounded(clock, monkeypatch):
-    """The node that was asked for longest ago goes first, by bytes and by number."""
+    """The node requested longest ago is forgotten first, by bytes and by number."""
     kubelet = Kubelet()
     kubelet.padding = "x" * 4000
     monkeypatch.setattr(module, "MAX_HELD", 15_000)
@@ -149,7 +149,7 @@ async def test_what_is_held_is_bounded(clock, monkeypatch):
 
 
 async def test_slots_are_those_of_scrapes(clock, monkeypatch):
-    """A fetch waits for a free slot, and 503 is the end of it."""
+    """A fetch waits for a slot of scrapes, and gets 503 without one."""
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)
     kubelet = Kubelet()
     found = service(clock, kubelet, slots=0)
@@ -160,7 +160,7 @@ async def test_slots_are_those_of_scrapes(clock, monkeypatch):
 
 
 async def test_a_fetch_that_hangs(clock, monkeypatch):
-    """It is given up in its own time, and its slot is free again."""
+    """A hanging fetch ends in its time, and frees its slot."""
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)
     metrics, kubelet = OwnMetrics(), Kubelet()
     kubelet.hang = True
@@ -176,7 +176,7 @@ async def test_a_fetch_that_hangs(clock, monkeypatch):
 
 
 async def test_a_credential_that_cannot_be_used(clock):
-    """It is a failure like an upstream's."""
+    """An unusable credential is treated as an upstream failure."""
     kubelet = Kubelet()
     kubelet.error = CredentialError("the token cannot be read")
     with pytest.raises(UpstreamError, match="token") as caught:
@@ -185,7 +185,7 @@ async def test_a_credential_that_cannot_be_used(clock):
 
 
 async def test_metrics(clock):
-    """Fetches and failures are counted, targets and the age of what is served shown."""
+    """Fetches and failures are counted, and targets and the age of the list are shown."""
     metrics, kubelet = OwnMetrics(), Kubelet()
     kubelet.pods_each = 3
     found = service(clock, kubelet, Nodes("a", "b"), metrics=metrics)
@@ -206,7 +206,7 @@ async def test_metrics(clock):
 
 
 async def test_reprs(clock):
-    """A service and its lists say how they are."""
+    """The reprs of a service and its lists are status lines."""
     found = service(clock, Kubelet(), Nodes("a"))
     assert repr(found) == "<TargetService <SharedValue list, nothing, well>, 0 nodes by name>"
     await found.pods(None, 5.0)

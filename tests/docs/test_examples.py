@@ -1,4 +1,4 @@
-"""The documents' commands, run as they are written but for addresses; what they print is shown."""
+"""The documented commands run as written but for addresses, and print the documented output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.documents import PAGES, README, ROOT, block
 
 
 async def run(commands, directory, **environment):
-    """What commands print, which a shell runs in a directory."""
+    """The output of commands that a shell runs in a directory."""
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     process = await asyncio.create_subprocess_exec(
         "bash", "-euc", commands,
@@ -40,7 +40,7 @@ def there(commands, text):
 
 @pytest.mark.program("curl", "kubectl")
 async def test_try_it(tmp_path):
-    """A look, the sample that is shown, a move, another look."""
+    """A scrape with the documented sample, a changed label, another scrape."""
     look = block("curl -s http://localhost:8080/metrics/cadvisor | grep 'team=\"'")
     move = block("kubectl --server=http://localhost:8001 label")
     sample = block('container_cpu_usage_seconds_total{container="api"')
@@ -70,7 +70,7 @@ async def test_try_it(tmp_path):
 
 @pytest.mark.program("kubectl")
 async def test_labels_without_a_daemon(tmp_path):
-    """What kubectl prints and an exposition, to an enriched exposition, from a bare checkout."""
+    """The output of kubectl and an exposition give an enriched exposition, from a bare checkout."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
     async with demo() as (text, _):
         commands = block("$ kubectl --server=http://localhost:8001 get namespaces")
@@ -83,7 +83,7 @@ async def test_labels_without_a_daemon(tmp_path):
 
 @pytest.mark.program("curl")
 async def test_targets(tmp_path):
-    """A pod's target as it is shown: its address, and the labels in their order."""
+    """A pod's target as documented: its address, and its labels in order."""
     ask = block("curl -s http://localhost:8080/sd/pods")
     shown = block('{"targets":["10.244.')
     async with demo() as (text, _):
@@ -96,7 +96,7 @@ async def test_targets(tmp_path):
 
 @pytest.mark.program("curl")
 async def test_a_request_narrows(tmp_path):
-    """One namespace's CPU, and nothing else."""
+    """Only the CPU samples of one namespace."""
     narrow = block("curl -s 'http://localhost:8080/metrics/cadvisor?namespace=payments")
     async with demo() as (text, _):
         lines = (await run(there(narrow, text), tmp_path)).splitlines()
@@ -108,7 +108,7 @@ async def test_a_request_narrows(tmp_path):
 
 
 def test_the_values_of_the_stack():
-    """The chart's switch of the kubelet's cAdvisor endpoint, off."""
+    """The documented values turn the chart's cAdvisor endpoint off."""
     values = yaml.safe_load(block("kubelet:\n  serviceMonitor:"))
     assert values == {"kubelet": {"serviceMonitor": {"cAdvisor": False}}}
 
@@ -133,7 +133,7 @@ def test_make_builds_and_pushes_the_image():
 
 
 def test_arguments_of_kubelet_meta_proxy():
-    """Its example's arguments are taken as they are, with what the downward API puts in."""
+    """The arguments of its example are accepted, with values of the downward API."""
     arguments = yaml.safe_load(block("args:\n"))["args"]
     values = {"$(KUBE_APISERVER)": "10.0.0.1", "$(NODE_NAME)": "node-1"}
     given = [re.sub(r"\$\(\w+\)", lambda name: values[name[0]], each) for each in arguments]
@@ -144,7 +144,7 @@ def test_arguments_of_kubelet_meta_proxy():
 
 
 def test_one_file():
-    """One file is tested by what is said, and pytest prints what is shown, with other numbers."""
+    """The documented command tests one file, and pytest prints the documented lines."""
     shown = block("collected ")
     command = re.search(r"`(make test ARGS=\S+ COVERAGE=)`", PAGES[README])[1]
     made = subprocess.run(
@@ -158,7 +158,7 @@ def test_one_file():
 
 
 def test_make_e2e():
-    """It is pytest with the marker of the proof; every file of that is in what is shown."""
+    """It runs pytest with the marker e2e, and the documents show every file."""
     shown = subprocess.run(
         ["make", "-n", "e2e"], cwd=ROOT, capture_output=True, text=True, check=True
     )

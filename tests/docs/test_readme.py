@@ -1,4 +1,4 @@
-"""What the documents say is what the code does: README.md, docs/ and their like."""
+"""The documents agree with the code: README.md, docs/ and others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WORDS = 2500
 
 
 def rows():
-    """The table of settings, from the settings themselves."""
+    """The table of settings, made from the settings."""
     for kind in SECTIONS.values():
         blank = kind()
         for key, spec in settings(kind).items():
@@ -56,7 +56,7 @@ def rows():
 
 
 def test_the_table_of_settings():
-    """Every setting has its row, generated from the same field as its flag."""
+    """Every setting has its row, from the same field as its flag."""
     table = "\n".join(rows())
     page = PAGES["docs/configuration.md"]
     between = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", page, re.DOTALL)
@@ -64,14 +64,14 @@ def test_the_table_of_settings():
 
 
 def test_the_most_wanted_settings():
-    """Five rows of that table, as they stand there."""
+    """Five rows of that table, unchanged."""
     shown = re.findall(r"^\| `--.*$", PAGES[README], re.MULTILINE)
     assert len(shown) == 5
     assert set(shown) <= set(rows())
 
 
 def test_the_table_of_metrics():
-    """Every metric of ours has its place in the table, and no document names another."""
+    """Every own metric has its row, and no document names another."""
     ours = set(
         re.findall(r"^# TYPE (kmproxy_\w+) ", render(OwnMetrics().registry).decode(), re.MULTILINE)
     )
@@ -81,7 +81,7 @@ def test_the_table_of_metrics():
 
 
 def test_the_page_of_the_architecture():
-    """Every folder and every module beside the folders stands on its level and in the table."""
+    """Every folder and top-level module stands on its level and in the table."""
     picture = next(each.text for each in blocks("docs/architecture.md") if "level" in each.text)
     table = section("docs/architecture.md", "The folders")
     assert set(re.findall(r"(\w+)/(?= |\n)", picture)) - {"kmproxy"} == set(FOLDERS)
@@ -91,7 +91,7 @@ def test_the_page_of_the_architecture():
 
 
 def test_the_yaml_example():
-    """The configuration that is shown is one."""
+    """The documented configuration is valid."""
     example = block("label: ")
     config, warnings = load([Layer("README", "", yaml.safe_load(example))])
     assert [rule.name for rule in config.labels.rules] == ["team", "cost_center"]
@@ -99,7 +99,7 @@ def test_the_yaml_example():
 
 
 def test_kubelet_access():
-    """The section that is shown is one, and every key of it has its place in the table."""
+    """The documented section is valid, and every key of it has a row."""
     part = section("docs/configuration.md", "Kubelet access")
     example = block("kubelet:\n  oauth2:")
     assert example in part
@@ -113,7 +113,7 @@ def test_kubelet_access():
 
 
 def test_the_web_config_example(tmp_path):
-    """It is one, with a certificate beside it, and asks for all that it seems to ask for."""
+    """It is valid beside a certificate, and requires all that it names."""
     example = block("tls_server_config:")
     (tmp_path / "web.yaml").write_text(example)
     config = read_web_config(str(tmp_path / "web.yaml"))
@@ -126,7 +126,7 @@ def test_the_web_config_example(tmp_path):
 
 
 def test_the_table_of_threats():
-    """Whatever is said to be shown by a test is: the test is there."""
+    """Every test named in the table exists."""
     table = section("docs/security.md", "Threats").partition("\n")[2]
     rows = [line.strip("|").split("|") for line in table.strip().splitlines()[2:]]
     there = {
@@ -144,7 +144,7 @@ def test_the_table_of_threats():
 
 
 def test_the_image():
-    """It runs unprivileged, and what is last removed from it are pip, apt and the shells."""
+    """It runs unprivileged, and its last step removes pip, apt and the shells."""
     final = (ROOT / "Dockerfile").read_text("utf-8").rpartition("\nFROM ")[2]
     assert "USER 65532:65532\n" in final
     assert 'ENTRYPOINT ["kmproxy"]' in final
@@ -196,14 +196,14 @@ RUN_BY = {
 
 
 def sources(*patterns):
-    """Files that ship or are tests, each without what its lines begin with."""
+    """Shipped files and tests, with the indentation of their lines removed."""
     for pattern in patterns:
         for path in ROOT.glob(pattern):
             yield "\n".join(line.lstrip() for line in path.read_text("utf-8").splitlines())
 
 
 def test_every_example_is_run():
-    """Every block is run by a test, or is in a file that ships; nothing else is listed."""
+    """Every block is run by a test, or is part of a shipped file. No entry is left over."""
     shipped = {path.read_text("utf-8") for path in (ROOT / "manifests").rglob("*.y*ml")}
     code = "\n".join(sources("kmproxy/**/*.py", "tests/**/*.py"))
     listed = {start: set() for start in RUN_BY}
@@ -226,7 +226,7 @@ def test_every_example_is_run():
 
 @pytest.mark.parametrize("runner", sorted(set(RUN_BY.values())))
 def test_what_runs_an_example_exists(runner):
-    """The test is there; of a script of .ci, that it says the command."""
+    """The named test exists, or the named script of .ci has the command."""
     if runner.startswith(".ci/"):
         (command, *_) = [start.strip() for start, by in RUN_BY.items() if by == runner]
         assert command in (ROOT / runner).read_text("utf-8")
@@ -236,13 +236,13 @@ def test_what_runs_an_example_exists(runner):
 
 
 def test_the_readme_is_short():
-    """What is longer stands in docs/."""
+    """The README has a maximum length. Longer text is in docs/."""
     assert len(PAGES[README].split()) < WORDS
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_resolves(page):
-    """A relative link leads to a file that is there, and to one of its headings."""
+    """A relative link leads to an existing file, and to one of its headings."""
     for link in links(page):
         path, _, anchor = link.partition("#")
         there = (ROOT / page).parent / path if path else ROOT / page
@@ -253,7 +253,7 @@ def test_every_link_resolves(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_file_that_is_named_is_there(page):
-    """A source file or a test, by its path from the root, the package or the tests, or by its name."""
+    """A named source file or test exists, by its path or its name."""
     for path in re.findall(r"`((?:[\w.-]+/)*[\w-]+\.py)`", PAGES[page]):
         places = [ROOT / path, ROOT / "kmproxy" / path, ROOT / "tests" / path]
         there = any(place.exists() for place in places)
@@ -262,7 +262,7 @@ def test_every_file_that_is_named_is_there(page):
 
 
 def test_every_page_can_be_found():
-    """The README leads to each page of docs/, by one step or two."""
+    """The README leads to each page of docs/ in one step or two."""
     found, ahead = set(), {README}
     for _ in range(2):
         ahead = {
@@ -275,7 +275,7 @@ def test_every_page_can_be_found():
 
 
 def test_the_glossary():
-    """Each term stands there once, is explained in two or three sentences, and is used."""
+    """Each term occurs once, is explained in two or three sentences, and is used."""
     page = "docs/glossary.md"
     terms = [title for _, level, title in headings(page) if level == 3]
     assert len(terms) == len(set(terms)) > 30
@@ -286,7 +286,7 @@ def test_the_glossary():
 
 
 def test_the_troubleshooting():
-    """Every message that is looked for there is one of ours, and every reason is explained."""
+    """Every message there is one of the code, and every reason is explained."""
     page = "docs/troubleshooting.md"
     code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources("kmproxy/**/*.py")))
     code = re.sub(r"\{[^{}]*name\}", "kubelet", code)
@@ -303,7 +303,7 @@ def test_the_troubleshooting():
 
 
 def test_the_news():
-    """A fragment is named by its kind, and says something."""
+    """A fragment is named by its kind, and is not empty."""
     kinds = set(re.findall(r"^\| `(\w+)` \|", PAGES["changelog.d/README.md"], re.MULTILINE))
     for page in PAGES:
         if page.startswith("changelog.d/") and not page.endswith("README.md"):

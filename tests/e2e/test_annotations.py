@@ -1,4 +1,4 @@
-"""Targets found by annotations: Prometheus' own discovery, in the manifests' Services and Pods."""
+"""Targets found by annotations of the manifests' Services and Pods, with Prometheus' discovery."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JOB = "kubernetes-service-endpoints"
 
 
 async def test_the_services_annotations(stage):
-    """Scheme, path and port are what the Services say; the samples bear their namespaces."""
+    """Scheme, path and port come from the Services, and samples have their namespaces."""
     await stage.deploy("daemonset")
     prometheus = await stage.prometheus(stage.shipped("discovery-annotations"))
     targets = await prometheus.up(JOB, 4)
@@ -35,9 +35,9 @@ async def test_the_services_annotations(stage):
 
 
 async def test_the_pods_annotations(stage):
-    """The usual job over annotated pods finds kmproxy by its pods' own annotations.
+    """The usual job for annotated pods finds kmproxy by its pods' annotations.
 
-    The relabelling is that of the shipped job for applications; samples are taken as they are.
+    The relabelling is that of the shipped job for applications. Samples are stored as served.
     """
     await stage.deploy("daemonset")
     config = stage.shipped("http-sd")
@@ -64,7 +64,7 @@ async def test_the_pods_annotations(stage):
 
 
 async def test_discovery_follows_the_cluster(stage):
-    """A pod that goes, a Service that is annotated otherwise: the watches tell of both."""
+    """The watches report a deleted pod, and changed annotations of a Service."""
     await stage.deploy("daemonset")
     prometheus = await stage.prometheus(stage.shipped("discovery-annotations"))
     await prometheus.up(JOB, 4)
@@ -81,7 +81,7 @@ async def test_discovery_follows_the_cluster(stage):
 
 
 async def test_a_cluster_without_rights(stage):
-    """Without the right to list Services nothing is found: it is by these that they are found."""
+    """Without the right to list Services no target is found, so Services are the source."""
     await stage.deploy("daemonset")
     config = stage.shipped("discovery-annotations")
     stage.cluster.api.deny("list", "services")

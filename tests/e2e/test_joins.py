@@ -1,4 +1,4 @@
-"""Joins with kube_namespace_labels, by the real Prometheus, over namespaces on two nodes."""
+"""Joins with kube_namespace_labels in the real Prometheus, for namespaces on two nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEAMS = {"frontend-service1": "frontend", "frontend-service2": "frontend", "paym
 
 
 async def joined(prometheus, query, teams=TEAMS):
-    """Wait until a join has every pod of each namespace, once, with the namespace's team."""
+    """Waits until a join has every pod of each namespace once, with the namespace's team."""
 
     async def check():
         pods = "count by (namespace) (sum by (namespace, pod) (container_memory_working_set_bytes))"
@@ -39,7 +39,7 @@ async def joined(prometheus, query, teams=TEAMS):
 
 
 async def spans_nodes(prometheus):
-    """Namespaces have pods on both nodes, so that each node serves their labels."""
+    """Namespaces have pods on both nodes, so both serve their labels."""
     by = "count by (namespace) (count by (namespace, node) (container_memory_working_set_bytes))"
     assert tuple(value for _, value in await prometheus.query(f"{by} == 2")) >= (2.0, 2.0)
 
@@ -48,7 +48,7 @@ async def spans_nodes(prometheus):
     ("wiring", "job"), [("beside", "kmproxy"), ("instead", "kubelet-cadvisor")]
 )
 async def test_a_daemonset(stage, wiring, job):
-    """Both nodes write one series; a label that changes leaves none of the old one behind."""
+    """Both nodes write one series, and a changed label leaves no old series."""
     await stage.deploy("daemonset", "--info-metric")
     prometheus = await stage.prometheus(stage.shipped(wiring))
     await prometheus.up(job, 2)
@@ -66,7 +66,7 @@ async def test_a_daemonset(stage, wiring, job):
 
 
 async def test_without_honor_labels(stage):
-    """Each node has a series of its own: the join that aggregates holds, the other does not."""
+    """Each node has its own series: the aggregating join works, the other one does not."""
     await stage.deploy("daemonset", "--info-metric")
     config = stage.shipped("beside")
     job = config["scrape_configs"][0]
@@ -85,7 +85,7 @@ async def test_without_honor_labels(stage):
 
 
 async def test_central(stage):
-    """One job of its own for all namespaces, and none of their series from the nodes' answers."""
+    """One job for all namespaces, and no such series in the nodes' answers."""
     await stage.deploy("deployment", "--info-metric")
     config = stage.shipped("central")
     config["scrape_configs"].append(

@@ -1,4 +1,4 @@
-"""The kubernetes-mixin's cAdvisor rules give the same values through kmproxy as without it."""
+"""The kubernetes-mixin's cAdvisor rules give the same values with and without kmproxy."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ RULES = {
         "container_memory_swap",
     )
 }
-"""What the mixin records of cAdvisor's metrics, by the name of the record."""
+"""The mixin's expressions for cAdvisor's metrics, by the name of the record."""
 
 
 async def kube_state_metrics(stage):
-    """Serve the one metric of kube-state-metrics that the rules join with; returns its address."""
+    """Serves the metric that the rules join with; returns its address."""
     lines = [
         f'kube_pod_info{{namespace="{each["metadata"]["namespace"]}",pod="{each["metadata"]["name"]}",node="{each["spec"]["nodeName"]}"}} 1\n'
         for each in stage.cluster.api.store.objects["pods"].values()
@@ -57,7 +57,7 @@ async def kube_state_metrics(stage):
 
 
 async def test_the_mixins_rules(stage):
-    """In wiring 2: every record, every series, the same value at the same time, and a team."""
+    """In wiring 2 every series of every record has the same value, and a team."""
     await stage.deploy("daemonset")
     address = await kube_state_metrics(stage)
     rules = stage.directory / "mixin.yaml"
@@ -100,13 +100,13 @@ async def test_the_mixins_rules(stage):
 
 
 def hold(stage, moment):
-    """Let the kubelets' time stand still, so that both Prometheus get the same samples."""
+    """Stops the kubelets' time, so both Prometheus get the same samples."""
     for kubelet in stage.cluster.kubelets.values():
         kubelet.clock = lambda: moment
 
 
 def by_labels(vector):
-    """The values of an instant vector by their labels, of which no two are the same."""
+    """The values of an instant vector by their labels, which are unique."""
     found = {tuple(sorted(labels.items())): value for labels, value in vector}
     assert len(found) == len(vector)
     return found

@@ -1,4 +1,4 @@
-"""Whatever restarts or goes away: in between there is no series without its team."""
+"""No series is ever without its team, whatever restarts or goes away."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPU = "container_cpu_usage_seconds_total"
 
 
 async def test_no_series_is_ever_without_its_team(stage):
-    """The API server away, daemons and Prometheus started anew, also while it is away."""
+    """API server outages and restarts of daemons and Prometheus, also during an outage."""
     await stage.deploy("daemonset")
     prometheus = await stage.prometheus(stage.shipped("instead"))
     start = time.time()

@@ -1,4 +1,4 @@
-"""An alert goes to the team that owns the namespace, also after it has changed hands."""
+"""An alert goes to the team of the namespace, also after a change of the team."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEAMS = {"frontend": "frontend-team", "backend": "backend-team", "payments": "pa
 
 
 def fill(kubelet, namespace):
-    """Let the containers of a namespace use what they may: their limit falls to their use."""
+    """Lowers the memory limit of a namespace's containers to their use."""
     pods = []
     for pod in kubelet.node.pods:
         tight = tuple(replace(each, memory_limit=int(3e7 * each.weight)) for each in pod.containers)
@@ -29,7 +29,7 @@ def fill(kubelet, namespace):
 
 
 async def test_an_alert_follows_its_namespace(stage):
-    """To frontend-team and no other; after the move one series each, and to backend-team."""
+    """To frontend-team only. After the change to backend-team, with one series each."""
     alertmanager, receivers = await stage.alertmanager()
     await stage.deploy("daemonset")
     prometheus = await stage.prometheus(

@@ -1,4 +1,4 @@
-"""Scraped over TLS with a client certificate, with basic auth, and with a token that is reviewed."""
+"""Scrapes over TLS with a client certificate, with basic auth, and with reviewed tokens."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def scraped(stage, allowed, refused, why):
 
 
 async def test_a_client_certificate(stage, tmp_path):
-    """Over TLS, and none is served who has no certificate of the right authority."""
+    """Over TLS, only a client with a certificate of the right authority is served."""
     authority, stranger = Authority(), Authority()
     directory = tmp_path / "tls"
     authority.write_pair(directory, host="127.1.0.1")
@@ -71,7 +71,7 @@ async def test_a_client_certificate(stage, tmp_path):
 
 
 async def test_basic_auth(stage, tmp_path):
-    """The password of a user opens, another's does not."""
+    """A user's password is accepted, another password is not."""
     authority = Authority()
     authority.write_pair(tmp_path / "tls", host="127.1.0.1")
     (tmp_path / "tls" / "ca.crt").write_bytes(authority.pem)
@@ -90,7 +90,7 @@ async def test_basic_auth(stage, tmp_path):
 
 
 async def test_the_web_config_of_the_documents(stage, tmp_path):
-    """As it is shown: a certificate of the name, and a password; without the name, nothing."""
+    """As documented: a certificate with the name and a password; without the name, nothing."""
     authority = Authority()
     authority.write_pair(tmp_path, host="127.1.0.1")
     authority.write_pair(tmp_path, "named", "prometheus.example.com")

@@ -1,4 +1,4 @@
-"""Applications found by http_sd_configs on kmproxy, as they are found by Prometheus' pod role."""
+"""Applications found by http_sd_configs on kmproxy, as by Prometheus' pod role."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ OURS = ("__meta_kubernetes_namespace_", "team")
 
 
 class Quiet(WSGIRequestHandler):
-    """A handler that does not write a line for every scrape."""
+    """A handler that logs no line per scrape."""
 
     def log_message(self, *_):
         pass
 
 
 class Application:
-    """An application that counts orders, and serves its metrics at one path and nowhere else."""
+    """An application that counts orders, and serves its metrics at one path only."""
 
     def __init__(self, shop, path="/metrics", context=None):
         registry = CollectorRegistry()
@@ -72,7 +72,7 @@ def application():
 
 
 def annotated(name, namespace, application, *containers, status=None, **annotations):
-    """A Pod object that is annotated as people do; an application listens in it."""
+    """A Pod object with the usual annotations, whose port is an application's."""
     given = {"scrape": "true", "port": str(application.port)} | annotations
     metadata = {
         "namespace": namespace,
@@ -90,10 +90,10 @@ def server_context(cluster):
 
 
 async def test_annotated_applications(stage, application, monkeypatch, tmp_path):
-    """They are found by their annotations, scraped, and stored with the team of their namespace.
+    """They are found by annotations, scraped, and stored with their namespace's team.
 
-    The configuration is the shipped one, whose relabelling is the usual one of
-    kubernetes_sd_configs. Then a namespace moves, and a pod goes.
+    The configuration is the shipped one, with the usual relabelling of kubernetes_sd_configs.
+    Then a namespace moves, and a pod is deleted.
     """
     (tmp_path / "ca.crt").write_bytes(stage.cluster.ca_pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
@@ -197,7 +197,7 @@ SHAPES = [
 
 
 async def discovered(prometheus):
-    """The labels of each target before relabelling, but for those that every job adds."""
+    """The labels of each target before relabelling, without those of every job."""
     active = (await prometheus.api("targets", state="active"))["activeTargets"]
     return [
         {
@@ -210,16 +210,16 @@ async def discovered(prometheus):
 
 
 def apart():
-    """Keeps apart pods that share an address, as here, by labels that they have in the end."""
+    """Keeps pods with a shared address apart by their final labels."""
     names = ("pod_name", "pod_container_name", "pod_container_port_number")
     sources = [f"__meta_kubernetes_{name}" for name in names]
     return {"relabel_configs": [{"source_labels": sources, "target_label": "apart"}]}
 
 
 async def test_the_targets_are_those_of_the_pod_role(stage):
-    """Prometheus' own discovery, given the same pods by the API server, finds the same targets.
+    """Prometheus' own discovery finds the same targets in the same pods.
 
-    But for the labels of the namespace, which the role has only where it is asked for them.
+    Only the labels of the namespace differ, which the role has on request.
     """
     for each in SHAPES:
         stage.cluster.api.store.put("pods", {"kind": "Pod", "apiVersion": "v1"} | each)
@@ -243,12 +243,12 @@ async def test_the_targets_are_those_of_the_pod_role(stage):
 
 
 def frozen(targets):
-    """Targets in an order of their own, so that they can be compared."""
+    """Targets in a fixed order, to be compared."""
     return sorted(json.dumps(target, sort_keys=True) for target in targets)
 
 
 async def test_prometheus_takes_every_label(stage):
-    """What is served is what Prometheus has of each target: it refuses none, and adds its own."""
+    """Prometheus has every served label of each target, and adds its own."""
     stage.cluster.kubelets["node-a"].pods = SHAPES
     await stage.deploy("daemonset", components=["discovery"])
     url = f"{stage.daemons[0].url}/sd/pods"
@@ -268,7 +268,7 @@ async def test_prometheus_takes_every_label(stage):
 
 
 async def test_nodes_as_targets(stage):
-    """Each node is scraped through the kmproxy that named it, and its samples bear its name."""
+    """Each node is scraped through the kmproxy that listed it, and its samples have its name."""
     await stage.deploy("deployment-direct", components=["discovery-all-nodes"])
     discovery = {"url": f"{stage.daemons[0].url}/sd/nodes", "refresh_interval": "1s"}
     job = {"job_name": "nodes", "honor_labels": True, "http_sd_configs": [discovery]}

@@ -1,7 +1,8 @@
-"""What kmproxy reads in a line, and what the real Prometheus reads in it.
+"""Lines as kmproxy reads them, and as the real Prometheus reads them.
 
-Lines of braces in any order, with and without commas and blanks, are served one by one, as they
-are and after kmproxy's stages. Prometheus says which of them it takes, and which labels it has.
+Lines of braces in any order, with and without commas and blanks, are served one by one,
+unchanged and after kmproxy's stages. Prometheus tells which of them it accepts, and their
+labels.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ KNOWN = [
 
 
 class Case(NamedTuple):
-    """A line in a format, and what is served: as it is, or after kmproxy's stages."""
+    """A line in a format, and the served text: unchanged or after kmproxy's stages."""
 
     line: str
     format: str
@@ -55,7 +56,7 @@ class Case(NamedTuple):
 
 
 def random_line(rng):
-    """Something in braces, in any order; half of the lines as they are mostly written."""
+    """Random contents of braces, in any order. Half of the lines have the usual form."""
     plain = rng.random() < 0.5
     between = [","] if plain else BETWEEN
     within = "" if plain else rng.choice(["", "", "", "", ",", " "])
@@ -66,7 +67,7 @@ def random_line(rng):
 
 
 def passed(line):
-    """The line after the stages: a label taken off, another one put on."""
+    """The line after the stages: one label removed, another added."""
     pipeline = Pipeline(
         lambda namespace: b',team="front"' if namespace == b"web" else b"",
         Recipe(selection=Selection(drop_labels=frozenset({b"a"}))),
@@ -75,7 +76,7 @@ def passed(line):
 
 
 def seen_by_tenant(line):
-    """Whether a line passes to a tenant that may see the namespace `web`."""
+    """Whether a line passes to a tenant of the namespace `web`."""
     tenant_stream = TenantFilter(lambda _: True, max_line=1 << 20)
     asked = tenant_stream.feed(line.encode() + b"\n") | tenant_stream.finish()
     tenant_stream.decide({name: name == "web" for name in asked})
@@ -83,7 +84,7 @@ def seen_by_tenant(line):
 
 
 async def read_by_prometheus(cases, directory):
-    """Of each case, the labels of the sample; None if the scrape failed."""
+    """The labels of each case's sample, or None if the scrape failed."""
 
     async def serve(request):
         case = cases[int(request.path[1:])]
@@ -140,7 +141,7 @@ async def read_by_prometheus(cases, directory):
 
 
 async def test_kmproxy_and_prometheus_read_the_same(tmp_path):
-    """Text that Prometheus takes is understood, no other is; the labels are as they must be."""
+    """Exactly the text that Prometheus accepts is parsed, with the right labels."""
     rng = random.Random(7)
     lines = list(dict.fromkeys([*KNOWN, *(random_line(rng) for _ in range(COUNT))]))
     cases = [Case(*each) for each in product(lines, FORMATS, (False, True))]

@@ -15,9 +15,9 @@ TEAMS = {"frontend-service1": "frontend", "frontend-service2": "frontend", "paym
 
 
 async def teams_are_stored(prometheus, job, node="node"):
-    """Every container of a namespace with a team bears it, and no other does, on both nodes.
+    """On both nodes exactly the containers of namespaces with a team have one.
 
-    A target is up a moment before its samples can be seen, so this is for waiting.
+    A target is up a moment before its samples can be queried, so callers wait for this.
     """
     found = await prometheus.query(f'{MEMORY}{{job="{job}",namespace!="",container!=""}}')
     assert {labels[node] for labels, _ in found} == {"node-a", "node-b"}
@@ -28,7 +28,7 @@ async def teams_are_stored(prometheus, job, node="node"):
 
 
 async def test_beside(stage):
-    """A job of its own, one series for each container; kmproxy's own metrics are scraped too."""
+    """A job of its own, one series per container, and kmproxy's own metrics."""
     await stage.deploy("daemonset")
     prometheus = await stage.prometheus(stage.shipped("beside"))
     await prometheus.up("kmproxy", 2)
@@ -47,7 +47,7 @@ async def test_beside(stage):
 
 
 async def test_instead(stage):
-    """Every series is that of a direct scrape and its team: job, metrics_path, node, instance."""
+    """Every series has the labels of a direct scrape and its team."""
     await stage.deploy("daemonset")
     config = stage.shipped("instead")
     through, direct = await asyncio.gather(
@@ -73,13 +73,13 @@ async def test_instead(stage):
 
 
 def sorted_pairs(labels):
-    """Labels in an order that can be compared."""
+    """Labels in a fixed order, to be compared."""
     return sorted(labels.items())
 
 
 @pytest.mark.parametrize("overlay", ["deployment", "deployment-direct"])
 async def test_central(stage, overlay):
-    """The well-known job with only its address changed, every node through one kmproxy."""
+    """The usual job with only its address changed: every node through one kmproxy."""
     await stage.deploy(overlay)
     prometheus = await stage.prometheus(stage.shipped("central"))
     targets = await prometheus.up("kubernetes-cadvisor", 2)
@@ -94,7 +94,7 @@ async def test_central(stage, overlay):
 
 
 async def test_gzip(stage):
-    """What Prometheus is sent is gzip, seen on the wire between the two, and is understood."""
+    """Prometheus gets gzip, as seen on the wire, and reads it."""
     await stage.deploy("deployment-direct")
     wire = Wire(stage.address)
     async with await asyncio.start_server(wire.carry, "127.0.0.1", 0) as server:
@@ -112,7 +112,7 @@ async def test_gzip(stage):
 
 
 class Wire:
-    """A stretch of the way to a server, which keeps what passes."""
+    """A relay to a server that keeps the bytes."""
 
     def __init__(self, address):
         self._host, _, self._port = address.rpartition(":")
@@ -120,7 +120,7 @@ class Wire:
         self.answered = b""
 
     async def carry(self, reader, writer):
-        """Join a connection with one to the server until either ends."""
+        """Joins a connection with one to the server until either ends."""
         there, here = await asyncio.open_connection(self._host, int(self._port))
 
         async def pass_on(source, target, field):

@@ -1,4 +1,4 @@
-"""The engine: which samples get which labels, and that nothing else changes."""
+"""The enricher: which samples get which labels, and that no other byte changes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_labels_are_added(before, after):
     ],
 )
 def test_samples_without_labels_to_add(line):
-    """Only a label called exactly `namespace`, not empty and known, brings any."""
+    """Only a label named exactly `namespace`, not empty and known, adds labels."""
     check(line, line)
     enricher = enrich(line)[1]
     assert (enricher.samples, enricher.enriched, enricher.unparsed) == (1, 0, 0)
@@ -128,7 +128,7 @@ def test_samples_without_labels_to_add(line):
     ],
 )
 def test_comments_and_blank_lines(line):
-    """They pass, and count as nothing."""
+    """They pass unchanged, and are not counted."""
     check(line, line)
     enricher = enrich(line)[1]
     assert (enricher.samples, enricher.enriched, enricher.unparsed) == (0, 0, 0)
@@ -189,7 +189,7 @@ def test_comments_and_blank_lines(line):
     ],
 )
 def test_lines_not_understood(line):
-    """They pass unchanged, and are counted; the lines around them are not touched by it."""
+    """An unparsed line passes unchanged and is counted. Other lines are not affected."""
     check(line, line)
     enricher = enrich(line + b'\nm{namespace="payments"} 1\n')[1]
     assert (enricher.samples, enricher.enriched, enricher.unparsed) == (1, 1, 1)
@@ -233,7 +233,7 @@ def test_lines_not_understood(line):
     ],
 )  # fmt: skip
 def test_conflicts(line, kept, overwritten, conflicts):
-    """`keep` leaves what a sample bears, `overwrite` replaces its value; both count it."""
+    """`keep` keeps the sample's value, `overwrite` replaces it. Both count the conflict."""
     check(line, kept, on_conflict="keep")
     check(line, overwritten, on_conflict="overwrite")
     for choice, output in (("keep", kept), ("overwrite", overwritten)):
@@ -253,7 +253,7 @@ def test_conflicts(line, kept, overwritten, conflicts):
     ],
 )
 def test_no_string_goes_over_a_line(lines):
-    """A newline ends the line, also inside quotes: neither half is understood."""
+    """A newline ends the line, also inside quotes. Both halves are unparsed."""
     good = b'm{namespace="payments"} 1\n'
     expected = reference.enrich(good + lines + good, LABELS)
     for cut in (None, 1):
@@ -281,14 +281,14 @@ def test_long_lines_pass_in_pieces():
 
 
 def test_memory_is_bounded_by_the_line():
-    """While a line has no end, at most `max_line` bytes and one piece are held."""
+    """An unfinished line holds at most `max_line` bytes and one piece."""
     enricher = Enricher(lookup, max_line=1000)
     passed = sum(len(enricher.feed(b"x" * 100)) for _ in range(100))
     assert passed >= 100 * 100 - 1100
 
 
 def test_one_state_of_a_namespace_per_exposition():
-    """A label that changes while an exposition passes shows in the next one only."""
+    """A label that changes during an exposition shows in the next one."""
     team = iter([b',team="old"', b',team="new"'])
     enricher = Enricher(lambda _: next(team))
     line = b'm{namespace="payments"} 1\n'
@@ -297,7 +297,7 @@ def test_one_state_of_a_namespace_per_exposition():
 
 @pytest.mark.parametrize("size", [1, 55, 6000])
 def test_what_is_remembered_of_namespaces_is_bounded(size):
-    """A payload of ever new namespaces costs a bounded number of bytes, however long they are."""
+    """Ever new namespaces of any length take a bounded number of bytes."""
     enricher = Enricher(lambda _: b',team="x"')
     count = 20_000 if size < 1000 else 2000
     for start in range(0, count, 100):
@@ -314,7 +314,7 @@ def test_what_is_remembered_of_namespaces_is_bounded(size):
 
 
 def test_what_is_too_long_for_a_namespace_gets_the_defaults():
-    """It is no namespace's name, so it is not remembered, but it gets what the look-up says."""
+    """A value that is too long for a name is looked up, but not remembered."""
     name = b"n" * (MAX_NAMESPACE + 1)
     line = b'm{namespace="%b"} 1\nm{ namespace="%b"} 1\nm{team="x",namespace="%b"} 1\n' % (
         (name,) * 3
@@ -325,7 +325,7 @@ def test_what_is_too_long_for_a_namespace_gets_the_defaults():
 
 
 def test_new_names_are_searched_for_a_bounded_number_of_times(monkeypatch):
-    """Where every namespace adds another label, lines are soon taken one by one, and stay right."""
+    """With a new label for each namespace, lines are soon read one by one, and stay right."""
     monkeypatch.setattr("kmproxy.exposition.enricher.MAX_TURNS", 3)
     made = []
     monkeypatch.setattr(
@@ -352,13 +352,13 @@ def test_new_names_are_searched_for_a_bounded_number_of_times(monkeypatch):
 
 
 def test_empty_input():
-    """Nothing in, nothing out."""
+    """Empty input gives empty output."""
     assert enrich(b"")[0] == b""
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_plain_reading_agrees(seed):
-    """On random and mutated lines the engine does what the byte-by-byte reading does."""
+    """On random and mutated lines the engine agrees with the reference reader."""
     rng = random.Random(seed)
     for _ in range(60):
         text = b"".join(mutate(random_line(rng), rng) for _ in range(rng.randrange(1, 40)))
@@ -379,13 +379,13 @@ def test_the_plain_reading_agrees(seed):
 
 
 def enrich_nothing(text):
-    """The identity: no namespace has labels."""
+    """Enriches without labels of any namespace."""
     enricher = Enricher(lambda _: b"")
     return enricher.feed(text) + enricher.finish()
 
 
 def test_an_independent_parser_sees_just_the_added_labels():
-    """prometheus_client reads the same samples from the output, with the labels added."""
+    """prometheus_client reads the same samples, with exactly the added labels."""
     text = b"".join(
         b'm%d{a="%d",namespace="%b",pod="p"} %d 1000\n' % (n, n, space, n)
         for n, space in enumerate([b"payments", b"", b"web", b"nobody", b"bare"] * 20)
@@ -401,7 +401,7 @@ def test_an_independent_parser_sees_just_the_added_labels():
 
 @pytest.mark.parametrize("version", ["1.31", "1.33", "1.35", "1.36"])
 def test_recorded_answers(corpus, version):
-    """Real kubelets' answers: every line is understood, and the plain reading agrees."""
+    """Every line of real kubelets' answers is parsed, and the reference reader agrees."""
     for file in sorted((corpus / version).glob("*.prom")):
         text = file.read_bytes()
         expected = reference.enrich(text, LABELS)

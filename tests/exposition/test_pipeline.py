@@ -19,7 +19,7 @@ LABELS = {b"a": b',team="x",tier="1"', b"b": b""}
 
 
 def run(text, cut=None, selection=None, **options):
-    """What a pipeline makes of a text, whole or in pieces."""
+    """The output of a pipeline for a text, whole or in pieces."""
     pipeline = Pipeline(
         lambda namespace: LABELS.get(namespace, b""),
         Recipe(selection=selection or Selection(), **options),
@@ -30,7 +30,7 @@ def run(text, cut=None, selection=None, **options):
 
 
 def test_what_is_not_asked_for_is_not_there():
-    """Without a selection and the info metric only the enricher works."""
+    """Without a selection and the info metric only the enricher runs."""
     pipeline = Pipeline(dict.get, Recipe())
     assert pipeline.selector is None
     assert pipeline._info is None
@@ -66,13 +66,13 @@ INFO = (
     ],
 )  # fmt: skip
 def test_the_info_metric(text, expected):
-    """A sample per namespace seen, sorted, as the last family, before OpenMetrics' end."""
+    """A sample per seen namespace, sorted, as the last family, before OpenMetrics' end mark."""
     for cut in (None, 1, 2, 5, 13):
         assert run(text, cut, info=True) == expected
 
 
 def test_only_the_namespaces_of_the_answer():
-    """What is not selected, or not understood, is not seen."""
+    """Namespaces of dropped or unparsed lines are not seen."""
     text = b'm{namespace="a"} 1\nm{namespace="b"} 1\nm{namespace="c" 1\n'
     chosen = Selection(exclude_namespaces=Globs(("a",)))
     assert run(text, selection=chosen, info=True) == (
@@ -83,7 +83,7 @@ def test_only_the_namespaces_of_the_answer():
 
 
 def test_labels_are_selected_before_they_are_added():
-    """A label taken off can be added anew from the namespace."""
+    """A dropped label can be added again from the namespace."""
     text = b'm{namespace="a",team="old"} 1\n'
     chosen = Selection(drop_labels=frozenset({b"team"}))
     assert run(text, selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1\n'
@@ -94,7 +94,7 @@ def test_labels_are_selected_before_they_are_added():
     "end", [b"# EOF" + b"\n" * 99_999, b"# EOF" + b"x" * 99_999, b"\n" * 99_999]
 )
 def test_what_looks_like_an_end_is_not_held(end):
-    """No more than the marker itself waits for the end, whatever comes behind it."""
+    """At most the end mark itself waits for the end, whatever follows it."""
     pipeline = Pipeline(dict.get, Recipe(info=True, max_line=1000))
     passed = 0
     for at in range(0, len(end), 777):
@@ -106,7 +106,7 @@ def test_what_looks_like_an_end_is_not_held(end):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_the_plain_reading_agrees(seed):
-    """All stages at once, on random and broken lines: selected, enriched, namespaces at the end."""
+    """All stages agree with the reference reader on random and broken lines."""
     rng = random.Random(seed)
     labels = lines.LABELS
     chosen = Selection(
@@ -136,7 +136,7 @@ def test_the_plain_reading_agrees(seed):
 
 
 def test_portions_by_what_they_become():
-    """Where labels are long, a piece is cut so that no portion grows without end."""
+    """Long labels make portions smaller, so no portion grows without bound."""
     piece = b'm{namespace="a"} 1\n' * 3000
     assert list(portions(piece, 20)) == list(portions(piece))
     cut = list(portions(piece, 8192))

@@ -1,4 +1,4 @@
-"""Which samples pass a selection, and what of them does not."""
+"""The selection: which samples pass, and which labels are dropped from them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def selection(*flags):
 
 
 def select(text, chosen, cut=None, **options):
-    """Feed a text, whole or in pieces; returns the output and the selector."""
+    """Feeds a text, whole or in pieces; returns the output and the selector."""
     selector = Selector(chosen, **options)
     step = cut or max(len(text), 1)
     output = b"".join(selector.feed(text[at : at + step]) for at in range(0, len(text), step))
@@ -53,7 +53,7 @@ def select(text, chosen, cut=None, **options):
 
 
 def check(text, expected, *flags, dropped=None):
-    """A text becomes another however it is cut, also without its last newline."""
+    """Checks an output for every cut of the text, also without its last newline."""
     chosen = selection(*flags)
     for cut in (None, 1, 7, 64):
         output, selector = select(text, chosen, cut)
@@ -65,13 +65,13 @@ def check(text, expected, *flags, dropped=None):
 
 
 def without(*prefixes):
-    """The text without the lines that begin so."""
+    """The text without the lines with this prefix."""
     lines = TEXT.splitlines(keepends=True)
     return b"".join(line for line in lines if not line.startswith(prefixes))
 
 
 def test_everything():
-    """By default all passes, and there is nothing to do."""
+    """By default everything passes, and no stage is needed."""
     assert selection().everything
     check(TEXT, TEXT, dropped={})
     assert not selection("--drop-metric=x").everything
@@ -95,7 +95,7 @@ def test_everything():
     ],
 )
 def test_metrics(flags, gone, dropped):
-    """Families go with their HELP and TYPE; expressions match the whole name."""
+    """Families keep or lose their HELP and TYPE. Expressions match the whole name."""
     counts = {"metric": dropped} if dropped else {}
     check(TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
 
@@ -117,7 +117,7 @@ def test_metrics(flags, gone, dropped):
     ],
 )
 def test_namespaces(flags, gone, dropped):
-    """Globs match the whole name; what has no namespace follows --cluster-samples."""
+    """Globs match the whole name. Cluster samples follow --cluster-samples."""
     counts = {"namespace": dropped} if dropped else {}
     check(TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
 
@@ -151,7 +151,7 @@ def test_namespaces(flags, gone, dropped):
     ],
 )
 def test_labels_are_taken_off(before, after):
-    """A pair goes with one comma; everything else stays as it was."""
+    """A pair is removed with one comma. All other bytes stay."""
     check(before + b"\n", after + b"\n", "--drop-label=x", "--drop-label=y")
 
 
@@ -166,7 +166,7 @@ def test_labels_are_taken_off(before, after):
     ],
 )
 def test_a_metrics_name_anywhere_in_the_braces(line):
-    """Its name and its namespace select the sample, wherever they stand."""
+    """Metric name and namespace select the sample in any position."""
     text = line + b"\n"
     check(text, text, r"--keep-metric=my\.m", "--namespace=a")
     check(text, b"", "--drop-metric=my.*", dropped={"metric": 1})
@@ -177,7 +177,7 @@ def test_a_metrics_name_anywhere_in_the_braces(line):
 
 
 def test_series_that_become_one():
-    """The first is served, the others are counted; the same series twice is no such thing."""
+    """The first series is served, others are counted. A repeated series is not merged."""
     text = b'm{a="1",x="1"} 1\nm{x="2",a="1"} 2\nm{a="2",x="1"} 3\nm{a="2",x="1"} 4 5\nm{a="1",b=""} 6\n'
     expected = b'm{a="1"} 1\nm{a="2"} 3\nm{a="2"} 4 5\n'
     check(text, expected, "--drop-label=x", dropped={"merged": 2})
@@ -199,18 +199,18 @@ def test_series_that_become_one():
     ],
 )
 def test_timestamps_are_taken_off(before, after):
-    """A sample's own timestamp goes, with the blanks before it."""
+    """A sample's own timestamp is removed, with the blanks before it."""
     check(before + b"\n", after + b"\n", "--timestamps=strip")
 
 
 def test_two_namespaces():
-    """Whose sample it is cannot be known: it passes, as what is not understood does."""
+    """A sample with two namespaces passes, as an unparsed line does."""
     line = b'm{namespace="a",namespace="b"} 1\n'
     check(line, line, "--namespace=x")
 
 
 def test_long_lines_pass():
-    """A line over the limit passes unread, however it is cut."""
+    """A line over the limit passes unread, for every cut."""
     text = b'm{namespace="b",a="' + b"x" * 100 + b'"} 1\n' + b'm{namespace="b"} 1\n'
     for cut in (None, 1, 50):
         output, _ = select(text, selection("--namespace=a"), cut, max_line=50)
@@ -236,7 +236,7 @@ def test_long_lines_pass():
     ],
 )
 def test_a_request_narrows(flags, query, namespaces, metrics):
-    """It can leave out what the flags allow, and never bring back what they do not."""
+    """A query can remove samples within the flags' selection, and add none."""
     chosen = selection(*flags).narrow(query)
     assert "".join(n for n in "ab-" if chosen.wants_namespace(n.strip("-"))) == namespaces
     assert " ".join(m for m in ("cpu", "up") if chosen.wants_metric([m])) == metrics
@@ -255,20 +255,20 @@ def test_a_request_narrows(flags, query, namespaces, metrics):
     ],
 )
 def test_a_query_that_is_none(query, problem):
-    """It is refused by name: a misspelt key must not serve everything, nor globs cost memory."""
+    """A wrong query is refused by name: a misspelt key must not serve everything."""
     with pytest.raises(QueryError, match=re.escape(problem)):
         selection().narrow(query)
 
 
 def test_globs_at_their_limit():
-    """As many and as long as that are taken."""
+    """Globs of the maximum number and length are accepted."""
     chosen = selection().narrow({"namespace": ["a" * MAX_GLOB] * MAX_GLOBS})
     assert chosen.wants_namespace("a" * MAX_GLOB)
     assert not chosen.wants_namespace("a")
 
 
 def test_names_that_are_too_long_match_nothing():
-    """So that no expression of the operator's is tried on a megabyte of a kubelet's."""
+    """No expression runs on a megabyte of a kubelet's text."""
     long = b"m" * (MAX_NAME + 1)
     text = b"%b 1\n%b 1\n" % (long, long[1:])
     check(text, b"%b 1\n" % long, "--drop-metric=.*", dropped={"metric": 1})
@@ -279,7 +279,7 @@ def test_names_that_are_too_long_match_nothing():
 
 @pytest.mark.parametrize("flag", ["--drop-metric=x", "--namespace=*", "--timestamps=strip"])
 def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
-    """In bytes: ever new names of metrics, families and namespaces do not grow it without end."""
+    """New metrics, families and namespaces take a bounded number of bytes."""
     monkeypatch.setattr("kmproxy.exposition.selector.MAX_REMEMBERED", 100_000)
     selector = Selector(selection(flag))
     for start in range(0, 3000, 100):
@@ -291,7 +291,7 @@ def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
 
 
 def test_series_are_bounded(monkeypatch):
-    """Beyond the bound it ends with an error: never a series twice, and never without end."""
+    """Over the bound the exposition ends with an error, so no series appears twice."""
     monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
     lines = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
     expected = b"".join(lines[:10]).replace(b',x="1"', b"")
@@ -304,7 +304,7 @@ def test_series_are_bounded(monkeypatch):
 
 
 def test_series_are_bounded_together(monkeypatch):
-    """Beyond the bound the exposition with the most ends; others go on, and what it had is free."""
+    """Over the total bound the largest exposition ends, and frees its memory."""
     monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
     room, chosen = SeriesRoom(), selection("--drop-label=x")
     large, small, later = (Selector(chosen, room=room) for _ in range(3))
@@ -330,7 +330,7 @@ def test_series_are_bounded_together(monkeypatch):
     ],
 )
 def test_what_is_no_selection(flag):
-    """A flag that cannot be is refused."""
+    """An invalid flag is refused."""
     with pytest.raises(ConfigError):
         selection(flag)
 
@@ -348,7 +348,7 @@ PLAIN_SELECTIONS = [
 @pytest.mark.parametrize(("flags", "taken_off"), PLAIN_SELECTIONS)
 @pytest.mark.parametrize("seed", range(8))
 def test_the_plain_reading_agrees(seed, flags, taken_off):
-    """On random and mutated lines the selector does what a plain reading does, and counts it."""
+    """On random and mutated lines, output and counts agree with the reference reader."""
     rng = random.Random(seed)
     chosen = selection(*flags)
     dropped = dict.fromkeys(("metric", "namespace", "merged"), 0)
@@ -377,7 +377,7 @@ def test_the_plain_reading_agrees(seed, flags, taken_off):
 
 
 def wants(flags, space):
-    """Whether samples of a namespace pass those flags, without the selection's own code."""
+    """Whether samples of a namespace pass these flags, without the selection's own code."""
     if not space:
         return "--cluster-samples=drop" not in flags
     return "--namespace=p*" not in flags or space[:1] == b"p"

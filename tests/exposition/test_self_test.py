@@ -1,4 +1,4 @@
-"""The self-test at start: an interpreter that reads the expressions wrongly is refused."""
+"""The self-test at the start: an interpreter that misreads the expressions is refused."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ROOT = Path(kmproxy.__file__).parents[1]
 
 @pytest.fixture
 def faulty():
-    """A Python 3.11 before 3.11.5, and its version: Debian 12 has one."""
+    """A Python 3.11 before 3.11.5, and its version. Debian 12 has one."""
     if (found := faulty_python()) is None:
         pytest.skip("no Python 3.11 before 3.11.5 on this machine")
     return found
 
 
 def run(python, *arguments):
-    """A command of kmproxy on an interpreter that has no packages."""
+    """Runs a command of kmproxy on an interpreter without packages."""
     return subprocess.run(
         [python, *arguments],
         cwd=ROOT,
@@ -42,13 +42,13 @@ def run(python, *arguments):
 
 
 def test_this_python_passes():
-    """What runs the tests reads the expressions as they are written."""
+    """The Python of the tests reads the expressions correctly."""
     assert selftest.self_test() is None
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_faulty_python_is_refused(command, faulty):
-    """By every command, with one plain line and exit status 1."""
+    """Every command refuses it with one plain line and exit status 1."""
     path, version = faulty
     done = run(path, "-m", "kmproxy", command)
     assert (done.returncode, done.stdout) == (1, "")
@@ -59,7 +59,7 @@ def test_a_faulty_python_is_refused(command, faulty):
 
 
 def test_each_case_tells_a_faulty_python(faulty):
-    """None of the cases is there for nothing."""
+    """Each case of the self-test detects the faulty Python."""
     code = (
         "from kmproxy.exposition import self_test as selftest\n"
         "for case in (cases := selftest.CASES):\n"
@@ -73,7 +73,7 @@ def test_each_case_tells_a_faulty_python(faulty):
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_what_needs_no_samples_works(option, faulty):
-    """Help and version are printed on any Python."""
+    """Help and version work on any Python."""
     assert run(faulty[0], "-m", "kmproxy", option).returncode == 0
 
 
@@ -85,7 +85,7 @@ class Blind(Enricher):
 
 
 def test_an_engine_that_errs(monkeypatch, capsys):
-    """Whatever the cause and the version, samples that come out wrong end the command."""
+    """Wrong samples end the command, whatever the cause and the version."""
     monkeypatch.setattr(selftest, "Enricher", Blind)
     assert "fails the self-test" in selftest.self_test()
     assert main(["bench"]) == 1

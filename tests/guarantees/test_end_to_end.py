@@ -1,4 +1,4 @@
-"""A namespace's labels from the API server to the scrape, in every way there is."""
+"""A namespace's labels travel from the API server to the scrape, by every configured route."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def serve_line(cluster):
 
 
 async def shows(proxy, labels):
-    """Wait until the sample bears just these labels."""
+    """Wait until the sample has exactly these labels."""
     expected = f'm{{namespace="frontend-service2"{labels}}} 1\n'
 
     async def same():
@@ -34,7 +34,7 @@ async def shows(proxy, labels):
 
 
 async def test_a_namespace_moves(front, cluster):
-    """A changed, an added, a removed label and an emptied namespace show in the next scrapes."""
+    """The next scrapes show a changed, an added and a removed label, and no label at all."""
     serve_line(cluster)
     proxy = await front("--label=team", "--label=tier")
     spaces = cluster.api.namespaces
@@ -50,7 +50,7 @@ async def test_a_namespace_moves(front, cluster):
 
 
 async def test_a_new_namespace(front, cluster):
-    """A namespace made after the list is known by the watch."""
+    """The watch reports a namespace that was created after the list."""
     body = b'm{namespace="fresh"} 1\n'
     cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type=TEXT)
     proxy = await front("--label-default=team=nobody")
@@ -65,7 +65,7 @@ async def test_a_new_namespace(front, cluster):
 
 
 async def test_a_deleted_namespace_keeps_its_labels(front, cluster):
-    """The last scrapes of its pods do not change identity; it no longer counts."""
+    """The last scrapes of its pods keep their labels, but it is no longer counted."""
     serve_line(cluster)
     proxy = await front()
     cluster.api.namespaces.delete("frontend-service2")
@@ -95,7 +95,7 @@ async def test_annotations_defaults_and_overwriting(front, cluster):
 
 
 async def test_through_the_node_proxy(front, cluster):
-    """With --kube-apiserver the kubelet is asked through the API server, as ourselves."""
+    """With --kube-apiserver the node proxy serves the metrics, for kmproxy's own identity."""
     port = urlsplit(cluster.api.url).port
     proxy = await front(
         "--kube-apiserver=127.0.0.1", f"--node-port={port}", "--node-name-or-ip=node-b"
@@ -109,7 +109,7 @@ async def test_through_the_node_proxy(front, cluster):
 
 
 async def test_the_node_proxy_needs_a_permission(front, cluster):
-    """A 403 names the rule that is missing, for the way that is used."""
+    """A 403 names the missing rule of the route that was used."""
     cluster.api.deny("get", "nodes/proxy")
     proxy = await front(f"--kube-apiserver={cluster.api.url}", "--node-name-or-ip=node-a")
     status, text = await proxy.get()
@@ -119,7 +119,7 @@ async def test_the_node_proxy_needs_a_permission(front, cluster):
 
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 async def test_all_nodes(front, cluster, way):
-    """Every node of the cluster by name, at the address that its Node object tells."""
+    """Every node is served by name, from the address in its Node object."""
     flags = [f"--kube-apiserver={cluster.api.url}"] if way == "proxy" else []
     proxy = await front("--all-nodes", *flags)
     for node in ("node-a", "node-b"):
@@ -134,7 +134,7 @@ async def test_all_nodes(front, cluster, way):
 
 
 async def test_the_read_only_port(front, cluster):
-    """Over plain http no credential is sent."""
+    """Plain HTTP requests carry no credential."""
     kubelet = cluster.kubelets["node-a"]
     proxy = await front("--kubelet-scheme=http", f"--node-port={urlsplit(kubelet.plain_url).port}")
     assert (await proxy.get())[0] == 200
@@ -142,14 +142,14 @@ async def test_the_read_only_port(front, cluster):
 
 
 async def test_another_cadvisor_path(front, cluster):
-    """--node-cadvisor-path changes what is asked, not what is served."""
+    """--node-cadvisor-path changes the path at the kubelet, not the path that kmproxy serves."""
     proxy = await front("--node-cadvisor-path=/metrics/resource")
     assert (await proxy.get())[0] == 200
     assert cluster.kubelets["node-a"].requests[0].path == "/metrics/resource"
 
 
 async def test_a_rotated_token_is_read_after_a_401(front, cluster, tmp_path):
-    """The old token is refused, the file holds the new one: one scrape, no error."""
+    """After a 401 the new token is read from the file; the scrape succeeds without an error."""
     proxy = await front()
     assert (await proxy.get())[0] == 200
     cluster.rotate_token()
@@ -172,7 +172,7 @@ async def test_a_rotated_token_is_read_after_a_401(front, cluster, tmp_path):
     ],
 )
 async def test_the_kubelet_certificate(front, tmp_path, flags, says):
-    """It is verified unless told otherwise; a refusal says which flag applies."""
+    """The kubelet's certificate is verified unless a flag disables it. Errors name the flag."""
     async with SimCluster(nodes=()) as other:
         (tmp_path / "other.crt").write_bytes(other.ca_pem)
     places = {"other": tmp_path / "other.crt", "sa": tmp_path / "sa"}
@@ -186,7 +186,7 @@ async def test_the_kubelet_certificate(front, tmp_path, flags, says):
 
 
 async def test_plain_http_on_the_tls_port(front, cluster):
-    """TLS towards a port that speaks none is said to be that."""
+    """TLS to a port without TLS is reported as such."""
     kubelet = cluster.kubelets["node-a"]
     proxy = await front(f"--node-port={urlsplit(kubelet.plain_url).port}")
     status, text = await proxy.get()
@@ -195,7 +195,7 @@ async def test_plain_http_on_the_tls_port(front, cluster):
 
 
 async def test_a_kubelet_that_is_not_there(front):
-    """Refused, and unresolved, each by its name."""
+    """A refused connection and an unresolved name have different reasons."""
     proxy = await front("--node-port=1")
     status, text = await proxy.get()
     assert (status, "connection refused" in text) == (502, True)
@@ -208,7 +208,7 @@ async def test_a_kubelet_that_is_not_there(front):
 
 
 async def test_sigterm_finishes_what_is_under_way(cluster, tmp_path):
-    """Unready at once, the scrape under way is answered whole, exit status 0."""
+    """SIGTERM: not ready at once, the open scrape is finished, exit status 0."""
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     cluster.kubelets["node-a"].fail(Fault.SLOW, rate=50_000, times=1)
     plain = {"Accept-Encoding": "identity"}  # a compressor would hold the first bytes back
@@ -230,7 +230,7 @@ async def test_sigterm_finishes_what_is_under_way(cluster, tmp_path):
 
 
 async def test_sighup(cluster, tmp_path):
-    """It ends nothing: one line says that nothing is to be done, and scrapes go on."""
+    """SIGHUP ends nothing. One line says that no reload is needed, and scrapes continue."""
     environment, flags = in_a_pod(cluster, tmp_path)
     async with daemon(environment, flags) as (process, ports):
         process.send_signal(signal.SIGHUP)

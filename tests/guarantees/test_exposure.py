@@ -1,4 +1,4 @@
-"""Nothing else is reachable: shapes of requests on raw sockets, and what came of them upstream."""
+"""Nothing else is reachable: request forms on raw sockets, and the requests that they cause."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.smuggling import CHUNKED, GET, POST, SMUGGLING
 from tests.support.tls import HASHES, Authority, write_config
 
 NEXT = b"GET /metrics/resource HTTP/1.1\r\nHost: x\r\n\r\n"
-"""What a smuggler wants to be taken for a request of its own."""
+"""Bytes that a smuggler wants to be read as a separate request."""
 
 
 BODIES = {
@@ -35,19 +35,19 @@ def statuses(answer):
 
 
 def asked(cluster):
-    """What the kubelets were asked for."""
+    """The paths that were requested from the kubelets."""
     return [record.path for kubelet in cluster.kubelets.values() for record in kubelet.requests]
 
 
 def looked_up(cluster):
-    """What the API server was asked for besides the namespaces."""
+    """The paths requested from the API server, without the namespaces."""
     paths = [record.path.partition("?")[0] for record in cluster.api.requests]
     return [path for path in paths if path != "/api/v1/namespaces"]
 
 
 @pytest.mark.parametrize("shape", SMUGGLING.values(), ids=SMUGGLING)
 async def test_refused_and_over(front, cluster, shape):
-    """400 or 431 with one plain line, the connection ends, and what stood behind is not read."""
+    """400 or 431 with one plain line. The connection ends, and later bytes are not read."""
     proxy = await front("--all-nodes")
     answer, _ = await proxy.raw(shape + NEXT)
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -62,7 +62,7 @@ async def test_refused_and_over(front, cluster, shape):
 
 @pytest.mark.parametrize("shape", BODIES.values(), ids=BODIES)
 async def test_a_body_is_not_read(front, cluster, shape):
-    """However it is framed: its request is answered, the connection ends, and nothing follows."""
+    """A request with a body of any framing is answered. Then the connection ends."""
     proxy = await front("--all-nodes")
     answer, _ = await proxy.raw(shape + NEXT)
     assert statuses(answer) == [405]
@@ -71,7 +71,7 @@ async def test_a_body_is_not_read(front, cluster, shape):
 
 
 async def test_pipelining_is_no_smuggling(front, cluster):
-    """Two whole requests in one piece are two scrapes, in order."""
+    """Two complete requests in one piece are two scrapes, in order."""
     proxy = await front()
     close = NEXT.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     answer, _ = await proxy.raw(GET + b"\r\n" + close)
@@ -172,7 +172,7 @@ NO_NODE = [
 @pytest.mark.parametrize("path", NO_PATH)
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 async def test_no_such_path(front, cluster, method, path):
-    """404 for every spelling but the right one, on a connection that goes on."""
+    """Every other spelling of a path gets 404, and nothing is requested upstream."""
     proxy = await front("--all-nodes")
     answer, _ = await proxy.raw(b"%b %b HTTP/1.0\r\n\r\n" % (method, path.encode()))
     assert statuses(answer) == [404]
@@ -182,7 +182,7 @@ async def test_no_such_path(front, cluster, method, path):
 
 @pytest.mark.parametrize("node", NO_NODE)
 async def test_no_such_node(front, cluster, node):
-    """404; what cannot be a node's name is not even asked of the API server."""
+    """404. The API server is not asked about an invalid node name."""
     proxy = await front("--all-nodes")
     path = f"/api/v1/nodes/{node}/proxy/metrics/cadvisor"
     answer, _ = await proxy.raw(f"GET {path} HTTP/1.0\r\n\r\n".encode())
@@ -194,7 +194,7 @@ async def test_no_such_node(front, cluster, node):
 
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 async def test_no_header_of_a_client_goes_upstream(front, cluster, way):
-    """What a kubelet and the API server see is ours alone: five headers, our own token."""
+    """Kubelet and API server receive only kmproxy's five headers, with its own token."""
     through = [f"--kube-apiserver={cluster.api.url}", "--node-name-or-ip=node-a"]
     proxy = await front("--all-nodes", *(through if way == "proxy" else []))
     sent = {
@@ -227,7 +227,7 @@ async def test_no_header_of_a_client_goes_upstream(front, cluster, way):
 
 @pytest.mark.parametrize("way", ["direct", "proxy"])
 async def test_a_redirect_is_not_followed(front, cluster, way):
-    """Wherever it leads: nobody there is even connected to."""
+    """No connection is opened to the server that a redirect names."""
     visitors = []
 
     async def note(_, writer):
@@ -250,7 +250,7 @@ async def test_a_redirect_is_not_followed(front, cluster, way):
 
 
 async def test_the_address_of_a_node_is_that_of_its_object(front, cluster):
-    """A client names a node and nothing else: host and port come from the API server."""
+    """A client can only name a node. Host and port come from the API server."""
     proxy = await front("--all-nodes")
     port = cluster.kubelets["node-a"].port
     for query in (f"?port={port}", "?host=10.0.0.1", "?address=10.0.0.1&scheme=http"):
@@ -263,7 +263,7 @@ async def test_the_address_of_a_node_is_that_of_its_object(front, cluster):
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 async def test_what_is_reachable(front, cluster, path):
-    """So that all of the above is not for want of a daemon."""
+    """The documented paths are served, so the refusals above come from a working daemon."""
     proxy = await front("--all-nodes")
     for prefix in ("", "/api/v1/nodes/node-a/proxy"):
         assert (await proxy.get(prefix + path))[0] == 200
@@ -271,7 +271,7 @@ async def test_what_is_reachable(front, cluster, path):
 
 
 async def test_the_telemetry_port_shows_no_node_and_no_namespace(front, cluster):
-    """Whatever has gone wrong with them: that port is open to all."""
+    """The open port names no node and no namespace, whatever failed."""
     proxy = await front("--all-nodes", "--label=*", "--annotation=*", "--node-name-or-ip=127.0.0.1")
     for path in (
         "/metrics",
@@ -296,7 +296,7 @@ async def test_the_telemetry_port_shows_no_node_and_no_namespace(front, cluster)
 
 
 async def test_an_unready_daemon_names_no_host(front, cluster):
-    """Why it is not ready is in the log and on --listen."""
+    """The readiness probe names no host. The log and --listen give the reason."""
     await cluster.api.stop()
     proxy = await front(loaded=False)
 
@@ -322,7 +322,7 @@ sys.exit(main())
 
 
 async def test_no_other_program_is_started(cluster, tmp_path):
-    """From start to end the daemon needs no shell and no program: with TLS, passwords, scrapes."""
+    """The daemon starts no shell and no program while it serves scrapes with TLS and passwords."""
     ours = Authority()
     ours.write_pair(tmp_path)
     document = {

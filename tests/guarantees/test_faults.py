@@ -1,4 +1,4 @@
-"""What can fail: the table of docs/operations.md, row by row, and the tests of some rows."""
+"""Failures: checks the table of docs/operations.md, and tests some of its rows."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ TABLE = re.findall(r"^\|.*$", section("docs/operations.md", "When things fail"),
 
 
 def test_the_table_is_there():
-    """So that no row is overlooked: its head, and a row for each kind of failure."""
+    """The fault table has its head, and enough rows that none is lost."""
     assert TABLE[0] == "| what happens | what the daemon does | shown by | proven by |"
     assert len(TABLE) > 40
 
 
 @pytest.mark.parametrize("row", TABLE[2:])
 def test_a_row_of_the_table(row):
-    """Each metric is one of ours, and each test is there."""
+    """Each metric of a row exists, and each test of a row exists."""
     *_, shown, proven, _ = (cell.strip() for cell in row.split("|"))
     metrics = set(re.findall(r"`(kmproxy_\w+)`", shown))
     ours = re.findall(
@@ -51,7 +51,7 @@ def test_a_row_of_the_table(row):
 
 
 async def test_an_api_server_that_is_away(front, cluster, clock):
-    """Scrapes go on with the last labels, ready; age, trouble and metric tell of it."""
+    """Scrapes continue with the last labels, ready. Age, status and metric show the outage."""
     proxy = await front(clock=clock)
     assert (await proxy.get())[0] == 200  # the kubelet remembers us from here on
     await cluster.api.stop()
@@ -72,18 +72,18 @@ async def test_an_api_server_that_is_away(front, cluster, clock):
 
 
 async def gone(proxy, cluster):
-    """Stop the API server, and wait until the daemon knows it."""
+    """Stop the API server, and wait until the daemon notices it."""
     await cluster.api.stop()
     await until(lambda: settled(proxy.daemon._watcher.away))
 
 
 async def settled(condition):
-    """A condition that is known at once."""
+    """Wraps a plain value as a condition for `until`."""
     return condition
 
 
 async def test_an_outage_that_outlasts_the_history(cluster, tmp_path):
-    """A process shows what changed meanwhile: it probes, is answered by 410, and lists at once."""
+    """After an outage the daemon probes, gets 410, and lists at once. It shows the new labels."""
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     async with daemon(environment, flags) as (_, ports), aiohttp.ClientSession() as session:
 
@@ -102,7 +102,7 @@ async def test_an_outage_that_outlasts_the_history(cluster, tmp_path):
 
 
 async def test_a_kubelet_that_cannot_review_a_token(front, cluster, clock, caplog):
-    """It serves while it remembers us; then its 401 is told as what it is, until it is no more."""
+    """A kubelet serves while it remembers the review. Its later 401 is blamed on the outage."""
     kubelet = cluster.kubelets["node-a"]
     kubelet.users.clock = clock
     proxy = await front(clock=clock)
@@ -130,7 +130,7 @@ async def test_a_kubelet_that_cannot_review_a_token(front, cluster, clock, caplo
 
 
 async def test_a_kubelet_that_cannot_review_a_right(front, cluster, clock):
-    """A 500 of its authorizer says so, with the outage or without; one of its own does not."""
+    """A 500 of the kubelet's authorizer is named as such. Another 500 is not."""
     kubelet = cluster.kubelets["node-a"]
     proxy = await front("--discovery", clock=clock)
     assert (await proxy.get())[0] == 200  # it knows the token, and nothing of the right to pods
@@ -156,7 +156,7 @@ async def test_a_kubelet_that_cannot_review_a_right(front, cluster, clock):
 
 
 async def test_all_nodes_while_the_api_server_is_away(front, cluster, clock):
-    """Each node that is known is scraped where it was, for an hour; one that is not is 502."""
+    """A known node is scraped at its last address for an hour. An unknown node gets 502."""
     proxy = await front("--all-nodes", clock=clock)
     path = "/api/v1/nodes/{}/proxy/metrics/probes"
     assert (await proxy.get(path.format("node-b")))[0] == 200
@@ -177,7 +177,7 @@ async def test_all_nodes_while_the_api_server_is_away(front, cluster, clock):
 
 
 async def test_an_expired_certificate(front, tmp_path):
-    """It is refused, and said to be expired."""
+    """An expired kubelet certificate is refused, and the line says that it expired."""
     authority = trustme.CA()
     (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
     before = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
@@ -199,7 +199,7 @@ async def test_an_expired_certificate(front, tmp_path):
 
 
 async def test_a_client_that_does_not_read(front, cluster):
-    """It costs its slot until its own time is up, and then its connection is reset."""
+    """A client that reads nothing holds its slot for its scrape time, then gets a reset."""
     body = b'm{namespace="payments"} 1\n' * 500_000
     cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type="text/plain; version=0.0.4")
     proxy = await front("--max-concurrency=1")
@@ -230,7 +230,7 @@ async def test_a_client_that_does_not_read(front, cluster):
 
 @pytest.fixture
 def descriptors():
-    """As many as the two ends of thousands of connections need."""
+    """Raises the limit of open files for thousands of connections with both ends."""
     needed = 4096
     before = soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= most < needed:  # less than 0 is no limit
@@ -242,7 +242,7 @@ def descriptors():
 
 @pytest.mark.parametrize(("flags", "closed"), [([], True), (["--max-connections=2000"], False)])
 async def test_a_thousand_clients(front, descriptors, flags, closed):
-    """Each of a thousand at once is served whole, or told 503 or 504, or closed if too many."""
+    """Each of 1000 concurrent clients gets a complete body, 503, 504, or a closed connection."""
     proxy = await front(*flags)
     connector = aiohttp.TCPConnector(limit=0)
     answers = []
@@ -268,10 +268,10 @@ async def test_a_thousand_clients(front, descriptors, flags, closed):
 
 
 def test_only_the_snapshot_knows_what_time_it_is():
-    """The daemon measures by the monotonic clock; wall time is passed in where a file needs it.
+    """The daemon measures by the monotonic clock. Only files with dates need wall time.
 
-    But for a kubeconfig: a credential's end is a moment. After a jump of the clock it is renewed
-    too early, at most every 10 s, or when it is refused.
+    A kubeconfig also needs it, because a credential ends at a date. After a jump of the clock
+    a credential is renewed too early, at most every 10 s, or when it is refused.
     """
     telling, package = set(), ROOT / "kmproxy"
     for path in package.rglob("*.py"):
@@ -285,13 +285,13 @@ def test_only_the_snapshot_knows_what_time_it_is():
 
 
 def free_descriptor(pid):
-    """The number that the next file has which a process opens: as a limit it lets none be opened."""
+    """The number of the next file that a process would open. As a limit it prevents that."""
     used = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
     return min(set(range(len(used) + 1)) - used)
 
 
 async def test_no_descriptors(cluster, tmp_path):
-    """With none left a scrape fails; once there are some again it is as before."""
+    """A scrape without a free descriptor fails. The next one, with free descriptors, succeeds."""
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     async with daemon(environment, flags) as (process, (port, _)):
         url = f"http://127.0.0.1:{port}/metrics/probes"
@@ -309,7 +309,7 @@ async def test_no_descriptors(cluster, tmp_path):
 
 
 async def test_no_descriptor_for_a_client(cluster, tmp_path):
-    """Who is connected is served meanwhile; who is not waits until there is one again."""
+    """Connected clients are served meanwhile. New clients wait for a free descriptor."""
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     async with (
         daemon(environment, flags) as (process, (port, _)),

@@ -1,4 +1,4 @@
-"""Strangers in great number: the daemon stays small, and serves those whom it knows.
+"""Floods of unknown clients: memory stays bounded, and known callers are still served.
 
 The daemon is a process of its own, with a pod's identity.
 """
@@ -31,7 +31,7 @@ MANY = 130
 
 @asynccontextmanager
 async def started(cluster, directory, *flags):
-    """A daemon in front of node-a; yields its process and its ports."""
+    """Starts a daemon in front of node-a; yields its process and its ports."""
     environment, own = in_a_pod(cluster, directory / "sa")
     # Whoever measures coverage must not be measured as well.
     environment = {k: v for k, v in environment.items() if not k.startswith("COVERAGE")}
@@ -51,7 +51,7 @@ async def _read(stream):
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 async def test_memory_under_unfinished_requests(cluster, tmp_path, attack):
-    """On every connection that there may be: under 100 MiB, and alive."""
+    """Unfinished requests on every connection: under 100 MiB, and alive."""
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS, path="/metrics/cadvisor")
     async with started(cluster, tmp_path) as (process, (port, telemetry)):
         for _ in range(2):
@@ -68,7 +68,7 @@ SCRAPERS, SCRAPES = 6, 10
 
 
 def request(authorization, path="/metrics/probes"):
-    """A request of a connection that is kept."""
+    """A request on a kept connection."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {authorization}\r\n"
         "X-Prometheus-Scrape-Timeout-Seconds: 30\r\n\r\n"
@@ -76,7 +76,7 @@ def request(authorization, path="/metrics/probes"):
 
 
 async def answered(connection, data):
-    """The whole answer to a request, with chunks as they are. Raises OSError or EOFError."""
+    """Reads one complete response, chunks included. Raises OSError or EOFError."""
     reader, writer = connection
     writer.write(data)
     head = await reader.readuntil(b"\r\n\r\n")
@@ -86,7 +86,7 @@ async def answered(connection, data):
 
 
 async def scraper(port, authorization, context, began, flooded, host="127.0.0.1"):
-    """Scrape on one connection, with rests between; returns how many answers were good."""
+    """Scrape on one connection, with pauses; returns how many answers were good."""
     good = 0
     connection = await asyncio.open_connection(
         "127.0.0.1", port, ssl=context, limit=1 << 22, local_addr=(host, 0)
@@ -108,7 +108,7 @@ async def scraper(port, authorization, context, began, flooded, host="127.0.0.1"
 
 
 async def invents_tokens(port, context):
-    """Ask again and again, each time with another invented token."""
+    """Send requests forever, each with a new invented token."""
     connection = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
         for number in itertools.count():
@@ -118,7 +118,7 @@ async def invents_tokens(port, context):
 
 
 async def invents_passwords(port, context):
-    """Ask again and again, each time with another user and password."""
+    """Send requests forever, each with a new user and password."""
     connection = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
         for number in itertools.count():
@@ -128,7 +128,7 @@ async def invents_passwords(port, context):
 
 
 async def says_nothing(port, _):
-    """Connect and be silent: over TLS its handshake never ends."""
+    """Connect and stay silent. Over TLS the handshake never ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         await reader.read()
@@ -137,7 +137,7 @@ async def says_nothing(port, _):
 
 
 async def comes_and_goes(port, _):
-    """Connect, ask without a token, and go."""
+    """Connect, send a request without a token, and disconnect."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(START)
@@ -147,7 +147,7 @@ async def comes_and_goes(port, _):
 
 
 async def stranger(behave, port, context):
-    """One who comes again whenever it is cut."""
+    """An unknown client that reconnects whenever its connection ends."""
     while True:
         with suppress(OSError, EOFError):
             await behave(port, context)
@@ -166,11 +166,10 @@ FLOODS = {
 
 @pytest.mark.parametrize(("behave", "tls", "users"), FLOODS.values(), ids=FLOODS)
 async def test_good_scrapes_beside_strangers(cluster, tmp_path, behave, tls, users):
-    """With more strangers than there may be connections every good scrape is served.
+    """Every good scrape is served while unknown clients exceed the connection limit.
 
-    Those who were known before come from the strangers' own address, those who
-    come in the middle of the flood from another: with a right password that was
-    never compared before.
+    Callers that were known before share the address of the flood. Callers that arrive during
+    the flood have another address, and a valid password that was never compared before.
     """
     authority, document = Authority(), {}
     authority.write_pair(tmp_path)

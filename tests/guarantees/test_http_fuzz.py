@@ -1,7 +1,7 @@
-"""The HTTP surface under raw requests that a seeded grammar makes up: 100,000 of them in CI.
+"""The HTTP surface under random raw requests from a seeded grammar: 100,000 of them in CI.
 
-What they are is decided here, what they may do by the contract: nothing upstream but what was
-asked for in form, and no status that the documents do not name.
+This file generates the requests; the contract says what they may cause. Only well-formed
+scrapes reach an upstream, and every status is a documented one.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ BODIES = [
 
 
 def orderly(rng):
-    """The bytes of a request in good form, after which the connection goes on."""
+    """A well-formed request, after which the connection stays open."""
     served = rng.random() < 0.02
     target = rng.choice(SERVED if served else PATHS)
     if rng.random() < 0.2:
@@ -194,7 +194,7 @@ def orderly(rng):
 
 
 def wild(rng):
-    """The bytes of what may be anything; mostly a request that is nearly right."""
+    """Bytes of any kind; mostly a request with a small error."""
     served = rng.random() < 0.02
     method = "GET" if served else rng.choice(METHODS)
     target = rng.choice(SERVED if served else TARGETS)
@@ -219,7 +219,7 @@ def wild(rng):
 
 
 async def converse(port, number):
-    """Send the requests of a connection, in pieces of any size; the statuses that come back."""
+    """Send one connection's requests in pieces of any size; returns the statuses."""
     rng = random.Random(f"{SEED}-{number}")
     stream = b"".join(make(rng) for _ in range(ON_ONE_CONNECTION))
     stream += b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -254,7 +254,7 @@ def vitals(pid):
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc to look at a process")
 @pytest.mark.timeout(1800)  # a minute of work; a busy machine takes five
 async def test_nothing_comes_of_what_is_no_scrape(cluster, tmp_path):
-    """No status but the contract's, nothing upstream that was not allowed, alive and no larger."""
+    """Only contract statuses, no other upstream request, alive, and no memory growth."""
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     for kubelet in cluster.kubelets.values():
         body = b'm{namespace="payments"} 1\n'
@@ -292,18 +292,18 @@ async def test_nothing_comes_of_what_is_no_scrape(cluster, tmp_path):
 
 
 async def collect(stream, log):
-    """Keep what the daemon says."""
+    """Keep the daemon's output."""
     while line := await stream.readline():
         log += line
 
 
 def make(rng):
-    """Seven in eight in good form, so that a connection lasts."""
+    """Makes a request. Seven in eight are well-formed, so that a connection lasts."""
     return wild(rng) if rng.random() < 0.125 else orderly(rng)
 
 
 def nothing_else_upstream(cluster):
-    """A kubelet is asked for four paths, the API server for namespaces and nodes: as ourselves."""
+    """Kubelets got only the four paths, the API server only namespaces and nodes."""
     asked = [record for kubelet in cluster.kubelets.values() for record in kubelet.requests]
     assert asked
     for record in asked:
@@ -322,6 +322,6 @@ def nothing_else_upstream(cluster):
 
 
 def test_the_same_seed_makes_the_same_requests():
-    """So that what was found can be found again."""
+    """A failure can be reproduced from its seed."""
     first, second = (random.Random(f"{SEED}-7") for _ in range(2))
     assert [make(first) for _ in range(99)] == [make(second) for _ in range(99)]

@@ -1,4 +1,4 @@
-"""The load, a small one: it measures what docs/performance.md shows."""
+"""A small run of the load measurement that docs/performance.md shows."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.support.documents import block
 
 
 def shape(text):
-    """The text with every number the same; a map of a few namespaces can cost less than nothing."""
+    """The text with every number equal. The map of a few namespaces can have a negative size."""
     return re.sub(r"-?\d+(\.\d+)?", "N", text)
 
 
 def test_a_small_load():
-    """Every scrape succeeds, every change is seen, and the lines are those of docs/performance.md."""
+    """Every scrape succeeds, every change is seen, and the lines match docs/performance.md."""
     shown = block("$ make load\n").partition("\n")[2]
     size = ["--nodes=6", "--interval=1", "--seconds=6", "--namespaces=60", "--changes=100"]
     done = subprocess.run(

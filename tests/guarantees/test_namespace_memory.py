@@ -1,4 +1,4 @@
-"""What namespaces that are full of annotations cost a daemon: a real process, as a pod."""
+"""Memory for namespaces full of annotations, measured on a daemon in a process of its own."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
 
 
 def peak(pid):
-    """The most memory that a process has had, in MiB."""
+    """The peak memory of a process, in MiB."""
     return memory(pid, "VmHWM") / (1 << 20)
 
 
 def labels(answer):
-    """What samples of frontend-service2 get."""
+    """The labels on the samples of frontend-service2."""
     found = set(re.findall(r'namespace="frontend-service2"(.*?),pod="', answer[1]))
     pairs = min(found, key=len)
     assert ',team="two"' in pairs
@@ -38,7 +38,7 @@ def labels(answer):
 
 @asynccontextmanager
 async def ready(cluster, folder, *flags):
-    """A daemon that has loaded its namespaces; and a function that gets text from its ports."""
+    """Starts a daemon with loaded namespaces; yields a function that reads from its ports."""
     environment, defaults = in_a_pod(cluster, folder)
     telemetry, metrics = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
@@ -69,7 +69,7 @@ async def ready(cluster, folder, *flags):
 
 @pytest.mark.parametrize("count", [400, 1100])
 async def test_annotations_that_no_rule_names(cluster, tmp_path, count):
-    """Lists of 100 and 275 MB, and events of 250 KB, pass through without being held."""
+    """Lists of 100 and 275 MB and events of 250 KB pass through without staying in memory."""
     spaces = cluster.api.namespaces
     for number in range(count):
         spaces.apply(f"n{number}", {"team": "one"}, annotations=BLOB)
@@ -87,7 +87,7 @@ async def test_annotations_that_no_rule_names(cluster, tmp_path, count):
 
 @pytest.mark.parametrize("annotations", [BLOB, CROWD])
 async def test_annotations_that_every_rule_takes(cluster, tmp_path, annotations):
-    """With `*`, targets and a snapshot: each namespace, and all together, have their bytes."""
+    """With `*`, targets and a snapshot, the limits per namespace and in total hold."""
     spaces = cluster.api.namespaces
     spaces.apply("frontend-service2", {"team": "two"}, annotations=annotations)
     for number in range(1100):

@@ -1,4 +1,4 @@
-"""--authorization=kubernetes and the paths of nodes: who may scrape which, and what others learn."""
+"""--authorization=kubernetes on paths of nodes: rights per node, and no hints to other callers."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ NO_NODES = ["node-z", "Node-A", "node-a%2f..", "", "node-a.", "n" * 300, "node-a
 
 
 def path_of(node, end="/cadvisor"):
-    """Where a node's metrics are served."""
+    """The path of a node's metrics."""
     return f"/api/v1/nodes/{node}/proxy/metrics{end}"
 
 
 def bearer(cluster, user, **how):
-    """The header of a user."""
+    """The Authorization header of a user."""
     return {"Authorization": f"Bearer {cluster.authority.issue(user, **how)}"}
 
 
 def grant(cluster, user, *names):
-    """Let a user scrape these nodes, or with none given all of them."""
+    """Let a user scrape these nodes, or all nodes if none is given."""
     rule = RULE | ({"resourceNames": list(names)} if names else {})
     made = role(f"of-{user}", rule), binding("ClusterRole", f"of-{user}", _user(user))
     made[1]["metadata"]["name"] = f"of-{user}"
@@ -43,7 +43,7 @@ def _user(name):
 
 
 def looked_up(cluster):
-    """The names of nodes that the API server was asked for."""
+    """The names of nodes that kmproxy looked up at the API server."""
     return [
         record.path.removeprefix("/api/v1/nodes/")
         for record in cluster.api.requests
@@ -52,7 +52,7 @@ def looked_up(cluster):
 
 
 async def counters(proxy):
-    """Everything that the telemetry port shows of kmproxy but for times."""
+    """All kmproxy values of the telemetry port, without times."""
     _, text = await proxy.probe("/metrics")
     lines = [line for line in text.splitlines() if line.startswith("kmproxy_")]
     return {
@@ -63,7 +63,7 @@ async def counters(proxy):
 
 
 async def cost(proxy, cluster, path, **headers):
-    """Status, headers and body of an answer, how the counters changed, and reviews made."""
+    """Status, headers and body of an answer, changed counters, and the number of reviews."""
     before, reviews = await counters(proxy), asked(cluster, ACCESS_REVIEWS)
     async with proxy.session.get(proxy.url + path, headers=headers) as response:
         head = {name: value for name, value in response.headers.items() if name != "Date"}
@@ -76,7 +76,7 @@ async def cost(proxy, cluster, path, **headers):
 
 @pytest.mark.parametrize("end", ["", "/cadvisor", "/resource", "/probes"])
 async def test_who_is_only_authenticated_scrapes_no_node(front, cluster, monkeypatch, end):
-    """Kubernetes grants the path to everybody; what is asked for is the right to the node."""
+    """The default right to a path is not enough: a node needs a right to the node."""
     permits, wanted = cluster.authority.permits, []
     assert permits("eve", (AUTHENTICATED,), Attributes("get", path=path_of("node-a", end)))
 
@@ -95,7 +95,7 @@ async def test_who_is_only_authenticated_scrapes_no_node(front, cluster, monkeyp
 
 
 async def test_who_may_get_the_path_alone(front, cluster):
-    """A rule for the path, as was needed before, is no right to a node."""
+    """A rule for the path, as older versions needed, gives no right to a node."""
     rule = {"nonResourceURLs": ["/api/v1/nodes/*"], "verbs": ["get"]}
     cluster.authority.rbac.apply(role("p", rule), binding("ClusterRole", "p", _user("eve")))
     proxy = await front(*FLAGS)
@@ -103,7 +103,7 @@ async def test_who_may_get_the_path_alone(front, cluster):
 
 
 async def test_monitoring_as_kubernetes_has_it(front, cluster):
-    """The group system:monitoring scrapes nodes by its default role, as it does kubelets."""
+    """The group system:monitoring scrapes nodes by its default role, as it scrapes kubelets."""
     proxy = await front(*FLAGS)
     token = bearer(cluster, "ann", groups=(MONITORING,))
     assert (await proxy.get(path_of("node-a"), **token))[0] == 200
@@ -112,7 +112,7 @@ async def test_monitoring_as_kubernetes_has_it(front, cluster):
 
 
 async def test_every_node_or_some(front, cluster):
-    """A right to all nodes, or to one by its name, and none to another; a path is a path."""
+    """A caller has a right to all nodes, or to named nodes only."""
     grant(cluster, "ann")
     grant(cluster, "bob", "node-b")
     proxy = await front(*FLAGS)
@@ -126,7 +126,7 @@ async def test_every_node_or_some(front, cluster):
 
 @pytest.mark.parametrize("name", NO_NODES)
 async def test_no_node(front, cluster, name):
-    """404 to who may scrape all nodes, 403 to anybody else; one review a caller for all names."""
+    """404 for a caller with a right to all nodes, 403 for others; one review per caller."""
     grant(cluster, "ann")
     grant(cluster, "bob", "node-b", "node-z")
     proxy = await front(*FLAGS)
@@ -142,7 +142,7 @@ async def test_no_node(front, cluster, name):
 
 @pytest.mark.parametrize("scraped", [False, True])
 async def test_a_node_looks_as_none(front, cluster, scraped):
-    """To who may not scrape it: status, headers, body and every counter, at once and again."""
+    """Without a right, an existing and a missing node give equal answers and equal counters."""
     proxy = await front(*FLAGS)
     if scraped:  # so that addresses are known
         root = bearer(cluster, "root", groups=("system:masters",))
@@ -167,7 +167,7 @@ async def test_a_node_looks_as_none(front, cluster, scraped):
 
 
 async def test_a_flood_of_invented_names(front, cluster):
-    """It forces one review and a bounded number of look-ups, and keeps out nobody."""
+    """Invented names cause one review and a bounded number of look-ups. Others are served."""
     grant(cluster, "ann")
     grant(cluster, "bob", "node-b")
     clock = Clock()
@@ -195,7 +195,7 @@ async def test_a_flood_of_invented_names(front, cluster):
 
 
 async def test_a_flood_by_who_may(front, cluster):
-    """One who may scrape all nodes is 503 for names beyond the bound, and has its nodes."""
+    """A caller with a right to all nodes gets 503 past the bound, and still gets known nodes."""
     grant(cluster, "ann")
     proxy = await front(*FLAGS)
     ann = bearer(cluster, "ann")
@@ -210,7 +210,7 @@ async def test_a_flood_by_who_may(front, cluster):
 
 
 async def test_who_was_allowed_before_is_asked_anew(front, cluster):
-    """A caller that has used up its denials still has the nodes that it had."""
+    """A caller that used up its denials still gets the nodes that it may scrape."""
     clock = Clock()
     bound = grant(cluster, "bob", "node-b")
     proxy = await front(*FLAGS, clock=clock)
@@ -226,7 +226,7 @@ async def test_who_was_allowed_before_is_asked_anew(front, cluster):
 
 
 async def test_nodes_that_cannot_be_looked_up(front, cluster):
-    """Then a name is reviewed as it is: a node and none are the same still, and a right holds."""
+    """Without look-ups each name is reviewed: a missing node looks the same, and rights hold."""
     grant(cluster, "bob", "node-b")
     proxy = await front(*FLAGS)
     cluster.api.fail("get nodes", ApiFault.STATUS, status=500)
@@ -241,7 +241,7 @@ async def test_nodes_that_cannot_be_looked_up(front, cluster):
 
 
 async def test_by_resource_everywhere(front, cluster):
-    """With --authorization-attributes=nodes/metrics the paths of nodes are the same."""
+    """--authorization-attributes=nodes/metrics treats the paths of nodes equally."""
     grant(cluster, "bob", "node-b")
     proxy = await front(*FLAGS, "--authorization-attributes=nodes/metrics")
     bob = bearer(cluster, "bob")

@@ -1,8 +1,7 @@
-"""What the daemon's memory is at most, under the worst of each row of docs/bounds.md, and at once.
+"""The daemon's peak memory in the worst case of each row of docs/bounds.md, and of many rows.
 
-The daemon is a process of its own with a pod's identity; what is read is its peak (`VmHWM`).
-Each row of the document names the case that has it at its worst. With `-s` the figures are
-printed: those of the document are from there.
+The daemon is a process of its own with a pod's identity. The test reads its peak memory
+(`VmHWM`). Each row of the document names its case. `-s` prints the figures of the document.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def _figures():
 
 @pytest.fixture
 async def world(cluster, tmp_path):
-    """A cluster with a node of its own kind."""
+    """A cluster with a node that answers as each case needs."""
     async with AsyncExitStack() as stack:
         yield World(cluster, tmp_path, stack)
 
@@ -56,7 +55,7 @@ LABELS = ",".join(f'l{number}="{number}"' for number in range(10))
 
 
 async def nothing(world):
-    """A daemon that is asked for a usual answer."""
+    """One usual scrape."""
     world.node.serve(repeated(PLAIN, 1 << 20))
     await world.start()
     assert await world.scrape(count=1) == ["200"]
@@ -84,7 +83,7 @@ async def answers(world):
 
 
 async def names(world):
-    """Names of metrics, namespaces and pods that are all different, and heads to be proven."""
+    """Metrics, namespaces and pods with unique names, and line heads that need proof."""
     flags = ["--drop-metric=.*_not_there", "--namespace=*", "--info-metric"]
     await world.start(*flags)
     wide = "a" * 900
@@ -101,14 +100,14 @@ async def names(world):
 
 
 async def series(world):
-    """Labels taken off answers with more series than may be remembered, five at once."""
+    """Removed labels on bodies with more series than the limit, five at once."""
     world.node.serve(numbered('m{{namespace="payments",id="/a/{}",pod="p"}} 1\n', 60_000))
     await world.start("--drop-label=pod")
     await world.scrape()
 
 
 async def tenants(world):
-    """Tenants before an answer of 20,000 namespaces, of which they see but one."""
+    """Five tenants with one visible namespace each, and bodies with 20,000 namespaces."""
     names = [f"n{number}-{'x' * 50}" for number in range(1000)]
     for name in names:
         world.cluster.api.namespaces.apply(name, {"team": "a"})
@@ -134,7 +133,7 @@ async def tenants(world):
 
 
 async def namespaces(world):
-    """1,100 namespaces of up to 250 KB, of which rules take all they may: for samples, targets, a file."""
+    """1,100 namespaces of up to 250 KB. Rules take all for samples, targets and a snapshot."""
     _fill(world, 500)
     _fill(world, 1100, 10)
     snapshot = world.folder / "labels"
@@ -163,7 +162,7 @@ def _fill(world, count, each=250):
 
 
 async def callers(world):
-    """5,000 invented tokens; 250 users with all the groups that are taken, and some with more."""
+    """5,000 invented tokens, and users with as many groups as possible or more."""
     good = token(world.cluster)
     await world.start("--authorization=kubernetes", own_node=False)
     few = tuple(f"{number:0>900}" for number in range(60))
@@ -205,7 +204,7 @@ async def heads(world):
 
 
 async def readers(world):
-    """Who never reads, on every connection: of samples, of targets, of the status page."""
+    """Clients that never read, on every connection: samples, targets and the status page."""
     world.node.serve(repeated(PLAIN, 20 << 20), packed=True)
     _pods(world)
     await world.start("--discovery", "--namespace=*")
@@ -217,7 +216,7 @@ async def readers(world):
 
 
 def _pods(world):
-    """60 MB of pods: some with 250 KB of annotations, some with 2,000 ports, and usual ones."""
+    """60 MB of pods: some with 250 KB of annotations, some with 2,000 ports."""
     items = []
     for number in range(500):
         annotations = {f"k{n}": "x" * 4000 for n in range(50 if number % 2 else 1)}
@@ -238,7 +237,7 @@ def _pods(world):
 
 
 async def targets(world):
-    """A node's pods of 60 MB, again and again, for eight at once."""
+    """A node's 60 MB list of pods, several times, for eight requests at once."""
     _pods(world)
     await world.start("--discovery", "--discovery-refresh-interval=1s")
     for _ in range(2):
@@ -248,7 +247,7 @@ async def targets(world):
 
 
 async def nodes(world):
-    """1,000 Nodes of 64 KB each; names of no node; addresses that lead nowhere."""
+    """1,000 Nodes of 64 KB each, names of missing nodes, and unreachable addresses."""
     for number in range(1000):
         world.cluster.api.store.put(
             "nodes",
@@ -269,7 +268,7 @@ async def nodes(world):
 
 
 async def errors(world):
-    """Errors of 60 MB, of the kubelet and of the API server."""
+    """Error bodies of 60 MB from the kubelet and the API server."""
     await world.start("--discovery", "--authorization=kubernetes")
     good = f"Authorization: {token(world.cluster)}\r\n".encode()
     world.node.status = b"500 Internal Server Error"
@@ -282,7 +281,7 @@ async def errors(world):
 
 
 async def files(world):
-    """A file of pins and a label snapshot, both as long as they may be."""
+    """A pin file and a label snapshot, both of the maximum length."""
     _fill(world, 1100, 10)
     snapshot = world.folder / "labels"
     flags = ("--label=*", "--annotation=*", f"--label-snapshot={snapshot}", "--kubelet-tls-pin")
@@ -305,7 +304,7 @@ def _write_pins(path):
 
 
 async def at_once(world):
-    """Five scrapes with labels taken off, heads, who never reads, and 1,100 large namespaces."""
+    """Five scrapes with removed labels, floods, clients that never read, 1,100 large namespaces."""
     _fill(world, 1100, 10)
     world.node.serve(numbered('m{{namespace="n{}",id="/a",pod="p"}} 1\n', 40_000), packed=True)
     _pods(world)
@@ -332,7 +331,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 async def test_peak_memory(world, case):
-    """Under the limit, and alive."""
+    """The peak stays under the limit, and the daemon is alive."""
     await CASES[case](world)
     await healthy(world.telemetry)
     world.note(case)
@@ -340,7 +339,7 @@ async def test_peak_memory(world, case):
 
 
 def test_every_bound_has_its_case():
-    """Each row of the tables of bounds names a case, or none where no memory is bounded."""
+    """Each row of docs/bounds.md names a case, or `-` if no memory is bounded."""
     text = (ROOT / "docs/bounds.md").read_text("utf-8")
     tables = re.findall(r"^\| what \| (.*)\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     assert len(tables) == 3

@@ -1,4 +1,4 @@
-"""Nothing secret is shown: planted secrets, every way to fail, and all that is said of it."""
+"""No output shows a secret: planted secrets, every kind of failure, and all output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BROKEN = "planted-in-a-broken-file"
 
 
 class Secrets:
-    """What must not be seen, and everything that could be seen."""
+    """Values that must stay hidden, and all output that could show them."""
 
     def __init__(self, caplog):
         caplog.set_level(logging.DEBUG)
@@ -40,16 +40,16 @@ class Secrets:
         self.shown = {}
 
     def hide(self, *secrets):
-        """Add to what must not be seen: each as it is, and in base64."""
+        """Adds secrets, each as it is and in base64."""
         for secret in secrets:
             self.hidden |= {secret, base64.b64encode(secret.encode()).decode().rstrip("=")}
 
     def show(self, where, text):
-        """Add to what is seen."""
+        """Adds output."""
         self.shown[where] = self.shown.get(where, "") + text
 
     def check(self, *, started=True):
-        """Look for each secret in each place, the logs in both formats and every repr included."""
+        """Searches every output for every secret: logs in both formats, and every repr."""
         for formatter in (TextFormatter(), JsonFormatter()):
             for record in self.caplog.records:
                 self.show(f"log of {record.name}", formatter.format(record))
@@ -68,7 +68,7 @@ class Secrets:
 
 @pytest.fixture
 def secrets(caplog):
-    """What is planted and what is seen."""
+    """The planted secrets and the collected output."""
     return Secrets(caplog)
 
 
@@ -78,7 +78,7 @@ def basic(user, password):
 
 
 async def look(secrets, proxy, **headers):
-    """Ask for everything that answers, and note all that it says."""
+    """Requests every path, and collects all output."""
     for path in ("/", "/metrics/cadvisor", "/api/v1/nodes/node-b/proxy/metrics", "/x", "//metrics"):
         async with proxy.session.get(proxy.url + path, headers=headers) as response:
             try:
@@ -91,7 +91,7 @@ async def look(secrets, proxy, **headers):
 
 
 async def test_on_every_path_of_failure(front, cluster, tmp_path, secrets, monkeypatch):
-    """Tokens, passwords, hashes, keys, what a client sent, what an upstream answered."""
+    """No token, password, hash, key, client input or upstream body appears in any output."""
     hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
     path = tmp_path / "web.yaml"
     users = {"basic_auth_users": {"alice": hashed}}
@@ -149,7 +149,7 @@ async def test_on_every_path_of_failure(front, cluster, tmp_path, secrets, monke
 
 
 async def test_over_tls(front, cluster, tmp_path, secrets):
-    """Nor a key, inline or in a file, or a broken one, by a handshake that fails."""
+    """A failed handshake shows no key, inline, in a file or damaged."""
     ours = Authority()
     ours.write_pair(tmp_path)
     key = (tmp_path / "tls.key").read_text()
@@ -173,7 +173,7 @@ async def test_over_tls(front, cluster, tmp_path, secrets):
 
 @pytest.mark.parametrize("which", ["header", "login", "certificate", "oauth2", "proxy"])
 async def test_a_kubelet_section(front, cluster, tmp_path, secrets, capfd, which):
-    """Nor anything of the section, by whatever fails on the way to a kubelet, to a page or output."""
+    """No failure on the route to a kubelet shows a secret of the `kubelet` section."""
     ca = new_ca()
     cert, key = (part.decode() for part in pem_of(ca.issue_cert("x")))
     pair = f"{PASSWORD}:{PASSWORD}"
@@ -226,7 +226,7 @@ async def test_a_kubelet_section(front, cluster, tmp_path, secrets, capfd, which
 
 @pytest.mark.parametrize("auth", ["token", "client-certificate", "exec"])
 async def test_a_kubeconfig(cluster, tmp_path, secrets, auth):
-    """Nor what stands in one: its token, its key, and what a plugin prints."""
+    """No output shows a kubeconfig's token or key, or the output of a plugin."""
     path = tmp_path / "config"
     cluster.write_kubeconfig(path, auth=auth)
     secrets.hide(cluster.token)
@@ -263,7 +263,7 @@ users: [{name: u, user: {token: planted-in-a-broken-file}}]
     ],
 )
 async def test_a_broken_kubeconfig(tmp_path, secrets, content):
-    """What cannot be read is not quoted."""
+    """An error about an unreadable kubeconfig does not quote it."""
     path = tmp_path / "config"
     path.write_text(content)
     flags = [f"--kubeconfig={path}", "--listen=127.0.0.1:0", "--telemetry-listen=127.0.0.1:0"]

@@ -1,4 +1,4 @@
-"""The soak finds what is wrong, and a short one finds nothing."""
+"""The soak run detects every wrong answer, and a short run detects none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def truth():
 
 
 def test_a_right_answer(truth):
-    """The payload with the labels of its time is right."""
+    """The body with the labels of its time is right."""
     assert fault_of(RIGHT, PAYLOAD, truth, 150, 151) is None
 
 
@@ -55,13 +55,13 @@ def test_a_right_answer(truth):
     ],
 )
 def test_a_wrong_answer(truth, right, wrong):
-    """A label missing, stale, early or misplaced, a byte changed, an end cut off: each is found."""
+    """A missing, stale, early or misplaced label, a changed byte or a cut end is detected."""
     assert right in RIGHT
     assert fault_of(RIGHT.replace(right, wrong, 1), PAYLOAD, truth, 150, 151) is not None
 
 
 def test_what_was_right_not_long_ago(truth):
-    """Before and after a change is known either team is right, longer so in trouble."""
+    """Around a change both teams are right; during an outage for longer."""
     before, after = RIGHT, RIGHT.replace(b'"x"', b'"y"')
     for answer in (before, after):
         assert fault_of(answer, PAYLOAD, truth, 199, 201) is None
@@ -73,7 +73,7 @@ def test_what_was_right_not_long_ago(truth):
 
 
 def test_a_short_soak():
-    """A few seconds of faults in front of a real daemon, and not one wrong answer."""
+    """A few seconds of faults in front of a real daemon give no wrong answer."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.soak", "--seconds", "4", "--seed", "7"],
         capture_output=True, text=True, timeout=300, check=False,

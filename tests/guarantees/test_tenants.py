@@ -1,4 +1,4 @@
-"""--authorization=tenant from a token to the bytes of an answer, and nobody else's among them."""
+"""--authorization=tenant, from the token to the bytes: a tenant gets only its own samples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def spaces(text):
 
 
 async def test_the_roles_of_the_documents(front, cluster):
-    """With what docs/security.md shows, a tenant sees its namespace and the platform everything."""
+    """With the roles of docs/security.md a tenant gets its namespace, the platform gets all."""
     for resource in ("tokenreviews", "subjectaccessreviews"):
         cluster.authority.deny("create", resource)
     cluster.authority.rbac.apply(*readme_rbac("kmproxy-reviews", "kmproxy-tenant"))
@@ -55,7 +55,7 @@ async def test_the_roles_of_the_documents(front, cluster):
 
 
 async def test_what_passes(front, cluster):
-    """Lines of the tenant's own and their metadata, enriched; nothing odd, nothing of nobody."""
+    """A tenant gets its own samples and their metadata, enriched. Other lines are left out."""
     cluster.api.namespaces.apply("web", {})
     grant(cluster, "payments", "web")
     cluster.authority.rbac.apply(
@@ -80,7 +80,7 @@ async def test_what_passes(front, cluster):
 
 
 async def test_who_sees_every_namespace(front, cluster):
-    """Whoever may in all of them at once gets the whole answer, unreviewed namespace by namespace."""
+    """A caller with a right in all namespaces gets the whole answer after one review."""
     grant(cluster)
     serve(cluster, EXPOSITION)
     proxy = await front("--authorization=tenant", "--label=nothing")
@@ -89,7 +89,7 @@ async def test_who_sees_every_namespace(front, cluster):
 
 
 async def test_every_path_is_narrowed(front, cluster):
-    """The paths of nodes as well; what cannot be narrowed is not for tenants."""
+    """The paths of nodes are narrowed too. Paths that cannot be narrowed refuse tenants."""
     grant(cluster, "payments")
     grant(cluster, user="root")
     proxy = await front("--authorization=tenant", "--all-nodes")
@@ -111,7 +111,7 @@ async def test_every_path_is_narrowed(front, cluster):
     "query", ["namespace=*", "namespace=frontend-service1", "namespace=", "metric=*"]
 )
 async def test_a_query_does_not_widen(front, cluster, query):
-    """It narrows what is the tenant's already."""
+    """A query selects only among the tenant's own samples."""
     grant(cluster, "payments")
     proxy = await front("--authorization=tenant")
     _, text = await proxy.get(f"/metrics/cadvisor?{query}", **bearer(cluster))
@@ -119,7 +119,7 @@ async def test_a_query_does_not_widen(front, cluster, query):
 
 
 async def test_flags_hold_for_tenants(front, cluster):
-    """What is left out for everybody is left out for tenants."""
+    """The selection flags hold for tenants, too."""
     grant(cluster, "payments", "monitoring")
     flags = ("--namespace=payments", "--namespace=front*", "--exclude-namespace=*2")
     proxy = await front("--authorization=tenant", *flags, "--info-metric")
@@ -131,7 +131,7 @@ async def test_flags_hold_for_tenants(front, cluster):
 
 
 async def test_reviews_are_of_what_is_in_the_answer(front, cluster):
-    """One for each namespace that is, remembered for the next scrape, whatever the query is."""
+    """One review per existing namespace of the answer, kept for the next scrape, for any query."""
     user = "system:serviceaccount:payments:prometheus"
     grant(cluster, "payments", user=user)
     for number in range(1000):
@@ -148,7 +148,7 @@ async def test_reviews_are_of_what_is_in_the_answer(front, cluster):
 
 
 async def test_thousands_of_namespaces(front, cluster):
-    """An answer with many is whole, and costs nothing the second time."""
+    """An answer with thousands of namespaces is complete. The second one needs no review."""
     body = b"".join([b'm{namespace="n%d"} 1\n' % number for number in range(3000)])
     serve(cluster, body)
     for name in ("n0", "n1500", "n2999"):
@@ -165,7 +165,7 @@ async def test_thousands_of_namespaces(front, cluster):
 
 
 async def test_rights_change(front, cluster):
-    """A namespace that is given is seen after half a minute, one that is withdrawn is not after five."""
+    """A granted namespace appears after half a minute. A withdrawn one is gone within five."""
     clock = Clock()
     proxy = await front("--authorization=tenant", clock=clock)
     grant(cluster, "payments")
@@ -184,7 +184,7 @@ async def test_rights_change(front, cluster):
 
 
 async def test_tenants_share_nothing(front, cluster):
-    """What is remembered of one is nothing that another sees, in either order."""
+    """Remembered reviews of one tenant show nothing to another, in either order."""
     grant(cluster, "payments", user="ann")
     grant(cluster, "frontend-service1", user="bob")
     proxy = await front("--authorization=tenant")
@@ -194,7 +194,7 @@ async def test_tenants_share_nothing(front, cluster):
 
 
 async def test_another_resource(front, cluster):
-    """What a tenant must be allowed to get is configurable."""
+    """The resource that a tenant must be allowed to get is configurable."""
     grant(cluster, "payments")
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}
     subject = {"kind": "User", "name": "ann"}
@@ -205,7 +205,7 @@ async def test_another_resource(front, cluster):
 
 
 async def test_compressed_and_head(front, cluster):
-    """The same to who takes gzip; HEAD has no body."""
+    """A gzip answer holds the same bytes. HEAD has no body."""
     grant(cluster, "payments")
     proxy = await front("--authorization=tenant")
     tenant = bearer(cluster)
@@ -219,7 +219,7 @@ async def test_compressed_and_head(front, cluster):
 
 
 async def test_who_is_not_known(front, cluster):
-    """No token is 401 here as well, and the API server's failure 500."""
+    """A request without a token gets 401, and a failed review 500."""
     proxy = await front("--authorization=tenant")
     assert (await proxy.get())[0] == 401
     cluster.authority.deny("create", "subjectaccessreviews")
@@ -230,7 +230,7 @@ async def test_who_is_not_known(front, cluster):
 
 
 async def test_a_review_fails_before_the_first_byte(front, cluster):
-    """500 and not an answer without what could not be reviewed; it is well the next time."""
+    """A failed review gives 500, never an incomplete answer. The next scrape is complete."""
     grant(cluster, "payments")
     serve(cluster, b'm{namespace="payments"} 1\n')
     proxy = await front("--authorization=tenant", "--label=x")
@@ -245,7 +245,7 @@ async def test_a_review_fails_before_the_first_byte(front, cluster):
 
 
 async def test_a_review_fails_in_the_middle(front, cluster):
-    """The connection is broken: what has been sent is not taken for the whole."""
+    """The connection is reset, so the client cannot take the sent part for complete."""
     grant(cluster, "payments")
     many = b'm{namespace="payments"} 1\n' * 20_000
     serve(cluster, many)
@@ -265,7 +265,7 @@ async def test_a_review_fails_in_the_middle(front, cluster):
 
 
 async def test_a_review_hangs_in_the_middle(front, cluster, monkeypatch):
-    """It is given up within the scrape's time, and is no fault of the kubelet's."""
+    """A hanging review ends with the scrape time, and is not counted as a kubelet failure."""
     monkeypatch.setattr("kmproxy.auth.tenant.MARGIN", 1.0)  # more than a busy machine's own pauses
     grant(cluster, "payments")
     serve(cluster, b'm{namespace="payments"} 2\n')
@@ -282,7 +282,7 @@ async def test_a_review_hangs_in_the_middle(front, cluster, monkeypatch):
 
 
 async def test_hanging_reviews_take_no_slot(front, cluster):
-    """What the last answer held is reviewed before the next is fetched: others pass meanwhile."""
+    """Known namespaces are reviewed before the fetch, so waiting for reviews takes no slot."""
     clock = Clock()
     grant(cluster, "payments")
     grant(cluster, user="root")
@@ -307,7 +307,7 @@ async def _exceeds(cluster, count):
 
 
 async def test_targets_are_narrowed(front, cluster):
-    """/sd/pods has a tenant's pods and no others; the nodes are nobody's."""
+    """/sd/pods lists only the tenant's pods. Tenants get no nodes."""
     grant(cluster, "payments")
     grant(cluster, user="root")
     proxy = await front("--authorization=tenant", "--discovery", "--all-nodes")
@@ -326,7 +326,7 @@ async def test_targets_are_narrowed(front, cluster):
 
 
 async def test_targets_that_cannot_be_reviewed(front, cluster):
-    """500 and not a list without them: Prometheus then keeps what it has."""
+    """500 instead of an incomplete list, so Prometheus keeps its targets."""
     grant(cluster, "no-team")
     clock = Clock()
     proxy = await front("--authorization=tenant", "--discovery", clock=clock)

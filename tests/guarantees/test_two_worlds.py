@@ -1,4 +1,4 @@
-"""A tenant learns nothing of others: a query that meets their namespaces looks like one that does not."""
+"""A tenant learns nothing of others: queries for foreign and missing namespaces look equal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BODY = b"".join(
 
 
 async def counters(proxy):
-    """Everything that the open telemetry port counts."""
+    """All counters of the open telemetry port."""
     _, text = await proxy.probe("/metrics")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {
@@ -32,7 +32,7 @@ async def counters(proxy):
 
 
 async def ask(proxy, path, tenant):
-    """All that the tenant sees of an answer."""
+    """Everything that the tenant sees of an answer."""
     async with proxy.session.get(proxy.url + path, headers=tenant) as response:
         shown = {name: value for name, value in response.headers.items() if name != "Date"}
         return response.status, await response.text(), shown
@@ -53,8 +53,8 @@ async def ask(proxy, path, tenant):
 async def test_two_worlds(front, cluster, path, flags):
     """Status, body, headers, every counter and the number of reviews are the same in both.
 
-    So they are where reviews come to nothing: a review that is made in one world only would be
-    seen by the status.
+    This also holds when reviews fail: a review in only one of the worlds would change the
+    status.
     """
     grant(cluster, "payments")
     for kubelet in cluster.kubelets.values():
@@ -80,7 +80,7 @@ async def test_two_worlds(front, cluster, path, flags):
 
 
 async def test_no_right_at_all(front, cluster):
-    """403 with a line, whatever is asked for, and as many reviews."""
+    """Every query gets 403 with one line, after the same number of reviews."""
     worlds = []
     for glob in (FOREIGN, NOTHING):
         cluster.api.requests.clear()

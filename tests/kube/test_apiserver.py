@@ -1,4 +1,4 @@
-"""How the API server says no, and what of its answers is held."""
+"""Errors of the API server, and bounds on its answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 async def test_get(api):
-    """The body of a 200, whole."""
+    """The body of a 200 is returned complete."""
     body = await api.get("/api/v1/namespaces", {"limit": "2"}, accept="application/json")
     assert body.count(b'"uid"') == 2
 
@@ -34,7 +34,7 @@ async def test_get(api):
     ],
 )
 async def test_an_error_status(api, cluster, needs, code, reason, retry_after):
-    """A Status is raised with its code, its reason and the pause it asks for."""
+    """A Status is raised with its code, its reason and its requested pause."""
     cluster.api.fail("list", ApiFault.STATUS, **needs)
     with pytest.raises(ApiError) as raised:
         await api.get("/api/v1/namespaces", {}, accept="application/json")
@@ -44,7 +44,7 @@ async def test_an_error_status(api, cluster, needs, code, reason, retry_after):
 
 @pytest.mark.parametrize("status", [503, 410])
 async def test_an_error_with_a_large_page(api, cluster, status):
-    """It is the status that counts, however much comes with it: no more is held than a Status has."""
+    """An error with a large body keeps its status, and no more than a Status is held."""
     page = "x" * (2 * apiserver.MAX_STATUS)
     cluster.api.fail("list", ApiFault.STATUS, status=status, reason="Planted", message=page)
     with pytest.raises(ApiError) as raised:
@@ -54,7 +54,7 @@ async def test_an_error_with_a_large_page(api, cluster, status):
 
 
 async def test_a_refused_permission(api, cluster):
-    """403 comes as itself."""
+    """403 is raised as 403."""
     cluster.api.deny("list", "namespaces")
     with pytest.raises(ApiError) as raised:
         await api.get("/api/v1/namespaces", {}, accept="application/json")
@@ -62,7 +62,7 @@ async def test_a_refused_permission(api, cluster):
 
 
 async def test_post(api, cluster):
-    """The document arrives as it is, as JSON, and its answer comes back, although it is a 201."""
+    """The document is sent as JSON, and the answer returned, though its status is 201."""
     attributes = {"verb": "list", "resource": "namespaces"}
     for allowed in (True, False):
         body = await api.post(REVIEW, {"spec": {"resourceAttributes": attributes}})
@@ -74,7 +74,7 @@ async def test_post(api, cluster):
 
 
 async def test_a_post_after_the_token_was_rotated(api, cluster, tmp_path):
-    """It is sent once more, whole, with the token read anew."""
+    """After a 401 the document is sent again, with the token read again."""
     cluster.rotate_token()
     cluster.write_service_account(tmp_path)
     attributes = {"verb": "list", "resource": "namespaces"}
@@ -84,7 +84,7 @@ async def test_a_post_after_the_token_was_rotated(api, cluster, tmp_path):
 
 
 async def test_a_post_that_is_refused(api, cluster):
-    """Another status than 200 and 201 is raised as with a get."""
+    """Other statuses than 200 and 201 are raised, as for get."""
     cluster.api.deny("create", "tokenreviews")
     with pytest.raises(ApiError) as raised:
         await api.post("/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": "t"}})
@@ -92,7 +92,7 @@ async def test_a_post_that_is_refused(api, cluster):
 
 
 async def test_a_list_that_is_cut(api, cluster):
-    """Half an answer is none."""
+    """A list that was cut is an error."""
     cluster.api.fail("list", ApiFault.CUT)
     with pytest.raises(UpstreamError) as raised:
         await api.get("/api/v1/namespaces", {}, accept="application/json")
@@ -100,7 +100,7 @@ async def test_a_list_that_is_cut(api, cluster):
 
 
 async def test_an_answer_without_end(api, monkeypatch):
-    """What is held of an answer is bounded."""
+    """The held bytes of an answer are bounded."""
     monkeypatch.setattr(apiserver, "MAX_BODY", 100)
     with pytest.raises(ApiError, match="over 100 bytes"):
         await api.get("/api/v1/namespaces", {}, accept="application/json")
@@ -108,7 +108,7 @@ async def test_an_answer_without_end(api, monkeypatch):
 
 @pytest.mark.parametrize("fault", [ApiFault.HANG, ApiFault.SILENT])
 async def test_a_list_that_falls_silent(api, cluster, monkeypatch, fault):
-    """It is given up, before its answer or in it: who waits for it would wait for ever."""
+    """A list without bytes for too long times out, before its answer or within it."""
     monkeypatch.setattr(apiserver, "REQUEST_TIMEOUT", 0.1)
     verb = "list" if fault is ApiFault.HANG else "watch"
     cluster.api.fail(verb, fault)
@@ -120,7 +120,7 @@ async def test_a_list_that_falls_silent(api, cluster, monkeypatch, fault):
 
 
 async def test_a_stream_falls_silent(api, cluster):
-    """A watch without a byte for too long has timed out."""
+    """A watch without bytes for too long times out."""
     cluster.api.fail("watch", ApiFault.SILENT)
 
     async def read():

@@ -1,4 +1,4 @@
-"""What kubeconfigs say: merging, the current context, and what is refused by name."""
+"""The meaning of kubeconfigs: merging, the current context, and named errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def document(user=None, cluster=None, **other):
 
 
 def select(*documents):
-    """The current context of documents, which stand in /one/config, /two/config, ..."""
+    """The current context of documents, as files /one/config, /two/config, ..."""
     kubeconfigs = Kubeconfigs()
     for folder, each in zip(("one", "two", "three"), documents, strict=False):
         text = each if isinstance(each, str) else json.dumps(each)
@@ -36,12 +36,12 @@ def select(*documents):
 
 
 def revealed(headers):
-    """Headers with their values."""
+    """Headers with their secret values."""
     return [(name, value.reveal()) for name, value in headers]
 
 
 def test_several():
-    """The first that names an entry has it, whole; paths are of the file that names them."""
+    """The first file with an entry defines all of it. Paths are relative to that file."""
     first = {"users": [{"name": "u", "user": {"tokenFile": "a"}}], "current-context": "c"}
     second = document({"token": "t"}, {"certificate-authority": "../ca"}, **{"current-context": ""})
     third = document({"token": "x"}, {"server": "https://no"}, **{"current-context": "no"})
@@ -56,7 +56,7 @@ def test_several():
 
 
 def test_a_nameless_context():
-    """It is the current one where no context is."""
+    """Without a current context, the context with an empty name is the current one."""
     contexts = [{"context": {"cluster": "c", "user": "u"}}]
     selected = select(document({"token": "t"}, contexts=contexts, **{"current-context": None}))
     assert selected.user.token == Secret("t")
@@ -64,7 +64,7 @@ def test_a_nameless_context():
 
 @pytest.mark.parametrize("empty", ["", None])
 def test_what_is_empty_is_absent(empty):
-    """An empty text, list or mapping is as good as none, and so is a null."""
+    """An empty text, list or mapping, and a null, count as absent."""
     keys = ("token", "as", "as-uid", "client-certificate-data", "client-key", "username")
     user = dict.fromkeys(keys, empty) | {"tokenFile": "/t", "as-groups": None, "exec": None}
     names = ("certificate-authority-data", "tls-server-name", "proxy-url")
@@ -74,7 +74,7 @@ def test_what_is_empty_is_absent(empty):
 
 
 def test_data_wins_over_files():
-    """As the format says of each of the three."""
+    """Inline data has precedence over a file, for each of the three pairs of keys."""
     data = base64.b64encode(b"pem").decode()
     keys = ("client-certificate", "client-key")
     user = dict.fromkeys(keys, "/file") | {f"{key}-data": data for key in keys}
@@ -95,12 +95,12 @@ def test_data_wins_over_files():
     ],
 )
 def test_servers(url, server):
-    """Capitals, a path and a query are read as kubectl reads them."""
+    """Capitals, a path and a query in a server are read as kubectl reads them."""
     assert select(document({}, {"server": url})).cluster.server == server
 
 
 def test_impersonation():
-    """It becomes headers, of an extra key in percent encoding, over plain HTTP as well."""
+    """Impersonation becomes headers, with percent encoding in extra keys, also over plain HTTP."""
     user = {
         "token": "t",
         "as": "jané",
@@ -123,7 +123,7 @@ def test_impersonation():
 
 
 def test_plugins():
-    """A command with a slash is of the folder; a plugin gives what is not given already."""
+    """A command with a slash is relative to the file. A given credential disables the plugin."""
     config = {"audience": None, "n": 1}
     extensions = [
         {"name": "other", "extension": 1},
@@ -240,7 +240,7 @@ OIDC = {"idp-issuer-url": "https://i", "client-id": "c", "refresh-token": "plant
     ],
 )
 def test_what_is_refused(text, said):
-    """File, entry, key and what to do are named; no value that may be a secret is shown."""
+    """An error names file, entry, key and remedy, and shows no possible secret."""
     with pytest.raises(CredentialError) as raised:
         select(text)
     assert said in str(raised.value)
@@ -249,7 +249,7 @@ def test_what_is_refused(text, said):
 
 
 def test_what_is_not_known_does_not_matter():
-    """Keys of others, and null entries of a list, are passed over as client-go passes them."""
+    """Unknown keys and null entries of lists are ignored, as client-go does."""
     text = document({"token": "t", "x": 1}, {"X": 2}, preferences=5, extensions=[{}])
     text["contexts"] = [None, *text["contexts"]]
     text["users"].append({"name": "other", "user": {"extensions": [{"name": "e"}]}})
@@ -257,12 +257,12 @@ def test_what_is_not_known_does_not_matter():
 
 
 def test_nobody():
-    """A context that names no user asks as nobody, which is what it says."""
+    """A context without a user sends no credential."""
     assert select(document(contexts=[{"name": "c", "context": {"cluster": "c"}}])).user == User("")
 
 
 def test_a_proxy():
-    """Its user and password become a header, and it is told to a plugin as it stands."""
+    """The proxy's user and password become a header. A plugin gets the URL as written."""
     cluster = select(document({}, {"proxy-url": "http://u:p@proxy:3128"})).cluster
     assert cluster.proxy == Proxy(
         "http://proxy:3128", (("Proxy-Authorization", Secret("Basic dTpw")),)

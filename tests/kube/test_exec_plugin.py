@@ -1,4 +1,4 @@
-"""Exec plugins as real programs: what they are told, what they give, and how they end."""
+"""Exec plugins as real programs: their input, their output, and their end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLUSTER = Cluster("https://api:6443")
 
 
 def plugin(program, *args, version=V1, env=(), cluster=False, config=None, command=None):
-    """A plugin that runs a program of Python's, or another command."""
+    """A plugin that runs a Python program, or another command."""
     args = ("-c", program, *args) if command is None else args
     variables = tuple((name, Secret(value)) for name, value in env)
     return ExecPlugin(
@@ -44,14 +44,14 @@ def printing(status, *, version=V1, kind="ExecCredential"):
 
 
 async def run(given, cluster=CLUSTER, environment=None):
-    """What it gives."""
+    """Runs a plugin; returns its output."""
     return await run_plugin(given, cluster, os.environ if environment is None else environment)
 
 
 @pytest.mark.parametrize("version", [V1, BETA])
 @pytest.mark.parametrize("expiry", [None, "2030-01-01T00:00:00Z", "2030-01-01T01:00:00+01:00"])
 async def test_a_token_and_a_certificate(version, expiry):
-    """Both are given; an expiry of null is none, and an empty text is nothing."""
+    """Both are read. An expiry of null is none, and an empty text counts as absent."""
     status = {"token": " t\n", "clientCertificateData": "c", "clientKeyData": "k"}
     status["expirationTimestamp"] = expiry
     found = await run(plugin(printing(status, version=version), version=version))
@@ -75,7 +75,7 @@ print(json.dumps({"apiVersion": told["info"]["apiVersion"], "kind": "ExecCredent
 
 @pytest.mark.parametrize("provide", [True, False])
 async def test_what_it_is_told(tmp_path, provide):
-    """Its environment over ours, its arguments, no input, and its cluster if it asks for it."""
+    """It gets ours and its own environment, arguments, no input, and the cluster on request."""
     (tmp_path / "ca").write_bytes(b"pem")
     config = {"audience": "a", "nothing": None}
     env = (("OWN", "own"), ("OUT", str(tmp_path / "told")))
@@ -128,7 +128,7 @@ async def test_what_it_is_told(tmp_path, provide):
     ],
 )
 async def test_what_is_refused(program, said):
-    """It is said why, and never shown what was printed."""
+    """An error gives the reason, and never shows the output."""
     with pytest.raises(CredentialError, match="exec plugin: ") as raised:
         await run(plugin(program))
     assert said in str(raised.value)
@@ -136,7 +136,7 @@ async def test_what_is_refused(program, said):
 
 
 async def test_a_command_that_is_not_there(tmp_path):
-    """It is named, with its hint in one line and without escapes of a terminal."""
+    """The error names the command, with its hint in one line and no terminal escapes."""
     (tmp_path / "file").write_text("#!/bin/sh\n")
     for command in ("no-such-plugin", str(tmp_path / "file"), str(tmp_path / "no")):
         with pytest.raises(CredentialError) as raised:
@@ -146,7 +146,7 @@ async def test_a_command_that_is_not_there(tmp_path):
 
 
 async def test_a_command_of_the_path(tmp_path):
-    """One without a slash is looked up in our PATH, as Go does, not in the plugin's own."""
+    """A command without a slash is looked up in kmproxy's PATH, as Go does."""
     (tmp_path / "plug").write_text(f"#!{sys.executable}\n{printing({'token': 't'})}\n")
     (tmp_path / "plug").chmod(0o755)
     found = await run(
@@ -157,7 +157,7 @@ async def test_a_command_of_the_path(tmp_path):
 
 
 async def test_nothing_is_left_running(tmp_path):
-    """Who gives up kills the plugin, and what it started; a child that outlives it ends as well."""
+    """A cancelled run kills the plugin and its children. A child that outlives it is killed."""
     pids = tmp_path / "pids"
     program = f"""
 import os, subprocess, sys, time
@@ -183,7 +183,7 @@ time.sleep(600)
 
 
 def alive(pid):
-    """Whether a process runs; one that its parent has not asked for yet does not."""
+    """Whether a process runs. A zombie does not."""
     try:
         return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

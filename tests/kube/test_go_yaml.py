@@ -1,4 +1,4 @@
-"""YAML as Go programs read it: scalars, documents, and what is bounded."""
+"""YAML as Go programs read it: scalars, documents and bounds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kmproxy.kube.go_yaml import MAX_DEPTH, MAX_VALUES, load
     ],
 )
 def test_documents(text, value):
-    """The first one counts; tabs may stand in JSON; a key is text, and its last value counts."""
+    """The first document counts, tabs are allowed in JSON, and the last value of a key counts."""
     assert load(text.encode()) == value
 
 
@@ -57,7 +57,7 @@ def test_documents(text, value):
     ],
 )
 def test_scalars(text, value):
-    """They are what go-yaml v2 takes them for, which is not what YAML 1.1 says."""
+    """Scalars have the types of go-yaml v2, which differ from YAML 1.1."""
     found = load(f"a: {text}".encode())["a"]
     assert (found, type(found)) == (value, type(value))
 
@@ -81,7 +81,7 @@ def test_scalars(text, value):
     ],
 )
 def test_what_is_refused(text, problem):
-    """It is said where, never what; neither depth nor aliases take memory or the stack."""
+    """An error names the place, never the text. Depth and aliases are bounded."""
     with pytest.raises(ValueError, match=r"it|a key|an alias|<<") as raised:
         load(text)
     assert str(raised.value) == problem

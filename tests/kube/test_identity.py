@@ -1,4 +1,4 @@
-"""Text that rotates on disk, and what can be a token."""
+"""Text that rotates on disk, and the form of a token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import credential_failures
 
 @pytest.fixture
 def token(mount, clock, own_metrics):
-    """The text of a file that held `one` at first."""
+    """The text of a file that first held `one`."""
     mount.swap(token="one\n")
     return RotatingText(
         File(str(mount.path / "token")),
@@ -26,7 +26,7 @@ def token(mount, clock, own_metrics):
 
 
 def test_a_swap_of_links(token, mount, clock):
-    """What the kubelet swaps in is read a minute later at most, or at once when asked."""
+    """A swap by the kubelet is read within a minute, or at once on request."""
     mount.swap(token="two")
     clock.now += TOKEN_AGE - 0.1
     assert token.current() == "one"
@@ -39,7 +39,7 @@ def test_a_swap_of_links(token, mount, clock):
 
 @pytest.mark.parametrize("files", [{}, {"token": b""}, {"token": b"a b"}, {"token": b"\xff"}])
 def test_a_bad_swap_keeps_the_last_good_one(token, mount, clock, own_metrics, caplog, files):
-    """It is counted and logged each time it is looked at, without what it holds."""
+    """A bad file is counted and logged at each look, without its contents."""
     mount.swap(**files)
     for count in (1, 2):
         clock.now += TOKEN_AGE
@@ -53,7 +53,7 @@ def test_a_bad_swap_keeps_the_last_good_one(token, mount, clock, own_metrics, ca
 
 
 def test_text_of_the_configuration(clock, own_metrics):
-    """It stays as it is; what it cannot be is refused without being shown."""
+    """Text of the configuration never changes. An invalid one is refused without being shown."""
     errors = own_metrics.credential_errors
     options = {"credential": "token", "clock": clock, "errors": errors}
     text = RotatingText(Secret("planted"), "the token", is_token, **options)
@@ -66,13 +66,13 @@ def test_text_of_the_configuration(clock, own_metrics):
 
 
 def test_a_minute():
-    """What has rotated is used within a minute."""
+    """A rotated text is used within a minute."""
     assert TOKEN_AGE <= 60
     assert LOOK_AGAIN <= 60
 
 
 def test_what_is_a_token():
-    """One word that can stand in a header."""
+    """A token is one word that can stand in a header."""
     assert is_token("eyJ.a-b_c~+/=")
     for text in ("", " ", "a b", "a\n", "a\x00", "\u00e9"):
         assert not is_token(text), text

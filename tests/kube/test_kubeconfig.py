@@ -17,7 +17,7 @@ from tests.support.kubeconfigs import write
 
 
 async def test_contexts_of_a_kubeconfig(tmp_path, clock, own_metrics):
-    """A server name, a proxy and an unverified server are taken over."""
+    """A server name, a proxy and an unverified server are taken from the context."""
     (tmp_path / "config").write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: two\n"
         "contexts: [{name: one, context: {cluster: one}}, {name: two, context: {cluster: two, user: u}}]\n"
@@ -35,7 +35,7 @@ async def test_contexts_of_a_kubeconfig(tmp_path, clock, own_metrics):
 
 
 async def test_a_user_name_and_password(tmp_path, clock, own_metrics):
-    """They are sent as they have always been."""
+    """They are sent as basic authentication."""
     path = write(tmp_path / "config", {"username": "u", "password": "p"})
     identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert await identity.authorization() == "Basic " + base64.b64encode(b"u:p").decode()
@@ -52,7 +52,7 @@ async def test_a_token_that_is_none(tmp_path, clock, own_metrics):
 
 @pytest.mark.parametrize("url", ["socks5://planted:secret@proxy", "http://planted:secret@:x"])
 async def test_a_proxy_that_is_none(tmp_path, clock, own_metrics, url):
-    """It is refused, and not shown."""
+    """An invalid proxy is refused, and not shown."""
     path = write(tmp_path / "config", {}, {"proxy-url": url})
     with pytest.raises(ConfigError, match="proxy-url: ") as raised:
         await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
@@ -71,7 +71,7 @@ async def test_a_proxy_that_is_none(tmp_path, clock, own_metrics, url):
     ],
 )
 async def test_a_user_that_lacks_something(tmp_path, clock, own_metrics, caplog, user):
-    """It is refused and named; what else is in it is shown neither by the error nor a log."""
+    """The error names the missing key. Neither it nor a log shows the other values."""
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "config"
     write(path, {})
@@ -86,7 +86,7 @@ async def test_a_user_that_lacks_something(tmp_path, clock, own_metrics, caplog,
 
 @pytest.mark.parametrize("server", ["HTTP5://api:6443", "https:/api", "ftp://api", "a b:1"])
 async def test_a_server_that_is_none(tmp_path, clock, own_metrics, server):
-    """Only what is surely https, or surely not, is asked at all."""
+    """A server is asked only if its URL is clearly https or clearly http."""
     path = write(tmp_path / "config", {}, {"server": server})
     with pytest.raises(ConfigError, match="not one that begins with https://"):
         await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
@@ -106,7 +106,7 @@ async def test_a_server_that_is_none(tmp_path, clock, own_metrics, server):
     ],
 )
 async def test_a_value_of_the_wrong_kind(tmp_path, clock, own_metrics, cluster):
-    """It is an error, named by its key, and never read as something else; later the old one stays."""
+    """A value of a wrong type is an error that names its key. Later the old value stays."""
     (key,) = cluster
     path = write(tmp_path / "config", {}, cluster)
     with pytest.raises(ConfigError, match=f"config: .*{key}"):
@@ -121,13 +121,13 @@ async def test_a_value_of_the_wrong_kind(tmp_path, clock, own_metrics, cluster):
 
 
 async def test_a_name_that_no_file_can_have(clock, own_metrics):
-    """It is an error like that of a file which is not there, or may not be seen."""
+    """An impossible file name is an error like that of a missing file."""
     with pytest.raises(ConfigError, match="File name too long"):
         await Kubeconfig.load("/" + "x" * 300, clock=clock, errors=own_metrics.credential_errors)
 
 
 async def test_a_flag_names_one_file(tmp_path, clock, own_metrics):
-    """A colon in it is part of its name, as for kubectl; only $KUBECONFIG is a list."""
+    """A colon in the flag is part of the file name, as for kubectl. $KUBECONFIG is a list."""
     path = write(tmp_path / "a:b", {"token": "t"})
     identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert await identity.authorization() == "Bearer t"
@@ -148,7 +148,7 @@ async def test_a_flag_names_one_file(tmp_path, clock, own_metrics):
 
 
 async def test_a_file_that_never_ends(clock, own_metrics):
-    """It is read so far, and refused; so is a folder."""
+    """An endless file is read up to a bound, and refused. A folder is refused."""
     with pytest.raises(ConfigError, match="/dev/zero: it is over 16,777,216 bytes"):
         await Kubeconfig.load("/dev/zero", clock=clock, errors=own_metrics.credential_errors)
     with pytest.raises(ConfigError, match="/proc: Is a directory"):

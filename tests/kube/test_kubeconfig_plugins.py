@@ -22,7 +22,7 @@ from tests.support.sites import Site, new_ca
 
 
 async def test_an_exec_plugin_runs_again_when_refused(tmp_path, clock, own_metrics, cluster):
-    """Its credential holds until a 401 if it names no end."""
+    """A credential without an end is used until a 401."""
     path = tmp_path / "config"
     cluster.write_kubeconfig(path, auth="exec")
     identity = await Kubeconfig.load(str(path), clock=clock, errors=own_metrics.credential_errors)
@@ -39,7 +39,7 @@ async def test_an_exec_plugin_runs_again_when_refused(tmp_path, clock, own_metri
 
 
 class Plugin:
-    """An exec plugin that answers, or after `hang` never does."""
+    """An exec plugin that answers, or never answers after `hang`."""
 
     def __init__(self, path):
         self._hang, self._pid = path.with_suffix(".hang"), path.with_suffix(".pid")
@@ -60,7 +60,7 @@ class Plugin:
         self._hang.touch()
 
     def runs(self):
-        """How often it was started."""
+        """The number of starts."""
         return len(self._runs.read_text())
 
     async def hangs(self):
@@ -68,7 +68,7 @@ class Plugin:
         return self._pid.exists() and self._pid.read_text().endswith("\n")
 
     def gone(self):
-        """Whether the process that hung is no more, not even as a zombie."""
+        """Whether the hanging process is gone. A zombie is not gone."""
         return not Path("/proc", self._pid.read_text().strip()).exists()
 
 
@@ -79,7 +79,7 @@ def plugin(tmp_path):
 
 
 async def test_a_plugin_that_hangs(tmp_path, clock, own_metrics, plugin, monkeypatch):
-    """It is waited for so long, then killed; what is good stays in use."""
+    """A hanging plugin is killed after its time. The last good credential stays in use."""
     path = write(tmp_path / "config", plugin.user)
     identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     plugin.hang()
@@ -90,7 +90,7 @@ async def test_a_plugin_that_hangs(tmp_path, clock, own_metrics, plugin, monkeyp
 
 
 async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, own_metrics, plugin, monkeypatch):
-    """There is no start then, and why is said."""
+    """The start fails, with the reason."""
     monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
     path = write(tmp_path / "config", plugin.user)
     plugin.hang()
@@ -100,7 +100,7 @@ async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, own_metrics, pl
 
 
 async def test_a_plugin_that_nobody_waits_for(tmp_path, clock, own_metrics, plugin):
-    """It is killed as well: the scrape that wanted its token was given up."""
+    """A plugin is killed when the scrape that needs its token is cancelled."""
     path = write(tmp_path / "config", plugin.user)
     identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     plugin.hang()
@@ -114,7 +114,7 @@ async def test_a_plugin_that_nobody_waits_for(tmp_path, clock, own_metrics, plug
 
 
 async def test_several_who_were_refused(tmp_path, clock, own_metrics, plugin):
-    """They share one run of the plugin; who is refused later has another."""
+    """Refused requests share one run of the plugin. A later 401 starts another run."""
     path = write(tmp_path / "config", plugin.user)
     identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     for runs in (2, 3):
@@ -124,7 +124,7 @@ async def test_several_who_were_refused(tmp_path, clock, own_metrics, plugin):
 
 
 def jwt(end):
-    """An OIDC token that ends then; nobody verifies it."""
+    """An OIDC token that ends at this time, with an unchecked signature."""
     parts = ({"alg": "none"}, {"exp": end})
     texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts]
     return ".".join([*(text.rstrip("=") for text in texts), "s"])
@@ -134,7 +134,7 @@ def jwt(end):
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
 @pytest.mark.parametrize("known", [True, False, None])
 async def test_an_oidc_provider(tmp_path, clock, own_metrics, known):
-    """A token is renewed where the provider's certificate verifies; else it is told no secret."""
+    """A token is renewed if the provider's certificate verifies. Else no secret is sent."""
     ca, fresh = new_ca(), jwt(int(time.time()) + 3600)
 
     def answer(seen):
@@ -166,7 +166,7 @@ async def test_an_oidc_provider(tmp_path, clock, own_metrics, known):
 
 @pytest.mark.parametrize(("life", "after"), [(100, 80), (2000, 1700), (3, 10), (-60, 10)])
 async def test_a_plugin_whose_credential_ends(tmp_path, clock, own_metrics, life, after):
-    """It runs again before that end, and at most every 10 s; not before, and not each minute."""
+    """The plugin runs again before its credential ends, at most every 10 s."""
     runs = tmp_path / "runs"
     end = datetime.fromtimestamp(time.time() + life, UTC).isoformat()
     status = {"token": "t", "expirationTimestamp": end}
@@ -185,7 +185,7 @@ async def test_a_plugin_whose_credential_ends(tmp_path, clock, own_metrics, life
 
 
 async def test_a_plugin_that_fails_later(tmp_path, clock, own_metrics, plugin):
-    """The last good credential stays in use, and it is asked again at most every 10 s."""
+    """The last good credential stays in use, and the plugin runs at most every 10 s."""
     path = write(tmp_path / "config", plugin.user)
     identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     (tmp_path / "plugin").write_text("#!/bin/sh\nexit 1\n")
@@ -204,7 +204,7 @@ async def test_a_plugin_that_fails_later(tmp_path, clock, own_metrics, plugin):
     ],
 )
 async def test_an_oidc_provider_that_says_no(tmp_path, clock, own_metrics, answer, said):
-    """It is said in words, and no secret is shown."""
+    """The error explains the refusal, and shows no secret."""
     ca = new_ca()
 
     def answering(seen):

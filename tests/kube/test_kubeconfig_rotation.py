@@ -19,7 +19,7 @@ from tests.support.sites import Site, metrics, new_ca, pem_of
 
 
 async def test_a_kubeconfig_that_changes(tmp_path, clock, own_metrics, cluster):
-    """A new token is used a minute later at most; a bad new file keeps the old one."""
+    """A new token is used within a minute. A bad new file keeps the old token."""
     path = tmp_path / "config"
     cluster.write_kubeconfig(path)
     identity = await Kubeconfig.load(str(path), clock=clock, errors=own_metrics.credential_errors)
@@ -38,7 +38,7 @@ async def test_a_kubeconfig_that_changes(tmp_path, clock, own_metrics, cluster):
 
 
 async def test_no_token_over_plain_http(tmp_path, clock, own_metrics):
-    """A kubeconfig whose server is http:// sends no credential, as client-go does not."""
+    """A kubeconfig with an http:// server sends no credential, as client-go does not."""
     (tmp_path / "config").write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: c\n"
         "contexts: [{name: c, context: {cluster: c, user: u}}]\n"
@@ -52,7 +52,7 @@ async def test_no_token_over_plain_http(tmp_path, clock, own_metrics):
 
 
 async def test_a_token_file_rotates(tmp_path, mount, clock, own_metrics):
-    """What a tokenFile holds is stripped, and read again a minute later at most."""
+    """A tokenFile's text is stripped, and read again within a minute."""
     mount.swap(token="one\n")
     path = write(tmp_path / "config", {"tokenFile": str(mount.path / "token")})
     identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
@@ -68,7 +68,7 @@ async def test_a_token_file_rotates(tmp_path, mount, clock, own_metrics):
 
 @pytest.mark.parametrize("inline", [False, True])
 async def test_a_client_certificate_rotates(tmp_path, mount, clock, own_metrics, inline):
-    """As files or as text, a new certificate makes a new context a minute later at most."""
+    """A new certificate, as file or as text, gives a new TLS context within a minute."""
     ca = trustme.CA()
 
     def renew():
@@ -98,7 +98,7 @@ async def test_a_client_certificate_rotates(tmp_path, mount, clock, own_metrics,
 
 
 def opened(directory):
-    """The files of a directory that this process has open, also those that were removed."""
+    """The files of a directory that this process has open, also removed ones."""
     found = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # that of this look
@@ -107,7 +107,7 @@ def opened(directory):
 
 
 async def test_what_stands_in_it_is_on_no_disk(tmp_path, clock, own_metrics, monkeypatch):
-    """Certificates and keys in the text of a kubeconfig are not left in files, however often."""
+    """Certificates and keys in a kubeconfig's text never stay in files, after any rotation."""
     disk = tmp_path / "tmp"
     disk.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(disk))
@@ -146,7 +146,7 @@ async def test_what_stands_in_it_is_on_no_disk(tmp_path, clock, own_metrics, mon
 
 
 async def test_a_token_beside_a_file(tmp_path, mount, clock, own_metrics):
-    """The file's token is sent; the other one where the file cannot be read."""
+    """The file's token is sent, or the inline token if the file cannot be read."""
     user = {"token": "inline", "tokenFile": str(mount.path / "token")}
     path = write(tmp_path / "config", user)
     identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)

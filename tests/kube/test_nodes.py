@@ -1,4 +1,4 @@
-"""Node names: which are nodes, and where their kubelets are."""
+"""Node names: which names are nodes, and the addresses of their kubelets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kmproxy.kube.watch import LIST_ACCEPT
 
 
 class Nodes:
-    """An API server that holds Node objects and counts what is asked."""
+    """An API server with Node objects that counts requests."""
 
     def __init__(self, **nodes):
         self.nodes = nodes
@@ -36,7 +36,7 @@ class Nodes:
 
 
 def directory_of(api, clock=lambda: 0.0, metrics=None):
-    """A directory that asks this API server."""
+    """A node directory that asks this API server."""
     return NodeDirectory(api, clock=clock, errors=(metrics or OwnMetrics()).upstream_errors)
 
 
@@ -60,20 +60,20 @@ def node(port=None, **addresses):
     ],
 )
 async def test_addresses(given, found):
-    """The kind of address that Prometheus' node role takes, and the kubelet's own port."""
+    """The address types have the order of Prometheus' node role. The port is the kubelet's own."""
     directory = directory_of(Nodes(a=given))
     assert await directory.find("a") == found
 
 
 async def test_the_first_of_a_kind():
-    """Of two addresses of one kind the first counts, as on dual-stack nodes."""
+    """Of two addresses of one type the first counts, as on dual-stack nodes."""
     given = node(InternalIP="10.0.0.1")
     given["status"]["addresses"].append({"type": "InternalIP", "address": "fd00::1"})
     assert (await directory_of(Nodes(a=given)).find("a")).host == "10.0.0.1"
 
 
 async def test_a_node_is_remembered_for_a_minute():
-    """And asked for again then; a node that has gone is gone."""
+    """A node is remembered for a minute, then asked for again. A deleted node is gone."""
     now = [0.0]
     api = Nodes(a=node(InternalIP="10.0.0.1"))
     directory = directory_of(api, lambda: now[0])
@@ -104,7 +104,7 @@ AWAY = UpstreamError("refused", "the API server cannot be reached")
     ],
 )
 async def test_an_address_while_the_api_server_fails(clock, own_metrics, error, caplog):
-    """The last one that it told stays in use for an hour, which is counted and told once."""
+    """The last address stays in use for an hour, counted and logged once."""
     api = Nodes(a=A)
     directory = directory_of(api, clock, own_metrics)
     found, began = await directory.find("a"), clock.now
@@ -123,7 +123,7 @@ async def test_an_address_while_the_api_server_fails(clock, own_metrics, error, 
 
 
 async def test_an_address_is_confirmed_again(clock):
-    """Once the API server answers, the new address is used, and the hour begins anew."""
+    """After an outage the new address is used, and the hour starts over."""
     api = Nodes(a=A)
     directory = directory_of(api, clock)
     await directory.find("a")
@@ -143,7 +143,7 @@ async def test_an_address_is_confirmed_again(clock):
     [(None, None), (node(), None), (A, ApiError(403, "Forbidden", "x"))],
 )
 async def test_an_answer_ends_the_use_of_an_address(clock, answer, error):
-    """A node that has gone or has no address, and a refusal, are no failures of the API server."""
+    """A missing node, a missing address and a refusal end it: they are not outages."""
     api = Nodes(a=A)
     directory = directory_of(api, clock)
     await directory.find("a")
@@ -158,7 +158,7 @@ async def test_an_answer_ends_the_use_of_an_address(clock, answer, error):
 
 
 async def test_how_often_an_api_server_that_fails_is_asked(clock):
-    """One request in a few seconds, for all the nodes that are known; at once for another."""
+    """One request in some seconds for all known nodes. An unknown node is asked at once."""
     api = Nodes(a=A, b=B)
     directory = directory_of(api, clock)
     await directory.find("a")
@@ -183,7 +183,7 @@ async def test_how_often_an_api_server_that_fails_is_asked(clock):
 
 
 async def test_an_api_server_that_hangs(clock, monkeypatch):
-    """A scrape does not wait for it long, and only one at a time waits at all."""
+    """A scrape waits a short time only, and only one scrape at a time waits."""
     monkeypatch.setattr(nodes, "PATIENCE", 0.01)
     api = Nodes(a=A, b=B)
     directory = directory_of(api, clock)
@@ -223,7 +223,7 @@ async def test_an_api_server_that_hangs(clock, monkeypatch):
     ],
 )
 async def test_what_is_no_name(name):
-    """404, and the API server is not even asked."""
+    """An invalid node name is 404 without a request to the API server."""
     api = Nodes(a=node(InternalIP="10.0.0.1"))
     with pytest.raises(UpstreamError) as raised:
         await directory_of(api).find(name)
@@ -241,7 +241,7 @@ async def test_what_is_no_name(name):
     ],
 )
 async def test_an_api_server_that_cannot_tell(error, status, says):
-    """The status a scraper deserves, and what to do."""
+    """The scraper gets a fitting status, and the line says what to do."""
     api = Nodes()
     api.error = error
     with pytest.raises(UpstreamError) as raised:
@@ -259,7 +259,7 @@ async def test_what_is_no_node(given):
 
 
 class Lists:
-    """Lists as `ApiServer` gives them, of what `get` answers."""
+    """Lists as `ApiServer` gives them, from the answers of `get`."""
 
     async def objects(self, path, params, reader):
         for some in reader.feed(bytes(await self.get(path, params, accept=LIST_ACCEPT))):
@@ -267,7 +267,7 @@ class Lists:
 
 
 class Listed(Lists, Nodes):
-    """An API server that lists its nodes as well."""
+    """An API server that also lists its nodes."""
 
     async def get(self, path, params, *, accept):
         if path != "/api/v1/nodes":
@@ -280,7 +280,7 @@ class Listed(Lists, Nodes):
 
 
 async def test_the_first_node():
-    """Any will do, and its address is found as that of one that was named."""
+    """The first listed node is taken, and its address is found as for a named node."""
     api = Listed(b=node(InternalIP="10.0.0.2"), c=node(InternalIP="10.0.0.3"))
     assert await directory_of(api).first() == Node("b", "10.0.0.2", None, "")
 
@@ -294,7 +294,7 @@ async def test_the_first_node():
     ],
 )
 async def test_no_first_node(error, says):
-    """Who may not list nodes has to name one, and a cluster may have none."""
+    """Without the right to list nodes, or without nodes, the error says to name one."""
     api = Listed()
     api.error = error
     with pytest.raises(UpstreamError) as raised:
@@ -303,7 +303,7 @@ async def test_no_first_node(error, says):
 
 
 class Pages(Lists):
-    """An API server that holds pages of nodes' metadata, and notes what is asked."""
+    """An API server with pages of node metadata that records requests."""
 
     def __init__(self, *pages):
         self.pages = list(pages)
@@ -325,12 +325,12 @@ def page(*names, token=""):
 
 
 async def all_nodes(directory):
-    """Every node, in the order of their coming."""
+    """Every node, in the order received."""
     return [node async for some in directory.list_all() for node in some]
 
 
 async def test_all_nodes_page_by_page():
-    """Every page is asked for, from the cache of the API server; metadata may be missing."""
+    """All pages are requested, from the API server's cache. Metadata may be missing."""
     last = {
         "metadata": {},
         "items": [{"metadata": {"name": "c", "labels": {"z": "1"}, "annotations": None}}],
@@ -347,7 +347,7 @@ async def test_all_nodes_page_by_page():
 
 
 async def test_a_cluster_without_nodes():
-    """Null is what the API lists then."""
+    """An empty cluster can be listed as null."""
     api = Pages({"metadata": {}, "items": None})
     assert await all_nodes(directory_of(api)) == []
 
@@ -363,7 +363,7 @@ async def test_a_cluster_without_nodes():
     ],
 )
 async def test_nodes_that_cannot_be_listed(answer, says):
-    """Half a list is none: an error on any page is one of the list."""
+    """An error on any page is an error of the whole list."""
     api = Pages(page("a", token="next"), answer)
     with pytest.raises(UpstreamError) as raised:
         await all_nodes(directory_of(api))
@@ -372,7 +372,7 @@ async def test_nodes_that_cannot_be_listed(answer, says):
 
 
 async def test_a_name_of_no_node_is_looked_up_once(clock):
-    """And again ten seconds later: it may be a node's by then."""
+    """A missing name is looked up again after ten seconds, as a node may exist then."""
     api = Nodes()
     directory = directory_of(api, clock)
     for _ in range(3):
@@ -386,7 +386,7 @@ async def test_a_name_of_no_node_is_looked_up_once(clock):
 
 
 async def test_invented_names_are_bounded(clock):
-    """One asker has few looked up, which costs no other; nodes that are known are found still."""
+    """A caller has a bounded number of failed look-ups. Known nodes and others are served."""
     api = Nodes(a=A, b=B)
     directory = directory_of(api, clock)
     await directory.find("a", asker="eve")
@@ -406,7 +406,7 @@ async def test_invented_names_are_bounded(clock):
 
 
 async def test_absent_names_are_bounded_in_bytes(clock, monkeypatch):
-    """The oldest go, so that memory does not follow what is asked for."""
+    """The oldest missing names are forgotten, so memory is bounded."""
     monkeypatch.setattr(nodes, "MISSES", 10_000)
     directory = directory_of(Nodes(), clock)
     for number in range(nodes.MAX_ABSENT // 400):
@@ -440,7 +440,7 @@ async def test_known_nodes_are_bounded(clock, monkeypatch):
     ],
 )
 async def test_knows(clock, error, known):
-    """Only what the API server says is no node counts as none, not its failure to tell."""
+    """Only a missing node counts as missing, not a failure of the API server."""
     api = Nodes(a=A)
     directory = directory_of(api, clock)
     assert await directory.knows("a")

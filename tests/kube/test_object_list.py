@@ -1,4 +1,4 @@
-"""Lists of any length, read while they come: exact, and within few bytes."""
+"""Lists of any length, read in pieces: exact, and with few bytes in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ITEM = b'{"metadata":{"name":"a","labels":{"team":"x"},"resourceVersion":"5"}}'
 
 
 def read(body, size=None):
-    """The objects of a list that comes in pieces of this size, its version and the next token."""
+    """The objects of a list in pieces of this size, its version and its continue token."""
     reader = ListReader()
     size = size or len(body) or 1
     found = []
@@ -44,7 +44,7 @@ def read(body, size=None):
     ],
 )  # fmt: skip
 def test_a_list_is_read(body, names, version, token, size):
-    """The version is the list's own, not an item's; the token asks for the next page."""
+    """The version is the list's own, not an item's. The token requests the next page."""
     spaces = [Namespace(name, {"team": "x"}) for name in names]
     assert read(body, size) == (spaces, version, token)
 
@@ -71,7 +71,7 @@ META = st.fixed_dictionaries(
 
 @given(st.lists(META, max_size=4), TEXT, st.integers(1, 40), st.booleans(), st.booleans())
 def test_whatever_is_in_it(metas, text, size, first, indented):
-    """However it is spelled and cut, the objects are those that a decoder of the whole sees."""
+    """The objects equal those of a decoder of the whole, for every spelling and cut."""
     document = {"kind": text, "x": [text, [], {"items": [{}]}]}
     parts = [("items", [{"metadata": meta} for meta in metas]), ("metadata", {"continue": text})]
     document |= dict(parts if first else reversed(parts))
@@ -97,7 +97,7 @@ def test_whatever_is_in_it(metas, text, size, first, indented):
     ],
 )  # fmt: skip
 def test_what_is_no_list(body, size):
-    """A body of 200 that is no list of objects is an ApiError, never an empty cluster."""
+    """A 200 whose body is not a list of objects is an ApiError, never an empty cluster."""
     with pytest.raises(ApiError) as caught:
         read(body, size)
     assert (caught.value.code, caught.value.reason) == (200, "garbage")
@@ -118,7 +118,7 @@ class Whole(msgspec.Struct):
 
 @given(st.binary(max_size=40), st.integers(0, 200), st.integers(1, 9))
 def test_what_is_damaged(damage, at, size):
-    """Bytes put over a good list: the outcome is that of a decoder of the whole."""
+    """A damaged list has the same outcome as with a decoder of the whole."""
     good = b'{"metadata":{"resourceVersion":"9"},"items":[%b,{"metadata":{"name":"b"}}]}' % ITEM
     body = good[:at] + damage + good[at + len(damage) :]
     try:
@@ -134,7 +134,7 @@ def test_what_is_damaged(damage, at, size):
 
 
 def test_objects_come_in_slices():
-    """Order and number are kept, and what is wrong with one object is so when its turn comes."""
+    """Order and number are kept. An error in an object is raised when its turn comes."""
     items = [b'{"metadata":{"name":"n%d"}}' % number for number in range(2 * SLICE + 1)]
     body = b'{"metadata":{"resourceVersion":"9"},"items":[%b]}'
     slices = [[item.name for item in some] for some in ListReader().feed(body % b",".join(items))]
@@ -148,7 +148,7 @@ def test_objects_come_in_slices():
 
 @pytest.mark.parametrize("size", [1, 50, None])
 def test_what_is_held_is_bounded(monkeypatch, size):
-    """An object, and all that is of none, have their longest."""
+    """An object, and text outside of objects, have a maximum length."""
     assert MAX_OBJECT >= 4 << 20
     monkeypatch.setattr(objectlist, "MAX_OBJECT", 100)
     monkeypatch.setattr(objectlist, "MAX_FRAME", 100)
@@ -161,7 +161,7 @@ def test_what_is_held_is_bounded(monkeypatch, size):
 
 
 def test_a_long_list_costs_no_memory():
-    """200 namespaces with 250 KB of annotations each, 50 MB, are read within few objects' bytes."""
+    """200 namespaces with 250 KB of annotations each, 50 MB, take the memory of few objects."""
     item = json.dumps({"metadata": {"name": "a", "annotations": {"k": 'z"' * 80_000}}}).encode()
     reader = ListReader()
     count = 0
@@ -180,7 +180,7 @@ def test_a_long_list_costs_no_memory():
 
 
 def cost(body):
-    """CPU seconds a byte, the better of two."""
+    """CPU seconds per byte, the better of two runs."""
     times = []
     for _ in range(2):
         reader = ListReader()
@@ -196,7 +196,7 @@ def cost(body):
     "text", [b"\\\\" * 9, b'\\"' * 9, b"},{" * 6, b"z" * 18, b'\\"items\\":[{' * 2, b"\\u0001" * 3]
 )
 def test_the_cost_is_linear(text):
-    """A string of any kind costs as much a byte at 4 MiB as at 64 KiB."""
+    """A string of any kind costs the same per byte at 4 MiB and at 64 KiB."""
     body = b'{"metadata":{},"items":[{"metadata":{"annotations":{"a":"%b"}}}]}'
     short, long = (cost(body % (text * (size // len(text)))) for size in (1 << 16, 4 << 20))
     assert long < 8 * short

@@ -1,4 +1,4 @@
-"""When the API server counts as away, and for how long."""
+"""Outages of the API server: which failures begin one, and how long it lasts."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from kmproxy.kube.outage import Outage
     ],
 )
 def test_what_an_outage_is(clock, error, away):
-    """That nobody answers for the API server; not that it refuses, or that we refuse it."""
+    """An outage is a missing answer, not a refusal by either side."""
     outage = Outage(clock)
     outage.failed(error)
     assert (outage.seconds is not None) == away
 
 
 def test_how_long_it_lasts(clock):
-    """From the first failure to the first answer, whatever the failures in between are."""
+    """An outage lasts from the first failure to the first answer."""
     outage = Outage(clock)
     outage.failed(UpstreamError("disconnected", "no"))
     clock.now += 5.0

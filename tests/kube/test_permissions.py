@@ -1,4 +1,4 @@
-"""Which settings need which permission, and the rules that grant them."""
+"""The permissions that settings need, and the rules that grant them."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def config(*flags):
     ],
 )
 def test_what_is_needed(flags, more):
-    """Just what the daemon asks with these flags; over plain http nobody is told who asks.
+    """Exactly the requests of the daemon with these flags. Plain HTTP needs no right at kubelets.
 
-    The node proxy of one node is asked about by name, as a role may name it.
+    The node proxy of one node is needed by name, because a role may name the node.
     """
     assert [str(each) for each in needed(config(*flags))] == ALWAYS + more
 
@@ -76,7 +76,7 @@ def test_what_is_needed(flags, more):
     [(), ("--all-nodes",), ("--kube-apiserver=api",), ("--kube-apiserver=api", "--all-nodes")],
 )
 def test_what_is_not_needed(flags):
-    """All that is dangerous or for other settings, never what is needed; all of it first."""
+    """Dangerous rights and those of other settings, never a needed one. `*` comes first."""
     kinds = {each.kind for each in needed(config(*flags))}
     rest = unneeded(config(*flags))
     assert rest[0] is EVERYTHING
@@ -90,7 +90,7 @@ def test_what_is_not_needed(flags):
 
 
 def test_another_identity(tmp_path):
-    """Where the `kubelet` section says who asks a kubelet, our own identity needs no leave to."""
+    """With another identity in the `kubelet` section, kmproxy's own needs no right there."""
     for section, more in (
         ("{bearer_token: t}", []),
         ("{tls_config: {cert_file: /c, key_file: /k}}", []),
@@ -102,7 +102,7 @@ def test_another_identity(tmp_path):
 
 
 def test_why_not():
-    """What runs commands is told as that, what another setting needs with that setting."""
+    """A right to run commands is named as such. A right of another setting names the setting."""
     why = {str(each): each.why for each in unneeded(config())}
     assert why["get nodes/proxy"] == "it can run commands in every pod"
     assert why["get nodes"] == "needed only with --all-nodes"
@@ -129,7 +129,7 @@ def test_why_not():
     ],
 )
 def test_attributes(permission, attributes):
-    """What an access review is asked, without what is empty."""
+    """The attributes of an access review, without the empty ones."""
     assert permission.attributes() == attributes
 
 
@@ -143,12 +143,12 @@ def test_attributes(permission, attributes):
     ],
 )  # fmt: skip
 def test_names(permission, text):
-    """As kubectl auth can-i takes them."""
+    """The names that kubectl auth can-i takes."""
     assert str(permission) == text
 
 
 def test_rules():
-    """One per resource, its verbs together, for every object; the YAML says the same."""
+    """One rule per resource with all its verbs, for every object. The YAML says the same."""
     review = Permission("create", "tokenreviews", "", "authentication.k8s.io")
     wanted = (*NAMESPACES, review, Permission("get", "nodes/proxy", "", name="n1"), NAMESPACES[0])
     expected = [
@@ -165,7 +165,7 @@ def test_rules():
 
 
 def test_advice():
-    """In one line, the group only where it is not the core's."""
+    """Advice is one line, with the API group unless it is the core group."""
     assert advice(*NAMESPACES) == (
         "add a ClusterRole rule with resources [namespaces] and verbs [list, watch]"
     )

@@ -1,4 +1,4 @@
-"""What is asked of the API server, what of its answers counts as a yes, and for how long."""
+"""Reviews: the requests, the answers that count as yes, and how long they hold."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ ANN = Caller("ann", "u-1", ("g", "h"), (("scopes", ("a", "b")),))
     ],
 )
 def test_bearer_token(headers, token):
-    """One header, the scheme in any case, the form and length of a token; else there is none."""
+    """One header with the scheme in any case and a well-formed token; else None."""
     assert bearer_token(headers) == token
 
 
 def test_a_token_review():
-    """The token, and the audiences where some are wanted."""
+    """The TokenReview has the token, and the audiences if there are any."""
     assert token_review("t", ()) == {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
@@ -106,7 +106,7 @@ def test_a_token_review():
     ],
 )
 def test_an_access_review(question, attributes, text):
-    """All that the TokenReview said of the caller, and what is wanted."""
+    """The SubjectAccessReview has all facts of the TokenReview, and the wanted right."""
     review = access_review(ANN, question)
     assert (review["apiVersion"], review["kind"]) == (
         "authorization.k8s.io/v1",
@@ -158,7 +158,7 @@ ACCEPTED = Caller("ann", "u", ("g",), (("a", ("1", "0")), ("b", ("2",))))
     ],
 )
 def test_what_a_token_review_says(audiences, status, verdict):
-    """Accepted only if it says so, and for one of the audiences; an error is not remembered."""
+    """Accepted only if the review says so, for a wanted audience. Errors are not remembered."""
     assert read_token_review(body("TokenReview", status), audiences) == verdict
 
 
@@ -173,7 +173,7 @@ def test_what_a_token_review_says(audiences, status, verdict):
     ],
 )
 def test_what_an_access_review_says(status, allowed):
-    """Allowed, and not denied besides."""
+    """A right is granted if it is allowed and not denied."""
     assert read_access_review(body("SubjectAccessReview", status)) is allowed
 
 
@@ -200,7 +200,7 @@ def test_what_an_access_review_says(status, allowed):
     ],
 )
 def test_an_answer_that_is_none(answer):
-    """What cannot be understood is an error, which is neither a yes nor a no."""
+    """An unreadable answer is an error, neither yes nor no."""
     for read in (lambda: read_token_review(answer, ()), lambda: read_access_review(answer)):
         with pytest.raises(UpstreamError) as raised:
             read()
@@ -208,7 +208,7 @@ def test_an_answer_that_is_none(answer):
 
 
 def test_keys_tell_apart_what_differs():
-    """No two questions, callers or tokens share a key, however their parts are cut."""
+    """Different questions, callers or tokens have different keys, however the parts are cut."""
     callers = [
         Caller("a"),
         Caller("a", "b"),
@@ -259,7 +259,7 @@ def test_keys_tell_apart_what_differs():
     ],
 )
 def test_is_namespace(text, valid):
-    """The names that the API server takes for a namespace; never the empty one, which is all."""
+    """The names that the API server accepts for a namespace, without the empty name for all."""
     assert is_namespace(text) is valid
 
 
@@ -273,7 +273,7 @@ def test_is_namespace(text, valid):
     ],
 )
 def test_a_caller_that_is_too_large(user):
-    """It is refused: each of its scrapes would have to hold all of it."""
+    """A caller over the bound is refused, because each of its scrapes would hold all of it."""
     status = {"authenticated": True, "user": {"username": "ann"} | user}
     with pytest.raises(UpstreamError, match="use a service account") as raised:
         read_token_review(body("TokenReview", status), ())
@@ -281,7 +281,7 @@ def test_a_caller_that_is_too_large(user):
 
 
 def test_the_size_of_a_caller():
-    """Its texts and what refers to them; 600 groups of a directory are not too many."""
+    """The size has the texts and the references to them. 600 directory groups fit."""
     small = Caller("ann", "1", ("a", "b"), (("k", ("v", "w")),))
     assert 7 * 50 < small.size < 7 * 100
     groups = [f"CN=group-{number:04},OU=Groups,DC=example,DC=com" for number in range(600)]
@@ -291,7 +291,7 @@ def test_the_size_of_a_caller():
 
 
 def test_quiet():
-    """One line in a while for each reason, with the number of those left out."""
+    """One line per interval for each reason, with the number of lines left out."""
     quiet = LogThrottle(10.0)
     assert quiet.lets("a", 100.0) == 0
     assert quiet.lets("a", 101.0) is None

@@ -42,7 +42,7 @@ AWAY = [
 
 @pytest.mark.parametrize("error", AWAY, ids=str)
 def test_a_server_that_is_not_reached_is_probed_soon(error):
-    """The delays stay within PROBE_LIMIT, and those for a server that answers begin anew."""
+    """Delays stay within PROBE_LIMIT, and start over once the server answers."""
     state, backoff = watching(), Backoff(uniform=highest)
     delays = []
     for number in range(20):
@@ -70,13 +70,13 @@ def test_a_server_that_is_not_reached_is_probed_soon(error):
 )
 @pytest.mark.parametrize("listing", [True, False])
 def test_a_server_that_answers_is_not_probed(error, listing):
-    """It has the whole back-off."""
+    """Failures of a server that answers have the whole back-off."""
     assert not watching().unreached(error, listing=listing)
 
 
 @pytest.mark.parametrize("reason", ["timeout", "disconnected", "truncated"])
 def test_an_answer_that_breaks_off_is_no_outage(reason):
-    """A watch that was answered, or a list that may have been, has the whole back-off."""
+    """A cut watch, or a list that may have been answered, has the whole back-off."""
     state = watching()
     state.opened()
     error = UpstreamError(reason, "no")
@@ -86,7 +86,7 @@ def test_an_answer_that_breaks_off_is_no_outage(reason):
 
 @pytest.mark.parametrize("between", [[], [ApiError(503, "ServiceUnavailable", "starting")]])
 def test_a_410_after_an_outage_is_listed_at_once(between):
-    """The time since the outage began has been waited already; another 410 waits its turn."""
+    """The outage was delay enough for a list at once. Another 410 waits its turn."""
     state = watching()
     gone = ApiError(410, "Expired", "too old")
     for error in [*AWAY * 4, *between]:
@@ -101,7 +101,7 @@ def test_a_410_after_an_outage_is_listed_at_once(between):
 
 @pytest.mark.parametrize("how", ["event", "list"])
 def test_an_outage_ends_with_what_the_server_says(how):
-    """An event or a list ends it: a later 410 is one of a server that was there."""
+    """An event or a list ends the outage, so a later 410 waits."""
     state = watching()
     state.failed(AWAY[0], listing=False)
     if how == "event":
@@ -112,9 +112,9 @@ def test_an_outage_ends_with_what_the_server_says(how):
 
 
 def returned(processes, seed=1, away=300.0):
-    """Per second after the return of an API server: how many processes reach it then.
+    """The number of processes per second that reach an API server after its return.
 
-    Before, the attempts of the last ten seconds, per second.
+    Before its return, the attempts per second in the last ten seconds.
     """
     uniform = random.Random(seed).uniform
     before, after = 0, Counter()
@@ -128,7 +128,7 @@ def returned(processes, seed=1, away=300.0):
 
 
 def test_a_herd_comes_back_spread_out():
-    """5,000 processes that lost the API server in the same moment: the figures of PROBE_LIMIT."""
+    """5,000 processes lost the API server at once: the figures of PROBE_LIMIT hold."""
     before, after = returned(5000)
     assert before == pytest.approx(1250, rel=0.1)
     assert sum(after) == 5000
@@ -139,7 +139,7 @@ def test_a_herd_comes_back_spread_out():
 
 @pytest.mark.parametrize(("quiet", "delay"), [(0.0, 3.2), (119.9, 3.2), (120.1, 0.8), (9e9, 0.8)])
 def test_backoff_starts_over_after_two_quiet_minutes(quiet, delay):
-    """Without a failure for that long, the next is the first again, and doubles from there."""
+    """After two minutes without a failure the delays start over."""
     backoff = Backoff(uniform=highest)
     backoff.delay(1000.0)
     backoff.delay(1010.0)
@@ -148,7 +148,7 @@ def test_backoff_starts_over_after_two_quiet_minutes(quiet, delay):
 
 
 def test_backoff_never_undercuts_what_the_server_asked_for():
-    """Retry-After is the least, and the jitter still spreads those who got the same."""
+    """Retry-After is the minimum, and the jitter still spreads equal values."""
     backoff = Backoff(uniform=highest)
     assert backoff.delay(0.0, at_least=5.0) == pytest.approx(5.8)
     assert Backoff(uniform=min).delay(0.0, at_least=5.0) == 5.0

@@ -19,12 +19,12 @@ from tests.support.watch_events import (
 
 
 def change(kind, name, **labels):
-    """What such an event is read as."""
+    """The change that this event is read as."""
     return Change(kind, Namespace(name, labels, ANNOTATIONS))
 
 
 def take(data, cut):
-    """Feed a watch in pieces of `cut` bytes: the changes, the error that ended it, the version."""
+    """Feeds a watch in pieces of `cut` bytes: the changes, the final error, the version."""
     state, changes = watching(), []
     try:
         for begin in range(0, len(data), cut):
@@ -35,7 +35,7 @@ def take(data, cut):
 
 
 def check(data, changes, error, version):
-    """The same whole, byte by byte, in odd pieces, and with more data behind it."""
+    """Checks a watch whole, byte by byte, in odd pieces, and with more data after it."""
     for cut in (len(data) or 1, 1, 13):
         assert take(data, cut) == (changes, error, version)
     more = (changes, error, version) if error else ([*changes, change("ADDED", "z")], None, "999")
@@ -66,7 +66,7 @@ def check(data, changes, error, version):
     ],
 )  # fmt: skip
 def test_events(data, changes, version):
-    """Each event and bookmark moves the version on, which is opaque: taken as it comes."""
+    """Each event and bookmark sets the version. It is opaque, and used as received."""
     check(data, changes, None, version)
 
 
@@ -101,13 +101,13 @@ def test_events(data, changes, version):
     ],
 )  # fmt: skip
 def test_events_that_end_a_watch(line, error):
-    """An ERROR event and what is no event raise ApiError; what came before them counts."""
+    """An ERROR event or an invalid event raises ApiError. Earlier events count."""
     check(line, [], error, "100")
     check(bookmark("101") + line, [None], error, "101")
 
 
 def test_an_event_of_many_megabytes():
-    """A line may be longer than any reader's limit: it is put together from its pieces."""
+    """A line of any pieces is put together, also over a reader's limit."""
     value = "v" * (5 << 20)
     data = namespace("ADDED", "big", "101", team=value) + bookmark("102")
     expected = ([change("ADDED", "big", team=value), None], None, "102")
@@ -128,7 +128,7 @@ def test_an_event_without_end(monkeypatch, cut, size, error):
 
 
 def test_an_error_event_is_as_the_same_status():
-    """410 within a watch means what it means as its answer: list anew, from etcd."""
+    """A 410 event has the effect of a 410 status: a new list, from etcd."""
     state = watching()
     with pytest.raises(ApiError) as caught:
         list(state.feed(event("ERROR", STATUS_410)))
@@ -137,14 +137,14 @@ def test_an_error_event_is_as_the_same_status():
 
 
 def test_an_unreadable_error_event():
-    """An ERROR event in invalid UTF-8 is an ApiError, as any other."""
+    """An ERROR event in invalid UTF-8 is an ApiError, like any other."""
     line = event("ERROR", {"code": 410, "message": "bad\xff"}).replace(b"\\u00ff", b"\xff")
     with pytest.raises(ApiError):
         list(watching().feed(line))
 
 
 def test_each_watch_stands_alone():
-    """The unfinished bytes of the last one do not count for the next."""
+    """Unfinished bytes of the last watch do not count for the next."""
     state = watching()
     list(state.feed(bookmark("101") + b'{"type":"ADD'))
     assert state.watch_params()["resourceVersion"] == "101"
@@ -180,7 +180,7 @@ def test_each_watch_stands_alone():
     ],
 )
 def test_an_error_status_is_read(code, body, header, expected):
-    """The Status object tells more than the answer's line; any other body does no harm."""
+    """The Status gives code, reason and pause. Any other body is harmless."""
     error = parse_status(code, body, header)
     assert (error.code, error.reason, error.retry_after) == expected
     assert "planted" not in error.summary

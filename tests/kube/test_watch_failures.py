@@ -31,9 +31,9 @@ TOO_LARGE = "Timeout: Too large resource version: 9, current: 5"
     ],
 )
 def test_what_comes_after_a_failure(error, step, version, listing):
-    """410: list anew from etcd; 429 and 5xx: the same watch again; otherwise a list.
+    """410: a new list from etcd. 429 and 5xx: the same watch again. Otherwise a list.
 
-    A list that asked for a version which is not to be had is made anew at once.
+    A list whose version is not available is repeated at once.
     """
     state = watching()
     expected = step
@@ -44,7 +44,7 @@ def test_what_comes_after_a_failure(error, step, version, listing):
 
 
 def test_a_list_is_repeated_at_once_but_once():
-    """If etcd itself says 410 the next list waits its turn."""
+    """If etcd itself answers 410, the next list waits."""
     state = watching()
     gone = parse_status(410, b"gone")
     steps = [state.failed(gone, listing=True) for _ in range(3)]
@@ -52,7 +52,7 @@ def test_a_list_is_repeated_at_once_but_once():
 
 
 def test_patience_ends():
-    """What may pass by itself is waited out PATIENCE times; then a list is due, from there."""
+    """A temporary failure repeats the watch PATIENCE times, then lists at its version."""
     state = watching()
     error = ApiError(500, "InternalError", "oops")
     steps = [state.failed(error, listing=False) for _ in range(PATIENCE + 2)]
@@ -61,7 +61,7 @@ def test_patience_ends():
 
 
 def test_an_api_server_with_too_many_requests():
-    """It is not asked for more, a list, however often it says so."""
+    """429 never leads to a list, which would cost the API server more."""
     state = watching()
     error = ApiError(429, "TooManyRequests", "later")
     for _ in range(3 * PATIENCE):
@@ -98,7 +98,7 @@ def test_patience_is_renewed(sign):
     ],
 )
 def test_the_end_of_a_watch(data, lasted, reason):
-    """A clean end is normal; at once, or in mid-line, it is a failure, and is waited out."""
+    """A clean end is normal. An end at once or within a line is a failure, and waits."""
     state = watching()
     list(state.feed(data))
     if reason is None:

@@ -10,7 +10,7 @@ SILENT = UpstreamError("timeout", "the API server fell silent", status=504)
 
 
 def silent(state, data=b""):
-    """What comes after a watch that is answered, brings this, and then nothing."""
+    """The step after a watch that is answered, brings these bytes, and falls silent."""
     state.watch_params()
     state.opened()
     list(state.feed(data))
@@ -18,7 +18,7 @@ def silent(state, data=b""):
 
 
 def test_watches_that_fall_silent():
-    """The connection may be dead: watch again. Twice without a sign: ask for a list."""
+    """The connection may be dead: watch again. After two silent watches: list."""
     state = watching("100")
     assert [silent(state) for _ in range(4)] == [Next.WATCH_AT_ONCE, Next.LIST_AT_ONCE] * 2
     assert state.list_params() == {"resourceVersion": "100"}
@@ -36,7 +36,7 @@ def test_watches_that_fall_silent():
     ],
 )
 def test_an_api_server_that_cannot_be_reached(error):
-    """It is waited for, and asked for what was asked of it: it has said nothing."""
+    """The same request is repeated, because the server has said nothing."""
     state = watching("100")
     state.opened()  # the watch before
     for _ in range(3 * PATIENCE):
@@ -50,7 +50,7 @@ CUT = UpstreamError("truncated", "the API server's answer was cut short")
 
 
 def cut(state, data=b"", lasted=5.0):
-    """What comes after a watch that is answered, brings this, and then is cut."""
+    """The step after a watch that is answered, brings these bytes, and is cut."""
     state.watch_params()
     state.opened()
     list(state.feed(data))
@@ -58,7 +58,7 @@ def cut(state, data=b"", lasted=5.0):
 
 
 def test_watches_that_are_cut():
-    """Again and again before they bring anything, though they are answered: a list may get past."""
+    """Watches that are answered but cut before an event lead to a list, which may pass."""
     state = watching("100")
     for _ in range(2):
         steps = [cut(state, b'{"type":"ADDED","obj') for _ in range(PATIENCE + 1)]
@@ -69,7 +69,7 @@ def test_watches_that_are_cut():
 
 
 def ended(state):
-    """What comes after a watch that ends as it should."""
+    """The step after a watch that ends cleanly."""
     state.watch_params()
     return state.ended(400.0)
 
@@ -82,7 +82,7 @@ def ended(state):
     ],
 )
 def test_a_list_is_due_after_an_hour_of_watches(watch, before, then):
-    """What no event told and no error is then put right; a list starts the hour over."""
+    """An hour of watches leads to a list, which corrects missed changes."""
     state = watching()
     for _ in range(2):
         assert [watch(state) for _ in range(9)] == [before] * 8 + [then]

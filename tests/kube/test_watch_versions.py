@@ -1,4 +1,8 @@
-"""The queries of lists and watches: which resource version each asks for, and which objects."""
+"""Queries of lists and watches: their resource version, their limit and their kind of objects.
+
+A first list accepts any version. A list after a watch never accepts an older state, and a
+watch resumes after the last event that was taken.
+"""
 
 import pytest
 
@@ -8,7 +12,7 @@ from tests.support.watch_events import at, bookmark, middle, watching
 
 
 def test_the_version_moves_on_with_each_event_taken():
-    """A reader that fails between two events resumes behind the first, not the second."""
+    """A reader that fails between two events resumes after the first one."""
     state = watching()
     events = state.feed(bookmark("101") + bookmark("102"))
     assert next(events) is None
@@ -16,10 +20,10 @@ def test_the_version_moves_on_with_each_event_taken():
 
 
 def test_what_a_list_asks_for():
-    """Any version for a first list; none beside a continue token, which would be refused.
+    """Any version for a first list, none with a continue token, which would be refused.
 
-    Beside the version of a watch there is no limit, as that would ask for this very version,
-    which etcd refuses with a plain 500 if it is still to come.
+    With the version of a watch there is no limit, because a limit would request exactly this
+    version. etcd refuses a future version with a plain 500.
     """
     state = WatchState(uniform=middle)
     assert at(state) == "0"
@@ -32,13 +36,13 @@ def test_what_a_list_asks_for():
 
 
 def test_only_metadata_is_asked_for():
-    """And plain JSON where that is not known."""
+    """Metadata only, or plain JSON from a server that does not know it."""
     kind = "application/json;as=PartialObjectMetadata%s;g=meta.k8s.io;v=v1,application/json"
     assert (kind % "List", kind % "") == (LIST_ACCEPT, WATCH_ACCEPT)
 
 
 def test_a_watch_begins_at_the_version_of_the_list():
-    """It asks for bookmarks, and for its own end after 300 to 600 seconds."""
+    """A watch requests bookmarks, and its end after 300 to 600 seconds."""
     bounds = []
 
     def draw(low, high):
@@ -56,7 +60,7 @@ def test_a_watch_begins_at_the_version_of_the_list():
 
 
 def test_a_relist_asks_for_the_last_version():
-    """A list after a watch takes no state older than what was seen already."""
+    """A list after a watch accepts no state older than the last seen one."""
     state = watching("100")
     list(state.feed(bookmark("250")))
     assert at(state) == "250"
@@ -66,13 +70,13 @@ def test_a_relist_asks_for_the_last_version():
 
 @pytest.mark.parametrize("step", list(Next))
 def test_what_a_step_is(step):
-    """Its name says it."""
+    """The name of a step tells whether it lists, and whether it is done at once."""
     assert step.lists == step.name.startswith("LIST")
     assert step.at_once == step.name.endswith("AT_ONCE")
 
 
 def test_the_state_shows_where_it_is():
-    """Its repr is a status line."""
+    """The repr of a state is a status line."""
     state = watching("77")
     assert repr(state) == "<WatchState at version 77>"
     state.failed(ApiError(410, "Gone", "gone"), listing=False)

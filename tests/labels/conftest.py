@@ -9,5 +9,5 @@ from kmproxy.labels import snapshot
 
 @pytest.fixture
 def soon(monkeypatch):
-    """Writes follow changes at once."""
+    """Writes the snapshot right after each change."""
     monkeypatch.setattr(snapshot, "DELAY", 0.02)

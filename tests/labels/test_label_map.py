@@ -1,4 +1,4 @@
-"""How many bytes the labels of a value, of a namespace and of all namespaces may take."""
+"""Bounds on the bytes of a label value, of a namespace's labels and of all labels."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def label_map(labels=(), annotations=(), defaults=(), kind=LabelMap, **options):
 
 
 def left_out(labels):
-    """What a map counts as left out, by limit."""
+    """The values that a map counts as left out, by limit."""
     return {limit: labels.left_out(limit) for limit in LIMITS if labels.left_out(limit)}
 
 
@@ -33,7 +33,7 @@ def left_out(labels):
     [("z" * 10, 10), ("\u00e9" * 5, 10), ("\U0001f680" * 2 + "zz", 10), ("\n" * 10, 10)],
 )
 def test_a_value_is_as_long_as_its_utf8(value, length):
-    """At the limit it is added; a byte more and it is absent, and counted. Escapes do not count."""
+    """A value of the limit is added; a byte more is left out, and counted. Escapes do not count."""
     for limit in (length, length - 1):
         labels = label_map(["team"], ["team=owner"], ["owner=nobody"], max_value=limit)
         labels.put(Namespace("web", {"team": "x"}, {"team": value}))
@@ -47,7 +47,7 @@ def test_a_value_is_as_long_as_its_utf8(value, length):
 
 
 def test_what_is_left_out_is_counted_as_it_is_now():
-    """The number follows the namespaces: changed, deleted, listed anew."""
+    """The count follows changed, deleted and newly listed namespaces."""
     labels = label_map(["*"], ["contact"])
     long = "z" * (MAX_VALUE + 1)
     labels.put(Namespace("a", {"x": long, "y": long, "z": "1"}, {"contact": long}))
@@ -65,14 +65,14 @@ def test_what_is_left_out_is_counted_as_it_is_now():
 
 
 def test_a_long_value_makes_room_for_the_next_key_of_its_name():
-    """As an empty one does under `*`."""
+    """Under `*`, the next key of the same label name is used, as for an empty value."""
     labels = label_map(["*"], max_value=3)
     labels.put(Namespace("a", {"x-y": "long", "x.y": "ok"}))
     assert labels.lookup(b"a") == b',x_y="ok"'
 
 
 def test_the_wildcard_does_not_take_what_kubectl_keeps():
-    """A copy of the whole object is nobody's label, unless a rule asks for it by name."""
+    """The copy of the object that kubectl keeps is no label, unless a rule names it."""
     annotations = {LAST_APPLIED: "{}", "owner": "o"}
     for rules, added in ((["*"], b',owner="o"'), ([f"{LAST_APPLIED}=last"], b',last="{}"')):
         labels = label_map([], rules)
@@ -82,7 +82,7 @@ def test_the_wildcard_does_not_take_what_kubectl_keeps():
 
 
 def test_a_sample_of_a_namespace_with_everything_stays_small():
-    """256 KiB of annotations of 1 KiB, or of 50,000 short ones, add 8 KiB at most."""
+    """256 KiB of annotations of 1 KiB, or 50,000 short ones, add at most 8 KiB."""
     for annotations in (
         {f"k{n:03}": "z" * 1024 for n in range(256)},
         {f"{n:x}": "1" for n in range(50_000)},
@@ -99,7 +99,7 @@ def test_a_sample_of_a_namespace_with_everything_stays_small():
 
 
 def test_the_bytes_of_a_namespace_go_to_named_rules_first():
-    """Wherever they stand; what does not fit takes nothing, and what is shorter still fits."""
+    """Named rules come first, in any position. A left-out value takes no room."""
     crowd = {f"a{n:02}": "z" * 1000 for n in range(20)} | {"team": "x", "zz": "1"}
     labels = label_map(["*", "team"])
     labels.put(Namespace("web", crowd))
@@ -110,7 +110,7 @@ def test_the_bytes_of_a_namespace_go_to_named_rules_first():
 
 
 def test_a_limit_that_is_set_higher_is_kept():
-    """Who asks for values of 100 KB gets them: a namespace may then have eight."""
+    """With a limit of 100 KB per value, a namespace may have eight such values."""
     labels = label_map([], [f"a{n}" for n in range(20)], max_value=100_000)
     labels.put(Namespace("web", {}, {f"a{n}": "z" * 99_000 for n in range(20)}))
     assert labels.lookup(b"web").count(b'="') == 8
@@ -119,7 +119,7 @@ def test_a_limit_that_is_set_higher_is_kept():
 
 @pytest.fixture
 def small(monkeypatch):
-    """Maps of 1600 bytes."""
+    """Maps with a limit of 1600 bytes."""
 
     class Small(labelmap.Listing):
         def __init__(self, otherwise):
@@ -130,7 +130,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("how", ["put", "replace", "restore"])
 def test_the_largest_namespaces_give_way(small, how):
-    """Past the bytes of all, those with the most get the defaults; the others keep theirs."""
+    """Over the total limit, the largest namespaces get the defaults. Others are unchanged."""
     honest = [Namespace(f"n{n}", {"team": f"t{n}"}) for n in range(20)]
     greedy = [Namespace(f"a{n}", {f"k{m}": "z" * 30 for m in range(10)}) for n in range(6)]
     labels = label_map(["*"], [], ["team=nobody"])
@@ -155,7 +155,7 @@ def test_the_largest_namespaces_give_way(small, how):
 
 
 def test_namespaces_that_come_and_go_are_within_the_limit(small):
-    """The deleted ones that are remembered count as well."""
+    """Remembered deleted namespaces count towards the limit."""
     labels = label_map(["*"])
     for n in range(100):
         labels.put(Namespace(f"a{n}", {"k": "z" * 200}))
@@ -166,7 +166,7 @@ def test_namespaces_that_come_and_go_are_within_the_limit(small):
 
 
 def test_labels_of_targets_are_within_limits():
-    """Values over the limit are left out, their presence is told; and 16 KiB are enough."""
+    """A value over the limit is left out, its `present` label is kept, and the total is bounded."""
     long = "z" * (MAX_VALUE + 1)
     labels = label_map(["team"], kind=TargetLabelMap)
     labels.put(Namespace("a", {"team": "x"}, {"long": long, "short": "s"}))
@@ -194,7 +194,7 @@ def test_labels_of_targets_are_within_limits():
     ],
 )
 def test_what_the_rules_do_not_make_is_not_restored(known, says):
-    """A file that says so was not written under them; the map stays as it was."""
+    """A file with labels that the rules cannot make is refused. The map is unchanged."""
     labels = label_map(["team"], [], ["team=nobody"])
     with pytest.raises(SnapshotError, match=says):
         labels.rendered_anew([KnownLabels("b", {"team": "y"}), known])
@@ -202,7 +202,7 @@ def test_what_the_rules_do_not_make_is_not_restored(known, says):
 
 
 def test_names_of_the_wildcard_are_restored_if_they_are_names():
-    """Under `*` any good name can have been made, and no other."""
+    """Under `*` any valid label name is restored, and no other."""
     labels = label_map(["*"])
     labels.restore(labels.rendered_anew([KnownLabels("b", {"team": 'a"\n\\'})]), now=0.0)
     assert labels.lookup(b"b") == b',team="a\\"\\n\\\\"'
@@ -212,7 +212,7 @@ def test_names_of_the_wildcard_are_restored_if_they_are_names():
 
 
 def test_what_comes_back_is_what_was():
-    """Values of any kind, and what is counted, come through a state unchanged."""
+    """Values of any kind, and the counts, are restored unchanged."""
     first = label_map(["*", "team"], ["*"])
     strange = '\\n"\\\\",team="z"} \n\r\t\u00e9\ud800\U0001f680'
     first.put(Namespace("a", {"x": strange, "y": "z" * 2000, "e": "="}, {"k": "1"}))
@@ -226,7 +226,7 @@ def test_what_comes_back_is_what_was():
 
 
 def test_a_quarter_of_a_megabyte(tmp_path):
-    """The filter leaves it out, says so, and honours --max-label-value-bytes."""
+    """The filter leaves the value out, reports it, and obeys --max-label-value-bytes."""
     space = {"metadata": {"name": "web", "annotations": {"contact": "z" * 250_000}}}
     file = tmp_path / "namespaces.json"
     file.write_text(json.dumps({"kind": "List", "items": [space]}))
@@ -242,7 +242,7 @@ def test_a_quarter_of_a_megabyte(tmp_path):
 
 
 async def test_the_daemon_leaves_it_out_and_counts(front, cluster):
-    """Samples stay small, a gauge says how many values that are, and forgets what is mended."""
+    """Samples stay small. A gauge counts the left-out values, and drops repaired ones."""
     long = {"contact": "z" * 250_000}
     cluster.api.namespaces.apply("frontend-service2", {"team": "frontend"}, annotations=long)
     proxy = await front("--annotation=contact", "--label=team")

@@ -1,4 +1,4 @@
-"""The labels of namespaces, as kube-state-metrics spells them."""
+"""The labels of namespaces, with the names that kube-state-metrics gives them."""
 
 import random
 
@@ -18,7 +18,7 @@ ANNOTATIONS = """\
 
 
 def exposition(*namespaces, labels=("*",), annotations=(), defaults=(), **options):
-    """What is served of namespaces under rules."""
+    """The series of these namespaces under these rules."""
     rules, problems = parse_rules(labels, annotations, defaults)
     assert not problems
     held = NamespaceInfoMap(rules, **options)
@@ -46,7 +46,7 @@ def exposition(*namespaces, labels=("*",), annotations=(), defaults=(), **option
     ],
 )
 def test_names(key, name):
-    """A prefix, underscores, snake case; a digit needs no underscore after the prefix."""
+    """A prefix, underscores, snake case. A digit needs no underscore after the prefix."""
     assert info_names("label", [key]) == {key: name}
 
 
@@ -62,7 +62,7 @@ def test_names(key, name):
     ],
 )  # fmt: skip
 def test_conflicts(keys, names):
-    """Keys of one name are numbered in sorted order, and no two have one name."""
+    """Keys of the same name are numbered in sorted order, and all names are unique."""
     keys = keys.split()
     found = info_names("label", reversed(keys))
     assert list(found.items()) == [
@@ -71,7 +71,7 @@ def test_conflicts(keys, names):
 
 
 def test_no_name_twice():
-    """Whatever the keys are: Prometheus refuses a sample that bears a name twice."""
+    """No name occurs twice, for any keys, because Prometheus refuses such a sample."""
     draw = random.Random(13)
     for _ in range(2000):
         keys = {
@@ -85,14 +85,14 @@ def test_no_name_twice():
 
 
 def test_many_conflicts_take_linear_time():
-    """A namespace may have thousands of keys of one name: each is numbered once."""
+    """Each of thousands of keys of one name is numbered once."""
     keys = [f"{number:016b}".replace("0", "-").replace("1", ".") for number in range(1 << 14)]
     names = set(info_names("annotation", keys).values())
     assert names == {f"annotation_{'_' * 16}_conflict{n + 1}" for n in range(1 << 14)}
 
 
 def test_all_labels():
-    """One sample a namespace, in the order of their names, with labels in the order of the keys."""
+    """One sample per namespace, sorted by name, with its labels sorted by key."""
     web = Namespace(
         "web", {"team": 'T"\\', "myTeam": "x", "my-team": "y", "kubernetes.io/metadata.name": "web"}
     )
@@ -105,7 +105,7 @@ def test_all_labels():
 
 
 def test_the_rules_keys_and_defaults():
-    """Names are those of the keys; what a namespace lacks has its rule's default."""
+    """Names come from the keys. A missing key has the default of its rule."""
     text = exposition(
         Namespace("a", {"team": "A", "costCenter": "7", "unasked": "x"}, {"note": "two\nlines"}),
         Namespace("b", {"team": ""}),
@@ -132,7 +132,7 @@ def test_defaults_beside_the_wildcard():
 
 
 def test_limits():
-    """What is too long is left out, and its part in a conflict stays; what is named goes first."""
+    """Long values are left out, and keep their number in a conflict. Named rules come first."""
     labels = {"a-b": "x" * 11, "a.b": "y", "team": "T"}
     text = exposition(Namespace("a", labels), labels=("*", "team"), max_value=10)
     assert text == LABELS + (
@@ -145,7 +145,7 @@ def test_limits():
 
 
 def test_deleted_namespaces_are_not_there():
-    """Their samples keep their labels for a while; kube-state-metrics forgets them at once."""
+    """A deleted namespace has no series, as in kube-state-metrics. Samples keep its labels."""
     held = NamespaceInfoMap(parse_rules(["team"], [], [])[0])
     held.replace([Namespace("a", {"team": "A"}), Namespace("b")], 0.0)
     held.delete("a", 1.0)

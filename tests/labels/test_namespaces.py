@@ -36,7 +36,7 @@ async def test_list_then_watch(cluster, tmp_path):
 
 
 async def test_a_list_of_one_page(cluster, tmp_path):
-    """The first list may come whole, as from a watch cache; others have their turn meanwhile."""
+    """The first list may come whole, from a watch cache. Other tasks run meanwhile."""
     for number in range(10 * SLICE):
         cluster.api.namespaces.apply(f"n{number}", {"team": f"t{number}"})
     seen = []
@@ -61,7 +61,7 @@ async def test_a_list_of_one_page(cluster, tmp_path):
 
 
 async def test_a_list_of_many_pages(cluster, tmp_path):
-    """The pages of a large list are put together, and shown only then."""
+    """The pages of a large list are joined, and used only when complete."""
     async with watching(cluster, tmp_path) as (_, labels, _):
         await becomes(labels, b"payments", b',team="payments"')
         for number in range(1234):
@@ -80,7 +80,7 @@ async def test_a_list_of_many_pages(cluster, tmp_path):
 
 
 async def test_a_cut_watch_resumes(cluster, tmp_path):
-    """A watch that is cut goes on from the last version: no second list, nothing missed."""
+    """A cut watch continues at the last version, without a second list or a gap."""
     async with watching(cluster, tmp_path) as (watcher, labels, _):
         await becomes(labels, b"payments", b',team="payments"')
         for number in range(3):
@@ -92,7 +92,7 @@ async def test_a_cut_watch_resumes(cluster, tmp_path):
 
 
 async def test_a_cut_watch_of_an_hour(cluster, tmp_path):
-    """Then a list is due, as after an hour of watches that end as they should."""
+    """A cut watch of an hour leads to a list, as an hour of clean watches does."""
     clock = Clock()
     async with watching(cluster, tmp_path, clock) as (watcher, _, _):
         await watcher.wait_loaded()
@@ -103,7 +103,7 @@ async def test_a_cut_watch_of_an_hour(cluster, tmp_path):
 
 
 async def test_bookmarks_confirm(cluster, tmp_path):
-    """A bookmark says that nothing has changed, so the map is as fresh as it."""
+    """A bookmark confirms that nothing has changed, so the map is as fresh as it."""
     cluster.api.bookmark_interval = 0.05
     clock = Clock()
     async with watching(cluster, tmp_path, clock) as (watcher, labels, _):
@@ -121,7 +121,7 @@ async def test_bookmarks_confirm(cluster, tmp_path):
 
 
 async def test_half_an_event_confirms_nothing(cluster, tmp_path):
-    """Watches that are cut in mid-line, again and again, do not make the map seem fresh."""
+    """Watches that are cut within a line do not make the map seem fresh."""
     clock = Clock()
     async with watching(cluster, tmp_path, clock) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
@@ -135,7 +135,7 @@ async def test_half_an_event_confirms_nothing(cluster, tmp_path):
 
 
 async def test_an_event_that_never_comes_whole(cluster, tmp_path):
-    """A list gets past what cuts every watch: a proxy's limit, say."""
+    """A list passes where a proxy's limit cuts every watch, for example."""
     async with watching(cluster, tmp_path) as (_, labels, _):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.fail("watch", ApiFault.CUT)
@@ -146,7 +146,7 @@ async def test_an_event_that_never_comes_whole(cluster, tmp_path):
 
 @pytest.mark.parametrize("told_by", ["event", "list"])
 async def test_deleted_namespaces_are_forgotten_in_time(cluster, tmp_path, told_by):
-    """After five minutes, and not before, a deleted namespace has no labels."""
+    """A deleted namespace keeps its labels for five minutes."""
     cluster.api.bookmark_interval = 0.05
     clock = Clock()
     async with watching(cluster, tmp_path, clock) as (_, labels, _):
@@ -166,7 +166,7 @@ async def test_deleted_namespaces_are_forgotten_in_time(cluster, tmp_path, told_
 
 
 async def test_a_server_without_bookmarks(cluster, tmp_path, monkeypatch):
-    """Where nothing happens and nothing says so, lists confirm the map: it is no outage."""
+    """Without events and bookmarks, lists confirm the map: it is not an outage."""
     monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 0.1)
     cluster.api.bookmark_interval = 1e9
     clock = Clock()
@@ -179,7 +179,7 @@ async def test_a_server_without_bookmarks(cluster, tmp_path, monkeypatch):
 
 
 async def test_further_maps(cluster, tmp_path):
-    """Each map sees every list, event and expiry: what one says the other says as well."""
+    """All maps get every list, event and expiry, so they agree."""
     clock = Clock()
     other = LabelMap([LabelRule("label", "team", "other")])
     async with watching(cluster, tmp_path, clock, also=[other]) as (watcher, labels, _):

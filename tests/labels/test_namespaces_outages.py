@@ -18,7 +18,7 @@ from tests.support.namespaces import Clock, becomes, requests, restarts, settled
 
 @pytest.mark.parametrize("expired_as", ["event", "status"])
 async def test_an_expired_version(cluster, tmp_path, expired_as):
-    """410, as a status or as an ERROR event: a new list, of the newest version."""
+    """410, as a status or as an ERROR event, leads to a list of the newest version."""
     cluster.api.expired_as = expired_as
     async with watching(cluster, tmp_path) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
@@ -35,7 +35,7 @@ async def test_an_expired_version(cluster, tmp_path, expired_as):
 
 @pytest.mark.parametrize("expired_as", ["event", "status"])
 async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as):
-    """It was probed in short steps; its 410 is followed by a list without another delay."""
+    """After an outage with probes, a 410 leads to a list without another delay."""
     cluster.api.expired_as = expired_as
     drawn = []
     async with watching(cluster, tmp_path, drawn=drawn) as (_, labels, metrics):
@@ -66,7 +66,7 @@ async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as)
     ],
 )
 async def test_watches_that_fail(cluster, tmp_path, fault, needs, reason):
-    """Each failure of a watch is counted by its reason, and got over without a gap."""
+    """Each failed watch is counted by its reason, and continued without a gap."""
     cluster.api.fail("watch", fault, times=2, **needs)
     async with watching(cluster, tmp_path) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
@@ -76,12 +76,12 @@ async def test_watches_that_fail(cluster, tmp_path, fault, needs, reason):
 
 
 async def counted(metrics, reason):
-    """Whether a watch was begun anew for a reason."""
+    """Whether a watch was started again for this reason."""
     return restarts(metrics, reason) >= 1
 
 
 async def test_retry_after_is_kept_to(cluster, tmp_path):
-    """A server that asks for a pause of a second gets it."""
+    """A requested pause of a second is kept."""
     cluster.api.fail("list", ApiFault.STATUS, times=1, status=429, retry_after=1)
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -106,7 +106,7 @@ async def test_a_very_long_event(cluster, tmp_path):
 
 
 async def test_an_api_server_that_goes_away(cluster, tmp_path):
-    """The last known labels stay; the age grows; what changed meanwhile is caught up."""
+    """The last labels stay and their age grows. Changes during the outage are found later."""
     async with watching(cluster, tmp_path) as (watcher, labels, _):
         await becomes(labels, b"payments", b',team="payments"')
         await cluster.api.stop()
@@ -123,7 +123,7 @@ async def test_an_api_server_that_goes_away(cluster, tmp_path):
 
 
 async def test_an_api_server_that_is_back(cluster, tmp_path):
-    """That the watch is answered ends the trouble; only what it says confirms the map."""
+    """An answered watch ends the trouble. Only its events confirm the map."""
     clock = Clock()
     async with watching(cluster, tmp_path, clock) as (watcher, labels, _):
         await becomes(labels, b"payments", b',team="payments"')
@@ -136,12 +136,12 @@ async def test_an_api_server_that_is_back(cluster, tmp_path):
 
 
 async def troubled(watcher):
-    """Whether something has gone wrong."""
+    """Whether the watcher reports a failure."""
     return watcher.trouble is not None
 
 
 async def lose_history(cluster, labels):
-    """Move a namespace often, and put back a backup of before; in between wait for the labels."""
+    """Changes a namespace often, then restores an older backup, once the labels arrived."""
     await becomes(labels, b"payments", b',team="payments"')
     for number in range(60):
         cluster.api.namespaces.apply("payments", {"team": f"t{number}"})
@@ -150,14 +150,14 @@ async def lose_history(cluster, labels):
 
 
 async def test_a_restored_backup(cluster, tmp_path):
-    """An API server whose history went back: a version too large, and a new list."""
+    """The API server refuses the version as too large, which leads to a list."""
     async with watching(cluster, tmp_path) as (_, labels, _):
         await lose_history(cluster, labels)
         await becomes(labels, b"payments", b',team="payments"')
 
 
 async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
-    """A watch from a version that is still to come is answered, and silent: a list finds out."""
+    """A watch from a future version is silent, which leads to a list."""
     cluster.api.future_watch_waits = True
     async with watching(cluster, tmp_path) as (watcher, labels, metrics):
         await lose_history(cluster, labels)
@@ -171,7 +171,7 @@ async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
 
 
 async def test_a_watch_that_falls_silent(cluster, tmp_path, monkeypatch):
-    """A connection that died in mid-watch is given up, and nothing is missed."""
+    """A watch on a dead connection is given up, without a missed event."""
     monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 1.0)
     cluster.api.bookmark_interval = 0.1
     async with watching(cluster, tmp_path) as (watcher, labels, metrics):
@@ -187,7 +187,7 @@ async def test_a_watch_that_falls_silent(cluster, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("listing", [True, False])
 async def test_an_answer_that_is_framed_wrongly(cluster, tmp_path, monkeypatch, listing):
-    """What a proxy on the way writes into a list or a watch that has begun ends it."""
+    """Bytes of a proxy within a list or a watch end it."""
     monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.05)
     cluster.api.fail("list" if listing else "watch", ApiFault.MISFRAMED, times=1)
     async with watching(cluster, tmp_path) as (watcher, labels, metrics):
@@ -202,7 +202,7 @@ async def test_an_answer_that_is_framed_wrongly(cluster, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("found_by", ["watch", "scrape"])
 async def test_a_kubeconfig_that_leads_to_another_cluster(cluster, tmp_path, found_by):
-    """Its namespaces are listed anew: they are others', of the same names and versions."""
+    """Another cluster is listed anew, though names and versions are the same."""
     clock, path = Clock(), tmp_path / "config"
     cluster.api.bookmark_interval = 0.05
     cluster.write_kubeconfig(path)

@@ -1,4 +1,4 @@
-"""Replicas whose labels differ in age: which is ready, and that there is always one."""
+"""Replicas with labels of different age: readiness, with at least one ready replica."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 async def replicas(front, quick):
-    """Two daemons, each with a clock of its own, that know each other."""
+    """Two daemons with a clock each that know each other."""
     ports = [free_port(), free_port()]
     found = []
     for mine, other in (ports, ports[::-1]):
@@ -38,7 +38,7 @@ async def replicas(front, quick):
 
 
 async def ready(replica, status):
-    """Wait until its readiness has this status; the line that says why."""
+    """Waits until the readiness has this status; returns its line."""
 
     async def said():
         code, line = await replica.probe("/readyz")
@@ -48,7 +48,7 @@ async def ready(replica, status):
 
 
 async def test_old_labels_beside_new_ones(replicas):
-    """It is not ready, says why, and serves whoever asks it; an event makes it ready again."""
+    """The old replica is not ready, says why, and still serves. An event makes it ready."""
     old, new = replicas
     old.clock.now += LONG
     line = await ready(old, 503)
@@ -61,7 +61,7 @@ async def test_old_labels_beside_new_ones(replicas):
 
 
 async def test_nobody_has_new_ones(replicas, monkeypatch):
-    """The API server is away for all: each stays ready, whoever was the first to notice."""
+    """In an outage for all replicas each stays ready, whichever notices it first."""
     old, other = replicas
     old.clock.now += LONG
     await ready(old, 503)
@@ -84,7 +84,7 @@ async def test_nobody_has_new_ones(replicas, monkeypatch):
 
 
 async def test_nobody_is_asked_while_all_is_well(front, quick, monkeypatch):
-    """New labels depend on nobody's answer."""
+    """With fresh labels no other replica is asked."""
 
     async def never(*_):
         raise AssertionError
@@ -98,7 +98,7 @@ async def test_nobody_is_asked_while_all_is_well(front, quick, monkeypatch):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:8081"])
 async def test_peers_that_are_not_there(front, quick, clock, monkeypatch, address):
-    """Old labels are served by who is alone."""
+    """A replica without reachable peers serves old labels."""
     rounds = []
     answer = peers.Peers._any_newer
 
@@ -120,7 +120,7 @@ async def test_peers_that_are_not_there(front, quick, clock, monkeypatch, addres
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 302 Go\r\nLocation: /healthz\r\nContent-Length: 0\r\n\r\n", b"nonsense\r\n\r\n", b""])  # fmt: skip
 async def test_what_is_no_answer(front, quick, clock, answer):
-    """Only a 200 says that a peer has newer labels."""
+    """Only a 200 tells that a peer has newer labels."""
     asked = []
 
     async def peer(reader, writer):
@@ -144,14 +144,14 @@ async def test_what_is_no_answer(front, quick, clock, answer):
 
 
 async def test_without_the_flag(front, clock):
-    """Labels of any age are served, and no replica is asked."""
+    """Labels of any age are served, and no peer is asked."""
     proxy = await front(clock=clock)
     clock.now += 100 * LONG
     assert [(await proxy.probe(path))[0] for path in ("/readyz", "/freshz")] == [200, 200]
 
 
 def test_one_without_the_other():
-    """Has no effect, and says so; peers need a host and a port."""
+    """One flag without the other has no effect, and warns. Peers need a host and a port."""
     for flag in (AGED, "--peers=a:1"):
         assert len(read_config([flag])[1]) == 1
     assert read_config([AGED, "--peers=a:1"])[1] == []

@@ -18,7 +18,7 @@ from tests.support.process import in_a_pod
 
 
 async def test_a_full_disk(front, cluster, tmp_path, soon, monkeypatch, caplog):
-    """The last whole snapshot stays, scrapes go on, and a metric counts; later it is written."""
+    """The last complete snapshot stays, scrapes continue, a metric counts. Later it is written."""
     file = tmp_path / "labels"
     proxy = await front(f"--label-snapshot={file}")
     await written(file)
@@ -43,7 +43,7 @@ async def test_a_full_disk(front, cluster, tmp_path, soon, monkeypatch, caplog):
 
 
 async def test_two_daemons_and_one_file(front, cluster, tmp_path, soon, monkeypatch):
-    """While one writes another replaces the file, as during a rollout: each writes its own."""
+    """Another daemon replaces the file during a write, as in a rollout: each file is complete."""
     file = tmp_path / "labels"
     writes, go_on, synced = threading.Event(), threading.Event(), os.fsync
 
@@ -69,7 +69,7 @@ async def test_two_daemons_and_one_file(front, cluster, tmp_path, soon, monkeypa
 
 
 async def test_what_killed_writers_left(front, tmp_path):
-    """Their new files, once they are old, are removed; those of whoever writes now are not."""
+    """Old temporary files are removed, the files of current writers are not."""
     file = tmp_path / "labels"
     names = (
         "labels.new-abcdefgh",
@@ -89,7 +89,7 @@ async def test_what_killed_writers_left(front, tmp_path):
 
 
 async def test_a_disk_that_hangs(front, cluster, tmp_path, soon, monkeypatch):
-    """One thread waits for it and no scrape does; later it is written."""
+    """One thread waits for the disk, and no scrape does. Later the file is written."""
     file = tmp_path / "labels"
     hangs, back = threading.Event(), threading.Event()
 
@@ -134,7 +134,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("operation", ["read", "write"])
 async def test_sigterm_while_the_disk_hangs(cluster, tmp_path, operation):
-    """The process ends all the same, with the labels unwritten, or still unread."""
+    """The process ends with the labels unwritten, or still unread."""
     file = tmp_path / "labels"
     environment, flags = in_a_pod(cluster, tmp_path / "sa")
     if operation == "read":
@@ -160,7 +160,7 @@ async def test_sigterm_while_the_disk_hangs(cluster, tmp_path, operation):
 async def test_a_fault_of_our_own(
     front, cluster, tmp_path, soon, monkeypatch, caplog, step, operation
 ):
-    """What nobody foresaw is told with all that is known of it, counted, and passes."""
+    """An unexpected error is logged with its traceback, counted, and does not stay."""
     file = tmp_path / "labels"
     if operation == "read":
         first = await front(f"--label-snapshot={file}")
@@ -189,7 +189,7 @@ async def test_a_fault_of_our_own(
 
 
 async def test_an_end_in_whatever_state(front, tmp_path, monkeypatch):
-    """What has ended the keeping of labels does not keep the daemon from ending."""
+    """A failed snapshot task does not keep the daemon from ending."""
 
     async def die(_):
         raise RuntimeError("planted")
@@ -202,7 +202,7 @@ async def test_an_end_in_whatever_state(front, tmp_path, monkeypatch):
 
 
 async def test_the_last_change_is_kept(front, cluster, tmp_path):
-    """What has changed since the last write is written at the end."""
+    """Changes since the last write are written at the end."""
     file = tmp_path / "labels"
     proxy = await front(f"--label-snapshot={file}")
     await written(file)

@@ -32,30 +32,30 @@ def encoded(state=STATE, rules=RULES, origin=ORIGIN, confirmed=NOW, written=NOW)
 
 
 def decoded(data, now=NOW, labels=None):
-    """What a map with the rules above knows after a snapshot, and its age."""
+    """The labels of a map after reading a snapshot, and their age."""
     restored, age = decode(io.BytesIO(data), labels or LabelMap(RULES), ORIGIN, now)
     return restored.listing.rendered, restored.left, age
 
 
 def test_what_is_kept_comes_back():
-    """Labels, what is left of a deleted namespace's time, and the age."""
+    """Labels, the remaining time of a deleted namespace, and the age are restored."""
     assert decoded(encoded()) == (RENDERED, {b"b": 100.0}, 0.0)
     assert decoded(encoded(), NOW + 60.5) == (RENDERED, {b"b": 39.5}, 60.5)
     assert decoded(encoded(), NOW + 300)[1] == {b"b": 0.0}
 
 
 def test_what_is_written_long_after_it_was_confirmed():
-    """The API server being away, labels grow old, but a deleted namespace keeps its time."""
+    """In an outage labels grow old, but the time of a deleted namespace does not run."""
     assert decoded(encoded(written=NOW + 200), NOW + 210)[1:] == ({b"b": 90.0}, 210)
 
 
 def test_a_clock_that_went_back():
-    """What seems to be from the future is taken for new."""
+    """A snapshot from the future counts as new."""
     assert decoded(encoded(), NOW - 1e9) == (RENDERED, {b"b": 100.0}, 0.0)
 
 
 def test_a_file_has_a_longest(monkeypatch):
-    """What would be longer is not written: its volume has a limit, past which a pod is evicted."""
+    """A longer snapshot is not written: over its volume's limit a pod is evicted."""
     monkeypatch.setattr(snapshot, "MAX_FILE", snapshot.MAX_HEAD + len(encoded()))
     encoded()
     with pytest.raises(SnapshotError, match="over"):
@@ -63,7 +63,7 @@ def test_a_file_has_a_longest(monkeypatch):
 
 
 def test_every_damage_is_found():
-    """No byte can change, no end be missing."""
+    """Every changed byte and every missing end is detected."""
     data = encoded()
     for at in range(len(data) - 1):
         damaged = bytearray(data)
@@ -88,13 +88,13 @@ def test_every_damage_is_found():
     ],
 )
 def test_what_is_refused(data, says):
-    """A snapshot of something else, or of long ago, is not used, and why is said."""
+    """A snapshot of another origin or age is refused with the reason."""
     with pytest.raises(SnapshotError, match=says):
         decoded(data)
 
 
 def test_a_restored_map_is_the_same():
-    """It answers as the first, forgets when the first would, and can be changed."""
+    """A restored map answers, forgets and changes as the first one."""
     first = LabelMap(RULES[:1])
     first.replace([Namespace("a", {"team": "x"}), Namespace("b", {"team": "y"})], 0)
     first.delete("b", 10)
@@ -124,7 +124,7 @@ def test_a_restored_map_is_the_same():
     ],
 )
 def test_a_change_is_noticed(change, counts):
-    """The number of a map moves with what it holds, and only with that."""
+    """The change number of a map moves with its contents, and only with them."""
     labels = LabelMap(RULES[:1])
     labels.replace([Namespace("a", {"team": "x"})], 0)
     before = labels.changes
@@ -133,7 +133,7 @@ def test_a_change_is_noticed(change, counts):
 
 
 async def test_what_no_rule_makes_is_not_restored(front, cluster, tmp_path, soon, caplog):
-    """A whole file with a right checksum is still not believed: its labels are rendered anew."""
+    """A file with a right checksum is not trusted either: its labels are rendered again."""
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
     await written(file)

@@ -18,7 +18,7 @@ from tests.support.label_snapshots import BACK, LINE, MOVED, NOW, loaded, writte
 
 
 async def test_a_restart_while_the_api_server_is_away(front, cluster, tmp_path, soon):
-    """The last labels are served and said to be old; the first list replaces them."""
+    """The last labels are served and marked as old. The first list replaces them."""
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
     assert (await first.get())[0] == 200  # the kubelet reviews our token, and remembers it
@@ -50,7 +50,7 @@ async def test_a_restart_while_the_api_server_is_away(front, cluster, tmp_path, 
 
 
 async def test_restarts_do_not_make_labels_younger(front, cluster, tmp_path):
-    """What is written again while the API server is away is as old as before, and says so."""
+    """A snapshot that is written again in an outage keeps its age."""
     file = tmp_path / "labels"
     for passed in (0, 3600, 7200):
         proxy = await front(f"--label-snapshot={file}", wall=lambda now=NOW + passed: now)
@@ -62,7 +62,7 @@ async def test_restarts_do_not_make_labels_younger(front, cluster, tmp_path):
 
 
 async def test_an_api_server_that_hangs(front, cluster, tmp_path, soon, monkeypatch):
-    """One that does not answer at all is away as well, after some patience."""
+    """An API server that never answers counts as away, after a while."""
     monkeypatch.setattr(snapshot, "PATIENCE", 0.1)
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
@@ -74,7 +74,7 @@ async def test_an_api_server_that_hangs(front, cluster, tmp_path, soon, monkeypa
 
 
 async def test_an_api_server_that_hangs_and_a_short_wait_for_it(front, cluster, tmp_path, soon):
-    """Where --cache-sync-timeout is shorter than that patience, there is still a start."""
+    """With a shorter --cache-sync-timeout the daemon still starts."""
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
     await written(file)
@@ -89,7 +89,7 @@ async def test_an_api_server_that_hangs_and_a_short_wait_for_it(front, cluster, 
 
 
 async def test_what_is_listed_wins(front, cluster, tmp_path, soon):
-    """Where the API server answers, no scrape ever shows what the snapshot says."""
+    """If the API server answers, no scrape shows labels of the snapshot."""
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
     await written(file)
@@ -109,7 +109,7 @@ async def test_what_is_listed_wins(front, cluster, tmp_path, soon):
 
 
 async def test_a_snapshot_that_is_not_needed_is_not_read(front, tmp_path, soon):
-    """A damaged one is no matter where the API server answers: it is replaced."""
+    """If the API server answers, a damaged snapshot is only replaced."""
     file = tmp_path / "labels"
     file.write_bytes(b"garbage")
     proxy = await front(f"--label-snapshot={file}")
@@ -118,7 +118,7 @@ async def test_a_snapshot_that_is_not_needed_is_not_read(front, tmp_path, soon):
 
 
 async def test_a_refusal_is_no_absence(front, cluster, tmp_path, soon):
-    """Without the permission to list, the start fails as it does without a snapshot."""
+    """Without the permission to list, the start fails as without a snapshot."""
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
     await written(file)
@@ -132,7 +132,7 @@ async def test_a_refusal_is_no_absence(front, cluster, tmp_path, soon):
 
 @pytest.mark.parametrize("data", [b"garbage\n", None])
 async def test_a_snapshot_that_cannot_be_used(front, cluster, tmp_path, data, caplog):
-    """It is refused with a line and a metric; nothing is served until the first list."""
+    """It is refused with a line and a metric. Nothing is served until the first list."""
     file = tmp_path / "labels"
     file.mkdir() if data is None else file.write_bytes(data)
     await cluster.api.stop()
@@ -153,7 +153,7 @@ async def test_a_snapshot_that_cannot_be_used(front, cluster, tmp_path, data, ca
 
 
 async def test_another_cluster_at_the_same_address(front, cluster, tmp_path, soon, caplog):
-    """As in pods, where it is that of the Service in most clusters: its labels are not served."""
+    """Labels of another cluster are not served, though its Service address is the same."""
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
     await written(file)
@@ -174,7 +174,7 @@ async def test_another_cluster_at_the_same_address(front, cluster, tmp_path, soo
 
 
 async def test_a_ca_that_rotates(front, cluster, tmp_path, soon, monkeypatch):
-    """The snapshot is written anew under the new one, and a start with that finds it good."""
+    """The snapshot is written again with the new CA, and is used at the next start."""
     monkeypatch.setattr(snapshot, "REFRESH", 0.0)
     file = tmp_path / "labels"
     first = await front(f"--label-snapshot={file}")
@@ -191,7 +191,7 @@ async def test_a_ca_that_rotates(front, cluster, tmp_path, soon, monkeypatch):
 
 
 def forge(file, how):
-    """Make of a snapshot what only a stranger, or a link, can make of it."""
+    """Changes a snapshot as only another user, or a link, could."""
     match how:
         case "link":
             file.rename(real := file.with_name("real"))
@@ -218,7 +218,7 @@ def forge(file, how):
 async def test_a_file_that_others_can_have_written(
     front, cluster, tmp_path, soon, caplog, how, says
 ):
-    """It is refused with a line and a metric, and replaced by one of our own in time."""
+    """It is refused with a line and a metric, and later replaced by an own file."""
     if how == "owner" and os.geteuid():
         pytest.skip("only root can give a file away")
     file = tmp_path / "labels"

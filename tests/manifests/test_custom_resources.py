@@ -1,8 +1,7 @@
 """The objects of the Prometheus Operator and cert-manager: their form, and honest labels.
 
-Kubernetes' own schemas know nothing of them, so that the fields of their APIs stand here, as far
-as one might use them: monitoring.coreos.com v1 and v1alpha1 as of the operator 0.80, and
-cert-manager.io v1.
+Kubernetes' own schemas do not have them, so the usable fields of their APIs are listed here:
+monitoring.coreos.com v1 and v1alpha1 as of the operator 0.80, and cert-manager.io v1.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ ACTIONS = {"replace", "keep", "drop", "labelmap", "labeldrop", "labelkeep"}
 
 
 def custom_resources():
-    """Every object of another API than Kubernetes' own, as the components build them."""
+    """Every object that the components build outside of Kubernetes' own APIs."""
     for component in sorted((MANIFESTS / "components").iterdir()):
         overlay = "deployment" if component.name == "scrapeconfig" else "daemonset"
         for one in build(MANIFESTS / "overlays" / overlay, component):
@@ -78,7 +77,7 @@ every_one = pytest.mark.parametrize("one", list(custom_resources()))
 
 
 def problems(value, shape, path):
-    """What is not as its shape says, each with its path."""
+    """The differences from a shape, each with its path."""
     if isinstance(shape, type):
         if type(value) is not shape:
             yield f"{path}: {value!r} is no {shape.__name__}"
@@ -99,20 +98,20 @@ def problems(value, shape, path):
 
 
 def scrapes(one):
-    """What an object has scraped: its endpoints, or itself."""
+    """The scrape settings of an object: its endpoints, or the object itself."""
     spec = one["spec"]
     return spec.get("podMetricsEndpoints") or spec.get("endpoints") or [spec]
 
 
 @every_one
 def test_its_form(one):
-    """Every field is one of its API, and every value of the right type."""
+    """Every field exists in its API, and every value has the right type."""
     assert list(problems(one["spec"], SPECS[one["apiVersion"], one["kind"]], "spec")) == []
     assert set(one) == {"apiVersion", "kind", "metadata", "spec"}
 
 
 def test_what_is_wrong_is_found():
-    """A field that is none, a value of another type, a list where a mapping is, nothing."""
+    """An unknown field, a wrong type, a list for a mapping and a null are found."""
     shape = SPECS["monitoring.coreos.com/v1", "PodMonitor"]
     wrong = {
         "selector": [],
@@ -133,7 +132,7 @@ MONITORS = [each for each in custom_resources() if "relabelings" in str(each.val
 
 @pytest.mark.parametrize("one", MONITORS)
 def test_honest_labels(one):
-    """Enriched samples keep their own labels, and end when they are gone; none is lent any."""
+    """Enriched samples keep their own labels, and end when they are gone. None gets a target's."""
     for scrape in scrapes(one):
         relabelings = scrape["relabelings"]
         assert {each.get("action", "replace") for each in relabelings} <= ACTIONS
@@ -147,7 +146,7 @@ def test_honest_labels(one):
 
 
 def test_the_operator_and_the_plain_files_do_the_same():
-    """What a target's labels are made of is the same relabelling in both."""
+    """Both forms have the same relabelling for a target's labels."""
     pairs = {
         "podmonitor": ("beside", "kmproxy"),
         "podmonitor-instead": ("instead", "kubelet-cadvisor"),
@@ -188,7 +187,7 @@ MONITORED = {
 
 @pytest.mark.parametrize("component", MONITORED)
 def test_a_monitor_of_a_daemon_with_tls(component):
-    """It verifies the certificate by a name that this bears, and shows a token that may scrape."""
+    """It verifies a name that the certificate has, and sends a token that may scrape."""
     overlay, kind, scheme = MONITORED[component]
     folders = [MANIFESTS / "components" / name for name in (component, "monitor-tls")]
     if overlay == "deployment":

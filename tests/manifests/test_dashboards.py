@@ -1,4 +1,4 @@
-"""The dashboards: every query parses, and asks for what there is."""
+"""The dashboards: every query parses, and uses existing metrics only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ELSEWHERE = {
     "kube_pod_container_status_last_terminated_reason",
     "kube_pod_container_status_restarts_total",
 }
-"""What kube-state-metrics exposes, where it is scraped through kmproxy."""
+"""Metrics of kube-state-metrics, if kmproxy also enriches those."""
 
 every_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
 
@@ -40,7 +40,7 @@ def dashboard(name):
 
 
 def queries(name):
-    """The expression of every panel and every variable, with values for the variables."""
+    """The expression of every panel and variable, with values for the variables."""
     document = dashboard(name)
     found = [target["expr"] for panel in document["panels"] for target in panel.get("targets", ())]
     for variable in document["templating"]["list"]:
@@ -52,7 +52,7 @@ def queries(name):
 
 
 def exposed(text):
-    """The names of the samples that an exposition has or, of an idle counter, would have."""
+    """The sample names of an exposition, also those of idle counters."""
     names = set()
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
         parts = ("_bucket", "_sum", "_count") if kind in {"histogram", "summary"} else ("",)
@@ -61,7 +61,7 @@ def exposed(text):
 
 
 def test_the_reading_of_metrics():
-    """Names are found, functions, labels, keywords and text are not."""
+    """Metric names are found; functions, labels, keywords and text are not."""
     expression = (
         'topk(3, sum by (team) (rate(a_total{b="c{d}"}[5m])) / on (e) (f:g > bool 0)) and h'
     )
@@ -71,7 +71,7 @@ def test_the_reading_of_metrics():
 @pytest.mark.program("promtool")
 @every_dashboard
 def test_every_query_parses(name, tmp_path):
-    """By promtool, as the rule of a record."""
+    """Each query parses with promtool, as the expression of a rule."""
     asked = queries(name)
     assert len(asked) > 10
     assert not any("$" in expression for expression in asked)
@@ -96,7 +96,7 @@ async def there(front):
 
 
 def recorded():
-    """The names of what the rules record."""
+    """The names that the rules record."""
     found = set()
     for path in RULES.glob("*.rules.yaml"):
         for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
@@ -106,7 +106,7 @@ def recorded():
 
 @every_dashboard
 async def test_every_query_asks_for_what_there_is(name, front):
-    """In a scrape of the simulated cluster, in our own metrics, or recorded by our rules."""
+    """Each metric is in a scrape of the simulated cluster, in our own, or recorded."""
     known = await there(front) | recorded() | PROMETHEUS_OWN
     for expression in queries(name):
         assert metrics(expression)
@@ -115,7 +115,7 @@ async def test_every_query_asks_for_what_there_is(name, front):
 
 @every_dashboard
 def test_clusters_are_kept_apart(name):
-    """Every query asks for the chosen clusters, and no aggregation or join loses which it is."""
+    """Every query selects the chosen clusters, and keeps the cluster label."""
     document = dashboard(name)
     asked = [target["expr"] for panel in document["panels"] for target in panel.get("targets", ())]
     for expression in asked:
@@ -127,7 +127,7 @@ def test_clusters_are_kept_apart(name):
 
 
 async def test_every_rule_asks_for_what_there_is(front):
-    """The rules as well: what they take their numbers from is exposed, here or by `ELSEWHERE`."""
+    """Each metric of a rule is exposed here, or listed in `ELSEWHERE`."""
     known = await there(front) | recorded() | PROMETHEUS_OWN | ELSEWHERE
     for path in RULES.glob("*.rules.yaml"):
         for group in yaml.safe_load(path.read_text("utf-8"))["groups"]:
@@ -137,7 +137,7 @@ async def test_every_rule_asks_for_what_there_is(front):
 
 @every_dashboard
 def test_the_form(name):
-    """Panels have their own numbers and places, a data source that can be chosen, and a title."""
+    """Panels have unique numbers and places, a selectable data source, and a title."""
     document = dashboard(name)
     panels = document["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)

@@ -1,4 +1,4 @@
-"""`make deploy` and `make undeploy`: the kubectl commands that they run, and when they refuse."""
+"""`make deploy` and `make undeploy`: their kubectl commands, and when they refuse."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ echo "$@" >>asked
 
 
 def make(folder, *arguments, there=(), check=True):
-    """Run make in a folder that has our manifests, beside a cluster that has these ClusterRoles.
+    """Runs make in a folder with our manifests, beside a cluster with these ClusterRoles.
 
-    Its kubectl but writes down what else it is given.
+    A stand-in for kubectl records its other arguments.
     """
     (folder / "manifests").symlink_to(MANIFESTS)
     roles = "".join(f"clusterrole.rbac.authorization.k8s.io/{each}\n" for each in there)
@@ -61,7 +61,7 @@ def test_make_deploy(overlay, tmp_path):
      ("deployment-direct", "deployment"), ("daemonset", "deployment-direct")],
 )  # fmt: skip
 def test_make_deploy_beside_another_overlay(running, overlay, tmp_path):
-    """It refuses, says what to do, and applies nothing: both would run, with the rights of both."""
+    """It refuses with advice, and applies nothing: both would run, with both sets of rights."""
     roles = [one["metadata"]["name"] for one in of_kind(built(running), "ClusterRole")]
     done = make(tmp_path, "deploy", f"OVERLAY={overlay}", there=roles, check=False)
     assert done.returncode != 0
@@ -76,7 +76,7 @@ def test_make_deploy_beside_another_overlay(running, overlay, tmp_path):
      ("deployment", "deployment"), ("deployment-direct", "deployment-direct")],
 )  # fmt: skip
 def test_make_deploy_over_itself(running, overlay, tmp_path):
-    """The same overlay once more, and the safe one in the place of the simple one, are applied."""
+    """The same overlay, and the safe one over the simple one, are applied."""
     roles = [one["metadata"]["name"] for one in of_kind(built(running), "ClusterRole")]
     make(tmp_path, "deploy", f"OVERLAY={overlay}", there=roles)
     assert (tmp_path / "asked").read_text() == LOOK + APPLY
@@ -84,7 +84,7 @@ def test_make_deploy_over_itself(running, overlay, tmp_path):
 
 @pytest.mark.program("kubectl", "make")
 def test_make_deploy_without_a_cluster(tmp_path):
-    """What cannot be looked at is not applied over."""
+    """Without a readable cluster nothing is applied."""
     (tmp_path / "kubectl-false").write_text(
         '#!/bin/sh\n[ "$1" = kustomize ] && exec kubectl "$@"\nexit 1\n'
     )
@@ -96,14 +96,14 @@ def test_make_deploy_without_a_cluster(tmp_path):
 
 @pytest.mark.program("kubectl", "make")
 def test_make_undeploy(tmp_path):
-    """What was applied is deleted, and what is gone already does no harm."""
+    """The applied objects are deleted. Missing ones are no error."""
     make(tmp_path, "undeploy")
     assert (tmp_path / "asked").read_text() == "delete --ignore-not-found -f dist/install.yaml\n"
 
 
 @pytest.mark.program("make")
 def test_make_help():
-    """Every target that is no file is listed, with what it does."""
+    """Every target is listed with its description."""
     done = subprocess.run(
         ["make", "-s", "-C", ROOT, "help"], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""The manifests: Kubernetes takes every overlay, and its objects keep to the rules of all."""
+"""The manifests: Kubernetes accepts every overlay, and its objects follow the common rules."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ OF_CUSTOM_KINDS = ("monitoring.coreos.com/", "cert-manager.io/")
 
 @cache
 def validated(text, version):
-    """The version by whose schemas an object is valid: once for what many overlays share."""
+    """The version whose schemas accept an object; cached, because overlays share objects."""
     return kubernetes_validate.validate(json.loads(text), version, strict=True)
 
 
 @pytest.mark.program("kubectl")
 @every_pair
 def test_kubectl_builds_what_the_other_tests_look_at(overlay, components, tmp_path):
-    """`kubectl kustomize` builds every overlay, and the same objects as our reader."""
+    """`kubectl kustomize` builds the same objects as our reader."""
     folder = MANIFESTS / "overlays" / overlay
     if components:
         copy = tmp_path / "manifests"
@@ -63,7 +63,7 @@ def test_kubectl_builds_what_the_other_tests_look_at(overlay, components, tmp_pa
 @every_pair
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_takes_it(overlay, components, version):
-    """Strictly: an unknown field is an error, in the oldest and the newest version."""
+    """Strict validation, with unknown fields as errors, in the oldest and newest version."""
     for one in built(overlay, components):
         if not one["apiVersion"].startswith(OF_CUSTOM_KINDS):
             assert validated(json.dumps(one, sort_keys=True), version) == version
@@ -71,7 +71,7 @@ def test_kubernetes_takes_it(overlay, components, version):
 
 @every_pair
 def test_every_setting_is_taken(overlay, components):
-    """Every variable, without a warning; there is no argument, which `check` would not see."""
+    """No variable causes a warning, and the container has no arguments: `check` cannot see them."""
     assert "args" not in pod_of(built(overlay, components))[1]
     config, warnings = configuration(built(overlay, components))
     assert warnings == []
@@ -81,7 +81,7 @@ def test_every_setting_is_taken(overlay, components):
 
 @every_pair
 def test_what_is_mounted_is_there(overlay, components):
-    """Each volume once, at a place of its own, and of a ConfigMap that is built with it."""
+    """Each volume is mounted once at its own path, and its ConfigMap is built with it."""
     objects = built(overlay, components)
     pod, container = pod_of(objects)
     volumes = [volume["name"] for volume in pod["volumes"]]
@@ -98,7 +98,7 @@ def test_what_is_mounted_is_there(overlay, components):
 
 @every_pair
 def test_everything_has_its_place(overlay, components):
-    """All that lives in a namespace lives in ours, but for what Prometheus mounts, and is named."""
+    """Namespaced objects are in our namespace, but for those that Prometheus mounts."""
     cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
     for one in built(overlay, components):
         metadata = one["metadata"]
@@ -111,7 +111,7 @@ def test_everything_has_its_place(overlay, components):
 
 @every_overlay
 def test_ports_probes_and_the_end(overlay):
-    """Probes ask the telemetry port, Services name the pod's ports, the end has its time."""
+    """Probes use the telemetry port, Services name the pod's ports, and the end has time."""
     objects = built(overlay)
     pod, container = pod_of(objects)
     assert {port["name"]: port["containerPort"] for port in container["ports"]} == {
@@ -138,9 +138,9 @@ def test_ports_probes_and_the_end(overlay):
 
 @every_overlay
 def test_how_a_pod_begins_and_ends(overlay):
-    """No probe before the daemon can answer, no variable of a Service, its last line in its status.
+    """No probe before a start, no variables of Services, the last log line in the status.
 
-    A probe that fails is an event of type Warning, even where the next one is soon to pass.
+    A failed probe is an event of type Warning, even if the next one passes.
     """
     pod, container = pod_of(built(overlay))
     assert pod["enableServiceLinks"] is False
@@ -149,7 +149,7 @@ def test_how_a_pod_begins_and_ends(overlay):
 
 
 def test_overlays_do_not_mix():
-    """What selects the pods of one kind selects none of the other; each has a role of its own."""
+    """Selectors of one kind match no pods of the other, and each has its own role."""
     of_nodes, central = built("daemonset", ["discovery", "podmonitor"]), built("deployment")
     labels = [workload(each)["spec"]["template"]["metadata"]["labels"] for each in (of_nodes, central)]  # fmt: skip
     for objects, own, other in ((of_nodes, *labels), (central, *labels[::-1])):
@@ -175,7 +175,7 @@ def test_overlays_do_not_mix():
 
 @pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - ON_DAEMONSETS))
 def test_replicas_do_not_take_turns(overlay):
-    """A scraper keeps to one replica, and one with old labels leaves it to the others."""
+    """A scraper keeps to one replica. Each replica knows its peers, and a maximum label age."""
     objects = built(overlay)
     services = {one["metadata"]["name"]: one for one in of_kind(objects, "Service")}
     assert services["kmproxy"]["spec"]["sessionAffinity"] == "ClientIP"
@@ -189,7 +189,7 @@ def test_replicas_do_not_take_turns(overlay):
 
 @every_overlay
 def test_requests_and_limits(overlay):
-    """Memory has both, above what is measured; CPU has no limit, which would delay scrapes."""
+    """Memory has both, above the measured peak. CPU has no limit, which would delay scrapes."""
     _, container = pod_of(built(overlay))
     assert set(container["resources"]["requests"]) == {"cpu", "memory"}
     assert container["resources"]["requests"]["memory"] == "64Mi"
@@ -198,7 +198,7 @@ def test_requests_and_limits(overlay):
 
 @pytest.mark.parametrize("overlay", sorted(ON_DAEMONSETS & set(OVERLAYS)))
 def test_the_daemonset_reaches_every_node(overlay):
-    """Whatever the taints, before other pods, a tenth at a time, asking its own node."""
+    """On all taints, with priority, a tenth at a time, and each pod asks its own node."""
     objects = built(overlay)
     daemonset, (pod, container) = workload(objects), pod_of(objects)
     assert daemonset["kind"] == "DaemonSet"
@@ -211,7 +211,7 @@ def test_the_daemonset_reaches_every_node(overlay):
 
 @pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - ON_DAEMONSETS))
 def test_the_deployment_is_never_without_a_pod(overlay):
-    """Two replicas over zones and nodes, a budget, and no update that leaves fewer."""
+    """Two replicas over zones and nodes, a budget, and updates that keep both."""
     objects = built(overlay)
     deployment, (pod, _) = workload(objects), pod_of(objects)
     assert deployment["kind"] == "Deployment"
@@ -227,9 +227,9 @@ def test_the_deployment_is_never_without_a_pod(overlay):
 
 @every_pair
 def test_the_usual_annotations(overlay, components):
-    """On Services and pods, naming a port that is there and speaks plain HTTP.
+    """On Services and pods, with an existing port that speaks plain HTTP.
 
-    The usual job knows no CA, so what is served over TLS has none.
+    The usual job knows no CA, so a TLS port has no annotations.
     """
     objects = built(overlay, components)
     _, container = pod_of(objects)
@@ -255,7 +255,7 @@ def test_the_usual_annotations(overlay, components):
 
 @pytest.mark.parametrize(("overlay", "components"), TOGETHER[-2:])
 def test_the_label_of_the_release(overlay, components):
-    """All that the Prometheus Operator selects has it, and nothing else changes."""
+    """All objects that the Prometheus Operator selects have it. Others are unchanged."""
     assert components[-1] == "release"
     before, after = by_name(built(overlay, components[:-1])), by_name(built(overlay, components))
     selected = [each for each in after if each[0].startswith("monitoring.coreos.com/")]

@@ -1,4 +1,4 @@
-"""The manifests in the documents: every overlay is named, and every example builds and is taken."""
+"""The documented manifests: every overlay is named, and every example builds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.overlays import COMPONENTS, MANIFESTS, OVERLAYS, built
 
 
 def test_the_documents_name_every_overlay_and_component():
-    """Each has its row, and no other has."""
+    """Each overlay and component has a row, and no row is left over."""
     for title, names in (("Overlays", OVERLAYS), ("Components", COMPONENTS)):
         table = section("docs/install.md", title)
         assert set(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == set(names)
@@ -25,7 +25,7 @@ def test_the_documents_name_every_overlay_and_component():
 
 @pytest.mark.program("kubectl")
 def test_the_example_of_a_component(tmp_path):
-    """The kustomization that is shown builds beside our manifests."""
+    """The documented kustomization builds beside our manifests."""
     example = block("apiVersion: kustomize")
     (tmp_path / "manifests").symlink_to(MANIFESTS)
     (tmp_path / "kustomization.yaml").write_text(example)
@@ -36,7 +36,7 @@ def test_the_example_of_a_component(tmp_path):
 
 @pytest.mark.program("kubectl", "openssl")
 def test_the_example_of_a_certificate(tmp_path):
-    """What is shown makes a Secret whose certificate names the Service, and verifies itself."""
+    """The commands make a Secret with a self-signed certificate for the Service."""
     commands = block("openssl req ")
     commands = commands.rstrip("\n") + " --dry-run=client --output=yaml"
     done = subprocess.run(
@@ -56,7 +56,7 @@ def test_the_example_of_a_certificate(tmp_path):
 
 @pytest.mark.program("kubectl")
 def test_the_example_of_the_ca(tmp_path):
-    """The CA alone goes to Prometheus' namespace, as it is in the Secret; the key stays.
+    """Only the CA of the Secret goes to Prometheus' namespace. The key stays.
 
     There is no cluster here, so the Secret comes from a file.
     """

@@ -1,4 +1,4 @@
-"""Security of the manifests: no more permissions than needed, and no overlay open to everybody."""
+"""Security of the manifests: only needed permissions, and no overlay that is open to all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.overlays import (
 
 
 def permissions(objects):
-    """All that the service account may do, as (group, resource, verb)."""
+    """All rights of the service account, as (group, resource, verb)."""
     bound = {
         binding["roleRef"]["name"]
         for binding in of_kind(objects, "ClusterRoleBinding")
@@ -41,7 +41,7 @@ def permissions(objects):
 
 @every_pair
 def test_the_roles_grant_what_is_needed_and_no_more(overlay, components):
-    """Exactly what `kmproxy check` asks for with the same arguments."""
+    """The roles grant exactly the rights that `kmproxy check` asks for."""
     objects = built(overlay, components)
     config, _ = configuration(objects)
     wanted = {(each.group, each.resource, each.verb) for each in needed(config)}
@@ -50,7 +50,7 @@ def test_the_roles_grant_what_is_needed_and_no_more(overlay, components):
 
 @every_pair
 def test_pod_security_restricted(overlay, components):
-    """The namespace demands it, and the pod has it with a read-only root besides."""
+    """The namespace demands it, and the pod fulfils it with a read-only root file system."""
     objects = built(overlay, components)
     (namespace,) = of_kind(objects, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
@@ -71,7 +71,7 @@ def test_pod_security_restricted(overlay, components):
 @pytest.mark.parametrize("overlay", sorted(ON_DAEMONSETS))
 @pytest.mark.parametrize("component", ["tls-secret", "tls-cert-manager"])
 def test_the_web_config(overlay, component):
-    """It is one, and names files of the mounted Secret by which cert-manager fills it."""
+    """It is valid, and names the files that cert-manager puts into the Secret."""
     objects = built(overlay, () if overlay == "recommended" else (component,))
     _, container = pod_of(objects)
     path = variables(objects)["KMPROXY_WEB_CONFIG_FILE"]
@@ -84,7 +84,7 @@ def test_the_web_config(overlay, component):
 
 
 def test_the_recommended_overlay_is_not_open():
-    """It is the daemonset with TLS, and lets in only whom the cluster's RBAC does."""
+    """It is the daemonset with TLS, and admits callers by the cluster's RBAC."""
     config, _ = configuration(built("recommended"))
     assert config.authorization.mode == "kubernetes"
     assert config.server.web_config_file
@@ -102,7 +102,7 @@ KUBELETS = {
 
 @pytest.mark.parametrize("overlay", KUBELETS)
 def test_what_the_service_account_may_do(overlay):
-    """Namespaces, and one way to the kubelets; nothing more."""
+    """Namespaces and one route to the kubelets, nothing more."""
     objects = built(overlay)
     assert permissions(objects) == NAMESPACES | KUBELETS[overlay]
     assert not of_kind(objects, "Role", "RoleBinding")
@@ -110,7 +110,7 @@ def test_what_the_service_account_may_do(overlay):
 
 @every_overlay
 def test_the_network_policy(overlay):
-    """It is of our pods, opens their ports to Prometheus alone, and leads where they must go."""
+    """It selects our pods, admits only Prometheus, and allows the needed outgoing traffic."""
     objects = built(overlay, ["networkpolicy"])
     (policy,) = of_kind(objects, "NetworkPolicy")
     spec, template = policy["spec"], workload(objects)["spec"]["template"]
@@ -130,7 +130,7 @@ def test_the_network_policy(overlay):
 
 @pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - {"deployment"}))
 def test_the_one_patch_for_kubelets_with_certificates(overlay):
-    """Without it the first certificate is pinned, with it a CA verifies; nothing else changes."""
+    """The patch replaces pinning by verification, and changes nothing else."""
     before, after = built(overlay), built(overlay, ["kubelet-certificates"])
     first = {"name": "KMPROXY_KUBELET_TLS_PIN", "value": "true"}
     assert pod_of(before)[1]["env"].pop(0) == first
@@ -149,7 +149,7 @@ def test_the_one_patch_for_kubelets_with_certificates(overlay):
     ],
 )
 def test_discovery(overlay, component, more):
-    """It is switched on, and may read the pods of a kubelet besides: never write, never exec."""
+    """It is on, and adds the right to read a kubelet's pods: never write, never exec."""
     before, after = built(overlay), built(overlay, [component])
     assert variables(after) == variables(before) | {"KMPROXY_DISCOVERY": "true"}
     assert permissions(after) == permissions(before) | more
@@ -163,7 +163,7 @@ def test_discovery(overlay, component, more):
 
 @pytest.mark.parametrize("overlay", sorted(OVERLAYS))
 def test_no_overlay_believes_every_certificate(overlay):
-    """Where the kubelets are asked themselves their certificates are pinned or verified."""
+    """With direct access, certificates of kubelets are pinned or verified."""
     config, _ = configuration(built(overlay))
     assert not config.kubelet.insecure_tls
     assert config.kubelet.tls_pin == (not config.kubelet.apiserver)

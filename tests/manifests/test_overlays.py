@@ -1,4 +1,4 @@
-"""The overlays, run: each overlay's settings and roles, and no other right, before a cluster."""
+"""The overlays, run in front of a cluster: each with its settings and exactly its roles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPEN = sorted(set(OVERLAYS) - {"recommended"})
 
 
 def grant(cluster, objects):
-    """Let the cluster's RBAC be what an overlay brings, and take every other right away."""
+    """Gives the cluster the RBAC of an overlay, and removes every other right."""
     cluster.authority._rules = set()
     for one in of_kind(objects, "ClusterRole", "ClusterRoleBinding"):
         for subject in one.get("subjects", ()):
@@ -30,7 +30,7 @@ def grant(cluster, objects):
 
 
 def flags(cluster, objects, root):
-    """The same settings as flags, but for those that the front has its own for."""
+    """The overlay's settings as flags, without those that the fixture sets."""
     own = {"KMPROXY_NODE_NAME_OR_IP", "KMPROXY_NODE_PORT", "KMPROXY_SERVICE_ACCOUNT_DIR"}
     return [
         f"--{name.removeprefix('KMPROXY_').lower().replace('_', '-')}={value}"
@@ -41,7 +41,7 @@ def flags(cluster, objects, root):
 
 @pytest.mark.parametrize("overlay", OPEN)
 async def test_an_overlay_does_with_its_roles(front, cluster, tmp_path, overlay):
-    """It reads the namespaces and the metrics of its nodes, with the rights that it brings."""
+    """It reads namespaces and its nodes' metrics with the rights that it brings."""
     objects = built(overlay)
     grant(cluster, objects)
     proxy = await front(*flags(cluster, objects, tmp_path))
@@ -52,7 +52,7 @@ async def test_an_overlay_does_with_its_roles(front, cluster, tmp_path, overlay)
 
 
 async def test_the_recommended_overlay_lets_in_prometheus_alone(front, cluster, tmp_path):
-    """Over TLS, by the name of the Service, with a token that its roles let scrape."""
+    """Over TLS with the Service's name, and a token that may scrape."""
     objects, authority = built("recommended"), Authority()
     grant(cluster, objects)
     mount(objects, tmp_path, authority)
@@ -92,7 +92,7 @@ async def test_the_recommended_overlay_lets_in_prometheus_alone(front, cluster, 
 async def test_the_token_of_a_monitor(
     front, cluster, tmp_path, attributes, overlay, components, path
 ):
-    """It scrapes where its monitor leads, whichever right kmproxy asks for."""
+    """The token scrapes the monitor's paths, for each kind of authorization."""
     objects, authority = built(overlay, components), Authority()
     grant(cluster, objects)
     mount(objects, tmp_path, authority)
@@ -110,9 +110,9 @@ async def test_the_token_of_a_monitor(
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 async def test_check_in_the_pod(cluster, tmp_path, overlay):
-    """The line of the documents, run with the container's environment as `kubectl exec` does, finds no fault.
+    """The documented command passes in the container's environment, as with `kubectl exec`.
 
-    It knows the daemon's settings: nothing is failed, skipped for want of one, or warned of.
+    It reads the daemon's settings: no row is failed, skipped or a warning.
     """
     objects = built(overlay)
     grant(cluster, objects)

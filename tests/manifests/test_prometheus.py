@@ -1,4 +1,4 @@
-"""The Prometheus and Alertmanager files: that they load, and keep to the rules of honest labels."""
+"""The Prometheus and Alertmanager files: they load, and follow the rules of honest labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ every_wiring = pytest.mark.parametrize("name", ENRICHED)
 
 
 def job(name):
-    """The job of a wiring that scrapes enriched metrics."""
+    """The scrape job for enriched metrics."""
     document = yaml.safe_load((ROOT / f"manifests/prometheus/{name}.yml").read_text("utf-8"))
     (found,) = [each for each in document["scrape_configs"] if each["job_name"] == ENRICHED[name]]
     return found
@@ -36,7 +36,7 @@ def job(name):
 @pytest.mark.program("promtool")
 @every_file
 def test_prometheus_loads_it(path, tmp_path):
-    """The whole file; where discovery in Kubernetes is not compiled in, all the rest of it."""
+    """The whole file loads, or all of it but Kubernetes discovery, if that is not compiled in."""
     document = yaml.safe_load(path.read_text("utf-8"))
     shown = check(path)
     if "kubernetes_sd_configs not found" in shown.stderr:
@@ -52,7 +52,7 @@ def test_prometheus_loads_it(path, tmp_path):
 
 
 def check(path):
-    """Run promtool over a configuration."""
+    """Runs promtool on a configuration."""
     return subprocess.run(
         ["promtool", "check", "config", path], capture_output=True, text=True, check=False
     )
@@ -61,7 +61,7 @@ def check(path):
 @pytest.mark.program("promtool")
 @every_wiring
 def test_the_lines_for_tls_of_the_documents(name, tmp_path):
-    """Put into the job, they make one that loads; the token file is not asked for then."""
+    """With these lines the job loads. The token file is not read then."""
     lines = yaml.safe_load(block("scheme: https\n"))
     (tmp_path / "ca.crt").write_text("")
     lines["tls_config"]["ca_file"] = str(tmp_path / "ca.crt")
@@ -76,26 +76,26 @@ def test_the_lines_for_tls_of_the_documents(name, tmp_path):
 
 @every_wiring
 def test_the_samples_own_labels_are_honoured(name):
-    """Else every sample got kmproxy's namespace and pod in the place of its own."""
+    """Otherwise kmproxy's namespace and pod would replace every sample's own."""
     assert job(name)["honor_labels"] is True
 
 
 @every_wiring
 def test_no_series_lives_on_under_its_old_team(name):
-    """The scrape's own time lets a series end with its last scrape, in every version."""
+    """With honor_timestamps off, a series ends with its last scrape, in every version."""
     assert job(name)["honor_timestamps"] is False
 
 
 @every_wiring
 def test_no_target_lends_its_namespace_to_samples_that_have_none(name):
-    """With honor_labels, a target's label would go on every sample that lacks it."""
+    """With honor_labels, a target's label would go to samples without it."""
     targets = {each.get("target_label") for each in job(name)["relabel_configs"]}
     assert not targets & {"namespace", "pod", "container"}
 
 
 @every_file
 def test_rules_and_alertmanager_are_named(path):
-    """Each file is a whole one: rules are loaded, and alerts go somewhere."""
+    """Each file is complete: rules are loaded, and alerts have a receiver."""
     document = yaml.safe_load(path.read_text("utf-8"))
     assert document["rule_files"] == ["rules/*.rules.yaml"]
     (alertmanager,) = document["alerting"]["alertmanagers"]
@@ -104,7 +104,7 @@ def test_rules_and_alertmanager_are_named(path):
 
 @pytest.mark.program("amtool")
 def test_alertmanager_loads_it():
-    """The routing tree, and every receiver that it names."""
+    """The routing tree loads, with every receiver that it names."""
     done = subprocess.run(
         ["amtool", "check-config", ALERTMANAGER], capture_output=True, text=True, check=False
     )
@@ -124,7 +124,7 @@ def test_alertmanager_loads_it():
     ],
 )
 def test_who_gets_an_alert(labels, receiver):
-    """The team that it bears, and no other; the cluster's own team where there is none."""
+    """The alert's team gets it, and no other; without a team the cluster's own team."""
     command = ["amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}", *labels]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [receiver]

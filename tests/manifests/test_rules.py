@@ -1,4 +1,4 @@
-"""The rules: what each records and whom it calls, tried by promtool; one source for both forms."""
+"""The rules: records and alerts, tested by promtool; one source for both forms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rules(name):
 
 
 def cases(name):
-    """Promtool's cases for a file."""
+    """The promtool cases for a file."""
     return yaml.safe_load((ROOT / f"tests/manifests/rules/{name}.test.yaml").read_text("utf-8"))[
         "tests"
     ]
@@ -35,7 +35,7 @@ def cases(name):
 @pytest.mark.program("promtool")
 @every_file
 def test_what_is_recorded_and_who_is_called(name):
-    """Every case: these series give those records and alerts, word for word, and no others."""
+    """In every case the series give exactly these records and alerts."""
     file = ROOT / f"tests/manifests/rules/{name}.test.yaml"
     done = subprocess.run(
         ["promtool", "test", "rules", file], capture_output=True, text=True, check=False
@@ -45,7 +45,7 @@ def test_what_is_recorded_and_who_is_called(name):
 
 @every_file
 def test_every_rule_has_its_cases(name):
-    """A record is asked for by its name; an alert fires in one case, and in another does not."""
+    """A record is queried by name. An alert fires in one case, and does not in another."""
     asked = [test["expr"] for case in cases(name) for test in case.get("promql_expr_test", ())]
     alerts = [test for case in cases(name) for test in case.get("alert_rule_test", ())]
     for rule in rules(name):
@@ -58,7 +58,7 @@ def test_every_rule_has_its_cases(name):
 
 @every_file
 def test_every_alert_can_be_routed(name):
-    """By its team: that of the series, which no aggregation may lose, or the cluster's own."""
+    """By its team, from the series or the cluster's own. No aggregation loses it."""
     for rule in rules(name):
         if "record" in rule:
             assert rule["record"].startswith("team:")
@@ -75,7 +75,7 @@ def test_every_alert_can_be_routed(name):
 
 @every_file
 def test_no_aggregation_loses_the_cluster(name):
-    """Several clusters may be in one Prometheus, with the same namespaces and teams."""
+    """One Prometheus may have several clusters with equal namespaces and teams."""
     for rule in rules(name):
         kept = re.findall(r"(?<![\w:])(?:sum|max|min|count) ?(?:by \((\w+)|\()", rule["expr"])
         kept += re.findall(r"\bon \((\w+)", rule["expr"])
@@ -88,7 +88,7 @@ PARTS = ("Meaning", "Impact", "Diagnosis", "Mitigation", "Needs")
 
 @every_file
 def test_every_alert_has_a_runbook(name):
-    """Its URL leads to its section, which says what it means, costs, comes from, and what to do."""
+    """Its URL leads to a section with meaning, impact, causes and remedies."""
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOKS, re.MULTILINE | re.DOTALL))
     for rule in rules(name):
         if "alert" not in rule:
@@ -102,7 +102,7 @@ def test_every_alert_has_a_runbook(name):
 
 
 def test_every_record_says_what_it_needs():
-    """The table of records: each with the metrics that it is made of, and no other."""
+    """The table of records names exactly the metrics of each record."""
     table = RUNBOOKS.partition("## Recording rules")[2]
     shown = {
         row[1]: set(re.findall(r"`([a-z_]+)`", row[2]))
@@ -113,7 +113,7 @@ def test_every_record_says_what_it_needs():
 
 
 def test_runbooks_are_for_what_there_is():
-    """No section of an alert that is gone."""
+    """No section belongs to a removed alert."""
     titles = set(re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE))
     alerts = {rule["alert"] for name in NAMES for rule in rules(name) if "alert" in rule}
     assert titles == alerts
@@ -121,7 +121,7 @@ def test_runbooks_are_for_what_there_is():
 
 @every_file
 def test_only_samples_with_a_team_count(name):
-    """Another job's samples of the same containers, and control groups of a node, have none."""
+    """Every selector requires a team: samples of other jobs and control groups have none."""
     for rule in rules(name):
         if name == "teams":
             selectors = rule["expr"].count("{")
@@ -129,7 +129,7 @@ def test_only_samples_with_a_team_count(name):
 
 
 def test_the_documents_name_every_alert():
-    """And no other."""
+    """The documents name every alert, and no other."""
     part = section("docs/prometheus.md", "Rules")
     alerts = {rule["alert"] for name in NAMES for rule in rules(name) if "alert" in rule}
     assert set(re.findall(r"`((?:Container|Pod|Kmproxy)\w+)`", part)) == alerts
@@ -161,7 +161,7 @@ OF_TWO_NODES = (
     ],
 )
 def test_the_joins_of_the_documents(number, series, label, answers, tmp_path):
-    """The query with a join and the one without give the same; of two nodes, the one for them."""
+    """The queries with and without a join agree; of two nodes, the right one is taken."""
     queries = [
         each.text for each in blocks("docs/coming-from-joins.md") if each.language == "promql"
     ]
@@ -188,7 +188,7 @@ def test_the_joins_of_the_documents(number, series, label, answers, tmp_path):
 
 @every_file
 def test_the_operator_gets_the_same_rules(name):
-    """What the PrometheusRule holds is what the file holds: `make manifests` writes it."""
+    """The PrometheusRule equals the file, as `make manifests` writes it."""
     file = (COMPONENTS / f"rules/{name}.rules.yaml").read_text("utf-8")
     document = yaml.safe_load((COMPONENTS / f"prometheusrule/{name}.yaml").read_text("utf-8"))
     assert document.pop("spec") == yaml.safe_load(file)
@@ -205,7 +205,7 @@ def test_the_operator_gets_the_same_rules(name):
 
 @pytest.mark.program("make")
 def test_make_manifests_writes_them(tmp_path):
-    """Byte for byte what is committed."""
+    """`make manifests` writes the committed bytes."""
     for component in ("rules", "prometheusrule"):
         (tmp_path / "manifests/components" / component).mkdir(parents=True)
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""Small expositions beside what must come of them, and inputs that once were found worth keeping."""
+"""Small expositions with their expected outputs, and inputs that the fuzz run found."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COUNTS = {
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("mode", ["keep", "overwrite"])
 def test_expected_twins(path, mode):
-    """Each file becomes its twin, whole, byte by byte and in pieces; the plain reading agrees."""
+    """Each file gives its expected output: whole, byte by byte, and by the reference reader."""
     text = path.read_bytes()
     expected = path.with_suffix(f".{mode}.prom").read_bytes()
     samples, kept, overwritten, unparsed, conflicts = COUNTS[path.stem]
@@ -50,7 +50,7 @@ def test_expected_twins(path, mode):
 
 
 def test_the_corpus_is_complete():
-    """Every file has its counts and both twins, and nothing else lies about."""
+    """Every file has its counts and both expected outputs. No other files are there."""
     names = {path.stem for path in INPUTS}
     assert names == COUNTS.keys()
     twins = {f"{name}{mode}.prom" for name in names for mode in ("", ".keep", ".overwrite")}
@@ -61,5 +61,5 @@ def test_the_corpus_is_complete():
     "path", sorted((HERE.parent / "fuzz" / "corpus").iterdir()), ids=lambda path: path.name
 )
 def test_fuzz_corpus(path):
-    """Inputs that the fuzz run starts from, or has found, are read alike by both."""
+    """The engine and the reference reader agree on every fuzz input."""
     lines.check_fuzz_case(path.read_bytes())

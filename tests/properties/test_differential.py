@@ -1,8 +1,8 @@
-"""The engine against the plain reading, on a million lines at random.
+"""The engine against the reference reader, on a million random lines.
 
-How many lines is the environment variable LINES_TO_COMPARE; without it a
-million where CI is set, fewer elsewhere. Every line is read in both modes, and
-fed whole and in two ways of being cut.
+The environment variable LINES_TO_COMPARE sets the number of lines. Without it the number is a
+million where CI is set, and lower elsewhere. Every line is read in both modes, fed whole and
+cut in two ways.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ WORKERS = 2
 
 
 def compare(seed, count):
-    """Compare both readings of `count` lines; returns how many of each outcome there were.
+    """Compare both readings of `count` lines; returns the count of each outcome.
 
-    A difference is an AssertionError that shows how to have it again.
+    A difference raises an AssertionError that shows how to reproduce it.
     """
     rng = random.Random(seed)
     seen = dict.fromkeys(("lines", "bytes", *lines.Reading._fields[1:]), 0)
@@ -58,7 +58,7 @@ def compare(seed, count):
 
 
 def _difference(text, cuts, options, got, expected):
-    """All that is needed to see a difference again, with the first line that shows it."""
+    """The facts that reproduce a difference, with the first line that shows it."""
     pairs = zip(got.output.split(b"\n"), expected.output.split(b"\n"), strict=False)
     first = next((pair for pair in pairs if pair[0] != pair[1]), "none: the counts differ")
     return (
@@ -70,7 +70,7 @@ def _difference(text, cuts, options, got, expected):
 
 @pytest.mark.timeout(1800)  # a minute of work in CI; a busy machine takes five
 def test_a_million_lines(monkeypatch, capsys):
-    """However lines are mixed, broken and cut, the engine does what the plain reading does."""
+    """The engine agrees with the reference reader on mixed, broken and cut lines."""
     for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
         monkeypatch.delenv(name, raising=False)  # the workers are to be fast, not measured
     batches = -(-LINES // BATCH)
@@ -88,7 +88,7 @@ def test_a_million_lines(monkeypatch, capsys):
 
 @pytest.mark.parametrize("position", range(40))
 def test_every_cut_of_a_small_text(position):
-    """One cut at each place, and each two neighbouring cuts, change nothing."""
+    """One cut at each place, and two neighbouring cuts, change nothing."""
     text = (
         b'm{namespace="web"} 1\n# x\nm 1\n\nm{team="x" ,namespace="web"} 1\n'
         b'm{a="\\"",namespace="shop"} 2 # {a="b"} 1\nm{namespace="web",a="\n"} 1\nm{namespace="taken"} 1'

@@ -1,9 +1,9 @@
-"""The law of linear time: no input costs much more CPU for a byte than plain text does.
+"""Linear time: no input costs much more CPU per byte than plain text does.
 
-A table of worst inputs, each at 64 KiB and at 1 MiB, for every stage that a
-body passes and for every expression of the grammar. What plain text costs is
-measured beside it, fed in the same way, so that the machine's speed does not
-matter. `python -m tests.properties.test_linear` prints the figures.
+A table of worst inputs, each of 64 KiB and of 1 MiB, for every stage of the pipeline and
+every expression of the grammar. The cost of plain text is measured beside it, fed in the same
+way, so the machine's speed does not matter. `python -m tests.properties.test_linear` prints
+the figures.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kmproxy.exposition.splitter import PlainSplitter
 pytestmark = pytest.mark.no_cover
 
 TIMES = 20
-"""What a byte may cost, in bytes of plain text: lines of about 90 bytes, as kube-state-metrics'."""
+"""Maximum cost per byte, in bytes of plain text: lines of 90 bytes, as kube-state-metrics'."""
 
 NOISE = 2.5
 """Times that for what a busy machine adds; an expression that is not linear costs hundreds."""
@@ -46,23 +46,23 @@ MAX_LINE = SIZES[1]
 
 
 def over(*unit: bytes) -> Callable[[int], bytes]:
-    """Whole lines, over and over."""
+    """Repeats whole lines."""
     text = b"".join(unit)
     return lambda size: text * (size // len(text))
 
 
 def within(head: bytes, unit: bytes, tail: bytes = b'"} 1\n') -> Callable[[int], bytes]:
-    """One line that has something over and over, and its newline."""
+    """One line with a repeated part, and its newline."""
     return lambda size: head + unit * ((size - len(head) - len(tail)) // len(unit)) + tail
 
 
 def numbered(line: bytes) -> Callable[[int], bytes]:
-    """Lines with another number each."""
+    """Lines with a different number each."""
     return lambda size: b"".join([line % n for n in range(size // (len(line % 10000)))])
 
 
 def random_bytes(size: int) -> bytes:
-    """Anything, mostly bytes that mean something."""
+    """Random bytes, mostly those that have a meaning in the format."""
     return bytes(random.Random(1).choices(b'n{}="",,\\ \t\n\n#1am', k=size))
 
 
@@ -164,7 +164,7 @@ def tenant(pieces: Iterator[bytes]) -> None:
 def filtered(
     make: Callable[[], Enricher | Selector | Pipeline],
 ) -> Callable[[Iterator[bytes]], None]:
-    """A stage that is fed and finished."""
+    """Feeds a stage, and finishes it."""
 
     def run(pieces: Iterator[bytes]) -> None:
         stage = make()
@@ -176,20 +176,20 @@ def filtered(
 
 
 def selector(**options: object) -> Callable[[Iterator[bytes]], None]:
-    """One that makes a selection."""
+    """A selector with a selection."""
     chosen = Selection(**options)  # type: ignore[arg-type]
     return filtered(lambda: Selector(chosen, max_line=MAX_LINE))
 
 
 def pipeline(**options: bool) -> Callable[[Iterator[bytes]], None]:
-    """All stages but the tenant's."""
+    """The pipeline with all stages but the tenant's."""
     chosen = Selection(namespaces=(Globs(("shop*", "a")),), strip_timestamps=True)
     recipe = Recipe(names=frozenset({b"team"}), selection=chosen, max_line=MAX_LINE, **options)
     return filtered(lambda: Pipeline(lookup, recipe))
 
 
 def encoded(pieces: Iterator[bytes]) -> None:
-    """Packed, and unpacked again in tiny pieces."""
+    """Packs the bytes, and unpacks them in tiny pieces."""
     encoder = GzipEncoder()
     packed = b"".join([*map(encoder.feed, pieces), encoder.finish()])
     decoder = GzipDecoder()
@@ -216,13 +216,13 @@ STAGES: dict[str, Callable[[Iterator[bytes]], None]] = {
 
 
 def cut(text: bytes, size: int) -> Iterator[bytes]:
-    """The text in pieces, as the server would feed them."""
+    """The text in pieces, as the server feeds them."""
     for at in range(0, len(text), size):
         yield from portions(text[at : at + size])
 
 
 def nanoseconds(run: Callable[[], object], size: int, times: int) -> float:
-    """CPU for a byte, the least of some runs."""
+    """CPU time per byte: the minimum of some runs."""
     best = float("inf")
     for _ in range(times):
         began = time.process_time()
@@ -232,10 +232,9 @@ def nanoseconds(run: Callable[[], object], size: int, times: int) -> float:
 
 
 def ratio(run: Callable[[bytes], object], text: bytes, beside: bytes, plain: float) -> float:
-    """What a byte of the text costs, in bytes of plain text.
+    """The cost of a byte of the text, in bytes of plain text.
 
-    If that is nearly too much both are measured again, in turns, as the machine
-    may have been busy with something else.
+    A ratio near the limit is measured again in turns, because the machine may have been busy.
     """
     run(text[: text.find(b"\n") + 1])  # what is compiled when it is first needed
     cost = nanoseconds(lambda: run(text), len(text), 1) / plain
@@ -250,7 +249,7 @@ def ratio(run: Callable[[bytes], object], text: bytes, beside: bytes, plain: flo
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_stage_takes_long(stage, size):
-    """A byte of the worst input costs what some bytes of plain text do, whatever the size."""
+    """A byte of the worst input costs as much as some bytes of plain text, at both sizes."""
     run = STAGES[stage]
     plain = nanoseconds(lambda: run(cut(PLAIN[size], 1 << 16)), len(PLAIN[size]), 5)
     costs = {
@@ -263,7 +262,7 @@ def test_no_stage_takes_long(stage, size):
 @pytest.mark.parametrize("step", [5, 64, 1000])
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "gzip"])
 def test_small_pieces_take_no_longer(stage, step):
-    """However small the pieces are, no line is put together again and again."""
+    """Small pieces cost no more: no line is copied again for each piece."""
     run, size = STAGES[stage], SIZES[0] * 4
     text = PLAIN[SIZES[1]][:size]
     plain = nanoseconds(lambda: run(cut(text, step)), len(text), 3)
@@ -282,7 +281,7 @@ def test_small_pieces_take_no_longer(stage, step):
 
 
 def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """What is called on lists of pairs that were understood: here the pairs of each sample."""
+    """The functions for lists of proven pairs, called with the pairs of each sample."""
 
     def run(text: bytes) -> None:
         for line in text.split(b"\n"):
@@ -309,7 +308,7 @@ EXPRESSIONS = {
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_no_expression_takes_long(expression, size):
-    """Each by itself, as it is called, on every input; in what plain text costs the engine at least."""
+    """No expression costs more, on any input, than the engine costs on plain text at least."""
     run = EXPRESSIONS[expression]
     plain = max(7.0, nanoseconds(lambda: run(PLAIN[size]), len(PLAIN[size]), 3))
     whole = {name: make(size) for name, make in WORST.items()}
@@ -325,7 +324,7 @@ def test_no_expression_takes_long(expression, size):
     "glob", ["*a" * 100 + "b", "*?" * 100, "*[a-z]" * 40 + "B", "*" * 250 + "b"]
 )
 def test_no_glob_takes_long(glob):
-    """A name of the longest kind costs the same however long a piece of it almost matches."""
+    """A glob on the longest name costs the same when pieces of it almost match."""
     globs = Globs.of_query([glob])
     cost = {
         size: nanoseconds(lambda: globs.match("a" * size), size, 5)  # noqa: B023 - called at once
@@ -335,7 +334,7 @@ def test_no_glob_takes_long(glob):
 
 
 def table() -> None:
-    """Print what a byte costs, by input and stage, in bytes of plain text."""
+    """Prints the cost per byte, by input and stage, in bytes of plain text."""
     for stage, run in STAGES.items():
         for size in SIZES:
             plain = nanoseconds(lambda: run(cut(PLAIN[size], 1 << 16)), len(PLAIN[size]), 5)  # noqa: B023

@@ -1,7 +1,7 @@
-"""What holds for every exposition, whatever it says: bytes kept, labels right, cuts unseen.
+"""Properties of every exposition: bytes are kept, labels are right, cuts change nothing.
 
-What should come out is built next to what goes in, piece by piece, so it rests
-neither on the engine nor on its plain reading.
+Each test builds the expected output beside the input, piece by piece. So it depends neither
+on the engine nor on the reference reader.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ whole_lines = st.lists(anything.map(lambda text: text.replace(b"\n", b"") + b"\n
 @examples
 @given(text=anything, limit=limits, data=st.data())
 def test_with_nothing_to_add_nothing_changes(text, limit, data):
-    """Where no namespace has labels, the output is the input, whatever the input is."""
+    """Without labels of any namespace the output equals the input."""
     reading = lines.by_engine(text, data.draw(cut(text)), labels={}, limit=limit)
     assert reading.output == text
     assert (reading.enriched, reading.conflicts) == (0, 0)
@@ -41,7 +41,7 @@ def test_with_nothing_to_add_nothing_changes(text, limit, data):
 @examples
 @given(text=anything, limit=limits, overwrite=st.booleans(), data=st.data())
 def test_cuts_never_show(text, limit, overwrite, data):
-    """The same bytes and the same counts come out of every way to cut, also byte by byte."""
+    """Every way to cut the input gives the same bytes and counts, also byte by byte."""
     options = {"overwrite": overwrite, "limit": limit}
     whole = lines.by_engine(text, **options)
     seen = lines.fed(text, **options)[1].seen
@@ -53,7 +53,7 @@ def test_cuts_never_show(text, limit, overwrite, data):
 @examples
 @given(text=anything, overwrite=st.booleans(), names=st.sets(st.sampled_from(lines.ADDED)))
 def test_names_foretold_never_show(text, overwrite, names):
-    """To name labels that may be added is for speed: the output and the counts are the same."""
+    """Announced label names only make it faster: output and counts are the same."""
     expected = lines.by_engine(text, overwrite=overwrite)
     assert lines.by_engine(text, names=names, overwrite=overwrite) == expected
 
@@ -61,7 +61,7 @@ def test_names_foretold_never_show(text, overwrite, names):
 @examples
 @given(parts=whole_lines, overwrite=st.booleans())
 def test_lines_know_nothing_of_each_other(parts, overwrite):
-    """A line comes out as it would alone, and the counts are the sums."""
+    """Each line comes out as it does alone, and the counts are the sums."""
     alone = [lines.by_engine(part, overwrite=overwrite) for part in parts]
     together = lines.by_engine(b"".join(parts), overwrite=overwrite)
     assert together.output == b"".join(reading.output for reading in alone)
@@ -72,7 +72,7 @@ def test_lines_know_nothing_of_each_other(parts, overwrite):
 @examples
 @given(text=anything)
 def test_kept_bytes(text):
-    """With `keep`, taking one run of whole pairs out of each changed line gives the input."""
+    """With `keep`, each changed line without one run of added pairs equals the input line."""
     reading = lines.by_engine(text)
     pairs = {b",%b=%b" % pair for labels in lines.LABELS.values() for pair in labels}
     changed = 0
@@ -89,7 +89,7 @@ def test_kept_bytes(text):
 
 
 def _made_of(text, pairs):
-    """Whether the text is one or more of the pairs, in a row."""
+    """Whether the text consists of these pairs only, one or more in a row."""
     rests = [text[len(pair) :] for pair in pairs if text.startswith(pair)]
     return any(not rest or _made_of(rest, pairs) for rest in rests)
 
@@ -97,7 +97,7 @@ def _made_of(text, pairs):
 @examples
 @given(text=anything, overwrite=st.booleans())
 def test_twice_is_once(text, overwrite):
-    """What is enriched already does not change when it is enriched again."""
+    """A second enrichment changes nothing."""
     once = lines.by_engine(text, overwrite=overwrite)
     again = lines.by_engine(once.output, overwrite=overwrite)
     assert again.output == once.output
@@ -108,7 +108,7 @@ def test_twice_is_once(text, overwrite):
 
 
 class Pair(NamedTuple):
-    """A label as written: all up to its value, then name and value unescaped."""
+    """A label as written: the text up to its value, then name and value unescaped."""
 
     lead: str
     name: str
@@ -116,7 +116,7 @@ class Pair(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A sample as written: `head` up to the labels, `tail` from behind them."""
+    """A sample as written: `head` up to the labels, `tail` after them."""
 
     head: str
     pairs: Sequence[Pair]
@@ -129,7 +129,7 @@ def quoted(value):
 
 
 def written(sample, labels, *, overwrite=False):
-    """A sample's text with the labels that `labels` has for its namespace, and the conflicts."""
+    """A sample's text with the labels of its namespace, and the number of conflicts."""
     borne = {pair.name: pair.value for pair in sample.pairs}
     space = borne.get("namespace")
     mine = labels.get(space, {}) if space else {}
@@ -144,7 +144,7 @@ def written(sample, labels, *, overwrite=False):
 
 
 def written_all(samples, labels, end="", *, overwrite=False):
-    """An exposition's bytes, and the counts that belong to them."""
+    """The bytes of an exposition, and its counts."""
     plain = [written(sample, {})[0] for sample in samples]
     rich = [written(sample, labels, overwrite=overwrite) for sample in samples]
     # To overwrite a value by itself counts as a change, too.
@@ -172,7 +172,7 @@ values = st.sampled_from(["0", "1", "0.5", "-1.5e+07", "+Inf", "-Inf", "NaN", "4
 
 @st.composite
 def labels_of_a_sample(draw, spaces, blanks, *, close, plain=False):
-    """Pairs in any order, a namespace among most of them; `plain` means no quoted names."""
+    """Pairs in any order, mostly with a namespace; `plain` means no quoted names."""
     choice = label_names if plain else label_names | utf8_names
     names = draw(st.lists(choice, max_size=4, unique=True))
     if draw(st.integers(0, 4)):
@@ -219,7 +219,7 @@ def text_format(draw):
 
 @st.composite
 def openmetrics_format(draw):
-    """A label map, and one family of counters with exemplars, as OpenMetrics has them."""
+    """A label map, and a family of OpenMetrics counters with exemplars."""
     labels = draw(maps)
     none = st.just("")
     samples = []
@@ -238,7 +238,7 @@ def openmetrics_format(draw):
 
 
 def enriched(case, data, end="", *, overwrite):
-    """Check the engine's output, counts and namespaces; returns input and output as text."""
+    """Checks the engine's output, counts and namespaces; returns input and output as text."""
     labels, samples = case
     text = written_all(samples, {}, end).output
     known = {
@@ -257,7 +257,7 @@ def enriched(case, data, end="", *, overwrite):
 
 
 def check_labels(before, after, labels, *, overwrite):
-    """The samples are the same but for the labels of their namespaces."""
+    """The samples differ only in the labels of their namespaces."""
     assert len(before) == len(after)
     for old, new in zip(before, after, strict=True):
         mine = labels.get(old.labels.get("namespace") or None, {})
@@ -270,7 +270,7 @@ def check_labels(before, after, labels, *, overwrite):
 @examples
 @given(case=text_format(), data=st.data())
 def test_text_format(case, overwrite, data):
-    """Every byte and every count is right, and prometheus_client sees just the labels added."""
+    """All bytes and counts are right. prometheus_client sees exactly the added labels."""
     before, after = (
         [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         for text in enriched(case, data, overwrite=overwrite)
@@ -283,7 +283,7 @@ def test_text_format(case, overwrite, data):
 @examples
 @given(case=openmetrics_format(), data=st.data())
 def test_openmetrics(case, overwrite, data):
-    """The same of OpenMetrics: exemplars and the end mark are left as they were."""
+    """OpenMetrics: the same holds, and exemplars and the end mark are kept."""
     texts = enriched(case, data, "# EOF\n", overwrite=overwrite)
     before, after = (
         [

@@ -1,4 +1,4 @@
-"""What an upstream says in its head: neither passed on as it is, nor able to forge a line."""
+"""Text from an upstream's head: control characters never pass, and no line can be forged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BODY = b'm{namespace="payments"} 1\n'
 
 @asynccontextmanager
 async def kubelet(head):
-    """A server that answers every request with these bytes of a head, and one sample."""
+    """A server that answers every request with these head bytes and one sample."""
 
     async def handle(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -48,7 +48,7 @@ PLAIN = b"200 OK\r\nContent-Type: text/plain"
     ],
 )
 async def test_a_control_character_in_a_head(front, head, byte, caplog):
-    """The scrape is a 502 of one line; nothing is a fault of our own, nothing is sent on."""
+    """The scrape gets 502 with one line. It is no internal error, and nothing passes."""
     async with kubelet(head.replace(b"%b", bytes([byte]))) as port:
         proxy = await front("--kubelet-scheme=http", f"--node-port={port}")
         answer, _ = await proxy.raw(
@@ -63,7 +63,7 @@ async def test_a_control_character_in_a_head(front, head, byte, caplog):
 
 
 async def test_a_tab_is_text(front):
-    """What a header may hold is passed on as it came."""
+    """A header value with a tab is passed on unchanged."""
     async with kubelet(PLAIN + b';\tversion=0.0.4; x="a b"') as port:
         proxy = await front("--kubelet-scheme=http", f"--node-port={port}")
         answer, _ = await proxy.raw(
@@ -86,18 +86,18 @@ SPELLED = r"x\n2026-01-01T00:00:00.000Z INFO all is well\r\x1b[2J\u2028\u202e\x8
     ],
 )
 def test_an_error_is_one_line(error):
-    """Whatever a host's name, a certificate or a peer puts into it."""
+    """An error is one line for any text in a host name, a certificate or a peer's answer."""
     assert str(error) == SPELLED
 
 
 def test_a_body_is_one_line():
-    """A line that has become two is one again."""
+    """A text of two lines becomes one line in the body."""
     assert plain(502, "a\nb\r\x1b").text == "a b\\r\\x1b\n"
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
 def test_a_record_is_one_line(formatter):
-    """Whoever's words are in it."""
+    """A log record is one line, whatever its values contain."""
     record = logging.LogRecord("k", logging.WARNING, "", 0, "%s: %s", ("kubelet", FORGED), None)
     line = formatter().format(record)
     assert "\n" not in line
@@ -110,5 +110,5 @@ def test_a_record_is_one_line(formatter):
 
 @pytest.mark.parametrize("text", ["", "plain \u00fcn\u00efc\u00f6de \U0001f680", "a\\nb", "\u00a0"])
 def test_what_is_text_stays(text):
-    """Letters of any script, blanks and backslashes are no control characters."""
+    """Letters of any script, blanks and backslashes are kept."""
     assert one_line(text) == text

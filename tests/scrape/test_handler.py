@@ -31,7 +31,7 @@ GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n"
     ],
 )
 def test_scrape_budget(header, seconds):
-    """The scraper's own time less a margin; ten seconds where it says nothing sensible."""
+    """The scrape time is the header's seconds less a margin, or ten if the header is not usable."""
     assert scrape_budget(header) == pytest.approx(seconds)
 
 
@@ -78,7 +78,7 @@ async def test_every_endpoint(front, cluster, path):
     ],
 )
 async def test_no_other_path(front, cluster, path):
-    """Anything else is 404, as it was sent, and nothing of it reaches a kubelet."""
+    """Every other path, as it was sent, gets 404, and no kubelet is asked."""
     proxy = await front("--all-nodes")
     answer, _ = await proxy.raw(GET % (path.encode(), b""))
     assert answer.startswith(b"HTTP/1.1 404 ")
@@ -86,7 +86,7 @@ async def test_no_other_path(front, cluster, path):
 
 
 async def test_node_paths_need_all_nodes(front):
-    """Without --all-nodes there are no nodes by name."""
+    """Without --all-nodes no path names a node."""
     proxy = await front()
     status, _ = await proxy.get("/api/v1/nodes/node-a/proxy/metrics/cadvisor")
     assert status == 404
@@ -109,7 +109,7 @@ async def test_a_query_is_not_passed_on(front, cluster):
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", ["/metrics", "/"])
 async def test_only_get_and_head(front, cluster, method, path):
-    """Another method is 405 and names the two that are not."""
+    """Every other method gets 405, which names GET and HEAD."""
     proxy = await front()
     async with proxy.session.request(method, proxy.url + path) as response:
         assert response.status == 405
@@ -118,7 +118,7 @@ async def test_only_get_and_head(front, cluster, method, path):
 
 
 async def test_head(front, cluster):
-    """HEAD has the status and headers of GET, and no body; the kubelet is asked by GET."""
+    """HEAD has the status and headers of GET, and no body. The kubelet gets GET."""
     proxy = await front()
     answer, _ = await proxy.raw(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -145,7 +145,7 @@ async def test_head(front, cluster):
     ],
 )
 async def test_a_query_key_that_no_rule_knows(front, cluster, path, known):
-    """It is 400 on every path, with the keys that are known, and nothing is fetched."""
+    """An unknown query key gets 400 with the known keys, on every path. Nothing is fetched."""
     proxy = await front("--all-nodes", "--discovery")
     status, text = await proxy.get(path + "?namespce=payments")
     assert (status, text.count("\n")) == (400, 1)
@@ -156,7 +156,7 @@ async def test_a_query_key_that_no_rule_knows(front, cluster, path, known):
 
 
 async def test_a_query_of_too_many_globs(front, cluster):
-    """It is 400, with a line that names the bound; on the paths of targets, too."""
+    """Too many globs get 400 with a line that names the bound, on paths of targets, too."""
     proxy = await front("--all-nodes", "--discovery")
     for path in ("/metrics", "/sd/pods"):
         for query in ("&".join(["namespace=a"] * 65), "namespace=" + "*" * 257):
@@ -167,14 +167,14 @@ async def test_a_query_of_too_many_globs(front, cluster):
 
 
 async def test_an_empty_exposition(front, cluster):
-    """An empty 200 is a whole exposition of nothing."""
+    """An empty body with 200 is a complete exposition without samples."""
     cluster.kubelets["node-a"].fail(Fault.BODY, body=b"", content_type="text/plain; version=0.0.4")
     proxy = await front()
     assert await proxy.get() == (200, "")
 
 
 async def test_a_request_narrows(front):
-    """A query leaves out samples, and what is left out is counted; the flags hold besides."""
+    """A query selects samples within the flags' selection, and dropped samples are counted."""
     proxy = await front("--drop-metric=container_memory_.*", "--exclude-namespace=payments")
     _, text = await proxy.get(
         "/metrics/cadvisor?namespace=pay*&namespace=front*1&cluster-samples=drop"
@@ -193,7 +193,7 @@ async def test_a_request_narrows(front):
 
 
 async def test_the_info_metric(front):
-    """With --info-metric the answer ends in the namespaces it has shown."""
+    """With --info-metric the answer ends with a series for each of its namespaces."""
     proxy = await front("--info-metric")
     _, text = await proxy.get("/metrics/probes")
     assert (
@@ -207,7 +207,7 @@ CENTRAL = ("--all-nodes", "--node-name-or-ip=localhost", "--discovery")
 
 
 async def test_without_a_node_of_its_own(front):
-    """The paths that name no node are not served, nor linked; the line says where nodes are."""
+    """Without an own node, its paths get 404 with a hint, and have no links."""
     proxy = await front(*CENTRAL)
     for path in ENDPOINTS:
         status, line = await proxy.get(path)
@@ -226,7 +226,7 @@ async def test_without_a_node_of_its_own(front):
 
 
 async def test_a_node_of_its_own_beside_every_node(front):
-    """With --node-name-or-ip the short paths are there, whatever else is."""
+    """With --node-name-or-ip the short paths are served beside --all-nodes."""
     proxy = await front("--all-nodes", "--discovery")
     for path in (*ENDPOINTS, "/sd/pods"):
         assert (await proxy.get(path))[0] == 200

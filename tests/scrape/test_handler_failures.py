@@ -33,7 +33,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(("failure", "reason", "says"), FAILURES)
 async def test_a_kubelet_that_fails_before_the_first_byte(front, cluster, failure, reason, says):
-    """502, one plain line that says what failed, nothing of the upstream's body, and a count."""
+    """502 with one plain line about the failure, without the upstream's body, and counted."""
     proxy = await front()
     cluster.kubelets["node-a"].fail(**failure)
     async with proxy.session.get(proxy.url + "/metrics/cadvisor") as response:
@@ -54,7 +54,7 @@ async def test_a_kubelet_that_fails_before_the_first_byte(front, cluster, failur
 
 @pytest.mark.parametrize("fault", [Fault.HANG_BEFORE_HEADERS, Fault.HANG_IN_BODY])
 async def test_a_kubelet_that_hangs(front, cluster, fault):
-    """504 when the scrape's time is up, or a broken connection if the body has begun."""
+    """504 at the end of the scrape time, or a reset if the body has begun."""
     proxy = await front()
     cluster.kubelets["node-a"].fail(fault)
     seconds = b"0.4" if fault is Fault.HANG_BEFORE_HEADERS else b"2"  # time for the headers to come
@@ -77,7 +77,7 @@ async def test_a_kubelet_that_hangs(front, cluster, fault):
     [(1 << 20, b"10", "whole"), (200, b"0.5", "504"), (2000, b"2", "reset")],
 )
 async def test_a_slow_kubelet(front, cluster, rate, seconds, ends):
-    """It has the scrape's time: within it its answer is whole, past it that is the end of it."""
+    """A slow answer is complete within the scrape time. Past it, it ends in 504 or a reset."""
     proxy = await front("--max-concurrency=1")
     cluster.kubelets["node-a"].fail(Fault.SLOW, times=1, rate=rate)
     header = b"X-Prometheus-Scrape-Timeout-Seconds: %b\r\n" % seconds
@@ -97,7 +97,7 @@ async def test_a_slow_kubelet(front, cluster, rate, seconds, ends):
 
 
 async def test_an_api_server_that_does_not_tell_of_a_node(front, cluster):
-    """504 when the scrape's time is up, and it is not the kubelet that is blamed."""
+    """504 at the end of the scrape time, which does not blame the kubelet."""
     cluster.api.fail("get nodes", ApiFault.HANG)
     proxy = await front("--all-nodes")
     status, text = await proxy.get(
@@ -112,7 +112,7 @@ async def test_an_api_server_that_does_not_tell_of_a_node(front, cluster):
 
 @pytest.mark.parametrize("path", ENDPOINTS)
 async def test_the_hint_at_the_path_of_cadvisor(front, cluster, path):
-    """--node-cadvisor-path can be wrong where it is what was asked for, and nowhere else."""
+    """A 404 of the cAdvisor path hints at --node-cadvisor-path. Other paths do not."""
     cluster.kubelets["node-a"].fail(Fault.STATUS, status=404)
     proxy = await front()
     status, line = await proxy.get(path)
@@ -121,7 +121,7 @@ async def test_the_hint_at_the_path_of_cadvisor(front, cluster, path):
 
 
 async def test_no_such_node_behind_the_api_server(front, cluster):
-    """There the API server answers in the kubelet's place: it is no matter of a path."""
+    """A 404 of the API server says that the node is missing, without a hint at a path."""
     proxy = await front(f"--kube-apiserver={cluster.api.url}", "--node-name-or-ip=nobody")
     status, line = await proxy.get()
     assert status == 502

@@ -27,7 +27,7 @@ GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n"
     ],
 )
 async def test_gzip_where_the_client_takes_it(front, accepts, packed):
-    """The body is gzip by the client's q-values, and the same bytes either way."""
+    """The client's q-values decide about gzip. The decoded bytes are equal."""
     proxy = await front()
     header = f"Accept-Encoding: {accepts}\r\n".encode()
     answer, end = await proxy.raw(b"GET /metrics/probes HTTP/1.0\r\nHost: x\r\n%b\r\n" % header)
@@ -73,7 +73,7 @@ EVEN = {
 
 @pytest.mark.parametrize(("headers", "body", "reason"), ODD.values(), ids=ODD)
 async def test_an_odd_frame_or_coding(spoken, headers, body, reason):
-    """What could hide that the body was cut, in whatever header, is 502."""
+    """Framing or coding that could hide a cut gets 502, in every header."""
 
     async def say(writer, _):
         writer.write(TYPED + headers + b"\r\n" + body)
@@ -86,7 +86,7 @@ async def test_an_odd_frame_or_coding(spoken, headers, body, reason):
 
 @pytest.mark.parametrize(("headers", "body"), EVEN.values(), ids=EVEN)
 async def test_a_frame_and_coding_as_they_may_be(spoken, headers, body):
-    """In any case, and where nothing is said."""
+    """Header values are accepted in any case, and an empty coding is accepted."""
 
     async def say(writer, _):
         writer.write(TYPED + headers + b"\r\n" + body)
@@ -108,7 +108,7 @@ CUTS = [
 @pytest.mark.parametrize("accepts", [b"", b"Accept-Encoding: gzip\r\n"])
 @pytest.mark.parametrize("failure", CUTS)
 async def test_a_body_that_is_cut(front, cluster, failure, accepts, version):
-    """An answer that has begun is broken off by a reset: no client can take it for whole."""
+    """An answer that has begun ends in a reset: no client can take it for complete."""
     proxy = await front()
     cluster.kubelets["node-a"].fail(**failure)
     request = b"GET /metrics/cadvisor HTTP/%b\r\nHost: x\r\nConnection: close\r\n%b\r\n"
@@ -125,7 +125,7 @@ OLD = b"%b /metrics/probes HTTP/1.0\r\nConnection: keep-alive\r\n%b\r\n"
 
 @pytest.mark.parametrize("accepts", [b"", b"Accept-Encoding: gzip\r\n"])
 async def test_an_old_client_that_would_keep_the_connection(front, cluster, accepts):
-    """HTTP/1.0 has no chunks: the end of the connection is the body's, or a reset if it is cut."""
+    """HTTP/1.0 has no chunks: a complete body ends with the connection, a cut one with a reset."""
     proxy = await front()
     async with asyncio.timeout(10):  # an idle connection lasts longer
         answer, end = await proxy.raw(OLD % (b"GET", accepts))
@@ -145,7 +145,7 @@ async def test_an_old_client_that_would_keep_the_connection(front, cluster, acce
 
 
 async def test_a_cut_does_begin(front, cluster):
-    """The case above is not always found before the first byte."""
+    """A cut body has its first bytes sent before the cut is found, then a reset."""
     proxy = await front()
     cluster.kubelets["node-a"].fail(Fault.CUT_CHUNKED)
     answer, end = await proxy.raw(GET % (b"/metrics/cadvisor", b""))
@@ -155,7 +155,7 @@ async def test_a_cut_does_begin(front, cluster):
 
 
 async def test_a_chunk_that_is_none(spoken):
-    """It ends the scrape and frees its slot at once, though the kubelet stays and there is time."""
+    """A wrong chunk ends the scrape and frees its slot at once, though the kubelet stays."""
     begun, over = asyncio.Event(), asyncio.Event()
 
     async def say(writer, number):
@@ -189,7 +189,7 @@ async def test_a_chunk_that_is_none(spoken):
 
 @pytest.mark.parametrize(("idle", "kept"), [(15, True), (60, True), (89, False)])
 async def test_connections_are_kept_between_scrapes(spoken, monkeypatch, idle, kept):
-    """Over a scrape interval; not so long that the kubelet, which closes after 90 s, is first."""
+    """A connection is kept for a scrape interval, and closed before the kubelet's 90 s."""
     connections = []
 
     async def say(writer, number):

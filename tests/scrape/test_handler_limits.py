@@ -16,7 +16,7 @@ TYPED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\n"
 
 
 async def test_a_bomb(front, cluster):
-    """A small gzip body that becomes a large one is broken off at the limit."""
+    """A small gzip body that unpacks to a large one ends at the limit."""
     proxy = await front("--max-response-bytes=1000000")
     cluster.kubelets["node-a"].fail(Fault.BOMB, size=64 << 20)
     answer, end = await proxy.raw(GET % (b"/metrics/cadvisor", b""))
@@ -32,7 +32,7 @@ SLOW_LINE = b'm{namespace="pay\\\\ments"} 1\n'  # it has to be read byte by byte
 
 @pytest.fixture
 async def costly(spoken):
-    """A daemon whose kubelet sends at once what takes minutes to read, and the lines of that."""
+    """A daemon whose kubelet sends text at once that takes minutes to read; and its lines."""
     member = gzip.compress(SLOW_LINE * 1_000_000, 9)
     lines = 20_000_000
 
@@ -46,7 +46,7 @@ async def costly(spoken):
 
 
 async def test_a_bomb_that_costs_time(costly):
-    """The scrape's time ends it, however much text is there at once."""
+    """The scrape time ends the work, however much text has arrived."""
     proxy, lines = costly
     headers = b"Accept-Encoding: gzip\r\nX-Prometheus-Scrape-Timeout-Seconds: 2\r\n"
     answer, end = await proxy.raw(GET % (b"/metrics", headers))
@@ -57,7 +57,7 @@ async def test_a_bomb_that_costs_time(costly):
 
 
 async def test_others_are_served_during_a_bomb(costly):
-    """What costs time is done in pieces, on a slow machine as well."""
+    """Costly work is done in pieces, so others are served, on a slow machine too."""
     proxy, _ = costly
     headers = b"Accept-Encoding: gzip\r\nX-Prometheus-Scrape-Timeout-Seconds: 60\r\n"
     bomb = asyncio.create_task(proxy.raw(GET % (b"/metrics", headers)))
@@ -81,7 +81,7 @@ TINY = {
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 @pytest.mark.parametrize("kind", TINY)
 async def test_the_loop_runs_during_an_answer_of_tiny_lines(spoken, kind, coding):
-    """They take some milliseconds of CPU between two turns, and a line of a megabyte the most."""
+    """Tiny lines block the loop for milliseconds only; a line of a megabyte longest."""
     text = TINY[kind]
     text = text * (4_000_000 // len(text))
     body = gzip.compress(text, 1) if coding == "gzip" else text
@@ -108,7 +108,7 @@ async def test_the_loop_runs_during_an_answer_of_tiny_lines(spoken, kind, coding
 
 
 async def test_more_series_than_can_be_kept_apart(front, cluster, monkeypatch):
-    """The scrape is refused and counted, or broken after the first byte: no series comes twice."""
+    """The scrape gets an error and a count, or a reset. No series appears twice."""
     monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 1000)
     proxy = await front("--drop-label=x")
     for count, expected in ((1000, "200"), (1001, "502"), (50_000, "broken")):
@@ -129,7 +129,7 @@ async def test_more_series_than_can_be_kept_apart(front, cluster, monkeypatch):
 
 @pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 502)])
 async def test_the_size_of_an_answer(front, cluster, size, status):
-    """An answer of just the limit is served; one of more is not."""
+    """An answer of exactly the limit is served. A larger one is not."""
     proxy = await front("--max-response-bytes=1000")
     body = b"m 1".ljust(size - 1) + b"\n"
     cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type="text/plain; version=0.0.4")
@@ -139,7 +139,7 @@ async def test_the_size_of_an_answer(front, cluster, size, status):
 
 
 async def test_an_answer_that_announces_too_much(spoken):
-    """It is refused before any of it has come, and its slot is free."""
+    """A too large Content-Length is refused before the body, and its slot is free."""
 
     async def say(writer, _):
         writer.write(TYPED + b"Content-Length: 1001\r\n\r\n")

@@ -12,7 +12,7 @@ GET = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n"
 
 
 async def test_no_free_slot(front, cluster):
-    """503 when all slots stay taken for the scrape's time; a slot is free again afterwards."""
+    """503 if no slot gets free within the scrape time. Later a slot is free again."""
     proxy = await front("--max-concurrency=1")
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS, times=1)
     hanging = asyncio.create_task(proxy.get(X_Prometheus_Scrape_Timeout_Seconds="3"))
@@ -25,7 +25,7 @@ async def test_no_free_slot(front, cluster):
 
 
 async def test_no_free_slot_is_said_in_time(front, cluster, monkeypatch):
-    """The 503 is there before the scraper, who began to count first, gives up."""
+    """The 503 arrives before the scraper's own timeout, which began earlier."""
     waits, taken, clock = [], ConcurrencyLimit.taken, asyncio.get_running_loop().time
 
     def noted(slots, deadline, *asker):
@@ -45,7 +45,7 @@ async def test_no_free_slot_is_said_in_time(front, cluster, monkeypatch):
 
 
 async def test_a_client_that_leaves_while_it_waits(front, cluster, monkeypatch):
-    """It leaves the queue: its kubelet is never asked, and who came after it is next."""
+    """A client that leaves loses its place in the queue. Its kubelet is never asked."""
     made = []
     monkeypatch.setattr(
         "kmproxy.daemon.daemon.ConcurrencyLimit",
@@ -85,7 +85,7 @@ async def _busy(proxy):
 
 
 async def test_a_client_that_leaves_frees_its_slot(front, cluster):
-    """The upstream of a client that has gone is given up at once."""
+    """The request to the kubelet ends at once when its client leaves."""
     proxy = await front("--max-concurrency=1")
     cluster.kubelets["node-a"].fail(Fault.HANG_IN_BODY, times=1)
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port)

@@ -8,7 +8,7 @@ from tests.conftest import until
 
 
 async def test_before_the_namespaces_are_loaded(front, cluster):
-    """503 with the reason, and not ready; both end with the first list."""
+    """503 with the reason, and not ready, until the first list."""
     cluster.api.fail("list", ApiFault.STATUS, status=500)
     proxy = await front(loaded=False)
     await until(lambda: _says(proxy, "500"))
@@ -32,7 +32,7 @@ async def _ready(proxy):
 
 
 async def test_the_status_page(front):
-    """It says what is served, from what, with which labels."""
+    """The status page shows the paths, the source and the labels."""
     proxy = await front("--label=team", "--label=owner.example.com/cost-center=cc", "--all-nodes")
     status, text = await proxy.get("/")
     assert status == 200
@@ -41,7 +41,7 @@ async def test_the_status_page(front):
 
 
 async def test_telemetry_paths(front):
-    """Own metrics, health, readiness; nothing else, and only to be read."""
+    """The telemetry port has metrics, health and readiness only, for GET and HEAD."""
     proxy = await front()
     assert (await proxy.probe("/"))[0] == 404
     assert (await proxy.probe("/metrics/cadvisor"))[0] == 404
@@ -50,7 +50,7 @@ async def test_telemetry_paths(front):
 
 
 async def test_counts(front):
-    """What passed is counted: samples, enriched ones, namespaces, durations, the build."""
+    """Samples, enriched samples, namespaces, durations and the build are counted."""
     proxy = await front()
     _, text = await proxy.get()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
@@ -68,7 +68,7 @@ async def test_counts(front):
 
 
 async def test_a_line_not_understood_does_not_end_the_scrape(front, cluster):
-    """It passes unchanged and is counted."""
+    """An unparsed line passes unchanged and is counted."""
     body = b'm{namespace="payments"} 1\nm{namespace="payments" 1\n'
     cluster.kubelets["node-a"].fail(Fault.BODY, body=body, content_type="text/plain; version=0.0.4")
     proxy = await front()
@@ -78,7 +78,7 @@ async def test_a_line_not_understood_does_not_end_the_scrape(front, cluster):
 
 
 async def test_a_fault_of_our_own_breaks_the_connection(front, monkeypatch):
-    """Even an error that nobody thought of never ends a begun answer cleanly."""
+    """Even an unexpected error ends a begun answer with a reset."""
 
     def fail(_):
         raise RuntimeError
@@ -92,7 +92,7 @@ async def test_a_fault_of_our_own_breaks_the_connection(front, monkeypatch):
 
 
 async def test_a_dead_connection_is_not_an_error(front, cluster):
-    """A kept-alive connection that the kubelet closed meanwhile is opened anew."""
+    """A kept connection that the kubelet closed is replaced without an error."""
     proxy = await front()
     cluster.kubelets["node-a"].fail(Fault.CLOSE_AFTER, times=2)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""`/metrics/namespaces` on real sockets: statuses, headers, and who sees what."""
+"""`/metrics/namespaces` on real sockets: statuses, headers, and the namespaces per caller."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CENTRAL = ("--all-nodes", "--info-metric")
 
 
 def listed(text):
-    """The samples of namespaces' labels, by namespace."""
+    """The samples with the labels of namespaces, by namespace."""
     return dict(
         re.findall(r'^kube_namespace_labels\{namespace="([^"]+)"(.*)\} 1$', text, re.MULTILINE)
     )
 
 
 async def test_every_namespace(front, cluster):
-    """One series each, whatever runs in it, and no kubelet is asked."""
+    """One series per namespace, also without pods. No kubelet is asked."""
     cluster.api.namespaces.apply("payments", {"team": "payments", "myTeam": "x"})
     proxy = await front(*CENTRAL, "--label=team=squad", "--label=myTeam")
     status, headers, body = await answer(proxy, PATH, accept_encoding="identity")
@@ -43,7 +43,7 @@ async def test_every_namespace(front, cluster):
 
 
 async def test_the_nodes_answers_do_not_have_it(front):
-    """Where it has its own path there is no second series."""
+    """With a path of its own, the info metric is not in other answers."""
     proxy = await front(*CENTRAL)
     for path in ("/metrics/cadvisor", "/api/v1/nodes/node-b/proxy/metrics/cadvisor"):
         status, text = await proxy.get(path)
@@ -53,14 +53,14 @@ async def test_the_nodes_answers_do_not_have_it(front):
 
 @pytest.mark.parametrize("flags", [(), ("--info-metric",), ("--all-nodes",)])
 async def test_where_it_is_not_served(front, flags):
-    """A DaemonSet's pods would each serve every namespace."""
+    """The path is not served per node: each pod of a DaemonSet would serve every namespace."""
     proxy = await front(*flags)
     assert (await proxy.get(PATH))[0] == 404
     assert PATH not in (await proxy.get("/"))[1]
 
 
 async def test_head_gzip_and_the_status_page(front):
-    """HEAD has the same head; gzip for who takes it; the page links the path."""
+    """HEAD has the same head, gzip is negotiated, and the status page links the path."""
     proxy = await front(*CENTRAL)
     status, headers, body = await answer(proxy, PATH, "HEAD", accept_encoding="identity")
     _, _, whole = await answer(proxy, PATH, accept_encoding="identity")
@@ -78,7 +78,7 @@ async def test_head_gzip_and_the_status_page(front):
 
 @pytest.mark.parametrize("query", ["namespce=a", "metric=a", "cluster-samples=drop", "node=a"])
 async def test_unknown_query_keys(front, query):
-    """They are named, with the one that is known: the answer is not everything."""
+    """An unknown query key is refused. The line names it and the known key."""
     proxy = await front(*CENTRAL)
     status, line = await proxy.get(f"{PATH}?{query}")
     assert status == 400
@@ -86,7 +86,7 @@ async def test_unknown_query_keys(front, query):
 
 
 async def test_what_is_selected(front):
-    """By flags and by the query, which only narrows."""
+    """Flags select the namespaces, and a query selects among those."""
     flags = ("--namespace=front*", "--namespace=payments", "--exclude-namespace=*2")
     proxy = await front(*CENTRAL, *flags)
     assert listed((await proxy.get(PATH))[1]).keys() == {"frontend-service1", "payments"}
@@ -96,7 +96,7 @@ async def test_what_is_selected(front):
 
 
 async def test_before_the_namespaces_are_loaded(front, cluster):
-    """503, as for samples: a series never appears first without its labels."""
+    """503, as for samples: a series never appears without its labels first."""
     cluster.api.fail("list", ApiFault.STATUS, status=500)
     proxy = await front(*CENTRAL, loaded=False)
     status, line = await proxy.get(PATH)
@@ -110,7 +110,7 @@ async def test_before_the_namespaces_are_loaded(front, cluster):
 
 
 async def test_labels_of_a_snapshot_are_not_enough(front, cluster, tmp_path):
-    """It has no keys: 503 until the namespaces are listed, while samples are served."""
+    """A snapshot has no label keys: 503 until the list. Samples are served meanwhile."""
     flags = (*CENTRAL, f"--label-snapshot={tmp_path / 'labels.json'}")
     first = await front(*flags)
     await first.daemon.stop()
@@ -128,7 +128,7 @@ async def test_labels_of_a_snapshot_are_not_enough(front, cluster, tmp_path):
 
 
 async def test_changes_are_followed(front, cluster):
-    """A label that changes, and a namespace that is deleted."""
+    """A changed label and a deleted namespace show in the next scrape."""
     proxy = await front(*CENTRAL)
     cluster.api.namespaces.apply("payments", {"team": "moved"})
 
@@ -145,7 +145,7 @@ async def test_changes_are_followed(front, cluster):
 
 
 async def test_the_path_is_reviewed(front, cluster):
-    """As the other paths of its kind: the right to get it."""
+    """The path needs the right to get it, as other paths do."""
     rule = {"nonResourceURLs": [PATH], "verbs": ["get"]}
     cluster.authority.rbac.apply(
         role("r", rule), binding("ClusterRole", "r", {"kind": "User", "name": "ann"})
@@ -158,7 +158,7 @@ async def test_the_path_is_reviewed(front, cluster):
 
 
 async def test_a_tenant_sees_its_own(front, cluster):
-    """The same reviews whatever is asked for, and nothing of the others."""
+    """A tenant gets its own namespaces only, after the same reviews for any query."""
     grant(cluster, "payments", "monitoring")
     proxy = await front(*CENTRAL, "--authorization=tenant")
     _, text = await proxy.get(PATH, **bearer(cluster))

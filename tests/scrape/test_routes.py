@@ -1,4 +1,4 @@
-"""Which paths are served: these, as they are spelled, and nothing near them."""
+"""The served paths, exactly as spelled, and no path near them."""
 
 import pytest
 
@@ -8,13 +8,13 @@ from kmproxy.sources.endpoints import ENDPOINTS, NODE_PREFIX
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_an_endpoint_of_the_configured_node(endpoint):
-    """The four paths of a kubelet ask for the same of the configured node."""
+    """The four paths of a kubelet name the same endpoints of the configured node."""
     assert find_route(endpoint, all_nodes=False) == Route(endpoint, endpoint)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_an_endpoint_of_a_named_node(endpoint):
-    """The API server's path to a node's proxy names the node, only where all are served."""
+    """The node-proxy path names a node, only with all nodes served."""
     path = f"/api/v1/nodes/node-a/proxy{endpoint}"
     assert find_route(path, all_nodes=True) == Route(NODE_PREFIX + endpoint, endpoint, "node-a")
     assert find_route(path, all_nodes=False) is None
@@ -33,12 +33,12 @@ def test_an_endpoint_of_a_named_node(endpoint):
     ],
 )  # fmt: skip
 def test_nothing_near_a_path_is_one(path):
-    """What is doubled, dotted, encoded or longer is another path, and not served."""
+    """A doubled, dotted, encoded or longer path is not served."""
     assert find_route(path, all_nodes=True) is None
 
 
 def test_what_is_served_is_what_the_page_says():
-    """Every path that is shown is found once a node is filled in."""
+    """Every path of the status page is served once a node is filled in."""
     for shown in served_paths(all_nodes=True):
         route = find_route(shown.replace("{node}", "n"), all_nodes=True)
         assert route is not None

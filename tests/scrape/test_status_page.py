@@ -1,4 +1,4 @@
-"""The status page: all that is worth knowing, nothing that could run or load."""
+"""The status page: it shows every fact, and runs or loads nothing."""
 
 import dataclasses
 from html.parser import HTMLParser
@@ -24,7 +24,7 @@ EVIL = "<script>alert('\"&')</script>"
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its elements, their attributes, and its text."""
+    """A page as a browser reads it: elements, attributes and text."""
 
     def __init__(self, html):
         super().__init__()
@@ -46,12 +46,12 @@ class Page(HTMLParser):
 
 
 def page(**changes):
-    """The page of a status that differs in these facts."""
+    """The page of a status with these changed facts."""
     return Page(status_page(dataclasses.replace(STATUS, **changes)))
 
 
 def test_the_page_is_a_whole_document():
-    """It says what it is, in which encoding and language, and has one heading."""
+    """The page declares its type, encoding and language, and has one heading."""
     html = status_page(STATUS)
     assert html.startswith("<!doctype html>")
     assert html.rstrip().endswith("</html>")
@@ -66,7 +66,7 @@ def test_the_page_is_a_whole_document():
      "is kept", "label team squad", "annotation own/er owner nobody", "/metrics/cadvisor"],
 )  # fmt: skip
 def test_every_fact_is_shown(fact):
-    """A person sees the state, the age of the labels, the rules, the source and the paths."""
+    """The page shows the state, the age of the labels, the rules, the source and the paths."""
     assert fact in page().text
 
 
@@ -84,19 +84,19 @@ def test_every_fact_is_shown(fact):
     ],
 )
 def test_other_states(changes, shown):
-    """Each state has its words, and they are not those of the usual one."""
+    """Each state has its own words, different from those of the usual state."""
     assert shown in page(**changes).text
     assert shown not in page().text
 
 
 def test_the_colour_tells_the_state():
-    """Whether it is ready is seen from afar."""
+    """The colour shows whether the daemon is ready."""
     assert status_page(STATUS) != status_page(dataclasses.replace(STATUS, ready=False))
     assert "#1a7f37" not in status_page(dataclasses.replace(STATUS, ready=False))
 
 
 def test_what_can_be_opened_is_a_link():
-    """A path with a blank to fill in is shown, but is no link."""
+    """A path with a placeholder is shown without a link."""
     shown = page()
     assert shown.links() == ["/metrics/cadvisor"]
     assert "/api/v1/nodes/{node}/proxy/metrics" in shown.text
@@ -116,7 +116,7 @@ def test_what_can_be_opened_is_a_link():
     ],
 )
 def test_nothing_shown_is_markup(changes):
-    """Whatever the facts hold is text, as it came, and makes no element or attribute."""
+    """Facts are shown as text. They create no element and no attribute."""
     shown, usual = page(**changes), page()
     assert EVIL in "".join(shown.texts)
     assert set(shown.tags) <= set(usual.tags)

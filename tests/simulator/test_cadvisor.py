@@ -1,4 +1,4 @@
-"""The simulated metrics text has the shape of a real kubelet's."""
+"""The simulated metrics text has the form of a real kubelet's."""
 
 import re
 import subprocess
@@ -36,7 +36,7 @@ def metrics():
 
 
 def samples(text):
-    """Yield name, labels, value and timestamp of every sample; every line must be understood."""
+    """Yield name, labels, value and timestamp of every sample; every line has to be parsed."""
     for line in text.splitlines():
         if not line.startswith("#"):
             found = SAMPLE.fullmatch(line)
@@ -94,7 +94,7 @@ def test_numbers_are_written_as_go_does(value, text):
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_same_seed_and_time_are_the_same_bytes(endpoint):
-    """Two nodes of the same name, namespaces and start render the same bytes at a time."""
+    """Two nodes with the same name, namespaces and start give the same bytes at a time."""
     first, second = (
         NodeMetrics(simulate_node("n", ["a", "b"], started=NOW - 60)).text(endpoint, NOW)
         for _ in range(2)
@@ -105,7 +105,7 @@ def test_same_seed_and_time_are_the_same_bytes(endpoint):
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_counters_grow_and_gauges_wander(metrics, endpoint):
-    """No counter falls in a minute, and some sample of the endpoint changes."""
+    """No counter falls within a minute, and some sample of the endpoint changes."""
     before, after = (metrics.text(endpoint, NOW + each).decode() for each in (0, 60))
     known = families(before)
     counters = {name for name, (_, kind, _) in known.items() if kind in ("counter", "histogram")}
@@ -120,13 +120,13 @@ def test_counters_grow_and_gauges_wander(metrics, endpoint):
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_no_series_occurs_twice(metrics, endpoint):
-    """A series, name and labels together, has one sample."""
+    """A series, by name and labels, has one sample."""
     series = [line.rsplit("}", 1)[0] for line in simulated(metrics, endpoint).splitlines()]
     assert len(series) == len(set(series))
 
 
 def test_families_and_rows_are_sorted(metrics):
-    """Families go by name, rows by their label values, as the kubelet writes them."""
+    """Families are sorted by name, rows by label values, as in a kubelet's text."""
     text = simulated(metrics, "/metrics/cadvisor")
     assert list(families(text)) == sorted(families(text))
     rows = {}
@@ -137,7 +137,7 @@ def test_families_and_rows_are_sorted(metrics):
 
 
 def test_cgroups_of_every_kind(metrics):
-    """There are root, slice, pod, pause and container rows, blank where a real one is blank."""
+    """Root, slice, pod, pause and container rows exist, with the blanks of real ones."""
     rows = [
         labels
         for name, labels, _, _ in samples(simulated(metrics, "/metrics/cadvisor"))
@@ -161,7 +161,7 @@ def test_cgroups_of_every_kind(metrics):
 
 
 def test_timestamps_are_the_last_housekeeping(metrics):
-    """Samples of cAdvisor bear a time in ms at most 10 s old; a control group has one time."""
+    """Samples of cAdvisor have a time in ms, at most 10 s old, one per control group."""
     times = {}
     for _, labels, _, timestamp in samples(simulated(metrics, "/metrics/cadvisor")):
         if timestamp is not None:
@@ -172,7 +172,7 @@ def test_timestamps_are_the_last_housekeeping(metrics):
 
 
 def test_histograms_are_cumulative(metrics):
-    """Buckets never fall, and the last of them is the count."""
+    """Buckets never fall, and the last one equals the count."""
     text = simulated(metrics, "/metrics/probes")
     counts = [
         [
@@ -217,7 +217,7 @@ def test_own_metrics_are_recorded_ones(metrics):
 @pytest.mark.program("promtool")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_promtool_says_no_more_than_of_the_recordings(metrics, endpoint):
-    """`promtool check metrics` has no complaint that real texts do not get."""
+    """`promtool check metrics` complains only as it does about real texts."""
 
     def complaints(text):
         done = subprocess.run(

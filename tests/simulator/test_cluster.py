@@ -1,4 +1,4 @@
-"""The simulated cluster starts fast, hangs together, and leaves nothing behind."""
+"""The simulated cluster starts fast, is consistent, and leaves nothing behind."""
 
 import asyncio
 import json
@@ -15,13 +15,13 @@ NAMESPACES = "/api/v1/namespaces"
 
 @pytest.fixture
 async def cluster():
-    """Run a cluster as it is by default."""
+    """Run a cluster with its defaults."""
     async with SimCluster() as made:
         yield made
 
 
 async def run(*command, **more):
-    """Run a program; return its status and what it wrote."""
+    """Run a program; return its status and its output."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, **more)
     out, err = await process.communicate()
@@ -40,7 +40,7 @@ async def fetch(cluster, url, token):
 
 
 async def test_default_namespaces(cluster):
-    """The namespaces are those promised, each with its own name as a label."""
+    """The documented namespaces, each with its own name as a label."""
     assert {name: dict(labels) for name, labels in DEFAULT_NAMESPACES.items()} == {
         name: {
             key: value
@@ -56,7 +56,7 @@ async def test_default_namespaces(cluster):
 
 
 async def test_two_at_once():
-    """They share nothing, and no kept connection holds up their end."""
+    """Two clusters share nothing, and no kept connection delays their end."""
     async with (
         aiohttp.ClientSession() as session,
         asyncio.timeout(30),  # a connection is kept for longer
@@ -70,7 +70,7 @@ async def test_two_at_once():
 
 
 async def test_a_token_opens_everything_until_it_is_rotated(cluster):
-    """API server and kubelets know the daemon's token; after a rotation only the new one."""
+    """API server and kubelets know the daemon's token, and after a rotation only the new one."""
     urls = [cluster.api.url + NAMESPACES]
     urls += [f"{each.url}/metrics/cadvisor" for each in cluster.kubelets.values()]
     old = cluster.token
@@ -82,7 +82,7 @@ async def test_a_token_opens_everything_until_it_is_rotated(cluster):
 
 
 async def test_denied_permissions_hold_at_the_kubelet(cluster):
-    """The rules of the API server are the kubelets' rules."""
+    """Kubelets follow the rules of the API server."""
     cluster.api.deny("get", "nodes/metrics")
     status, body = await fetch(cluster, cluster.kubelets["node-b"].url + "/metrics", cluster.token)
     assert status == 403
@@ -93,7 +93,7 @@ async def test_denied_permissions_hold_at_the_kubelet(cluster):
 
 
 async def test_service_account_files(cluster, tmp_path):
-    """The files of a pod's service account are written, and written anew after a rotation."""
+    """A pod's service account files are written, and again after a rotation."""
     directory = tmp_path / "serviceaccount"
     cluster.write_service_account(directory)
     assert {each.name for each in directory.iterdir()} == {"token", "ca.crt", "namespace"}
@@ -119,7 +119,7 @@ async def test_rows_of_every_namespace_on_every_node(cluster):
 
 
 async def test_payload(tmp_path):
-    """Every kubelet serves the payload in the place of its own cAdvisor text."""
+    """Every kubelet serves the payload instead of its own cAdvisor text."""
     path = tmp_path / "cadvisor.prom"
     path.write_text('x{namespace="default"} 1\n')
     async with SimCluster(payload=path) as cluster:
@@ -150,7 +150,7 @@ async def test_hosts():
 
 
 async def test_api_port():
-    """The plain listener takes the port that is asked for, and says so if it cannot."""
+    """The plain listener uses the requested port, and reports if it cannot."""
     async with SimCluster([]) as first:
         port = int(first.api.plain_url.rsplit(":", 1)[1])
         with pytest.raises(OSError, match="address already in use"):
@@ -163,7 +163,7 @@ async def test_api_port():
 @pytest.mark.program("kubectl")
 @pytest.mark.parametrize("auth", ["token", "client-certificate", "exec"])
 async def test_kubeconfig(cluster, tmp_path, auth):
-    """A kubeconfig of each kind is good for kubectl, and has the daemon's rights only."""
+    """A kubeconfig of each kind works in kubectl, with the daemon's rights only."""
     path = tmp_path / "config"
     cluster.write_kubeconfig(path, auth=auth)
     assert path.stat().st_mode & 0o077 == 0
@@ -201,7 +201,7 @@ async def test_kubectl_on_the_plain_listener(cluster, tmp_path):
 
 @pytest.mark.program("kubectl")
 async def test_kubectl_creates(cluster, tmp_path):
-    """`kubectl create namespace`, which sends protobuf; of other kinds it shows why not, in a line."""
+    """`kubectl create namespace` works over protobuf. Other kinds give an error of one line."""
     kubectl = ("kubectl", f"--server={cluster.api.plain_url}", f"--cache-dir={tmp_path}", "create")
     status, out = await run(*kubectl, "namespace", "new")
     assert (status, out) == (0, "namespace/new created\n")
@@ -229,7 +229,7 @@ async def test_kubectl_through_the_node_proxy(cluster, tmp_path):
 
 @pytest.mark.program("kubectl")
 async def test_kubectl_sees_changes(cluster, tmp_path):
-    """A watching kubectl prints what changes, and ends when the cluster does."""
+    """A watching kubectl prints changes, and ends with the cluster."""
     command = ("kubectl", f"--server={cluster.api.plain_url}", f"--cache-dir={tmp_path}")
     watch = await asyncio.create_subprocess_exec(
         *command, "get", "ns", "-w", "-o", "name", stdout=asyncio.subprocess.PIPE
@@ -244,7 +244,7 @@ async def test_kubectl_sees_changes(cluster, tmp_path):
 
 @pytest.mark.program("curl")
 async def test_curl_as_a_pod_would(cluster, tmp_path):
-    """With the files of a pod alone, curl reads a kubelet's metrics."""
+    """With only a pod's files, curl reads a kubelet's metrics."""
     cluster.write_service_account(tmp_path)
     url = cluster.kubelets["node-a"].url + "/metrics/cadvisor"
     header = f"Authorization: Bearer {(tmp_path / 'token').read_text()}"
@@ -255,6 +255,6 @@ async def test_curl_as_a_pod_would(cluster, tmp_path):
 
 
 async def test_representation(cluster):
-    """A cluster says where it is and what it has."""
+    """The repr of a cluster shows its addresses and its contents."""
     nodes = "nodes node-a, node-b, 7 namespaces"
     assert repr(cluster) == f"<SimCluster {cluster.api.url}, {nodes}>"

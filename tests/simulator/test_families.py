@@ -1,4 +1,4 @@
-"""The tables of families can be read, and say nothing twice."""
+"""The tables of families are readable, and have no duplicates."""
 
 import re
 
@@ -15,7 +15,7 @@ ROWS = [(endpoint, line) for endpoint, table in TABLES.items() for line in table
 
 @pytest.mark.parametrize(("endpoint", "line"), ROWS)
 def test_a_family_has_name_shape_value_and_help(endpoint, line):
-    """Each of the four is there, and the shape is one of the table's."""
+    """Each family has all four, and a known shape."""
     name, shape, value, text = line.split(" ", 3)
     assert re.fullmatch(r"\.?[a-z][a-z_0-9]*", name)
     assert shape.removeprefix("!") in {each.split()[0] for each in SHAPES.splitlines()}
@@ -25,20 +25,20 @@ def test_a_family_has_name_shape_value_and_help(endpoint, line):
 
 @pytest.mark.parametrize("endpoint", TABLES)
 def test_no_family_occurs_twice(endpoint):
-    """A name is in the table of an endpoint once."""
+    """A name occurs once in the table of an endpoint."""
     names = [line.split(" ")[0] for line in TABLES[endpoint].splitlines()]
     assert len(names) == len(set(names))
 
 
 def test_every_shape_is_used():
-    """A shape is there for a family."""
+    """Each shape has a family."""
     used = {line.split(" ")[1].removeprefix("!") for _, line in ROWS}
     assert {line.split()[0] for line in SHAPES.splitlines()} == used
 
 
 @pytest.mark.parametrize("line", SHAPES.splitlines())
 def test_a_shape_has_groups_and_labels(line):
-    """Its control groups are known ones; no label is both kept and added."""
+    """Its control groups are known, and no label is both kept and added."""
     _, groups, kept, *added = line.split()
     assert set(groups.split("+")) <= GROUPS
     names = list({"*": LABELS, "-": ()}.get(kept, kept.split(",")))

@@ -1,4 +1,4 @@
-"""Kubeconfigs given to kubectl and to us: who asks is the same, or we do not ask."""
+"""Kubeconfigs in kubectl and in kmproxy: the same identity, or a refusal by kmproxy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASKED = ("authorization", "impersonate")
 
 
 class Server:
-    """An API server on TLS that notes who asks: headers of identity, and the certificate's name."""
+    """An API server over TLS that records identities: headers, and the certificate's name."""
 
     def __init__(self, ca):
         self.ca, self.seen, self._writers = ca, [], []
@@ -59,7 +59,7 @@ class Server:
 
 @pytest.fixture
 async def server():
-    """A server with a CA of its own."""
+    """A server with its own CA."""
     async with Server(trustme.CA()) as opened:
         yield opened
 
@@ -77,14 +77,14 @@ def document(server, user, cluster=None, **other):
 
 
 def exec_user(status):
-    """A user whose plugin prints this."""
+    """A user whose plugin prints this text."""
     text = json.dumps({"apiVersion": V1, "kind": "ExecCredential", "status": status})
     plugin = {"apiVersion": V1, "command": "echo", "args": [text], "interactiveMode": "Never"}
     return {"exec": plugin}
 
 
 def cases(server, folder):
-    """Kubeconfigs by name, and whether kubectl takes them."""
+    """Kubeconfigs by name, and whether kubectl accepts them."""
     cert, key = (part.decode() for part in pem_of(server.ca.issue_cert(common_name="me")))
     (folder / "token").write_text("of-a-file\n")
     (folder / "plug").write_text(
@@ -152,7 +152,7 @@ def cases(server, folder):
 
 
 async def asked_by_us(path, clock, own_metrics, environment):
-    """Ask as the daemon does: whether the kubeconfig is taken, and why not."""
+    """Requests as the daemon does; returns whether the kubeconfig is accepted, and the error."""
     flags = [f"--kubeconfig={path}"] if path else []
     config, _ = read_config([*flags, "--kubelet-scheme=http"])
     try:
@@ -164,7 +164,7 @@ async def asked_by_us(path, clock, own_metrics, environment):
 
 
 async def kubectl(*flags, environment):
-    """Its exit status, and what it says, of a request as the kubeconfig has it."""
+    """Exit status and output of kubectl for a request with the kubeconfig."""
     process = await asyncio.create_subprocess_exec(
         *("kubectl", *flags, "get", "--raw", "/api"),
         env=environment,
@@ -178,7 +178,7 @@ async def kubectl(*flags, environment):
 
 @pytest.mark.program("kubectl")
 async def test_as_kubectl(server, tmp_path, clock, own_metrics):
-    """What kubectl takes we take, asking as the same; what it refuses we refuse."""
+    """The daemon accepts what kubectl accepts, with the same identity, and refuses the rest."""
     wrong = []
     for name, (text, taken) in cases(server, tmp_path).items():
         path = tmp_path / "config"
@@ -200,7 +200,7 @@ async def test_as_kubectl(server, tmp_path, clock, own_metrics):
 
 @pytest.mark.program("kubectl")
 async def test_several_as_kubectl(server, tmp_path, clock, own_metrics):
-    """$KUBECONFIG's missing and empty files are skipped; the first that has an entry keeps it."""
+    """Missing and empty files of $KUBECONFIG are skipped. The first file with an entry counts."""
     (tmp_path / "empty").touch()
     (tmp_path / "users").mkdir()
     (tmp_path / "users" / "token").write_text("relative")

@@ -1,4 +1,4 @@
-"""The node proxy of the simulated API server passes on what a real one does."""
+"""The node proxy of the simulated API server forwards as a real one does."""
 
 import ssl
 
@@ -56,7 +56,7 @@ async def test_node_proxy(session, cluster):
 
 @pytest.mark.parametrize("fault", [Fault.CUT_CHUNKED, Fault.CUT_CONTENT_LENGTH])
 async def test_node_proxy_breaks_when_the_kubelet_does(session, cluster, fault):
-    """A body that the kubelet cuts is not ended cleanly by the proxy."""
+    """A body that the kubelet cuts has no clean end at the proxy, either."""
     cluster.kubelets["node-a"].fail(fault)
     async with session.get("/api/v1/nodes/node-a/proxy/metrics/cadvisor") as answer:
         assert answer.status == 200
@@ -65,7 +65,7 @@ async def test_node_proxy_breaks_when_the_kubelet_does(session, cluster, fault):
 
 
 async def test_node_proxy_without_a_kubelet(session, cluster):
-    """A kubelet that is down is a 503 Status."""
+    """A stopped kubelet is a 503 Status."""
     await cluster.kubelets["node-a"].stop()
     status, error = await get(session, "/api/v1/nodes/node-a/proxy/metrics")
     assert (status, error["reason"]) == (503, "ServiceUnavailable")

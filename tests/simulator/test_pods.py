@@ -1,4 +1,4 @@
-"""The simulated pods are Pod objects as an API server has them."""
+"""The simulated pods have the form of Pod objects of an API server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NODE = simulate_node("node-a", ["default", "payments"], started=1_795_000_000.0)
 
 
 def test_the_same_node_has_the_same_pods():
-    """Nothing is left to chance, and every pod of the node is there once."""
+    """Nothing is random, and every pod of the node occurs once."""
     objects = kubelet_pods(NODE)
     assert objects == kubelet_pods(NODE)
     assert {each["metadata"]["uid"] for each in objects} == {pod.uid for pod in NODE.pods}
@@ -17,14 +17,14 @@ def test_the_same_node_has_the_same_pods():
 
 
 def test_the_order_says_nothing():
-    """It is neither that of the names nor that of the metrics, as with a kubelet."""
+    """The order differs from those of names and metrics, as with a kubelet."""
     names = [each["metadata"]["name"] for each in kubelet_pods(NODE)]
     assert names != sorted(names)
     assert names != [pod.name for pod in NODE.pods]
 
 
 def test_pods_are_those_of_the_metrics():
-    """A pod is the same in the kubelet's list and in the API, but for its kind and its source."""
+    """A pod is equal in the kubelet's list and in the API, except kind and source."""
     listed = {each["metadata"]["uid"]: each for each in kubelet_pods(NODE, "127.0.0.2")}
     for pod in NODE.pods:
         whole, each = pod_object(NODE, pod, "127.0.0.2"), listed[pod.uid]
@@ -38,7 +38,7 @@ def test_pods_are_those_of_the_metrics():
 
 
 def test_a_pod_is_consistent():
-    """Owner, template hash, containers and their states agree with one another."""
+    """Owner, template hash, containers and their states agree."""
     ports = initialised = 0
     for each in kubelet_pods(NODE):
         metadata, spec, status = each["metadata"], each["spec"], each["status"]

@@ -1,4 +1,4 @@
-"""Kubernetes' protobuf in the simulator: what of a Namespace is read, and what is refused."""
+"""Kubernetes' protobuf in the simulator: a Namespace is read, other input is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kmproxy.simulator.protobuf import MAGIC, UnsupportedKindError, namespace
 
 
 def varint(number):
-    """A number as protobuf writes it."""
+    """A number in protobuf's encoding."""
     out = b""
     while number > 0x7F:
         out += bytes([number & 0x7F | 0x80])
@@ -20,7 +20,7 @@ def varint(number):
 
 
 def field(number, value):
-    """A field that holds text, bytes or a number."""
+    """A field with text, bytes or a number."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     data = value if isinstance(value, bytes) else value.encode()
@@ -52,7 +52,7 @@ METADATA = (
 
 
 def test_a_namespace():
-    """Its name, labels and annotations are taken, and other fields are passed over."""
+    """Its name, labels and annotations are read, and other fields are skipped."""
     assert namespace(envelope(METADATA)) == {
         "kind": "Namespace",
         "apiVersion": "v1",
@@ -66,14 +66,14 @@ def test_a_namespace():
 
 @pytest.mark.parametrize(("kind", "version"), [("Service", "v1"), ("Namespace", "v2"), ("", "")])
 def test_other_kinds(kind, version):
-    """They are told apart from what is broken."""
+    """Other kinds differ from broken input."""
     with pytest.raises(UnsupportedKindError):
         namespace(envelope(METADATA, kind, version))
 
 
 @pytest.mark.parametrize("size", range(len(envelope(METADATA))))
 def test_a_body_that_is_cut(size):
-    """However much of it came, it is refused or read; nothing else is raised."""
+    """A cut body is refused or read. No other error is raised."""
     with contextlib.suppress(ValueError):
         namespace(envelope(METADATA)[:size])
 
@@ -83,7 +83,7 @@ def test_a_body_that_is_cut(size):
     [b"", b"{}", MAGIC + b"\xff" * 11, MAGIC + b"\x0b", MAGIC + b"\x0a\xff\xff\xff\xff\x7f"],
 )
 def test_what_is_no_protobuf(body):
-    """Numbers without end, groups, and lengths beyond the end."""
+    """Numbers without end, groups, and lengths past the end are refused."""
     with pytest.raises(ValueError):
         namespace(body)
 
@@ -98,7 +98,7 @@ def test_what_is_no_protobuf(body):
     ],
 )
 async def test_a_request(cluster, content_type, body, status, says):
-    """It is answered in JSON: the object, or a Status that says what is wrong."""
+    """The answer is JSON: the object, or a Status with the error."""
     url = f"{cluster.api.plain_url}/api/v1/namespaces"
     headers = {"Content-Type": content_type, "Accept": "application/vnd.kubernetes.protobuf,*/*"}
     async with (

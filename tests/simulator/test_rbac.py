@@ -1,4 +1,4 @@
-"""RBAC objects let whom do what the API server would let them."""
+"""RBAC objects grant the same rights as in an API server."""
 
 import pytest
 
@@ -32,7 +32,7 @@ PODS = Attributes("get", resource="pods/metrics", group="metrics.k8s.io", namesp
     ],
 )
 def test_rules(rule, wanted, allowed):
-    """Every part of a rule has to match; a name only where names are given."""
+    """Every part of a rule has to match; names only if the rule has names."""
     rbac = Rbac()
     rbac.apply(role("r", rule), binding("ClusterRole", "r", ANN))
     assert rbac.allows("ann", (), wanted) is allowed
@@ -40,7 +40,7 @@ def test_rules(rule, wanted, allowed):
 
 
 def test_a_role_binding_holds_in_its_namespace():
-    """There alone, whether it names a role of the namespace or of the cluster; not for paths."""
+    """Only there, for a Role or a ClusterRole, and not for paths."""
     for kind in ("Role", "ClusterRole"):
         rbac = Rbac()
         paths = {"nonResourceURLs": ["*"], "verbs": ["get"]}
@@ -66,7 +66,7 @@ def test_a_role_binding_holds_in_its_namespace():
     ],
 )
 def test_subjects(subject, user, groups):
-    """Groups, and service accounts by the names that their tokens bear."""
+    """Groups, and service accounts by the user names of their tokens."""
     rbac = Rbac()
     rbac.apply(role("r", READ), binding("ClusterRole", "r", subject, namespace="payments"))
     assert rbac.allows(user, groups, PODS)
@@ -74,7 +74,7 @@ def test_subjects(subject, user, groups):
 
 
 def test_objects_change():
-    """What is deleted allows nothing any more; what is no RBAC object is refused."""
+    """A deleted object grants nothing. Other objects than RBAC's are refused."""
     authority = Authority()
     bound = binding("ClusterRole", "r", ANN)
     before = len(authority.rbac)
@@ -91,7 +91,7 @@ def test_objects_change():
 
 @pytest.mark.parametrize("spec", [{}, {"resourceAttributes": {}, "nonResourceAttributes": {}}])
 def test_a_review_asks_for_one_thing(spec):
-    """Neither kind of attributes, or both, is no question."""
+    """A review without attributes, or with both kinds, is invalid."""
     with pytest.raises(ValueError, match="exactly one"):
         Attributes.of(spec)
 
@@ -128,5 +128,5 @@ NODE_METRICS = Attributes("get", resource="nodes/metrics", name="node-a")
     ],
 )
 def test_what_every_cluster_grants(groups, wanted, allowed):
-    """The default roles and bindings: everybody who is authenticated may get /api/*, for one."""
+    """The default roles and bindings, for example /api/* for every authenticated user."""
     assert Authority().permits("eve", groups, wanted) is allowed

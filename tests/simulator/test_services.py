@@ -1,4 +1,4 @@
-"""Endpoints follow the services and pods of the simulated cluster, as the controller's do."""
+"""Endpoints follow services and pods, as with the real controller."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def addresses(store, name="shop/web", field="addresses"):
 
 
 def test_endpoints_follow_pods(store, services):
-    """Pods of the selector and the namespace, as they come and go, with what they are."""
+    """The pods of the selector and the namespace, with their facts, as they come and go."""
     services.put("services", service())
     assert addresses(store) == []
     services.put("pods", pod("a", "10.0.0.1"))
@@ -71,7 +71,7 @@ def test_endpoints_follow_pods(store, services):
 
 
 def test_unready_pods_are_said_to_be(store, services):
-    """They stand apart in Endpoints, and bear the condition in an EndpointSlice."""
+    """They are listed apart in Endpoints, and have a condition in an EndpointSlice."""
     services.put("services", service())
     services.put("pods", pod("a", "10.0.0.1", ready=False))
     assert addresses(store) == [[]]
@@ -81,7 +81,7 @@ def test_unready_pods_are_said_to_be(store, services):
 
 
 def test_a_named_port_is_each_pods_own(store, services):
-    """Pods whose port of that name differs are in subsets and slices of their own."""
+    """Pods with different ports of that name have their own subsets and slices."""
     services.put("services", service())
     services.put("pods", pod("a", "10.0.0.1"))
     services.put("pods", pod("b", "10.0.0.2", port=9090))
@@ -95,7 +95,7 @@ def test_a_named_port_is_each_pods_own(store, services):
 
 
 def test_ports_by_number(store, services):
-    """A target port that is a number, or is not given, is that number."""
+    """A numeric target port is used, and without one the service's port."""
     ports = [{"port": 80}, {"name": "m", "port": 81, "targetPort": 9090}]
     services.put("services", service(ports=ports))
     services.put("pods", pod("a", "10.0.0.1"))
@@ -104,7 +104,7 @@ def test_ports_by_number(store, services):
 
 
 def test_what_changes_nothing_is_no_event(store, services):
-    """Endpoints that stay the same are not written again."""
+    """Unchanged endpoints are not written again."""
     services.put("services", service())
     services.put("pods", pod("a", "10.0.0.1"))
     version = store.version
@@ -113,7 +113,7 @@ def test_what_changes_nothing_is_no_event(store, services):
 
 
 def test_a_service_goes_with_its_endpoints(store, services):
-    """Without a service there are no endpoints; one without a selector has none of ours."""
+    """Endpoints go with their service. A service without a selector has none."""
     services.put("pods", pod("a", "10.0.0.1"))
     services.put("services", service())
     services.put("services", service("by-hand", selector=None))

@@ -1,4 +1,4 @@
-"""What the simulated API server keeps: versions, a history, tokens, rules, patches."""
+"""The store of the simulated API server: versions, history, tokens, rules, patches."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ def namespaces(store):
 
 
 def test_a_status_has_reason_details_and_retry():
-    """The reason follows the code if none is given; what is not there is not named."""
+    """Without a reason the code gives it. Missing details are left out."""
     assert StatusError(404, "gone").status == {
         "kind": "Status",
         "apiVersion": "v1",
@@ -63,7 +63,7 @@ def test_a_status_has_reason_details_and_retry():
     ],
 )
 def test_errors_of_an_object_name_it(make, code, reason, said):
-    """The details have its name and, as the API server does, its resource as the kind."""
+    """The details have its name and, as in the API server, its resource as the kind."""
     error = make("nodes", "n")
     assert (error.code, error.status["reason"]) == (code, reason)
     assert said in str(error)
@@ -71,7 +71,7 @@ def test_errors_of_an_object_name_it(make, code, reason, said):
 
 
 def test_history_is_bounded():
-    """A store forgets its oldest changes, and knows from where on it can resume."""
+    """The store forgets its oldest changes, and knows the oldest usable version."""
     store = Store(history=2)
     for name in "abcd":
         store.put("namespaces", {"metadata": {"name": name}})
@@ -81,7 +81,7 @@ def test_history_is_bounded():
 
 
 def test_a_change_that_changes_nothing_is_none(store):
-    """The version grows with every real change, and is that of the object."""
+    """Only real changes raise the version, which is the object's."""
     first = store.put("namespaces", {"metadata": {"name": "a"}})
     assert store.put("namespaces", first) is first
     assert store.version == 1001
@@ -98,7 +98,7 @@ def test_a_change_that_changes_nothing_is_none(store):
 
 
 async def test_who_waits_is_woken_by_a_change(store):
-    """`changed` taken before reading is set by the next change, and replaced."""
+    """The next change sets the `changed` that was taken before reading, and replaces it."""
     changed = store.changed
     store.put("nodes", node_object("n", 1))
     await asyncio.wait_for(changed.wait(), 30)
@@ -106,7 +106,7 @@ async def test_who_waits_is_woken_by_a_change(store):
 
 
 def test_versions_that_were_reached(store):
-    """No version counts as 0; one to come is refused, and so is what is no number."""
+    """No version counts as 0. A future version and other text are refused."""
     assert (store.reached(""), store.reached("0"), store.reached("1000")) == (0, 0, 1000)
     with pytest.raises(
         StatusError, match="Too large resource version: 1001, current: 1000"
@@ -119,7 +119,7 @@ def test_versions_that_were_reached(store):
 
 
 def test_an_expired_history_leaves_the_objects(store):
-    """Every version given out is before the floor."""
+    """Every version so far is expired."""
     store.put("namespaces", {"metadata": {"name": "a"}})
     old = store.version
     store.expire()
@@ -129,7 +129,7 @@ def test_an_expired_history_leaves_the_objects(store):
 
 
 def test_restored_objects_version_and_history(store):
-    """What came after the backup has never been; the backup can be restored again."""
+    """Later changes are gone, and the backup can be restored again."""
     store.put("namespaces", {"metadata": {"name": "a"}})
     store.back_up()
     for _ in range(2):
@@ -141,7 +141,7 @@ def test_restored_objects_version_and_history(store):
 
 
 def test_what_is_restored_can_be_watched_from(store):
-    """A history that was lost after the backup is no bar to watching on from it."""
+    """A restored version can be watched, though its history was lost later."""
     store.put("namespaces", {"metadata": {"name": "a"}})
     store.back_up()
     store.put("namespaces", {"metadata": {"name": "b"}})
@@ -161,7 +161,7 @@ def test_namespaces_are_completed(namespaces):
 
 
 def test_what_is_not_given_is_left(namespaces):
-    """Labels and annotations are replaced one without the other."""
+    """Labels and annotations are replaced independently."""
     namespaces.apply("a", {"team": "x"}, {"note": "n"})
     assert namespaces.apply("a")["metadata"]["annotations"] == {"note": "n"}
     changed = namespaces.apply("a", {"tier": "1"})["metadata"]
@@ -174,7 +174,7 @@ def test_what_is_not_given_is_left(namespaces):
 
 
 def test_rules_name_users_and_groups():
-    """A rule can be of a user or a group, and denied of one without the others."""
+    """A rule is for a user or a group, and denied for one without the others."""
     authority = Authority()
     authority.allow("get", "/metrics", user="scrapers")
     authority.allow("get", "/metrics", user="ann")
@@ -186,7 +186,7 @@ def test_rules_name_users_and_groups():
 
 
 def test_rights_of_the_daemon():
-    """A new authority lets the daemon do what its manifest asks for, and a master everything."""
+    """A new authority gives the daemon its manifest's rights, and a master all rights."""
     authority = Authority()
     assert authority.allows(SERVICE_ACCOUNT, "watch", "namespaces")
     assert not authority.allows(SERVICE_ACCOUNT, "delete", "namespaces")
@@ -208,7 +208,7 @@ def test_rights_of_the_daemon():
     ],
 )
 def test_a_refusal_says_what_to_whom(resource, more, said):
-    """403 in the API server's words, with the details that there are."""
+    """403 in the API server's words, with the known details."""
     with pytest.raises(StatusError, match=said) as error:
         Authority().check("ann", "get", resource, **more)
     assert (error.value.code, error.value.status["reason"]) == (403, "Forbidden")
@@ -217,7 +217,7 @@ def test_a_refusal_says_what_to_whom(resource, more, said):
 
 
 def test_tokens_are_good_until_revoked():
-    """A token is of its user, for its audiences."""
+    """A token has a user and audiences, until it is revoked."""
     authority = Authority()
     token = authority.issue("ann", groups=("team-a",), audiences=("kmproxy", AUDIENCE))
     assert token.count(".") == 2
@@ -245,14 +245,14 @@ def test_tokens_are_good_until_revoked():
     ],
 )
 def test_merged(kind, patch, after):
-    """What is null goes, what is an object is merged, what is anything else replaces."""
+    """A null removes, an object is merged, any other value replaces."""
     before = {"m": {"a": 1, "b": {"c": 2}}}
     assert patched(before, patch, kind) == after
     assert before == {"m": {"a": 1, "b": {"c": 2}}}
 
 
 def test_patched_step_by_step():
-    """A JSON patch adds, replaces, removes and tests at paths with escapes in them."""
+    """A JSON patch adds, replaces, removes and tests, also at paths with escapes."""
     before = {"m": {"a/b": 1, "c~d": 2}}
     steps = [
         {"op": "test", "path": "/m/a~1b", "value": 1},
@@ -272,7 +272,7 @@ def test_patched_step_by_step():
     ],
 )
 def test_patches_that_are_refused(patch, kind, code):
-    """A test that fails, and a kind of patch that is not known."""
+    """A failed test and an unknown kind of patch are refused."""
     with pytest.raises(StatusError) as error:
         patched({"a": 1}, patch, kind)
     assert error.value.code == code

@@ -1,4 +1,4 @@
-"""What the simulated API server shows of its store: lists, lines of a watch, discovery."""
+"""The view of the simulated API server's store: lists, watch lines, discovery."""
 
 import json
 
@@ -44,12 +44,12 @@ def events(lines):
     ],
 )
 def test_selectors(store, query, selected):
-    """A view can be limited to a name or to labels; what is left goes by name."""
+    """A view selects by name or by labels, and is sorted by name."""
     assert names(View(store, "namespaces", query).items()) == list(selected)
 
 
 def test_shapes(store):
-    """An object is shown whole, or as its metadata if that is asked for."""
+    """An object is shown whole, or as metadata on request."""
     (item, *_) = View(store, "namespaces", {}).items()
     assert View(store, "namespaces", {}, "application/json").shape(item) is item
     view = View(store, "namespaces", {}, METADATA)
@@ -62,7 +62,7 @@ def test_shapes(store):
 
 
 def test_documents(store):
-    """The items of a whole list do not repeat their kind, those of a partial one do."""
+    """Items of a whole list have no kind, items of a partial list do."""
     whole, partial = (View(store, "namespaces", {}, accept) for accept in ("", METADATA))
     listed = whole.document(whole.items(), {"resourceVersion": "7"})
     assert (listed["kind"], listed["metadata"]) == ("NamespaceList", {"resourceVersion": "7"})
@@ -74,7 +74,7 @@ def test_documents(store):
 
 
 def test_events_since_a_version(store):
-    """Each later change is a line, but for what is not selected; the version goes on all the same."""
+    """Each later change of a selected object is a line. The version moves in any case."""
     view = View(store, "namespaces", {"labelSelector": "team"}, METADATA)
     before = store.version
     Namespaces(store).apply("d", {"team": "z"})
@@ -88,7 +88,7 @@ def test_events_since_a_version(store):
 
 
 def test_initial_lines(store):
-    """What is there comes as added; a streaming list is ended by an annotated bookmark."""
+    """Present objects come as added. An annotated bookmark ends a streaming list."""
     version, lines = View(store, "namespaces", {}).initial()
     assert version == store.version
     assert [(kind, item["metadata"]["name"]) for kind, item in events(lines)] == [
@@ -104,7 +104,7 @@ def test_initial_lines(store):
 
 
 def test_bookmarks(store):
-    """A bookmark is an object with a version and nothing else."""
+    """A bookmark is an object with only a version."""
     ((kind, mark),) = events([View(store, "nodes", {}).bookmark(7)])
     assert (kind, mark["kind"]) == ("BOOKMARK", "Node")
     assert mark["metadata"] == {"resourceVersion": "7", "creationTimestamp": None}
@@ -116,7 +116,7 @@ def test_a_line_is_one_line():
 
 
 def test_pages_are_of_one_moment(store):
-    """What changes between pages does not show; the last page has no token."""
+    """Changes between pages do not show, and the last page has no token."""
     pages = Pages(store)
     first = pages.turn(View(store, "namespaces", {"limit": "2"}))
     assert (names(first["items"]), first["metadata"]["remainingItemCount"]) == (["a", "b"], 1)
@@ -133,7 +133,7 @@ def test_pages_are_of_one_moment(store):
 
 
 def test_only_so_many_lists_can_be_continued(store):
-    """Of more than 1000 the oldest is forgotten."""
+    """Over 1000 lists the oldest is forgotten."""
     pages = Pages(store)
     view = View(store, "namespaces", {"limit": "1"})
     first, *_, last = [pages.turn(view)["metadata"]["continue"] for _ in range(1001)]
@@ -143,14 +143,14 @@ def test_only_so_many_lists_can_be_continued(store):
 
 
 def test_a_list_of_a_version_to_come(store):
-    """It is refused as the store refuses it."""
+    """It is refused with the store's error."""
     query = {"resourceVersion": str(store.version + 1)}
     with pytest.raises(StatusError, match="Too large resource version"):
         Pages(store).turn(View(store, "namespaces", query))
 
 
 def test_discovery_leads_to_every_resource():
-    """From the groups to their resources: every kind of object, and the reviews."""
+    """Groups lead to resources: every kind of object, and the reviews."""
     groups = [group["name"] for group in DISCOVERY["apis"]["groups"]]
     assert groups == sorted({*REVIEWS.values(), "discovery.k8s.io"})
     found = {
@@ -197,12 +197,12 @@ def test_discovery_leads_to_every_resource():
     ],
 )
 def test_places(path, found):
-    """A path leads to a resource, of one namespace or of all, or to one object; or nowhere."""
+    """A path leads to a resource in one or all namespaces, to an object, or nowhere."""
     assert place(path) == found
 
 
 def test_a_namespace_and_a_node(store):
-    """What lives in namespaces is shown of one or of all, and can be limited to a node."""
+    """Objects of one or all namespaces are shown, or only those of a node."""
     for name, namespace, node in (("p", "a", "n"), ("q", "a", "m"), ("p", "b", "n")):
         metadata = {"name": name, "namespace": namespace}
         store.put("pods", {"metadata": metadata, "spec": {"nodeName": node}})

@@ -1,4 +1,4 @@
-"""What the simulated servers share on the wire: ports, framing, gzip, records, plans."""
+"""The wire level of the simulated servers: ports, framing, gzip, records, plans."""
 
 import asyncio
 import gzip
@@ -58,7 +58,7 @@ async def listen(authority):
 
 @pytest.fixture
 async def session():
-    """Make a client that leaves bodies as they come."""
+    """Make a client that does not decode bodies."""
     timeout = aiohttp.ClientTimeout(total=30)
     async with aiohttp.ClientSession(auto_decompress=False, timeout=timeout) as made:
         yield made
@@ -77,7 +77,7 @@ async def fetch(session, url, **headers):
 
 
 def test_plan_counts_and_forgets():
-    """The newest matching entry wins until it is used up; the older one comes back."""
+    """The newest matching entry counts until it is used up. Then the older one does."""
     plan = Plan()
     plan.add(None, "always", None)
     plan.add("/a", "once", 1)
@@ -88,7 +88,7 @@ def test_plan_counts_and_forgets():
 
 
 async def test_both_ports_are_told_apart(listen, session, authority):
-    """A request knows whether it came through TLS, and no answer says what server this is."""
+    """A request tells whether it came over TLS, and no answer has a Server header."""
 
     async def handler(request):
         return web.Response(text=str(is_secure(request)))
@@ -104,7 +104,7 @@ async def test_both_ports_are_told_apart(listen, session, authority):
 
 
 async def test_who_asks(listen, session, authority):
-    """A client certificate's common name goes before a bearer token; the rest is unknown."""
+    """A client certificate's common name has precedence over a bearer token. Others are unknown."""
 
     async def handler(request):
         return web.Response(text=str(identify(request, {"good": "ann"}.get)))
@@ -128,7 +128,7 @@ async def test_who_asks(listen, session, authority):
 
 
 async def test_idle_connections_are_kept_for_90_seconds(listen, session):
-    """A listener keeps an idle connection, and would close it after 90 s."""
+    """A listener keeps an idle connection for 90 s."""
 
     async def handler(_):
         return web.Response()
@@ -141,7 +141,7 @@ async def test_idle_connections_are_kept_for_90_seconds(listen, session):
 
 
 async def test_a_stop_is_quick_and_ends_everything(listen, session):
-    """A handler that waits is told by `closing`; one that does not listen is cut off."""
+    """`closing` tells a waiting handler of the stop. A handler that goes on is cut."""
     come, told = [], []
 
     async def handler(request):
@@ -169,7 +169,7 @@ async def test_a_stop_is_quick_and_ends_everything(listen, session):
 
 
 async def test_a_restart_is_on_the_same_ports(listen, session):
-    """Both ports are kept, and `closing` is as new."""
+    """Both ports are kept, and `closing` is reset."""
 
     async def handler(_):
         return web.Response(text=str(listener.closing.is_set()))
@@ -183,7 +183,7 @@ async def test_a_restart_is_on_the_same_ports(listen, session):
 
 
 async def test_records(listen, session):
-    """A request is kept with its query and headers; of more than 10,000 the older half goes."""
+    """A request is kept with query and headers. Over 10,000 the older half is dropped."""
     requests = [None] * 9_999
 
     async def handler(request):
@@ -215,7 +215,7 @@ async def test_small_bodies_have_a_length(listen, session, size, length):
 
 
 async def test_raw_bytes_are_all_there_is(listen):
-    """A raw answer has its own head, and the connection ends with it."""
+    """A raw answer has its own head, and ends the connection."""
 
     async def handler(_):
         return Raw(whole(b"HTTP/1.1 200 OK\r\n\r\nhalf"))
@@ -230,7 +230,7 @@ async def test_raw_bytes_are_all_there_is(listen):
 @pytest.mark.parametrize("length", [True, False])
 @pytest.mark.parametrize("broken", [False, True])
 async def test_a_relayed_answer_ends_as_its_source_does(listen, session, length, broken):
-    """Status, headers and framing are passed on, and so is a connection that breaks off."""
+    """Status, headers and framing are forwarded, and so is a broken end."""
     framing = "Content-Length: 4" if length else "Transfer-Encoding: chunked"
     body = b"body" if length else b"4\r\nbody\r\n0\r\n\r\n"
     head = f"HTTP/1.1 418 Teapot\r\nX-Thing: 1\r\nServer: s\r\n{framing}\r\n\r\n".encode()
@@ -256,7 +256,7 @@ async def test_a_relayed_answer_ends_as_its_source_does(listen, session, length,
 
 
 def test_headers_of_one_connection_are_not_passed_on():
-    """They are left out however they are spelled."""
+    """Connection headers are left out in every spelling."""
     headers = {"connection": "close", "TRANSFER-ENCODING": "chunked", "Host": "k", "accept": "*/*"}
     assert end_to_end(headers) == {"accept": "*/*"}
 
@@ -275,7 +275,7 @@ def test_headers_of_one_connection_are_not_passed_on():
     ],
 )
 async def test_who_takes_gzip(listen, session, accept, packed):
-    """Only who names it, with a quality that is not zero."""
+    """Only a client that names gzip with a quality over zero."""
 
     async def handler(request):
         return web.Response(text=str(accepts_gzip(request)))
@@ -286,7 +286,7 @@ async def test_who_takes_gzip(listen, session, accept, packed):
 
 
 def test_gzip_has_no_time_in_it():
-    """The same bytes are packed to the same bytes."""
+    """Equal bytes give equal gzip."""
     packed = pack(b"a 1\n" * 100)
     assert gzip.decompress(packed) == b"a 1\n" * 100
     assert packed[4:8] == bytes(4)
@@ -301,7 +301,7 @@ async def test_whole_bodies_come_in_pieces():
 
 
 async def test_a_payload_is_packed_once(tmp_path):
-    """A payload is read as it is, and its gzip is made once for all readers."""
+    """A payload is read unchanged, and its gzip is made once for all readers."""
     path = tmp_path / "payload.prom"
     path.write_bytes(b'x{namespace="default"} 1\n' * 10_000)
     payload = Payload(path)

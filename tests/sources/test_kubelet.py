@@ -1,4 +1,4 @@
-"""Which URL an endpoint of a node has, in each way to it, and how its answer comes."""
+"""The URLs of a node's endpoints, direct and through the node proxy; and their answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.sites import Site
 
 
 def url(endpoint, config, node=None):
-    """Where an endpoint is fetched; by default of the configured node."""
+    """The URL of an endpoint; by default of the configured node."""
     kubelet = Kubelet(KubeletConfig(**config), None)
     return kubelet.url(node or kubelet.configured, endpoint)
 
@@ -55,7 +55,7 @@ def url(endpoint, config, node=None):
     ],
 )
 def test_the_configured_node(config, expected):
-    """Direct, or through the node proxy; IPv6 addresses in brackets."""
+    """Direct access and the node proxy; IPv6 addresses in brackets."""
     assert url("/metrics/cadvisor", config) == expected
 
 
@@ -73,7 +73,7 @@ def test_the_configured_node(config, expected):
     ],
 )
 def test_a_node_by_name(node, config, expected):
-    """A Node object's own port comes first; the node proxy needs only the name."""
+    """A Node object's own port has precedence. The node proxy needs only the name."""
     assert url("/metrics", config, node) == expected
 
 
@@ -81,7 +81,7 @@ def test_a_node_by_name(node, config, expected):
     "endpoint", ["/pods", "/exec/a/b/c", "/metrics/", "", "/metrics/cadvisor?x"]
 )
 def test_nothing_else_is_ever_asked(endpoint):
-    """An endpoint that is not one of the four has no URL."""
+    """Only the four endpoints have URLs."""
     assert endpoint not in ENDPOINTS
     with pytest.raises(ValueError):
         url(endpoint, {})
@@ -96,7 +96,7 @@ def test_nothing_else_is_ever_asked(endpoint):
     ],
 )
 async def test_where_pods_are_asked_for(config, expected):
-    """Both ways to a kubelet, by a call of its own that takes no path from anybody."""
+    """Pods have a call of their own that takes no path, for both routes."""
     asked = []
 
     class Nowhere:
@@ -113,7 +113,7 @@ async def test_where_pods_are_asked_for(config, expected):
 
 
 async def test_a_list_of_pods_that_does_not_end(cluster, front, monkeypatch):
-    """It is given up past the limit, whatever was announced."""
+    """A list over the limit fails, whatever length was announced."""
     monkeypatch.setattr("kmproxy.sources.kubelet.MAX_PODS", 1000)
     proxy = await front("--discovery")
     status, text = await proxy.get("/sd/pods")
@@ -122,7 +122,7 @@ async def test_a_list_of_pods_that_does_not_end(cluster, front, monkeypatch):
 
 
 async def test_nothing_waits_for_the_end_of_a_large_answer():
-    """Between two pieces of what is decoded, each of at most 128 KiB, the loop runs."""
+    """The event loop runs between decoded pieces of at most 128 KiB."""
     packed = gzip.compress(b"zero_bytes 0\n" * 1_000_000, 9)
     assert len(packed) < 1 << 16  # so that nothing is waited for on the way
     headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}

@@ -1,4 +1,4 @@
-"""How many fetches are under way at once, and what becomes of those who wait."""
+"""The limit of concurrent fetches, and the queue for slots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def metrics():
 
 
 def in_flight(metrics):
-    """What the metric says."""
+    """The value of the metric."""
     return metrics.registry.get_sample_value("kmproxy_scrapes_in_flight")
 
 
@@ -32,7 +32,7 @@ def soon(seconds=30.0):
 
 
 async def test_no_more_than_the_count(metrics):
-    """As many hold one as there are; the next gets in when one leaves, the first to ask first."""
+    """At most the count hold a slot. The next in the queue follows, first come first served."""
     slots = ConcurrencyLimit(2, metrics.slots)
     leave = [asyncio.Event() for _ in range(5)]
     inside = []
@@ -55,7 +55,7 @@ async def test_no_more_than_the_count(metrics):
 
 @pytest.mark.parametrize("seconds", [0.05, 0.0, -1.0])
 async def test_nobody_waits_beyond_the_deadline(metrics, seconds):
-    """503, which names the flag, and the one that holds the slot is left alone."""
+    """503 with the flag's name. The holder of the slot is not disturbed."""
     slots = ConcurrencyLimit(1, metrics.slots)
     async with slots.taken(soon()):
         with pytest.raises(UpstreamError, match="--max-concurrency is 1") as caught:
@@ -67,13 +67,13 @@ async def test_nobody_waits_beyond_the_deadline(metrics, seconds):
 
 
 async def test_the_block_is_not_bounded(metrics):
-    """The deadline is for the waiting alone: what is done with a slot has limits of its own."""
+    """The deadline bounds the wait only. Work with a slot has its own limits."""
     async with ConcurrencyLimit(1, metrics.slots).taken(soon(0.02)):
         await asyncio.sleep(0.05)
 
 
 async def test_a_slot_comes_back(metrics):
-    """After an error, after a cancellation while it is held, and after one while it is awaited."""
+    """A slot is freed after an error and after a cancellation, held or awaited."""
     slots = ConcurrencyLimit(1, metrics.slots)
     with pytest.raises(ValueError, match="inside"):
         async with slots.taken(soon()):
@@ -96,7 +96,7 @@ async def test_a_slot_comes_back(metrics):
 
 
 async def test_the_address_with_the_fewest_is_next(metrics):
-    """However long the queue of another is: a share is kept for who has none."""
+    """An address without a slot is next, however long another's queue is."""
     slots = ConcurrencyLimit(2, metrics.slots)
     leave = asyncio.Event()
     inside = []
@@ -125,7 +125,7 @@ async def at_once():
 
 
 async def test_a_client_that_does_not_read(metrics, monkeypatch):
-    """Its slot waits for so long and no longer, however often it is asked to."""
+    """A slot waits for its client for a bounded time in total."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 0.3)
     slots = ConcurrencyLimit(1, metrics.slots)
     async with slots.taken(soon(), "a") as slot:
@@ -140,7 +140,7 @@ async def test_a_client_that_does_not_read(metrics, monkeypatch):
 
 
 async def test_a_client_that_reads_earns_time(metrics, monkeypatch):
-    """Bytes that it has taken while it was waited for count."""
+    """Bytes that the client read during a wait extend its time."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 1.0)
     async with ConcurrencyLimit(1, metrics.slots).taken(soon(), "a") as slot:
         for _ in range(8):
@@ -148,7 +148,7 @@ async def test_a_client_that_reads_earns_time(metrics, monkeypatch):
 
 
 async def test_another_that_waits_shortens_the_patience(metrics, monkeypatch):
-    """For an address that has more than its share; at once, in the middle of a wait."""
+    """A waiting request shortens it at once, for an address over its share."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 600)
     monkeypatch.setattr("kmproxy.sources.slots.SHORT_PATIENCE", 0.1)
     slots = ConcurrencyLimit(2, metrics.slots)
@@ -175,7 +175,7 @@ async def test_another_that_waits_shortens_the_patience(metrics, monkeypatch):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
 async def test_five_slow_readers_and_a_good_one(front, cluster, host):
-    """They hold every slot; each is reset, never ended cleanly, and the good one is served whole."""
+    """Five slow readers hold every slot and are reset. The good client is served whole."""
     line = b'm{namespace="payments"} 1\n'
     cluster.kubelets["node-a"].fail(
         Fault.BODY,

@@ -1,4 +1,4 @@
-"""Callers of the metrics port: requests with tokens, and what the API server was asked."""
+"""Callers of the metrics port: requests with tokens, and the reviews that they cause."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def readme_rbac(*names):
 
 
 def asked(cluster, path):
-    """How many reviews of a kind the API server has seen."""
+    """The number of reviews of a kind that the API server received."""
     return sum(record.path == path for record in cluster.api.requests)
 
 
 def fetched(cluster):
-    """Everything that was asked of a kubelet."""
+    """Every request that a kubelet received."""
     return [record for kubelet in cluster.kubelets.values() for record in kubelet.requests]
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that tests set."""
 
     def __init__(self):
         self.now = 1000.0

@@ -8,7 +8,7 @@ KEPT = b"GET /metrics/probes HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 async def answers(connection):
-    """Whether a kept connection answers once more."""
+    """Whether a kept connection answers one more request."""
     reader, writer = connection
     try:
         writer.write(KEPT)
@@ -21,7 +21,7 @@ async def answers(connection):
 
 
 async def connected(proxy, number):
-    """Open connections that say nothing."""
+    """Opens connections that send nothing."""
     return [
         await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port) for _ in range(number)
     ]

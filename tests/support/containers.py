@@ -10,7 +10,7 @@ NAME = "kmproxy.kmproxy-system.svc"
 
 
 def environment(cluster, objects, root):
-    """The container's own variables, with what is at hand for addresses, and a folder for its root."""
+    """The container's variables, with local addresses, and a folder for its root."""
     kubelet = cluster.kubelets["node-a"]
     given = variables(objects, {"status.hostIP": kubelet.host, "spec.nodeName": "node-a"})
     api = urlsplit(cluster.api.url)
@@ -24,7 +24,7 @@ def environment(cluster, objects, root):
 
 
 def mount(objects, root, authority):
-    """Fill the mounted volumes: the overlay's own web config, and a certificate."""
+    """Fills the mounted volumes: the overlay's own web config, and a certificate."""
     (config,) = [one for one in of_kind(objects, "ConfigMap") if "web.yml" in one["data"]]
     (root / "etc/kmproxy/web").mkdir(parents=True)
     text = config["data"]["web.yml"].replace("/etc/", f"{root}/etc/")

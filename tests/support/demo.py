@@ -13,7 +13,7 @@ from tests.support.programs import free_port
 
 @asynccontextmanager
 async def demo(*flags, environment=None):
-    """Run a demo; yields its text and a function that ends it and returns the rest."""
+    """Runs a demo; yields its text and a function that ends it and returns the rest."""
     metrics, telemetry, api = (free_port() for _ in range(3))
     process = await asyncio.create_subprocess_exec(
         sys.executable,

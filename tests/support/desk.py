@@ -41,11 +41,11 @@ class Desk:
         return KubernetesAuthorizer(self.reviewer, by_path=by_path)
 
     def asked(self, path):
-        """How many reviews of a kind the API server has seen."""
+        """The number of reviews of a kind that the API server received."""
         return sum(record.path == path for record in self.cluster.api.requests)
 
     async def begun(self):
-        """Wait until a review is under way, and not a moment longer."""
+        """Waits until a review has begun."""
         while not self.reviewer._under_way:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
 
@@ -63,7 +63,7 @@ class Desk:
 
 
 def bind(cluster, rule, subject=ANN, namespace=None):
-    """Let somebody do something; returns the binding."""
+    """Gives a user a right; returns the binding."""
     bound = binding("ClusterRole", "r", subject, namespace=namespace)
     cluster.authority.rbac.apply(role("r", rule), bound)
     return bound

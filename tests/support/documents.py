@@ -1,4 +1,4 @@
-"""The documents: README.md and its like, docs/ and changelog.d/, as people read them on a code host."""
+"""The documents: README.md and others, docs/ and changelog.d/, as a code host shows them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def blocks(page=None):
 
 
 def block(start):
-    """The block that begins so; where several documents show it, they show the same."""
+    """The code block with this beginning. If several documents have it, they are equal."""
     (found,) = {each.text for each in blocks() if each.text.startswith(start)}
     return found
 
@@ -53,7 +53,7 @@ def prose(page):
 
 
 def section(page, title):
-    """A document from a heading to the next one that is not below it."""
+    """A document from a heading to the next one of its level or above."""
     whole = PAGES[page]
     (begin,) = [found for found in headings(page) if found[2] == title]
     later = [at for at, level, _ in headings(page) if at > begin[0] and level <= begin[1]]
@@ -71,7 +71,7 @@ def headings(page):
 
 
 def anchors(page):
-    """What a link may have behind its `#`: each heading, as a code host spells it."""
+    """The possible link anchors of a document: its headings as a code host spells them."""
     known = []
     for _, _, title in headings(page):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)|`", r"\1", title)
@@ -88,7 +88,7 @@ def links(page):
 
 
 def is_a_test(module, name):
-    """Whether a test file of this name, in whatever folder, has the test."""
+    """Whether a test file of this name, in any folder, has the test."""
     definition = re.compile(rf"^(?:async )?def {name}\(", re.MULTILINE)
     files = (ROOT / "tests").rglob(f"{module}.py")
     return any(definition.search(file.read_text("utf-8")) for file in files)

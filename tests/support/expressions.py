@@ -8,7 +8,7 @@ KEYWORDS = {"and", "or", "unless", "bool", "offset"}
 
 
 def metrics(expression):
-    """The names of the metrics that an expression asks for."""
+    """The metric names in an expression."""
     bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", expression)
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", bare)
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", bare)

@@ -1,4 +1,4 @@
-"""Floods of requests, and what a daemon under them takes."""
+"""Floods of requests, and the memory of a daemon under them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ LONG = (
 
 
 def fields(number, size):
-    """As many headers, each of so many bytes."""
+    """A number of headers of a given size."""
     return b"".join(b"X%03d: %b\r\n" % (each, b"a" * (size - 8)) for each in range(number))
 
 
 def peak(process):
-    """The most memory that a process has had, in MiB."""
+    """The peak memory of a process, in MiB."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
 async def sent(port, data, *, context=None):
-    """Send all of it, or what is taken of it before the other side ends; returns the connection."""
+    """Sends all bytes, or those accepted before the other side ends; returns the connection."""
     try:
         connection = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     except OSError:
@@ -46,7 +46,7 @@ async def sent(port, data, *, context=None):
 
 
 async def healthy(port):
-    """Ask for the health as a kubelet's probe does."""
+    """Requests the health, as a kubelet's probe does."""
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}/healthz") as response,
@@ -68,7 +68,7 @@ ATTACKS = {
 
 
 def token(cluster):
-    """A token of who may get everything."""
+    """A token with the right to get everything."""
     everything = [
         {"nonResourceURLs": ["*"], "verbs": ["get"]},
         {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},

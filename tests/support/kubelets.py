@@ -12,7 +12,7 @@ GOOD = {"Authorization": "Bearer good", "Accept-Encoding": "identity"}
 
 
 def context(authority, purpose, *, common_name=None):
-    """Return a context of either side, with a certificate if it is a server or has a name."""
+    """A TLS context for either side, with a certificate for a server or a named client."""
     made = ssl.SSLContext(purpose)
     authority.configure_trust(made)
     if purpose == ssl.PROTOCOL_TLS_SERVER or common_name:
@@ -23,7 +23,7 @@ def context(authority, purpose, *, common_name=None):
 
 
 def make(authority, **more):
-    """Make a kubelet that knows two tokens; only the user of one may read metrics and pods."""
+    """A kubelet that knows two tokens. Only one of their users may read metrics and pods."""
     return SimKubelet(
         simulate_node("node-a", ["default", "payments"], started=NOW - 3600),
         context(authority, ssl.PROTOCOL_TLS_SERVER),

@@ -11,7 +11,7 @@ BACK = 60.0  # seconds: the API server is asked again after up to half of them
 
 
 async def written(file, holds=b"", seconds=5.0):
-    """Wait until the file is there, with these bytes in it."""
+    """Waits until the file exists and contains these bytes."""
 
     async def there():
         return file.exists() and holds in file.read_bytes()

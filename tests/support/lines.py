@@ -1,6 +1,6 @@
-"""Expositions at random - good, odd and broken - and the two readings of them, side by side.
+"""Random expositions, good, odd and broken, and the two readings of them, side by side.
 
-Everything here is drawn from the `random.Random` that is passed in: one seed, one text.
+Everything is drawn from the given `random.Random`: one seed, one text.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ LIMITS = (MAX_LINE, MAX_LINE, MAX_LINE, 150, 90, 40)
 
 
 def _cadvisor(rng, _):
-    """As cAdvisor writes it: the shape that passes fastest."""
+    """A line as cAdvisor writes it: the fastest shape."""
     pod = rng.randrange(1000)
     return b'%b{container="%b",id="/pod%d",namespace="%b",pod="%b-%d"} %d %d' % (
         rng.choice(METRICS), rng.choice(VALUES[:4]), pod, rng.choice(SPACES), rng.choice(VALUES[:3]), pod,
@@ -112,7 +112,7 @@ def _short(rng, _):
 
 
 def _without(rng, _):
-    """No namespace: a run of these passes as a whole."""
+    """A line without a namespace. A run of these passes as a whole."""
     labels = [
         b'%b="%b"' % pair
         for pair in zip(rng.choices(NAMES, k=3), rng.choices(VALUES, k=3), strict=True)
@@ -124,7 +124,7 @@ def _without(rng, _):
 
 
 def _pair(rng):
-    """A name and a value that may well be a namespace, a conflict, quoted, spaced or broken."""
+    """A name and a value: perhaps a namespace, a conflict, quoted, spaced or broken."""
     name = rng.choice(rng.choice([NAMES, ADDED, [b"namespace"], [b"namespace"]]))
     chance = rng.random()
     if chance < 0.1:
@@ -143,7 +143,7 @@ def _pair(rng):
 
 
 def _sample(rng, _):
-    """Any mixture of pairs, mostly right."""
+    """Any mixture of pairs, mostly valid."""
     comma = rng.choice(COMMAS)
     pairs = [_pair(rng) for _ in range(rng.randrange(5))]
     a, b, c, d = rng.choices(BLANKS, k=4)
@@ -159,7 +159,7 @@ def _sample(rng, _):
 
 
 def _conflict(rng, _):
-    """A plain line but for labels that the namespace brings, too."""
+    """A plain line with labels that the namespace also has."""
     pairs = [b'namespace="%b"' % rng.choice(SPACES[:4])]
     for name in rng.choices(ADDED, k=rng.randrange(1, 4)):
         pairs.insert(rng.randrange(len(pairs) + 1), b'%b="%b"' % (name, rng.choice(VALUES[:4])))
@@ -175,7 +175,7 @@ def _other(rng, _):
 
 
 def _long(rng, limit):
-    """At the limit, one byte under or over it, or far over it."""
+    """A line at the limit, one byte under or over it, or far over it."""
     fill = max(0, min(limit, 200) + rng.choice([-1, 0, 1, 2, 60]))
     head, pad, end = rng.choice([
         (b'm{namespace="web",a="', b"x", b'"} 1'),
@@ -200,7 +200,7 @@ PROFILES = (
 
 
 def _mutate(rng, line, other):
-    """Flip, drop, double, insert or move some bytes; or run into another line."""
+    """Flips, drops, doubles, inserts or moves some bytes, or joins another line."""
     at = rng.randrange(len(line) + 1)
     match rng.randrange(7):
         case 0:
@@ -219,7 +219,7 @@ def _mutate(rng, line, other):
 
 
 def random_text(rng, count, limit=MAX_LINE):
-    """About `count` lines. In half of the texts there is no backslash, as in most expositions."""
+    """About `count` lines. Half of the texts have no backslash, like most expositions."""
     kinds = rng.choices(KINDS, rng.choice(PROFILES), k=count)
     lines = [kind(rng, limit) for kind in kinds]
     broken = rng.choice((0.0, 0.02, 0.3))
@@ -236,7 +236,7 @@ def random_text(rng, count, limit=MAX_LINE):
 
 
 def random_cuts(rng, text, limit=MAX_LINE):
-    """Where to cut: nowhere, evenly, anywhere, around line ends, or around the line limit."""
+    """Cuts: none, evenly, anywhere, around line ends, or around the line limit."""
     size = len(text)
     match rng.randrange(6):
         case 0:
@@ -255,7 +255,7 @@ def random_cuts(rng, text, limit=MAX_LINE):
 
 
 class Reading(NamedTuple):
-    """What a reading of an exposition makes of it."""
+    """The result of reading an exposition."""
 
     output: bytes
     samples: int
@@ -265,7 +265,7 @@ class Reading(NamedTuple):
 
 
 def fed(text, cuts=(), *, labels=None, overwrite=False, limit=MAX_LINE, names=()):
-    """The output of an enricher that is fed with the pieces between the cuts, and itself."""
+    """The output of an enricher that was fed with the pieces, and the enricher."""
     labels = LABELS if labels is None else labels
     enricher = Enricher(
         lambda space: b"".join([b",%b=%b" % pair for pair in labels.get(space, ())]),
@@ -280,7 +280,7 @@ def fed(text, cuts=(), *, labels=None, overwrite=False, limit=MAX_LINE, names=()
 
 
 def by_engine(text, cuts=(), **options):
-    """The engine's."""
+    """The engine's reading."""
     output, enricher = fed(text, cuts, **options)
     return Reading(
         output, enricher.samples, enricher.enriched, enricher.unparsed, enricher.conflicts
@@ -288,7 +288,7 @@ def by_engine(text, cuts=(), **options):
 
 
 def by_reference(text, *, labels=None, overwrite=False, limit=MAX_LINE):
-    """The plain one, of the whole text."""
+    """The reference reader's result for the whole text."""
     labels = LABELS if labels is None else labels
     result = reference.enrich(text, labels, overwrite=overwrite, max_line=limit)
     counts = result.samples, result.enriched, result.unparsed, result.conflicts
@@ -296,11 +296,10 @@ def by_reference(text, *, labels=None, overwrite=False, limit=MAX_LINE):
 
 
 def fuzz_case(data):
-    """What bytes at random stand for: text, cuts, options of both readings, names foretold.
+    """A fuzz case from random bytes: text, cuts, options of both readings, announced names.
 
-    The first line is the header: a byte that says `overwrite` (1), the line limit
-    (2 and 4) and whether names are foretold (8), then the lengths of the pieces,
-    over and over. The rest is the text.
+    The first line is the header: a byte for `overwrite` (1), the line limit (2 and 4) and
+    announced names (8), then the lengths of the pieces, repeated. The rest is the text.
     """
     header, _, text = data.partition(b"\n")
     flags = header[0] if header else 0
@@ -313,7 +312,7 @@ def fuzz_case(data):
 
 
 def check_fuzz_case(data):
-    """Both readings of a fuzz case agree, and nothing changes where nothing is to add."""
+    """Both readings of a fuzz case agree, and without labels nothing changes."""
     text, cuts, options, names = fuzz_case(data)
     expected = by_reference(text, **options)
     for got in (

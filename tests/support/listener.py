@@ -17,7 +17,7 @@ def config(directory, tls=PAIR, **sections):
 
 
 async def ask(proxy, context=None, request=GET % b"/metrics/probes"):
-    """The answer to a request on a connection of its own; b"" if there is none."""
+    """The answer to a request on its own connection, or b"" without one."""
     port = proxy.daemon.metrics_port
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
@@ -33,6 +33,6 @@ async def ask(proxy, context=None, request=GET % b"/metrics/probes"):
 
 
 async def served(proxy, context):
-    """Whether a client is served samples with labels."""
+    """Whether a client gets samples with labels."""
     answer = await ask(proxy, context)
     return answer.startswith(b"HTTP/1.1 200 OK") and b'team="payments"' in answer

@@ -1,9 +1,7 @@
 """Load: many nodes through one process, and many namespaces that change.
 
-The daemon, the simulated cluster and whoever scrapes are a process each, on the
-same machine. It prints what it finds; nothing depends on it.
-
-    python -m tests.support.load
+The daemon, the simulated cluster and each scraper are processes of one machine. It prints its
+figures; nothing depends on them. Run it with `python -m tests.support.load`.
 """
 
 from __future__ import annotations
@@ -37,18 +35,18 @@ SEEN = 0.25  # seconds before that half in which no change is made that must be 
 
 
 def memory(pid, what="VmRSS"):
-    """Resident bytes of a process, now or at most (`VmHWM`)."""
+    """Resident bytes of a process, now or at the peak (`VmHWM`)."""
     text = Path(f"/proc/{pid}/status").read_text("ascii")
     return int(re.search(rf"{what}:\s+(\d+)", text)[1]) << 10
 
 
 def percentile(values, share):
-    """The value under which this share of the values lies."""
+    """The value below which this share of the values lies."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def milliseconds(values):
-    """Median, 99th percentile and maximum, for a person."""
+    """Median, 99th percentile and maximum, as text."""
     if not values:
         return "none"
     figures = (percentile(values, 0.5), percentile(values, 0.99), max(values))
@@ -57,7 +55,7 @@ def milliseconds(values):
 
 @asynccontextmanager
 async def daemon(directory, api_url, *flags):
-    """A daemon as a pod would run it; yields its process id and URL."""
+    """A daemon as in a pod; yields its process id and URL."""
     api = urlsplit(api_url)
     log = directory / "log"
     with log.open("wb") as sink:
@@ -83,7 +81,7 @@ async def daemon(directory, api_url, *flags):
 
 @asynccontextmanager
 async def elsewhere(work, *arguments):
-    """Run `work(pipe, *arguments)` in a process of its own; yields our end of the pipe."""
+    """Runs `work(pipe, *arguments)` in its own process; yields our end of the pipe."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(work, theirs, *arguments), daemon=True)
@@ -101,13 +99,13 @@ def _run(work, pipe, *arguments):
 
 
 def raise_limits():
-    """Allow as many descriptors as may be."""
+    """Raises the limit of open files to its maximum."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def receive(pipe):
-    """What comes next, without holding up the loop."""
+    """The next message, without blocking the event loop."""
     return await asyncio.to_thread(pipe.recv)
 
 
@@ -120,7 +118,7 @@ async def _many_nodes(pipe, nodes, directory, payload):
 
 
 async def load_nodes(directory, nodes, interval, seconds):
-    """Scrape every node once per interval, as Prometheus spreads them."""
+    """Scrapes every node once per interval, spread as Prometheus does."""
     payload = directory / "payload"
     async with SimCluster(["model"], pods_per_namespace=3) as model, aiohttp.ClientSession() as get:
         url = model.kubelets["model"].plain_url + "/metrics/cadvisor"
@@ -213,7 +211,7 @@ async def _many_namespaces(pipe, count, changes, seconds, directory):
 
 @asynccontextmanager
 async def plain_kubelet(count):
-    """A kubelet's read-only port in this process, so that no list holds it up; yields the port."""
+    """A kubelet's read-only port in this process, so that no list delays it; yields the port."""
     lines = [f'm{{namespace="ns-{number}"}} 1\n' for number in range(count)]
     body = "".join(lines).encode()
 
@@ -232,7 +230,7 @@ async def plain_kubelet(count):
 
 
 async def load_namespaces(directory, count, changes, seconds):
-    """Scrape a small answer again and again while namespaces change and are listed anew."""
+    """Scrapes a small answer repeatedly while namespaces change and are listed."""
     async with AsyncExitStack() as stack:
         pipe = await stack.enter_async_context(
             elsewhere(_many_namespaces, count, changes, seconds, directory)

@@ -6,5 +6,5 @@ import base64
 
 
 def basic(text):
-    """The header of a user and a password."""
+    """The Authorization header of a user and a password."""
     return "Basic " + base64.b64encode(text.encode()).decode()

@@ -8,7 +8,7 @@ from tests.support.overlays import OVERLAYS, pairs
 
 
 def by_name(objects):
-    """The objects by what identifies them."""
+    """The objects by API version, kind and name."""
     return {(one["apiVersion"], one["kind"], one["metadata"]["name"]): one for one in objects}
 
 

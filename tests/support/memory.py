@@ -1,4 +1,4 @@
-"""A daemon as a process, in front of a node that answers with anything, and its peak memory."""
+"""A daemon in its own process, in front of a node with any answers, and its peak memory."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ FIGURES = {}
 
 
 def repeated(line, size):
-    """So many bytes of this line, at least."""
+    """This line, repeated to at least this size."""
     return line * (size // len(line) + 1)
 
 
 def numbered(form, count):
-    """A line for each number, in one text."""
+    """One text with a line for each number."""
     return "".join(form.format(number) for number in range(count)).encode()
 
 
 class Node:
-    """A kubelet without TLS that answers each path with what it is told, in chunks or packed."""
+    """A kubelet without TLS that answers each path with set bytes, plain or as gzip."""
 
     def __init__(self):
         self.bodies = {}
@@ -38,7 +38,7 @@ class Node:
         self.status = b"200 OK"
 
     def serve(self, body, path="/metrics/cadvisor", *, packed=False, kind=TEXT):
-        """Answer this; packed is sent as gzip, or already is it if bytes."""
+        """Sets an answer. `packed` compresses it, or is the gzip itself if it is bytes."""
         if packed is True:
             packed = zlib.compress(body, 1, 31)
         self.bodies[path] = (packed or body, b"Content-Encoding: gzip\r\n" if packed else b"")
@@ -46,7 +46,7 @@ class Node:
 
     @asynccontextmanager
     async def running(self):
-        """Its port."""
+        """Starts the server; yields its port."""
         server = await asyncio.start_server(self._handle, "127.0.0.1", 0)
         try:
             yield server.sockets[0].getsockname()[1]
@@ -70,7 +70,7 @@ class Node:
 
 
 class World:
-    """A cluster, a node that says anything, and daemons in front of them."""
+    """A cluster, a node with any answers, and daemons in front of them."""
 
     def __init__(self, cluster, folder, stack):
         self.cluster = cluster
@@ -80,7 +80,7 @@ class World:
         self.process = None
 
     async def start(self, *flags, own_node=True):
-        """A daemon; with `own_node` in front of our node."""
+        """Starts a daemon; with `own_node` in front of the node."""
         environment, defaults = in_a_pod(self.cluster, self.folder / "sa")
         environment = {k: v for k, v in environment.items() if not k.startswith("COVERAGE")}
         if own_node:
@@ -97,7 +97,7 @@ class World:
             pass
 
     async def get(self, path="/metrics/cadvisor", headers=b""):
-        """The status of an answer that is read to its end, and its size."""
+        """The status and the size of an answer, read to its end."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 20)
         writer.write(SCRAPE % (path.encode(), headers + b"Connection: close\r\n"))
         size, head = 0, b""
@@ -111,12 +111,12 @@ class World:
         return head[9:12].decode(), size
 
     async def scrape(self, path="/metrics/cadvisor", headers=b"", count=SCRAPES):
-        """So many at once; their statuses."""
+        """The statuses of `count` concurrent scrapes."""
         answers = await asyncio.gather(*(self.get(path, headers) for _ in range(count)))
         return [status for status, _ in answers]
 
     async def plug(self, data):
-        """Send a request and never read: the connection."""
+        """Sends a request and never reads the answer."""
         plug = socket.socket()
         plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         plug.setblocking(False)
@@ -127,13 +127,13 @@ class World:
             await loop.sock_sendall(plug, data)
 
     async def attack(self, data):
-        """Send this on as many connections as there may be, and leave them open for a moment."""
+        """Sends the bytes on all possible connections, and keeps them open for a moment."""
         connections = await asyncio.gather(*(sent(self.port, data) for _ in range(MANY)))
         await healthy(self.telemetry)
         for connection in filter(None, connections):
             connection[1].transport.abort()
 
     def note(self, case):
-        """The peak of the daemon."""
+        """Notes the daemon's peak memory under this case."""
         FIGURES[case] = max(peak(self.process), FIGURES.get(case, 0))
         assert self.process.returncode is None

@@ -1,4 +1,4 @@
-"""A namespace watcher in front of the simulated API server, and what it asked and counted."""
+"""A namespace watcher in front of the simulated API server: its requests and counts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kmproxy.client.upstream import Upstream
 from kmproxy.config.label_rules import LabelRule
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.outage import Outage
 from kmproxy.kube.service_account import ServiceAccount
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
@@ -19,7 +20,7 @@ from tests.conftest import until
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """Seconds that pass only when a test moves them."""
 
     def __init__(self):
         self.now = 1000.0
@@ -30,7 +31,7 @@ class Clock:
 
 @asynccontextmanager
 async def watching(cluster, directory, clock=None, also=(), identity=None, wait=0.01, drawn=None):
-    """A watcher, its map and its metrics; it waits this part of the longest back-off.
+    """A watcher, its map and its metrics. `wait` is the used part of the longest back-off.
 
     `drawn` is a list that gets the bound of each back-off.
     """
@@ -57,10 +58,11 @@ async def watching(cluster, directory, clock=None, also=(), identity=None, wait=
         watcher = NamespaceWatcher(
             ApiServer(Upstream("API server", session, identity, tls), identity),
             labels,
-            *also,
+            tuple(also),
             metrics=metrics.watch,
             clock=clock,
             uniform=uniform,
+            outage=Outage(clock),
         )
         task = asyncio.create_task(watcher.run())
         try:
@@ -72,7 +74,7 @@ async def watching(cluster, directory, clock=None, also=(), identity=None, wait=
 
 
 async def becomes(labels, namespace, expected):
-    """Wait until a namespace has just these labels."""
+    """Waits until a namespace has exactly these labels."""
 
     async def same():
         return labels.lookup(namespace) == expected
@@ -91,10 +93,10 @@ def requests(cluster):
 
 
 def restarts(metrics, reason):
-    """How often a watch was begun anew for a reason."""
+    """The number of restarts of the watch for a reason."""
     return metrics.watch.restarts.labels(reason)._value.get()
 
 
 async def settled(condition):
-    """A condition that is known at once."""
+    """Wraps a plain value as a condition for `until`."""
     return condition

@@ -1,4 +1,4 @@
-"""What kustomize builds of the overlays."""
+"""The objects that kustomize builds from the overlays."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ TOGETHER = (
 
 
 def pairs():
-    """Every overlay alone, with each component that fits it, and with some of them together."""
+    """Every overlay alone, with each fitting component, and with some of them together."""
     for overlay in OVERLAYS:
         yield overlay, ()
         for component in COMPONENTS:
@@ -79,18 +79,18 @@ def workload(objects):
 
 
 def pod_of(objects):
-    """The pod that it runs, and its one container."""
+    """The pod of the workload, and its one container."""
     spec = workload(objects)["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     return spec, container
 
 
 FIELDS = {"status.hostIP": "10.0.0.7", "spec.nodeName": "node-a"}
-"""What Kubernetes puts for the fields of a pod that variables are made of."""
+"""Values of pod fields, as Kubernetes would set them in variables."""
 
 
 def variables(objects, fields=FIELDS):
-    """The environment that the daemon's container is given."""
+    """The environment of the daemon's container."""
     return {
         each["name"]: each.get("value") or fields[each["valueFrom"]["fieldRef"]["fieldPath"]]
         for each in pod_of(objects)[1]["env"]
@@ -98,5 +98,5 @@ def variables(objects, fields=FIELDS):
 
 
 def configuration(objects):
-    """The settings of the daemon, and the warnings: from its arguments and its environment."""
+    """The daemon's settings and warnings, from its arguments and environment."""
     return read_config(pod_of(objects)[1].get("args", []), variables(objects))

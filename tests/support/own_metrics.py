@@ -8,7 +8,7 @@ from kmproxy.telemetry import render
 
 
 def samples(metrics):
-    """The value of every sample that is exposed, by name and labels."""
+    """The value of every exposed sample, by name and labels."""
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(render(metrics.registry).decode())

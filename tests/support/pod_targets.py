@@ -1,4 +1,4 @@
-"""Lists of pods read as targets, and the labels that the kubelet's own annotations make."""
+"""Lists of pods read as targets, and the kubelet's own annotations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ META = "__meta_kubernetes_"
 
 
 def label_map(*namespaces, rules=("team",), defaults=()):
-    """The labels of targets as these namespaces have them."""
+    """The target labels of these namespaces."""
     labels = TargetLabelMap(parse_rules(rules, (), defaults)[0])
     labels.replace(namespaces, 0.0)
     return labels
 
 
 def of(target, prefix):
-    """The labels of a target whose names begin so, without it."""
+    """The labels of a target with this prefix, without the prefix."""
     start = META + prefix
     return {
         key.removeprefix(start): value for key, value in target.items() if key.startswith(start)

@@ -7,7 +7,7 @@ import re
 
 
 def pod(name="web-0", *, containers=None, metadata=None, spec=None, **status):
-    """A Pod object with one container that listens on one port, unless it is told otherwise."""
+    """A Pod object, by default with one container that listens on one port."""
     if containers is None:
         containers = [container("web", port(8080, "http"))]
     return {
@@ -29,7 +29,7 @@ def port(number, name=None, protocol="TCP"):
 
 
 def flat(document):
-    """Target groups as Prometheus reads them: strict keys, strings only, one address each."""
+    """Target groups as Prometheus reads them: strict keys, only strings, one address each."""
     groups = json.loads(document, object_pairs_hook=unique)
     targets = []
     for group in groups:
@@ -42,6 +42,6 @@ def flat(document):
 
 
 def unique(pairs):
-    """An object whose keys are."""
+    """An object; raises for a repeated key."""
     assert len({key for key, _ in pairs}) == len(pairs)
     return dict(pairs)

@@ -24,7 +24,7 @@ class Preflight:
         cluster.write_service_account(directory)
 
     def flags(self, *more):
-        """Those of a pod on node-a."""
+        """The flags of a pod on node-a."""
         kubelet = self.cluster.kubelets["node-a"]
         return [
             f"--service-account-dir={self.directory}",
@@ -42,7 +42,7 @@ class Preflight:
         }
 
     async def run(self, *more, seconds=10.0):
-        """Run it here: the report, and the text that came while it ran."""
+        """Runs the check in this process; returns the report and the text shown meanwhile."""
         config, warnings = read_config(self.flags(*more))
         lines = []
         report = await check(
@@ -59,7 +59,7 @@ class Preflight:
         return report, shown
 
     async def process(self, *more, **environment):
-        """Run it as a command: status, standard output, standard error."""
+        """Runs the command; returns status, standard output and standard error."""
         bare = {key: value for key, value in os.environ.items() if not key.startswith("KUBE")}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "kmproxy", "check", *self.flags(*more),
@@ -74,22 +74,22 @@ SURPLUS = (("get", "nodes/proxy"), ("get", "nodes"))
 
 
 def results(report, *, but=()):
-    """The result of every row by its subject, without those that are `but`."""
+    """The result of every row by its subject, without the results in `but`."""
     return {row.subject: row.result for row in report.findings if row.result not in but}
 
 
 def message(report, subject):
-    """What a row says."""
+    """The message of a row."""
     (found,) = [row.message for row in report.findings if row.subject == subject]
     return found
 
 
 def to_add(shown):
-    """The rules that the text says are to be added."""
+    """The rules that the text proposes."""
     return yaml.safe_load(shown.partition("of this identity:\n")[2])
 
 
 def row(report, check):
-    """The row of a check: its result and its message; None where there is none."""
+    """Result and message of a row, or None without one."""
     found = [(each.result, each.message) for each in report.findings if each.check == check]
     return found[0] if found else None

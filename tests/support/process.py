@@ -31,7 +31,7 @@ def in_a_pod(cluster, directory):
 
 @asynccontextmanager
 async def daemon(environment, flags):
-    """Run `kmproxy serve`; yields the process and its two ports."""
+    """Runs `kmproxy serve`; yields the process and its two ports."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kmproxy", *flags, env=environment, stderr=asyncio.subprocess.PIPE
     )
@@ -52,7 +52,7 @@ async def daemon(environment, flags):
 
 
 async def refused(port):
-    """Whether nobody listens."""
+    """Whether a port refuses connections."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except ConnectionRefusedError:

@@ -125,7 +125,7 @@ class Program:
 
     @property
     def ready_url(self):
-        """What answers 200 when it is ready."""
+        """The URL that answers 200 once the program is ready."""
         return f"{self.url}/-/ready"
 
 

@@ -261,7 +261,7 @@ class Selector:
 
 
 def select(text, selector):
-    """What passes of a whole exposition: a line that does not takes its newline along."""
+    """The lines of a whole exposition that pass. A dropped line goes with its newline."""
     passed = []
     for line in _lines(text):
         body = line.removesuffix(b"\n")

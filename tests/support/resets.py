@@ -6,7 +6,7 @@ import asyncio
 
 
 async def ends_in_a_reset(client):
-    """Read all there is; tell whether it ends as something whole never does."""
+    """Reads all bytes; tells whether the connection ends in a reset."""
     try:
         while await asyncio.get_running_loop().sock_recv(client, 1 << 20):
             pass

@@ -1,4 +1,4 @@
-"""What tenants are reviewed for."""
+"""The resource that tenants are reviewed for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fetched by shared calls, and the time of its age."""
+"""Sources of values for shared calls, and a clock for their age."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kmproxy.errors import UpstreamError
 
 
 class Clock:
-    """A time that is set."""
+    """A clock that tests set."""
 
     def __init__(self):
         self.now = 1000.0
@@ -18,7 +18,7 @@ class Clock:
 
 
 class Source:
-    """What is fetched: the next of `answers`, once `gate` is open. Counts how often."""
+    """A source of values: the next of `answers`, once `gate` is open. Counts the fetches."""
 
     def __init__(self, *answers):
         self.answers = list(answers)
@@ -38,5 +38,5 @@ class Source:
 
 
 def failure(status=502):
-    """What an upstream's failure is."""
+    """An upstream failure."""
     return UpstreamError("refused", "the kubelet cannot be reached", status=status)

@@ -1,4 +1,4 @@
-"""Requests that a careless server takes for two."""
+"""Requests that a careless server reads as two."""
 
 from __future__ import annotations
 

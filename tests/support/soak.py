@@ -76,7 +76,7 @@ class Truth:
 
 
 def fault_of(answer, payload, truth, began, ended):
-    """What is wrong with an answer, or None.
+    """The fault of an answer, or None.
 
     Its labels must be those of their time, and taking them off must give the payload.
     """

@@ -1,4 +1,4 @@
-"""What the tests of the proof play on: a simulated cluster with everything else real.
+"""The stage of the e2e tests: a simulated cluster with everything else real.
 
 Knows the files that ship, and puts addresses in the place of addresses, and seconds in that of
 waiting times; nothing else of the files is changed.

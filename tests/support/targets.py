@@ -13,7 +13,7 @@ async def answer(proxy, path="/sd/pods", method="GET", **headers):
 
 
 async def targets(proxy, path="/sd/pods"):
-    """The targets that are found at a path."""
+    """The targets at a path."""
     status, _, body = await answer(proxy, path)
     assert status == 200, body
     return flat(body)

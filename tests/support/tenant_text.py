@@ -1,4 +1,4 @@
-"""An exposition, and what a tenant sees of it."""
+"""An exposition, and the part of it that a tenant sees."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ PODS = {"apiGroups": ["metrics.k8s.io"], "resources": ["pods/metrics"], "verbs":
 
 
 def grant(cluster, *namespaces, user="ann", rule=PODS):
-    """Let a user see namespaces, or with none given all of them; returns the bindings."""
+    """Lets a user see these namespaces, or all if none is given; returns the bindings."""
     subject = {"kind": "User", "name": user}
     bound = [binding("ClusterRole", "t", subject, namespace=each) for each in namespaces or [None]]
     cluster.authority.rbac.apply(role("t", rule), *bound)
@@ -16,5 +16,5 @@ def grant(cluster, *namespaces, user="ann", rule=PODS):
 
 
 def bearer(cluster, user="ann"):
-    """The header of a user."""
+    """The Authorization header of a user."""
     return {"Authorization": f"Bearer {cluster.authority.issue(user)}"}

@@ -1,4 +1,4 @@
-"""Servers on real sockets that answer byte by byte, and an identity for a client of them."""
+"""Servers on real sockets that answer byte by byte, and an identity for clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Nobody(Identity):
 
 @contextlib.asynccontextmanager
 async def serving(handle):
-    """A server whose connections are left to `handle`; yields its URL."""
+    """A server that passes its connections to `handle`; yields its URL."""
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"

@@ -20,7 +20,7 @@ def event(kind, obj):
 
 
 def namespace(kind, name, version, **labels):
-    """An event of a namespace, with more in it than matters."""
+    """An event of a namespace, with unused fields too."""
     metadata = {"name": name, "resourceVersion": version, "labels": labels, "uid": "u",
                 "annotations": ANNOTATIONS, "managedFields": [{"manager": "kubectl"}]}  # fmt: skip
     return event(kind, {"kind": "PartialObjectMetadata", "metadata": metadata})
@@ -41,5 +41,5 @@ def watching(version="100"):
 
 
 def at(state):
-    """The version that the state would resume from."""
+    """The version from which the state would resume."""
     return state.list_params()["resourceVersion"]

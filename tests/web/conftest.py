@@ -9,7 +9,7 @@ from tests.support.tls import Authority
 
 @pytest.fixture
 def ours(tmp_path):
-    """Our authority, with a pair in the directory, and a CA file of it for clients."""
+    """A certificate authority, with a certificate and key in the directory, and its CA file."""
     authority = Authority()
     authority.write_pair(tmp_path)
     (tmp_path / "ca.crt").write_bytes(authority.pem)

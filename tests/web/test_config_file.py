@@ -1,4 +1,4 @@
-"""The web config as it is now: what is read again, what is kept, and what is told of it."""
+"""The web config file: reloads, broken versions, certificates and their expiry metric."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MUTUAL = PAIR | {"client_ca_file": "ca.crt", "client_auth_type": "RequireAndVeri
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """Seconds that pass only when a test moves them."""
 
     def __init__(self):
         self.now = 1000.0
@@ -43,7 +43,7 @@ class Files:
         self.web = None
 
     def load(self, document=None, **settings):
-        """Look for the first time."""
+        """Reads the files for the first time."""
         if document is not None:
             write_config(self.path, document)
         settings = settings or {"web_config_file": str(self.path)}
@@ -53,16 +53,16 @@ class Files:
         return self.web.current() if self.web else None
 
     def later(self):
-        """What is current when it is time to look again."""
+        """The current version at the time of the next look."""
         self.clock.now += LOOK_EVERY
         return self.web.current()
 
     def failures(self):
-        """How many looks found what could not be used."""
+        """The number of looks that found an unusable file."""
         return credential_failures(self.metrics, "web_config")
 
     def expiry(self, which):
-        """When the metric says that a certificate ends."""
+        """The expiry of a certificate in the metric."""
         return self.metrics.web_file.certificate_expiry.labels(which)._value.get()
 
 
@@ -73,12 +73,12 @@ def files(tmp_path):
 
 
 def test_nothing_configured(files):
-    """Then there is nothing to follow."""
+    """Without a web config there is no file to follow."""
     assert files.load(telemetry_listen=None) is None
 
 
 def test_unchanged_files_are_one_version(files):
-    """However often they are looked at or written anew."""
+    """Unchanged contents stay one version, also when the files are written again."""
     first = files.load({"tls_server_config": PAIR})
     assert files.later() is first
     write_config(files.path, {"tls_server_config": PAIR})
@@ -87,7 +87,7 @@ def test_unchanged_files_are_one_version(files):
 
 @pytest.mark.parametrize("name", ["tls", "ca", "web"])
 def test_a_change_is_seen_when_it_is_time(files, name):
-    """Of the file, and of each that it names: a new version with a context of its own."""
+    """A change of any of the files gives a new version with a new TLS context."""
     first = files.load({"tls_server_config": MUTUAL})
     if name == "tls":
         files.authority.write_pair(files.directory)
@@ -104,7 +104,7 @@ def test_a_change_is_seen_when_it_is_time(files, name):
 
 
 def test_the_swap_of_a_mounted_secret(tmp_path):
-    """Links to a linked directory, of which only the inner link is moved."""
+    """A swap of the inner link of a mounted Secret is a change."""
     for version in ("..1", "..2"):
         Authority().write_pair(tmp_path / version)
         write_config(tmp_path / version / "web.yaml", {"tls_server_config": PAIR})
@@ -124,7 +124,7 @@ def test_the_swap_of_a_mounted_secret(tmp_path):
 
 
 def encrypt(files):
-    """Lock the key with a password."""
+    """Encrypts the key with a password."""
     path = files.directory / "tls.key"
     loaded = pem.load_pem_private_key(path.read_bytes(), None)
     lock = pem.BestAvailableEncryption(b"planted-secret")
@@ -132,7 +132,7 @@ def encrypt(files):
 
 
 def write(name, content):
-    """A function that puts something else in a file."""
+    """A function that overwrites a file."""
     return lambda files: (files.directory / name).write_bytes(content)
 
 
@@ -154,7 +154,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("says", BROKEN)
 def test_a_broken_first_version(files, says):
-    """ConfigError that names the setting, says why, and shows nothing of what the files hold."""
+    """ConfigError names the setting and the reason, and shows no contents of files."""
     write_config(files.path, {"tls_server_config": MUTUAL})
     BROKEN[says](files)
     with pytest.raises(ConfigError) as caught:
@@ -168,7 +168,7 @@ def test_a_broken_first_version(files, says):
 
 @pytest.mark.parametrize("says", BROKEN)
 def test_a_broken_new_version(files, says, caplog):
-    """The last good one stays, is logged once without a secret, counted, and mended by itself."""
+    """The last good version stays. The error is logged once, counted, and shows no secret."""
     caplog.set_level(logging.WARNING)
     document = {"tls_server_config": MUTUAL}
     first = files.load(document)
@@ -199,7 +199,7 @@ LOCKS = {
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_is_never_taken_off_while_running(files, lock):
-    """A file that was cut while it was written, or emptied, does not open the door."""
+    """A truncated or empty file never removes TLS or users."""
     first = files.load(LOCKS[lock])
     for fewer in ({}, {"tls_server_config": PAIR} if lock != "tls_server_config" else {}):
         write_config(files.path, fewer)
@@ -208,7 +208,7 @@ def test_a_lock_is_never_taken_off_while_running(files, lock):
 
 
 def test_a_lock_may_be_put_on_and_changed(files):
-    """From plain to TLS to client certificates; a user may go while another stays."""
+    """TLS, client certificates and users can be added and changed while running."""
     assert files.load({}).context is None
     for document in (
         {"tls_server_config": PAIR},
@@ -223,7 +223,7 @@ def test_a_lock_may_be_put_on_and_changed(files):
 
 
 def test_every_cut_of_a_file_keeps_the_locks(files):
-    """Whatever a half-written file happens to say."""
+    """A file that was cut at any byte never removes TLS or users."""
     document = {"tls_server_config": MUTUAL, "basic_auth_users": HASHES}
     files.load(document)
     whole = files.path.read_bytes()
@@ -236,7 +236,7 @@ def test_every_cut_of_a_file_keeps_the_locks(files):
 
 
 def test_what_a_context_is_made_of(files):
-    """Versions, ciphers, ALPN and client certificates as they are configured."""
+    """Versions, ciphers, ALPN and client certificates follow the configuration."""
     context = files.load(
         {
             "tls_server_config": MUTUAL
@@ -259,7 +259,7 @@ def test_what_a_context_is_made_of(files):
 
 
 def test_what_stands_in_the_file_itself(files):
-    """A certificate, a key and a CA as text."""
+    """A certificate, a key and a CA can be text in the file."""
     read = {name: (files.directory / name).read_text() for name in ("tls.crt", "tls.key", "ca.crt")}
     state = files.load(
         {
@@ -276,7 +276,7 @@ def test_what_stands_in_the_file_itself(files):
 
 
 def test_expiry_is_told(files):
-    """Of both certificates, and of the new ones after a rotation."""
+    """The metric shows the expiry of both certificates, also after a rotation."""
     files.load({"tls_server_config": MUTUAL})
     told = ssl._ssl._test_decode_cert(str(files.directory / "tls.crt"))["notAfter"]
     assert files.expiry("serving") == ssl.cert_time_to_seconds(told)
@@ -284,7 +284,7 @@ def test_expiry_is_told(files):
 
 
 def test_the_flags_of_kubelet_meta_proxy(files):
-    """A directory, and two names in it; a new pair is taken as from a web config."""
+    """A directory and two file names: a new pair is used as with a web config."""
     files.authority.write_pair(files.directory, "other")
     settings = {"metrics_cert_path": str(files.directory)}
     first = files.load(**settings)
@@ -298,7 +298,7 @@ def test_the_flags_of_kubelet_meta_proxy(files):
 
 
 def test_nothing_secret_is_shown(files):
-    """In no repr."""
+    """No repr shows a secret."""
     state = files.load({"tls_server_config": PAIR, "basic_auth_users": HASHES})
     shown = repr(files.web) + repr(state)
     assert HASHES["alice"] not in shown
@@ -306,7 +306,7 @@ def test_nothing_secret_is_shown(files):
 
 
 def test_a_client_ca_that_is_broken_in_part(files, caplog):
-    """What can be read of the bundle is trusted, and the rest named; with nothing in it, none."""
+    """Readable certificates of a bundle are trusted, others reported. An empty one fails."""
     broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     (files.directory / "ca.crt").write_bytes(broken + files.authority.pem)
     state = files.load({"tls_server_config": MUTUAL})
@@ -318,7 +318,7 @@ def test_a_client_ca_that_is_broken_in_part(files, caplog):
 
 
 def test_text_that_yaml_reads_as_something_else(files):
-    """It is its text where the exporter toolkit decodes into a string, and typed elsewhere."""
+    """Scalars are strings where the exporter toolkit decodes strings, and typed elsewhere."""
     hashed = HASHES["alice"]
     (files.directory / "web.yml").write_text(
         "http_server_config:\n  http2: off\n  headers:\n    X-XSS-Protection: 1\n"

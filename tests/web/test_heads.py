@@ -1,4 +1,4 @@
-"""Heads of requests: where one ends, and what is held behind it."""
+"""Request heads: where a head ends, and how many bytes after it are held."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 1000])
 def test_one_head_at_a_time(size):
-    """However the bytes are cut, each head is passed on whole, blank lines before it left out."""
+    """Each head is passed on whole, however it is cut, without the blank lines before it."""
     stream = b"\r\n\r\n" + HEAD + b"\r\n" + HEAD + HEAD[:9]
     heads, passed = Heads(1000), []
     current = b""
@@ -29,7 +29,7 @@ def test_one_head_at_a_time(size):
 
 
 def test_what_comes_behind_is_held():
-    """Nothing is passed on while a request is answered; then it is there."""
+    """Later bytes are held while a request is answered, and then passed on."""
     heads = Heads(100)
     assert heads.feed(HEAD + b"GET /a") == HEAD
     assert heads.feed(b" HTTP/1.1") == b""
@@ -40,7 +40,7 @@ def test_what_comes_behind_is_held():
 
 @pytest.mark.parametrize("size", [1, 10, 1000])
 def test_a_head_that_is_too_large(size):
-    """It is one byte over the bound, whether or not its end is there."""
+    """A head one byte over the bound is too large, with or without its end."""
     most = len(HEAD)
     for data, large in ((HEAD, False), (HEAD[:-4] + b"y\r\n\r\n", True), (b"x" * most, False)):
         heads = Heads(most)
@@ -51,7 +51,7 @@ def test_a_head_that_is_too_large(size):
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_too_much_behind(at_once):
-    """As many bytes as a head may have are held, and never more than one beyond."""
+    """At most a head's bound of later bytes is held, and never more than one byte over."""
     heads = Heads(len(HEAD))
     if at_once:
         heads.feed(HEAD + HEAD)

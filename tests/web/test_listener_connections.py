@@ -18,7 +18,7 @@ from tests.support.listener import GET, ask, config, served
 
 
 async def test_too_many_connections(front):
-    """A new one is served; the one that has rested longest makes room."""
+    """A new connection is served. The connection that was idle longest is closed for it."""
     proxy = await front("--max-connections=3")
     waiting = await connected(proxy, 3)
     assert await answers(waiting[0])  # so the second has rested longest
@@ -32,7 +32,7 @@ async def test_too_many_connections(front):
 
 
 async def ended(connection):
-    """Whether the other side has ended a connection."""
+    """Whether the other side has closed the connection."""
     try:
         async with asyncio.timeout(30):
             return await connection[0].read(1) == b""
@@ -41,7 +41,7 @@ async def ended(connection):
 
 
 async def test_scrapes_under_way_are_not_cut_for_new_connections(front, cluster):
-    """With nothing that rests, it is the new one that goes."""
+    """Without an idle connection the new one is closed."""
     proxy = await front("--max-connections=2")
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
     busy = await connected(proxy, 2)
@@ -60,7 +60,7 @@ async def test_scrapes_under_way_are_not_cut_for_new_connections(front, cluster)
 
 
 async def test_handshakes_that_stand_still_make_room(front, ours, tmp_path):
-    """Connections that say no hello do not keep out who does."""
+    """Unfinished handshakes do not keep other clients out."""
     proxy = await front(config(tmp_path), "--max-connections=3")
     waiting = await connected(proxy, 3)
     assert await served(proxy, ours.client())
@@ -70,7 +70,7 @@ async def test_handshakes_that_stand_still_make_room(front, ours, tmp_path):
 
 
 async def test_the_telemetry_port_has_room_of_its_own(front):
-    """The kubelet's probes are answered whatever there is on the other port."""
+    """The kubelet's probes are answered, whatever happens on the other port."""
     proxy = await front("--max-connections=2")
     waiting = await connected(proxy, 20)
     assert await proxy.probe("/healthz") == (200, "ok\n")
@@ -79,7 +79,7 @@ async def test_the_telemetry_port_has_room_of_its_own(front):
 
 
 async def test_nothing_is_left_of_ended_connections(front):
-    """Neither in the count nor among those that rest."""
+    """An ended connection is neither counted nor listed as idle."""
     proxy = await front("--max-connections=4")
     for _ in range(20):
         assert await served(proxy, None)
@@ -87,7 +87,7 @@ async def test_nothing_is_left_of_ended_connections(front):
 
 
 async def test_nothing_is_left_of_clients_that_leave(front, cluster):
-    """Nor of those that went while they were answered: their places are free."""
+    """A client that leaves during its answer frees its place."""
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
     proxy = await front("--max-connections=2")
     for number in range(1, 5):
@@ -136,14 +136,14 @@ async def test_addresses(front, host):
 
 
 async def test_a_name_that_is_not_known(front):
-    """It is said at once."""
+    """An unknown host name is reported at once."""
     with pytest.raises(StartupError, match=r"cannot listen on no-such\.invalid:1 \(--listen\)"):
         await front("--listen=no-such.invalid:1")
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 async def test_every_interface_or_none(front, family):
-    """A port that is taken for one kind of address is taken."""
+    """A port that is in use for one kind of address is in use."""
     if family == socket.AF_INET6:
         need_ipv6()
     with socket.create_server(("", 0), family=family) as taken:

@@ -36,7 +36,7 @@ BEHIND = {
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize(("behind", "refused"), BEHIND.values(), ids=BEHIND)
 async def test_a_client_that_leaves_with_more_on_its_way(front, cluster, behind, refused, at_once):
-    """It is seen to leave, or refused: its slot is free, and not only when the scrape's time is up."""
+    """A client that left frees its slot before the end of the scrape time."""
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS, path="/metrics/cadvisor")
     proxy = await front("--max-concurrency=1")
 
@@ -65,7 +65,7 @@ async def test_a_client_that_leaves_with_more_on_its_way(front, cluster, behind,
 
 
 async def test_requests_behind_a_request(front):
-    """A few are answered in their order."""
+    """A few pipelined requests are answered in order."""
     proxy = await front()
     answer = await ask(proxy, None, KEPT * 5 + GET % b"/nope")
     assert answer.count(b"HTTP/1.1 200 OK") == 5
@@ -73,7 +73,7 @@ async def test_requests_behind_a_request(front):
 
 
 async def test_an_answer_that_is_cut_does_not_look_whole(front, cluster):
-    """It ends by a reset, as HTTP/1.0 has no other sign of it."""
+    """A cut answer ends in a reset, the only sign of a cut in HTTP/1.0."""
     cluster.kubelets["node-a"].fail(Fault.HANG_IN_BODY)
     proxy = await front()
     ((reader, writer),) = await connected(proxy, 1)
@@ -87,7 +87,7 @@ async def test_an_answer_that_is_cut_does_not_look_whole(front, cluster):
 
 @pytest.fixture
 async def unfetched(front, cluster, monkeypatch):
-    """A function that starts a daemon, and a client for whom most of its answer is still held."""
+    """Starts a daemon, and a client that leaves most of its answer unread."""
     lines = b'm{namespace="payments"} 1\n' * 1000
     kind = "text/plain; version=0.0.4"
     cluster.kubelets["node-a"].fail(Fault.BODY, body=lines, content_type=kind)
@@ -119,7 +119,7 @@ async def unfetched(front, cluster, monkeypatch):
 
 
 async def test_an_answer_that_nobody_fetches(unfetched):
-    """Where its connection has to make room before it is sent, it does not look whole either."""
+    """An unread answer that has to make room ends in a reset."""
     proxy, client = await unfetched("--max-connections=1")
     ((_, writer),) = await connected(proxy, 1)
     assert await ends_in_a_reset(client)
@@ -131,7 +131,7 @@ async def test_an_answer_that_nobody_fetches(unfetched):
 
 
 async def test_an_answer_that_is_fetched_while_the_process_ends(unfetched):
-    """What was answered before is sent to its end."""
+    """Shutdown: an answer that is being read is sent to its end."""
     proxy, client = await unfetched()
     stopped = asyncio.create_task(proxy.daemon.stop())
     await until(lambda: refused(proxy.daemon.metrics_port))
@@ -145,7 +145,7 @@ async def test_an_answer_that_is_fetched_while_the_process_ends(unfetched):
 
 
 async def test_an_answer_that_nobody_fetches_while_the_process_ends(unfetched, monkeypatch):
-    """It does not keep the process, which takes what is not sent with it; so it is broken off."""
+    """Shutdown: an unread answer is reset, and does not keep the process."""
     monkeypatch.setattr("kmproxy.web.listener.LINGER", 0.1)
     proxy, client = await unfetched()
     async with asyncio.timeout(10):
@@ -157,7 +157,7 @@ async def test_an_answer_that_nobody_fetches_while_the_process_ends(unfetched, m
 async def test_an_answer_that_has_no_end_when_the_process_ends(
     front, cluster, monkeypatch, version
 ):
-    """It is broken off by a reset, as whatever else cuts it."""
+    """Shutdown: an answer without an end is reset."""
     monkeypatch.setattr("kmproxy.web.listener.SHUTDOWN_TIMEOUT", 0.1)
     cluster.kubelets["node-a"].fail(Fault.HANG_IN_BODY)
     proxy = await front()

@@ -15,7 +15,7 @@ from tests.support.listener import config
 
 
 async def silence(proxy, *parts, context=None, every=0.05):
-    """Send parts slowly and then nothing: what comes back until the end."""
+    """Sends parts slowly and then nothing; returns the answer up to the end."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", proxy.daemon.metrics_port, ssl=context
     )
@@ -45,14 +45,14 @@ SLOW = {
 
 @pytest.mark.parametrize("parts", SLOW.values(), ids=SLOW)
 async def test_a_slow_sender_of_a_head(front, parts):
-    """It is cut when its time is up, however busily it goes on."""
+    """A client that sends its head too slowly is cut, even if it goes on sending."""
     proxy = await front("--header-timeout=300ms")
     assert await silence(proxy, *parts) == b""
     assert await proxy.metric("kmproxy_refused_total", reason="timeout") == 1
 
 
 async def test_a_slow_second_head(front):
-    """The next request on a kept connection has no more time once it has begun."""
+    """The second head on a kept connection has the same time as the first."""
     proxy = await front("--header-timeout=300ms")
     answer = await silence(proxy, KEPT, b"GET /")
     assert answer.count(b"HTTP/1.1 200") == 1
@@ -60,7 +60,7 @@ async def test_a_slow_second_head(front):
 
 
 async def test_a_head_behind_another(front, cluster):
-    """Half a request that came while the first was answered is no reason to wait for long."""
+    """Half a pipelined head gets no more time than others."""
     proxy = await front("--header-timeout=300ms")
     answer = await silence(proxy, KEPT + b"GET /metr")
     assert answer.count(b"HTTP/1.1 200") == 1
@@ -68,7 +68,7 @@ async def test_a_head_behind_another(front, cluster):
 
 
 async def test_a_slow_handshake(front, ours, tmp_path):
-    """A client that never says hello is cut as well."""
+    """A client that never finishes its handshake is cut."""
     proxy = await front(config(tmp_path), "--header-timeout=300ms")
     assert await silence(proxy) == b""
     assert await silence(proxy, b"\x16\x03\x01\x02\x00\x01") == b""
@@ -76,14 +76,14 @@ async def test_a_slow_handshake(front, ours, tmp_path):
 
 
 async def test_an_idle_connection(front):
-    """It is kept between requests, and not for ever."""
+    """A connection is kept between requests, for a limited time."""
     proxy = await front("--header-timeout=200ms", "--idle-timeout=2s")
     answer = await silence(proxy, KEPT, b"", b"", b"", b"", b"", b"", b"", KEPT)
     assert answer.count(b"HTTP/1.1 200") == 2
 
 
 async def test_a_slow_reader(front, cluster):
-    """The scrape's time ends it, and its slot is free."""
+    """The scrape time ends an answer to a slow reader, and its slot is free."""
     cluster.kubelets["node-a"].fail(Fault.BOMB, size=64 << 20)
     proxy = await front("--max-concurrency=1")
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port, limit=1)
@@ -102,7 +102,7 @@ async def test_a_slow_reader(front, cluster):
 
 
 async def test_a_scrape_that_would_last_for_ever(front, cluster):
-    """A scraper that says it has a year has --max-scrape-time."""
+    """A scraper that announces a year gets --max-scrape-time."""
     cluster.kubelets["node-a"].fail(Fault.HANG_BEFORE_HEADERS)
     proxy = await front("--max-scrape-time=200ms")
     status, text = await proxy.get(X_Prometheus_Scrape_Timeout_Seconds="31536000")
@@ -111,7 +111,7 @@ async def test_a_scrape_that_would_last_for_ever(front, cluster):
 
 
 async def test_a_body_that_never_comes(front):
-    """A refused request does not wait for what it has announced."""
+    """A refused request does not wait for its announced body."""
     proxy = await front()
     head = b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     assert (await silence(proxy, head)).startswith(b"HTTP/1.1 405 ")

@@ -18,7 +18,7 @@ MUTUAL = PAIR | {"client_ca_file": "ca.crt", "client_auth_type": "RequireAndVeri
 
 
 async def test_tls(front, ours, tmp_path):
-    """Who trusts the authority is served; plain HTTP and another's client are not."""
+    """A client that trusts the authority is served. Plain HTTP and other trust are not."""
     proxy = await front(config(tmp_path))
     assert await served(proxy, ours.client())
     assert await ask(proxy, None) == b""
@@ -29,7 +29,7 @@ async def test_tls(front, ours, tmp_path):
 
 
 async def test_the_flags_of_kubelet_meta_proxy(front, ours, tmp_path):
-    """-metrics-cert-path is TLS on the enriched metrics."""
+    """-metrics-cert-path serves the enriched metrics over TLS."""
     proxy = await front(f"-metrics-cert-path={tmp_path}", "-metrics-secure")
     assert await served(proxy, ours.client())
     assert await ask(proxy, None) == b""
@@ -52,7 +52,7 @@ async def test_the_probes_stay_plain(front, ours, tmp_path):
     ],
 )
 async def test_versions(front, ours, tmp_path, tls, version, works):
-    """Only those that are configured are spoken."""
+    """Only the configured TLS versions are accepted."""
     proxy = await front(config(tmp_path, PAIR | tls))
     client = ours.client()
     client.minimum_version = client.maximum_version = version
@@ -60,7 +60,7 @@ async def test_versions(front, ours, tmp_path, tls, version, works):
 
 
 async def test_ciphers(front, ours, tmp_path):
-    """Only those that are configured are agreed on."""
+    """Only the configured ciphers are accepted."""
     suites = ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"]
     proxy = await front(config(tmp_path, PAIR | {"cipher_suites": suites}))
     client = ours.client()
@@ -72,7 +72,7 @@ async def test_ciphers(front, ours, tmp_path):
 
 
 async def test_client_certificates(front, ours, tmp_path):
-    """One of the CA is let in; none, and one of another CA, are not."""
+    """A certificate of the CA is required: none, or one of another CA, is refused."""
     proxy = await front(config(tmp_path, MUTUAL))
     assert await served(proxy, ours.client(ours))
     assert not await served(proxy, ours.client())
@@ -80,7 +80,7 @@ async def test_client_certificates(front, ours, tmp_path):
 
 
 async def test_a_client_certificate_if_given(front, ours, tmp_path):
-    """None will do; one of another CA will not."""
+    """No certificate is accepted, a certificate of another CA is not."""
     proxy = await front(config(tmp_path, MUTUAL | {"client_auth_type": "VerifyClientCertIfGiven"}))
     assert await served(proxy, ours.client())
     assert await served(proxy, ours.client(ours))
@@ -102,7 +102,7 @@ async def test_a_client_certificate_if_given(front, ours, tmp_path):
     ],
 )
 async def test_client_names(front, ours, tmp_path, allowed, names, works):
-    """The certificate must bear one of the allowed names, exactly."""
+    """The certificate must have exactly one of the allowed names."""
     proxy = await front(config(tmp_path, MUTUAL | {"client_allowed_sans": allowed}))
     assert await served(proxy, ours.client(ours, *names)) is works
     refused = await proxy.metric("kmproxy_refused_total", reason="certificate")
@@ -110,7 +110,7 @@ async def test_client_names(front, ours, tmp_path, allowed, names, works):
 
 
 async def test_a_new_certificate_is_served(front, ours, tmp_path):
-    """Without a restart, to who connects then."""
+    """New connections get the new certificate without a restart."""
     proxy = await front(config(tmp_path))
     new = Authority()
     new.write_pair(tmp_path)
@@ -122,7 +122,7 @@ async def test_a_new_certificate_is_served(front, ours, tmp_path):
 
 
 async def test_a_mismatched_pair_does_not_break_what_runs(front, ours, tmp_path, caplog):
-    """Certificate and key are swapped one after the other: the old pair serves until both fit."""
+    """While certificate and key do not match, the old pair is served."""
     proxy = await front(config(tmp_path))
     new = Authority()
     new.write_pair(tmp_path, key=False)
@@ -139,7 +139,7 @@ async def test_a_mismatched_pair_does_not_break_what_runs(front, ours, tmp_path,
 
 
 async def test_an_old_client_ca_is_refused_after_its_rotation(front, ours, tmp_path):
-    """By a new handshake, by a resumed session, and on a connection that was kept."""
+    """It is refused in new handshakes, resumed sessions and kept connections."""
     proxy = await front(config(tmp_path, MUTUAL))
     old, new = ours.client(ours), Authority()
     old.maximum_version = ssl.TLSVersion.TLSv1_2  # its sessions can be resumed before a read
@@ -156,7 +156,7 @@ async def test_an_old_client_ca_is_refused_after_its_rotation(front, ours, tmp_p
 
 
 def resumable(port, context, session=None):
-    """Connect, be served, and return the session."""
+    """Connects, scrapes, and returns the TLS session."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as tls,
@@ -170,7 +170,7 @@ def resumable(port, context, session=None):
 
 
 async def test_a_session_is_resumed_while_nothing_changes(front, ours, tmp_path):
-    """So that the refusal above is for the rotation, not for the resumption."""
+    """Sessions resume without a rotation, so the refusal above comes from the rotation."""
     proxy = await front(config(tmp_path, MUTUAL))
     client = ours.client(ours)
     client.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -179,7 +179,7 @@ async def test_a_session_is_resumed_while_nothing_changes(front, ours, tmp_path)
 
 
 async def test_a_kept_connection_stays_while_clients_may(front, ours, tmp_path):
-    """A new serving certificate is no reason to end it."""
+    """A new serving certificate does not end a kept connection."""
     proxy = await front(config(tmp_path, MUTUAL))
     kept = await asyncio.open_connection(
         "127.0.0.1", proxy.daemon.metrics_port, ssl=ours.client(ours)
@@ -194,7 +194,7 @@ async def test_a_kept_connection_stays_while_clients_may(front, ours, tmp_path):
 
 
 async def test_a_plain_connection_ends_when_tls_begins(front, ours, tmp_path):
-    """What was let in without TLS is not when there is TLS."""
+    """A plain connection ends once TLS is configured."""
     path = write_config(tmp_path / "web.yaml", {})
     proxy = await front(f"--web-config-file={path}")
     kept = await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port)
@@ -207,7 +207,7 @@ async def test_a_plain_connection_ends_when_tls_begins(front, ours, tmp_path):
 
 @pytest.mark.parametrize("fault", [Fault.CUT_CHUNKED, Fault.CUT_GZIP])
 async def test_a_body_that_is_cut_over_tls(front, cluster, ours, tmp_path, fault):
-    """No close of TLS says that it was whole: the end is an error."""
+    """A cut body ends without a TLS close: the client sees an error."""
     proxy = await front(config(tmp_path))
     cluster.kubelets["node-a"].fail(fault)
     reader, writer = await asyncio.open_connection(

@@ -1,4 +1,4 @@
-"""What every request must pass: its form, basic authentication, rate limits; and headers."""
+"""Checks before routing: form, basic authentication and rate limits; and headers of answers."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from tests.support.tls import HASHES, write_config
     ],
 )
 def test_basic_credentials(header, found):
-    """A user and a password of RFC 7617, or nothing."""
+    """A user and a password of RFC 7617, or None."""
     headers = {} if header is None else {"Authorization": header}
     assert basic_credentials(make_mocked_request("GET", "/", headers)) == found
 
 
 def test_two_authorization_headers():
-    """Which of them counts is not guessed."""
+    """Two Authorization headers give no credentials."""
     request = make_mocked_request("GET", "/", [("Authorization", basic("alice:alice"))] * 2)
     assert basic_credentials(request) is None
 
 
 def test_the_token_bucket():
-    """A burst at once, then one each interval, and never more than a burst."""
+    """A burst at once, then one request per interval, and never more than a burst."""
     now = [0.0]
     bucket = TokenBucket(RateLimit(interval=2.0, burst=3), lambda: now[0])
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
@@ -73,7 +73,7 @@ def web(directory, document):
 )
 @pytest.mark.parametrize("path", ["/metrics/probes", "/", "/no/such/path", "/%0a"])
 async def test_basic_auth(front, cluster, tmp_path, auth, status, path):
-    """A user is served; who is none is asked for a password, whatever the path."""
+    """A known user is served. Others are asked for a password on every path."""
     proxy = await front(web(tmp_path, {"basic_auth_users": HASHES}))
     headers = {"Authorization": basic(":".join(auth))} if auth else {}
     async with proxy.session.get(proxy.url + path, headers=headers) as response:
@@ -91,7 +91,7 @@ async def test_basic_auth(front, cluster, tmp_path, auth, status, path):
 
 
 async def test_passwords_beside_tokens(front, tmp_path, caplog):
-    """They need the same header: together they are refused, at the start and while running."""
+    """Users and token reviews need the same header: both together are refused."""
     flags = [web(tmp_path, {"basic_auth_users": HASHES}), "--authorization=kubernetes"]
     with pytest.raises(ConfigError, match="basic_auth_users makes no sense beside --authorization"):
         await front(*flags)
@@ -107,7 +107,7 @@ async def test_passwords_beside_tokens(front, tmp_path, caplog):
 
 
 async def test_a_user_who_is_taken_away(front, tmp_path):
-    """Is not served any more, on a kept connection too, though the password was remembered."""
+    """A removed user is refused, on kept connections too, despite remembered passwords."""
     proxy = await front(web(tmp_path, {"basic_auth_users": HASHES}))
     alice = basic("alice:alice")
     assert (await proxy.get("/metrics/probes", Authorization=alice))[0] == 200
@@ -121,7 +121,7 @@ async def test_a_user_who_is_taken_away(front, tmp_path):
 
 
 async def test_a_flood_of_wrong_passwords(front, tmp_path):
-    """Is turned away with 401 or 503, and a user who is known is served meanwhile."""
+    """Wrong passwords get 401 or 503, and a known user is served meanwhile."""
     proxy = await front(web(tmp_path, {"basic_auth_users": HASHES}))
     alice = basic("alice:alice")
     assert (await proxy.get("/metrics/probes", Authorization=alice))[0] == 200
@@ -134,7 +134,7 @@ async def test_a_flood_of_wrong_passwords(front, tmp_path):
 
 
 async def test_headers(front, tmp_path):
-    """They are on every answer: a scrape, a page, an error, a refusal."""
+    """The configured headers are on every answer: scrapes, pages, errors and refusals."""
     document = {
         "http_server_config": {
             "headers": {
@@ -157,7 +157,7 @@ async def test_headers(front, tmp_path):
 
 
 async def test_a_rate_limit(front, tmp_path):
-    """Above it the answer is 429, before a password is looked at."""
+    """Requests over the limit get 429 before any password check."""
     document = {"rate_limit": {"interval": "1h", "burst": 2}, "basic_auth_users": HASHES}
     proxy = await front(web(tmp_path, document))
     statuses = [(await proxy.get("/", Authorization=basic("bob:bob")))[0] for _ in range(4)]
@@ -166,7 +166,7 @@ async def test_a_rate_limit(front, tmp_path):
 
 
 async def test_bcrypt_is_for_who_uses_it(front, tmp_path, monkeypatch):
-    """Without users no password is compared, and nothing is made that could."""
+    """Without users no password is compared, and no verifier is made."""
     monkeypatch.setitem(__import__("sys").modules, "kmproxy.web.passwords", None)
     proxy = await front(web(tmp_path, {}))
     assert (await proxy.get("/metrics/probes", Authorization=basic("x:y")))[0] == 200
@@ -193,7 +193,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("request_", REFUSED.values(), ids=REFUSED)
 async def test_forms_that_no_scraper_sends(front, cluster, request_):
-    """400, one line, and the connection ends."""
+    """400 with one line, and the connection ends."""
     proxy = await front()
     answer, _ = await proxy.raw(request_)
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -206,7 +206,7 @@ async def test_forms_that_no_scraper_sends(front, cluster, request_):
 
 @pytest.mark.parametrize("port", ["metrics_port", "telemetry_port"])
 async def test_both_ports_have_the_same_forms(front, port):
-    """The telemetry port is no softer."""
+    """The telemetry port refuses the same forms."""
     proxy = await front()
     reader, writer = await asyncio.open_connection("127.0.0.1", getattr(proxy.daemon, port))
     writer.write(REFUSED["absolute form"])
@@ -215,7 +215,7 @@ async def test_both_ports_have_the_same_forms(front, port):
 
 
 async def test_a_kept_connection_is_used_again(front):
-    """What is in order ends no connection."""
+    """A well-formed request keeps the connection open."""
     proxy = await front()
     (connection,) = await connected(proxy, 1)
     for _ in range(5):
@@ -236,7 +236,7 @@ async def test_a_kept_connection_is_used_again(front):
     ],
 )
 async def test_a_warning_at_start(front, tmp_path, caplog, listen, document, warns):
-    """One line, where whoever reaches the port may read."""
+    """One line if everybody who reaches the port may read."""
     flags = [] if document is None else [web(tmp_path, document)]
     await front(f"--listen={listen}", *flags)
     lines = [record for record in caplog.records if "may read every metric" in record.getMessage()]

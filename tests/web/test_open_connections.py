@@ -1,4 +1,4 @@
-"""The book of open connections: who is let in, and who goes for another."""
+"""The limits of open connections: which is admitted, and which is closed for another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kmproxy.web.open_connections import OpenConnections, network
 
 
 class Conn:
-    """A connection that notes why it was cut."""
+    """A connection that records why it was cut."""
 
     def __init__(self):
         self.why = None
@@ -21,7 +21,7 @@ class Conn:
 
 
 def book(most, head_bytes=1000):
-    """A book, and a function that lets connections in."""
+    """The open connections, and a function that adds connections."""
     made = OpenConnections(most, head_bytes=head_bytes)
 
     def come(number=1, host="10.0.0.1"):
@@ -33,7 +33,7 @@ def book(most, head_bytes=1000):
 
 
 def know(made, connections, *, rests=True, by_address=False):
-    """Let their callers become known, and be answered."""
+    """Marks the callers as known, and answers their requests."""
     for each in connections:
         made.ask(each)
         made.know(each, by_address=by_address)
@@ -42,12 +42,12 @@ def know(made, connections, *, rests=True, by_address=False):
 
 
 def cut(connections):
-    """Which of them were cut."""
+    """The connections that were cut."""
     return [number for number, each in enumerate(connections) if each.why]
 
 
 def test_strangers_go_before_the_known():
-    """However many come, and though they have a request each, none whose caller is known goes."""
+    """Unknown callers are closed first, never a connection with a known caller."""
     made, come = book(128)
     good = come(30)
     know(made, good)
@@ -59,14 +59,14 @@ def test_strangers_go_before_the_known():
 
 
 def test_strangers_have_a_share_of_the_whole():
-    """Three quarters, also where nobody else is there."""
+    """Unknown callers get at most three quarters, even without known ones."""
     made, come = book(128)
     come(500)
     assert len(made) == 96
 
 
 def test_the_address_with_the_most_gives_one_up():
-    """The only one of another address stays; of one address the oldest goes."""
+    """The address with the most connections loses its oldest one. A single one stays."""
     _, come = book(16)
     (other,) = come(1, "10.0.0.9")
     crowd = come(40)
@@ -75,7 +75,7 @@ def test_the_address_with_the_most_gives_one_up():
 
 
 def test_who_has_asked_in_vain_goes_before_newcomers():
-    """However old the others of its address are; and an answer makes nobody younger."""
+    """Refused callers go before new ones, whatever their age. Answers do not renew it."""
     made, come = book(4)
     silent, tried, again = come(3)
     for each in (again, tried, again):
@@ -88,7 +88,7 @@ def test_who_has_asked_in_vain_goes_before_newcomers():
 
 
 def test_the_known_that_rests_longest_makes_room():
-    """Where all are known and one at least rests; a request under way is never ended."""
+    """With known callers only, the one idle longest goes. No request is ended."""
     made, come = book(3)
     conns = []
     for _ in range(3):
@@ -101,7 +101,7 @@ def test_the_known_that_rests_longest_makes_room():
 
 
 def test_no_room():
-    """With a request of a known caller on each a new one is refused."""
+    """With a request of a known caller on every connection, a new one is refused."""
     made, come = book(2)
     conns = come(1)
     know(made, conns, rests=False)
@@ -114,7 +114,7 @@ def test_no_room():
 
 
 def test_newcomers_do_not_end_one_another():
-    """With known ones resting on all places an eighth goes to who is not known yet."""
+    """With idle known callers everywhere, unknown callers get an eighth."""
     made, come = book(64)
     known = []
     for _ in range(64):
@@ -129,7 +129,7 @@ def test_newcomers_do_not_end_one_another():
 
 
 def test_callers_that_only_their_address_tells_apart():
-    """The address with the most connections gives one up; named callers share one at will."""
+    """Without names, the fullest address loses a connection. Named callers share one."""
     for by_address, lost in ((True, []), (False, [0])):
         made, come = book(10)
         few = come(1, "10.0.0.1")
@@ -141,7 +141,7 @@ def test_callers_that_only_their_address_tells_apart():
 
 
 def test_heads_together():
-    """Over the bound the largest of a stranger goes; what a known caller's request has is free."""
+    """Over the bound, the largest head of an unknown caller goes. Known callers are exempt."""
     made, come = book(10)
     known, small, large, last = come(4)
     know(made, [known], rests=False)
@@ -157,7 +157,7 @@ def test_heads_together():
 
 
 def test_a_head_that_was_answered_is_not_counted():
-    """Nor one whose connection has ended."""
+    """Heads of answered requests and of ended connections are not counted."""
     made, come = book(10)
     first, second = come(2)
     assert made.hold(first, 900)
@@ -179,12 +179,12 @@ def test_a_head_that_was_answered_is_not_counted():
     ],
 )
 def test_networks(host, group):
-    """What one who has an address has at hand is one: a /64 of IPv6."""
+    """A /64 of IPv6 counts as one address, because one client can use all of it."""
     assert network(host) == group
 
 
 def test_whatever_happens():
-    """The numbers hold, nothing is cut twice, and no request of a known caller is ended."""
+    """The numbers hold, no connection is cut twice, and no known caller's request is ended."""
     rng = random.Random(7)
     made, alive, working = OpenConnections(12, head_bytes=100), [], set()
     for _ in range(20_000):

@@ -1,4 +1,4 @@
-"""Passwords: who is let in, how often a hash is computed, and what is remembered."""
+"""Passwords: which users are admitted, how often a hash is computed, and what is remembered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.tls import HASHES
 
 @pytest.fixture
 def compared(monkeypatch):
-    """Every hash that is computed: what was compared with it."""
+    """Records every computed hash with its password."""
     seen = []
     check = bcrypt.checkpw
 
@@ -37,7 +37,7 @@ def compared(monkeypatch):
 
 @pytest.fixture
 def verifier():
-    """Passwords with a key of zeros."""
+    """A verifier with a key of zeros."""
     verifier = Passwords(bytes(32))
     yield verifier
     verifier.close()
@@ -56,19 +56,19 @@ def verifier():
     ],
 )
 async def test_who_is_let_in(verifier, name, password, right):
-    """The user of that name with the password of that hash, the first time and every time."""
+    """The right user with the right password is admitted, the first time and later."""
     for _ in range(3):
         assert await verifier.verify(HASHES, name, password) is right
 
 
 async def test_nobody_is_let_in_by_the_hash_of_nobody(verifier, monkeypatch):
-    """Even whoever knows what the hash is of."""
+    """The password of the dummy hash admits no user."""
     monkeypatch.setattr(passwords, "_nobody", lambda _: HASHES["alice"])
     assert not await verifier.verify({}, "mallory", b"alice")
 
 
 def work(compared):
-    """What the comparisons cost together: each two to the power of its hash's cost."""
+    """The total cost of the comparisons: each is two to the power of its hash's cost."""
     return sum(2 ** int(hashed.split(b"$")[2]) for _, hashed, _ in compared)
 
 
@@ -78,7 +78,7 @@ COSTS = {"cheap": 4, "usual": 6, "dear": 8}
 @pytest.mark.parametrize("name", [*COSTS, "nobody", ""])
 @pytest.mark.parametrize("password", [b"x", b"right", b"x" * 100])
 async def test_nobody_takes_as_long(verifier, compared, name, password):
-    """Every name costs as much as the user of the most expensive hash, whoever it is."""
+    """Every name, known or not, costs as much as the user with the most expensive hash."""
     users = {
         each: bcrypt.hashpw(b"right", bcrypt.gensalt(cost)).decode() for each, cost in COSTS.items()
     }
@@ -88,20 +88,20 @@ async def test_nobody_takes_as_long(verifier, compared, name, password):
 
 
 async def test_without_users_it_takes_as_long_as_usual(verifier, compared):
-    """The cost that everybody has."""
+    """Without users a comparison has the usual cost."""
     assert not await verifier.verify({}, "nobody", b"x")
     assert work(compared) == 2**10
 
 
 async def test_a_hash_that_is_none_takes_as_long(verifier, compared):
-    """Though nothing is to be computed for it."""
+    """An invalid hash takes the same time."""
     users = {"bad": "$2y$04$" + "." * 53, "good": bcrypt.hashpw(b"", bcrypt.gensalt(6)).decode()}
     assert not await verifier.verify(users, "bad", b"x")
     assert work(compared) == 2**6
 
 
 async def test_a_hash_is_computed_once(verifier, compared):
-    """For each user and password, off the loop; the answer is remembered, yes or no."""
+    """Once for each user and password, off the event loop. Yes and no are remembered."""
     for _ in range(3):
         await verifier.verify(HASHES, "alice", b"alice")
         await verifier.verify(HASHES, "alice", b"wrong")
@@ -110,14 +110,14 @@ async def test_a_hash_is_computed_once(verifier, compared):
 
 
 async def test_one_comparison_under_way_for_each(verifier, compared):
-    """However many ask at once."""
+    """Concurrent requests share one comparison."""
     answers = await asyncio.gather(*(verifier.verify(HASHES, "bob", b"bob") for _ in range(50)))
     assert answers == [True] * 50
     assert len(compared) == 1
 
 
 async def test_who_leaves_does_not_end_it_for_others(verifier):
-    """The first to ask is cancelled, the second has the answer."""
+    """The first request is cancelled, the second still gets the result."""
     first = asyncio.create_task(verifier.verify(HASHES, "bob", b"bob"))
     await asyncio.sleep(0)
     second = asyncio.create_task(verifier.verify(HASHES, "bob", b"bob"))
@@ -127,7 +127,7 @@ async def test_who_leaves_does_not_end_it_for_others(verifier):
 
 
 async def test_a_changed_hash_is_another_answer(verifier):
-    """What was right for the old hash is not for the new."""
+    """A password of the old hash is checked again against the new hash."""
     assert await verifier.verify(HASHES, "alice", b"alice")
     assert not await verifier.verify({"alice": HASHES["bob"]}, "alice", b"alice")
     assert not await verifier.verify({}, "alice", b"alice")
@@ -142,7 +142,7 @@ async def test_names_and_passwords_do_not_run_together(verifier):
 
 @pytest.fixture
 async def held(monkeypatch):
-    """Comparisons in which nothing is computed: the order of names, and an event to let them go."""
+    """Comparisons that compute nothing: the order of names, and an event that releases them."""
     begun, free = [], threading.Event()
 
     def equal(password, _stored, _most):
@@ -156,7 +156,7 @@ async def held(monkeypatch):
 
 
 def flood(verifier, number, address, *, first=0):
-    """As many wrong passwords of an address at once."""
+    """Many wrong passwords of one address at once."""
     return [
         asyncio.create_task(
             verifier.verify(HASHES, "alice", b"%b-%d" % (address.encode(), each), address=address)
@@ -166,13 +166,13 @@ def flood(verifier, number, address, *, first=0):
 
 
 async def ends(tasks):
-    """How they ended: answers and the classes of exceptions."""
+    """The results: answers, and the classes of exceptions."""
     results = await asyncio.gather(*tasks, return_exceptions=True)
     return [type(each) if isinstance(each, BaseException) else each for each in results]
 
 
 async def test_a_share_for_each_address(verifier, held):
-    """One address has its share of those that wait; the others are turned away."""
+    """An address has a bounded share of the queue. Its other requests are refused."""
     _, free = held
     tasks = flood(verifier, 20, "a")
     await asyncio.sleep(0.05)
@@ -185,7 +185,7 @@ async def test_a_share_for_each_address(verifier, held):
 
 
 async def test_a_first_right_password_in_a_flood(verifier, held):
-    """It is the turn of its address after one more of each other address."""
+    """A new address has its turn after at most one more of each other address."""
     begun, free = held
     tasks = [task for address in "abcdefgh" for task in flood(verifier, 20, address)]
     await asyncio.sleep(0.05)
@@ -199,7 +199,7 @@ async def test_a_first_right_password_in_a_flood(verifier, held):
 
 
 async def test_who_has_left_is_not_compared_for(verifier, held):
-    """What nobody waits for takes no turn, and no room."""
+    """A request that left takes no turn and no room."""
     begun, free = held
     for _ in range(50):
         tasks = flood(verifier, 4, "a")
@@ -233,7 +233,7 @@ async def test_the_same_again_at_once_after_leaving(verifier, held):
 
 
 async def test_who_was_let_in_does_not_wait(verifier, held):
-    """Whatever waits: what was found out is known."""
+    """A remembered password does not wait in the queue."""
     _, free = held
     free.set()
     assert await verifier.verify(HASHES, "alice", b"right", address="a")
@@ -246,7 +246,7 @@ async def test_who_was_let_in_does_not_wait(verifier, held):
 
 
 async def test_the_end_with_some_that_wait(held):
-    """They do not wait for ever."""
+    """Waiting requests end when the verifier ends."""
     _, free = held
     verifier = Passwords(bytes(32))
     tasks = flood(verifier, 3, "a")
@@ -258,7 +258,7 @@ async def test_the_end_with_some_that_wait(held):
 
 
 async def test_wrong_passwords_do_not_push_out_right_ones(verifier, compared, monkeypatch):
-    """What is remembered is bounded, each kind by itself."""
+    """Right and wrong passwords are remembered in separate bounded caches."""
     monkeypatch.setattr(
         passwords.bcrypt, "checkpw", lambda p, _: compared.append(p) or p == b"alice"
     )
@@ -272,19 +272,19 @@ async def test_wrong_passwords_do_not_push_out_right_ones(verifier, compared, mo
 
 
 async def test_long_passwords(verifier):
-    """Only 72 bytes are looked at, as every other reader of the format does."""
+    """Only the first 72 bytes count, as for every other reader of the format."""
     users = {"long": bcrypt.hashpw(b"a" * LONGEST, bcrypt.gensalt(4)).decode()}
     assert await verifier.verify(users, "long", b"a" * (LONGEST + 9))
     assert not await verifier.verify(users, "long", b"a" * (LONGEST - 1))
 
 
 async def test_a_hash_that_only_looks_like_one(verifier):
-    """Lets nobody in."""
+    """An invalid hash admits no user."""
     assert not await verifier.verify({"a": "$2y$10$" + "." * 3}, "a", b"")
 
 
 async def test_no_password_is_kept(verifier):
-    """Neither in what is remembered nor in a repr."""
+    """No cache and no repr holds a password."""
     secret = b"planted-secret-password"
     await verifier.verify(HASHES, "alice", secret)
     gc.collect()

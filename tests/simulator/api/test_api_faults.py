@@ -1,4 +1,4 @@
-"""Faults of the simulated API server: each breaks an answer in its own way, and can be ended."""
+"""Faults of the simulated API server: each breaks an answer in its own way, and can end."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def test_fault_cut_list(session, api):
 
 @pytest.mark.parametrize("params", [{}, {"watch": "true"}])
 async def test_fault_misframed(session, api, params):
-    """What comes after a good chunk is none, and the connection is closed."""
+    """Invalid bytes follow a good chunk, and the connection is closed."""
     api.fail(None, ApiFault.MISFRAMED)
     async with session.get(NAMESPACES, params=params) as answer:
         assert answer.status == 200
@@ -104,7 +104,7 @@ async def test_fault_silent_watch(session, api):
 
 
 async def test_break_watches(session, api):
-    """`break_watches` cuts the open ones, without an end."""
+    """`break_watches` cuts the open watches without an end."""
     async with watching(session, resourceVersion=api.store.version) as event:
         assert api.watches == 1
         api.break_watches()

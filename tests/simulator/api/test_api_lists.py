@@ -36,13 +36,13 @@ async def test_list_metadata_only(session):
 
 
 async def test_list_selected(session):
-    """A list has what its selectors let through."""
+    """A list has only objects that its selectors match."""
     assert names((await get(session, NAMESPACES, fieldSelector="metadata.name=b"))[1]) == ["b"]
     assert names((await get(session, NAMESPACES, labelSelector="team=y"))[1]) == ["c"]
 
 
 async def test_list_in_pages(session, api):
-    """Pages are of one moment: what changes between them does not show."""
+    """All pages show one moment: changes between them do not appear."""
     _, first = await get(session, NAMESPACES, limit=2)
     assert (names(first), first["metadata"]["remainingItemCount"]) == (["a", "b"], 1)
     api.namespaces.apply("d")
@@ -52,7 +52,7 @@ async def test_list_in_pages(session, api):
 
 
 async def test_page_of_an_expired_list(session, api):
-    """A continue token from before `expire_history` is 410."""
+    """A continue token from before `expire_history` gets 410."""
     _, first = await get(session, NAMESPACES, limit=1)
     api.expire_history()
     token = first["metadata"]["continue"]
@@ -62,7 +62,7 @@ async def test_page_of_an_expired_list(session, api):
 
 @pytest.mark.parametrize("watch", ["", "true"])
 async def test_version_to_come(session, api, watch):
-    """A version the server has not reached is a 504 Timeout with its cause."""
+    """A version that the server has not reached gets a 504 Timeout with its cause."""
     params = {"resourceVersion": api.store.version + 5, "watch": watch}
     status, error = await get(session, NAMESPACES, **params)
     version = api.store.version
@@ -85,7 +85,7 @@ async def test_version_to_come(session, api, watch):
 
 
 async def test_lists_of_a_version(session, api):
-    """Of any version: whole, as from a cache. With a limit: this very one, or none."""
+    """Any version: whole, as from a cache. With a limit: exactly this version, or an error."""
     version = api.store.version
     assert (
         "continue"
@@ -116,7 +116,7 @@ async def test_large_objects_pass(session, api):
 
 
 async def test_nodes(session, cluster):
-    """Nodes say where their kubelet is."""
+    """Nodes have the addresses of their kubelets."""
     _, listed = await get(session, "/api/v1/nodes")
     (node,) = listed["items"]
     port = cluster.kubelets["node-a"].port
@@ -129,7 +129,7 @@ async def test_nodes(session, cluster):
 
 
 async def test_what_lives_in_namespaces(session, admin, api):
-    """Pods, services and endpoints: of all namespaces, of one, and each by its name."""
+    """Pods, services and endpoints: of all namespaces, of one, and by name."""
     service = {
         "metadata": {"name": "web"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 9090}]},
@@ -171,7 +171,7 @@ async def test_what_lives_in_namespaces(session, admin, api):
     ],
 )
 async def test_pods_are_not_the_daemons_to_see(session, path, where):
-    """Its role is for namespaces and nodes; what it asks besides is refused."""
+    """The daemon's role covers namespaces and nodes. Other requests are refused."""
     status, error = await get(session, path)
     assert (status, error["reason"]) == (403, "Forbidden")
     message = f'pods is forbidden: User "{SERVICE_ACCOUNT}" cannot list resource "pods" in API group "" {where}'
@@ -179,7 +179,7 @@ async def test_pods_are_not_the_daemons_to_see(session, path, where):
 
 
 async def test_unknown_paths(admin):
-    """What is not there is a 404 Status, and a method that is not allowed a 405."""
+    """An unknown path gets a 404 Status, a wrong method 405."""
     assert (await get(admin, "/apis/apps/v1/deployments"))[1]["code"] == 404
     async with admin.put(NAMESPACES, json={}) as answer:
         assert answer.status == 405
@@ -188,7 +188,7 @@ async def test_unknown_paths(admin):
 
 
 def test_own_names():
-    """The server's representation is a line that says how it is."""
+    """The server's repr is a status line."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     api = SimAPI(Authority(), {}, server_context=context, client_context=context)
     assert repr(api) == ("<SimAPI https://127.0.0.1:0 <Store at 1000, history from 0>, 0 watches>")

@@ -7,7 +7,7 @@ from tests.support.api_client import NAMESPACES, get
 
 
 async def test_unauthenticated(cluster, session):
-    """No token or a wrong one is 401 with a Status; the plain listener asks for none."""
+    """A missing or wrong token gets 401 with a Status. The plain listener needs none."""
     for authorization in ("Bearer wrong", ""):
         async with session.get(NAMESPACES, headers={"Authorization": authorization}) as answer:
             assert (answer.status, (await answer.json())["message"]) == (401, "Unauthorized")
@@ -57,7 +57,7 @@ async def test_unauthenticated(cluster, session):
     ],
 )
 async def test_forbidden(session, api, verb, resource, path, message):
-    """What is denied is 403 in the API server's words, until it is allowed again."""
+    """A denied right gets 403 in the API server's words, until it is allowed again."""
     api.deny(verb, resource)
     status, error = await get(session, path)
     assert (status, error["reason"]) == (403, "Forbidden")
@@ -75,7 +75,7 @@ async def post(session, path, spec):
 
 
 async def test_reviews(cluster, session):
-    """Reviews are answered from the tokens and rules that requests are checked by."""
+    """Reviews use the tokens and rules that requests are checked by."""
     token = cluster.authority.issue("ann", groups=("team-a",), audiences=("kmproxy",))
     tokens = "/apis/authentication.k8s.io/v1/tokenreviews"
     _, status = await post(session, tokens, {"token": token, "audiences": ["kmproxy", "other"]})

@@ -13,7 +13,7 @@ MERGE = "application/merge-patch+json"
 
 
 async def test_watch_from_a_version_to_come_can_wait(session, api):
-    """With `future_watch_waits` such a watch is silent until the version has passed."""
+    """With `future_watch_waits` the watch is silent until its version is reached."""
     api.future_watch_waits = True
     api.bookmark_interval = 0.01
     version = api.store.version + 1
@@ -47,7 +47,7 @@ async def test_watch_sees_what_follows_the_list(session, api):
 
 
 async def test_watch_without_a_version_begins_with_what_is(session, api):
-    """A watch from nowhere adds every object first, then tells the changes."""
+    """A watch without a version first adds every object, then sends the changes."""
     async with watching(session) as event:
         assert [(await event())["object"]["metadata"]["name"] for _ in "abc"] == ["a", "b", "c"]
         api.namespaces.delete("b")
@@ -65,7 +65,7 @@ async def test_streaming_list(session, api):
 
 
 async def test_bookmarks(session, api):
-    """Bookmarks come at the interval set, with the newest version, to those who ask."""
+    """Watches that ask for bookmarks get them at the set interval, with the newest version."""
     api.bookmark_interval = 0.05
     version = api.store.version
     async with watching(session, resourceVersion=version, allowWatchBookmarks="true") as event:
@@ -78,7 +78,7 @@ async def test_bookmarks(session, api):
 
 @pytest.mark.parametrize("how", ["event", "status"])
 async def test_version_too_old(session, api, how):
-    """A version before the history is 410 Expired, as an ERROR event or as a status."""
+    """A version before the history gets 410 Expired, as an ERROR event or as a status."""
     api.expired_as = how
     old = api.store.version
     api.expire_history()
@@ -100,7 +100,7 @@ async def test_open_watch_outlives_the_history(session, api):
 
 
 async def test_backup(session, api):
-    """After `restore_backup` objects and versions are those of the start; watches are cut."""
+    """`restore_backup` restores objects and versions of the start, and cuts watches."""
     version = api.store.version
     async with watching(session, resourceVersion=version) as event:
         api.namespaces.apply("d")
@@ -149,7 +149,7 @@ async def test_patch(admin, api, kind, patch):
 
 
 async def test_create_replace_delete(admin, api):
-    """A namespace can be made once, replaced at its version, and deleted."""
+    """A namespace can be created once, replaced at its version, and deleted."""
     new = {"metadata": {"name": "d", "labels": {"team": "d"}}}
     async with admin.post(NAMESPACES, json=new) as answer:
         item = await answer.json()

@@ -50,7 +50,7 @@ def chunks(body):
 
 
 async def test_a_cut_list_of_pods(kubelet, session):
-    """Faults hit the list of pods as what it is: JSON."""
+    """The faults also apply to the list of pods, as JSON."""
     kubelet.fail(Fault.CUT_CONTENT_LENGTH, path="/pods")
     headers = {"Authorization": "Bearer good"}
     async with session.get(kubelet.url + "/pods", headers=headers) as answer:
@@ -60,7 +60,7 @@ async def test_a_cut_list_of_pods(kubelet, session):
 
 
 async def test_faults_are_for_a_path_and_a_number_of_times(kubelet, session):
-    """A fault hits only its path, as often as asked; `recover` ends all."""
+    """A fault has its path and its count; `recover` ends all faults."""
     kubelet.fail(Fault.STATUS, path="/metrics", times=1, status=503, body=b"no")
     assert kubelet.faults[0].status == 503
     assert (await fetch(session, kubelet.url + "/metrics/probes"))[0] == 200
@@ -104,7 +104,7 @@ async def test_protobuf_fault(kubelet, session):
 
 
 async def test_gzip_faults(kubelet, session):
-    """A cut gzip stream has no end, one with garbage behind it has; both are framed well."""
+    """A cut gzip stream has no end, one with later garbage has. Both are framed well."""
     kubelet.fail(Fault.CUT_GZIP, times=1)
     unpack = zlib.decompressobj(31)
     unpack.decompress((await fetch(session, kubelet.url + "/metrics"))[2])
@@ -155,7 +155,7 @@ async def test_cut_of_an_encoded_body(kubelet):
 
 @pytest.mark.parametrize("after", [None, 50])
 async def test_no_framing(kubelet, after):
-    """A body with neither length nor chunks ends with the connection, complete or not."""
+    """A body without length and chunks ends with the connection, complete or not."""
     kubelet.fail(Fault.NO_FRAMING, after=after)
     head, body, closed = await raw(kubelet)
     assert "Content-Length" not in head
@@ -164,7 +164,7 @@ async def test_no_framing(kubelet, after):
 
 
 async def test_no_content_type(kubelet):
-    """The answer is complete but for its Content-Type."""
+    """The answer is complete, without a Content-Type."""
     kubelet.fail(Fault.NO_CONTENT_TYPE)
     head, body, _ = await raw(kubelet, connection="close")
     assert head.startswith("HTTP/1.1 200 OK")
@@ -179,7 +179,7 @@ async def test_disconnect(kubelet):
 
 
 async def test_close_after(kubelet):
-    """A complete answer that does not say so is followed by the end of the connection."""
+    """The connection closes after a complete answer that did not announce it."""
     kubelet.fail(Fault.CLOSE_AFTER)
     head, body, closed = await raw(kubelet)
     assert "Connection" not in head
@@ -190,7 +190,7 @@ async def test_close_after(kubelet):
     ("fault", "size"), [(Fault.HANG_BEFORE_HEADERS, 0), (Fault.HANG_IN_BODY, 64)]
 )
 async def test_hangs(kubelet, fault, size):
-    """A hang keeps the connection and says nothing more; the kubelet still stops at once."""
+    """A hang keeps the connection open and silent. The kubelet still stops at once."""
     kubelet.fail(fault, after=64)
     waiting = asyncio.create_task(raw(kubelet))
     await until(lambda: asyncio.sleep(0, kubelet.requests))

@@ -79,14 +79,14 @@ async def test_gzip_is_the_only_encoding(kubelet, session, accept, packed):
     ],
 )
 async def test_content_type_follows_accept(kubelet, session, accept, kind):
-    """The Content-Type is the one that a real kubelet answers to this Accept."""
+    """The Content-Type is that of a real kubelet for this Accept."""
     _, headers, _ = await fetch(session, kubelet.url + "/metrics/probes", Accept=accept)
     assert headers["Content-Type"] == kind
 
 
 @pytest.mark.parametrize("authorization", ["Bearer wrong", "Basic good", ""])
 async def test_unknown_callers(kubelet, session, authorization):
-    """Who is not known gets 401, plain, without WWW-Authenticate."""
+    """An unknown caller gets 401 in plain text, without WWW-Authenticate."""
     url = kubelet.url + "/metrics"
     status, headers, body = await fetch(session, url, Authorization=authorization)
     assert (status, body) == (401, b"Unauthorized")
@@ -105,7 +105,7 @@ async def test_unknown_callers(kubelet, session, authorization):
     ],
 )
 async def test_forbidden_names_user_and_subresource(kubelet, session, method, path, token, told):
-    """Who may not gets 403 with the user, the verb and the subresource; HEAD is no verb."""
+    """A caller without the right gets 403 with user, verb and subresource. HEAD is no verb."""
     url = kubelet.url + path
     status, _, body = await fetch(session, url, method=method, Authorization=f"Bearer {token}")
     assert status == 403
@@ -127,7 +127,7 @@ async def test_client_certificate(kubelet, authority):
     ("path", "status"), [("/metrics/cadvisor/", 404), ("/nowhere", 404), ("/exec/a/b", 404)]
 )
 async def test_paths_of_the_read_only_port(kubelet, session, path, status):
-    """A trailing slash is another path, and the read-only port cannot exec."""
+    """A trailing slash makes another path, and the read-only port cannot exec."""
     assert (await fetch(session, kubelet.plain_url + path))[0] == status
 
 
@@ -142,7 +142,7 @@ async def test_double_slash_redirects(kubelet, session):
 
 
 async def test_pods_agree_with_the_metrics(kubelet, session):
-    """`/pods` lists the pods of the cAdvisor rows; JSON, never gzip, 406 when not wanted."""
+    """`/pods` lists the pods of the cAdvisor rows: JSON, never gzip, 406 if not accepted."""
     url = kubelet.url + "/pods"
     status, headers, body = await fetch(session, url, Accept_Encoding="gzip")
     assert (status, headers["Content-Type"]) == (200, "application/json")
@@ -164,7 +164,7 @@ async def test_pods_agree_with_the_metrics(kubelet, session):
     [((1, 32), "[proxy]"), ((1, 33), "[pods proxy]"), ((1, 36), "[pods proxy]")],
 )
 async def test_fine_grained_permissions(kubelet, session, version, told):
-    """From 1.33 on `/pods` has a permission of its own, before that it takes `nodes/proxy`."""
+    """Since 1.33 `/pods` has its own permission. Before it needs `nodes/proxy`."""
     kubelet.version = version
     _, _, body = await fetch(session, kubelet.url + "/pods", Authorization="Bearer weak")
     assert body.decode().endswith(f"subresource(s)={told})\n")
@@ -174,7 +174,7 @@ async def test_fine_grained_permissions(kubelet, session, version, told):
 
 
 async def test_pods_of_ones_own(kubelet, session):
-    """Any Pod objects can be served in the place of those of the metrics; none are null."""
+    """Given Pod objects replace those of the metrics. An empty list is served as null."""
     for pods, items in (([{"metadata": {"name": "p"}}],) * 2, ([], None)):
         kubelet.pods = pods
         _, _, body = await fetch(session, kubelet.url + "/pods")
@@ -184,7 +184,7 @@ async def test_pods_of_ones_own(kubelet, session):
 
 
 async def test_dangerous_endpoints_are_recorded(authority, session):
-    """What nobody must reach answers that it was reached, and is on record."""
+    """A dangerous endpoint answers, and the request is recorded."""
     kubelet = make(authority)
     kubelet._authorize = lambda *_: True
     await kubelet.start()
@@ -197,7 +197,7 @@ async def test_dangerous_endpoints_are_recorded(authority, session):
 
 
 async def test_payload_is_served_as_it_is(authority, session, tmp_path):
-    """A payload comes byte for byte, plain or as gzip that is made once and kept on disk."""
+    """A payload is served byte for byte, plain or as gzip that is cached on disk."""
     path = tmp_path / "payload.prom"
     path.write_bytes(b'x{namespace="default"} 1\n' * 100_000)
     payload = Payload(path)
@@ -213,7 +213,7 @@ async def test_payload_is_served_as_it_is(authority, session, tmp_path):
 
 
 async def test_restart_on_the_same_ports(kubelet, session):
-    """A stopped kubelet refuses connections; started again it listens where it did."""
+    """A stopped kubelet refuses connections. After a restart it has the same ports."""
     url = kubelet.url
     await kubelet.stop()
     await kubelet.stop()
