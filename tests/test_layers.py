@@ -12,7 +12,7 @@ from tests.support.modules import FOLDERS, MODULES, PACKAGE, PLAIN
 
 LEVELS = (
     {"revision", "errors"},
-    {"exposition", "telemetry", "bounded_cache"},
+    {"exposition", "telemetry", "bounded_cache", "daemon_process"},
     {"config", "content_coding", "own_file", "openssl", "digests", "allowances", "shared"}
     | {"process", "supervisor"},
     {"client", "web"},

@@ -35,15 +35,6 @@ def cpu_seconds(pid: int) -> float:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def peak_rss(pid: int) -> int | None:
-    """The peak resident set of a process in bytes, or None if the system does not tell it."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), None)
-
-
 @contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the block as Ctrl-C does, so started processes are stopped.
