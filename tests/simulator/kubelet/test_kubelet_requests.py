@@ -186,7 +186,7 @@ async def test_pods_of_ones_own(kubelet, session):
 async def test_dangerous_endpoints_are_recorded(authority, session):
     """A dangerous endpoint answers, and the request is recorded."""
     kubelet = make(authority)
-    kubelet._authorize = lambda *_: True
+    kubelet.access.authorize = lambda *_: True
     await kubelet.start()
     for path in ("/exec/ns/pod/c?command=id", "/run/ns/pod/c", "/logs/", "/containerLogs/a/b/c"):
         assert (await fetch(session, kubelet.url + path))[2] == b"you should not be here"
