@@ -19,7 +19,7 @@ import msgspec
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.kube.object_list import Frame, Splitter
-from kmproxy.labels.label_map import LabelMap, Listing
+from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.rendering import Choice, Rendering
 
 MAX_VALUE = 4096
@@ -252,14 +252,6 @@ class TargetLabelMap(LabelMap):
     namespace's own labels and annotations may take twice the bytes of the labels
     that the rules make. Beyond that, the last ones in sorted order are left out.
     """
-
-    loaded = False
-    """Whether the namespaces have been listed once."""
-
-    def swap(self, listing: Listing, now: float) -> None:
-        """Replace all namespaces by a listing, and take ownership of it."""
-        super().swap(listing, now)
-        self.loaded = True
 
     def render(self, namespace: Namespace) -> Rendering:
         """The pairs of one namespace, each with its leading comma."""

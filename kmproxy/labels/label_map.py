@@ -110,6 +110,8 @@ class LabelMap:
         self._held = self.listing()
         self._gone: dict[bytes, float] = {}  # name -> when to forget it
         self._changes = 0
+        self.loaded = False
+        """Whether a listing of all namespaces was swapped in."""
 
     def __len__(self) -> int:
         """The number of namespaces that exist, without deleted ones that are still remembered."""
@@ -198,6 +200,7 @@ class LabelMap:
                 listing.put(name, Rendering(before[name]))
         self._changes += (listing.rendered, gone) != (before, self._gone)
         self._held, self._gone = listing, gone
+        self.loaded = True
 
     def put(self, namespace: Namespace) -> None:
         """Add or change one namespace."""
