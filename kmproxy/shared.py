@@ -241,10 +241,6 @@ class SharedValue(Generic[_T]):
         return UpstreamError("timeout", f"no {self._name} within {patience:g} s", status=504)
 
 
-def _late(patience: float) -> UpstreamError:
-    return UpstreamError("timeout", f"no answer within {patience:g} s", status=504)
-
-
 def _seen(task: asyncio.Task[Any]) -> None:
     """Mark a task's error as seen: perhaps every task that waited for it was cancelled."""
     if not task.cancelled():

@@ -48,7 +48,7 @@ async def test_one_call_at_a_time():
 
 
 async def test_a_call_goes_on_without_those_that_were_cancelled():
-    """One of two, and then both: the call serves the next task that asks."""
+    """One of two tasks is cancelled, then both: the call serves the next task that asks."""
     source = Source("value")
     source.gate.clear()
     call = SharedCall(source)
@@ -104,7 +104,7 @@ async def test_every_task_gets_the_error():
 
 
 async def test_an_error_after_all_tasks_were_cancelled(caplog):
-    """It is reported by nobody, as each of them might have handled it."""
+    """Asyncio does not log it as an error that was never retrieved."""
     source = Source(ValueError("broken"))
     source.gate.clear()
     call = SharedCall(source)
@@ -117,7 +117,7 @@ async def test_an_error_after_all_tasks_were_cancelled(caplog):
 
 
 async def test_a_call_that_begins_before_anybody_waits():
-    """A task that asks later joins it."""
+    """A task that asks later joins the running call."""
     source = Source("value")
     source.gate.clear()
     call = SharedCall(source)
@@ -130,7 +130,7 @@ async def test_a_call_that_begins_before_anybody_waits():
 
 
 async def test_close_cancels_the_call():
-    """Those that wait are cancelled, and those that come later, too: nothing begins any more."""
+    """Waiting tasks are cancelled, and later ones too. No call begins after `close`."""
     source = Source("value")
     source.gate.clear()
     call = SharedCall(source)
@@ -234,7 +234,7 @@ async def test_the_call_of_one_key_is_cancelled():
 
 
 async def test_close_cancels_the_calls_of_all_keys():
-    """Those that wait are cancelled, and nothing is left under way."""
+    """Waiting tasks are cancelled, and no call is left running."""
     sources = [Source(number) for number in range(3)]
     calls = SharedCalls()
     for source in sources:

@@ -175,7 +175,7 @@ async def test_an_unforeseen_error_is_no_list(clock):
 
 
 async def test_a_fetch_that_began_before_does_not_count(clock):
-    """Neither one that ended nor one that runs: another begins, once for all that ask for it."""
+    """Neither an ended nor a running fetch counts: one more begins, for all requests together."""
     source = Source("old", "running", "new")
     value = shared(source, clock, interval=0.0)
     assert (await value.get(5.0)).value == "old"
@@ -196,7 +196,7 @@ async def test_a_fetch_that_began_before_does_not_count(clock):
 
 
 async def test_a_fetch_that_began_at_that_time_counts(clock):
-    """Running or ended, and for as long as nothing newer is wanted."""
+    """A running or ended fetch counts until a newer value is demanded."""
     source = Source("value")
     source.gate.clear()
     value = shared(source, clock, interval=0.0, max_age=1.0)
@@ -212,7 +212,7 @@ async def test_a_fetch_that_began_at_that_time_counts(clock):
 
 
 async def test_the_pause_holds_for_every_request(clock):
-    """Who wants a newer value waits for the interval's end, and a fetch begins once in it."""
+    """A request for a newer value waits for the end of the interval. Then one fetch begins."""
     source = Source("old", "new")
     value = shared(source, clock, interval=0.01)
     await value.get(5.0)
@@ -227,7 +227,7 @@ async def test_the_pause_holds_for_every_request(clock):
 
 
 async def test_a_newer_value_that_cannot_be_had(clock):
-    """The error of the fetch, and never an older value; a good fetch before the failed one does."""
+    """The request gets the error, never an older value. An earlier good fetch still counts."""
     source = Source("old", failure(), "new", failure())
     value = shared(source, clock, interval=1.0)
     await value.get(5.0)
@@ -246,7 +246,7 @@ async def test_a_newer_value_that_cannot_be_had(clock):
 
 
 async def test_a_newer_value_that_comes_too_late(clock):
-    """504 after the time of the one that waits. The fetch goes on for the next."""
+    """The request gets 504 after its patience. The fetch goes on for the next request."""
     source = Source("old", "new")
     value = shared(source, clock, interval=0.0)
     await value.get(5.0)
@@ -261,7 +261,7 @@ async def test_a_newer_value_that_comes_too_late(clock):
 
 
 async def test_an_unforeseen_error_is_no_newer_value(clock):
-    """After it, another fetch has to begin; the value from before does not count."""
+    """After an unexpected error another fetch begins. The older value does not count."""
     source = Source("old", RuntimeError("a fault of our own"), "new")
     value = shared(source, clock, interval=0.0)
     await value.get(5.0)
@@ -273,14 +273,14 @@ async def test_an_unforeseen_error_is_no_newer_value(clock):
 
 
 async def test_a_timeout_inside_a_fetch_is_not_the_patience(clock):
-    """It reaches those that wait as the error that it is."""
+    """It reaches the waiting requests unchanged."""
     value = shared(Source(TimeoutError("inside")), clock)
     with pytest.raises(TimeoutError, match="inside"):
         await value.get(5.0)
 
 
 async def test_close_ends_those_that_wait_for_the_pause(clock):
-    """They begin no fetch after it."""
+    """No waiting request begins a fetch after `close`."""
     source = Source("old")
     value = shared(source, clock, interval=0.01)
     await value.get(5.0)

@@ -416,7 +416,7 @@ async def test_absent_names_are_bounded_in_bytes(clock, monkeypatch):
 
 
 async def test_known_nodes_are_bounded(clock, monkeypatch):
-    """The one that was not looked up for the longest time is asked for again, and no other."""
+    """Only the node that was unused for the longest time is requested again."""
     monkeypatch.setattr(nodes, "MAX_REMEMBERED", 3)
     api = Nodes(a=A, b=A, c=A, d=A)
     directory = directory_of(api, clock)

@@ -215,7 +215,7 @@ async def test_who_has_left_is_not_compared_for(verifier, held):
 
 
 async def test_the_same_again_at_once_after_leaving(verifier, held):
-    """It has a comparison of its own, and does not end with the one that was given up."""
+    """A repeated request has its own comparison, not the one that was dropped."""
     _, free = held
     tasks = flood(verifier, 1, "a")
     await asyncio.sleep(0.05)
