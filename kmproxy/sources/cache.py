@@ -18,7 +18,7 @@ from kmproxy.errors import UpstreamError
 from kmproxy.kube.nodes import Node
 from kmproxy.sources.endpoints import CADVISOR, RESOURCE
 from kmproxy.sources.kubelet import Answer, Exposition, Kubelet
-from kmproxy.sources.shared_read import Head, Reader, Room, SharedRead
+from kmproxy.sources.shared_read import WINDOW, Head, Reader, Room, SharedRead
 
 SHARED: Final = frozenset({CADVISOR, RESOURCE})
 """The endpoints whose samples bear their own timestamps. Of another endpoint an older answer would
@@ -186,12 +186,16 @@ class SharedReads:
     def _make_room(self) -> None:
         """Drop reads until their bytes fit the room: the least recently used one without a reader.
 
-        If all have readers, the largest is dropped: it goes on for these readers only.
+        If all have readers, the largest is dropped, which goes on for these readers only. A read of
+        at most `WINDOW` bytes that has a reader stays.
         """
         while self._room.full and self._reads:
             reads = self._reads.values()
             unused = next((read for read in reads if not read.wanted), None)
-            self._drop(unused or max(reads, key=lambda read: read.held))
+            read = unused or max(reads, key=lambda read: read.held)
+            if read.wanted and read.held <= WINDOW:
+                return
+            self._drop(read)
 
     def _expire(self) -> None:
         """Drop reads that are too old, and come again for the oldest of the others."""
