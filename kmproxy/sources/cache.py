@@ -29,27 +29,23 @@ _Key = tuple[Node, str]
 
 
 class SharedReadMetrics:
-    """The metrics of shared reads. They exist only with `--share-reads`."""
+    """Counts scrapes by how they were served, and the bytes that are kept for other scrapes."""
 
-    def __init__(self, registry: CollectorRegistry, held: Callable[[], float]) -> None:
-        self._scrapes = Counter(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.scrapes = Counter(
             "kmproxy_shared_reads",
-            "Scrapes of endpoints whose reads are shared: 'hit' was served from memory, 'joined' "
-            "came while another's read was under way, 'read' began one.",
+            "Scrapes with --share-reads: 'hit' was served from memory, 'joined' came while "
+            "another scrape's read was under way, 'read' began one.",
             ["result"],
             registry=registry,
         )
         for result in ("hit", "joined", "read"):
-            self._scrapes.labels(result)
-        Gauge(
+            self.scrapes.labels(result)
+        self.held = Gauge(
             "kmproxy_shared_read_bytes",
-            "Bytes of kubelets' answers that are kept for other scrapes, as they came.",
+            "Bytes of kubelets' answers that are held for scrapes, with --share-reads.",
             registry=registry,
-        ).set_function(held)
-
-    def count(self, result: str) -> None:
-        """Count a scrape."""
-        self._scrapes.labels(result).inc()
+        )
 
 
 class SharedReads:
@@ -67,7 +63,7 @@ class SharedReads:
         max_age: float,
         room: int,
         longest: float,
-        registry: CollectorRegistry,
+        metrics: SharedReadMetrics,
         clock: Callable[[], float],
     ) -> None:
         self._kubelet = kubelet
@@ -75,7 +71,8 @@ class SharedReads:
         self._room = Room(room)
         self._longest = longest
         self._clock = clock
-        self._metrics = SharedReadMetrics(registry, lambda: self._room.held)
+        self._metrics = metrics
+        metrics.held.set_function(lambda: self._room.held)
         self._reads: OrderedDict[_Key, SharedRead] = OrderedDict()  # all open; last used last
         self._by_age: dict[SharedRead, _Key] = {}  # the same; the oldest first
         self._tasks: dict[SharedRead, asyncio.Task[None]] = {}
@@ -125,11 +122,11 @@ class SharedReads:
         read = self._reads.get(key)
         if read is not None and now < read.began + self._max_age:
             self._reads.move_to_end(key)
-            self._metrics.count("hit" if read.proven else "joined")
+            self._metrics.scrapes.labels("hit" if read.proven else "joined").inc()
             return read
         if read is not None:
             self._drop(read)
-        self._metrics.count("read")
+        self._metrics.scrapes.labels("read").inc()
         read = self._reads[key] = SharedRead(now, self._room)
         self._by_age[read] = key
         self._tasks[read] = task = asyncio.create_task(self._read(key, read))

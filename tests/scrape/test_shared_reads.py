@@ -54,12 +54,12 @@ async def test_two_scrapers_cost_one_read(front, kubelet, clock, path):
 
 
 async def test_off_nothing_is_kept(front, kubelet):
-    """Without the flag each scrape asks the kubelet, and there are no metrics of shared reads."""
+    """Without the flag each scrape asks the kubelet."""
     proxy = await front()
     for _ in range(2):
         await proxy.get("/metrics/cadvisor")
     assert len(asked(kubelet)) == 2
-    assert "kmproxy_shared" not in (await proxy.probe("/metrics"))[1]
+    assert await proxy.metric(KEPT) == 0
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/probes"])

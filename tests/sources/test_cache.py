@@ -21,7 +21,7 @@ from kmproxy.client.upstream import Upstream
 from kmproxy.config.sections import KubeletConfig
 from kmproxy.errors import SlowClientError, UpstreamError
 from kmproxy.kube.nodes import Node
-from kmproxy.sources.cache import SHARED, SharedReads
+from kmproxy.sources.cache import SHARED, SharedReadMetrics, SharedReads
 from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS, RESOURCE
 from kmproxy.sources.kubelet import Kubelet
 from kmproxy.sources.shared_read import WINDOW
@@ -40,7 +40,8 @@ async def sharing(port, clock, **options):
         kubelet = Kubelet(config, Upstream("kubelet", session, None, tls))
         given = {"max_age": 25.0, "room": 1 << 20, "longest": 60.0} | options
         registry = CollectorRegistry()
-        reads = SharedReads(kubelet, registry=registry, clock=clock, **given)
+        metrics = SharedReadMetrics(registry)
+        reads = SharedReads(kubelet, metrics=metrics, clock=clock, **given)
         reads.registry = registry
         try:
             yield reads, kubelet
@@ -237,10 +238,8 @@ async def test_an_unexpected_error_reaches_every_reader(clock):
             raise RuntimeError("a fault of our own")
             yield
 
-    registry = CollectorRegistry()
-    reads = SharedReads(
-        Faulty(), max_age=25.0, room=1, longest=60.0, registry=registry, clock=clock
-    )
+    metrics = SharedReadMetrics(CollectorRegistry())
+    reads = SharedReads(Faulty(), max_age=25.0, room=1, longest=60.0, metrics=metrics, clock=clock)
     results = await asyncio.gather(
         *(text(reads, node("n", 1)) for _ in range(2)), return_exceptions=True
     )
