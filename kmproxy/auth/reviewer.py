@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from prometheus_client import CollectorRegistry, Counter
+
 from kmproxy.errors import AccessError, ApiError, CredentialError, UpstreamError
 from kmproxy.kube import permissions
 from kmproxy.kube.apiserver import ApiServer
@@ -33,7 +35,7 @@ from kmproxy.kube.reviews import (
     token_key,
     token_review,
 )
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import UpstreamErrors
 
 TIMEOUT = 5.0
 """Seconds that a review may take. A caller waits no longer than its scrape time."""
@@ -62,6 +64,29 @@ MAX_ANSWERS = 1 << 14
 T = TypeVar("T")
 
 
+class ReviewMetrics:
+    """Counts reviews of tokens and of access, by result."""
+
+    def __init__(self, registry: CollectorRegistry, errors: UpstreamErrors) -> None:
+        self._errors = errors
+        self._reviews = Counter(
+            "kmproxy_reviews",
+            "Reviews of a token or of access, by result. A name of no node counts as one, so that "
+            "it cannot be told from a node's.",
+            ["kind", "result"],
+            registry=registry,
+        )
+
+    def reviewed(self, kind: str, *, allowed: bool) -> None:
+        """Count a review of a `token` or of `access`."""
+        self._reviews.labels(kind, "allowed" if allowed else "denied").inc()
+
+    def failed(self, kind: str, reason: str) -> None:
+        """Count a review that failed. This is a failure of the API server too."""
+        self._reviews.labels(kind, "failed").inc()
+        self._errors.count("apiserver", reason)
+
+
 class Reviewer:
     """Asks the API server for reviews, one at a time for each kind and key.
 
@@ -76,13 +101,13 @@ class Reviewer:
         audiences: Sequence[str],
         secret: bytes,
         clock: Callable[[], float],
-        telemetry: Telemetry,
+        metrics: ReviewMetrics,
     ) -> None:
         self._api = api
         self._audiences = audiences
         self._secret = secret
         self._clock = clock
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._callers: Answers[Caller] = Answers(
             MAX_CALLERS, budget=MAX_CALLERS_BYTES, weigh=lambda caller: caller.size
         )
@@ -138,7 +163,7 @@ class Reviewer:
         the event loop's clock, so a caller cannot distinguish it from a review.
         """
         if self.remembered(caller, question) is None:
-            self._telemetry.reviewed("access", allowed=False)
+            self._metrics.reviewed("access", allowed=False)
             self._allowed.put(self.key(caller, question), False, self._clock() + DENIED_FOR)
             if self._took:
                 self._took.rotate()
@@ -181,7 +206,7 @@ class Reviewer:
             lambda body: read_token_review(body, self._audiences),
             nullcontext() if known else self._strangers,
         )
-        self._telemetry.reviewed("token", allowed=verdict.caller is not None)
+        self._metrics.reviewed("token", allowed=verdict.caller is not None)
         if verdict.caller is not None:
             self._callers.put(key, verdict.caller, asked + verdict.holds)
         elif verdict.holds:
@@ -197,7 +222,7 @@ class Reviewer:
             ACCESS_REVIEWS, review, read_access_review, self._asking
         )
         self._took.append(asyncio.get_running_loop().time() - began)
-        self._telemetry.reviewed("access", allowed=allowed)
+        self._metrics.reviewed("access", allowed=allowed)
         if allowed or remember:
             self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))
         return allowed
@@ -216,7 +241,7 @@ class Reviewer:
                 return read(await self._api.post(path, document, most=MAX_REVIEW)), asked
         except (TimeoutError, UpstreamError, CredentialError) as error:
             reason, message = _explained(error, path)
-            self._telemetry.review_failed("token" if path == TOKEN_REVIEWS else "access", reason)
+            self._metrics.failed("token" if path == TOKEN_REVIEWS else "access", reason)
             message = f"your access cannot be reviewed: {message}"
             raise AccessError(500, "review", message) from error
 

@@ -24,7 +24,7 @@ from kmproxy.config.http_options import OAuth2
 from kmproxy.errors import UpstreamError
 
 if TYPE_CHECKING:
-    from kmproxy.telemetry import Telemetry
+    from kmproxy.telemetry import CredentialErrors
 
 TIMEOUT = 10.0
 """Seconds that a request for a token may take."""
@@ -64,7 +64,8 @@ class ClientCredentials(Credential):
     """The token of one client: cached, renewed before it expires, by one request at a time.
 
     A token stays in use while it is valid, even if its renewal fails. A token
-    without an expiry is used until an upstream refuses it.
+    without an expiry is used until an upstream refuses it. `section` is the path of
+    the configuration's section, for error messages.
     """
 
     def __init__(
@@ -74,13 +75,15 @@ class ClientCredentials(Credential):
         endpoint: Upstream,
         *,
         clock: Clock,
-        telemetry: Telemetry,
+        errors: CredentialErrors,
+        section: str = "kubelet",
     ) -> None:
         self._config = config
+        self._section = section
         self._secret = secret
         self._endpoint = endpoint
         self._clock = clock
-        self._telemetry = telemetry
+        self._errors = errors
         self._token: _Token | None = None
         self._failure: UpstreamError | None = None
         self._try_at = -math.inf
@@ -135,7 +138,7 @@ class ClientCredentials(Credential):
             status = error.status if isinstance(error, UpstreamError) else 504
             self._failure = UpstreamError("oauth2", f"no OAuth2 token: {why}", status=status)
             self._try_at = self._clock() + PAUSE
-            self._telemetry.credential_errors.labels("oauth2").inc()
+            self._errors.count("oauth2")
             _log.warning("%s", self._failure)
             return
         life = _seconds(answer.expires_in)
@@ -160,7 +163,9 @@ class ClientCredentials(Credential):
                 break
         error = answer.error if answer.error in _ERRORS else None
         said = f"{status} {error}" if error else f"{status}"
-        raise UpstreamError("oauth2", f"the token endpoint answered {said}, see kubelet.oauth2")
+        raise UpstreamError(
+            "oauth2", f"the token endpoint answered {said}, see {self._section}.oauth2"
+        )
 
     async def _exchange(self, secret: str, *, in_header: bool) -> tuple[int, _Answer]:
         config = self._config

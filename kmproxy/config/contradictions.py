@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from kmproxy.config.expressions import MAX_EXPRESSIONS
 from kmproxy.config.sections import (
     ACCESS_KEY,
+    UPSTREAMS_KEY,
     AuthorizationConfig,
     Config,
     DiscoveryConfig,
@@ -73,7 +74,7 @@ def contradictions(config: Config) -> tuple[list[str], list[str]]:
     wrong, unused_certificate = _certificate_contradictions(config.server)
     warnings += unused_certificate + _without_authorization(config.authorization)
     wrong_reads, unused_reads = _read_contradictions(kubelet, config.selection)
-    return problems + wrong + wrong_reads, warnings + unused_reads
+    return problems + wrong + wrong_reads + _label_collisions(config), warnings + unused_reads
 
 
 def _read_contradictions(
@@ -88,6 +89,15 @@ def _read_contradictions(
         why = "without its timestamp, an older sample would be taken for one of now"
         return [f"--share-reads makes no sense beside --timestamps=strip: {why}"], []
     return [], []
+
+
+def _label_collisions(config: Config) -> list[str]:
+    """Returns a problem for each label that a sample of an upstream could get twice, or lose."""
+    if not config.upstreams:
+        return []
+    from kmproxy.config.upstreams import label_collisions  # noqa: PLC0415 - most files lack upstreams
+
+    return label_collisions(config.upstreams, config.labels.rules, UPSTREAMS_KEY)
 
 
 def too_many_expressions(selection: SelectionConfig) -> list[str]:

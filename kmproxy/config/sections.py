@@ -35,6 +35,7 @@ from kmproxy.config.types import (
 
 if TYPE_CHECKING:
     from kmproxy.config.http_options import Access
+    from kmproxy.config.upstreams import UpstreamConfig
 
 
 LOCALHOST: Final = "localhost"
@@ -368,7 +369,8 @@ class LogConfig:
 class Config:
     """The whole configuration. A class receives its section, never the whole.
 
-    `access` is the `kubelet` section of the YAML file, or None without such a section.
+    `access` is the `kubelet` section of the YAML file, or None without such a section. `upstreams`
+    is the section of that name.
     """
 
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -381,10 +383,14 @@ class Config:
     limits: LimitConfig = field(default_factory=LimitConfig)
     log: LogConfig = field(default_factory=LogConfig)
     access: Access | None = None
+    upstreams: tuple[UpstreamConfig, ...] = ()
 
 
 ACCESS_KEY: Final = "kubelet"
 """The key of a YAML file whose value is the section `Config.access` instead of a setting."""
+
+UPSTREAMS_KEY: Final = "upstreams"
+"""The key of a YAML file whose value is `Config.upstreams` instead of a setting."""
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "labels": LabelConfig,

@@ -18,7 +18,7 @@ from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.scrape.handler import MetricsPort, Page
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.scrape.stream import Streamer
-from kmproxy.sources.cache import SharedReadMetrics, SharedReads
+from kmproxy.sources.cache import SharedReads
 from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit
 
@@ -32,37 +32,39 @@ def open_scrapes(
     authorizer: Authorizer | None,
 ) -> MetricsPort:
     """The metrics port, not yet listening. `limit` bounds the scrapes at the same time."""
-    config, telemetry = runtime.config, runtime.telemetry
+    config, metrics = runtime.config, runtime.metrics
     recipe = read_recipe(config.labels, config.selection)
     if clients.nodes is not None:  # the info metric has a path of its own
         recipe = replace(recipe, info=False)
     scraper = Scraper(
         clients.kubelet,
-        _open_source(runtime, clients.kubelet),
+        _open_reads(runtime, clients.kubelet),
         clients.nodes,
         limit,
-        Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), telemetry),
+        Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), metrics.samples),
         labels.readiness,
-        telemetry,
+        metrics.upstream_errors,
         config.server.max_scrape_time,
     )
     status = StatusSource(
         labels.watcher, labels.readiness, labels.samples, clients.kubelet, recipe.on_conflict
     )
-    return MetricsPort(scraper, recipe, pages, status.page, authorizer, telemetry, runtime.clock)
+    return MetricsPort(
+        scraper, recipe, pages, status.page, authorizer, metrics.scrapes, runtime.clock
+    )
 
 
-def _open_source(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
-    """The source of scrapes: the kubelets, with --share-reads by reads that scrapes share."""
-    config = runtime.config
-    if config.kubelet.share_reads is None:
+def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
+    """The source of metrics: the kubelets, or with --share-reads reads that scrapes share."""
+    config = runtime.config.kubelet
+    if config.share_reads is None:
         return kubelet
     reads = SharedReads(
         kubelet,
-        max_age=config.kubelet.share_reads,
-        room=config.kubelet.share_reads_max_bytes,
-        longest=config.server.max_scrape_time,
-        metrics=SharedReadMetrics(runtime.telemetry.registry),
+        max_age=config.share_reads,
+        room=config.share_reads_max_bytes,
+        longest=runtime.config.server.max_scrape_time,
+        metrics=runtime.metrics.shared_reads,
         clock=runtime.clock,
     )
     runtime.stack.push_async_callback(reads.close)

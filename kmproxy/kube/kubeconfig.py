@@ -29,7 +29,7 @@ from kmproxy.kube.identity import Identity
 from kmproxy.kube.oidc import OidcTokens
 
 if TYPE_CHECKING:
-    from kmproxy.telemetry import Telemetry
+    from kmproxy.telemetry import CredentialErrors
 
 READ_TIMEOUT = 30.0
 """Seconds within which the plugin of a kubeconfig, or the provider of its tokens, has to answer."""
@@ -54,7 +54,7 @@ class Kubeconfig(Identity):
         path: str,
         *,
         clock: Clock,
-        telemetry: Telemetry,
+        errors: CredentialErrors,
         environment: Mapping[str, str] | None = None,
         listed: bool = False,
     ) -> None:
@@ -64,7 +64,7 @@ class Kubeconfig(Identity):
         self._listed = listed
         self._environment = os.environ if environment is None else environment
         self._clock = clock
-        self._telemetry = telemetry
+        self._errors = errors
         self._trust = Trust()
         self._authorization: str | None = None
         self._made_of = b""
@@ -85,7 +85,7 @@ class Kubeconfig(Identity):
         path: str,
         *,
         clock: Clock,
-        telemetry: Telemetry,
+        errors: CredentialErrors,
         environment: Mapping[str, str] | None = None,
         listed: bool = False,
         what: str = "--kubeconfig",
@@ -94,9 +94,7 @@ class Kubeconfig(Identity):
 
         `what` is the name of the setting in the error message.
         """
-        identity = cls(
-            path, clock=clock, telemetry=telemetry, environment=environment, listed=listed
-        )
+        identity = cls(path, clock=clock, errors=errors, environment=environment, listed=listed)
         try:
             await identity._read(anew=True)
         except CredentialError as error:
@@ -130,7 +128,7 @@ class Kubeconfig(Identity):
             await self._read(anew=anew)
         except CredentialError as error:
             _log.warning("%s; the last good one stays in use", error)
-            self._telemetry.credential_errors.labels("kubeconfig").inc()
+            self._errors.count("kubeconfig")
             self._renew_at = max(self._renew_at, self._clock() + SOONEST)
         self._reads += 1
 

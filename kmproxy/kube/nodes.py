@@ -25,7 +25,7 @@ from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.object_list import ListReader
 from kmproxy.kube.permissions import NODES, NODES_LISTED, Permission, advice
 from kmproxy.kube.watch import PAGE
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import UpstreamErrors
 
 REMEMBERED = 60.0
 """Seconds for which a Node object that was found is not requested again."""
@@ -155,12 +155,12 @@ class NodeDirectory:
         *,
         addresses: NodeAddresses | None = None,
         clock: Callable[[], float],
-        telemetry: Telemetry,
+        errors: UpstreamErrors,
     ) -> None:
         self._api = api
         self._addresses = addresses
         self._clock = clock
-        self._telemetry = telemetry
+        self._errors = errors
         self._found: dict[str, tuple[Node, float]] = {}  # name -> node, time of its confirmation
         self._absent = _Absent()
         self._misses = Allowances(burst=MISSES, interval=MISSES_IN / MISSES)
@@ -257,7 +257,7 @@ class NodeDirectory:
             reason, why = error.reason, str(error)
         if not failing:
             _log.warning("%s; the last known addresses of nodes stay in use", why)
-        self._telemetry.upstream_failed("apiserver", reason)
+        self._errors.count("apiserver", reason)
         self._retry_at = self._clock() + RETRY
         return known
 

@@ -16,8 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from kmproxy.errors import UpstreamError
 from kmproxy.kube.nodes import Node
+from kmproxy.sources.answer import Answer, Exposition
 from kmproxy.sources.endpoints import CADVISOR, RESOURCE
-from kmproxy.sources.kubelet import Answer, Exposition, Kubelet
+from kmproxy.sources.kubelet import Kubelet
 from kmproxy.sources.shared_read import WINDOW, Head, Reader, Room, SharedRead
 
 SHARED: Final = frozenset({CADVISOR, RESOURCE})

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry, Gauge
+
 from kmproxy.config.sections import ServerConfig
 from kmproxy.config.web import (
     REQUIRING,
@@ -33,7 +35,7 @@ from kmproxy.config.web import (
 from kmproxy.config.yaml_text import RepeatedKeyError, parse_yaml
 from kmproxy.errors import ConfigError
 from kmproxy.openssl import VERSIONS, in_memory, trust_authorities
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import CredentialErrors
 from kmproxy.web.expiry import earliest_expiry
 
 LOOK_EVERY = 1.0
@@ -71,6 +73,20 @@ class WebState:
         return bool(names & tls.client_sans)
 
 
+class WebFileMetrics:
+    """Counts failures to read the web config again, and shows when its certificates expire."""
+
+    def __init__(self, registry: CollectorRegistry, errors: CredentialErrors) -> None:
+        self.errors = errors
+        self.certificate_expiry = Gauge(
+            "kmproxy_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a file ends, in seconds since 1970: 'serving' is "
+            "our own, 'client_ca' what clients' are verified by.",
+            ["certificate"],
+            registry=registry,
+        )
+
+
 class WebFile:
     """Holds the newest good version of the web config.
 
@@ -79,12 +95,12 @@ class WebFile:
     """
 
     def __init__(
-        self, source: Source, what: str, *, clock: Callable[[], float], telemetry: Telemetry
+        self, source: Source, what: str, *, clock: Callable[[], float], metrics: WebFileMetrics
     ) -> None:
         self._source = source
         self._what = what
         self._clock = clock
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._look_at = -math.inf
         self._made_of = b""
         self._failure = ""
@@ -100,7 +116,7 @@ class WebFile:
             try:
                 self._state = self._load()
             except ConfigError as error:
-                self._telemetry.credential_errors.labels("web_config").inc()
+                self._metrics.errors.count("web_config")
                 if str(error) != self._failure:  # one log line for one problem, not one a second
                     self._failure = str(error)
                     lines = "; ".join(error.problems)
@@ -149,7 +165,7 @@ class WebFile:
         except ValueError as error:  # OpenSSL accepts the certificate, so kmproxy uses it
             _log.warning("%s: when %s ends cannot be told: %s", self._what, pem.path, error)
             return
-        self._telemetry.certificate_expiry.labels(which).set(moment)
+        self._metrics.certificate_expiry.labels(which).set(moment)
 
 
 def find_web_config(
@@ -157,7 +173,7 @@ def find_web_config(
     *,
     bearer: bool = False,
     clock: Callable[[], float],
-    telemetry: Telemetry,
+    metrics: WebFileMetrics,
 ) -> WebFile | None:
     """The web config that the settings name, or None. Raises ConfigError.
 
@@ -175,7 +191,7 @@ def find_web_config(
         source, what = partial(WebConfig, section), "--metrics-cert-path"
     else:
         return None
-    return WebFile(source, what, clock=clock, telemetry=telemetry)
+    return WebFile(source, what, clock=clock, metrics=metrics)
 
 
 def _read_beside_tokens(path: str) -> WebConfig:

@@ -11,6 +11,7 @@ from kmproxy.auth import reviewer
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Question
 from kmproxy.simulator.answers import ApiFault
+from kmproxy.telemetry import render
 from tests.conftest import until
 from tests.support.desk import PATHS, bind
 from tests.support.own_metrics import samples
@@ -116,7 +117,7 @@ async def test_one_review_for_all(desk, cluster):
     token = cluster.authority.issue("ann")
     await asyncio.gather(*(desk.admit(token) for _ in range(1000)))
     assert (desk.asked(TOKEN_REVIEWS), desk.asked(ACCESS_REVIEWS)) == (1, 1)
-    counts = samples(desk.telemetry)
+    counts = samples(desk.metrics)
     for kind in ("token", "access"):
         assert counts["kmproxy_reviews_total", ("kind", kind), ("result", "allowed")] == 1
 
@@ -178,7 +179,7 @@ async def test_a_review_that_fails(desk, cluster, monkeypatch, fault, needs, wha
         await desk.reviewer.may(caller, Question("/metrics"))
     assert (raised.value.status, raised.value.reason) == (500, "review")
     await desk.admit(token)
-    counts = samples(desk.telemetry)
+    counts = samples(desk.metrics)
     for kind in ("token", "access"):
         assert counts["kmproxy_reviews_total", ("kind", kind), ("result", "failed")] == 1
 
@@ -277,5 +278,5 @@ async def test_no_token_is_kept(desk, cluster):
         for answers in vars(desk.reviewer).values()
         if hasattr(answers, "__dict__")
     ]
-    kept.append(desk.telemetry.render().decode())
+    kept.append(render(desk.metrics.registry).decode())
     assert not [text for text in kept for part in token.split(".") if part in text]

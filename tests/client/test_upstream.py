@@ -15,10 +15,10 @@ from kmproxy.client.tls import TlsContext, Trust
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.proxies import Proxy
 from kmproxy.config.types import Secret
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import UpstreamError
 from kmproxy.kube.identity import Identity
 from kmproxy.process import TLS_BUFFER, bound_tls_buffers
-from kmproxy.telemetry import Telemetry
 from tests.conftest import until
 from tests.support.sites import ForwardProxy, Site, metrics, new_ca, pem_of, redirect
 
@@ -39,7 +39,7 @@ class Nobody(Identity):
 @pytest.fixture
 async def upstream():
     """A way to anything on plain http."""
-    tls = TlsContext(Trust, "CA", clock=lambda: 0.0, telemetry=Telemetry())
+    tls = TlsContext(Trust, "CA", clock=lambda: 0.0, errors=OwnMetrics().credential_errors)
     async with open_session() as session:
         yield Upstream("kubelet", session, Nobody(), tls)
 
@@ -423,9 +423,9 @@ async def direct(ca):
         Secret(ca.cert_pem.bytes().decode()),
         *(Secret(part.decode()) for part in pem_of(ca.issue_cert("x", common_name="kmproxy"))),
     )
-    telemetry = Telemetry()
+    errors = OwnMetrics().credential_errors
     contexts = [
-        TlsContext(lambda each=each: each, "CA", clock=lambda: 0.0, telemetry=telemetry)
+        TlsContext(lambda each=each: each, "CA", clock=lambda: 0.0, errors=errors)
         for each in (trust, Trust(trust.ca))
     ]
     async with open_session() as session:

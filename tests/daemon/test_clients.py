@@ -24,7 +24,7 @@ from tests.support.sites import ForwardProxy, Site, metrics, new_ca, pem_of
 
 
 @pytest.fixture
-def opened(cluster, tmp_path, clock, telemetry):
+def opened(cluster, tmp_path, clock, own_metrics):
     """A function that opens the clients of a pod that was given flags, and a `kubelet` section."""
     cluster.write_service_account(tmp_path)
     api, kubelet = urlsplit(cluster.api.url), cluster.kubelets["node-a"]
@@ -39,7 +39,7 @@ def opened(cluster, tmp_path, clock, telemetry):
             (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": section}))
             flags = (*flags, f"--config={tmp_path / 'k.yaml'}")
         config, _ = read_config([*defaults, *flags])
-        return open_clients(config, environment | (environ or {}), clock=clock, telemetry=telemetry)
+        return open_clients(config, environment | (environ or {}), clock=clock, metrics=own_metrics)
 
     return open_them
 
@@ -78,7 +78,7 @@ async def test_a_ca_that_is_none(opened, tmp_path):
             pass
 
 
-async def test_a_server_name_that_changes(cluster, tmp_path, clock, telemetry):
+async def test_a_server_name_that_changes(cluster, tmp_path, clock, own_metrics):
     """A kubeconfig's is followed as all of it is: its server is verified by the new one."""
     path = tmp_path / "config"
 
@@ -91,7 +91,7 @@ async def test_a_server_name_that_changes(cluster, tmp_path, clock, telemetry):
 
     name("localhost")
     config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
-    async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+    async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
         for server_name, good in (("localhost", True), ("elsewhere", False), ("node-a", True)):
             name(server_name)
             if good:
@@ -101,7 +101,7 @@ async def test_a_server_name_that_changes(cluster, tmp_path, clock, telemetry):
                     await all_nodes(clients)
 
 
-async def test_a_server_that_changes(cluster, tmp_path, clock, telemetry):
+async def test_a_server_that_changes(cluster, tmp_path, clock, own_metrics):
     """A kubeconfig that leads elsewhere does so at once: its token is not shown to the old one."""
     path, ca = tmp_path / "config", new_ca()
     cluster.write_kubeconfig(path)
@@ -119,7 +119,7 @@ async def test_a_server_that_changes(cluster, tmp_path, clock, telemetry):
     async with Site(lambda _: metrics("{}"), ca) as old, Site(lambda _: metrics("{}"), ca) as new:
         lead(old, "one")
         config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
-        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
             for site, token in ((old, "one"), (new, "two"), (old, "three")):
                 lead(site, token)
                 with pytest.raises(UpstreamError):
@@ -128,7 +128,7 @@ async def test_a_server_that_changes(cluster, tmp_path, clock, telemetry):
     assert told == [["Bearer one", "Bearer three"], ["Bearer two"]]
 
 
-async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, telemetry):
+async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, own_metrics):
     """What is read after a 401 is for the new server: the old one is not shown it."""
     path, ca = tmp_path / "config", new_ca()
 
@@ -150,7 +150,7 @@ async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, telemetry
     async with Site(refuse, ca) as old, Site(lambda _: metrics("{}"), ca) as new:
         lead(old, "one")
         config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
-        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
             with pytest.raises(CredentialError, match="leads to another server"):
                 await all_nodes(clients)
             with pytest.raises(UpstreamError):  # {} is no list
@@ -159,7 +159,7 @@ async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, telemetry
     assert told == [["Bearer one"], ["Bearer two"]]
 
 
-async def test_a_plugin_that_gives_certificates(tmp_path, clock, telemetry):
+async def test_a_plugin_that_gives_certificates(tmp_path, clock, own_metrics):
     """A 401 makes it run again: nothing else tells that its certificate has ended."""
     ca, plugin = new_ca(), tmp_path / "credential.json"
     version = "client.authentication.k8s.io/v1"
@@ -186,7 +186,7 @@ async def test_a_plugin_that_gives_certificates(tmp_path, clock, telemetry):
         (tmp_path / "config").write_text(json.dumps(document))
         give("one")
         config, _ = read_config([f"--kubeconfig={tmp_path / 'config'}"])
-        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
             assert await clients.api.get("/x", {}, accept="*/*") == b"{}"
             give("two")
             good[0] = "two"
@@ -243,7 +243,7 @@ async def test_a_bearer_token(opened, reader, asked, mount, how):
         assert await clients.identity.authorization() != f"Bearer {reader}"
 
 
-async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clock, telemetry):
+async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clock, own_metrics):
     """It is used a minute later, or at once when the old one is refused; a bad one never."""
     mount.swap(token=reader)
     second, third = cluster.authority.issue(READER), cluster.authority.issue(READER)
@@ -259,7 +259,7 @@ async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clo
         clock.now += TOKEN_AGE
         await scrape(clients)
         assert asked() == f"Bearer {second}"
-        assert credential_failures(telemetry, "token") == 1
+        assert credential_failures(own_metrics, "token") == 1
         mount.swap(token=third)
         cluster.authority.revoke(second)
         await scrape(clients)
@@ -278,7 +278,7 @@ async def test_a_client_certificate(opened, cluster, asked, mount, inline):
     assert asked() is None
 
 
-async def test_a_client_certificate_rotates(opened, cluster, mount, clock, telemetry):
+async def test_a_client_certificate_rotates(opened, cluster, mount, clock, own_metrics):
     """The kubelet sees the new one a minute later; until then, and if it is bad, the old one."""
     users = ["system:node:one", "system:node:two"]
     pairs = [pem_of(cluster._authorities.issue_cert(common_name=user)) for user in users]
@@ -290,7 +290,7 @@ async def test_a_client_certificate_rotates(opened, cluster, mount, clock, telem
         mount.swap(crt=pairs[1][0], key=pairs[0][1])
         clock.now += LOOK_AGAIN
         await scrape(clients)
-        assert credential_failures(telemetry, "certificate") == 1
+        assert credential_failures(own_metrics, "certificate") == 1
         mount.swap(crt=pairs[1][0], key=pairs[1][1])
         cluster.authority.deny("get", "nodes/metrics", user=users[0])
         cluster.authority.allow("get", "nodes/metrics", user=users[1])
@@ -368,7 +368,7 @@ async def test_basic_auth(opened, mount, clock):
                 await scrape(clients)
 
 
-async def test_oauth2(opened, cluster, reader, asked, telemetry):
+async def test_oauth2(opened, cluster, reader, asked, own_metrics):
     """The kubelet is asked with a token of the endpoint; one that it refuses is replaced."""
     issued = [reader]
 
@@ -395,7 +395,7 @@ async def test_oauth2(opened, cluster, reader, asked, telemetry):
         with pytest.raises(UpstreamError, match="no OAuth2 token") as raised:
             await scrape(clients)
     assert raised.value.reason == "oauth2"
-    assert credential_failures(telemetry, "oauth2") == 1
+    assert credential_failures(own_metrics, "oauth2") == 1
 
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
@@ -509,7 +509,7 @@ async def test_a_client_certificate_is_not_shown_elsewhere(opened, cluster):
     assert [seen.certificate for seen in other.seen] == [None]
 
 
-async def test_a_token_that_nobody_waits_for(opened, telemetry):
+async def test_a_token_that_nobody_waits_for(opened, own_metrics):
     """At the end its request is given up, which is no failure, and no task is left."""
     arrived = asyncio.Event()
 
@@ -530,7 +530,7 @@ async def test_a_token_that_nobody_waits_for(opened, telemetry):
                 await waiting
             assert asking()
         assert not asking()
-    assert credential_failures(telemetry, "oauth2") == 0
+    assert credential_failures(own_metrics, "oauth2") == 0
 
 
 @pytest.mark.parametrize(
@@ -595,7 +595,7 @@ def kubeconfig(path, url, ca, user, **cluster):
     return f"--kubeconfig={path}"
 
 
-async def test_impersonation(tmp_path, clock, telemetry):
+async def test_impersonation(tmp_path, clock, own_metrics):
     """The API server and its node proxy are asked as somebody else; a kubelet itself is not asked."""
     user, ca, path = {"token": "t", "as": "jane"}, new_ca(), tmp_path / "config"
     async with Site(lambda _: metrics(), ca) as site:
@@ -603,7 +603,7 @@ async def test_impersonation(tmp_path, clock, telemetry):
         def opened_by(*flags, user=user):
             more = [f"--node-port={site.port}", "--node-name-or-ip=127.0.0.1"]
             config, _ = read_config([kubeconfig(path, site.url, ca, user), *more, *flags])
-            return open_clients(config, {}, clock=clock, telemetry=telemetry)
+            return open_clients(config, {}, clock=clock, metrics=own_metrics)
 
         async with opened_by(f"--kube-apiserver={site.url}") as clients:
             await scrape(clients)
@@ -624,7 +624,7 @@ async def test_impersonation(tmp_path, clock, telemetry):
         assert len(site.seen) == 1
 
 
-async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, telemetry):
+async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, own_metrics):
     """A kubelet section with a credential of its own is for the kubelet; nobody is impersonated."""
     ca, path = new_ca(), tmp_path / "config"
     (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": {"bearer_token": "own"}}))
@@ -632,7 +632,7 @@ async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, t
         flag = kubeconfig(path, site.url, ca, {"token": "t", "as": "jane"})
         more = ["--node-name-or-ip=127.0.0.1", f"--config={tmp_path / 'k.yaml'}"]
         config, _ = read_config([flag, f"--node-port={site.port}", *more])
-        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
             await scrape(clients)
     (seen,) = site.seen
     assert seen.headers["Authorization"] == "Bearer own"
@@ -640,7 +640,7 @@ async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, t
 
 
 @pytest.mark.parametrize("dot", ["", "."])
-async def test_the_way_to_the_api_server(tmp_path, clock, telemetry, dot):
+async def test_the_way_to_the_api_server(tmp_path, clock, own_metrics, dot):
     """HTTPS_PROXY leads there unless NO_PROXY says otherwise; proxy-url wins; a dot is no name's."""
     ca, path = new_ca(), tmp_path / "config"
     async with (
@@ -653,7 +653,7 @@ async def test_the_way_to_the_api_server(tmp_path, clock, telemetry, dot):
         async def ask(environment, **cluster):
             flag = kubeconfig(path, url, ca, {"token": "t"}, **cluster)
             config, _ = read_config([flag])
-            async with open_clients(config, environment, clock=clock, telemetry=telemetry) as found:
+            async with open_clients(config, environment, clock=clock, metrics=own_metrics) as found:
                 await found.api.get("/api", {}, accept="*/*")
                 return str(found.identity.way)
 

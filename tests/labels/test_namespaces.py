@@ -14,6 +14,7 @@ from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.label_rules import LabelRule
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.kubeconfig import Kubeconfig
 from kmproxy.kube.object_list import SLICE
@@ -23,7 +24,6 @@ from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.cluster import SimCluster
-from kmproxy.telemetry import Telemetry
 from tests.conftest import until
 
 
@@ -51,29 +51,29 @@ async def watching(cluster, directory, clock=None, also=(), identity=None, wait=
 
     cluster.write_service_account(directory)
     clock = clock or asyncio.get_running_loop().time
-    telemetry = Telemetry()
+    metrics = OwnMetrics()
     api = urlsplit(cluster.api.url)
     environment = {
         "KUBERNETES_SERVICE_HOST": api.hostname,
         "KUBERNETES_SERVICE_PORT": str(api.port),
     }
     identity = identity or ServiceAccount(
-        str(directory), environment, clock=clock, telemetry=telemetry
+        str(directory), environment, clock=clock, errors=metrics.credential_errors
     )
-    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, errors=metrics.credential_errors)
     labels = LabelMap([LabelRule("label", "team", "team")])
     async with open_session() as session:
         watcher = NamespaceWatcher(
             ApiServer(Upstream("API server", session, identity, tls), identity),
             labels,
             *also,
-            telemetry=telemetry,
+            metrics=metrics.watch,
             clock=clock,
             uniform=uniform,
         )
         task = asyncio.create_task(watcher.run())
         try:
-            yield watcher, labels, telemetry
+            yield watcher, labels, metrics
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -99,9 +99,9 @@ def requests(cluster):
     return queries
 
 
-def restarts(telemetry, reason):
+def restarts(metrics, reason):
     """How often a watch was begun anew for a reason."""
-    return telemetry.watch_restarts.labels(reason)._value.get()
+    return metrics.watch.restarts.labels(reason)._value.get()
 
 
 async def test_list_then_watch(cluster, tmp_path):
@@ -194,7 +194,7 @@ async def test_a_cut_watch_of_an_hour(cluster, tmp_path):
 async def test_an_expired_version(cluster, tmp_path, expired_as):
     """410, as a status or as an ERROR event: a new list, of the newest version."""
     cluster.api.expired_as = expired_as
-    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+    async with watching(cluster, tmp_path) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.break_watches()
         cluster.api.namespaces.apply("payments", {"team": "x"})
@@ -202,7 +202,7 @@ async def test_an_expired_version(cluster, tmp_path, expired_as):
         cluster.api.expire_history()
         await becomes(labels, b"payments", b',team="x"')
         assert len(labels) == 6
-        assert restarts(telemetry, "Expired") + restarts(telemetry, "Gone") >= 1
+        assert restarts(metrics, "Expired") + restarts(metrics, "Gone") >= 1
     lists = [query for query in requests(cluster) if "watch" not in query]
     assert lists[-1].get("resourceVersion", "") == ""
 
@@ -212,7 +212,7 @@ async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as)
     """It was probed in short steps; its 410 is followed by a list without another delay."""
     cluster.api.expired_as = expired_as
     drawn = []
-    async with watching(cluster, tmp_path, drawn=drawn) as (_, labels, telemetry):
+    async with watching(cluster, tmp_path, drawn=drawn) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         await cluster.api.stop()
         await until(lambda: settled(len(drawn) >= 10))
@@ -221,7 +221,7 @@ async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as)
         before = len(drawn)
         await cluster.api.start()
         await becomes(labels, b"payments", b',team="x"')
-        assert restarts(telemetry, "Expired") + restarts(telemetry, "Gone") == 1
+        assert restarts(metrics, "Expired") + restarts(metrics, "Gone") == 1
         assert set(drawn[before:]) <= {PROBE_LIMIT}  # of an attempt that was refused meanwhile
     assert [query.get("resourceVersion") for query in requests(cluster) if "watch" not in query] == [
         "0", None,
@@ -242,16 +242,16 @@ async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as)
 async def test_watches_that_fail(cluster, tmp_path, fault, needs, reason):
     """Each failure of a watch is counted by its reason, and got over without a gap."""
     cluster.api.fail("watch", fault, times=2, **needs)
-    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+    async with watching(cluster, tmp_path) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
-        await until(lambda: counted(telemetry, reason))
+        await until(lambda: counted(metrics, reason))
 
 
-async def counted(telemetry, reason):
+async def counted(metrics, reason):
     """Whether a watch was begun anew for a reason."""
-    return restarts(telemetry, reason) >= 1
+    return restarts(metrics, reason) >= 1
 
 
 async def test_retry_after_is_kept_to(cluster, tmp_path):
@@ -266,14 +266,14 @@ async def test_retry_after_is_kept_to(cluster, tmp_path):
 
 async def test_a_very_long_event(cluster, tmp_path):
     """An event line of megabytes is read like any other."""
-    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+    async with watching(cluster, tmp_path) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.namespaces.pad("no-team", 3_000_000)
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
         assert not [
             sample
-            for metric in telemetry.watch_restarts.collect()
+            for metric in metrics.watch.restarts.collect()
             for sample in metric.samples
             if sample.value and sample.name.endswith("_total")
         ]
@@ -335,14 +335,14 @@ async def test_bookmarks_confirm(cluster, tmp_path):
 async def test_half_an_event_confirms_nothing(cluster, tmp_path):
     """Watches that are cut in mid-line, again and again, do not make the map seem fresh."""
     clock = Clock()
-    async with watching(cluster, tmp_path, clock) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path, clock) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.fail("list", ApiFault.STATUS)
         cluster.api.fail("watch", ApiFault.CUT)
         cluster.api.break_watches()
         clock.now += 50.0
         cluster.api.namespaces.apply("payments", {"team": "x"})
-        await until(lambda: settled(restarts(telemetry, "truncated") >= 3))
+        await until(lambda: settled(restarts(metrics, "truncated") >= 3))
         assert watcher.sync_age == 50.0
 
 
@@ -396,12 +396,12 @@ async def test_a_restored_backup(cluster, tmp_path):
 async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
     """A watch from a version that is still to come is answered, and silent: a list finds out."""
     cluster.api.future_watch_waits = True
-    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path) as (watcher, labels, metrics):
         await lose_history(cluster, labels)
         monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 0.5)
         cluster.api.bookmark_interval = 0.05  # which come now, but not before that version
         await becomes(labels, b"payments", b',team="payments"')
-        assert restarts(telemetry, "timeout") == 2
+        assert restarts(metrics, "timeout") == 2
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
         assert watcher.trouble is None
@@ -411,13 +411,13 @@ async def test_a_watch_that_falls_silent(cluster, tmp_path, monkeypatch):
     """A connection that died in mid-watch is given up, and nothing is missed."""
     monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 1.0)
     cluster.api.bookmark_interval = 0.1
-    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.fail("watch", ApiFault.SILENT, times=1)
         cluster.api.break_watches()
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
-        assert restarts(telemetry, "timeout") == 1
+        assert restarts(metrics, "timeout") == 1
         assert watcher.trouble is None
     assert sum("watch" not in query for query in requests(cluster)) == 1
 
@@ -427,11 +427,11 @@ async def test_a_server_without_bookmarks(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 0.1)
     cluster.api.bookmark_interval = 1e9
     clock = Clock()
-    async with watching(cluster, tmp_path, clock, wait=1e9) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path, clock, wait=1e9) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         clock.now += 500.0
         await until(lambda: settled(watcher.sync_age == 0.0))
-        await until(lambda: settled(restarts(telemetry, "timeout") >= 3))
+        await until(lambda: settled(restarts(metrics, "timeout") >= 3))
         await until(lambda: settled(watcher.trouble is None and not watcher.away))
 
 
@@ -440,12 +440,13 @@ async def test_an_answer_that_is_framed_wrongly(cluster, tmp_path, monkeypatch, 
     """What a proxy on the way writes into a list or a watch that has begun ends it."""
     monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.05)
     cluster.api.fail("list" if listing else "watch", ApiFault.MISFRAMED, times=1)
-    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
         assert watcher.trouble is None
-        errors = telemetry.upstream_errors.labels("apiserver", "truncated")._value.get()
+        why = {"upstream": "apiserver", "reason": "truncated"}
+        errors = metrics.registry.get_sample_value("kmproxy_upstream_errors_total", why)
     assert errors == 1
 
 
@@ -455,10 +456,10 @@ async def test_a_kubeconfig_that_leads_to_another_cluster(cluster, tmp_path, fou
     clock, path = Clock(), tmp_path / "config"
     cluster.api.bookmark_interval = 0.05
     cluster.write_kubeconfig(path)
-    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=Telemetry())
+    identity = await Kubeconfig.load(str(path), clock=clock, errors=OwnMetrics().credential_errors)
     async with (
         SimCluster(nodes=()) as other,
-        watching(cluster, tmp_path, clock, identity=identity) as (_, labels, telemetry),
+        watching(cluster, tmp_path, clock, identity=identity) as (_, labels, metrics),
     ):
         await becomes(labels, b"payments", b',team="payments"')
         await until(lambda: settled(cluster.api.watches == 1))
@@ -475,7 +476,7 @@ async def test_a_kubeconfig_that_leads_to_another_cluster(cluster, tmp_path, fou
         await becomes(labels, b"payments", b',team="x"')
         other.api.namespaces.apply("payments", {"team": "y"})
         await becomes(labels, b"payments", b',team="y"')
-        assert restarts(telemetry, "moved") == 1
+        assert restarts(metrics, "moved") == 1
 
 
 async def test_further_maps(cluster, tmp_path):

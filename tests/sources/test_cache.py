@@ -25,7 +25,7 @@ from kmproxy.sources.cache import SHARED, SharedReadMetrics, SharedReads
 from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS, RESOURCE
 from kmproxy.sources.kubelet import Kubelet
 from kmproxy.sources.shared_read import WINDOW
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import CredentialErrors
 from tests.conftest import until
 from tests.support.gated import HEAD, LAST, Gated, chunk
 from tests.support.sites import Site
@@ -35,11 +35,11 @@ from tests.support.sites import Site
 async def sharing(port, clock, **options):
     """Shared reads of the kubelets of 127.0.0.1, and those kubelets without sharing."""
     config = KubeletConfig(scheme="http", node="127.0.0.1", port=port)
-    tls = TlsContext(Trust, "CA", clock=clock, telemetry=Telemetry())
+    registry = CollectorRegistry()
+    tls = TlsContext(Trust, "CA", clock=clock, errors=CredentialErrors(registry))
     async with open_session() as session:
         kubelet = Kubelet(config, Upstream("kubelet", session, None, tls))
         given = {"max_age": 25.0, "room": 1 << 20, "longest": 60.0} | options
-        registry = CollectorRegistry()
         metrics = SharedReadMetrics(registry)
         reads = SharedReads(kubelet, metrics=metrics, clock=clock, **given)
         reads.registry = registry
