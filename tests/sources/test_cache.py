@@ -228,6 +228,60 @@ async def test_a_large_answer_leaves_a_small_one_alone(clock):
         assert server.asked == 1
 
 
+async def test_one_reader_finds_the_damage_for_all(clock):
+    """Whoever comes then asks anew, also while a slower reader has not come so far."""
+    data = zlib.compress(noise(1, 300_000), 1, 31)
+    async with (
+        Gated(HEAD, chunk(data[:-8] + bytes(8)), LAST) as server,
+        sharing(server.port, clock) as (reads, _),
+    ):
+        here = node("n", server.port)
+        async with reads.fetch(here, CADVISOR) as slow:
+            pieces = aiter(slow.pieces)
+            assert await anext(pieces)
+            with pytest.raises(UpstreamError, match="damaged"):
+                await text(reads, here)
+            server.steps = (HEAD, chunk(data), LAST)
+            assert await text(reads, here) == noise(1, 300_000)
+            with pytest.raises(UpstreamError, match="damaged"):
+                async for _ in pieces:
+                    pass
+        assert server.asked == 2
+        assert await text(reads, here) == noise(1, 300_000)
+        assert server.asked == 2
+
+
+async def test_a_read_does_not_outlive_the_longest_scrape(clock):
+    """Whoever joins it, when and for how long: it fails with the status of a timeout."""
+    async with (
+        Gated(HEAD, asyncio.Event()) as server,
+        sharing(server.port, clock, longest=0.3) as (reads, _),
+    ):
+        here = node("n", server.port)
+        results = await asyncio.gather(
+            *(text(reads, here) for _ in range(2)), return_exceptions=True
+        )
+        assert [(each.reason, each.status) for each in results] == [("timeout", 504)] * 2
+        assert results[0] is not results[1]
+        assert server.asked == 1
+
+
+async def test_the_end_of_the_daemon_ends_a_read(clock):
+    """Who still waits is told so, and the kubelet's connection is closed."""
+    async with (
+        Gated(HEAD, asyncio.Event()) as server,
+        sharing(server.port, clock) as (reads, _),
+    ):
+        waiting = asyncio.create_task(text(reads, node("n", server.port)))
+        await until(partial(begun, server))
+        await reads.close()
+        async with asyncio.timeout(30):
+            await server.left.wait()
+        with pytest.raises(UpstreamError, match="kmproxy is stopping"):
+            await waiting
+        assert kept(reads) == 0
+
+
 async def test_an_unexpected_error_reaches_every_reader(clock):
     """A fault of our own is not waited for until the time is up, nor kept."""
 
