@@ -72,6 +72,7 @@ OPTIONAL = [
     "kmproxy.client.factory",
     "kmproxy.client.oauth2",
     "kmproxy.sources.http",
+    "kmproxy.daemon.upstreams",
     "kmproxy.simulator.cluster",
     "kmproxy.demo",
     "kmproxy.check.preflight",

@@ -77,10 +77,9 @@ class SampleMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamer:
-    """Streams expositions with labels of `labels`. All streams under way share `room`."""
+    """Streams expositions with labels of `labels`."""
 
     labels: LabelMap
-    room: SeriesRoom
     metrics: SampleMetrics
 
     async def stream(
@@ -90,17 +89,19 @@ class Streamer:
         response: web.StreamResponse,
         *,
         recipe: Recipe,
+        room: SeriesRoom,
         slot: Slot,
         tenant: TenantStream | None,
     ) -> None:
         """Send a whole exposition. The first bytes begin the response. A HEAD gets the head alone.
 
-        `slot` counts the bytes that the client takes. A tenant gets the part that it sees. Raises
-        SeriesError, and the errors of the exposition, the tenant and the client's connection.
+        Streams share the bytes of a `room`. `slot` counts the bytes that the client takes. A tenant
+        gets the part that it sees. Raises SeriesError, and the errors of the exposition, the tenant
+        and the client's connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
-        pipeline = Pipeline(self.labels.lookup, recipe, room=self.room)
+        pipeline = Pipeline(self.labels.lookup, recipe, room=room)
         head = request.method == hdrs.METH_HEAD
         try:
             async with aclosing(_by_work(exposition.pieces, self.labels)) as pieces:
