@@ -92,7 +92,11 @@ class Scraper:
     ) -> None:
         tenant = None
         if (decision := request.get(DECISION)) is not None and decision.tenant is not None:
-            tenant = decision.tenant.stream(max_line=recipe.max_line, deadline=decision.deadline)
+            tenant = decision.tenant.stream(
+                max_line=recipe.max_line,
+                namespace_labels=recipe.namespace_labels,
+                deadline=decision.deadline,
+            )
         try:
             async with source.fetch() as exposition:
                 await self.streamer.stream(

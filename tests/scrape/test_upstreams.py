@@ -329,3 +329,36 @@ async def test_the_status_page(proxy):
     assert f'<a href="{KSM}">' in page
     assert '<a href="/sd/upstreams">' in page
     assert "127.0.0.1" not in page.partition(KSM)[2]
+
+
+async def test_other_namespace_labels(front, tmp_path):
+    """The first one that a sample bears, not empty, names its namespace."""
+    text = (
+        b'a{exported_namespace="payments",namespace="frontend-service2"} 1\n'
+        b'b{exported_namespace="",namespace="frontend-service2"} 1\n'
+        b'c{namespace="payments",other_namespace="frontend-service2"} 1\n'
+    )
+    async with Exporter(answer(text)) as exporter:
+        entry = {"name": "ksm", "url": exporter.url}
+        labels = ["exported_namespace", "namespace"]
+        proxy = await front(config_file(tmp_path, entry | {"namespace-labels": labels}))
+        _, served = await proxy.get(KSM)
+    assert served.splitlines() == [
+        'a{exported_namespace="payments",team="payments",namespace="frontend-service2"} 1',
+        'b{exported_namespace="",namespace="frontend-service2",team="frontend"} 1',
+        'c{namespace="payments",team="payments",other_namespace="frontend-service2"} 1',
+    ]
+
+
+async def test_prefixes(front, tmp_path):
+    """Each namespace label adds its own namespace's labels, with its prefix."""
+    text = b'r{source_ns="payments",destination_ns="frontend-service2",code="200"} 1\n'
+    async with Exporter(answer(text)) as exporter:
+        labels = {"source_ns": "source_", "destination_ns": "destination_"}
+        entry = {"name": "mesh", "url": exporter.url, "namespace-labels": labels}
+        proxy = await front(config_file(tmp_path, entry))
+        _, served = await proxy.get("/upstreams/mesh/metrics")
+    assert served == (
+        'r{source_ns="payments",source_team="payments",'
+        'destination_ns="frontend-service2",destination_team="frontend",code="200"} 1\n'
+    )
