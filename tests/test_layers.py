@@ -37,6 +37,8 @@ PURE = [
     "kube.reviews",
     "kube.permissions",
     "kube.contexts",
+    "kube.context_options",
+    "kube.context_entries",
     "kube.kubeconfig_format",
     "kube.go_yaml",
     "labels.label_map",
