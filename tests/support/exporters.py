@@ -57,5 +57,5 @@ class Exporter:
 def config_file(directory, *upstreams, **more):
     """The flag of a YAML file with these entries."""
     path = directory / "kmproxy.yaml"
-    path.write_text(yaml.safe_dump({"upstreams": list(upstreams), **more}))
+    path.write_text(yaml.safe_dump({"upstreams": list(upstreams), **more}, sort_keys=False))
     return f"--config={path}"
