@@ -69,7 +69,12 @@ class Pipeline:
         self.enricher = _enricher(lookup, recipe, pods)
         self.selector = None
         if not recipe.selection.everything:
-            self.selector = Selector(recipe.selection, max_line=recipe.max_line, room=room)
+            self.selector = Selector(
+                recipe.selection,
+                max_line=recipe.max_line,
+                room=room,
+                namespace_labels=recipe.namespace_labels,
+            )
         self._info = InfoStage(self.enricher) if recipe.info else None
         self._pods = recipe.pods
         self._waiting = b""  # bytes that wait for the list of pods
