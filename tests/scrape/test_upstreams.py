@@ -362,3 +362,25 @@ async def test_prefixes(front, tmp_path):
         'r{source_ns="payments",source_team="payments",'
         'destination_ns="frontend-service2",destination_team="frontend",code="200"} 1\n'
     )
+
+
+async def test_a_query_goes_by_the_same_labels(front, tmp_path):
+    """With a list by the label that names the namespace; with prefixes by all that do."""
+    text = (
+        b'a{exported_namespace="payments",namespace="frontend-service2"} 1\n'
+        b'b{exported_namespace="frontend-service2",namespace="payments"} 1\n'
+        b'c{x="payments"} 1\n'
+    )
+    labels = ["exported_namespace", "namespace"]
+    async with Exporter(answer(text)) as exporter:
+        entry = {"name": "list", "url": exporter.url, "namespace-labels": labels}
+        prefixes = {"exported_namespace": "of_", "namespace": "by_"}
+        other = {"name": "both", "url": exporter.url, "namespace-labels": prefixes}
+        proxy = await front(config_file(tmp_path, entry, other))
+        query = "?namespace=payments&cluster-samples=drop"
+        _, served = await proxy.get(f"/upstreams/list/metrics{query}")
+        assert [line[0] for line in served.splitlines()] == ["a"]
+        _, served = await proxy.get(f"/upstreams/both/metrics{query}")
+        assert served == ""
+        _, served = await proxy.get("/upstreams/both/metrics?namespace=*&cluster-samples=drop")
+        assert [line[0] for line in served.splitlines()] == ["a", "b"]
