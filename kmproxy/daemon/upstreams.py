@@ -62,13 +62,18 @@ async def open_upstreams(
 def upstream_sources(
     runtime: Runtime, sources: Mapping[str, HttpSource], recipe: Recipe
 ) -> dict[str, UpstreamSource]:
-    """What the metrics port serves of each upstream, by name. `recipe` is that of kubelets."""
+    """What the metrics port serves of each upstream, by name. `recipe` is that of kubelets.
+
+    Each upstream has a limit of its own. All upstreams together have one room for series, apart
+    from that of kubelets.
+    """
     most = runtime.config.server.max_concurrency
+    room = SeriesRoom(most)
     return {
         each.name: UpstreamSource(
             sources[each.name],
             ConcurrencyLimit(most, runtime.metrics.slots),
-            SeriesRoom(most),
+            room,
             replace(recipe, namespace_labels=read_namespace_labels(each)),
         )
         for each in runtime.config.upstreams

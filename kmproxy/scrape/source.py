@@ -132,7 +132,10 @@ class NodeSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UpstreamSource:
-    """An upstream, with a limit and a room of its own: it takes nothing from a kubelet's scrape."""
+    """An upstream, with a limit of its own, so that it takes no slot from a kubelet's scrape.
+
+    The room is shared with other upstreams, not with kubelets.
+    """
 
     http: HttpSource
     limit: ConcurrencyLimit
