@@ -34,7 +34,7 @@ class ScrapeMetrics(RequestMetrics):
         super().__init__(registry)
         self._duration = Histogram(
             "kmproxy_scrape_duration_seconds",
-            "Time from a request for kubelet metrics to the end of its answer.",
+            "Time from a request for metrics to the end of its answer.",
             ["path"],
             buckets=_SECONDS,
             registry=registry,
