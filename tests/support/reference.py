@@ -373,12 +373,15 @@ def _without_pair(line, at):
     return line.text[:start] + line.text[end:]
 
 
-def seen(text, spaces=NAMESPACE):
-    """The namespaces of the samples of a whole exposition."""
+def seen(text, spaces=NAMESPACE, *, pods=False):
+    """The namespaces of the samples of a whole exposition; with pods, none has two pods."""
     found = set()
     for body in text.split(b"\n"):
         try:
-            found.update(pair[1] for pair, _ in spaces.named(Line(body)))
+            line = Line(body)
+            if pods:
+                POD.named(line)
+            found.update(pair[1] for pair, _ in spaces.named(line))
         except NotUnderstood:
             continue
     return found
@@ -400,12 +403,12 @@ def has_info(text):
     return False
 
 
-def with_info(text, labels, spaces=NAMESPACE):
+def with_info(text, labels, spaces=NAMESPACE, *, pods=False):
     """An exposition with the info metric of its namespaces, before the mark of its end."""
     if has_info(text):
         return text
     rows = []
-    for space in sorted(seen(text, spaces)):
+    for space in sorted(seen(text, spaces, pods=pods)):
         value = bytearray()
         for byte in space:
             value += {10: b"\\n", 34: b'\\"', 92: b"\\\\"}.get(byte, bytes([byte]))
