@@ -75,7 +75,7 @@ class Pipeline:
                 room=room,
                 namespace_labels=recipe.namespace_labels,
             )
-        self._info = InfoStage(self.enricher) if recipe.info else None
+        self._info = InfoStage(self.enricher, recipe.max_line) if recipe.info else None
         self._pods = recipe.pods
         self._waiting = b""  # bytes that wait for the list of pods
         self._enriched = b""  # bytes that wait with them for the next stage
