@@ -81,7 +81,7 @@ def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
         max_age=config.share_reads,
         room=config.share_reads_max_bytes,
         longest=runtime.config.server.max_scrape_time,
-        registry=runtime.metrics.registry,
+        metrics=runtime.metrics.shared_reads,
         clock=runtime.clock,
     )
     runtime.stack.push_async_callback(reads.close)

@@ -187,6 +187,7 @@ RUN_BY = {
     '{"targets":["10.244.': "test_examples.test_targets",
     "$ make load\n": "test_load.test_a_small_load",
     "make test\n": ".ci/run",
+    "$ make pair": "test_pair.test_a_small_pair",
     "collected ": "test_examples.test_one_file",
     "make e2e\n": "test_examples.test_make_e2e",
     "tests/cluster/": "test_examples.test_make_e2e",
