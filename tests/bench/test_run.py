@@ -146,7 +146,7 @@ def test_the_daemon(payload, tmp_path):
         assert (row["received_bytes"] < row["bytes"] == payload.stat().st_size) is packed
     assert len(daemon["ratios"]) == len(ways.COMPARED)
     for row in daemon["ratios"]:
-        ours, other = scrapes[row["of"]], scrapes[row["to"]]
+        ours, other = rows[row["of"]], rows[row["to"]]
         assert math.isclose(row["cpu"], ours["cpu_seconds"] / other["cpu_seconds"])
     assert not list(temporary.iterdir())
     assert not left_behind(temporary)
