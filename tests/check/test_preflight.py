@@ -21,10 +21,10 @@ from kmproxy.errors import ConfigError, UpstreamError
 from kmproxy.kube.permissions import NODE_METRICS
 from kmproxy.own_file import replace_own
 from kmproxy.simulator.api import ApiFault
+from kmproxy.simulator.authority import SERVICE_ACCOUNT
 from kmproxy.simulator.cadvisor import simulate_node
 from kmproxy.simulator.cluster import DEFAULT_NAMESPACES
 from kmproxy.simulator.kubelet import Fault, SimKubelet
-from kmproxy.simulator.store import SERVICE_ACCOUNT
 from tests.support.documents import block, section
 from tests.support.preflight import Preflight
 from tests.support.rbac import binding, role

@@ -16,8 +16,8 @@ from kmproxy.client.credentials import TOKEN_AGE
 from kmproxy.client.tls import LOOK_AGAIN
 from kmproxy.daemon.clients import open_clients
 from kmproxy.errors import ConfigError, CredentialError, UpstreamError
+from kmproxy.simulator.authority import CERTIFICATE_USER
 from kmproxy.simulator.kubelet import Fault
-from kmproxy.simulator.store import CERTIFICATE_USER
 from kmproxy.sources.endpoints import CADVISOR
 from tests.conftest import credential_failures
 from tests.support.sites import ForwardProxy, Site, metrics, new_ca, pem_of

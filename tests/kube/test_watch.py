@@ -8,19 +8,17 @@ import pytest
 
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.kube.backoff import BACKOFF_LIMIT, PROBE_LIMIT, Backoff
+from kmproxy.kube.objects import parse_status
 from kmproxy.kube.watch import (
-    BACKOFF_LIMIT,
     LIST_ACCEPT,
     MAX_OBJECT,
     PATIENCE,
-    PROBE_LIMIT,
     SILENCE,
     WATCH_ACCEPT,
-    Backoff,
     Change,
     Next,
     WatchState,
-    parse_status,
 )
 
 ANNOTATIONS = {"owner": "o"}

@@ -16,10 +16,11 @@ from kmproxy.client.upstream import Upstream
 from kmproxy.config.label_rules import LabelRule
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.backoff import PROBE_LIMIT
 from kmproxy.kube.kubeconfig import Kubeconfig
 from kmproxy.kube.object_list import SLICE
 from kmproxy.kube.service_account import ServiceAccount
-from kmproxy.kube.watch import PROBE_LIMIT, RELIST
+from kmproxy.kube.watch import RELIST
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.simulator.answers import ApiFault

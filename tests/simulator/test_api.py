@@ -10,9 +10,9 @@ import pytest
 
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.api import SimAPI
+from kmproxy.simulator.authority import SERVICE_ACCOUNT, Authority
 from kmproxy.simulator.cluster import SimCluster
 from kmproxy.simulator.objects import node_object
-from kmproxy.simulator.store import SERVICE_ACCOUNT, Authority
 from tests.conftest import until
 
 LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
