@@ -295,7 +295,9 @@ def test_the_troubleshooting():
     page = "docs/troubleshooting.md"
     code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources("kmproxy/**/*.py")))
     code = re.sub(r"\{[^{}]*name\}", "kubelet", code)
-    for title in ("The process ends", "A scrape fails", "The kubelet", "The API server"):
+    for title in (
+        *("The process ends", "A scrape fails", "The kubelet", "An upstream", "The API server"),
+    ):
         for row in section(page, title).splitlines():
             if row.startswith("| ") and "`" in row:
                 for message in re.findall(r"`(?!kmproxy_|up )([^`]+)`", row.split("|")[1]):
