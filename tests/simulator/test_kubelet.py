@@ -297,7 +297,7 @@ async def test_a_cut_list_of_pods(kubelet, session):
 async def test_dangerous_endpoints_are_recorded(authority, session):
     """What nobody must reach answers that it was reached, and is on record."""
     kubelet = make(authority)
-    kubelet._authorize = lambda *_: True
+    kubelet.access.authorize = lambda *_: True
     await kubelet.start()
     for path in ("/exec/ns/pod/c?command=id", "/run/ns/pod/c", "/logs/", "/containerLogs/a/b/c"):
         assert (await fetch(session, kubelet.url + path))[2] == b"you should not be here"
