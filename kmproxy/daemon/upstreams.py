@@ -15,6 +15,7 @@ from aiohttp import ClientSession
 from kmproxy.client.addresses import WrittenAddresses
 from kmproxy.client.factory import UpstreamFactory
 from kmproxy.client.session import open_session
+from kmproxy.client.tls import TlsContext, Trust
 from kmproxy.config.recipe import read_namespace_labels
 from kmproxy.config.sections import UPSTREAMS_KEY, Config
 from kmproxy.daemon.runtime import Runtime
@@ -43,13 +44,14 @@ async def open_upstreams(
     """
     problems: list[str] = []
     sources = {}
+    contexts: dict[Trust, TlsContext] = {}
     for each in config.upstreams:
         name = f"upstream {each.name}"
         checked = await stack.enter_async_context(open_session(WrittenAddresses(name)))
         section = f"{UPSTREAMS_KEY}[{each.name}]"
         factory = UpstreamFactory(session, stack, environment, clock, errors, section)
         try:
-            upstream = factory.exporter(name, each.url, each.access, checked)
+            upstream = factory.exporter(name, each.url, each.access, checked, contexts)
         except ConfigError as error:
             problems += error.problems
         else:

@@ -163,9 +163,9 @@ RUN_BY = {
     "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",
     "$ kubectl --server=http://localhost:8001 get namespaces": "test_examples.test_labels_without_a_daemon",
     "make docker-build docker-push": "test_examples.test_make_builds_and_pushes_the_image",
-    "apiVersion: kustomize": "test_manifests.test_the_example_of_a_component",
-    "openssl req ": "test_manifests.test_the_example_of_a_certificate",
-    "kubectl get secret kmproxy-tls": "test_manifests.test_the_example_of_the_ca",
+    "apiVersion: kustomize": "test_manifests_documented.test_the_example_of_a_component",
+    "openssl req ": "test_manifests_documented.test_the_example_of_a_certificate",
+    "kubectl get secret kmproxy-tls": "test_manifests_documented.test_the_example_of_the_ca",
     "scheme: https\n": "test_prometheus.test_the_lines_for_tls_of_the_documents",
     "$ kubectl exec -n kmproxy-system": "test_overlays.test_check_in_the_pod",
     "✓ identity": "test_preflight.test_the_example_of_the_documents",
@@ -295,7 +295,9 @@ def test_the_troubleshooting():
     page = "docs/troubleshooting.md"
     code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources("kmproxy/**/*.py")))
     code = re.sub(r"\{[^{}]*name\}", "kubelet", code)
-    for title in ("The process ends", "A scrape fails", "The kubelet", "The API server"):
+    for title in (
+        *("The process ends", "A scrape fails", "The kubelet", "An upstream", "The API server"),
+    ):
         for row in section(page, title).splitlines():
             if row.startswith("| ") and "`" in row:
                 for message in re.findall(r"`(?!kmproxy_|up )([^`]+)`", row.split("|")[1]):
