@@ -26,7 +26,7 @@ from kmproxy.config.label_rules import NAME_LABEL, WILDCARD, LabelRule, Namespac
 from kmproxy.config.recipe import read_recipe
 from kmproxy.config.sections import Config
 from kmproxy.daemon.clients import Clients, open_clients
-from kmproxy.discovery.documents import PodReader
+from kmproxy.discovery.pods import PodReader
 from kmproxy.errors import (
     ApiError,
     CredentialError,

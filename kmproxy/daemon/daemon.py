@@ -23,8 +23,8 @@ from kmproxy.config.sections import Config
 from kmproxy.config.types import Address
 from kmproxy.daemon.clients import Clients, open_clients
 from kmproxy.daemon.status import StatusSource
-from kmproxy.discovery.documents import TargetLabelMap
 from kmproxy.discovery.handler import PODS, HttpDiscovery
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.discovery.targets import TargetService
 from kmproxy.errors import ConfigError, StartupError
 from kmproxy.exposition.selector import SeriesRoom

@@ -16,7 +16,9 @@ from functools import partial
 from typing import Generic, Literal, TypeVar
 
 from kmproxy.config.sections import DiscoveryConfig
-from kmproxy.discovery.documents import LIMITS, ListedNode, NodeList, PodReader, TargetList
+from kmproxy.discovery.documents import LIMITS, TargetList
+from kmproxy.discovery.nodes import ListedNode, NodeList
+from kmproxy.discovery.pods import PodReader
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.exposition.selection import Globs
 from kmproxy.kube.nodes import NodeDirectory

@@ -13,6 +13,7 @@ sample gets, or what kmproxy serves.
     kubeconfig         an identity made from kubeconfigs
     apiserver          sends requests to the API server
     object_list        reads lists of objects while they arrive
+    pod_list           reads a kubelet's list of pods while it arrives
     watch              the state of list and watch, and its back-off
     outage             since when the API server has been away
     permissions        the permissions that kmproxy needs

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import pytest
 import yaml
 
 from kmproxy.config.label_rules import LAST_APPLIED, Namespace, parse_rules
-from kmproxy.discovery.documents import (
-    MAX_LIST,
-    MAX_METADATA,
-    MAX_POD,
-    ListedNode,
-    NodeDocument,
-    NodeList,
-    TargetLabelMap,
-    parse_pods,
-)
+from kmproxy.discovery.documents import MAX_LIST, MAX_POD
+from kmproxy.discovery.nodes import ListedNode, NodeDocument, NodeList
+from kmproxy.discovery.pods import parse_pods
+from kmproxy.discovery.target_labels import MAX_METADATA, TargetLabelMap
 from kmproxy.errors import UpstreamError
 from kmproxy.labels.label_map import LabelMap
 from tests.support.pods import container, flat, pod, port
@@ -423,7 +418,7 @@ def test_nodes_with_much_metadata(monkeypatch):
         f"__meta_kubernetes_node_{name}"
         for name in ("label_k", "labelpresent_k", "annotation_c", "annotationpresent_c")
     }
-    monkeypatch.setattr("kmproxy.discovery.documents.MAX_NODES", 4000)
+    monkeypatch.setattr("kmproxy.discovery.nodes.MAX_NODES", 4000)
     nodes = NodeList()
     for each in (node, ListedNode.of("b", {"k": "v"}), ListedNode.of("c")):
         nodes.add(each)
@@ -547,6 +542,13 @@ def expected_labels(given, owner, space):
         if each.get("controller"):
             labels[f"{META}pod_controller_kind"] = each["kind"]
             labels[f"{META}pod_controller_name"] = each["name"]
+            hashed = given["metadata"].get("labels", {}).get("pod-template-hash")
+            if each["kind"] == "ReplicaSet" and each["name"].endswith(f"-{hashed}"):
+                labels[f"{META}pod_deployment_name"] = each["name"][: -len(hashed) - 1]
+            if each["kind"] == "Job":
+                labels[f"{META}pod_job_name"] = each["name"]
+                if scheduled := re.fullmatch(r"(.+)-\d{8,}", each["name"], re.ASCII):
+                    labels[f"{META}pod_cronjob_name"] = scheduled[1]
     own = {key: dict(given["metadata"].get(key) or {}) for key in ("labels", "annotations")}
     added = {
         key: own["annotations"].pop(key) for key in (SEEN, SOURCE) if key in own["annotations"]
