@@ -22,6 +22,7 @@ from kmproxy.exposition.grammar import (
     split_at,
     unquote,
 )
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.kube.reviews import is_namespace
 
 # Runs of lines that every caller may see. Each match begins where the one before ended.
@@ -61,7 +62,15 @@ class TenantFilter:
         "dropped",
     )
 
-    def __init__(self, wanted: Callable[[str], bool], *, max_line: int) -> None:
+    def __init__(
+        self,
+        wanted: Callable[[str], bool],
+        *,
+        max_line: int,
+        namespace_labels: NamespaceLabels | None = None,
+    ) -> None:
+        if namespace_labels is not None and not namespace_labels.default:
+            raise NotImplementedError("other namespace labels are not there yet")
         self._wanted = wanted
         self._max_line = max_line
         self._verdicts = _first_verdicts()

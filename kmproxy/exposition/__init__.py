@@ -4,6 +4,8 @@ Knows the grammar of samples, and the changes to a line. Must not know HTTP, con
 source of the labels or the time: it imports no other part of kmproxy. The time is linear in the
 number of bytes, for every input. The memory is bounded in bytes.
 
+    namespace_labels  the labels by which a sample names its namespace
+    pods         the look-up of a pod's labels
     grammar      expressions that read a line, and the parts of a sample
     lines        cuts a stream into whole lines, with a limit for the length of a line
     enricher     adds the labels of namespaces to samples

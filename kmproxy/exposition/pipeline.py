@@ -13,6 +13,8 @@ from typing import Literal
 from kmproxy.exposition.enricher import Enricher
 from kmproxy.exposition.info_metric import InfoStage
 from kmproxy.exposition.lines import MAX_LINE
+from kmproxy.exposition.namespace_labels import NamespaceLabels
+from kmproxy.exposition.pods import PodLookup
 from kmproxy.exposition.selection import Selection
 from kmproxy.exposition.selector import Selector, SeriesRoom
 
@@ -23,6 +25,8 @@ class Recipe:
 
     `names` are the names of the labels to add, as far as they are known before. `info` adds the
     info metric at the end. `max_line` is in bytes: a longer line passes unchanged.
+    `namespace_labels` name the namespaces of a sample. `pods` adds the labels of pods: then only
+    the label `namespace` names a namespace.
     """
 
     names: frozenset[bytes] = frozenset()
@@ -30,6 +34,12 @@ class Recipe:
     selection: Selection = field(default_factory=Selection)
     info: bool = False
     max_line: int = MAX_LINE
+    namespace_labels: NamespaceLabels = field(default_factory=NamespaceLabels)
+    pods: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pods and not self.namespace_labels.default:
+            raise ValueError("pods are named by the label namespace only")
 
 
 class Pipeline:
@@ -47,7 +57,10 @@ class Pipeline:
         recipe: Recipe,
         *,
         room: SeriesRoom | None = None,
+        pods: PodLookup | None = None,
     ) -> None:
+        if pods is not None or recipe.pods or not recipe.namespace_labels.default:
+            raise NotImplementedError("pods and other namespace labels are not there yet")
         self.enricher = Enricher(
             lookup, names=recipe.names, on_conflict=recipe.on_conflict, max_line=recipe.max_line
         )
@@ -58,6 +71,11 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.selector!r} {self.enricher!r}>"
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Samples that were left out, by reason."""
+        return dict(self.selector.dropped) if self.selector is not None else {}
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next piece. Returns the bytes that can be passed on already."""

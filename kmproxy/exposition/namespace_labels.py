@@ -1,0 +1,52 @@
+"""The labels by which a sample names its namespace.
+
+Knows their names, and the prefixes of the labels to add. Must not know lines, or where the setting
+comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceLabels:
+    """The names of the labels that hold a namespace.
+
+    Without `prefixes`, the first of `names` that a sample bears, not empty, names its
+    namespace. With `prefixes`, one for each of `names`, each of these labels that is
+    not empty names a namespace, and the labels of that namespace get the prefix. A
+    sample then names several namespaces. The labels of a namespace stand right after
+    the pair that names it.
+
+    A sample that bears one of `names` twice is not understood. Raises ValueError if there is
+    no name, a name twice, or another number of prefixes than of names.
+    """
+
+    names: tuple[bytes, ...] = (b"namespace",)
+    prefixes: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError("the namespace labels must be one or more names, each once")
+        if self.prefixes and len(self.prefixes) != len(self.names):
+            raise ValueError("each namespace label needs one prefix, or none has a prefix")
+
+    @property
+    def default(self) -> bool:
+        """Whether only `namespace` names a namespace, and no prefix is added."""
+        return self.names == (b"namespace",) and not any(self.prefixes)
+
+    def naming(self, borne: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Returns the labels that name a namespace, each with its prefix, in order.
+
+        `borne` maps each label name of a sample to its value.
+        """
+        prefixes = self.prefixes or (b"",) * len(self.names)
+        found = {
+            name: prefix
+            for name, prefix in zip(self.names, prefixes, strict=True)
+            if borne.get(name)
+        }
+        return found if self.prefixes else dict([*found.items()][:1])
