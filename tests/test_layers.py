@@ -42,6 +42,7 @@ PURE = [
     "labels.label_map",
     "labels.rendering",
     "labels.workloads",
+    "labels.pods",
     "kube.pod_list",
     "client.addresses",
     "client.pins",

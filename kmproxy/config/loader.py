@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmproxy.config.expressions import MAX_EXPRESSIONS
 from kmproxy.config.label_rules import parse_rules
+from kmproxy.config.pod_labels import read_pod_rules, unused_pod_settings
 from kmproxy.config.sections import (
     SECTIONS,
     AuthorizationConfig,
@@ -79,6 +80,8 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     """
     layers, access, wrong_access = _without_access(layers)
     built, warnings, problems = _build(layers, SECTIONS)
+    built["pods"], wrong_pods = read_pod_rules(built["pods"], built["labels"].rules)
+    problems += wrong_pods
     problems += wrong_access
     config = Config(**built, access=access)
     wrong, unused = _contradictions(config)
@@ -247,6 +250,7 @@ def _contradictions(config: Config) -> tuple[list[str], list[str]]:
             if getattr(discovery, key) != getattr(DiscoveryConfig(), key)
         )
         warnings.append(f"{unused} has no effect without --discovery")
+    warnings += unused_pod_settings(config.pods, config.selection.drop_label)
     wrong, unused_certificate = _certificate_contradictions(config.server)
     warnings += unused_certificate + _without_authorization(config.authorization)
     return problems + wrong, warnings
