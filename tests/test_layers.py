@@ -13,7 +13,8 @@ from tests.support.modules import FOLDERS, MODULES, PACKAGE, PLAIN
 LEVELS = (
     {"revision", "errors"},
     {"exposition", "telemetry"},
-    {"config", "content_coding", "own_file", "openssl", "allowances", "process", "supervisor"},
+    {"config", "content_coding", "own_file", "openssl", "allowances", "process", "shared"}
+    | {"supervisor"},
     {"client", "web"},
     {"kube"},
     {"labels", "sources", "auth"},
