@@ -38,6 +38,8 @@ PURE = [
     "kube.reviews",
     "kube.permissions",
     "kube.contexts",
+    "kube.context_options",
+    "kube.context_entries",
     "kube.kubeconfig_format",
     "kube.go_yaml",
     "labels.label_map",
@@ -74,6 +76,7 @@ HEAVY = {
 
 OPTIONAL = [
     "kmproxy.config.http_client",
+    "kmproxy.config.http_options",
     "kmproxy.config.proxies",
     "kmproxy.client.factory",
     "kmproxy.client.oauth2",

@@ -21,7 +21,7 @@ from kmproxy.client.failures import certificate_message, is_name_mismatch, is_un
 from kmproxy.client.pinning import Pinning
 from kmproxy.client.pins import Peer, Pin
 from kmproxy.client.tls import Trust, plain_name
-from kmproxy.config.http_client import Access
+from kmproxy.config.http_options import Access
 from kmproxy.config.sections import KubeletConfig
 from kmproxy.config.types import Address
 from kmproxy.errors import UpstreamError

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from kmproxy.auth.authorizer import NODE_METRICS
+from kmproxy.check.report import Result
+from kmproxy.check.steps import Steps
 from kmproxy.config.sections import Config
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.reviews import ACCESS_REVIEWS, Caller, Question, access_review, read_access_review
@@ -43,3 +45,16 @@ async def granted(api: ApiServer, config: Config) -> AsyncIterator[Question]:
     for question in questions(config):
         if read_access_review(await api.post(ACCESS_REVIEWS, access_review(SOMEBODY, question))):
             yield question
+
+
+async def check_everybody(steps: Steps) -> None:
+    """Find out whether a role lets every caller scrape, as default roles do for some paths."""
+    heading = "Who may scrape without a right of its own, asked of the API server"
+    async with steps.step("everybody", "authorization", heading):
+        found = [str(each) async for each in granted(steps.clients.api, steps.config)]
+        result: Result = "warning" if found else "ok"
+        message = "nobody may scrape just for being authenticated"
+        if found:
+            message = f"everybody who is authenticated may {', '.join(found)}"
+        steps.report.add("everybody", "authorization", result, message)
+        steps.show([message])

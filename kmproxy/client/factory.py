@@ -29,7 +29,7 @@ from kmproxy.client.oauth2 import ClientCredentials
 from kmproxy.client.pinning import Pinning
 from kmproxy.client.tls import TlsContext, Trust, client_trust
 from kmproxy.client.upstream import Upstream
-from kmproxy.config.http_client import Access, Authorization, BasicAuth, OAuth2, ProxyOptions
+from kmproxy.config.http_options import Access, Authorization, BasicAuth, OAuth2, ProxyOptions
 from kmproxy.config.proxies import from_environment
 from kmproxy.config.types import Source
 from kmproxy.errors import ConfigError, CredentialError

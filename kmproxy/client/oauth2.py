@@ -20,7 +20,7 @@ import msgspec
 from kmproxy.client.credentials import Credential, RotatingText, is_token
 from kmproxy.client.tls import Clock
 from kmproxy.client.upstream import Upstream
-from kmproxy.config.http_client import OAuth2
+from kmproxy.config.http_options import OAuth2
 from kmproxy.errors import UpstreamError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from kmproxy.errors import CredentialError
 from kmproxy.openssl import VERSIONS, in_memory, trust_authorities
 
 if TYPE_CHECKING:
-    from kmproxy.config.http_client import TlsOptions
+    from kmproxy.config.http_options import TlsOptions
     from kmproxy.telemetry import Telemetry
 
 LOOK_AGAIN = 60.0

@@ -12,28 +12,23 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from kmproxy.config.expressions import MAX_EXPRESSIONS
+from kmproxy.config.contradictions import contradictions, too_many_expressions
 from kmproxy.config.label_rules import parse_rules
-from kmproxy.config.pod_labels import read_pod_rules, unused_pod_settings
+from kmproxy.config.pod_labels import read_pod_rules
 from kmproxy.config.sections import (
+    ACCESS_KEY,
     SECTIONS,
-    AuthorizationConfig,
     Config,
-    DiscoveryConfig,
     KubeletConfig,
     LabelConfig,
     SelectionConfig,
-    ServerConfig,
 )
 from kmproxy.config.settings import Setting, settings
 from kmproxy.config.variables import PREFIX, variable
 from kmproxy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kmproxy.config.http_client import Access
-
-SECTION: Final = "kubelet"
-"""The key of a YAML file whose value is a section of its own instead of a setting."""
+    from kmproxy.config.http_options import Access
 
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
 _WEBHOOK = "kmproxy has no webhook"
@@ -51,13 +46,6 @@ IGNORED: Final[Mapping[str, str]] = {
     "zap-time-encoding": _LOGGING,
 }
 """Flags of kubelet-meta-proxy that have no meaning here, each with the reason."""
-
-_WITH_AUTHORIZATION: Final[Mapping[str, tuple[str, ...]]] = {
-    "audience": ("kubernetes", "tenant"),
-    "attributes": ("kubernetes",),
-    "tenant_resource": ("tenant",),
-}
-"""The settings of authorization, each with the modes in which it has an effect."""
 
 
 class Layer(NamedTuple):
@@ -84,7 +72,7 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     problems += wrong_pods
     problems += wrong_access
     config = Config(**built, access=access)
-    wrong, unused = _contradictions(config)
+    wrong, unused = contradictions(config)
     problems += wrong
     if problems:
         raise ConfigError(problems)
@@ -105,10 +93,10 @@ def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None
     access = None
     for layer in layers:
         values = dict(layer.values)
-        if not layer.prefix and SECTION in values:
+        if not layer.prefix and ACCESS_KEY in values:
             from kmproxy.config.http_client import read_access  # noqa: PLC0415 - most files lack this section
 
-            access, wrong = read_access(values.pop(SECTION), SECTION)
+            access, wrong = read_access(values.pop(ACCESS_KEY), ACCESS_KEY)
             problems += [f"{problem} ({layer.origin})" for problem in wrong]
         rest.append(layer._replace(values=values))
     return rest, access, problems
@@ -137,21 +125,13 @@ def _build(
             built[name], wrong = _with_rules(built[name])
             problems += wrong
         if isinstance(built[name], SelectionConfig):
-            problems += _too_many_expressions(built[name])
+            problems += too_many_expressions(built[name])
     return built, warnings, problems
 
 
 def _with_rules(labels: LabelConfig) -> tuple[LabelConfig, list[str]]:
     rules, problems = parse_rules(labels.label, labels.annotation, labels.label_default)
     return dataclasses.replace(labels, rules=rules), problems
-
-
-def _too_many_expressions(selection: SelectionConfig) -> list[str]:
-    count = len(selection.keep_metric) + len(selection.drop_metric)
-    if count <= MAX_EXPRESSIONS:
-        return []
-    advice = f"at most {MAX_EXPRESSIONS}: join some of them with |"
-    return [f"--keep-metric, --drop-metric: {count} regular expressions, {advice}"]
 
 
 def _read_layer(
@@ -209,103 +189,3 @@ def _text(value: Any) -> str:
     if isinstance(value, str | int | float):
         return str(value)
     raise ValueError("the value is missing" if value is None else "the value is not text")
-
-
-def _contradictions(config: Config) -> tuple[list[str], list[str]]:
-    """Returns problems and warnings.
-
-    A problem is a value that makes no sense, alone or beside another. A warning is a
-    value that has no effect beside another.
-    """
-    problems, warnings = [], []
-    if config.server.enable_http2:
-        problems.append("--enable-http2=true: HTTP/1.1 is what Prometheus scrapes; leave it out")
-    kubelet = config.kubelet
-    verifying = [
-        f"--{spec.name}"
-        for key, spec in settings(KubeletConfig).items()
-        if key in {"insecure_tls", "ca_file", "server_name", "tls_pin"} and getattr(kubelet, key)
-    ]
-    if config.access:
-        problems += _access_contradictions(kubelet, config.access)
-    if kubelet.insecure_tls and len(verifying) > 1:
-        problems.append("--kubelet-insecure-tls makes no sense beside " + ", ".join(verifying[1:]))
-    unused = ", ".join(verifying)
-    if kubelet.apiserver and kubelet.scheme == "http":
-        problems.append("--kubelet-scheme=http: with --kube-apiserver, give http://HOST there")
-    elif kubelet.apiserver and unused:
-        reason = "with --kube-apiserver, that is who connects to the kubelet"
-        warnings.append(f"{unused} has no effect: {reason}")
-    elif kubelet.scheme == "http" and unused:
-        warnings.append(f"{unused} has no effect: plain http has no certificate to verify")
-    discovery = config.discovery
-    if discovery.max_age < discovery.refresh_interval:
-        problems.append("--discovery-max-age is less than --discovery-refresh-interval")
-    if (config.apiserver.max_label_age is None) != (config.apiserver.peers is None):
-        warnings.append("--max-label-age and --peers have no effect without one another")
-    if not discovery.enabled and discovery != DiscoveryConfig():
-        unused = ", ".join(
-            f"--{spec.name}"
-            for key, spec in settings(DiscoveryConfig).items()
-            if getattr(discovery, key) != getattr(DiscoveryConfig(), key)
-        )
-        warnings.append(f"{unused} has no effect without --discovery")
-    warnings += unused_pod_settings(config.pods, config.selection.drop_label)
-    wrong, unused_certificate = _certificate_contradictions(config.server)
-    warnings += unused_certificate + _without_authorization(config.authorization)
-    return problems + wrong, warnings
-
-
-def _certificate_contradictions(server: ServerConfig) -> tuple[list[str], list[str]]:
-    """Returns problems and warnings about the settings of the serving certificate."""
-    if server.web_config_file and server.metrics_cert_path:
-        return ["--web-config-file and --metrics-cert-path both say what TLS is served"], []
-    if server.metrics_cert_path and server.metrics_secure is False:
-        return [], ["--metrics-cert-path has no effect beside --metrics-secure=false"]
-    if server.metrics_secure and not (server.metrics_cert_path or server.web_config_file):
-        why = "no certificate is made up, the enriched metrics are served over plain HTTP"
-        return [], [f"--metrics-secure has no effect without --metrics-cert-path: {why}"]
-    return [], []
-
-
-def _without_authorization(config: AuthorizationConfig) -> list[str]:
-    """Returns a warning for each setting that has no effect in this mode of authorization."""
-    warnings = []
-    for key, modes in _WITH_AUTHORIZATION.items():
-        changed = getattr(config, key) != getattr(AuthorizationConfig(), key)
-        if changed and config.mode not in modes:
-            name = settings(AuthorizationConfig)[key].name
-            reason = f"it is for --authorization={' or '.join(modes)}"
-            warnings.append(f"--{name} has no effect: {reason}")
-    return warnings
-
-
-def _access_contradictions(kubelet: KubeletConfig, access: Access) -> list[str]:
-    """Returns a problem for each flag that contradicts the `kubelet` section."""
-    problems = []
-    senseless = "the section makes no sense beside"
-    if kubelet.apiserver:
-        why = "it is the API server that connects to the kubelet, and --kubeconfig says who we are"
-        problems.append(f"{SECTION}: {senseless} --kube-apiserver: {why}")
-    elif kubelet.scheme == "http":
-        why = "no credential is sent over plain http, and nothing verified"
-        problems.append(f"{SECTION}: {senseless} --kubelet-scheme=http: {why}")
-    tls = access.tls
-    pairs = {
-        "--kubelet-insecure-tls": (kubelet.insecure_tls, tls.insecure, "insecure_skip_verify"),
-        "--kubelet-ca-file": (kubelet.ca_file, tls.ca, "ca or ca_file"),
-        "--kubelet-server-name": (kubelet.server_name, tls.server_name, "server_name"),
-    }
-    problems += [
-        f"{flag} is in {SECTION}.tls_config as {key}, too: give one of them"
-        for flag, (given, there, key) in pairs.items()
-        if given and there
-    ]
-    insecure, also = "insecure_skip_verify", "makes no sense beside a CA or a server name"
-    if kubelet.insecure_tls and (tls.ca or tls.server_name):
-        problems.append(f"--kubelet-insecure-tls {also} in {SECTION}.tls_config")
-    if tls.insecure and kubelet.tls_pin:
-        problems.append(f"{SECTION}.tls_config.{insecure} makes no sense beside --kubelet-tls-pin")
-    if tls.insecure and (kubelet.ca_file or kubelet.server_name):
-        problems.append(f"{SECTION}.tls_config.{insecure} {also} in a flag")
-    return problems

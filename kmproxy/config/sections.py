@@ -34,7 +34,7 @@ from kmproxy.config.types import (
 )
 
 if TYPE_CHECKING:
-    from kmproxy.config.http_client import Access
+    from kmproxy.config.http_options import Access
 
 
 LOCALHOST: Final = "localhost"
@@ -367,6 +367,9 @@ class Config:
     log: LogConfig = field(default_factory=LogConfig)
     access: Access | None = None
 
+
+ACCESS_KEY: Final = "kubelet"
+"""The key of a YAML file whose value is the section `Config.access` instead of a setting."""
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "labels": LabelConfig,

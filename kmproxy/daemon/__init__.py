@@ -2,7 +2,15 @@
 
 Must not do itself any work of a folder below.
 
-    clients  opens the clients of the API server and of kubelets
-    status   collects the facts of the status page
-    daemon   starts, runs and stops the daemon
+    runtime        holds the parameters with which the objects are made
+    clients        opens the clients of the API server and of kubelets
+    warnings       logs a warning if a configuration trusts more than it may seem
+    label_maps     makes the label maps, their watch, and the readiness
+    keepers        keeps pins and the label snapshot on disk
+    authorization  makes the authorizer
+    pages          makes the handlers of targets and of the info metric
+    status         collects the facts of the status page
+    scrapes        makes the metrics port
+    ports          opens both ports
+    daemon         starts, runs and stops the daemon
 """

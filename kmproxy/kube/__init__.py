@@ -7,6 +7,8 @@ sample gets, or what kmproxy serves.
     service_account    the identity of a pod, and where an identity is found
     go_yaml            reads YAML as Go programs do
     kubeconfig_format  every key of a kubeconfig
+    context_options    a cluster, and a user with its credential, as frozen values
+    context_entries    reads the entries of a cluster and of a user
     contexts           merges kubeconfigs, and finds their current context
     exec_plugin        runs the exec plugin of a kubeconfig
     oidc               renews OIDC tokens

@@ -25,7 +25,7 @@ from kmproxy.client.credentials import is_token
 from kmproxy.client.tls import read_source
 from kmproxy.config.types import Secret
 from kmproxy.errors import CredentialError
-from kmproxy.kube.contexts import Cluster, ExecPlugin
+from kmproxy.kube.context_options import Cluster, ExecPlugin
 
 MAX_OUTPUT = 1 << 20
 """The most bytes that a plugin may print."""

@@ -22,7 +22,8 @@ from kmproxy.client.tls import Clock, Trust
 from kmproxy.config.proxies import Way, way_by_environment
 from kmproxy.config.types import Secret
 from kmproxy.errors import ConfigError, CredentialError
-from kmproxy.kube.contexts import ExecPlugin, Kubeconfigs, OidcProvider, Selected
+from kmproxy.kube.context_options import ExecPlugin, OidcProvider, Selected
+from kmproxy.kube.contexts import Kubeconfigs
 from kmproxy.kube.exec_plugin import ExecCredential, run_plugin
 from kmproxy.kube.identity import Identity
 from kmproxy.kube.oidc import OidcTokens

@@ -16,7 +16,7 @@ import msgspec
 from kmproxy.client.tls import Trust
 from kmproxy.config.types import Secret
 from kmproxy.errors import CredentialError
-from kmproxy.kube.contexts import OidcProvider
+from kmproxy.kube.context_options import OidcProvider
 
 LEEWAY = 300.0
 """A token is renewed this many seconds before it expires."""

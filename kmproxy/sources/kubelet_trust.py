@@ -12,7 +12,7 @@ from kmproxy.client.tls import Trust
 from kmproxy.config.types import File
 
 if TYPE_CHECKING:
-    from kmproxy.config.http_client import Access
+    from kmproxy.config.http_options import Access
     from kmproxy.config.sections import KubeletConfig
 
 

@@ -446,6 +446,6 @@ async def test_what_default_roles_grant(cluster, path, granted):
 
 async def test_no_path_is_reviewed_that_is_granted_to_all(front, monkeypatch):
     """Such a path among those that are served is a configuration error at the start."""
-    monkeypatch.setattr("kmproxy.daemon.daemon.served_paths", lambda **_: ["/api/metrics"])
+    monkeypatch.setattr("kmproxy.daemon.authorization.served_paths", lambda **_: ["/api/metrics"])
     with pytest.raises(ConfigError, match="let everyone get /api/metrics"):
         await front("--authorization=kubernetes")

@@ -12,7 +12,8 @@ import pytest
 import trustme
 import yaml
 
-from kmproxy.check.preflight import Tally, is_allowed
+from kmproxy.check.namespaces import Tally
+from kmproxy.check.permissions import is_allowed
 from kmproxy.client.pin_file import SUFFIX
 from kmproxy.client.pins import HEAD
 from kmproxy.config.label_rules import Namespace, parse_rules

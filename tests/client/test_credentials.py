@@ -10,7 +10,7 @@ import trustme
 from kmproxy.cli.read import read_config
 from kmproxy.client.credentials import TOKEN_AGE
 from kmproxy.client.tls import Trust, client_trust
-from kmproxy.config.http_client import Access, Authorization, TlsOptions
+from kmproxy.config.http_options import Access, Authorization, TlsOptions
 from kmproxy.config.sections import ApiServerConfig, KubeletConfig
 from kmproxy.config.types import File
 from kmproxy.errors import ConfigError

@@ -13,7 +13,7 @@ from kmproxy.client.oauth2 import PAUSE, SETTLED, ClientCredentials
 from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext, Trust
 from kmproxy.client.upstream import Upstream
-from kmproxy.config.http_client import OAuth2
+from kmproxy.config.http_options import OAuth2
 from kmproxy.config.types import File, Secret
 from kmproxy.errors import UpstreamError
 from tests.conftest import credential_failures, until

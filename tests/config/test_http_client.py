@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from kmproxy.config.http_client import (
-    KEYS,
+from kmproxy.config.http_client import KEYS, read_access
+from kmproxy.config.http_options import (
     Access,
     Authorization,
     BasicAuth,
     OAuth2,
     ProxyOptions,
     TlsOptions,
-    read_access,
 )
 from kmproxy.config.proxies import Proxies, Proxy
 from kmproxy.config.types import File, Secret

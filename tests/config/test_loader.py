@@ -5,16 +5,10 @@ import dataclasses
 import pytest
 
 from kmproxy.config.commands import DemoConfig, EnrichConfig
-from kmproxy.config.http_client import Access, Authorization
+from kmproxy.config.http_options import Access, Authorization
 from kmproxy.config.label_rules import LabelRule
 from kmproxy.config.loader import IGNORED, Layer, load, load_sections
-from kmproxy.config.sections import (
-    SECTIONS,
-    Config,
-    KubeletConfig,
-    LabelConfig,
-    ServerConfig,
-)
+from kmproxy.config.sections import SECTIONS, Config, KubeletConfig, LabelConfig, ServerConfig
 from kmproxy.config.settings import settings
 from kmproxy.config.types import Address, File
 from kmproxy.errors import ConfigError

@@ -10,7 +10,8 @@ import pytest
 from kmproxy.config.proxies import Proxy
 from kmproxy.config.types import File, Secret
 from kmproxy.errors import CredentialError
-from kmproxy.kube.contexts import ExecPlugin, Kubeconfigs, OidcProvider, User
+from kmproxy.kube.context_options import ExecPlugin, OidcProvider, User
+from kmproxy.kube.contexts import Kubeconfigs
 
 V1 = "client.authentication.k8s.io/v1"
 

@@ -14,7 +14,7 @@ import pytest
 
 from kmproxy.config.types import File, Secret
 from kmproxy.errors import CredentialError
-from kmproxy.kube.contexts import Cluster, ExecPlugin
+from kmproxy.kube.context_options import Cluster, ExecPlugin
 from kmproxy.kube.exec_plugin import MAX_OUTPUT, run_plugin
 from tests.conftest import until
 

@@ -1,0 +1,70 @@
+"""The paths of the metrics port that are not those of a scrape: targets and the info metric.
+
+Knows which of these paths a configuration serves. Must not know what their handlers answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kmproxy.daemon.clients import Clients
+from kmproxy.daemon.label_maps import LabelMaps
+from kmproxy.daemon.runtime import Runtime
+from kmproxy.discovery.handler import PODS, HttpDiscovery
+from kmproxy.discovery.target_labels import TargetLabelMap
+from kmproxy.discovery.targets import TargetService
+from kmproxy.scrape.handler import Page
+from kmproxy.scrape.namespace_info import NamespaceInfo
+from kmproxy.scrape.routes import NAMESPACES
+from kmproxy.sources.slots import ConcurrencyLimit
+from kmproxy.web.health import Readiness
+from kmproxy.web.responses import Handler
+
+
+def open_pages(
+    runtime: Runtime, clients: Clients, labels: LabelMaps, limit: ConcurrencyLimit
+) -> dict[str, Page]:
+    """The pages by path. `limit` bounds the requests to kubelets at the same time."""
+    handlers: dict[str, Handler] = {}
+    if labels.targets is not None:
+        handlers |= _discovery(runtime, clients, labels.targets, labels.readiness, limit)
+    if labels.info is not None:
+        info = NamespaceInfo(
+            labels.info,
+            runtime.config.selection,
+            readiness=labels.readiness,
+            telemetry=runtime.telemetry,
+            clock=runtime.clock,
+        )
+        handlers |= info.handlers
+    shown = {PODS: PODS if clients.kubelet.has_node else f"{PODS}?node={{node}}"}
+    return {
+        path: Page(handler, shown.get(path, path), by_tenant=path in {PODS, NAMESPACES})
+        for path, handler in handlers.items()
+    }
+
+
+def _discovery(
+    runtime: Runtime,
+    clients: Clients,
+    labels: TargetLabelMap,
+    readiness: Readiness,
+    limit: ConcurrencyLimit,
+) -> Mapping[str, Handler]:
+    """The handlers of HTTP service discovery, by path."""
+    targets = TargetService(
+        runtime.config.discovery,
+        kubelet=clients.kubelet,
+        nodes=clients.nodes,
+        slots=limit,
+        telemetry=runtime.telemetry,
+        clock=runtime.clock,
+    )
+    runtime.stack.push_async_callback(targets.close)
+    return HttpDiscovery(
+        targets,
+        labels,
+        all_nodes=clients.nodes is not None,
+        readiness=readiness,
+        telemetry=runtime.telemetry,
+    ).handlers

@@ -1,0 +1,49 @@
+"""The metrics port: scrapes of kubelets, the pages beside them, and the status page.
+
+Must not know how a scrape is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kmproxy.auth.authorizer import Authorizer
+from kmproxy.config.recipe import read_recipe
+from kmproxy.daemon.clients import Clients
+from kmproxy.daemon.label_maps import LabelMaps
+from kmproxy.daemon.runtime import Runtime
+from kmproxy.daemon.status import StatusSource
+from kmproxy.exposition.selector import SeriesRoom
+from kmproxy.scrape.handler import MetricsPort, Page
+from kmproxy.scrape.scraper import Scraper
+from kmproxy.scrape.stream import Streamer
+from kmproxy.sources.slots import ConcurrencyLimit
+
+
+def open_scrapes(
+    runtime: Runtime,
+    clients: Clients,
+    labels: LabelMaps,
+    limit: ConcurrencyLimit,
+    pages: Mapping[str, Page],
+    authorizer: Authorizer | None,
+) -> MetricsPort:
+    """The metrics port, not yet listening. `limit` bounds the scrapes at the same time."""
+    config, telemetry = runtime.config, runtime.telemetry
+    recipe = read_recipe(config.labels, config.selection)
+    if clients.nodes is not None:  # the info metric has a path of its own
+        recipe = replace(recipe, info=False)
+    scraper = Scraper(
+        clients.kubelet,
+        clients.nodes,
+        limit,
+        Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), telemetry),
+        labels.readiness,
+        telemetry,
+        config.server.max_scrape_time,
+    )
+    status = StatusSource(
+        labels.watcher, labels.readiness, labels.samples, clients.kubelet, recipe.on_conflict
+    )
+    return MetricsPort(scraper, recipe, pages, status.page, authorizer, telemetry, runtime.clock)

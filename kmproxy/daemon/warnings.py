@@ -1,0 +1,54 @@
+"""Log lines at the start about a configuration that works, but trusts more than it may seem.
+
+Knows which settings let other hosts read metrics or tokens. Must not refuse a configuration.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from kmproxy.auth.authorizer import Authorizer
+from kmproxy.config.sections import Config
+from kmproxy.config.types import Address
+from kmproxy.web.config_file import WebFile
+
+_log = logging.getLogger(__package__)
+
+
+def warn_of_exposure(
+    listen: Address, authorizer: Authorizer | None, web_file: WebFile | None
+) -> None:
+    """Log a warning if other hosts may read more from the metrics port than intended."""
+    if listen.loopback:
+        return
+    if authorizer is None and not (web_file and web_file.current().config.asks):
+        _log.warning(
+            "--listen=%s: who reaches it may read every metric, "
+            "see --authorization and --web-config-file",
+            listen,
+        )
+    elif authorizer is not None and not (web_file and web_file.current().config.tls):
+        _log.warning(
+            "--listen=%s: scrapers' tokens can be read on their way, see --web-config-file",
+            listen,
+        )
+
+
+def warn_of_certificates(config: Config) -> None:
+    """Log a line if kubelets get kmproxy's token without a certificate that a CA verifies."""
+    kubelet, access = config.kubelet, config.access
+    if kubelet.apiserver or kubelet.scheme == "http":
+        return
+    if kubelet.insecure_tls or (access is not None and access.tls.insecure):
+        by_flag = kubelet.insecure_tls
+        _log.warning(
+            "%s: whoever answers in a kubelet's place gets the token, and with it the metrics of "
+            "every kubelet%s; see --kubelet-tls-pin",
+            "--kubelet-insecure-tls" if by_flag else "kubelet.tls_config.insecure_skip_verify",
+            ", and with --all-nodes each kubelet says where that is" if kubelet.all_nodes else "",
+        )
+    elif kubelet.tls_pin:
+        _log.info(
+            "--kubelet-tls-pin: a kubelet's first certificate is believed without a CA, so whoever "
+            "answers first in its place gets the token; another certificate is refused later"
+        )
