@@ -12,16 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 
-from kmproxy.exposition.grammar import (
-    ANY_OF_NAMESPACE,
-    METADATA,
-    PASSING,
-    PLAIN_LINE,
-    by_lines,
-    count_kinds,
-    split_at,
-    unquote,
-)
+from kmproxy.exposition.finder import NAMESPACE, split_at
+from kmproxy.exposition.grammar import METADATA, by_lines, unquote
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.kube.reviews import is_namespace
 
@@ -151,7 +143,7 @@ class TenantFilter:
             short = [line for line in lines if len(line) <= limit]
             self.dropped["unparsed"] += len(lines) - len(short)
             block = b"\n".join(short)
-        parts = PLAIN_LINE.split(by_lines(block))
+        parts = NAMESPACE.plain_line.split(by_lines(block))
         verdicts = self._verdicts
         # No line follows the text that is left at the end.
         for between, line, namespace in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
@@ -167,7 +159,7 @@ class TenantFilter:
 
     def _hold_odd(self, text: bytes) -> None:
         """Hold lines of any spelling. A newline leads each, and one ends the last."""
-        parts = split_at(ANY_OF_NAMESPACE, text) if b"namespace" in text else [text]
+        parts = split_at(NAMESPACE.any_spelling, text) if b"namespace" in text else [text]
         for at in range(0, len(parts) - 1, 4):
             between, head, value, rest = parts[at : at + 4]
             if between:
@@ -187,12 +179,12 @@ class TenantFilter:
 
     def _hold_shared(self, text: bytes) -> None:
         """Take complete lines without a namespace, and hold those that every caller may see."""
-        if PASSING.fullmatch(text):  # plain samples and comments
+        if NAMESPACE.passing.fullmatch(text):  # plain samples and comments
             comments = text.count(b"\n#") + text.startswith(b"#")
             samples, unparsed = text.count(b"\n") - comments, 0
         else:
             comments = 1
-            samples, unparsed = count_kinds(text)
+            samples, unparsed = NAMESPACE.count_kinds(text)
         self.dropped["tenant"] += samples
         self.dropped["unparsed"] += unparsed
         if comments and (shared := b"".join(_SHARED.findall(text))):

@@ -1,8 +1,9 @@
-"""The addresses of Node objects that kmproxy may connect to.
+"""The addresses that kmproxy may connect to: those of Node objects, and those of upstreams' names.
 
 Knows the kinds of IP addresses, and the address of the API server. Must not know
 how a name is resolved. A kubelet writes the addresses of its own Node object, so
-kmproxy does not trust them: it sends its credential to these addresses.
+kmproxy does not trust them: it sends its credential to these addresses. The addresses of
+a name are written by the owner of its DNS zone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from kmproxy.config.types import Address, parse_host
@@ -23,6 +26,50 @@ _THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 _BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressRule(Protocol):
+    """A rule for the addresses that the names of servers resolve to."""
+
+    @property
+    def server_place(self) -> tuple[str, int] | None:
+        """Host and port of a server that no name may lead to, or None."""
+
+    def refusal(self, host: str, address: str) -> str | None:
+        """The reason why kmproxy does not connect to an IP address of a host, or None."""
+
+    def message(self, place: str, problem: str) -> str:
+        """The error if a place, HOST:PORT, has no address that the rule accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenAddresses:
+    """The rule for the upstream `name`: a special address is used only if its URL has it.
+
+    A literal address and `localhost` are meant as they are written. A name must not resolve to a
+    loopback, link-local, unspecified, multicast or broadcast address: it would lead to a server of
+    kmproxy's own machine, or to the metadata of a cloud.
+    """
+
+    name: str
+
+    @property
+    def server_place(self) -> None:
+        """None: the API server is not special, as an upstream gets no credential of kmproxy."""
+        return
+
+    def refusal(self, host: str, address: str) -> str | None:
+        """The reason why kmproxy does not connect to an IP address of a host, or None."""
+        if host.lower().rstrip(".") == "localhost":
+            return None
+        with suppress(ValueError):
+            ipaddress.ip_address(host)
+            return None
+        return special(ipaddress.ip_address(address))
+
+    def message(self, place: str, problem: str) -> str:
+        """The error if a place, HOST:PORT, has no address that the rule accepts."""
+        return f"the {self.name} is not asked at {place}: {problem}, and its URL has a name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +119,34 @@ class NodeAddresses:
             return None
         return "it has a scope" if "%" in host else self._kind(address)
 
-    def refusal(self, address: str) -> str | None:
+    def refusal(self, host: str, address: str) -> str | None:  # noqa: ARG002 - of any host
         """The reason why kmproxy does not connect to a node at this IP address, or None."""
         return self._kind(ipaddress.ip_address(address))
 
+    def message(self, place: str, problem: str) -> str:
+        """The error if a place, HOST:PORT, has no address that the rule accepts."""
+        return f"the kubelet is not asked at {place}, which its Node object names: {problem}"
+
     def _kind(self, address: _IP) -> str | None:
-        plain = embedded(address)
-        for refused, kind in (
-            (plain.is_loopback and not self._local, "a loopback"),
-            (plain.is_link_local, "a link-local"),
-            (plain.is_multicast, "a multicast"),
-            (plain == _BROADCAST, "a broadcast"),
-            (plain.is_unspecified or plain in _THIS_NETWORK, "an unspecified"),
-        ):
-            if refused:
-                return f"{address} is {kind} address"
-        return None
+        return special(address, loopback=self._local)
+
+
+def special(address: _IP, *, loopback: bool = False) -> str | None:
+    """The reason why an address depends on the machine that uses it, or is no server's, or None.
+
+    With `loopback`, a loopback address is like any other.
+    """
+    plain = embedded(address)
+    for refused, kind in (
+        (plain.is_loopback and not loopback, "a loopback"),
+        (plain.is_link_local, "a link-local"),
+        (plain.is_multicast, "a multicast"),
+        (plain == _BROADCAST, "a broadcast"),
+        (plain.is_unspecified or plain in _THIS_NETWORK, "an unspecified"),
+    ):
+        if refused:
+            return f"{address} is {kind} address"
+    return None
 
 
 def embedded(address: _IP | str) -> _IP:

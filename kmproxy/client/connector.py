@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
     from aiohttp.connector import Connection
 
-    from kmproxy.client.addresses import NodeAddresses
+    from kmproxy.client.addresses import AddressRule
 
 
 class Connector(aiohttp.TCPConnector):
@@ -32,7 +32,7 @@ class Connector(aiohttp.TCPConnector):
     makes the handshake with the Judge's context.
     """
 
-    def __init__(self, addresses: NodeAddresses | None = None, **options: Any) -> None:
+    def __init__(self, addresses: AddressRule | None = None, **options: Any) -> None:
         super().__init__(**options)
         self._addresses = addresses
 
@@ -52,12 +52,11 @@ class Connector(aiohttp.TCPConnector):
         rule = self._addresses
         if rule is None:
             return found
-        problems = [rule.refusal(each["host"]) for each in found]
-        server, server_port = rule.server_place
-        if port == server_port:
+        problems = [rule.refusal(host, each["host"]) for each in found]
+        if rule.server_place and port == rule.server_place[1]:
             own: set[object] = set()
             with contextlib.suppress(OSError):  # unresolved here: kmproxy cannot reach it either
-                places = await super()._resolve_host(server, server_port)
+                places = await super()._resolve_host(*rule.server_place)
                 own = {embedded(each["host"]) for each in places}
             problems = [
                 problem or ("it is the API server's" if embedded(each["host"]) in own else None)
@@ -65,9 +64,8 @@ class Connector(aiohttp.TCPConnector):
             ]
         good = [each for each, problem in zip(found, problems, strict=True) if problem is None]
         if not good:
-            where = f"{host}:{port}, which its Node object names"
-            message = f"the kubelet is not asked at {where}: {problems[0] if problems else ''}"
-            raise UpstreamError("bad_address", message)
+            problem = (problems[0] if problems else None) or "it has no address"
+            raise UpstreamError("bad_address", rule.message(f"{host}:{port}", problem))
         return good
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:

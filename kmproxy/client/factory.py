@@ -1,4 +1,4 @@
-"""Builds the upstream for kubelets from a `kubelet` section.
+"""Builds the upstream for kubelets or for an exporter from an HTTP client's section.
 
 Knows how to build an upstream from the section's credential, TLS, proxy and
 headers. Must not know the requests of that upstream. It is imported only if the
@@ -41,13 +41,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamFactory:
-    """Builds the upstream for kubelets. `stack` closes everything that has to end with it."""
+    """Builds an upstream. `stack` closes everything that has to end with it.
+
+    `section` is the path of the configuration's section, for error messages.
+    """
 
     session: ClientSession
     stack: AsyncExitStack
     environment: Mapping[str, str]
     clock: Callable[[], float]
     telemetry: Telemetry
+    section: str = "kubelet"
 
     def kubelet(
         self,
@@ -74,11 +78,35 @@ class UpstreamFactory:
             self._credential(access.credential) if access.identifies else own,
             tls,
             server_name=lambda: server_name or access.tls.server_name,
-            proxy=self._proxy("kubelet", access.proxy),
+            proxy=self._proxy(self.section, access.proxy),
             headers=access.headers,
             elsewhere=elsewhere,
             pinning=pinning,
             nodes=nodes,
+        )
+
+    def exporter(self, name: str, url: str, access: Access, checked: ClientSession) -> Upstream:
+        """The upstream `name` for an exporter at a URL.
+
+        It sends the credential of `access` or none, and follows no redirect. Its connections
+        belong to the session `checked`, unless a proxy makes them. Raises ConfigError.
+        """
+        tls = self._tls(partial(client_trust, access.tls))
+        try:
+            tls.current()
+        except CredentialError as error:
+            raise ConfigError([f"{self.section}.tls_config: {error}"]) from error
+        proxy = self._proxy(self.section, access.proxy)
+        # A proxy resolves the name itself, and the proxy's own address is configured.
+        proxied = proxy is not None and proxy(url) is not None
+        return Upstream(
+            name,
+            self.session if proxied else checked,
+            self._credential(access.credential),
+            tls,
+            server_name=lambda: access.tls.server_name,
+            proxy=proxy,
+            headers=access.headers,
         )
 
     def _credential(self, given: Authorization | BasicAuth | OAuth2 | None) -> Credential | None:
@@ -100,26 +128,27 @@ class UpstreamFactory:
         try:
             tls.current()
         except CredentialError as error:
-            raise ConfigError([f"kubelet.oauth2.tls_config: {error}"]) from error
+            raise ConfigError([f"{self.section}.oauth2.tls_config: {error}"]) from error
         endpoint = Upstream(
             "OAuth2 token endpoint",
             self.session,
             None,
             tls,
             server_name=lambda: config.tls.server_name,
-            proxy=self._proxy("kubelet.oauth2", config.proxy),
+            proxy=self._proxy(f"{self.section}.oauth2", config.proxy),
         )
         secret = self._text(
             config.client_secret, "oauth2.client_secret", is_password, "client_secret"
         )
         credential = ClientCredentials(
-            config, secret, endpoint, clock=self.clock, telemetry=self.telemetry
-        )
+            config, secret, endpoint, clock=self.clock, telemetry=self.telemetry,
+            section=self.section,
+        )  # fmt: skip
         self.stack.push_async_callback(credential.close)
         return credential
 
     def _tls(self, trust: Callable[[], Trust]) -> TlsContext:
-        return TlsContext(trust, "kubelet", clock=self.clock, telemetry=self.telemetry)
+        return TlsContext(trust, self.section, clock=self.clock, telemetry=self.telemetry)
 
     def _text(
         self, source: Source, key: str, accept: Callable[[str], bool], credential: str
@@ -127,7 +156,7 @@ class UpstreamFactory:
         try:
             return RotatingText(
                 source,
-                f"kubelet.{key}",
+                f"{self.section}.{key}",
                 accept,
                 credential=credential,
                 clock=self.clock,

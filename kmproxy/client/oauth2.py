@@ -64,7 +64,8 @@ class ClientCredentials(Credential):
     """The token of one client: cached, renewed before it expires, by one request at a time.
 
     A token stays in use while it is valid, even if its renewal fails. A token
-    without an expiry is used until an upstream refuses it.
+    without an expiry is used until an upstream refuses it. `section` is the path of
+    the configuration's section, for error messages.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class ClientCredentials(Credential):
         *,
         clock: Clock,
         telemetry: Telemetry,
+        section: str = "kubelet",
     ) -> None:
         self._config = config
+        self._section = section
         self._secret = secret
         self._endpoint = endpoint
         self._clock = clock
@@ -160,7 +163,9 @@ class ClientCredentials(Credential):
                 break
         error = answer.error if answer.error in _ERRORS else None
         said = f"{status} {error}" if error else f"{status}"
-        raise UpstreamError("oauth2", f"the token endpoint answered {said}, see kubelet.oauth2")
+        raise UpstreamError(
+            "oauth2", f"the token endpoint answered {said}, see {self._section}.oauth2"
+        )
 
     async def _exchange(self, secret: str, *, in_header: bool) -> tuple[int, _Answer]:
         config = self._config

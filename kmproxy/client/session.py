@@ -14,7 +14,7 @@ from kmproxy import __version__
 from kmproxy.client.connector import Connector
 
 if TYPE_CHECKING:
-    from kmproxy.client.addresses import NodeAddresses
+    from kmproxy.client.addresses import AddressRule
 
 KEEP_ALIVE = 80.0
 """Seconds that an idle connection is kept: more than a scrape interval, less than the 90 of a
@@ -23,8 +23,8 @@ kubelet."""
 PIECE = 1 << 16
 
 
-def open_session(addresses: NodeAddresses | None = None) -> aiohttp.ClientSession:
-    """A session for all upstreams. With `addresses`, for nodes, whose addresses it checks.
+def open_session(addresses: AddressRule | None = None) -> aiohttp.ClientSession:
+    """A session for all upstreams. With `addresses`, for those whose addresses the rule checks.
 
     The caller owns the session and closes it.
     """

@@ -13,6 +13,7 @@ what a setting does. Must not open files: it is given the text of a file.
     expressions     regular expressions of RE2, for metric names
     http_options    the options of an HTTP client, as frozen values
     http_client     the keys of an HTTP client of Prometheus, read from YAML
+    upstreams       other exporters, their URLs and namespace labels
     proxies         finds the forward proxy for a URL
     web             the web config of Prometheus' exporters
     yaml_text       YAML without repeated keys

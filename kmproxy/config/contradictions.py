@@ -12,6 +12,7 @@ from kmproxy.config.expressions import MAX_EXPRESSIONS
 from kmproxy.config.pod_labels import unused_pod_settings
 from kmproxy.config.sections import (
     ACCESS_KEY,
+    UPSTREAMS_KEY,
     AuthorizationConfig,
     Config,
     DiscoveryConfig,
@@ -74,7 +75,31 @@ def contradictions(config: Config) -> tuple[list[str], list[str]]:
     warnings += unused_pod_settings(config.pods, config.selection.drop_label)
     wrong, unused_certificate = _certificate_contradictions(config.server)
     warnings += unused_certificate + _without_authorization(config.authorization)
-    return problems + wrong, warnings
+    wrong_reads, unused_reads = _read_contradictions(kubelet, config.selection)
+    return problems + wrong + wrong_reads + _label_collisions(config), warnings + unused_reads
+
+
+def _read_contradictions(
+    kubelet: KubeletConfig, selection: SelectionConfig
+) -> tuple[list[str], list[str]]:
+    """Returns problems and warnings about the settings of shared reads."""
+    if kubelet.share_reads is None:
+        if kubelet.share_reads_max_bytes != KubeletConfig().share_reads_max_bytes:
+            return [], ["--share-reads-max-bytes has no effect without --share-reads"]
+        return [], []
+    if selection.timestamps == "strip":
+        why = "without its timestamp, an older sample would be taken for one of now"
+        return [f"--share-reads makes no sense beside --timestamps=strip: {why}"], []
+    return [], []
+
+
+def _label_collisions(config: Config) -> list[str]:
+    """Returns a problem for each label that a sample of an upstream could get twice, or lose."""
+    if not config.upstreams:
+        return []
+    from kmproxy.config.upstreams import label_collisions  # noqa: PLC0415 - most files lack upstreams
+
+    return label_collisions(config.upstreams, config.labels.rules, UPSTREAMS_KEY)
 
 
 def too_many_expressions(selection: SelectionConfig) -> list[str]:

@@ -1,8 +1,8 @@
-"""The `kubelet` section of the YAML file: how kubelets are reached, and with which identity.
+"""The keys of an HTTP client in the YAML file: how a server is reached, and with which identity.
 
-Knows the keys of the section, which are those of an HTTP client of Prometheus and Grafana
-Alloy, and which keys exclude one another. Must not know files or connections. A problem never
-shows a value that may be secret.
+Knows the keys of the `kubelet` section, which are also keys of each entry of `upstreams`. They are
+those of an HTTP client of Prometheus and Grafana Alloy. Knows which keys exclude one another. Must
+not know files or connections. A problem never shows a value that may be secret.
 """
 
 from __future__ import annotations
@@ -69,10 +69,13 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # not possible in a file's name, or 
 _T = TypeVar("_T")
 
 
-def read_access(document: Any, path: str) -> tuple[Access, list[str]]:
-    """Reads the section at `path`. Returns it with a line for each problem and its key's path."""
+def read_access(document: Any, path: str, beside: Sequence[str] = ()) -> tuple[Access, list[str]]:
+    """Reads the section at `path`. Returns it with a line for each problem and its key's path.
+
+    The keys `beside` may stand in the same mapping. They are not read here.
+    """
     problems: list[str] = []
-    block = _Block(document, path, KEYS[""], problems)
+    block = _Block(document, path, (*beside, *KEYS[""]), problems)
     block.at_most_one(_CREDENTIALS)
     access = Access(
         credential=_credential(block),

@@ -67,9 +67,10 @@ class OAuth2:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The `kubelet` section of the YAML file.
+    """The `kubelet` section of the YAML file, or the HTTP client of an entry of `upstreams`.
 
-    Without a credential and a client certificate, kmproxy uses its usual identity.
+    For a kubelet, without a credential and a client certificate, kmproxy uses its usual identity.
+    An upstream then gets no credential.
     """
 
     credential: Authorization | BasicAuth | OAuth2 | None = None

@@ -18,6 +18,7 @@ from kmproxy.config.pod_labels import read_pod_rules
 from kmproxy.config.sections import (
     ACCESS_KEY,
     SECTIONS,
+    UPSTREAMS_KEY,
     Config,
     KubeletConfig,
     LabelConfig,
@@ -29,6 +30,7 @@ from kmproxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from kmproxy.config.http_options import Access
+    from kmproxy.config.upstreams import UpstreamConfig
 
 _OWN_METRICS = "kmproxy's own metrics are on --telemetry-listen, over plain HTTP"
 _WEBHOOK = "kmproxy has no webhook"
@@ -67,11 +69,11 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     effect. Raises ConfigError with every problem found.
     """
     layers, access, wrong_access = _without_access(layers)
+    layers, upstreams, wrong_upstreams = _without_upstreams(layers)
     built, warnings, problems = _build(layers, SECTIONS)
     built["pods"], wrong_pods = read_pod_rules(built["pods"], built["labels"].rules)
-    problems += wrong_pods
-    problems += wrong_access
-    config = Config(**built, access=access)
+    problems += wrong_pods + wrong_access + wrong_upstreams
+    config = Config(**built, access=access, upstreams=upstreams)
     wrong, unused = contradictions(config)
     problems += wrong
     if problems:
@@ -100,6 +102,23 @@ def _without_access(layers: Sequence[Layer]) -> tuple[list[Layer], Access | None
             problems += [f"{problem} ({layer.origin})" for problem in wrong]
         rest.append(layer._replace(values=values))
     return rest, access, problems
+
+
+def _without_upstreams(
+    layers: Sequence[Layer],
+) -> tuple[list[Layer], tuple[UpstreamConfig, ...], list[str]]:
+    """Returns the layers without their `upstreams` sections, the last section, and problems."""
+    rest, problems = [], []
+    upstreams: tuple[UpstreamConfig, ...] = ()
+    for layer in layers:
+        values = dict(layer.values)
+        if not layer.prefix and UPSTREAMS_KEY in values:
+            from kmproxy.config.upstreams import read_upstreams  # noqa: PLC0415 - most files lack this section
+
+            upstreams, wrong = read_upstreams(values.pop(UPSTREAMS_KEY), UPSTREAMS_KEY)
+            problems += [f"{problem} ({layer.origin})" for problem in wrong]
+        rest.append(layer._replace(values=values))
+    return rest, upstreams, problems
 
 
 def _build(

@@ -17,6 +17,7 @@ from kmproxy.config.settings import setting
 from kmproxy.config.types import (
     Address,
     Resource,
+    duration_up_to,
     one_of,
     parse_address,
     parse_bool,
@@ -35,9 +36,17 @@ from kmproxy.config.types import (
 
 if TYPE_CHECKING:
     from kmproxy.config.http_options import Access
+    from kmproxy.config.upstreams import UpstreamConfig
 
 
 LOCALHOST: Final = "localhost"
+
+MAX_SHARED: Final = 60.0
+"""Seconds for which a read may be shared, at most.
+
+A scrape interval is seldom longer. If a read were shared for longer than the interval, a scraper
+would get the same samples again instead of new ones.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +176,15 @@ class KubeletConfig:
     max_response_bytes: int = setting(
         "max-response-bytes", parse_count, 512 << 20, "N",
         "a kubelet's answer over this size, decompressed, is broken off",
+    )  # fmt: skip
+    share_reads: float | None = setting(
+        "share-reads", duration_up_to(MAX_SHARED), None, "DURATION",
+        "one read of a kubelet's cAdvisor or resource metrics serves all scrapes for so long: "
+        "less than the scrape interval, more than half of it",
+    )  # fmt: skip
+    share_reads_max_bytes: int = setting(
+        "share-reads-max-bytes", parse_count, 16 << 20, "N",
+        "bytes of reads kept for other scrapes, of all nodes, compressed as they came",
     )  # fmt: skip
 
     @property
@@ -352,7 +370,8 @@ class LogConfig:
 class Config:
     """The whole configuration. A class receives its section, never the whole.
 
-    `access` is the `kubelet` section of the YAML file, or None without such a section.
+    `access` is the `kubelet` section of the YAML file, or None without such a section. `upstreams`
+    is the section of that name.
     """
 
     labels: LabelConfig = field(default_factory=LabelConfig)
@@ -366,10 +385,14 @@ class Config:
     limits: LimitConfig = field(default_factory=LimitConfig)
     log: LogConfig = field(default_factory=LogConfig)
     access: Access | None = None
+    upstreams: tuple[UpstreamConfig, ...] = ()
 
 
 ACCESS_KEY: Final = "kubelet"
 """The key of a YAML file whose value is the section `Config.access` instead of a setting."""
+
+UPSTREAMS_KEY: Final = "upstreams"
+"""The key of a YAML file whose value is `Config.upstreams` instead of a setting."""
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "labels": LabelConfig,

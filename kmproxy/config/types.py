@@ -116,6 +116,18 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def duration_up_to(most: float) -> Callable[[str], float]:
+    """Returns a parser of durations of at most so many seconds."""
+
+    def parse(text: str) -> float:
+        seconds = parse_duration(text)
+        if seconds > most:
+            raise ValueError(f"{text!r} is more than {most:g}s")
+        return seconds
+
+    return parse
+
+
 def parse_port(text: str) -> int:
     """Reads a TCP port, 1 to 65535."""
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):

@@ -18,6 +18,8 @@ from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.scrape.handler import MetricsPort, Page
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.scrape.stream import Streamer
+from kmproxy.sources.cache import SharedReads
+from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit
 
 
@@ -36,6 +38,7 @@ def open_scrapes(
         recipe = replace(recipe, info=False)
     scraper = Scraper(
         clients.kubelet,
+        _open_reads(runtime, clients.kubelet),
         clients.nodes,
         limit,
         Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), telemetry),
@@ -47,3 +50,20 @@ def open_scrapes(
         labels.watcher, labels.readiness, labels.samples, clients.kubelet, recipe.on_conflict
     )
     return MetricsPort(scraper, recipe, pages, status.page, authorizer, telemetry, runtime.clock)
+
+
+def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
+    """The source of metrics: the kubelets, or with --share-reads reads that scrapes share."""
+    config = runtime.config.kubelet
+    if config.share_reads is None:
+        return kubelet
+    reads = SharedReads(
+        kubelet,
+        max_age=config.share_reads,
+        room=config.share_reads_max_bytes,
+        longest=runtime.config.server.max_scrape_time,
+        registry=runtime.telemetry.registry,
+        clock=runtime.clock,
+    )
+    runtime.stack.push_async_callback(reads.close)
+    return reads

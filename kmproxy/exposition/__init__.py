@@ -4,14 +4,17 @@ Knows the grammar of samples, and the changes to a line. Must not know HTTP, con
 source of the labels or the time: it imports no other part of kmproxy. The time is linear in the
 number of bytes, for every input. The memory is bounded in bytes.
 
+    grammar           expressions that read a line, and the parts of a sample
+    finder            expressions that find samples by the labels that name their namespaces
+    splitter          splits plain lines at their namespaces, which is the fast path
+    lines             cuts a stream into whole lines, with a limit for the length of a line
     namespace_labels  the labels by which a sample names its namespace
-    pods         the look-up of a pod's labels
-    grammar      expressions that read a line, and the parts of a sample
-    lines        cuts a stream into whole lines, with a limit for the length of a line
-    enricher     adds the labels of namespaces to samples
-    selection    which samples are selected
-    selector     applies a selection to an exposition
-    info_metric  one series for each namespace at the end of an exposition
-    pipeline     runs the stages of one exposition, in order
-    self_test    checks that this Python reads the expressions as they are written
+    pods              the look-up of a pod's labels
+    remembered        the labels that one exposition has looked up
+    enricher          adds the labels of namespaces to samples
+    selection         which samples are selected
+    selector          applies a selection to an exposition
+    info_metric       one series for each namespace at the end of an exposition
+    pipeline          runs the stages of one exposition, in order
+    self_test         checks that this Python reads the expressions as they are written
 """

@@ -11,22 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from kmproxy.exposition.grammar import (
-    ANY_OF_NAMESPACE,
-    NAMESPACED,
-    PAIR,
-    PASSING,
-    PlainSplitter,
-    bare_name,
-    by_lines,
-    count_kinds,
-    pair_parts,
-    pairs_of_namespace,
-    plain_splitter,
-    split_at,
-    unquote,
-)
+from kmproxy.exposition.finder import NAMESPACE, pairs_of_namespace, split_at
+from kmproxy.exposition.grammar import bare_name, by_lines, pair_parts, unquote
 from kmproxy.exposition.lines import MAX_LINE, LineFilter
+from kmproxy.exposition.remembered import RememberedLabels
+from kmproxy.exposition.splitter import PlainSplitter, plain_splitter
 
 OnConflict = Literal["keep", "overwrite"]
 
@@ -34,20 +23,12 @@ _Edit = Callable[
     [bytes, bytes, bytes, bytes, Mapping[bytes, bytes]], tuple[bytes, bytes, bytes]
 ]  # edits a sample: (head, value, rest, bytes to add, their pairs) -> new head, value, rest
 
-MAX_NAMESPACE = 63
-"""Bytes of the longest namespace name (an RFC 1123 label). A longer name gets defaults only."""
-
-MAX_REMEMBERED = 4 << 20
-"""Bytes that an enricher may remember about namespaces: far more than those of one node take."""
-
 MAX_NAMES = 128
 """Label names that are searched for together, at most. With more, lines are read one by one."""
 
 MAX_TURNS = 8
 """How often new label names may join the search in one exposition. After that, lines are read one
 by one."""
-
-_OVERHEAD = 400  # bytes for a namespace besides its name and its labels, approximately
 
 
 class Enricher(LineFilter):
@@ -77,12 +58,8 @@ class Enricher(LineFilter):
     """
 
     __slots__ = (
-        "_lookup",
-        "_names",
+        "_labels",
         "_overwrite",
-        "_pairs",
-        "_rendered",
-        "_room",
         "_searched",
         "_tagged",
         "_turns",
@@ -101,14 +78,10 @@ class Enricher(LineFilter):
         max_line: int = MAX_LINE,
     ) -> None:
         super().__init__(max_line)
-        self._lookup = lookup
         self._overwrite = on_conflict == "overwrite"
-        self._rendered: dict[bytes, bytes] = {}  # namespace -> bytes to add
-        self._pairs: dict[bytes, dict[bytes, bytes]] = {}  # bytes to add -> name -> quoted value
+        self._labels = RememberedLabels(lookup, names | {b"namespace"})
         self._tagged: dict[bytes, bytes] = {}  # namespace -> its pair and the bytes to add
-        self._room = MAX_REMEMBERED  # bytes left for these three
-        self._names = names | {b"namespace"}  # label names that may be added, known so far
-        self._searched = self._names  # the names that the last splitter knew
+        self._searched = self._labels.names  # the names that the last splitter knew
         self._turns = 0  # how often new names joined these
         self.samples = 0
         self.enriched = 0
@@ -124,7 +97,7 @@ class Enricher(LineFilter):
     @property
     def seen(self) -> Mapping[bytes, bytes]:
         """The remembered namespaces of the samples, unescaped, each with the bytes that it adds."""
-        return self._rendered
+        return self._labels.rendered
 
     def _block(self, block: bytes) -> bytes:
         """Enriches whole lines, each ending in a newline.
@@ -143,7 +116,7 @@ class Enricher(LineFilter):
         for namespace, count in counts.items():
             if len(tagged[namespace]) > len(namespace) + len(b'namespace=""'):
                 self.enriched += count
-        for namespace in tagged.keys() - self._rendered.keys():
+        for namespace in tagged.keys() - self._labels.rendered.keys():
             del tagged[namespace]
         return b"".join(parts)
 
@@ -163,25 +136,25 @@ class Enricher(LineFilter):
                 return None
             counts = Counter(parts[2::3])
             for namespace in counts.keys() - self._tagged.keys():
-                self._tagged[namespace] = _tag(namespace, self._labels_of(namespace))
-            if self._searched == self._names:
+                self._tagged[namespace] = _tag(namespace, self._labels.of(namespace))
+            if self._searched == self._labels.names:
                 return parts, odd, counts
         return None
 
     def _splitter(self) -> PlainSplitter | None:
         """Returns the splitter for the names known so far; None if they are or grow too many."""
-        if self._searched != self._names:
-            self._searched = self._names
+        if self._searched != self._labels.names:
+            self._searched = self._labels.names
             self._turns += 1
-        if self._turns > MAX_TURNS or len(self._names) > MAX_NAMES:
+        if self._turns > MAX_TURNS or len(self._labels.names) > MAX_NAMES:
             return None
-        return plain_splitter(self._names)
+        return plain_splitter(self._labels.names)
 
     def _between(self, text: bytes) -> bytes:
         """Enriches whole lines of any shape. Mostly they are passing lines and one odd line."""
         passed, at = [], 0
         for _ in range(2):
-            end = PASSING.match(text, at).end()  # type: ignore[union-attr] # it may be empty
+            end = NAMESPACE.passing.match(text, at).end()  # type: ignore[union-attr] # it may be empty
             run = text[at:end]
             self.samples += run.count(b"\n") - run.count(b"\n#") - run.startswith(b"#")
             passed.append(run)
@@ -197,7 +170,7 @@ class Enricher(LineFilter):
         """Enriches one whole line of any shape. Mostly it is the first of a run of plain lines."""
         if b"\\" not in line and (splitter := self._splitter()) is not None:
             found = splitter.of_namespace.match(by_lines(line))
-            rendered = self._rendered.get(found[3]) if found else None
+            rendered = self._labels.rendered.get(found[3]) if found else None
             if found and rendered is not None:
                 self.samples += 1
                 self.enriched += rendered != b""
@@ -218,7 +191,7 @@ class Enricher(LineFilter):
             found = split_at(splitter.of_namespace, lines)
             counts = Counter(found[2::4])
             pasted = {value: value + b'"' + self._labels_at(value) for value in counts}
-            if self._searched == self._names:
+            if self._searched == self._labels.names:
                 self.samples += counts.total()
                 for value, count in counts.items():
                     self.enriched += count * (len(pasted[value]) > len(value) + 1)
@@ -227,7 +200,7 @@ class Enricher(LineFilter):
                 parts = found
                 break
         others = b"".join([*parts[::4], b"\n"])
-        if self._may_conflict(others) and ANY_OF_NAMESPACE.search(others):
+        if self._may_conflict(others) and NAMESPACE.any_spelling.search(others):
             parts[::4] = map(self._conflicts_in, parts[::4])
         else:
             self._count(others)
@@ -239,9 +212,9 @@ class Enricher(LineFilter):
         With more than 8 names, or without a splitter, the lines are not searched: then
         the answer is True.
         """
-        if len(self._names) > 8 or self._splitter() is None:
+        if len(self._labels.names) > 8 or self._splitter() is None:
             return True
-        return any(name in lines for name in self._names if name != b"namespace")
+        return any(name in lines for name in self._labels.names if name != b"namespace")
 
     def _conflicts_in(self, lines: bytes) -> bytes:
         """Enriches samples that may bear a label name to be added. A newline leads each line."""
@@ -249,7 +222,7 @@ class Enricher(LineFilter):
         if len(parts) == 1:
             return self._other_conflicts(lines)
         between = b"".join([*parts[::7], b"\n"])
-        if ANY_OF_NAMESPACE.search(between):
+        if NAMESPACE.any_spelling.search(between):
             parts[::7] = map(self._other_conflicts, parts[::7])
         else:
             self._count(between)
@@ -270,8 +243,8 @@ class Enricher(LineFilter):
         conflicts = enriched = 0
         for kind, count in Counter(kinds).items():
             value, name = kind[0], kind[1][: -len(b'="')]
-            rendered = self._labels_of(value)
-            pairs = self._pairs_of(rendered)
+            rendered = self._labels.of(value)
+            pairs = self._labels.pairs(rendered)
             new = None
             if name in pairs:
                 conflicts += count
@@ -280,7 +253,7 @@ class Enricher(LineFilter):
             enriched += count * (rendered != b"" or new is not None)
             # The pairs to add begin behind a quote. The quote of the last one is there already.
             edits[kind] = b'%b"%b' % (value, rendered[:-1]) if rendered else value, new
-        if self._searched != self._names:
+        if self._searched != self._labels.names:
             return [lines]
         self.samples += len(kinds)
         self.conflicts += conflicts
@@ -294,20 +267,20 @@ class Enricher(LineFilter):
 
     def _other_conflicts(self, lines: bytes) -> bytes:
         """Edits conflicting samples with other bytes, in another order or with more such names."""
-        if len(self._names) == 2 and not self._overwrite:
-            parts = split_at(ANY_OF_NAMESPACE, lines + b"\n")
+        if len(self._labels.names) == 2 and not self._overwrite:
+            parts = split_at(NAMESPACE.any_spelling, lines + b"\n")
             counts = Counter(parts[2::4])
             known = {value: self._labels_at(value) for value in counts}
-            if len(self._names) == 2:  # at most one name is added, and each sample bears it
+            if len(self._labels.names) == 2:  # at most one name is added, and each sample bears it
                 self.samples += counts.total()
                 self.conflicts += sum(count for value, count in counts.items() if known[value])
                 parts[2::4] = [value + b'"' for value in parts[2::4]]
                 parts[-1] = parts[-1][:-1]
                 self._count(b"".join([*parts[::4], b"\n"]))
                 return b"".join(parts)
-        parts = self._one_by_one(NAMESPACED.split(lines + b"\n"), self._plain_conflict)
+        parts = self._one_by_one(NAMESPACE.plain.split(lines + b"\n"), self._plain_conflict)
         between = b"".join([*parts[::4], b"\n"])
-        if ANY_OF_NAMESPACE.search(between):
+        if NAMESPACE.any_spelling.search(between):
             parts[::4] = map(self._odd_conflicts, parts[::4])
         else:
             self._count(between)
@@ -315,7 +288,7 @@ class Enricher(LineFilter):
 
     def _odd_conflicts(self, lines: bytes) -> bytes:
         """Edits conflicting samples that are not plain."""
-        parts = self._one_by_one(split_at(ANY_OF_NAMESPACE, lines + b"\n"), self._conflict)
+        parts = self._one_by_one(split_at(NAMESPACE.any_spelling, lines + b"\n"), self._conflict)
         self._count(b"".join([*parts[::4], b"\n"]))
         return b"".join(parts)
 
@@ -325,7 +298,7 @@ class Enricher(LineFilter):
         for value in parts[2::4]:
             if value not in adds:
                 rendered = self._labels_at(value)
-                adds[value] = rendered, self._pairs_of(rendered)
+                adds[value] = rendered, self._labels.pairs(rendered)
         self.samples += len(parts) // 4
         for at in range(1, len(parts), 4):
             head, value, rest = parts[at : at + 3]
@@ -336,7 +309,7 @@ class Enricher(LineFilter):
     def _plain_conflict(
         self, head: bytes, value: bytes, rest: bytes, _: bytes, pairs: Mapping[bytes, bytes]
     ) -> tuple[bytes, bytes, bytes]:
-        """Edits a sample, split by NAMESPACED, that may bear a label name to be added.
+        """Edits a sample, split as a plain line, that may bear a label name to be added.
 
         The sample has no escapes, so every quote begins or ends a value. A split at
         the quotes gives names and values in turn. Each name stands between its comma or
@@ -359,18 +332,18 @@ class Enricher(LineFilter):
     def _count(self, lines: bytes) -> None:
         """Counts lines without a namespace. A newline leads each, and one more ends the text."""
         if len(lines) > 1:
-            samples, unparsed = count_kinds(lines[1:])
+            samples, unparsed = NAMESPACE.count_kinds(lines[1:])
             self.samples += samples
             self.unparsed += unparsed
 
     def _labels_at(self, value: bytes) -> bytes:
         """Returns the bytes to add for the value of a namespace, as a sample writes it."""
-        return self._labels_of(unquote(b'"%b"' % value) if b"\\" in value else value)
+        return self._labels.of(unquote(b'"%b"' % value) if b"\\" in value else value)
 
     def _conflict(
         self, head: bytes, value: bytes, rest: bytes, rendered: bytes, pairs: Mapping[bytes, bytes]
     ) -> tuple[bytes, bytes, bytes]:
-        """Edits a sample, split by ANY_OF_NAMESPACE, that may bear a label name to be added."""
+        """Edits a sample of any spelling that may bear a label name to be added."""
         start, end = pairs_of_namespace(head, rest)
         before, behind = pair_parts(head[start:]), pair_parts(rest[:end])
         conflicts = pairs.keys() & map(bare_name, before[1::4] + behind[1::4])
@@ -396,30 +369,6 @@ class Enricher(LineFilter):
             self.unparsed += 1
         return line
 
-    def _labels_of(self, namespace: bytes) -> bytes:
-        """Returns the bytes to add to the samples of a namespace, remembered if they fit."""
-        rendered = self._rendered.get(namespace)
-        if rendered is None:
-            if not namespace:
-                return b""
-            rendered = self._lookup(namespace)
-            size = 3 * (len(namespace) + len(rendered)) + _OVERHEAD
-            fits = size <= self._room
-            if rendered not in self._pairs:
-                pairs = _read_pairs(rendered)
-                if fits:
-                    self._pairs[rendered] = pairs
-                if not self._names.issuperset(pairs):
-                    self._names = self._names.union(pairs)
-            if fits and len(namespace) <= MAX_NAMESPACE:
-                self._rendered[namespace] = rendered
-                self._room -= size
-        return rendered
-
-    def _pairs_of(self, rendered: bytes) -> dict[bytes, bytes]:
-        pairs = self._pairs.get(rendered)
-        return _read_pairs(rendered) if pairs is None else pairs
-
 
 def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:
     """Joins the pairs of a sample, split by `pair_parts`, with the values of `pairs` put in."""
@@ -427,11 +376,6 @@ def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:
         if value := pairs.get(bare_name(parts[at])):
             parts[at + 2] = value
     return b"".join(parts)
-
-
-def _read_pairs(rendered: bytes) -> dict[bytes, bytes]:
-    """Returns the label names in the bytes to add, with their quoted values."""
-    return {pair["name"]: pair["value"] for pair in PAIR.finditer(rendered)}
 
 
 def _tag(namespace: bytes, rendered: bytes) -> bytes:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kmproxy.exposition.enricher import Enricher
-from kmproxy.exposition.grammar import (
-    PAIR,
-)
+from kmproxy.exposition.grammar import PAIR
 
 _NO_TARGET = b',instance="",node="",pod=""'
 

@@ -11,7 +11,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from kmproxy.exposition.grammar import LINES, METADATA, NAMESPACED, STAMP, Sample, by_lines, unquote
+from kmproxy.exposition.finder import NAMESPACE, STAMP
+from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unquote
 from kmproxy.exposition.lines import MAX_LINE, LineFilter
 from kmproxy.exposition.selection import Selection
 
@@ -125,7 +126,7 @@ class Selector(LineFilter):
         lines = by_lines(block)
         if self._selection.drop_labels:
             return self._lines(lines)[1:]
-        parts = NAMESPACED.split(lines)
+        parts = NAMESPACE.plain.split(lines)
         passed = []
         for at in range(0, len(parts) - 1, 4):
             between, head, namespace, rest = parts[at : at + 4]
@@ -163,7 +164,7 @@ class Selector(LineFilter):
         add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
         unwanted = {False: 0, True: 0}  # False: the metric is unwanted, True: only the namespace
-        for found in LINES.findall(text):
+        for found in NAMESPACE.lines.findall(text):
             front, name, space, before, quoted, behind, end, tiny, others, line = found
             if others:
                 add(others)
@@ -302,7 +303,7 @@ def _without_stamp(rest: bytes) -> bytes:
 
 
 def _after_stamp(end: bytes) -> bytes:
-    """Returns the text that LINES finds behind a sample's value, without the timestamp."""
+    """Returns the text behind a sample's value without the timestamp."""
     stamp = STAMP.match(end)
     return end[stamp.end() :] if stamp else end
 

@@ -20,7 +20,7 @@ from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.nodes import Node, NodeDirectory
 from kmproxy.scrape.routes import Route
 from kmproxy.scrape.stream import Streamer
-from kmproxy.sources.kubelet import Kubelet
+from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit, Slot
 from kmproxy.telemetry import Telemetry
 from kmproxy.web.health import Readiness
@@ -43,10 +43,11 @@ class Scraper:
     """Scrapes kubelets for clients, as many at the same time as `limit` allows.
 
     `nodes` is None unless every node is served. `longest` is the maximum scrape time in seconds,
-    also if the client allows more.
+    also if the client allows more. `metrics` fetches from the kubelets, or shares their answers.
     """
 
     kubelet: Kubelet
+    metrics: MetricsSource
     nodes: NodeDirectory | None
     limit: ConcurrencyLimit
     streamer: Streamer
@@ -110,7 +111,7 @@ class Scraper:
         if (decision := request.get(DECISION)) is not None and decision.tenant is not None:
             tenant = decision.tenant.stream(max_line=recipe.max_line, deadline=decision.deadline)
         try:
-            async with self.kubelet.fetch(node, endpoint) as exposition:
+            async with self.metrics.fetch(node, endpoint) as exposition:
                 await self.streamer.stream(
                     exposition, request, response, recipe=recipe, slot=slot, tenant=tenant
                 )

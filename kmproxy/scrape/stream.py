@@ -20,7 +20,7 @@ from kmproxy.exposition.lines import portions, work
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.labels.label_map import LabelMap
-from kmproxy.sources.kubelet import Exposition
+from kmproxy.sources.answer import Exposition
 from kmproxy.sources.slots import Slot
 from kmproxy.telemetry import Telemetry
 

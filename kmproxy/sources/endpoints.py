@@ -5,7 +5,8 @@ Must not know which of kmproxy's own paths lead to them.
 
 CADVISOR = "/metrics/cadvisor"
 METRICS = "/metrics"
-ENDPOINTS = (CADVISOR, METRICS, "/metrics/resource", "/metrics/probes")
+RESOURCE = "/metrics/resource"
+ENDPOINTS = (CADVISOR, METRICS, RESOURCE, "/metrics/probes")
 """The metrics endpoints that kmproxy fetches from a kubelet. It never fetches other metrics."""
 
 NODE_PREFIX = "/api/v1/nodes/{node}/proxy"

@@ -1,8 +1,8 @@
 """A node's metrics and pods, from its kubelet or through the API server's node proxy.
 
-Knows the four endpoints and /pods, both ways to reach them, and the form that a response needs
-to be served. Must not know what is done with the bytes, nor which client asked for them: no part
-of a client's request reaches a kubelet.
+Knows the four endpoints and /pods, both ways to reach them, and the meaning of a refusal. Must not
+know what is done with the bytes, nor which client asked for them: no part of a client's request
+reaches a kubelet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -21,11 +21,21 @@ from kmproxy.client.pins import Peer
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.sections import KubeletConfig
 from kmproxy.config.types import Address
-from kmproxy.content_coding import GzipDecoder
 from kmproxy.errors import ForbiddenError, UpstreamError
 from kmproxy.kube.nodes import Node
 from kmproxy.kube.outage import Outage
 from kmproxy.kube.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY, Permission, advice
+from kmproxy.sources.answer import (
+    JSON,
+    METRICS_TEXT,
+    Answer,
+    Exposition,
+    Form,
+    Size,
+    decoded,
+    opened,
+    require_form,
+)
 from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS
 
 ACCEPT = "text/plain;version=0.0.4"
@@ -42,7 +52,6 @@ MAX_REFUSAL = 4096
 _REVIEW_FAILED = b"Authorization error"
 """The beginning of the body of a 500 response if the review of a request failed."""
 
-_HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
 _REMEMBERS = "it remembers a review for 2 minutes"
 _SUBRESOURCES = re.compile(rb"subresource(?:\(s\))?=\[?([a-z ]+)")
 
@@ -55,38 +64,21 @@ class _Kind:
     a 404.
     """
 
-    name: str
-    media: frozenset[str]
-    codings: frozenset[str]
+    form: Form
     permission: Permission
     lost: str = ""
 
 
-_METRICS = _Kind(
-    "Prometheus text",
-    frozenset({"text/plain", "application/openmetrics-text"}),
-    frozenset({"identity", "gzip", "x-gzip"}),
-    NODE_METRICS,
-)
+_METRICS = _Kind(METRICS_TEXT, NODE_METRICS)
 _CADVISOR = replace(_METRICS, lost=": is --node-cadvisor-path right?")
-_POD_LIST = _Kind(
-    "JSON",
-    frozenset({"application/json"}),
-    frozenset({"identity"}),
-    NODE_PODS,
-)
+_POD_LIST = _Kind(JSON, NODE_PODS)
 
 
-@dataclass(frozen=True, slots=True)
-class Exposition:
-    """A kubelet's response: its own Content-Type, and its decoded body, in pieces as they arrive.
+class MetricsSource(Protocol):
+    """A source of the metrics of nodes: their kubelets, or reads of theirs that are shared."""
 
-    `pieces` ends only at the proven end of the body. Otherwise it raises UpstreamError. The event
-    loop runs between any two pieces that are decoded.
-    """
-
-    content_type: str
-    pieces: AsyncIterator[bytes]
+    def fetch(self, node: Node, endpoint: str) -> AbstractAsyncContextManager[Exposition]:
+        """Fetch an endpoint of a node. Raises UpstreamError."""
 
 
 class Reader(Protocol):
@@ -156,14 +148,23 @@ class Kubelet:
     @asynccontextmanager
     async def fetch(self, node: Node, endpoint: str) -> AsyncIterator[Exposition]:
         """Fetch one of `ENDPOINTS` from a node's kubelet. Raises UpstreamError."""
+        async with (
+            self.open(node, endpoint) as answer,
+            aclosing(self.decoded(answer)) as pieces,
+        ):
+            yield Exposition(answer.content_type, pieces)
+
+    @asynccontextmanager
+    async def open(self, node: Node, endpoint: str) -> AsyncIterator[Answer]:
+        """Ask a node's kubelet for one of `ENDPOINTS`. Raises UpstreamError."""
         url = self.url(node, endpoint)
         async with self._upstream.get(
             url, accept=ACCEPT, accept_encoding="gzip", peer=self.peer(node)
         ) as response:
             await self._require_reviewed(response)
             self._check(response, _CADVISOR if endpoint == CADVISOR else _METRICS)
-            async with aclosing(self._pieces(response)) as pieces:
-                yield Exposition(response.headers["Content-Type"], pieces)
+            async with opened(self._upstream, response, self._size) as answer:
+                yield answer
 
     async def pods(self, node: Node, reader: Reader) -> None:
         """Feed a node's PodList to a reader. Raises UpstreamError, also above `MAX_PODS` bytes."""
@@ -242,71 +243,19 @@ class Kubelet:
         seconds = self._outage.seconds if self._outage and self._reviews else None
         return "" if seconds is None else f"the API server has been away for {seconds:.0f} s"
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        left = self._config.max_response_bytes
-        async with aclosing(self._decoded(response)) as pieces:
-            async for piece in pieces:
-                left -= len(piece)
-                if left < 0:
-                    raise self._too_large()
-                yield piece
+    def decoded(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+        """Decode an answer, to its proven end. Raises UpstreamError, also if it is too large."""
+        return decoded(answer, self._size)
 
-    def _too_large(self) -> UpstreamError:
-        return UpstreamError(
-            "too_large",
-            f"the {self._upstream.name}'s answer is over {self._config.max_response_bytes} bytes: "
-            "see --max-response-bytes",
-        )
-
-    async def _decoded(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-        pieces = self._upstream.pieces(response)
-        if _coding(response) == "identity":
-            if (response.content_length or 0) > self._config.max_response_bytes:
-                raise self._too_large()
-            async for piece in pieces:
-                yield piece
-            return
-        decoder = GzipDecoder()
-        async for piece in pieces:
-            for decoded in decoder.feed(piece):
-                yield decoded
-                await asyncio.sleep(0)  # 64 KiB can decode to 64 MiB of text without any wait
-        decoder.finish()
+    @property
+    def _size(self) -> Size:
+        return Size(self._upstream.name, self._config.max_response_bytes)
 
     def _check(self, response: aiohttp.ClientResponse, kind: _Kind) -> None:
         """Raise UpstreamError if a response must not be served as a whole one."""
-        name = self._upstream.name
         if response.status != 200:
             raise UpstreamError(*self._refusal(response, kind))
-        content_type = response.headers.get("Content-Type", "")
-        # The value is sent on to the client. A character that a header cannot hold would break
-        # kmproxy's own response, not only fail the scrape.
-        if not _HEADER_TEXT.fullmatch(content_type):
-            raise UpstreamError(
-                "content_type", f"the {name} answered Content-Type {content_type[:60]!r}: no text"
-            )
-        media = content_type.partition(";")[0].strip().lower()
-        if media not in kind.media:
-            what = f"Content-Type {media[:60]!r}" if media else "no Content-Type"
-            raise UpstreamError(
-                "content_type", f"the {name} answered {what}, which is not {kind.name}"
-            )
-        coding = _coding(response)
-        if coding not in kind.codings:
-            raise UpstreamError(
-                "encoding", f"the {name} answered with Content-Encoding {coding[:40]!r}"
-            )
-        transfer = _listed(response, "Transfer-Encoding")
-        if transfer not in {"", "chunked"}:
-            raise UpstreamError(
-                "framing", f"the {name} answered with Transfer-Encoding {transfer[:40]!r}"
-            )
-        if not transfer and response.content_length is None:
-            raise UpstreamError(
-                "framing",
-                f"the {name}'s answer has neither Content-Length nor chunks: "
-                "its end would prove nothing",
-            )
+        require_form(response, kind.form, self._upstream.name)
 
     def _refusal(self, response: aiohttp.ClientResponse, kind: _Kind) -> tuple[str, str]:
         """The reason and the message for a status other than 200."""
@@ -325,15 +274,6 @@ class Kubelet:
         if hint and self._proxy and "json" in response.headers.get("Content-Type", ""):
             hint = ": it knows no node of this name"  # the API server's own Status
         return "status", f"the {name} answered with HTTP status {status}{hint}"
-
-
-def _listed(response: aiohttp.ClientResponse, name: str) -> str:
-    """The value of a list header in lower case. It may be sent in several parts (RFC 9110, 5.3)."""
-    return ", ".join(response.headers.getall(name, ())).lower()
-
-
-def _coding(response: aiohttp.ClientResponse) -> str:
-    return _listed(response, "Content-Encoding") or "identity"
 
 
 def _proxy_base(config: KubeletConfig) -> str | None:

@@ -49,7 +49,7 @@ REFUSED = {
 def test_where_no_node_is_asked(address, kind):
     """Addresses that mean another machine to each reader, also inside an IPv6 address."""
     assert kind in ELSEWHERE.problem(address, 10250)
-    assert kind in ELSEWHERE.refusal(address)
+    assert kind in ELSEWHERE.refusal("node-a", address)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import random
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kmproxy.exposition.enricher import MAX_NAMESPACE, MAX_REMEMBERED, Enricher
-from kmproxy.exposition.grammar import PlainSplitter
+from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.remembered import MAX_NAMESPACE, MAX_REMEMBERED
+from kmproxy.exposition.splitter import PlainSplitter
 from tests.support import reference
 from tests.support.mutations import mutate, random_line
 
@@ -303,11 +304,12 @@ def test_what_is_remembered_of_namespaces_is_bounded(size):
         names = [b"%d" % number + b"x" * size for number in range(start, start + 100)]
         text = b"".join([b'm{namespace="%b"} 1\n' % name for name in names])
         assert enricher.feed(text) == text.replace(b"} 1", b',team="x"} 1')
-    held = [enricher._rendered, enricher._tagged, enricher._pairs]
+    labels = enricher._labels
+    held = [labels.rendered, enricher._tagged, labels._pairs]
     assert (
         sum(len(key) + len(value) for each in held for key, value in each.items()) < MAX_REMEMBERED
     )
-    assert len(enricher.seen) == (0 if size > MAX_NAMESPACE else len(enricher._rendered))
+    assert len(enricher.seen) == (0 if size > MAX_NAMESPACE else len(labels.rendered))
     assert (enricher.samples, enricher.enriched) == (count, count)
 
 

@@ -10,7 +10,12 @@ import sys
 
 import atheris
 
-ENGINE = ["kmproxy.exposition.enricher", "kmproxy.exposition.grammar", "tests.support.reference"]
+ENGINE = [
+    "kmproxy.exposition.enricher",
+    "kmproxy.exposition.grammar",
+    "kmproxy.exposition.finder",
+    "tests.support.reference",
+]
 
 with atheris.instrument_imports(include=ENGINE):
     from tests import lines

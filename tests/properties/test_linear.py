@@ -22,10 +22,12 @@ from kmproxy.config.expressions import parse_regex
 from kmproxy.content_coding import GzipDecoder, GzipEncoder
 from kmproxy.exposition import grammar
 from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.finder import NAMESPACE, split_at
 from kmproxy.exposition.lines import portions
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection
 from kmproxy.exposition.selector import Selector
+from kmproxy.exposition.splitter import PlainSplitter
 
 # Coverage would make the same lines slow, a million times.
 pytestmark = pytest.mark.no_cover
@@ -290,17 +292,17 @@ def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
     return run
 
 
-SPLIT_AT = grammar.of_namespace(NAMES)
+SPLIT_AT = NAMESPACE.without(NAMES)
 EXPRESSIONS = {
     "PAIR.finditer": pairs(lambda text: sum(1 for _ in grammar.PAIR.finditer(text))),
     "pair_parts": pairs(grammar.pair_parts),
-    "PASSING.match": grammar.PASSING.match,
-    "NAMESPACED.split": lambda text: grammar.NAMESPACED.split(grammar.by_lines(text)),
-    "ANY_OF_NAMESPACE": lambda text: grammar.split_at(grammar.ANY_OF_NAMESPACE, grammar.by_lines(text)),
-    "of_namespace": lambda text: grammar.split_at(SPLIT_AT, grammar.by_lines(text)),
-    "count_kinds": grammar.count_kinds,
-    "LINES.findall": lambda text: grammar.LINES.findall(grammar.by_lines(text)),
-    "PlainSplitter": lambda text: grammar.PlainSplitter(NAMES).split(text),
+    "passing": NAMESPACE.passing.match,
+    "plain": lambda text: NAMESPACE.plain.split(grammar.by_lines(text)),
+    "any_spelling": lambda text: split_at(NAMESPACE.any_spelling, grammar.by_lines(text)),
+    "without": lambda text: split_at(SPLIT_AT, grammar.by_lines(text)),
+    "count_kinds": NAMESPACE.count_kinds,
+    "lines": lambda text: NAMESPACE.lines.findall(grammar.by_lines(text)),
+    "PlainSplitter": lambda text: PlainSplitter(NAMES).split(text),
 }  # fmt: skip
 
 

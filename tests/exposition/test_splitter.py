@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from kmproxy.exposition import grammar
-from kmproxy.exposition.grammar import PlainSplitter
+from kmproxy.exposition.splitter import PlainSplitter
 from tests.support import lines, reference
 
 NAMES = frozenset({b"team", b"tier"})
@@ -127,7 +126,7 @@ def test_a_splitter_that_remembers_does_what_a_new_one_does(seed):
 
 def test_what_is_remembered_is_bounded(monkeypatch):
     """Ever new heads do not grow the memory without end, and stay proven all the same."""
-    monkeypatch.setattr(grammar, "MAX_PROVEN", 10_000)
+    monkeypatch.setattr(PlainSplitter, "_most", 10_000)
     splitter = PlainSplitter(NAMES)
     for number in range(1000):
         (found,) = taken(b'm{id="%d",namespace="a"} 1\n' % number, splitter)
