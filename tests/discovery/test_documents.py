@@ -1,31 +1,20 @@
-"""Pods to targets: labels to the letter, addresses, order; and every recorded list of pods."""
+"""Pods and nodes to targets: labels to the letter, addresses, and order."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 
 import pytest
-import yaml
 
-from kmproxy.config.label_rules import LAST_APPLIED, Namespace, parse_rules
-from kmproxy.discovery.documents import MAX_LIST, MAX_POD
-from kmproxy.discovery.nodes import ListedNode, NodeDocument, NodeList
+from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.discovery.nodes import ListedNode, NodeDocument
 from kmproxy.discovery.pods import parse_pods
-from kmproxy.discovery.target_labels import MAX_METADATA, TargetLabelMap
-from kmproxy.errors import UpstreamError
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.labels.label_map import LabelMap
+from tests.support.pod_targets import SEEN, SOURCE, label_map, of
 from tests.support.pods import container, flat, pod, port
 
 META = "__meta_kubernetes_"
-
-
-def label_map(*namespaces, rules=("team",), defaults=()):
-    """The labels of targets as these namespaces have them."""
-    labels = TargetLabelMap(parse_rules(rules, (), defaults)[0])
-    labels.replace(namespaces, 0.0)
-    return labels
 
 
 def found(*pods, wanted=lambda _: True, labels=None):
@@ -33,14 +22,6 @@ def found(*pods, wanted=lambda _: True, labels=None):
     body = json.dumps({"kind": "PodList", "apiVersion": "v1", "items": list(pods)}).encode()
     document = parse_pods(body, wanted).render((labels or label_map()).lookup)
     return flat(document)
-
-
-def of(target, prefix):
-    """The labels of a target whose names begin so, without it."""
-    start = META + prefix
-    return {
-        key.removeprefix(start): value for key, value in target.items() if key.startswith(start)
-    }
 
 
 def test_all_labels_of_a_target():
@@ -268,9 +249,6 @@ def test_only_wanted_namespaces():
     assert [target["__meta_kubernetes_namespace"] for target in less] == ["shop-2"]
 
 
-SEEN, SOURCE = "kubernetes.io/config.seen", "kubernetes.io/config.source"
-
-
 @pytest.mark.parametrize("source", ["api", "file", "http"])
 def test_what_the_kubelet_notes_for_itself(source):
     """No label is made of it: a kubelet that restarts has seen every pod at another time."""
@@ -305,124 +283,6 @@ def test_nothing_is_an_empty_list(items):
     held = parse_pods(b'{"kind":"PodList","items":%b}' % items, lambda _: True)
     assert json.loads(held.render(label_map().lookup)) == []
     assert (held.count, held.size) == (0, 0)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{}",
-        b"[]",
-        b"null",
-        b"<html>",
-        b'{"items":{}}',
-        b'{"items":[{}]}',
-        b'{"items":[null]}',
-        b'{"items":[{"metadata":{"name":"a"},"status":{"podIP":7}}]}',
-        b'{"items":[{"metadata":{"name":"a","labels":{"k":1}}}]}',
-        b'{"items":[{"metadata":{"name":"a"}}]',
-        b'{"items":[{"metadata":{"name":"\xff"}}]}',
-        b'{"items":[{"metadata":{"name":"\\ud800"}}]}',
-        b'{"kind":"Status","status":"Failure","code":500}',
-        b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-    ],
-)
-def test_what_is_no_list_of_pods(body):
-    """It is refused as a whole, and never taken for a node without pods."""
-    with pytest.raises(UpstreamError) as caught:
-        parse_pods(body, lambda _: True)
-    assert caught.value.reason == "garbage"
-
-
-def test_the_size_is_what_is_held():
-    """The bytes of a list grow with its pods, and count those of its labels."""
-    one = parse_pods(json.dumps({"items": [pod()]}).encode(), lambda _: True)
-    two = parse_pods(json.dumps({"items": [pod(), pod("web-1")]}).encode(), lambda _: True)
-    assert two.size == 2 * one.size
-    large = pod(metadata={"annotations": {"a": "x" * 4000, "b": "x" * 4000}})
-    assert parse_pods(json.dumps({"items": [large]}).encode(), lambda _: True).size > 8000
-
-
-def listed(*pods):
-    """The targets of a list of these pods."""
-    return parse_pods(json.dumps({"items": pods}).encode(), lambda _: True)
-
-
-def test_long_values_of_pods():
-    """A value of over 4 KiB is left out, its mark is there, and it is counted; so with `é`."""
-    values = {"a": "x" * 4096, "b": "x" * 4097, "c": "é" * 2049, LAST_APPLIED: "x" * 250_000}
-    held = listed(pod(metadata={"annotations": values}))
-    (target,) = flat(held.render(label_map().lookup))
-    assert of(target, "pod_annotation_") == {"a": "x" * 4096}
-    assert len(of(target, "pod_annotationpresent_")) == 4
-    assert held.left_out["value"] == 3
-
-
-def test_many_values_of_a_pod():
-    """Together they take 32 KiB at most, the first in sorted order; labels go before annotations."""
-    values = {f"k{n:02}": "x" * 4000 for n in range(20)}
-    held = listed(pod(metadata={"annotations": values, "labels": {"z": "1"}}))
-    (target,) = flat(held.render(label_map().lookup))
-    assert list(of(target, "pod_annotation_")) == [f"k{n:02}" for n in range(8)]
-    assert of(target, "pod_label_") == {"z": "1"}
-    assert held.left_out["pod"] >= 12
-    assert held.size < MAX_METADATA + 1000
-
-
-def test_many_targets_of_a_pod():
-    """30,000 ports: the first ones, as many as 1 MiB has with what each repeats of the pod."""
-    ports = [port(number) for number in range(1, 30_000)]
-    held = listed(pod(containers=[container("a", *ports)]), pod("web-1"))
-    assert held.count + held.left_out["targets"] == len(ports) + 1
-    assert MAX_POD // 2 < len(held.render(label_map().lookup)) < MAX_POD + 10_000
-    assert len(held.pods) == 2
-
-
-def test_many_large_pods():
-    """The largest are left out, in whatever order they are listed; the small ones are all there."""
-    fat = {f"k{n:02}": "x" * 4000 for n in range(8)}
-    large = [pod(f"large-{n:03}", metadata={"annotations": fat}) for n in range(300)]
-    small = [pod(f"small-{n:03}") for n in range(250)]
-    held = listed(*large, *small)
-    names = [target["__meta_kubernetes_pod_name"] for target in flat(held.render(lambda _: b""))]
-    assert sum(name.startswith("small") for name in names) == 250
-    assert 100 < len(names) - 250 < 300
-    assert held.left_out["list"] == 550 - len(names)
-    assert held.size < MAX_LIST
-    again = listed(*reversed(small), *reversed(large))
-    assert again.pods == held.pods
-
-
-def test_pods_that_cannot_be_told_apart():
-    """Two of one name, identity and size are two pods, whatever kubelet lists them so."""
-    twins = [pod("twin", containers=[container(name, port(8080))]) for name in ("x1", "x2")]
-    assert len(flat(listed(*twins).render(lambda _: b""))) == 2
-
-
-def test_a_long_document(monkeypatch):
-    """What namespaces add is counted in: the pods with the most bytes are left out."""
-    held = listed(*(pod(f"p{n}", metadata={"namespace": f"n{n % 2}"}) for n in range(10)))
-    monkeypatch.setattr("kmproxy.discovery.documents.MAX_DOCUMENT", 20_000)
-    added = {b"n0": b',"k":"%b"' % (b"x" * 5000), b"n1": b""}
-    document = held.document(added.get)
-    targets = flat(b"".join(document))
-    assert len(b"".join(document)) <= 20_000
-    assert len(targets) + document.left_out == 10
-    assert {"p1", "p3", "p5", "p7", "p9"} <= {t["__meta_kubernetes_pod_name"] for t in targets}
-
-
-def test_nodes_with_much_metadata(monkeypatch):
-    """A value and a node have their bytes; beyond those of all the largest nodes have none."""
-    node = ListedNode.of("a", {"k": "v"}, {"b": "x" * 5000, "c": "x" * 4000})
-    assert set(node.labels()) == {
-        f"__meta_kubernetes_node_{name}"
-        for name in ("label_k", "labelpresent_k", "annotation_c", "annotationpresent_c")
-    }
-    monkeypatch.setattr("kmproxy.discovery.nodes.MAX_NODES", 4000)
-    nodes = NodeList()
-    for each in (node, ListedNode.of("b", {"k": "v"}), ListedNode.of("c")):
-        nodes.add(each)
-    assert [bool(each.labels()) for each in nodes.finish()] == [False, True, False]
 
 
 def test_the_map_of_target_labels():
@@ -500,115 +360,3 @@ def test_nodes():
         "annotationpresent_a": "true",
     }
     assert json.loads(b"".join(NodeDocument([], "kmproxy", str))) == []
-
-
-# What a label has to be, read off the pod object by its path in it. `c` is the container, `s` its
-# status, `p` its port.
-PATHS = {
-    "namespace": "metadata.namespace",
-    "pod_name": "metadata.name",
-    "pod_uid": "metadata.uid",
-    "pod_ip": "status.podIP",
-    "pod_host_ip": "status.hostIP",
-    "pod_phase": "status.phase",
-    "pod_node_name": "spec.nodeName",
-    "pod_container_name": "c.name",
-    "pod_container_image": "c.image",
-    "pod_container_id": "s.containerID",
-    "pod_container_port_name": "p.name",
-    "pod_container_port_number": "p.containerPort",
-    "pod_container_port_protocol": "p.protocol",
-}
-
-
-def at(document, path):
-    """What is at a dotted path, as text; empty where there is nothing."""
-    for key in path.split("."):
-        document = (document or {}).get(key)
-    return "" if document is None else str(document)
-
-
-def expected_labels(given, owner, space):
-    """The labels of one target, from the pod, the part of it that it is of, and the namespace."""
-    labels = {
-        META + name: at(given | owner, path)
-        for name, path in PATHS.items()
-        if not path.startswith("p.") or owner["p"]
-    }
-    ready = [c["status"] for c in given["status"]["conditions"] if c["type"] == "Ready"]
-    labels[f"{META}pod_ready"] = {"True": "true", "False": "false"}[ready[0]]
-    labels[f"{META}pod_container_init"] = str(owner["init"]).lower()
-    for each in given["metadata"].get("ownerReferences", []):
-        if each.get("controller"):
-            labels[f"{META}pod_controller_kind"] = each["kind"]
-            labels[f"{META}pod_controller_name"] = each["name"]
-            hashed = given["metadata"].get("labels", {}).get("pod-template-hash")
-            if each["kind"] == "ReplicaSet" and each["name"].endswith(f"-{hashed}"):
-                labels[f"{META}pod_deployment_name"] = each["name"][: -len(hashed) - 1]
-            if each["kind"] == "Job":
-                labels[f"{META}pod_job_name"] = each["name"]
-                if scheduled := re.fullmatch(r"(.+)-\d{8,}", each["name"], re.ASCII):
-                    labels[f"{META}pod_cronjob_name"] = scheduled[1]
-    own = {key: dict(given["metadata"].get(key) or {}) for key in ("labels", "annotations")}
-    added = {
-        key: own["annotations"].pop(key) for key in (SEEN, SOURCE) if key in own["annotations"]
-    }
-    if added.get(SOURCE) == "file":
-        labels[f"{META}pod_controller_kind"] = "Node"
-        labels[f"{META}pod_controller_name"] = given["spec"]["nodeName"]
-    for role, metadata in (("pod", own), ("namespace", space["metadata"])):
-        for kind in ("label", "annotation"):
-            for key, value in (metadata.get(f"{kind}s") or {}).items():
-                name = "".join(char if char.isalnum() else "_" for char in key)
-                labels[f"{META}{role}_{kind}_{name}"] = value
-                labels[f"{META}{role}_{kind}present_{name}"] = "true"
-    labels["team"] = space["metadata"]["labels"]["team"]
-    return labels
-
-
-def expected_targets(given, space):
-    """All targets of one pod object."""
-    for init, spec, status in (
-        (False, "containers", "containerStatuses"),
-        (True, "initContainers", "initContainerStatuses"),
-    ):
-        for each in given["spec"].get(spec, []):
-            state = [s for s in given["status"].get(status, []) if s["name"] == each["name"]]
-            for one in each.get("ports") or [None]:
-                owner = {"c": each, "s": state[0] if state else None, "p": one, "init": init}
-                address = given["status"]["podIP"] + (f":{one['containerPort']}" if one else "")
-                yield {"__address__": address} | expected_labels(given, owner, space)
-
-
-@pytest.mark.parametrize("version", ["1.31", "1.33", "1.35", "1.36"])
-def test_recorded_lists(corpus, version):
-    """Every pod of a real kubelet's list becomes just the targets that its object says."""
-    folder = corpus / version
-    spaces = {}
-    listed = yaml.safe_load((folder / "namespaces.yaml").read_text("utf-8"))["items"]
-    for space in listed:
-        space["metadata"].setdefault("labels", {}).setdefault(
-            "team", f"of-{space['metadata']['name']}"
-        )
-        spaces[space["metadata"]["name"]] = space
-    body = (folder / "pods.json").read_bytes()
-    labels = label_map(
-        *(
-            Namespace(name, each["metadata"]["labels"], each["metadata"].get("annotations") or {})
-            for name, each in spaces.items()
-        )
-    )
-    got = flat(parse_pods(body, lambda _: True).render(labels.lookup))
-    expected = [
-        target
-        for given in json.loads(body)["items"]
-        if given["status"].get("podIP")
-        for target in expected_targets(given, spaces[given["metadata"]["namespace"]])
-    ]
-    assert len(expected) > 10
-    assert Counter(map(frozen, got)) == Counter(map(frozen, expected))
-
-
-def frozen(target):
-    """Labels that can be counted."""
-    return tuple(sorted(target.items()))

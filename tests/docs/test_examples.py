@@ -114,7 +114,7 @@ def test_the_values_of_the_stack():
 
 
 def test_make_builds_and_pushes_the_image():
-    """The image's name reaches docker in both; `deploy` is shown in `test_manifests`."""
+    """The image's name reaches docker in both; `deploy` is shown in `test_make_deploy`."""
     command = block("make docker-build docker-push").splitlines()[0]
     shown = subprocess.run(
         command.replace("make", "make -n"),

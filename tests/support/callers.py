@@ -37,3 +37,7 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+
+PROMETHEUS = "system:serviceaccount:monitoring:prometheus"
+EVERYWHERE = {"nonResourceURLs": ["*"], "verbs": ["get"]}

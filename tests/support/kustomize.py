@@ -1,7 +1,7 @@
 """A reader of the part of kustomize that our manifests use, for machines without kubectl.
 
 Knows resources, components, JSON patches and generated ConfigMaps, and refuses all else;
-`test_manifests` holds it against `kubectl kustomize` wherever there is one.
+`tests/manifests/test_manifests.py` holds it against `kubectl kustomize` wherever there is one.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from urllib.parse import urlsplit
 
+import yaml
+
 from kmproxy.check.preflight import check
 from kmproxy.cli.read import read_config
 
@@ -66,3 +68,28 @@ class Preflight:
         out, err = await asyncio.wait_for(process.communicate(), 60)
         assert self.cluster.token.encode() not in out + err
         return process.returncode, out.decode(), err.decode()
+
+
+SURPLUS = (("get", "nodes/proxy"), ("get", "nodes"))
+
+
+def results(report, *, but=()):
+    """The result of every row by its subject, without those that are `but`."""
+    return {row.subject: row.result for row in report.findings if row.result not in but}
+
+
+def message(report, subject):
+    """What a row says."""
+    (found,) = [row.message for row in report.findings if row.subject == subject]
+    return found
+
+
+def to_add(shown):
+    """The rules that the text says are to be added."""
+    return yaml.safe_load(shown.partition("of this identity:\n")[2])
+
+
+def row(report, check):
+    """The row of a check: its result and its message; None where there is none."""
+    found = [(each.result, each.message) for each in report.findings if each.check == check]
+    return found[0] if found else None

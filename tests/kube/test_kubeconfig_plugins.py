@@ -1,0 +1,221 @@
+"""Credential plugins and OIDC providers: they are asked once for all requests, and end in time."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from kmproxy.client.credentials import TOKEN_AGE
+from kmproxy.errors import ConfigError
+from kmproxy.kube import kubeconfig
+from kmproxy.kube.kubeconfig import Kubeconfig
+from tests.conftest import credential_failures, until
+from tests.support.kubeconfigs import write
+from tests.support.sites import Site, new_ca
+
+
+async def test_an_exec_plugin_runs_again_when_refused(tmp_path, clock, telemetry, cluster):
+    """Its credential holds until a 401 if it names no end."""
+    path = tmp_path / "config"
+    cluster.write_kubeconfig(path, auth="exec")
+    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
+    old = f"Bearer {cluster.token}"
+    assert await identity.authorization() == old
+    cluster.rotate_token()
+    (tmp_path / "config.credential.json").write_text(
+        '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential",'
+        f'"status":{{"token":"{cluster.token}"}}}}'
+    )
+    clock.now += TOKEN_AGE
+    assert await identity.authorization() == old
+    assert await identity.authorization(anew=True) == f"Bearer {cluster.token}"
+
+
+class Plugin:
+    """An exec plugin that answers, or after `hang` never does."""
+
+    def __init__(self, path):
+        self._hang, self._pid = path.with_suffix(".hang"), path.with_suffix(".pid")
+        self._runs = path.with_suffix(".runs")
+        path.write_text(
+            f"#!/bin/sh\necho >>{self._runs}\n"
+            f"if [ -e {self._hang} ]; then echo $$ >{self._pid}; exec sleep 600; fi\n"
+            'echo \'{"apiVersion": "client.authentication.k8s.io/v1",\'\n'
+            'echo \'"kind": "ExecCredential", "status": {"token": "t"}}\'\n'
+        )
+        path.chmod(0o755)
+        self.user = {
+            "exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(path)}
+        }
+
+    def hang(self):
+        """From now on, never answer."""
+        self._hang.touch()
+
+    def runs(self):
+        """How often it was started."""
+        return len(self._runs.read_text())
+
+    async def hangs(self):
+        """Whether it was started and has not answered."""
+        return self._pid.exists() and self._pid.read_text().endswith("\n")
+
+    def gone(self):
+        """Whether the process that hung is no more, not even as a zombie."""
+        return not Path("/proc", self._pid.read_text().strip()).exists()
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    """An exec plugin that answers."""
+    return Plugin(tmp_path / "plugin")
+
+
+async def test_a_plugin_that_hangs(tmp_path, clock, telemetry, plugin, monkeypatch):
+    """It is waited for so long, then killed; what is good stays in use."""
+    path = write(tmp_path / "config", plugin.user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    plugin.hang()
+    monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
+    assert await identity.authorization(anew=True) == "Bearer t"
+    assert credential_failures(telemetry, "kubeconfig") == 1
+    assert plugin.gone()
+
+
+async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, telemetry, plugin, monkeypatch):
+    """There is no start then, and why is said."""
+    monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
+    path = write(tmp_path / "config", plugin.user)
+    plugin.hang()
+    with pytest.raises(ConfigError, match="config: user 'u': no credential within 2 s, its plugin"):
+        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert plugin.gone()
+
+
+async def test_a_plugin_that_nobody_waits_for(tmp_path, clock, telemetry, plugin):
+    """It is killed as well: the scrape that wanted its token was given up."""
+    path = write(tmp_path / "config", plugin.user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    plugin.hang()
+    waiting = asyncio.create_task(identity.authorization(anew=True))
+    await until(plugin.hangs)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert plugin.gone()
+    assert await identity.authorization() == "Bearer t"
+
+
+async def test_several_who_were_refused(tmp_path, clock, telemetry, plugin):
+    """They share one run of the plugin; who is refused later has another."""
+    path = write(tmp_path / "config", plugin.user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    for runs in (2, 3):
+        refused = [identity.authorization(anew=True) for _ in range(5)]
+        assert await asyncio.gather(*refused) == ["Bearer t"] * 5
+        assert plugin.runs() == runs
+
+
+def jwt(end):
+    """An OIDC token that ends then; nobody verifies it."""
+    parts = ({"alg": "none"}, {"exp": end})
+    texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts]
+    return ".".join([*(text.rstrip("=") for text in texts), "s"])
+
+
+@pytest.mark.filterwarnings("ignore:.*auth:DeprecationWarning")  # the library's own, as the next
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
+@pytest.mark.parametrize("known", [True, False, None])
+async def test_an_oidc_provider(tmp_path, clock, telemetry, known):
+    """A token is renewed where the provider's certificate verifies; else it is told no secret."""
+    ca, fresh = new_ca(), jwt(int(time.time()) + 3600)
+
+    def answer(seen):
+        if seen.method == "GET":
+            return web.json_response({"token_endpoint": f"{site.url}/token"})
+        assert seen.form["refresh_token"] == "r"
+        return web.json_response({"id_token": fresh, "refresh_token": "r"})
+
+    config = {"client-id": "c", "client-secret": "s", "refresh-token": "r", "id-token": jwt(1)}
+    if known is not None:
+        pem = (ca if known else new_ca()).cert_pem.bytes()
+        config["idp-certificate-authority-data"] = base64.b64encode(pem).decode()
+    async with Site(answer, ca) as site:
+        config["idp-issuer-url"] = site.url
+        provider = {"name": "oidc", "config": config}
+        path = write(tmp_path / "config", {"auth-provider": provider})
+        if known:
+            identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+            assert await identity.authorization() == f"Bearer {fresh}"
+        else:
+            with pytest.raises(
+                ConfigError, match="oidc: the certificate of idp-issuer-url does not verify"
+            ):
+                await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+            assert site.seen == []
+
+
+@pytest.mark.parametrize(("life", "after"), [(100, 80), (2000, 1700), (3, 10), (-60, 10)])
+async def test_a_plugin_whose_credential_ends(tmp_path, clock, telemetry, life, after):
+    """It runs again before that end, and at most every 10 s; not before, and not each minute."""
+    runs = tmp_path / "runs"
+    end = datetime.fromtimestamp(time.time() + life, UTC).isoformat()
+    status = {"token": "t", "expirationTimestamp": end}
+    version = "client.authentication.k8s.io/v1"
+    text = json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status})
+    (tmp_path / "plugin").write_text(f"#!/bin/sh\necho >>{runs}\necho '{text}'\n")
+    (tmp_path / "plugin").chmod(0o755)
+    user = {"exec": {"apiVersion": version, "command": "./plugin"}}
+    path = write(tmp_path / "config", user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    for seconds, expected in ((after - 3, 1), (6, 2)):
+        clock.now += seconds
+        for _ in range(3):
+            assert await identity.authorization() == "Bearer t"
+        assert len(runs.read_text()) == expected
+
+
+async def test_a_plugin_that_fails_later(tmp_path, clock, telemetry, plugin):
+    """The last good credential stays in use, and it is asked again at most every 10 s."""
+    path = write(tmp_path / "config", plugin.user)
+    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    (tmp_path / "plugin").write_text("#!/bin/sh\nexit 1\n")
+    assert await identity.authorization(anew=True) == "Bearer t"
+    assert await identity.authorization() == "Bearer t"
+    assert credential_failures(telemetry, "kubeconfig") == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*auth:DeprecationWarning")  # the library's own
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({}, "the answer of idp-issuer-url holds no id_token"),
+        ([], "the answer of idp-issuer-url holds no id_token"),
+        (None, "refuses to renew the token; log in again"),
+    ],
+)
+async def test_an_oidc_provider_that_says_no(tmp_path, clock, telemetry, answer, said):
+    """It is said in words, and no secret is shown."""
+    ca = new_ca()
+
+    def answering(seen):
+        if seen.method == "GET":
+            return web.json_response({"token_endpoint": f"{site.url}/token"})
+        return web.Response(status=400) if answer is None else web.json_response(answer)
+
+    (tmp_path / "ca").write_bytes(ca.cert_pem.bytes())
+    async with Site(answering, ca) as site:
+        config = {"client-id": "c", "refresh-token": "planted", "idp-issuer-url": site.url}
+        config["idp-certificate-authority"] = "ca"
+        path = write(tmp_path / "config", {"auth-provider": {"name": "oidc", "config": config}})
+        with pytest.raises(ConfigError) as raised:
+            await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    assert said in str(raised.value)
+    assert "planted" not in str(raised.value)
