@@ -36,10 +36,11 @@ def open_label_maps(runtime: Runtime, clients: Clients) -> LabelMaps:
     """Make the maps that the configuration needs. The watch is not started."""
     config, telemetry = runtime.config, runtime.telemetry
     rules, max_value = config.labels.rules, config.labels.max_label_value_bytes
-    samples = LabelMap(rules, max_value=max_value)
+    reserved = config.pods.reserved
+    samples = LabelMap(rules, max_value=max_value, reserved=reserved)
     targets = info = None
     if config.discovery.enabled:
-        targets = TargetLabelMap(rules, max_value=max_value)
+        targets = TargetLabelMap(rules, max_value=max_value, reserved=reserved)
     if config.selection.info_metric and config.kubelet.all_nodes:
         info = NamespaceInfoMap(rules, max_value=max_value)
     watcher = NamespaceWatcher(

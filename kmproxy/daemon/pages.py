@@ -54,6 +54,7 @@ def _discovery(
     """The handlers of HTTP service discovery, by path."""
     targets = TargetService(
         runtime.config.discovery,
+        workloads=runtime.config.pods.workload,
         kubelet=clients.kubelet,
         nodes=clients.nodes,
         slots=limit,

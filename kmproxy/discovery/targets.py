@@ -46,12 +46,16 @@ _log = logging.getLogger(__package__)
 
 
 class TargetService:
-    """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes."""
+    """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes.
+
+    With `workloads` the targets of pods have their workload as labels.
+    """
 
     def __init__(
         self,
         config: DiscoveryConfig,
         *,
+        workloads: bool = False,
         kubelet: Kubelet,
         nodes: NodeDirectory | None,
         slots: ConcurrencyLimit,
@@ -59,6 +63,7 @@ class TargetService:
         clock: Callable[[], float],
     ) -> None:
         self._config = config
+        self._workloads = workloads
         self._wanted = Globs(config.namespace or ("*",)).match
         self._kubelet = kubelet
         self._nodes = nodes
@@ -161,7 +166,7 @@ class TargetService:
             async with self._asking("apiserver", deadline):
                 node = await self._directory().find(name, asker=DISCOVERY)
         async with self._slots.taken(deadline), self._asking("kubelet", deadline):
-            reader = PodReader(self._wanted)
+            reader = PodReader(self._wanted, workloads=self._workloads)
             await self._kubelet.pods(node, reader)
             return reader.finish()
 

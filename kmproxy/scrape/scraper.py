@@ -18,6 +18,7 @@ from kmproxy.errors import AccessError, CredentialError, SlowClientError, Upstre
 from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.nodes import Node, NodeDirectory
+from kmproxy.scrape.pod_lists import PodLists
 from kmproxy.scrape.routes import Route
 from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.kubelet import Kubelet, MetricsSource
@@ -44,6 +45,7 @@ class Scraper:
 
     `nodes` is None unless every node is served. `longest` is the maximum scrape time in seconds,
     also if the client allows more. `metrics` fetches from the kubelets, or shares their answers.
+    `pods` is None unless samples get labels of pods.
     """
 
     kubelet: Kubelet
@@ -54,6 +56,7 @@ class Scraper:
     readiness: Readiness
     telemetry: Telemetry
     longest: float
+    pods: PodLists | None = None
 
     async def scrape(
         self, request: web.Request, route: Route, recipe: Recipe
@@ -112,8 +115,15 @@ class Scraper:
             tenant = decision.tenant.stream(max_line=recipe.max_line, deadline=decision.deadline)
         try:
             async with self.metrics.fetch(node, endpoint) as exposition:
+                pods = self.pods.scraped(node) if self.pods else None
                 await self.streamer.stream(
-                    exposition, request, response, recipe=recipe, slot=slot, tenant=tenant
+                    exposition,
+                    request,
+                    response,
+                    recipe=recipe,
+                    slot=slot,
+                    tenant=tenant,
+                    pods=pods,
                 )
         except SeriesError as error:
             self.telemetry.upstream_failed("kubelet", "series")

@@ -8,7 +8,7 @@ called it must break the connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -18,8 +18,10 @@ from kmproxy.auth.tenant import TenantStream
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
 from kmproxy.exposition.lines import portions, work
 from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.labels.label_map import LabelMap
+from kmproxy.scrape.pod_lists import ScrapePods
 from kmproxy.sources.answer import Exposition
 from kmproxy.sources.slots import Slot
 from kmproxy.telemetry import Telemetry
@@ -48,20 +50,24 @@ class Streamer:
         recipe: Recipe,
         slot: Slot,
         tenant: TenantStream | None,
+        pods: ScrapePods | None = None,
     ) -> None:
         """Send a whole exposition. The first bytes begin the response. A HEAD gets the head alone.
 
-        `slot` counts the bytes that the client takes. A tenant gets the part that it sees. Raises
-        SeriesError, and the errors of the exposition, the tenant and the client's connection.
+        `slot` counts the bytes that the client takes. A tenant gets the part that it sees. `pods`
+        are those of the node, if the recipe needs them. Raises SeriesError, and the errors of the
+        exposition, the tenant, the pods and the client's connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
-        pipeline = Pipeline(self.labels.lookup, recipe, room=self.room)
+        lookup = pods.lookup if pods else None
+        pipeline = Pipeline(self.labels.lookup, recipe, room=self.room, pods=lookup)
         head = request.method == hdrs.METH_HEAD
         try:
-            async with aclosing(_by_work(exposition.pieces, self.labels)) as pieces:
+            async with aclosing(_by_work(exposition.pieces, self._longest(pods))) as pieces:
                 async for piece in pieces:
-                    data = pipeline.feed(await tenant.feed(piece) if tenant else piece)
+                    data = await tenant.feed(piece) if tenant else piece
+                    data = await _fed(pipeline, data, pods)
                     if encoder:
                         data = encoder.feed(data)
                     if head and data:
@@ -70,8 +76,8 @@ class Streamer:
                         if not response.prepared:
                             await response.prepare(request)
                         await slot.sent(len(data), response.write(data))
-            rest = pipeline.feed(await tenant.finish()) if tenant else b""
-            data = rest + pipeline.finish()
+            rest = await _fed(pipeline, await tenant.finish(), pods) if tenant else b""
+            data = rest + await _finished(pipeline, pods)
             if encoder:
                 data = encoder.feed(data) + encoder.finish()
             if not response.prepared:
@@ -84,6 +90,10 @@ class Streamer:
             if tenant:
                 self.telemetry.samples_left_out(tenant.dropped)
 
+    def _longest(self, pods: ScrapePods | None) -> Callable[[], int]:
+        """A function that returns the most bytes that the labels of a sample have now."""
+        return lambda: self.labels.longest + (pods.longest if pods else 0)
+
 
 def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
     """Count the samples and lines of an exposition that has passed through, wholly or in part."""
@@ -92,15 +102,41 @@ def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
     telemetry.samples_enriched.inc(enricher.enriched)
     telemetry.lines_unparsed.inc(enricher.unparsed)
     telemetry.label_conflicts.inc(enricher.conflicts)
-    if pipeline.selector is not None:
-        telemetry.samples_left_out(pipeline.selector.dropped)
+    telemetry.samples_left_out(pipeline.dropped)
 
 
-async def _by_work(pieces: AsyncIterator[bytes], labels: LabelMap) -> AsyncGenerator[bytes, None]:
-    """Cut the pieces into portions, and let the event loop serve others after each `_TURN`."""
+async def _fed(pipeline: Pipeline, data: bytes, pods: ScrapePods | None) -> bytes:
+    """Feed a pipeline. If it meets a pod that is not known, wait for a list of the node's pods."""
+    try:
+        return pipeline.feed(data)
+    except PodsNeededError:
+        if pods is None:
+            raise
+        await pods.list()
+    return pipeline.feed(b"")
+
+
+async def _finished(pipeline: Pipeline, pods: ScrapePods | None) -> bytes:
+    """Finish a pipeline. If it meets a pod that is not known, wait for a list as `_fed` does."""
+    try:
+        return pipeline.finish()
+    except PodsNeededError:
+        if pods is None:
+            raise
+        await pods.list()
+    return pipeline.finish()
+
+
+async def _by_work(
+    pieces: AsyncIterator[bytes], longest: Callable[[], int]
+) -> AsyncGenerator[bytes, None]:
+    """Cut the pieces into portions, and let the event loop serve others after each `_TURN`.
+
+    `longest` returns the most bytes that a sample's labels have now.
+    """
     done = 0
     async for piece in pieces:
-        for portion in portions(piece, labels.longest):
+        for portion in portions(piece, longest()):
             yield portion
             done += work(portion)
             if done >= _TURN:
