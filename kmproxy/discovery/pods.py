@@ -96,17 +96,18 @@ class PodReader:
     def __init__(self, wanted: Callable[[str], bool], *, workloads: bool = False) -> None:
         self._wanted = wanted
         self._workloads = workloads
-        self._reader = PodListReader(_POD, self._add)
+        self._reader = PodListReader(_POD)
         self._pods: Fitting[PodTargets] = Fitting(MAX_LIST)
         self._left_out: Counter[str] = Counter()
-        self.feed = self._reader.feed
 
-    def _add(self, pod: _Pod) -> None:
-        meta = pod.metadata
-        if self._wanted(meta.namespace) and pod.status.pod_ip:
-            targets = _pod_targets(pod, self._left_out, workloads=self._workloads)
-            size = targets.size + _HELD * (len(targets.groups) + 2)
-            self._pods.add((meta.namespace, meta.name, meta.uid), size, targets)
+    def feed(self, data: bytes) -> None:
+        """Read the next piece."""
+        for pod in self._reader.feed(data):
+            meta = pod.metadata
+            if self._wanted(meta.namespace) and pod.status.pod_ip:
+                targets = _pod_targets(pod, self._left_out, workloads=self._workloads)
+                size = targets.size + _HELD * (len(targets.groups) + 2)
+                self._pods.add((meta.namespace, meta.name, meta.uid), size, targets)
 
     def finish(self) -> TargetList:
         """End the list. Returns its targets."""

@@ -6,7 +6,7 @@ know what a reader keeps of a pod, or sockets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -46,25 +46,24 @@ class PodMeta(msgspec.Struct, rename="camel"):
 
 
 class PodListReader(Generic[_T]):
-    """Reads a PodList in pieces, and calls `take` with each pod, as `decoder` reads it.
+    """Reads a PodList in pieces. `decoder` reads each pod.
 
     Both methods raise UpstreamError if the data is not a PodList. So a list that kmproxy does not
     understand completely never counts as an empty list.
     """
 
-    def __init__(self, decoder: msgspec.json.Decoder[_T], take: Callable[[_T], None]) -> None:
+    def __init__(self, decoder: msgspec.json.Decoder[_T]) -> None:
         self._decoder = decoder
-        self._take = take
         self._splitter = Splitter()
 
     def __repr__(self) -> str:
         return f"<PodListReader {self._splitter.count} pods>"
 
-    def feed(self, data: bytes) -> None:
-        """Read the next piece."""
+    def feed(self, data: bytes) -> Iterator[_T]:
+        """Read the next piece. Yields the pods that end in it."""
         with _garbage():
             for each in self._splitter.split(data):
-                self._take(self._decoder.decode(each))
+                yield self._decoder.decode(each)
 
     def finish(self) -> None:
         """End the list."""

@@ -95,13 +95,17 @@ class PodLabelReader:
     def __init__(self, config: PodConfig, *, max_value: int) -> None:
         self._config = config
         self._max_value = max_value
-        self._reader = PodListReader(_POD, self._add)
+        self._reader = PodListReader(_POD)
         self._listing = PodListing()
         self._ranks: dict[tuple[bytes, bytes], tuple[bool, str, str]] = {}
-        self.feed = self._reader.feed
 
     def __repr__(self) -> str:
         return f"<PodLabelReader {self._reader!r}>"
+
+    def feed(self, data: bytes) -> None:
+        """Read the next piece."""
+        for pod in self._reader.feed(data):
+            self._add(pod)
 
     def finish(self) -> PodListing:
         """End the list. Returns its pods."""
