@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -18,8 +19,7 @@ UNKNOWN = {"by": "unknown_pod"}
 
 @pytest.fixture
 def kubelet(cluster):
-    """The configured node's kubelet, which lets itself be asked for its pods."""
-    cluster.api.allow("get", "nodes/pods")
+    """The kubelet of the configured node."""
     return cluster.kubelets["node-a"]
 
 
@@ -229,13 +229,13 @@ async def test_a_list_that_cannot_be_had(front, kubelet, fault, says):
 
 def _first_is_new(node):
     """The node with its last pod first, so that no byte of an answer can be sent before its list."""
-    from dataclasses import replace  # noqa: PLC0415
-
     return replace(node, pods=(node.pods[-1], *node.pods[:-1]))
 
 
 async def test_a_permission_that_is_missing(front, cluster):
     """Without `nodes/pods` every scrape is 502, and names it."""
+    cluster.api.deny("get", "nodes/pods")
+    cluster.api.deny("get", "nodes/proxy")
     proxy = await front("--workload")
     status, text = await proxy.get()
     assert status == 502
@@ -301,25 +301,23 @@ async def test_a_list_needs_no_slot(front, kubelet, limit):
 @pytest.mark.parametrize("proxied", [False, True])
 async def test_each_node_has_its_own_pods(front, cluster, proxied):
     """By their names, and through the API server: a pod of one name has its own node's labels."""
-    for resource in ("nodes", "nodes/pods", "nodes/metrics", "nodes/proxy"):
-        cluster.api.allow("get", resource)
     names = {}
+    pods = cluster.kubelets["node-a"].node.pods
     for name, kubelet in cluster.kubelets.items():
+        kubelet.node = replace(kubelet.node, pods=pods)
         items = listed(kubelet)
         for item in items:
             item["metadata"]["labels"] = {"tier": name}
         kubelet.pods = items
         names[name] = f"/api/v1/nodes/{name}/proxy/metrics/cadvisor"
-    flags = [f"--kube-apiserver={cluster.api.url}", "--node-port=0"] if proxied else []
-    proxy = await front("--all-nodes", "--pod-label=tier", *flags[:1])
+    flags = [f"--kube-apiserver={cluster.api.url}"] if proxied else []
+    proxy = await front("--all-nodes", "--node-name-or-ip=localhost", "--pod-label=tier", *flags)
     for _ in range(2):
         for name, path in names.items():
             found = await scraped(proxy, path)
             assert set.union(*found.values()) == {f'tier="{name}"'}
-            assert len(found) == len(cluster.kubelets[name].node.pods)
-    assert await proxy.metric("kmproxy_pods") == sum(
-        len(kubelet.node.pods) for kubelet in cluster.kubelets.values()
-    )
+            assert len(found) == len(pods)
+    assert await proxy.metric("kmproxy_pods") == 2 * len(pods)
 
 
 async def test_a_head(front, kubelet):
