@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.base_enricher import BaseEnricher
 from kmproxy.exposition.grammar import PAIR
 
 _NO_TARGET = b',instance="",node="",pod=""'
@@ -46,7 +46,7 @@ class InfoStage:
     Between calls it holds at most the bytes of that marker.
     """
 
-    def __init__(self, enricher: Enricher) -> None:
+    def __init__(self, enricher: BaseEnricher) -> None:
         self._enricher = enricher
         self._held = b""  # the last line so far, if it is the marker or its beginning
         self._whole = True  # whether the bytes passed on end in a newline
