@@ -6,11 +6,13 @@ import json
 
 import pytest
 
+from kmproxy.config.label_rules import Namespace, parse_rules
 from kmproxy.config.pod_labels import PodConfig, PodRule
 from kmproxy.errors import UpstreamError
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.labels import pods as module
 from kmproxy.labels.pods import RETENTION, AnswerPods, PodLabelReader, PodMap
+from kmproxy.labels.rendering import KnownLabels, Renderer
 from tests.support.pods import pod
 
 RULES = (PodRule("app.kubernetes.io/name", "app"), PodRule("tier", "level"))
@@ -200,3 +202,15 @@ def test_many_pods_that_are_gone(monkeypatch):
     assert (
         sum(pods.lookup(b"shop", f"a-{number}".encode()) is not None for number in range(30)) < 30
     )
+
+
+def test_names_that_pods_give():
+    """A rule with `*` does not make them of a namespace's labels, nor does an older snapshot."""
+    rules, _ = parse_rules(("*",), (), ())
+    labels = {"app": "a", "pod": "p", "workload": "w", "x": "1", "y": "2"}
+    space = Namespace("shop", labels)
+    before, now = Renderer(rules), Renderer(rules, reserved=frozenset({"app", "pod", "workload"}))
+    assert now.render(space).labels == b',x="1",y="2"'
+    known = KnownLabels.of(b"shop", before.render(space), None)
+    assert b"workload" in before.render_anew(known).labels
+    assert now.render_anew(known).labels == b',x="1",y="2"'

@@ -69,11 +69,12 @@ async def test_labels_of_pods(front, kubelet):
     assert f'namespace="payments",team="payments",pod="{name}",tier="a\\"b",app="shop"}}' in text
 
 
-async def test_labels_of_a_namespace_with_the_same_name(front, kubelet, cluster):
-    """With `*` the pod's label wins, and no sample bears a name twice."""
+@pytest.mark.parametrize("path", ["/metrics/cadvisor", "/metrics"])
+async def test_labels_of_a_namespace_with_the_same_name(front, kubelet, cluster, path):
+    """`*` does not make them, also on samples without a pod. No sample bears a name twice."""
     cluster.api.namespaces.apply("payments", {"app": "all", "workload": "x", "pod": "p", "y": "z"})
     proxy = await front("--label=*", "--pod-label=app", "--workload")
-    _, text = await proxy.get()
+    _, text = await proxy.get(path)
     bear(text)
     assert 'y="z"' in text
     for wrong in ('app="all"', 'workload="x"', 'pod="p"'):
