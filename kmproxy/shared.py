@@ -7,6 +7,8 @@ For every call here:
 
 - Only one runs at a time. A task that asks while it runs waits for it and gets its result.
 - A waiting task that is cancelled stops waiting. The call goes on, also when no task waits.
+  Without `keep`, a call that no task waits for any more is cancelled. The last task waits for its
+  end, and a new call may begin meanwhile.
 - If the call fails, every waiting task gets the error. The next task begins a new call.
 - `close` cancels the call and waits for its end. Waiting tasks get `asyncio.CancelledError`, and
   so does every task that asks later.
@@ -29,8 +31,9 @@ _T = TypeVar("_T")
 class SharedCall(Generic[_T]):
     """One call, of the function `call`. After its end it can begin again."""
 
-    def __init__(self, call: Callable[[], Coroutine[Any, Any, _T]]) -> None:
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, _T]], *, keep: bool = True) -> None:
         self._call = call
+        self._keep = keep
         self._task: asyncio.Task[_T] | None = None
         self._closed = False
         self.waiting = 0
@@ -62,6 +65,10 @@ class SharedCall(Generic[_T]):
             return await asyncio.shield(task)
         finally:
             self.waiting -= 1
+            if not (self._keep or self.waiting or task.done()):
+                self._task = None
+                task.cancel()
+                await asyncio.wait({task})
 
     def cancel(self) -> None:
         """Cancel the call, as `close` does, without waiting for its end."""
@@ -79,7 +86,8 @@ class SharedCall(Generic[_T]):
 class SharedCalls(Generic[_K]):
     """Calls by their keys: one at a time for each key. A call is forgotten when it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool = True) -> None:
+        self._keep = keep
         self._running: dict[_K, SharedCall[Any]] = {}
         self._closed = False
 
@@ -95,26 +103,32 @@ class SharedCalls(Generic[_K]):
         return self._running[key].waiting if key in self._running else 0
 
     async def result(self, key: _K, call: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """The result of the call that runs for the key, or of `call`. Raises the call's errors."""
+        """The result of the call that runs for the key, or of `call`. Raises the call's errors.
+
+        `call` may refuse at once: an error that it raises before it returns a coroutine reaches
+        this task only.
+        """
         if self._closed:
             raise asyncio.CancelledError
         shared: SharedCall[_T] | None = self._running.get(key)
         if shared is None or not shared.running:
-            shared = begun = self._running[key] = SharedCall(call)
+            shared = begun = SharedCall(call, keep=self._keep)
             begun.begin().add_done_callback(lambda _: self._forget(key, begun))
+            self._running[key] = begun
         return await shared.result()
 
-    def cancel(self) -> None:
-        """Cancel all calls, as `close` does, without waiting for their end."""
-        self._closed = True
-        for shared in self._running.values():
+    def cancel(self, key: _K) -> None:
+        """Cancel the call of a key, if it runs. Waiting tasks get `asyncio.CancelledError`.
+
+        The next task that asks begins a new call.
+        """
+        if (shared := self._running.pop(key, None)) is not None:
             shared.cancel()
 
     async def close(self) -> None:
         """Cancel all calls and wait for their end. No call begins from now on."""
-        self.cancel()
-        for shared in list(self._running.values()):
-            await shared.close()
+        self._closed = True
+        await asyncio.gather(*(shared.close() for shared in list(self._running.values())))
 
     def _forget(self, key: _K, ended: SharedCall[Any]) -> None:
         if self._running.get(key) is ended:

@@ -19,10 +19,10 @@ from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext
 from kmproxy.client.upstream import Upstream
 from kmproxy.daemon.daemon import Daemon
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.service_account import ServiceAccount
 from kmproxy.simulator.cluster import SimCluster
-from kmproxy.telemetry import Telemetry
 from tests.support.desk import Desk
 from tests.support.programs import TOOLS, free_port, which
 from tests.support.stage import Stage
@@ -77,14 +77,15 @@ def clock():
 
 
 @pytest.fixture
-def telemetry():
+def own_metrics():
     """Metrics of their own."""
-    return Telemetry()
+    return OwnMetrics()
 
 
-def credential_failures(telemetry, credential):
+def credential_failures(metrics, credential):
     """How often a credential could not be read anew."""
-    return telemetry.credential_errors.labels(credential)._value.get()
+    labels = {"credential": credential}
+    return metrics.registry.get_sample_value("kmproxy_credential_errors_total", labels) or 0
 
 
 class Mount:
@@ -137,9 +138,11 @@ async def api(cluster, tmp_path):
         "KUBERNETES_SERVICE_HOST": parts.hostname,
         "KUBERNETES_SERVICE_PORT": str(parts.port),
     }
-    clock, telemetry = asyncio.get_running_loop().time, Telemetry()
-    identity = ServiceAccount(str(tmp_path), environment, clock=clock, telemetry=telemetry)
-    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
+    clock, metrics = asyncio.get_running_loop().time, OwnMetrics()
+    identity = ServiceAccount(
+        str(tmp_path), environment, clock=clock, errors=metrics.credential_errors
+    )
+    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, errors=metrics.credential_errors)
     async with open_session() as session:
         yield ApiServer(Upstream("API server", session, identity, tls), identity)
 

@@ -12,9 +12,9 @@ from tests.support.modules import FOLDERS, MODULES, PACKAGE, PLAIN
 
 LEVELS = (
     {"revision", "errors"},
-    {"exposition", "telemetry"},
-    {"config", "content_coding", "own_file", "openssl", "allowances", "process", "shared"}
-    | {"supervisor"},
+    {"exposition", "telemetry", "bounded_cache"},
+    {"config", "content_coding", "own_file", "openssl", "digests", "allowances", "shared"}
+    | {"process", "supervisor"},
     {"client", "web"},
     {"kube"},
     {"labels", "sources", "auth"},
@@ -30,7 +30,9 @@ SIMULATED = {"bench", "demo", "simulator"}
 """The simulator imports nothing of ours, and only these import it."""
 
 PURE = [
+    "bounded_cache",
     "allowances",
+    "digests",
     "exposition",
     "config",
     "kube.watch",

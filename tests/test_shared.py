@@ -63,6 +63,34 @@ async def test_a_call_goes_on_without_those_that_were_cancelled():
     assert source.asked == 1
 
 
+async def test_a_call_that_ends_without_tasks():
+    """Without `keep` it is cancelled with its last task, which waits for its end."""
+    ends, source, again = [], Source("value"), Source("again")
+    source.gate.clear()
+
+    async def slow():
+        try:
+            return await source()
+        finally:
+            await asyncio.sleep(0.01)
+            ends.append(source)
+
+    calls = SharedCalls(keep=False)
+    first, second = (asyncio.create_task(calls.result("key", slow)) for _ in range(2))
+    await source.begun.wait()
+    await cancelled(first)
+    assert (calls.waiting("key"), ends) == (1, [])
+    second.cancel()
+    await asyncio.sleep(0)
+    assert await calls.result("key", again) == "again"
+    assert ends == []
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert (ends, len(calls), len(asyncio.all_tasks())) == ([source], 0, 1)
+    other = Source("kept")
+    assert await calls.result("key", other) == "kept"
+
+
 async def test_every_task_gets_the_error():
     """It is not remembered: the next task begins a new call."""
     source = Source(ValueError("broken"), "value")
@@ -172,6 +200,37 @@ async def test_a_key_is_asked_for_again_at_the_moment_of_its_end():
     await asyncio.gather(*later)
     await asyncio.sleep(0)
     assert (len(begun), len(calls)) == (2, 0)
+
+
+async def test_a_call_that_refuses_at_once():
+    """Nothing is held for it."""
+
+    def call():
+        raise ValueError("too many")
+
+    calls, source = SharedCalls(), Source("value")
+    with pytest.raises(ValueError, match="too many"):
+        await calls.result("key", call)
+    assert len(calls) == 0
+    assert await calls.result("key", source) == "value"
+
+
+async def test_the_call_of_one_key_is_cancelled():
+    """The tasks that wait for it are, and the next one begins a new call at once."""
+    source, other, again = Source("value"), Source("other"), Source("again")
+    source.gate.clear()
+    other.gate.clear()
+    calls = SharedCalls()
+    first = asyncio.create_task(calls.result("key", source))
+    second = asyncio.create_task(calls.result("other", other))
+    await asyncio.gather(source.begun.wait(), other.begun.wait())
+    calls.cancel("key")
+    calls.cancel("unknown")
+    assert await calls.result("key", again) == "again"
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    other.gate.set()
+    assert await second == "other"
 
 
 async def test_close_cancels_the_calls_of_all_keys():

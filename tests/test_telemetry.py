@@ -1,7 +1,7 @@
 """Our own metrics: their names, their bounded labels, and that Prometheus takes them."""
 
 import ast
-import math
+import re
 import subprocess
 from pathlib import Path
 
@@ -9,7 +9,13 @@ import pytest
 from prometheus_client import REGISTRY
 
 import kmproxy
-from kmproxy.telemetry import CONTENT_TYPE, Telemetry
+from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.daemon.metrics import OwnMetrics
+from kmproxy.labels.label_map import LabelMap
+from kmproxy.labels.namespaces import NamespaceWatcher
+from kmproxy.labels.rendering import KnownLabels
+from kmproxy.telemetry import CONTENT_TYPE, render
+from tests.support.modules import MODULES
 from tests.support.own_metrics import samples
 
 NAMES = {
@@ -47,36 +53,46 @@ NAMES = {
 """The documented metrics, without the suffixes of their type."""
 
 
-@pytest.fixture
-def telemetry():
-    """The metrics of a daemon that has done a little of everything."""
-    telemetry = Telemetry()
-    telemetry.follow(
-        namespaces=lambda: 312,
-        lacking={"team": lambda: 12},
-        left_out={"value": lambda: 2},
-        sync_age=lambda: math.inf,
-        restored=lambda: 0,
+DECLARING = {"Counter", "Gauge", "Histogram", "Info"}
+NAME = re.compile(r"`(kmproxy_\w+)")
+
+
+def watch(metrics, clock=lambda: 0.0):
+    """A label map for the label `team`, and a watcher of it that does not run."""
+    rules, _ = parse_rules(["team"], [], [])
+    labels = LabelMap(rules, max_value=9)
+    return labels, NamespaceWatcher(
+        None, labels, metrics=metrics.watch, clock=clock, uniform=lambda least, _: least
     )
-    telemetry.scrapes.labels("/metrics", "200").inc()
-    telemetry.scrape_duration.labels("/metrics").observe(0.07)
-    telemetry.credential_errors.labels("token").inc()
-    telemetry.discovery_requests.labels("/sd/pods", "200").inc()
-    telemetry.discovery_fetches.labels("pod", "ok").inc()
-    telemetry.discovery_targets.labels("pod").set(7)
-    telemetry.discovery_left_out.labels("value").set(1)
-    telemetry.discovery_age.labels("pod").set(0)
-    telemetry.refused.labels("form").inc()
-    telemetry.certificate_expiry.labels("serving").set(2e9)
-    telemetry.upstream_failed("kubelet", "tls")
-    telemetry.watch_restarted("ended")
-    telemetry.reviewed("token", allowed=True)
-    return telemetry
 
 
-def failures(telemetry, reason):
+@pytest.fixture
+def metrics():
+    """The metrics of a daemon that has done a little of everything."""
+    metrics = OwnMetrics()
+    watch(metrics)
+    metrics.scrapes.count("/metrics", "200", 0.07)
+    metrics.samples.count_dropped({"metric": 1})
+    metrics.credential_errors.count("token")
+    metrics.discovery.requests.labels("/sd/pods", "200").inc()
+    metrics.discovery.fetches.labels("pod", "ok").inc()
+    metrics.discovery.targets.labels("pod").set(7)
+    metrics.discovery.left_out.labels("value").set(1)
+    metrics.discovery.age.labels("pod").set(0)
+    metrics.connections.refused.labels("form").inc()
+    metrics.web_file.certificate_expiry.labels("serving").set(2e9)
+    metrics.pins.refused.labels("changed").inc()
+    metrics.pin_file.errors.labels("read").inc()
+    metrics.snapshot.errors.labels("read").inc()
+    metrics.upstream_errors.count("kubelet", "tls")
+    metrics.watch.restarted("ended")
+    metrics.reviews.reviewed("token", allowed=True)
+    return metrics
+
+
+def failures(metrics, reason):
     """The counts of upstream failures and watch restarts for a reason."""
-    found = samples(telemetry)
+    found = samples(metrics)
     why = ("reason", reason)
     return (
         found.get(("kmproxy_upstream_errors_total", why, ("upstream", "kubelet")), 0),
@@ -84,20 +100,20 @@ def failures(telemetry, reason):
     )
 
 
-def test_every_metric_is_there(telemetry):
+def test_every_metric_is_there(metrics):
     """With its type, its help, and nothing of ours besides."""
     families = {
-        metric.name: metric for metric in telemetry.registry.collect() if "process" not in metric.name
+        metric.name: metric for metric in metrics.registry.collect() if "process" not in metric.name
     }  # fmt: skip
     assert {name: metric.type for name, metric in families.items()} == NAMES
     assert all(metric.documentation.endswith(".") for metric in families.values())
 
 
-def test_no_label_can_grow_without_bound(telemetry):
+def test_no_label_can_grow_without_bound(metrics):
     """Nothing is labelled by namespace, node, pod, instance or what a client sent."""
     labels = {
         label
-        for metric in telemetry.registry.collect()
+        for metric in metrics.registry.collect()
         for sample in metric.samples
         for label in sample.labels
     }
@@ -114,46 +130,90 @@ def test_no_label_can_grow_without_bound(telemetry):
             "python",
             "revision",
         ),
-        *("role", "result", "kind", "certificate", "limit"),
+        *("role", "result", "kind", "certificate", "limit", "by", "operation"),
     }
 
 
 def test_the_gauges_ask_when_they_are_scraped():
     """The size and age of the label map are those of the moment."""
-    ages = iter([1.5, 2.5])
-    telemetry = Telemetry()
-    telemetry.follow(
-        namespaces=lambda: 7,
-        lacking={"team": lambda: 3},
-        left_out={"value": lambda: 4},
-        sync_age=lambda: next(ages),
-        restored=lambda: 1,
-    )
-    for age in (1.5, 2.5):
-        found = samples(telemetry)
+    metrics, now = OwnMetrics(), 10.0
+    labels, watcher = watch(metrics, lambda: now)
+    known = [KnownLabels("a", {"team": "x"}), KnownLabels("b", {}, lacking=("team",))]
+    assert watcher.restore(labels.rendered_anew(known), age=1.5)
+    for age, number, lacking, too_long in ((1.5, 2, 1, 0), (2.5, 3, 2, 1)):
+        found = samples(metrics)
         assert found[("kmproxy_namespaces_sync_age_seconds",)] == age
-        assert found[("kmproxy_namespaces",)] == 7
-        assert found[("kmproxy_namespaces_without_label", ("label", "team"))] == 3
-        assert found[("kmproxy_label_values_left_out", ("limit", "value"))] == 4
+        assert found[("kmproxy_labels_restored",)] == 1
+        assert found[("kmproxy_namespaces",)] == number
+        assert found[("kmproxy_namespaces_without_label", ("label", "team"))] == lacking
+        assert found[("kmproxy_label_values_left_out", ("limit", "value"))] == too_long
+        labels.put(Namespace("c", {"team": "far too long"}))
+        now += 1.0
 
 
-def test_before_the_first_list_the_age_is_infinite(telemetry):
+def test_before_the_first_list_the_age_is_infinite(metrics):
     """An alert on the age fires for a map that was never loaded, too."""
-    assert b"kmproxy_namespaces_sync_age_seconds +Inf\n" in telemetry.render()
+    assert b"kmproxy_namespaces_sync_age_seconds +Inf\n" in render(metrics.registry)
+
+
+def calls():
+    """Every call in our code but the simulator's: the name of the function, and the call."""
+    for name, path in MODULES.items():
+        if name.startswith("simulator."):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+                function = node.func
+                yield function.id if isinstance(function, ast.Name) else function.attr, node
+
+
+def constant(call, position):
+    """The argument of a call at a position if it is spelled out, else None."""
+    argument = call.args[position] if len(call.args) > position else None
+    return argument.value if isinstance(argument, ast.Constant) else None
+
+
+def declared():
+    """The name of each metric where it is declared."""
+    return sorted(
+        name
+        for function, call in calls()
+        if function in DECLARING and str(name := constant(call, 0)).startswith("kmproxy_")
+    )
+
+
+def test_every_metric_is_declared_once():
+    """No class declares the metric of another, and no class is missing in the table."""
+    assert declared() == sorted(NAMES)
+
+
+def test_every_metric_of_the_documents_is_registered_once(metrics):
+    """The table of metrics names what a daemon shows, each by the name that it is shown by."""
+    page = Path(kmproxy.__file__).parents[1].joinpath("docs", "operations.md").read_text("utf-8")
+    table = [line for line in page.splitlines() if line.startswith("| `kmproxy_")]
+    documented = [name for line in table for name in NAME.findall(line.split("|")[1])]
+    shown = re.findall(r"^# TYPE (kmproxy_\w+) ", render(metrics.registry).decode(), re.MULTILINE)
+    assert len(documented) == len(NAMES)
+    assert sorted(documented) == sorted(shown)
+
+
+REASON_OF = {"UpstreamError": 0, "ApiError": 1, "restarted": 0, "failed": 1, "count": 1}
+"""Functions that take a reason, and the position of its argument."""
 
 
 def raised_reasons():
-    """Every reason that is spelled out where an UpstreamError or ApiError is made."""
-    package = Path(kmproxy.__file__).parent
-    for path in package.rglob("*.py"):
-        if path.is_relative_to(package / "simulator"):
-            continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                position = {"UpstreamError": 0, "ApiError": 1}.get(node.func.id)
-                argument = node.args[position] if position is not None and node.args else None
-                if isinstance(argument, ast.Constant):
-                    yield argument.value
+    """Every reason that is spelled out where an error is made or counted."""
+    for function, call in calls():
+        reason = constant(call, REASON_OF[function]) if function in REASON_OF else None
+        if isinstance(reason, str):
+            yield reason
+
+
+def test_reasons_are_found():
+    """Those of errors, of counters and of watches."""
+    found = set(raised_reasons())
+    assert {"no_node", "garbage", "moved", "series", "timeout", "ended"} <= found
+    assert len(found) > 25
 
 
 OTHERS = {"Expired", "Gone", "TooManyRequests", "credential", "ended", "redirect", "refused",
@@ -164,56 +224,58 @@ OTHERS = {"Expired", "Gone", "TooManyRequests", "credential", "ended", "redirect
 @pytest.mark.parametrize("reason", sorted(OTHERS.union(raised_reasons())))
 def test_a_reason_of_our_own_is_counted_by_its_name(reason):
     """Each failure that the code names can be told from the others on a graph."""
-    telemetry = Telemetry()
-    telemetry.upstream_failed("kubelet", reason)
-    telemetry.watch_restarted(reason)
-    assert failures(telemetry, reason) == (1, 1)
+    metrics = OwnMetrics()
+    metrics.upstream_errors.count("kubelet", reason)
+    metrics.watch.restarted(reason)
+    assert failures(metrics, reason) == (1, 1)
 
 
 @pytest.mark.parametrize("reason", ["", "http_599", "MadeUp", 'a"b\n', "x" * 99])
 def test_a_foreign_reason_is_other(reason):
     """What an upstream calls its failure makes no new series."""
-    telemetry = Telemetry()
-    telemetry.upstream_failed("kubelet", reason)
-    telemetry.watch_restarted(reason)
-    assert failures(telemetry, "other") == (1, 1)
+    metrics = OwnMetrics()
+    metrics.upstream_errors.count("kubelet", reason)
+    metrics.watch.restarted(reason)
+    assert failures(metrics, "other") == (1, 1)
 
 
-def test_two_daemons_do_not_share_a_registry(telemetry):
+def test_two_daemons_do_not_share_a_registry(metrics):
     """Each has its own, and the library's global one is left alone."""
-    telemetry.samples.inc(5)
-    assert samples(Telemetry())[("kmproxy_samples_total",)] == 0
-    assert REGISTRY.get_sample_value("kmproxy_samples_total") is None
+    metrics.connections.refused.labels("rate").inc(5)
+    rate = ("kmproxy_refused_total", ("reason", "rate"))
+    assert samples(metrics)[rate] == 5
+    assert rate not in samples(OwnMetrics())
+    assert [each.name for each in REGISTRY.collect() if "kmproxy" in each.name] == []
 
 
-def test_the_build_is_named(telemetry):
+def test_the_build_is_named(metrics):
     """One series says which version runs on which Python."""
-    build = [key for key in samples(telemetry) if key[0] == "kmproxy_build_info"]
+    build = [key for key in samples(metrics) if key[0] == "kmproxy_build_info"]
     assert len(build) == 1
     assert ("version", kmproxy.__version__) in build[0]
 
 
-def test_the_process_is_measured(telemetry):
+def test_the_process_is_measured(metrics):
     """Its memory and processor time are those of any exporter, by the same names."""
-    found = samples(telemetry)
+    found = samples(metrics)
     assert found[("process_resident_memory_bytes",)] > 1 << 20
     assert found[("process_cpu_seconds_total",)] > 0
 
 
-def test_the_content_type_is_that_of_what_is_rendered(telemetry):
+def test_the_content_type_is_that_of_what_is_rendered(metrics):
     """Text format 0.0.4: no OpenMetrics end mark, counters by their full name."""
     assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
-    assert b"# EOF" not in telemetry.render()
-    assert b"_created" not in telemetry.render()
-    assert b"# TYPE kmproxy_samples_total counter\n" in telemetry.render()
+    assert b"# EOF" not in render(metrics.registry)
+    assert b"_created" not in render(metrics.registry)
+    assert b"# TYPE kmproxy_samples_total counter\n" in render(metrics.registry)
 
 
 @pytest.mark.program("promtool")
-def test_promtool_has_nothing_to_say(telemetry):
+def test_promtool_has_nothing_to_say(metrics):
     """Names, help and types are as Prometheus' own linter wants them."""
     check = subprocess.run(
         ["promtool", "check", "metrics"],
-        input=telemetry.render(),
+        input=render(metrics.registry),
         capture_output=True,
         check=False,
         timeout=60,

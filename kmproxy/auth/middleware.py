@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from aiohttp import hdrs, web
+from prometheus_client import CollectorRegistry, Counter
 
 from kmproxy.auth.authorizer import Authorizer, RequestAttributes
 from kmproxy.auth.tenant import Tenant
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import LogThrottle
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.connection import Connection
 from kmproxy.web.responses import (
     TIMEOUT_HEADER,
@@ -52,6 +52,19 @@ PAUSE = 10.0
 _log = logging.getLogger(__package__)
 
 
+class RequestMetrics:
+    """Counts the requests to the metrics port, refused ones too."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "kmproxy_scrapes",
+            "Requests for kubelet metrics, by path as in the documentation and HTTP status; "
+            "'broken' is a connection broken after the first byte, 'gone' a client that left.",
+            ["path", "code"],
+            registry=registry,
+        )
+
+
 class AuthMiddleware:
     """Passes requests to `handler` if its authorizer admits them.
 
@@ -66,7 +79,7 @@ class AuthMiddleware:
         handler: Handler,
         *,
         find: Callable[[str], tuple[str, RequestAttributes] | None],
-        telemetry: Telemetry,
+        metrics: RequestMetrics,
         clock: Callable[[], float],
         longest: float,
     ) -> None:
@@ -74,7 +87,7 @@ class AuthMiddleware:
         self._longest = longest
         self._handler = handler
         self._find = find
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
         self._quiet = LogThrottle(PAUSE)
 
@@ -96,7 +109,7 @@ class AuthMiddleware:
                     request.headers.getall(hdrs.AUTHORIZATION, ())
                 )
                 if attributes is None:
-                    self._telemetry.scrapes.labels("other", "404").inc()
+                    self._metrics.requests.labels("other", "404").inc()
                     return not_found()
                 if not reads(request):
                     return not_allowed()
@@ -112,7 +125,7 @@ class AuthMiddleware:
         return await self._handler(request)
 
     def _refused(self, request: web.Request, label: str, error: AccessError) -> web.Response:
-        self._telemetry.scrapes.labels(label, str(error.status)).inc()
+        self._metrics.requests.labels(label, str(error.status)).inc()
         unsaid = self._quiet.lets(error.reason, self._clock())
         if unsaid is not None:
             more = f" ({unsaid} more like this since the last such line)" if unsaid else ""

@@ -8,12 +8,14 @@ error, log line, metric or `repr` contains a token.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from prometheus_client import CollectorRegistry, Counter
+
+from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.errors import AccessError, ApiError, CredentialError, UpstreamError
 from kmproxy.kube import permissions
 from kmproxy.kube.apiserver import ApiServer
@@ -23,7 +25,6 @@ from kmproxy.kube.reviews import (
     DENIED_FOR,
     MAX_REVIEW,
     TOKEN_REVIEWS,
-    Answers,
     Caller,
     Question,
     access_key,
@@ -33,7 +34,8 @@ from kmproxy.kube.reviews import (
     token_key,
     token_review,
 )
-from kmproxy.telemetry import Telemetry
+from kmproxy.shared import SharedCalls
+from kmproxy.telemetry import UpstreamErrors
 
 TIMEOUT = 5.0
 """Seconds that a review may take. A caller waits no longer than its scrape time."""
@@ -57,9 +59,32 @@ MAX_UNDER_WAY = 64
 
 MAX_REJECTED = 4096
 MAX_ANSWERS = 1 << 14
-"""Results of access reviews that may be remembered. Each takes about 300 bytes."""
+"""Results of access reviews that may be remembered, 4.7 MiB."""
 
 T = TypeVar("T")
+
+
+class ReviewMetrics:
+    """Counts reviews of tokens and of access, by result."""
+
+    def __init__(self, registry: CollectorRegistry, errors: UpstreamErrors) -> None:
+        self._errors = errors
+        self._reviews = Counter(
+            "kmproxy_reviews",
+            "Reviews of a token or of access, by result. A name of no node counts as one, so that "
+            "it cannot be told from a node's.",
+            ["kind", "result"],
+            registry=registry,
+        )
+
+    def reviewed(self, kind: str, *, allowed: bool) -> None:
+        """Count a review of a `token` or of `access`."""
+        self._reviews.labels(kind, "allowed" if allowed else "denied").inc()
+
+    def failed(self, kind: str, reason: str) -> None:
+        """Count a review that failed. This is a failure of the API server too."""
+        self._reviews.labels(kind, "failed").inc()
+        self._errors.count("apiserver", reason)
 
 
 class Reviewer:
@@ -76,19 +101,19 @@ class Reviewer:
         audiences: Sequence[str],
         secret: bytes,
         clock: Callable[[], float],
-        telemetry: Telemetry,
+        metrics: ReviewMetrics,
     ) -> None:
         self._api = api
         self._audiences = audiences
         self._secret = secret
         self._clock = clock
-        self._telemetry = telemetry
-        self._callers: Answers[Caller] = Answers(
-            MAX_CALLERS, budget=MAX_CALLERS_BYTES, weigh=lambda caller: caller.size
+        self._metrics = metrics
+        self._callers: BoundedCache[bytes, Caller] = BoundedCache(
+            MAX_CALLERS, size=MAX_CALLERS_BYTES, weigh=lambda _, caller: ENTRY + caller.size
         )
-        self._rejected: Answers[bool] = Answers(MAX_REJECTED)
-        self._allowed: Answers[bool] = Answers(MAX_ANSWERS)
-        self._under_way: dict[bytes, asyncio.Task[Any]] = {}
+        self._rejected: BoundedCache[bytes, bool] = BoundedCache(MAX_REJECTED)
+        self._allowed: BoundedCache[bytes, bool] = BoundedCache(MAX_ANSWERS)
+        self._under_way: SharedCalls[bytes] = SharedCalls()
         self._strangers = asyncio.Semaphore(STRANGERS)
         self._asking = asyncio.Semaphore(MAX_UNDER_WAY)
         self._took: deque[float] = deque(maxlen=LAST)  # seconds of the last reviews of access
@@ -101,10 +126,7 @@ class Reviewer:
 
     async def close(self) -> None:
         """Cancel the reviews that are under way."""
-        tasks = list(self._under_way.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._under_way.close()
 
     async def authenticate(self, token: str) -> Caller | None:
         """The caller of a token, or None if the API server rejects it. Raises AccessError."""
@@ -129,7 +151,7 @@ class Reviewer:
 
     def was_allowed(self, caller: Caller, question: Question) -> bool:
         """Whether the last remembered answer was yes, also if it has expired."""
-        return bool(self._allowed.get(self.key(caller, question), -math.inf))
+        return bool(self._allowed.get(self.key(caller, question)))
 
     async def deny(self, caller: Caller, question: Question, since: float) -> bool:
         """Remember a denial that another answer implies, and count it as if it was reviewed.
@@ -138,7 +160,7 @@ class Reviewer:
         the event loop's clock, so a caller cannot distinguish it from a review.
         """
         if self.remembered(caller, question) is None:
-            self._telemetry.reviewed("access", allowed=False)
+            self._metrics.reviewed("access", allowed=False)
             self._allowed.put(self.key(caller, question), False, self._clock() + DENIED_FOR)
             if self._took:
                 self._took.rotate()
@@ -161,16 +183,7 @@ class Reviewer:
 
         It continues when a waiting task is cancelled. `close` cancels it.
         """
-        task = self._under_way.get(key)
-        if task is None:
-            task = self._under_way[key] = asyncio.create_task(ask())
-            task.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(task)
-
-    def _landed(self, key: bytes, task: asyncio.Task[Any]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # marks the error as seen: perhaps no task waits for it any more
+        return await self._under_way.result(key, ask)
 
     async def _review_token(self, key: bytes, token: str) -> Caller | None:
         known = key in self._callers
@@ -181,7 +194,7 @@ class Reviewer:
             lambda body: read_token_review(body, self._audiences),
             nullcontext() if known else self._strangers,
         )
-        self._telemetry.reviewed("token", allowed=verdict.caller is not None)
+        self._metrics.reviewed("token", allowed=verdict.caller is not None)
         if verdict.caller is not None:
             self._callers.put(key, verdict.caller, asked + verdict.holds)
         elif verdict.holds:
@@ -197,7 +210,7 @@ class Reviewer:
             ACCESS_REVIEWS, review, read_access_review, self._asking
         )
         self._took.append(asyncio.get_running_loop().time() - began)
-        self._telemetry.reviewed("access", allowed=allowed)
+        self._metrics.reviewed("access", allowed=allowed)
         if allowed or remember:
             self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))
         return allowed
@@ -216,7 +229,7 @@ class Reviewer:
                 return read(await self._api.post(path, document, most=MAX_REVIEW)), asked
         except (TimeoutError, UpstreamError, CredentialError) as error:
             reason, message = _explained(error, path)
-            self._telemetry.review_failed("token" if path == TOKEN_REVIEWS else "access", reason)
+            self._metrics.failed("token" if path == TOKEN_REVIEWS else "access", reason)
             message = f"your access cannot be reviewed: {message}"
             raise AccessError(500, "review", message) from error
 

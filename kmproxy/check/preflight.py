@@ -22,8 +22,8 @@ from kmproxy.check.steps import STEP_TIMEOUT, Steps
 from kmproxy.client.pin_file import PinFile
 from kmproxy.config.sections import Config
 from kmproxy.daemon.clients import open_clients
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import CredentialError
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import find_web_config
 
 
@@ -46,14 +46,17 @@ async def check(
     report = Report(__version__)
     for warning in warnings:
         report.add("settings", "settings", "warning", warning)
-    telemetry, bearer = Telemetry(), config.authorization.mode != "none"
-    if find_web_config(config.server, bearer=bearer, clock=time.monotonic, telemetry=telemetry):
+    metrics, bearer = OwnMetrics(), config.authorization.mode != "none"
+    web_file = find_web_config(
+        config.server, bearer=bearer, clock=time.monotonic, metrics=metrics.web_file
+    )
+    if web_file:
         report.add("web-config", "web config", "ok", "it and all that it names can be loaded")
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(step_timeout):
                 clients = await stack.enter_async_context(
-                    open_clients(config, environment, clock=time.monotonic, telemetry=telemetry)
+                    open_clients(config, environment, clock=time.monotonic, metrics=metrics)
                 )
         except CredentialError as error:
             report.add("identity", "identity", "failed", str(error))
@@ -63,7 +66,7 @@ async def check(
             report.add("identity", "identity", "failed", message)
             return report
         if (pinning := clients.pinning) and pinning.path:
-            await PinFile(pinning.path, pinning.book, telemetry).load()  # only reads the file
+            await PinFile(pinning.path, pinning.book, metrics.pin_file).load()  # only reads
         await _run(Steps(config, clients, report, announce, show, step_timeout), try_node)
     return report
 

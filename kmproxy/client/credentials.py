@@ -20,7 +20,7 @@ from kmproxy.errors import CredentialError
 
 if TYPE_CHECKING:
     from kmproxy.config.proxies import Headers
-    from kmproxy.telemetry import Telemetry
+    from kmproxy.telemetry import CredentialErrors
 
 TOKEN_AGE = 60.0
 """Seconds after which a token is read again. The kubelet rewrites it well before it expires."""
@@ -64,14 +64,14 @@ class RotatingText:
         *,
         credential: str,
         clock: Clock,
-        telemetry: Telemetry,
+        errors: CredentialErrors,
     ) -> None:
         self._source = source
         self._what = f"{what} {source}" if isinstance(source, File) else what
         self._accept = accept
         self._credential = credential
         self._clock = clock
-        self._telemetry = telemetry
+        self._errors = errors
         self._text = self._read()
         self._read_at = clock()
 
@@ -86,7 +86,7 @@ class RotatingText:
                 self._text = self._read()
             except CredentialError as error:
                 _log.warning("%s; the last good one stays in use", error)
-                self._telemetry.credential_errors.labels(error.credential).inc()
+                self._errors.count(error.credential)
         return self._text
 
     def _read(self) -> str:

@@ -33,7 +33,7 @@ from kmproxy.config.http_options import Access, Authorization, BasicAuth, OAuth2
 from kmproxy.config.proxies import from_environment
 from kmproxy.config.types import Source
 from kmproxy.errors import ConfigError, CredentialError
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import CredentialErrors
 
 if TYPE_CHECKING:
     from kmproxy.client.upstream import Find
@@ -50,7 +50,7 @@ class UpstreamFactory:
     stack: AsyncExitStack
     environment: Mapping[str, str]
     clock: Callable[[], float]
-    telemetry: Telemetry
+    errors: CredentialErrors
     section: str = "kubelet"
 
     def kubelet(
@@ -141,14 +141,14 @@ class UpstreamFactory:
             config.client_secret, "oauth2.client_secret", is_password, "client_secret"
         )
         credential = ClientCredentials(
-            config, secret, endpoint, clock=self.clock, telemetry=self.telemetry,
+            config, secret, endpoint, clock=self.clock, errors=self.errors,
             section=self.section,
         )  # fmt: skip
         self.stack.push_async_callback(credential.close)
         return credential
 
     def _tls(self, trust: Callable[[], Trust]) -> TlsContext:
-        return TlsContext(trust, self.section, clock=self.clock, telemetry=self.telemetry)
+        return TlsContext(trust, self.section, clock=self.clock, errors=self.errors)
 
     def _text(
         self, source: Source, key: str, accept: Callable[[str], bool], credential: str
@@ -160,7 +160,7 @@ class UpstreamFactory:
                 accept,
                 credential=credential,
                 clock=self.clock,
-                telemetry=self.telemetry,
+                errors=self.errors,
             )
         except CredentialError as error:
             raise ConfigError([str(error)]) from error

@@ -10,10 +10,11 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry, Counter
+
 from kmproxy.client.pins import HEAD, MAX_BYTES, PinBook, decode
 from kmproxy.errors import OwnFileError, PinError
 from kmproxy.own_file import aside, read_own, replace_own
-from kmproxy.telemetry import Telemetry
 
 SUFFIX = ".kubelet-pins"
 """The suffix that makes the file's name from the name of the label snapshot."""
@@ -27,6 +28,18 @@ RETRY = 10.0
 _log = logging.getLogger(__package__)
 
 
+class PinFileMetrics:
+    """Counts failures of the file of pins."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.errors = Counter(
+            "kmproxy_kubelet_pin_errors",
+            "Failures to read or write the file of kubelets' pins.",
+            ["operation"],
+            registry=registry,
+        )
+
+
 class PinFile:
     """Keeps the pins of a PinBook in a file. It writes each change at once.
 
@@ -35,10 +48,10 @@ class PinFile:
     it. Requests do not wait.
     """
 
-    def __init__(self, path: str, book: PinBook, telemetry: Telemetry) -> None:
+    def __init__(self, path: str, book: PinBook, metrics: PinFileMetrics) -> None:
         self._path = Path(path)
         self._book = book
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._failing = False
@@ -57,7 +70,7 @@ class PinFile:
             return
         except (OSError, OwnFileError, PinError) as error:
             self._tell("is not used, each kubelet's next certificate is its first", error)
-            self._telemetry.kubelet_pin_errors.labels("read").inc()
+            self._metrics.errors.labels("read").inc()
 
     async def run(self) -> None:
         """Write the pins whenever they change, until `stop`."""
@@ -85,7 +98,7 @@ class PinFile:
             await aside(lambda: replace_own(self._path, [data]), "kubelet-pins")
         except OSError as error:
             self._changed.set()
-            self._telemetry.kubelet_pin_errors.labels("write").inc()
+            self._metrics.errors.labels("write").inc()
             if not self._failing:
                 self._tell("cannot be written", error)
             self._failing = True

@@ -13,11 +13,11 @@ import ssl
 from dataclasses import dataclass
 
 import aiohttp
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from kmproxy.client.pins import BY_CA, Peer, PinBook
 from kmproxy.client.tls import TlsContext
 from kmproxy.errors import UpstreamError
-from kmproxy.telemetry import Telemetry
 
 _SHOWN = 16
 """Hexadecimal digits that a message shows of a digest."""
@@ -91,14 +91,35 @@ class ByPin(Judge):
             _log.info(what, self.peer.name, digest)
 
 
+class PinMetrics:
+    """Counts refused certificates, and shows the number of pins."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.refused = Counter(
+            "kmproxy_kubelet_certificates_refused",
+            "Kubelets' certificates refused with --kubelet-tls-pin, by reason: 'changed' is not "
+            "the pinned one, 'unverified' comes from a node that a CA verified before.",
+            ["reason"],
+            registry=registry,
+        )
+        self.pins = Gauge(
+            "kmproxy_kubelet_pins",
+            "Nodes whose certificates are remembered with --kubelet-tls-pin.",
+            registry=registry,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Pinning:
     """Checks kubelets' certificates by pins besides a CA. `path` is the file of the pins."""
 
     book: PinBook
     unverified: TlsContext
-    telemetry: Telemetry
+    metrics: PinMetrics
     path: str | None
+
+    def __post_init__(self) -> None:
+        self.metrics.pins.set_function(lambda: len(self.book))
 
     def judges(self, peer: Peer, verifying: ssl.SSLContext) -> tuple[Judge, Judge]:
         """Both judges. The first is the one that will probably accept."""
@@ -111,9 +132,7 @@ class Pinning:
         """The error for a certificate that neither judge accepts. The method counts it."""
         pin = self.book.pin(peer.key)
         by_ca = pin is not None and pin.digest == BY_CA
-        self.telemetry.kubelet_certificates_refused.labels(
-            "unverified" if by_ca else "changed"
-        ).inc()
+        self.metrics.refused.labels("unverified" if by_ca else "changed").inc()
         return UpstreamError("tls", self.message(peer, shown))
 
     def message(self, peer: Peer, shown: str) -> str:

@@ -20,7 +20,7 @@ from kmproxy.openssl import VERSIONS, in_memory, trust_authorities
 
 if TYPE_CHECKING:
     from kmproxy.config.http_options import TlsOptions
-    from kmproxy.telemetry import Telemetry
+    from kmproxy.telemetry import CredentialErrors
 
 LOOK_AGAIN = 60.0
 """Seconds after which a context's files are read again. Unchanged files keep the context."""
@@ -103,12 +103,12 @@ class TlsContext:
     """
 
     def __init__(
-        self, trust: Callable[[], Trust], what: str, *, clock: Clock, telemetry: Telemetry
+        self, trust: Callable[[], Trust], what: str, *, clock: Clock, errors: CredentialErrors
     ) -> None:
         self._trust = trust
         self._what = what
         self._clock = clock
-        self._telemetry = telemetry
+        self._errors = errors
         self._context: ssl.SSLContext | None = None
         self._looked_for: Trust | None = None
         self._made_of: tuple[object, ...] = ()
@@ -137,7 +137,7 @@ class TlsContext:
                 message = f"{self._what}: {error}"
                 raise CredentialError(message, credential=error.credential) from error
             _log.warning("%s: %s; the last good one stays in use", self._what, error)
-            self._telemetry.credential_errors.labels(error.credential).inc()
+            self._errors.count(error.credential)
         return self._context
 
 

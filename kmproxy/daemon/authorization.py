@@ -39,7 +39,7 @@ def open_authorizer(
         audiences=config.audience,
         secret=runtime.secret,
         clock=runtime.clock,
-        telemetry=runtime.telemetry,
+        metrics=runtime.metrics.reviews,
     )
     runtime.stack.push_async_callback(reviewer.close)
     return authorizer.open_authorizer(

@@ -18,6 +18,7 @@ from kmproxy.client.session import open_session
 from kmproxy.client.tls import Clock, TlsContext, Trust
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.sections import Config
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.identity import Identity
@@ -27,7 +28,6 @@ from kmproxy.kube.service_account import IMPERSONATES, DirectIdentity, find_iden
 from kmproxy.process import bound_tls_buffers
 from kmproxy.sources.kubelet import Kubelet
 from kmproxy.sources.kubelet_trust import kubelet_trust
-from kmproxy.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ async def open_clients(
     environment: Mapping[str, str],
     *,
     clock: Callable[[], float],
-    telemetry: Telemetry,
+    metrics: OwnMetrics,
 ) -> AsyncIterator[Clients]:
     """Open the clients, and close their connections at the end.
 
@@ -61,15 +61,14 @@ async def open_clients(
     CredentialError.
     """
     bound_tls_buffers()
-    identity = await find_identity(config.apiserver, environment, clock=clock, telemetry=telemetry)
-    api_tls = TlsContext(
-        lambda: identity.trust, "the cluster's CA", clock=clock, telemetry=telemetry
-    )
+    errors = metrics.credential_errors
+    identity = await find_identity(config.apiserver, environment, clock=clock, errors=errors)
+    api_tls = TlsContext(lambda: identity.trust, "the cluster's CA", clock=clock, errors=errors)
 
     def trust() -> Trust:
         return kubelet_trust(config.kubelet, identity.trust, config.access)
 
-    kubelet_tls = TlsContext(trust, "the kubelets' CA", clock=clock, telemetry=telemetry)
+    kubelet_tls = TlsContext(trust, "the kubelets' CA", clock=clock, errors=errors)
     api_tls.current()
     try:
         kubelet_tls.current()
@@ -91,7 +90,7 @@ async def open_clients(
             listed = await stack.enter_async_context(open_session(addresses))
         pinning = None
         if config.kubelet.tls_pin and direct and config.kubelet.scheme == "https":
-            pinning = _pinning(config, trust, clock, telemetry)
+            pinning = _pinning(config, trust, clock, metrics)
         upstream = Upstream(
             "API server", session, identity, api_tls,
             server_name=lambda: identity.server_name, proxy=lambda _: identity.proxy,
@@ -100,7 +99,7 @@ async def open_clients(
         if config.access:
             from kmproxy.client.factory import UpstreamFactory  # noqa: PLC0415 - most daemons have no such section
 
-            reach = UpstreamFactory(session, stack, environment, clock, telemetry)
+            reach = UpstreamFactory(session, stack, environment, clock, errors)
             upstream = reach.kubelet(
                 config.access, DirectIdentity(identity), trust, kubelet_tls,
                 server_name=config.kubelet.server_name, pinning=pinning, nodes=listed,
@@ -112,20 +111,24 @@ async def open_clients(
             )  # fmt: skip
         nodes = None
         if config.kubelet.all_nodes:
-            nodes = NodeDirectory(api, addresses=addresses, clock=clock, telemetry=telemetry)
+            nodes = NodeDirectory(
+                api, addresses=addresses, clock=clock, errors=metrics.upstream_errors
+            )
         outage = Outage(clock)
         client = Kubelet(config.kubelet, upstream, outage)
         yield Clients(identity, api, client, nodes, pinning, outage)
 
 
 def _pinning(
-    config: Config, trust: Callable[[], Trust], clock: Clock, telemetry: Telemetry
+    config: Config, trust: Callable[[], Trust], clock: Clock, metrics: OwnMetrics
 ) -> Pinning:
     """The pinning of kubelets' certificates, still without any pin."""
     book = PinBook()
-    telemetry.kubelet_pins.set_function(lambda: len(book))
     unverified = TlsContext(
-        lambda: replace(trust(), ca=None, verify=False), "kubelet", clock=clock, telemetry=telemetry
+        lambda: replace(trust(), ca=None, verify=False),
+        "kubelet",
+        clock=clock,
+        errors=metrics.credential_errors,
     )
     snapshot = config.apiserver.label_snapshot
-    return Pinning(book, unverified, telemetry, f"{snapshot}{SUFFIX}" if snapshot else None)
+    return Pinning(book, unverified, metrics.pins, f"{snapshot}{SUFFIX}" if snapshot else None)

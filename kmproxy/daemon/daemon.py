@@ -15,6 +15,7 @@ from kmproxy.daemon.authorization import open_authorizer
 from kmproxy.daemon.clients import open_clients
 from kmproxy.daemon.keepers import keep_labels, keep_pins
 from kmproxy.daemon.label_maps import open_label_maps
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.daemon.pages import open_pages
 from kmproxy.daemon.ports import open_ports
 from kmproxy.daemon.runtime import Runtime
@@ -24,7 +25,6 @@ from kmproxy.errors import StartupError
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.labels.peers import Peers
 from kmproxy.sources.slots import ConcurrencyLimit
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.health import Readiness
 
 _log = logging.getLogger(__package__)
@@ -47,7 +47,7 @@ class Daemon:
         self._runtime = Runtime(
             config=config,
             stack=AsyncExitStack(),
-            telemetry=Telemetry(),
+            metrics=OwnMetrics(),
             clock=clock,
             wall=wall,
             uniform=uniform,
@@ -68,13 +68,13 @@ class Daemon:
         Raises ConfigError, CredentialError or StartupError. Also after an error the user must call
         `stop`.
         """
-        runtime, config, telemetry = self._runtime, self._runtime.config, self._runtime.telemetry
+        runtime, config, metrics = self._runtime, self._runtime.config, self._runtime.metrics
         clients = await runtime.stack.enter_async_context(
-            open_clients(config, self._environment, clock=runtime.clock, telemetry=telemetry)
+            open_clients(config, self._environment, clock=runtime.clock, metrics=metrics)
         )
         warn_of_certificates(config)
         await keep_pins(runtime, clients.pinning)
-        limit = ConcurrencyLimit(config.server.max_concurrency, telemetry)
+        limit = ConcurrencyLimit(config.server.max_concurrency, metrics.slots)
         labels = open_label_maps(runtime, clients)
         self._watcher, self._readiness = labels.watcher, labels.readiness
         pages = open_pages(runtime, clients, labels, limit)

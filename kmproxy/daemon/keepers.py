@@ -22,7 +22,7 @@ async def keep_pins(runtime: Runtime, pinning: Pinning | None) -> None:
     """Read the pins of kubelets' certificates, and start the task that writes them to disk."""
     if pinning is None or pinning.path is None:
         return
-    file = PinFile(pinning.path, pinning.book, runtime.telemetry)
+    file = PinFile(pinning.path, pinning.book, runtime.metrics.pin_file)
     await file.load()
     _keep(runtime, file)
 
@@ -37,7 +37,7 @@ def keep_labels(runtime: Runtime, identity: Identity, labels: LabelMaps) -> None
         identity=identity,
         labels=labels.samples,
         watcher=labels.watcher,
-        telemetry=runtime.telemetry,
+        metrics=runtime.metrics.snapshot,
         timeout=config.cache_sync_timeout,
         clock=runtime.clock,
         wall=runtime.wall,

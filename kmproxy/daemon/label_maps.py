@@ -6,12 +6,11 @@ Knows which maps a configuration needs. Must not know how they are used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from kmproxy.daemon.clients import Clients
 from kmproxy.daemon.runtime import Runtime
 from kmproxy.discovery.target_labels import TargetLabelMap
-from kmproxy.labels.label_map import LIMITS, LabelMap
+from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespace_info import NamespaceInfoMap
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.web.health import Readiness
@@ -34,7 +33,7 @@ class LabelMaps:
 
 def open_label_maps(runtime: Runtime, clients: Clients) -> LabelMaps:
     """Make the maps that the configuration needs. The watch is not started."""
-    config, telemetry = runtime.config, runtime.telemetry
+    config = runtime.config
     rules, max_value = config.labels.rules, config.labels.max_label_value_bytes
     reserved = config.pods.reserved
     samples = LabelMap(rules, max_value=max_value, reserved=reserved)
@@ -46,17 +45,10 @@ def open_label_maps(runtime: Runtime, clients: Clients) -> LabelMaps:
     watcher = NamespaceWatcher(
         clients.api,
         *(each for each in (samples, targets, info) if each is not None),
-        telemetry=telemetry,
+        metrics=runtime.metrics.watch,
         clock=runtime.clock,
         uniform=runtime.uniform,
         outage=clients.outage,
-    )
-    telemetry.follow(
-        namespaces=lambda: len(samples),
-        lacking={name: partial(samples.lacking, name) for name in samples.names},
-        left_out={limit: partial(samples.left_out, limit) for limit in LIMITS},
-        sync_age=lambda: watcher.sync_age,
-        restored=lambda: watcher.restored,
     )
     age_limit = config.apiserver.max_label_age
     readiness = Readiness(watcher.unloaded, lambda: watcher.sync_age, age_limit)

@@ -33,7 +33,7 @@ def open_pages(
             labels.info,
             runtime.config.selection,
             readiness=labels.readiness,
-            telemetry=runtime.telemetry,
+            metrics=runtime.metrics.scrapes,
             clock=runtime.clock,
         )
         handlers |= info.handlers
@@ -58,7 +58,7 @@ def _discovery(
         kubelet=clients.kubelet,
         nodes=clients.nodes,
         slots=limit,
-        telemetry=runtime.telemetry,
+        metrics=runtime.metrics.discovery,
         clock=runtime.clock,
     )
     runtime.stack.push_async_callback(targets.close)
@@ -67,5 +67,5 @@ def _discovery(
         labels,
         all_nodes=clients.nodes is not None,
         readiness=readiness,
-        telemetry=runtime.telemetry,
+        metrics=runtime.metrics.discovery,
     ).handlers

@@ -29,24 +29,24 @@ async def open_ports(
 
     Raises ConfigError for a bad web config, and StartupError for a port.
     """
-    config, telemetry = runtime.config, runtime.telemetry
+    config, metrics = runtime.config, runtime.metrics
     web_file = find_web_config(
-        config.server, bearer=authorizer is not None, clock=runtime.clock, telemetry=telemetry
+        config.server, bearer=authorizer is not None, clock=runtime.clock, metrics=metrics.web_file
     )
     warn_of_exposure(config.server.listen, authorizer, web_file)
     if web_file is not None:
         passwords = _LazyPasswords(runtime)
-        guard = WebGuard(web_file, passwords.get, telemetry=telemetry, clock=runtime.clock)
+        guard = WebGuard(web_file, passwords.get, metrics=metrics.connections, clock=runtime.clock)
         scrapes.middlewares.append(guard.check)
         scrapes.on_response_prepare.append(guard.add_headers)
-    probes = TelemetryServer(readiness, telemetry).application()
+    probes = TelemetryServer(readiness, metrics.registry).application()
     telemetry_port = await runtime.stack.enter_async_context(
         listening(
             probes,
             config.server.telemetry_listen,
             "--telemetry-listen",
             config.limits,
-            telemetry=telemetry,
+            metrics=metrics.connections,
         )
     )
     metrics_port = await runtime.stack.enter_async_context(
@@ -57,7 +57,7 @@ async def open_ports(
             config.limits,
             web_file=web_file,
             authorized=authorizer is not None,
-            telemetry=telemetry,
+            metrics=metrics.connections,
         )
     )
     return metrics_port, telemetry_port

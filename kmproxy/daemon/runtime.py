@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from kmproxy.config.sections import Config
-from kmproxy.telemetry import Telemetry
+from kmproxy.daemon.metrics import OwnMetrics
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +24,7 @@ class Runtime:
 
     config: Config
     stack: AsyncExitStack
-    telemetry: Telemetry
+    metrics: OwnMetrics
     clock: Callable[[], float]
     wall: Callable[[], float]
     uniform: Callable[[float, float], float]

@@ -17,7 +17,7 @@ from kmproxy.daemon.runtime import Runtime
 from kmproxy.daemon.status import StatusSource
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.scrape.handler import MetricsPort, Page
-from kmproxy.scrape.pod_lists import PodLists, PodMetrics
+from kmproxy.scrape.pod_lists import PodLists
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.cache import SharedReads
@@ -34,7 +34,7 @@ def open_scrapes(
     authorizer: Authorizer | None,
 ) -> MetricsPort:
     """The metrics port, not yet listening. `limit` bounds the scrapes at the same time."""
-    config, telemetry = runtime.config, runtime.telemetry
+    config, metrics = runtime.config, runtime.metrics
     recipe = read_recipe(config.labels, config.selection, config.pods)
     if clients.nodes is not None:  # the info metric has a path of its own
         recipe = replace(recipe, info=False)
@@ -43,16 +43,18 @@ def open_scrapes(
         _open_reads(runtime, clients.kubelet),
         clients.nodes,
         limit,
-        Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), telemetry),
+        Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), metrics.samples),
         labels.readiness,
-        telemetry,
+        metrics.upstream_errors,
         config.server.max_scrape_time,
         _open_pods(runtime, clients.kubelet),
     )
     status = StatusSource(
         labels.watcher, labels.readiness, labels.samples, clients.kubelet, recipe.on_conflict
     )
-    return MetricsPort(scraper, recipe, pages, status.page, authorizer, telemetry, runtime.clock)
+    return MetricsPort(
+        scraper, recipe, pages, status.page, authorizer, metrics.scrapes, runtime.clock
+    )
 
 
 def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
@@ -65,7 +67,7 @@ def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
         max_age=config.share_reads,
         room=config.share_reads_max_bytes,
         longest=runtime.config.server.max_scrape_time,
-        registry=runtime.telemetry.registry,
+        registry=runtime.metrics.registry,
         clock=runtime.clock,
     )
     runtime.stack.push_async_callback(reads.close)
@@ -85,7 +87,7 @@ def _open_pods(runtime: Runtime, kubelet: Kubelet) -> PodLists | None:
         kubelet,
         max_value=config.labels.max_label_value_bytes,
         at_once=config.server.max_concurrency,
-        metrics=PodMetrics(runtime.telemetry.registry),
+        metrics=runtime.metrics.pods,
         clock=runtime.clock,
     )
     runtime.cancel_at_end(asyncio.create_task(pods.run()))

@@ -18,11 +18,10 @@ from kmproxy.auth.middleware import DECISION
 from kmproxy.config.types import parse_host, parse_port
 from kmproxy.discovery.nodes import NodeDocument
 from kmproxy.discovery.target_labels import TargetLabelMap
-from kmproxy.discovery.targets import TargetService
+from kmproxy.discovery.targets import DiscoveryMetrics, TargetService
 from kmproxy.errors import AccessError, SlowClientError, UpstreamError
 from kmproxy.exposition.selection import Globs, QueryError, check_keys
 from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS, NODE_PREFIX
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.health import Readiness
 from kmproxy.web.open_connections import network
 from kmproxy.web.responses import DEFAULT_TIMEOUT, Handler, break_off, plain, scrape_budget
@@ -62,13 +61,13 @@ class HttpDiscovery:
         *,
         all_nodes: bool,
         readiness: Readiness,
-        telemetry: Telemetry,
+        metrics: DiscoveryMetrics,
     ) -> None:
         self._targets = targets
         self._labels = labels
         self._all_nodes = all_nodes
         self._readiness = readiness
-        self._telemetry = telemetry
+        self._metrics = metrics
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -85,7 +84,7 @@ class HttpDiscovery:
             response = plain(error.status, str(error))
         except QueryError as error:
             response = plain(400, str(error))
-        self._telemetry.discovery_requests.labels(path, str(response.status)).inc()
+        self._metrics.requests.labels(path, str(response.status)).inc()
         return response
 
     async def _pods(self, request: web.Request, query: _Query) -> Iterable[bytes]:
@@ -111,7 +110,7 @@ class HttpDiscovery:
             }
             wanted = shown.__contains__
         document = found.value.document(self._labels.lookup, wanted)
-        self._telemetry.discovery_left_out.labels("document").set(document.left_out)
+        self._metrics.left_out.labels("document").set(document.left_out)
         return document
 
     async def _nodes(self, request: web.Request, query: _Query) -> Iterable[bytes]:

@@ -14,6 +14,8 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Literal, TypeVar
 
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
 from kmproxy.config.sections import DiscoveryConfig
 from kmproxy.discovery.documents import LIMITS, TargetList
 from kmproxy.discovery.nodes import ListedNode, NodeList
@@ -24,7 +26,7 @@ from kmproxy.kube.nodes import NodeDirectory
 from kmproxy.shared import Found, SharedValue
 from kmproxy.sources.kubelet import Kubelet
 from kmproxy.sources.slots import ConcurrencyLimit, Slot
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import UpstreamErrors
 
 FETCH_TIMEOUT = 10.0
 """Seconds that a fetch may take, with the wait for a slot. Requests that wait do not change it."""
@@ -45,6 +47,46 @@ _T = TypeVar("_T")
 _log = logging.getLogger(__package__)
 
 
+class DiscoveryMetrics:
+    """Counts requests for targets and the fetches of lists, and shows what is held."""
+
+    def __init__(self, registry: CollectorRegistry, errors: UpstreamErrors) -> None:
+        self.errors = errors
+        self.requests = Counter(
+            "kmproxy_discovery_requests",
+            "Requests for scrape targets, by path and HTTP status.",
+            ["path", "code"],
+            registry=registry,
+        )
+        self.fetches = Counter(
+            "kmproxy_discovery_fetches",
+            "Lists of pods or nodes fetched for scrape targets, by how it went: 'ok' or 'failed'.",
+            ["role", "result"],
+            registry=registry,
+        )
+        self.targets = Gauge(
+            "kmproxy_discovery_targets",
+            "Scrape targets known, of all nodes whose targets were asked for.",
+            ["role"],
+            registry=registry,
+        )
+        self.left_out = Gauge(
+            "kmproxy_discovery_left_out",
+            "What lists of targets do not have for its size, by the limit in bytes: values over "
+            "that of a 'value' or beyond those of a 'pod', 'targets' of a pod, pods of a 'list', "
+            "and pods of the last 'document'.",
+            ["limit"],
+            registry=registry,
+        )
+        self.age = Gauge(
+            "kmproxy_discovery_age_seconds",
+            "Age of the list that the last answer was made of; over the refresh interval "
+            "when lists cannot be fetched.",
+            ["role"],
+            registry=registry,
+        )
+
+
 class TargetService:
     """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes.
 
@@ -59,7 +101,7 @@ class TargetService:
         kubelet: Kubelet,
         nodes: NodeDirectory | None,
         slots: ConcurrencyLimit,
-        telemetry: Telemetry,
+        metrics: DiscoveryMetrics,
         clock: Callable[[], float],
     ) -> None:
         self._config = config
@@ -68,14 +110,14 @@ class TargetService:
         self._kubelet = kubelet
         self._nodes = nodes
         self._slots = slots
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
         self._configured = self._of(None)
         self._named: OrderedDict[str, SharedValue[TargetList]] = OrderedDict()
         self._listed = self._shared("node", self._fetch_nodes)
-        telemetry.discovery_targets.labels("pod").set_function(self._pod_targets)
+        metrics.targets.labels("pod").set_function(self._pod_targets)
         for limit in LIMITS:
-            telemetry.discovery_left_out.labels(limit).set_function(partial(self._left_out, limit))
+            metrics.left_out.labels(limit).set_function(partial(self._left_out, limit))
 
     def __repr__(self) -> str:
         return f"<TargetService {self._configured!r}, {len(self._named)} nodes by name>"
@@ -136,7 +178,7 @@ class TargetService:
         )
 
     def _answered(self, role: Role, found: Found[_T]) -> Found[_T]:
-        self._telemetry.discovery_age.labels(role).set(found.age)
+        self._metrics.age.labels(role).set(found.age)
         return found
 
     def _forget(self) -> None:
@@ -157,7 +199,7 @@ class TargetService:
         else:
             return fetched
         finally:
-            self._telemetry.discovery_fetches.labels(role, result).inc()
+            self._metrics.fetches.labels(role, result).inc()
 
     async def _fetch_pods(self, name: str | None) -> TargetList:
         deadline = asyncio.get_running_loop().time() + FETCH_TIMEOUT
@@ -181,7 +223,7 @@ class TargetService:
                 for each in some:
                     listed.add(ListedNode.of(each.name, each.labels, each.annotations))
         nodes = listed.finish()
-        self._telemetry.discovery_targets.labels("node").set(len(nodes))
+        self._metrics.targets.labels("node").set(len(nodes))
         return nodes
 
     def _directory(self) -> NodeDirectory:
@@ -207,11 +249,11 @@ class TargetService:
             async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError as error:
-            self._telemetry.upstream_failed(upstream, "timeout")
+            self._metrics.errors.count(upstream, "timeout")
             message = f"no whole answer from the {upstream} within {FETCH_TIMEOUT:g} s"
             raise UpstreamError("timeout", message, status=504) from error
         except UpstreamError as error:
-            self._telemetry.upstream_failed(upstream, error.reason)
+            self._metrics.errors.count(upstream, error.reason)
             raise
         except CredentialError as error:
             raise UpstreamError("credential", str(error)) from error

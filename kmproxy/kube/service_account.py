@@ -19,7 +19,7 @@ from kmproxy.kube.identity import Identity
 
 if TYPE_CHECKING:
     from kmproxy.config.sections import ApiServerConfig
-    from kmproxy.telemetry import Telemetry
+    from kmproxy.telemetry import CredentialErrors
 
 
 class ServiceAccount(Identity):
@@ -31,7 +31,7 @@ class ServiceAccount(Identity):
         environment: Mapping[str, str],
         *,
         clock: Clock,
-        telemetry: Telemetry,
+        errors: CredentialErrors,
     ) -> None:
         host = environment["KUBERNETES_SERVICE_HOST"]
         port = environment.get("KUBERNETES_SERVICE_PORT", "443")
@@ -51,7 +51,7 @@ class ServiceAccount(Identity):
             is_token,
             credential="token",
             clock=clock,
-            telemetry=telemetry,
+            errors=errors,
         )
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ async def find_identity(
     environment: Mapping[str, str],
     *,
     clock: Clock,
-    telemetry: Telemetry,
+    errors: CredentialErrors,
 ) -> Identity:
     """Find the identity that the configuration and the environment name.
 
@@ -83,16 +83,14 @@ async def find_identity(
     `~/.kube/config`. Raises ConfigError or CredentialError.
     """
     if not config.kubeconfig and environment.get("KUBERNETES_SERVICE_HOST"):
-        return ServiceAccount(
-            config.service_account_dir, environment, clock=clock, telemetry=telemetry
-        )
+        return ServiceAccount(config.service_account_dir, environment, clock=clock, errors=errors)
     from kmproxy.kube.kubeconfig import Kubeconfig  # noqa: PLC0415 - a pod does without
 
     named = None if config.kubeconfig else environment.get("KUBECONFIG")
     return await Kubeconfig.load(
         config.kubeconfig or named or _home_kubeconfig(environment),
         clock=clock,
-        telemetry=telemetry,
+        errors=errors,
         environment=environment,
         listed=bool(named),
         what="--kubeconfig" if config.kubeconfig else "$KUBECONFIG" if named else "kubeconfig",

@@ -11,6 +11,9 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
@@ -26,8 +29,8 @@ from kmproxy.kube.watch import (
     Next,
     WatchState,
 )
-from kmproxy.labels.label_map import LabelMap, Restored
-from kmproxy.telemetry import Telemetry
+from kmproxy.labels.label_map import LIMITS, LabelMap, Restored
+from kmproxy.telemetry import UpstreamErrors, bounded
 
 PATH = "/api/v1/namespaces"
 
@@ -62,6 +65,61 @@ def explained(error: ApiError, verb: str) -> str:
     return error.summary
 
 
+class WatchMetrics:
+    """Shows the size and the age of the label map, and counts the watches that began again."""
+
+    def __init__(self, registry: CollectorRegistry, errors: UpstreamErrors) -> None:
+        self.errors = errors
+        self._namespaces = Gauge(
+            "kmproxy_namespaces", "Namespaces in the label map.", registry=registry
+        )
+        self._without_label = Gauge(
+            "kmproxy_namespaces_without_label",
+            "Namespaces that have no value of their own for a label of the rules.",
+            ["label"],
+            registry=registry,
+        )
+        self._left_out = Gauge(
+            "kmproxy_label_values_left_out",
+            "Values of namespaces that rules ask for and samples do not get now, by the limit in "
+            "bytes that they exceed: of a 'value' (--max-label-value-bytes), of a 'namespace', or "
+            "of the whole 'map'.",
+            ["limit"],
+            registry=registry,
+        )
+        self._sync_age = Gauge(
+            "kmproxy_namespaces_sync_age_seconds",
+            "Time since the API server last confirmed the label map, by a list, an event or "
+            "a bookmark; +Inf before the first list. Bookmarks come once a minute.",
+            registry=registry,
+        )
+        self._restored = Gauge(
+            "kmproxy_labels_restored",
+            "1 while the labels are those of the snapshot, 0 once they have been listed.",
+            registry=registry,
+        )
+        self.restarts = Counter(
+            "kmproxy_watch_restarts",
+            "Namespace watches begun anew, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+
+    def follow(self, labels: LabelMap, watcher: NamespaceWatcher) -> None:
+        """Let the gauges ask the label map and its watcher at each scrape."""
+        self._namespaces.set_function(lambda: len(labels))
+        for name in labels.names:
+            self._without_label.labels(name).set_function(partial(labels.lacking, name))
+        for limit in LIMITS:
+            self._left_out.labels(limit).set_function(partial(labels.left_out, limit))
+        self._sync_age.set_function(lambda: watcher.sync_age)
+        self._restored.set_function(lambda: watcher.restored)
+
+    def restarted(self, reason: str) -> None:
+        """Count the end of a watch."""
+        self.restarts.labels(bounded(reason)).inc()
+
+
 class NamespaceWatcher:
     """Keeps label maps up to date from the API server. It is their only writer.
 
@@ -74,7 +132,7 @@ class NamespaceWatcher:
         api: ApiServer,
         labels: LabelMap,
         *also: LabelMap,
-        telemetry: Telemetry,
+        metrics: WatchMetrics,
         clock: Callable[[], float],
         uniform: Callable[[float, float], float],
         outage: Outage | None = None,
@@ -82,7 +140,7 @@ class NamespaceWatcher:
         self._api = api
         self._labels = labels
         self._maps = (labels, *also)
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
         self._outage = outage or Outage(clock)
         self._state = WatchState(uniform=uniform)
@@ -93,6 +151,7 @@ class NamespaceWatcher:
         self._trouble: str | None = None
         self._away = False
         self._restored = False
+        metrics.follow(labels, self)
 
     def __repr__(self) -> str:
         if self._synced_at is None:
@@ -208,7 +267,7 @@ class NamespaceWatcher:
                         self._apply(change)
                     self._confirmed()
         step = self._state.ended(self._clock() - began)
-        self._telemetry.watch_restarted("ended")
+        self._metrics.restarted("ended")
         return step
 
     def _require_same(self) -> None:
@@ -247,9 +306,9 @@ class NamespaceWatcher:
             self._outage.failed(error)
             step = self._state.failed(error, listing=listing, lasted=lasted)
             reason = error.reason
-            self._telemetry.upstream_failed("apiserver", reason)
+            self._metrics.errors.count("apiserver", reason)
         if not listing:
-            self._telemetry.watch_restarted(reason)
+            self._metrics.restarted(reason)
         level = logging.INFO if reason in {"Expired", "Gone", "short"} else logging.WARNING
         _log.log(level, "cannot %s namespaces: %s", verb, message)
         self._trouble = message

@@ -21,6 +21,7 @@ from kmproxy.config.label_rules import (
     name_problem,
 )
 from kmproxy.errors import SnapshotError
+from kmproxy.exposition.grammar import escape, unquote
 
 NAMESPACE_BYTES = 8192
 """The most bytes that the labels of one namespace take, or eight of the longest values if that is
@@ -36,7 +37,6 @@ NOT_BY_WILDCARD = frozenset({NAME_LABEL, LAST_APPLIED})
 """Keys that `*` leaves out."""
 
 _PAIR = re.compile(rb',([a-zA-Z0-9_]++)="((?:[^"\\]++|\\.)*+)"')
-_ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class KnownLabels:
     def of(cls, name: bytes, rendering: Rendering, deleted: float | None) -> KnownLabels:
         """Return the names and values from which a rendering was made."""
         pairs = {
-            label.decode(): _ESCAPED.sub(_unescaped, value.decode())
+            label.decode(): unquote(b'"%b"' % value).decode()
             for label, value in _PAIR.findall(rendering.labels)
         }
         known = name.decode(), pairs, rendering.lacking, rendering.too_long, rendering.too_many
@@ -193,7 +193,7 @@ class Renderer:
 
 def _length(value: str) -> int:
     """Return the number of bytes of a value as UTF-8."""
-    return len(value.encode(errors="replace"))
+    return len(_utf8(value))
 
 
 def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
@@ -202,18 +202,16 @@ def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
 
 def render_pairs(pairs: Mapping[str, str]) -> bytes:
     """Return pairs in the form of a sample's labels, each with its leading comma."""
-    text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
-    return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
+    return b"".join(
+        b',%b="%b"' % (_utf8(name), escape(_utf8(value))) for name, value in pairs.items()
+    )
+
+
+def _utf8(text: str) -> bytes:
+    """Return UTF-8 that is valid even if the text holds a lone surrogate."""
+    return text.encode(errors="replace")
 
 
 def _size(name: str, value: str) -> int:
     """Return the number of bytes of a pair, as rendered."""
     return len(name) + 4 + _length(value) + sum(map(value.count, '\\"\n'))
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    return "\n" if match[1] == "n" else match[1]

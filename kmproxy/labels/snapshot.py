@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from kmproxy.client.tls import Trust
 from kmproxy.config.label_rules import LabelRule
@@ -35,7 +36,6 @@ from kmproxy.labels.label_map import LabelMap, Restored
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.labels.rendering import KnownLabels
 from kmproxy.own_file import aside, clear_leftovers, open_own, replace_own
-from kmproxy.telemetry import Telemetry
 
 MAX_AGE = 24 * 3600.0
 """Seconds after which labels are too old to start with."""
@@ -214,6 +214,23 @@ def _rules(rules: Sequence[LabelRule]) -> list[_Rule]:
     return [_Rule(rule.source, rule.key, rule.name, rule.default) for rule in rules]
 
 
+class SnapshotMetrics:
+    """Counts failures of the label snapshot, and shows when it was written."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.errors = Counter(
+            "kmproxy_snapshot_errors",
+            "Failures to read or write the label snapshot.",
+            ["operation"],
+            registry=registry,
+        )
+        self.saved = Gauge(
+            "kmproxy_snapshot_saved_timestamp_seconds",
+            "When the label snapshot was last written; 0 before the first time.",
+            registry=registry,
+        )
+
+
 class LabelSnapshot:
     """Keeps a label map in a file, and restores the map from it while the API server is away.
 
@@ -231,7 +248,7 @@ class LabelSnapshot:
         identity: Identity,
         labels: LabelMap,
         watcher: NamespaceWatcher,
-        telemetry: Telemetry,
+        metrics: SnapshotMetrics,
         timeout: float,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -241,7 +258,7 @@ class LabelSnapshot:
         self._identity = identity
         self._labels = labels
         self._watcher = watcher
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
         self._wall = wall
         self._saved: int | None = None  # `changes` of the map when it was written
@@ -281,14 +298,14 @@ class LabelSnapshot:
             state = self._labels.state(self._clock())
             await aside(lambda: self._write(state, confirmed, written), "label-snapshot")
         except Exception as error:  # noqa: BLE001 - after any failure labels are served, saved later
-            self._telemetry.snapshot_errors.labels("write").inc()
+            self._metrics.errors.labels("write").inc()
             if not self._failing:
                 self._tell("cannot be written", error)
             self._failing = True
             return
         self._failing = False
         self._saved, self._save_by = changes, save_by
-        self._telemetry.snapshot_saved.set(self._wall())
+        self._metrics.saved.set(self._wall())
 
     def _write(self, state: Iterator[KnownLabels], confirmed: float, written: float) -> None:
         if self._saved is None:
@@ -321,7 +338,7 @@ class LabelSnapshot:
             return
         except Exception as error:  # noqa: BLE001 - after any failure labels can still be listed
             self._tell("is not used", error)
-            self._telemetry.snapshot_errors.labels("read").inc()
+            self._metrics.errors.labels("read").inc()
             return
         if watcher.restore(restored, age):
             _log.warning(

@@ -12,16 +12,37 @@ from functools import cache
 from urllib.parse import parse_qs
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry, Histogram
 
 from kmproxy.auth.authorizer import Authorizer, RequestAttributes, node_name
-from kmproxy.auth.middleware import AuthMiddleware
+from kmproxy.auth.middleware import AuthMiddleware, RequestMetrics
 from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selection import QueryError, Selection, check_keys
 from kmproxy.scrape.routes import Route, find_route, served_paths
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.sources.endpoints import ENDPOINTS
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.responses import Handler, application, not_allowed, not_found, plain, reads
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class ScrapeMetrics(RequestMetrics):
+    """Counts the requests to the metrics port, and the time that answers take."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self._duration = Histogram(
+            "kmproxy_scrape_duration_seconds",
+            "Time from a request for kubelet metrics to the end of its answer.",
+            ["path"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    def count(self, path: str, code: str, seconds: float) -> None:
+        """Count a request that took `seconds`. `code` is a status, or `broken` or `gone`."""
+        self.requests.labels(path, code).inc()
+        self._duration.labels(path).observe(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +71,7 @@ class MetricsPort:
     pages: Mapping[str, Page]
     status: Callable[[list[str]], str]
     authorizer: Authorizer | None
-    telemetry: Telemetry
+    metrics: ScrapeMetrics
     clock: Callable[[], float]
 
     def application(self) -> web.Application:
@@ -61,7 +82,7 @@ class MetricsPort:
             self.authorizer,
             self._handle,
             find=self._find,
-            telemetry=self.telemetry,
+            metrics=self.metrics,
             clock=self.clock,
             longest=self.scraper.longest,
         )
@@ -124,7 +145,7 @@ class MetricsPort:
         path, _, query = request.raw_path.partition("?")
         route = self._route(path)
         if route is None and path != "/" and path not in self.pages:
-            self.telemetry.scrapes.labels("other", "404").inc()
+            self.metrics.requests.labels("other", "404").inc()
             return not_found(of_a_node=path in ENDPOINTS)
         if not reads(request):
             return not_allowed()
@@ -137,7 +158,7 @@ class MetricsPort:
             recipe = replace(self.recipe, selection=self._selected(query))
         except QueryError as error:  # the whole exposition must not be served instead
             if route is not None:
-                self.telemetry.scrapes.labels(route.path, "400").inc()
+                self.metrics.requests.labels(route.path, "400").inc()
             return plain(400, str(error))
         return await self._scrape(request, route, recipe)
 
@@ -158,8 +179,7 @@ class MetricsPort:
         else:
             return response
         finally:
-            self.telemetry.scrapes.labels(route.path, code).inc()
-            self.telemetry.scrape_duration.labels(route.path).observe(self.clock() - began)
+            self.metrics.count(route.path, code, self.clock() - began)
 
     def _paths(self) -> list[str]:
         """Every served path, as the documentation writes it."""

@@ -18,8 +18,8 @@ from kmproxy.content_coding import GzipEncoder, accepts_gzip
 from kmproxy.errors import AccessError
 from kmproxy.exposition.selection import QueryError, check_keys
 from kmproxy.labels.namespace_info import CONTENT_TYPE, NamespaceInfoMap
+from kmproxy.scrape.handler import ScrapeMetrics
 from kmproxy.scrape.routes import NAMESPACES
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.health import Readiness
 from kmproxy.web.responses import Handler, plain
 
@@ -33,13 +33,13 @@ class NamespaceInfo:
         selection: SelectionConfig,
         *,
         readiness: Readiness,
-        telemetry: Telemetry,
+        metrics: ScrapeMetrics,
         clock: Callable[[], float],
     ) -> None:
         self._info = info
         self._selection = read_selection(selection)
         self._readiness = readiness
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
 
     @property
@@ -56,8 +56,7 @@ class NamespaceInfo:
         except ConnectionResetError:  # the client left while we wrote
             response = web.Response(status=499)
         finally:
-            self._telemetry.scrapes.labels(NAMESPACES, code).inc()
-            self._telemetry.scrape_duration.labels(NAMESPACES).observe(self._clock() - began)
+            self._metrics.count(NAMESPACES, code, self._clock() - began)
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:

@@ -23,7 +23,7 @@ from kmproxy.scrape.routes import Route
 from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit, Slot
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import UpstreamErrors
 from kmproxy.web.health import Readiness
 from kmproxy.web.open_connections import network
 from kmproxy.web.responses import TIMEOUT_HEADER, break_off, plain, scrape_budget
@@ -54,7 +54,7 @@ class Scraper:
     limit: ConcurrencyLimit
     streamer: Streamer
     readiness: Readiness
-    telemetry: Telemetry
+    errors: UpstreamErrors
     longest: float
     pods: PodLists | None = None
 
@@ -98,7 +98,7 @@ class Scraper:
         try:
             return await self.nodes.find(route.node, asker=decision.caller if decision else "")
         except UpstreamError as error:
-            self.telemetry.upstream_failed("apiserver", error.reason)
+            self.errors.count("apiserver", error.reason)
             raise
 
     async def _fetch(
@@ -126,10 +126,10 @@ class Scraper:
                     pods=pods,
                 )
         except SeriesError as error:
-            self.telemetry.upstream_failed("kubelet", "series")
+            self.errors.count("kubelet", "series")
             raise UpstreamError("series", str(error)) from error
         except UpstreamError as error:
-            self.telemetry.upstream_failed("kubelet", error.reason)
+            self.errors.count("kubelet", error.reason)
             raise
 
     def _late(self, request: web.Request, node: Node | None, budget: float) -> str:
@@ -137,7 +137,7 @@ class Scraper:
         if request.protocol.writing_paused:
             return f"the client has not taken its answer within {budget:g} s"
         label, name = ("kubelet", "kubelet") if node else ("apiserver", "API server")
-        self.telemetry.upstream_failed(label, "timeout")
+        self.errors.count(label, "timeout")
         away = self.kubelet.away if node else ""
         because = f": {away}, and the kubelet may still wait for a review" if away else ""
         return f"no whole answer from the {name} within {budget:g} s{because}"

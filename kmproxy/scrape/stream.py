@@ -8,11 +8,12 @@ called it must break the connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from aiohttp import HttpVersion11, hdrs, web
+from prometheus_client import CollectorRegistry, Counter
 
 from kmproxy.auth.tenant import TenantStream
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
@@ -24,7 +25,6 @@ from kmproxy.labels.label_map import LabelMap
 from kmproxy.scrape.pod_lists import ScrapePods
 from kmproxy.sources.answer import Exposition
 from kmproxy.sources.slots import Slot
-from kmproxy.telemetry import Telemetry
 
 _TURN = 1 << 19
 """Work, in the unit of `lines.work`, after which the event loop serves other requests.
@@ -33,13 +33,57 @@ This much work takes some milliseconds.
 """
 
 
+class SampleMetrics:
+    """Counts the samples and lines of expositions."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._samples = Counter("kmproxy_samples", "Samples seen.", registry=registry)
+        self._enriched = Counter(
+            "kmproxy_samples_enriched",
+            "Samples that got or changed a label.",
+            registry=registry,
+        )
+        self._unparsed = Counter(
+            "kmproxy_lines_unparsed",
+            "Lines that could not be understood, passed on unchanged.",
+            registry=registry,
+        )
+        self._conflicts = Counter(
+            "kmproxy_label_conflicts",
+            "Labels to add that a sample bore already.",
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "kmproxy_samples_dropped",
+            "Samples left out, by what they were left out for; 'merged' had become another's "
+            "series, 'tenant' was not for who asked, 'unparsed' could be anybody's, and the pod of "
+            "'unknown_pod' is not in its kubelet's list.",
+            ["by"],
+            registry=registry,
+        )
+
+    def count(self, pipeline: Pipeline) -> None:
+        """Count an exposition that has passed through a pipeline, wholly or in part."""
+        enricher = pipeline.enricher
+        self._samples.inc(enricher.samples)
+        self._enriched.inc(enricher.enriched)
+        self._unparsed.inc(enricher.unparsed)
+        self._conflicts.inc(enricher.conflicts)
+        self.count_dropped(pipeline.dropped)
+
+    def count_dropped(self, dropped: Mapping[str, int]) -> None:
+        """Count samples that were left out of a response, by reason."""
+        for reason, count in dropped.items():
+            self._dropped.labels(reason).inc(count)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamer:
     """Streams expositions with labels of `labels`. All streams under way share `room`."""
 
     labels: LabelMap
     room: SeriesRoom
-    telemetry: Telemetry
+    metrics: SampleMetrics
 
     async def stream(
         self,
@@ -86,23 +130,13 @@ class Streamer:
                 await slot.sent(len(data), response.write_eof(data))
         finally:
             pipeline.close()
-            _count(pipeline, self.telemetry)
+            self.metrics.count(pipeline)
             if tenant:
-                self.telemetry.samples_left_out(tenant.dropped)
+                self.metrics.count_dropped(tenant.dropped)
 
     def _longest(self, pods: ScrapePods | None) -> Callable[[], int]:
         """A function that returns the most bytes that the labels of a sample have now."""
         return lambda: self.labels.longest + (pods.longest if pods else 0)
-
-
-def _count(pipeline: Pipeline, telemetry: Telemetry) -> None:
-    """Count the samples and lines of an exposition that has passed through, wholly or in part."""
-    enricher = pipeline.enricher
-    telemetry.samples.inc(enricher.samples)
-    telemetry.samples_enriched.inc(enricher.enriched)
-    telemetry.lines_unparsed.inc(enricher.unparsed)
-    telemetry.label_conflicts.inc(enricher.conflicts)
-    telemetry.samples_left_out(pipeline.dropped)
 
 
 async def _fed(pipeline: Pipeline, data: bytes, pods: ScrapePods | None) -> bytes:

@@ -7,12 +7,13 @@ waiting. Must not know what is requested.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+import collections
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
 from kmproxy.errors import SlowClientError, UpstreamError
-from kmproxy.telemetry import Telemetry
 
 PATIENCE = 5.0
 """Seconds that a client may keep its slot waiting, in addition to the seconds that it earns.
@@ -26,6 +27,16 @@ RATE = 64 << 10
 SHORT_PATIENCE = 2.0
 SHORT_RATE = 1 << 20
 """`PATIENCE` and `RATE` for an address with more than its share of slots while another waits."""
+
+
+class SlotMetrics:
+    """Counts held slots. A slow client counts in `refused`, the counter of refused connections."""
+
+    def __init__(self, registry: CollectorRegistry, refused: Counter) -> None:
+        self.refused = refused
+        self.in_flight = Gauge(
+            "kmproxy_scrapes_in_flight", "Kubelet fetches under way.", registry=registry
+        )
 
 
 class Slot:
@@ -93,11 +104,11 @@ class ConcurrencyLimit:
     request wins. One address may hold all slots while no other address waits.
     """
 
-    def __init__(self, count: int, telemetry: Telemetry) -> None:
+    def __init__(self, count: int, metrics: SlotMetrics) -> None:
         self._count = count
         self._held: dict[Slot, None] = {}
         self._waiting: dict[asyncio.Future[Slot], str] = {}  # in the order of asking
-        self._telemetry = telemetry
+        self._metrics = metrics
 
     def __repr__(self) -> str:
         return f"<ConcurrencyLimit {len(self._held)} of {self._count}, {len(self._waiting)} wait>"
@@ -114,11 +125,11 @@ class ConcurrencyLimit:
         except TimeoutError as error:
             message = f"no free slot in time: --max-concurrency is {self._count}"
             raise UpstreamError("timeout", message, status=503) from error
-        self._telemetry.scrapes_in_flight.inc()
+        self._metrics.in_flight.inc()
         try:
             yield slot
         finally:
-            self._telemetry.scrapes_in_flight.dec()
+            self._metrics.in_flight.dec()
             self._release(slot)
 
     def presses(self, asker: str) -> bool:
@@ -132,7 +143,7 @@ class ConcurrencyLimit:
 
     def count_slow(self) -> None:
         """Count a client whose response was cut off because it was slow."""
-        self._telemetry.refused.labels("slow").inc()
+        self._metrics.refused.labels("slow").inc()
 
     async def _take(self, deadline: float, asker: str) -> Slot:
         turn: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
@@ -154,7 +165,7 @@ class ConcurrencyLimit:
     def _share_out(self) -> None:
         """Give free slots to waiting requests. Holders of slots may get less time now."""
         while self._waiting and len(self._held) < self._count:
-            held = Counter(slot.asker for slot in self._held)
+            held = collections.Counter(slot.asker for slot in self._held)
             turn = min(self._waiting, key=lambda each: held[self._waiting[each]])
             slot = Slot(self, self._waiting.pop(turn))
             if not turn.done():

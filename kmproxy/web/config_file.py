@@ -8,7 +8,6 @@ No message shows the content of a key or a password file.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import logging
 import math
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge
 
 from kmproxy.config.sections import ServerConfig
 from kmproxy.config.web import (
@@ -31,9 +32,10 @@ from kmproxy.config.web import (
     parse_web_config,
 )
 from kmproxy.config.yaml_text import RepeatedKeyError, parse_yaml
+from kmproxy.digests import digest
 from kmproxy.errors import ConfigError
 from kmproxy.openssl import VERSIONS, in_memory, trust_authorities
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import CredentialErrors
 from kmproxy.web.expiry import earliest_expiry
 
 LOOK_EVERY = 1.0
@@ -71,6 +73,20 @@ class WebState:
         return bool(names & tls.client_sans)
 
 
+class WebFileMetrics:
+    """Counts failures to read the web config again, and shows when its certificates expire."""
+
+    def __init__(self, registry: CollectorRegistry, errors: CredentialErrors) -> None:
+        self.errors = errors
+        self.certificate_expiry = Gauge(
+            "kmproxy_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a file ends, in seconds since 1970: 'serving' is "
+            "our own, 'client_ca' what clients' are verified by.",
+            ["certificate"],
+            registry=registry,
+        )
+
+
 class WebFile:
     """Holds the newest good version of the web config.
 
@@ -79,12 +95,12 @@ class WebFile:
     """
 
     def __init__(
-        self, source: Source, what: str, *, clock: Callable[[], float], telemetry: Telemetry
+        self, source: Source, what: str, *, clock: Callable[[], float], metrics: WebFileMetrics
     ) -> None:
         self._source = source
         self._what = what
         self._clock = clock
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._look_at = -math.inf
         self._made_of = b""
         self._failure = ""
@@ -100,7 +116,7 @@ class WebFile:
             try:
                 self._state = self._load()
             except ConfigError as error:
-                self._telemetry.credential_errors.labels("web_config").inc()
+                self._metrics.errors.count("web_config")
                 if str(error) != self._failure:  # one log line for one problem, not one a second
                     self._failure = str(error)
                     lines = "; ".join(error.problems)
@@ -113,7 +129,7 @@ class WebFile:
         try:
             config = self._source()
             contents = _contents(config.tls)
-            made_of = _digest(repr(config), repr(sorted(config.users.items())), *contents.values())
+            made_of = digest(repr(config), repr(sorted(config.users.items())), *contents.values())
             if made_of == self._made_of:
                 self._failure = ""
                 return self._state
@@ -149,7 +165,7 @@ class WebFile:
         except ValueError as error:  # OpenSSL accepts the certificate, so kmproxy uses it
             _log.warning("%s: when %s ends cannot be told: %s", self._what, pem.path, error)
             return
-        self._telemetry.certificate_expiry.labels(which).set(moment)
+        self._metrics.certificate_expiry.labels(which).set(moment)
 
 
 def find_web_config(
@@ -157,7 +173,7 @@ def find_web_config(
     *,
     bearer: bool = False,
     clock: Callable[[], float],
-    telemetry: Telemetry,
+    metrics: WebFileMetrics,
 ) -> WebFile | None:
     """The web config that the settings name, or None. Raises ConfigError.
 
@@ -175,7 +191,7 @@ def find_web_config(
         source, what = partial(WebConfig, section), "--metrics-cert-path"
     else:
         return None
-    return WebFile(source, what, clock=clock, telemetry=telemetry)
+    return WebFile(source, what, clock=clock, metrics=metrics)
 
 
 def _read_beside_tokens(path: str) -> WebConfig:
@@ -274,12 +290,4 @@ def _admission(tls: TlsSection | None, contents: Mapping[Pem, bytes]) -> bytes:
         return b""
     ca = contents[tls.client_ca] if tls.client_ca else b""
     sans = "all" if tls.client_sans is None else repr(sorted(tls.client_sans))
-    return _digest(tls.client_auth, sans, ca)
-
-
-def _digest(*parts: str | bytes) -> bytes:
-    digest = hashlib.blake2b(digest_size=32)
-    for part in parts:
-        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.digest()
+    return digest(tls.client_auth, sans, ca)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
+from prometheus_client import CollectorRegistry
 
-from kmproxy.telemetry import CONTENT_TYPE, Telemetry
+from kmproxy.telemetry import CONTENT_TYPE, render
 from kmproxy.web.responses import application, not_allowed, plain, reads
 
 
@@ -56,9 +57,9 @@ class Readiness:
 class TelemetryServer:
     """Serves the telemetry port: the kubelet's probes and kmproxy's own metrics."""
 
-    def __init__(self, readiness: Readiness, telemetry: Telemetry) -> None:
+    def __init__(self, readiness: Readiness, registry: CollectorRegistry) -> None:
         self._readiness = readiness
-        self._telemetry = telemetry
+        self._registry = registry
 
     def application(self) -> web.Application:
         """The application for the telemetry port."""
@@ -72,7 +73,7 @@ class TelemetryServer:
             return not_allowed()
         if path == "/metrics":
             headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE}
-            return web.Response(body=self._telemetry.render(), headers=headers)
+            return web.Response(body=render(self._registry), headers=headers)
         # This port is open to all, so it shows no host or name. --listen and the log show the
         # whole reason.
         problem = None

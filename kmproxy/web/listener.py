@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter
 
 from kmproxy.config.sections import LimitConfig
 from kmproxy.config.types import Address
 from kmproxy.errors import StartupError
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import WebFile
 from kmproxy.web.connection import LINGER, Answer, Connection
 from kmproxy.web.open_connections import OpenConnections
@@ -43,6 +43,19 @@ _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _log = logging.getLogger(__package__)
 
 
+class ConnectionMetrics:
+    """Counts what is refused before it is handled."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.refused = Counter(
+            "kmproxy_refused",
+            "Connections and requests refused before they were handled, by reason; 'slow' is a "
+            "client that did not take its answer, 'heads' room for unfinished requests.",
+            ["reason"],
+            registry=registry,
+        )
+
+
 class Listener:
     """Accepts connections for an application, until `stop`.
 
@@ -57,7 +70,7 @@ class Listener:
         *,
         web_file: WebFile | None = None,
         authorized: bool = False,
-        telemetry: Telemetry,
+        metrics: ConnectionMetrics,
     ) -> None:
         self.limits = limits
         self.connections: OpenConnections[Connection] = OpenConnections(
@@ -66,7 +79,7 @@ class Listener:
         self._name = name
         self._web_file = web_file
         self._authorized = authorized
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._server: web.Server | None = None
         self._empty = asyncio.Event()  # set while no connection is open
         self._empty.set()
@@ -128,7 +141,7 @@ class Listener:
 
     def refuse(self, reason: str) -> None:
         """Count a refused connection or request."""
-        self._telemetry.refused.labels(reason).inc()
+        self._metrics.refused.labels(reason).inc()
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -197,7 +210,7 @@ async def listening(
     *,
     web_file: WebFile | None = None,
     authorized: bool = False,
-    telemetry: Telemetry,
+    metrics: ConnectionMetrics,
 ) -> AsyncIterator[int]:
     """Serve an application on an address. Yields the port.
 
@@ -213,7 +226,7 @@ async def listening(
         shutdown_timeout=SHUTDOWN_TIMEOUT,
     )
     await runner.setup()
-    listener = Listener(name, limits, web_file=web_file, authorized=authorized, telemetry=telemetry)
+    listener = Listener(name, limits, web_file=web_file, authorized=authorized, metrics=metrics)
     try:
         server = runner.server
         if server is None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from aiohttp import hdrs, web
 
 from kmproxy.config.web import RateLimit
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import WebFile, WebState
 from kmproxy.web.connection import Connection
+from kmproxy.web.listener import ConnectionMetrics
 from kmproxy.web.responses import Handler, plain
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ class WebGuard:
         web_file: WebFile,
         passwords: Callable[[], Passwords],
         *,
-        telemetry: Telemetry,
+        metrics: ConnectionMetrics,
         clock: Callable[[], float],
     ) -> None:
         self._web_file = web_file
         self._passwords = passwords
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
         self._bucket: TokenBucket | None = None
 
@@ -87,12 +87,12 @@ class WebGuard:
                 connection.cut("certificate")
             return plain(401, "connect again")
         if not self._has_time(state.config.rate_limit):
-            self._telemetry.refused.labels("rate").inc()
+            self._metrics.refused.labels("rate").inc()
             return plain(429, "too many requests: see rate_limit in the web config file")
         if state.config.users:
             refusal = await self._authenticate(request, state, connection.address)
             if refusal is not None:
-                self._telemetry.refused.labels("password").inc()
+                self._metrics.refused.labels("password").inc()
                 return refusal
             connection.known()
         return await handler(request)

@@ -22,7 +22,7 @@ from kmproxy.config.loader import IGNORED
 from kmproxy.config.settings import settings
 from kmproxy.config.types import Address
 from kmproxy.errors import ConfigError
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import open_registry, render
 
 ROOT = Path(kmproxy.__file__).parents[1]
 BOOLEANS = frozenset({"all-nodes", "enable-http2"})
@@ -360,7 +360,7 @@ def test_the_revision(capsys, tmp_path, monkeypatch, written, shown):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"kmproxy {kmproxy.__version__}{shown}\n"
     found = shown.removeprefix(" (revision ").removesuffix(")")
-    assert f'revision="{found}"' in Telemetry().render().decode()
+    assert f'revision="{found}"' in render(open_registry()).decode()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

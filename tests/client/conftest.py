@@ -10,7 +10,7 @@ from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext, Trust
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.types import Secret
-from kmproxy.telemetry import Telemetry
+from kmproxy.daemon.metrics import OwnMetrics
 from tests.support.sites import new_ca, pem_of
 from tests.support.upstreams import Nobody
 
@@ -18,7 +18,7 @@ from tests.support.upstreams import Nobody
 @pytest.fixture
 async def upstream():
     """A way to anything on plain http."""
-    tls = TlsContext(Trust, "CA", clock=lambda: 0.0, telemetry=Telemetry())
+    tls = TlsContext(Trust, "CA", clock=lambda: 0.0, errors=OwnMetrics().credential_errors)
     async with open_session() as session:
         yield Upstream("kubelet", session, Nobody(), tls)
 
@@ -59,9 +59,9 @@ async def direct(ca):
         Secret(ca.cert_pem.bytes().decode()),
         *(Secret(part.decode()) for part in pem_of(ca.issue_cert("x", common_name="kmproxy"))),
     )
-    telemetry = Telemetry()
+    errors = OwnMetrics().credential_errors
     contexts = [
-        TlsContext(lambda each=each: each, "CA", clock=lambda: 0.0, telemetry=telemetry)
+        TlsContext(lambda each=each: each, "CA", clock=lambda: 0.0, errors=errors)
         for each in (trust, Trust(trust.ca))
     ]
     async with open_session() as session:

@@ -126,7 +126,7 @@ class Listener:
 
 
 @pytest.fixture
-async def away(cluster, tmp_path, clock, telemetry):
+async def away(cluster, tmp_path, clock, own_metrics):
     """A function that opens clients of an API server whose address is not one of loopback.
 
     0.0.0.0 leads to this machine all the same.
@@ -142,7 +142,7 @@ async def away(cluster, tmp_path, clock, telemetry):
 
         async def open_them(*flags):
             config, _ = read_config([f"--kubeconfig={path}", "--all-nodes", *flags])
-            opened = open_clients(config, {}, clock=clock, telemetry=telemetry)
+            opened = open_clients(config, {}, clock=clock, metrics=own_metrics)
             return await stack.enter_async_context(opened)
 
         yield open_them
@@ -165,7 +165,7 @@ def place(cluster, name, port, host="127.0.0.1", kind="InternalIP"):
 @pytest.mark.parametrize("flags", [[], ["--kubelet-tls-pin"], ["--kubelet-insecure-tls"],
                                    ["--kubelet-scheme=http"]])  # fmt: skip
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::ffff:127.0.0.1", "0.0.0.0", "127.1"])
-async def test_a_node_on_loopback(cluster, away, telemetry, host, flags):
+async def test_a_node_on_loopback(cluster, away, own_metrics, host, flags):
     """It is 502, whatever is accepted as a certificate; nobody is connected to."""
     async with Listener() as listener:
         place(cluster, "node-a", listener.port, host)
@@ -248,7 +248,7 @@ async def test_the_api_servers_own_place(cluster, opened_here, resolved, named):
 
 
 @pytest.fixture
-def opened_here(cluster, tmp_path, clock, telemetry):
+def opened_here(cluster, tmp_path, clock, own_metrics):
     """A function that opens clients of the API server where it is, on loopback."""
     cluster.write_service_account(tmp_path)
     server = urlsplit(cluster.api.url)
@@ -260,7 +260,7 @@ def opened_here(cluster, tmp_path, clock, telemetry):
     def open_them(*flags):
         flags = (f"--service-account-dir={tmp_path}", "--all-nodes", *flags)
         config, _ = read_config(list(flags))
-        return open_clients(config, environment, clock=clock, telemetry=telemetry)
+        return open_clients(config, environment, clock=clock, metrics=own_metrics)
 
     return open_them
 

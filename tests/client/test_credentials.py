@@ -22,10 +22,10 @@ POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
 
 
 @pytest.fixture
-def account(tmp_path, clock, telemetry):
+def account(tmp_path, clock, own_metrics):
     """A service account with the token `one`."""
     (tmp_path / "token").write_text("one\n")
-    return ServiceAccount(str(tmp_path), POD, clock=clock, telemetry=telemetry)
+    return ServiceAccount(str(tmp_path), POD, clock=clock, errors=own_metrics.credential_errors)
 
 
 async def test_a_token_is_read_again_after_a_minute(account, tmp_path, clock):
@@ -45,16 +45,16 @@ async def test_a_token_is_read_anew_after_a_401(account, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"a b", b"\xff"])
-async def test_a_bad_new_token_keeps_the_last_good_one(account, tmp_path, telemetry, content):
+async def test_a_bad_new_token_keeps_the_last_good_one(account, tmp_path, own_metrics, content):
     """A missing or damaged token file is counted, and the old token stays."""
     (tmp_path / "token").unlink()
     if content is not None:
         (tmp_path / "token").write_bytes(content)
     assert await account.authorization(anew=True) == "Bearer one"
-    assert credential_failures(telemetry, "token") == 1
+    assert credential_failures(own_metrics, "token") == 1
 
 
-def test_the_server_of_a_pod(tmp_path, clock, telemetry):
+def test_the_server_of_a_pod(tmp_path, clock, own_metrics):
     """Host and port come from the environment; an IPv6 address is put in brackets."""
     (tmp_path / "token").write_text("t")
     for host, server in (
@@ -62,7 +62,12 @@ def test_the_server_of_a_pod(tmp_path, clock, telemetry):
         ("fd00::1", "https://[fd00::1]:6443"),
     ):
         pod = POD | {"KUBERNETES_SERVICE_HOST": host}
-        assert ServiceAccount(str(tmp_path), pod, clock=clock, telemetry=telemetry).server == server
+        assert (
+            ServiceAccount(
+                str(tmp_path), pod, clock=clock, errors=own_metrics.credential_errors
+            ).server
+            == server
+        )
 
 
 def test_nothing_secret_is_shown(account):
@@ -86,7 +91,7 @@ def test_contexts(tmp_path, account):
     assert loose.verify_mode is ssl.CERT_NONE
 
 
-async def test_which_identity(tmp_path, clock, telemetry, cluster):
+async def test_which_identity(tmp_path, clock, own_metrics, cluster):
     """--kubeconfig, then the pod's, then $KUBECONFIG, then ~/.kube/config."""
     (tmp_path / "token").write_text("t")
     home = tmp_path / "home"
@@ -97,7 +102,11 @@ async def test_which_identity(tmp_path, clock, telemetry, cluster):
 
     async def found(flag, environment):
         config = ApiServerConfig(kubeconfig=flag, service_account_dir=sa)
-        return repr(await find_identity(config, environment, clock=clock, telemetry=telemetry))
+        return repr(
+            await find_identity(
+                config, environment, clock=clock, errors=own_metrics.credential_errors
+            )
+        )
 
     named = {"KUBECONFIG": str(tmp_path / "env")}
     homed = {"HOME": str(home)}
@@ -121,11 +130,13 @@ def test_the_default_directory():
     assert config.apiserver.service_account_dir == "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
-async def test_several_kubeconfigs(tmp_path, clock, telemetry, cluster):
+async def test_several_kubeconfigs(tmp_path, clock, own_metrics, cluster):
     """$KUBECONFIG may name several files, some of which may be missing."""
     cluster.write_kubeconfig(tmp_path / "two")
     environment = {"KUBECONFIG": f"{tmp_path / 'one'}:{tmp_path / 'two'}"}
-    identity = await find_identity(ApiServerConfig(), environment, clock=clock, telemetry=telemetry)
+    identity = await find_identity(
+        ApiServerConfig(), environment, clock=clock, errors=own_metrics.credential_errors
+    )
     assert identity.server == cluster.api.url
 
 

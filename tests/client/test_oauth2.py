@@ -64,17 +64,17 @@ async def site(endpoint):
 
 
 @pytest.fixture
-async def client(site, mount, clock, telemetry):
+async def client(site, mount, clock, own_metrics):
     """The client of that endpoint, its secret in a file."""
     mount.swap(secret="p:ss w\n")
-    made = make(site, File(str(mount.path / "secret")), clock, telemetry)
+    made = make(site, File(str(mount.path / "secret")), clock, own_metrics)
     async with open_session() as session:
         credential = made(session)
         yield credential
         await credential.close()
 
 
-def make(site, source, clock, telemetry, url=None, **more):
+def make(site, source, clock, own_metrics, url=None, **more):
     """A function from a session to a client of a site."""
 
     def made(session):
@@ -85,12 +85,14 @@ def make(site, source, clock, telemetry, url=None, **more):
             is_password,
             credential="client_secret",
             clock=clock,
-            telemetry=telemetry,
+            errors=own_metrics.credential_errors,
         )
         trust = Trust(verify=False)
-        tls = TlsContext(lambda: trust, "CA", clock=clock, telemetry=telemetry)
+        tls = TlsContext(lambda: trust, "CA", clock=clock, errors=own_metrics.credential_errors)
         endpoint = Upstream("OAuth2 token endpoint", session, None, tls)
-        return ClientCredentials(config, secret, endpoint, clock=clock, telemetry=telemetry)
+        return ClientCredentials(
+            config, secret, endpoint, clock=clock, errors=own_metrics.credential_errors
+        )
 
     return made
 
@@ -149,14 +151,14 @@ async def test_the_way_of_the_secret(client, site, endpoint, clock):
     assert len(site.seen) == 3
 
 
-async def test_a_secret_rotates(client, endpoint, mount, clock, telemetry):
+async def test_a_secret_rotates(client, endpoint, mount, clock, own_metrics):
     """A new secret is used for a new token a minute later at most; a bad one is not."""
     assert await client.authorization() == "Bearer t1"
     endpoint.secret = "other"
     mount.swap(secret="")
     clock.now += TOKEN_AGE
     assert await client.authorization() == "Bearer t1"
-    assert credential_failures(telemetry, "client_secret") == 1
+    assert credential_failures(own_metrics, "client_secret") == 1
     mount.swap(secret="other")
     clock.now += TOKEN_AGE
 
@@ -166,10 +168,12 @@ async def test_a_secret_rotates(client, endpoint, mount, clock, telemetry):
     await until(renewed)
 
 
-async def test_scopes_and_parameters(site, clock, telemetry):
+async def test_scopes_and_parameters(site, clock, own_metrics):
     """They stand in the form."""
     params = (("audience", Secret("kubelet")),)
-    made = make(site, Secret("p:ss w"), clock, telemetry, scopes=("a", "b"), endpoint_params=params)
+    made = make(
+        site, Secret("p:ss w"), clock, own_metrics, scopes=("a", "b"), endpoint_params=params
+    )
     async with open_session() as session:
         assert await made(session).authorization() == "Bearer t1"
     (seen,) = site.seen
@@ -215,14 +219,14 @@ async def test_an_end_as_text(client, endpoint, clock):
         (lambda: web.Response(body=b"x" * (2 << 20)), "too long"),
     ],
 )  # fmt: skip
-async def test_no_token(client, endpoint, telemetry, caplog, answer, says):
+async def test_no_token(client, endpoint, own_metrics, caplog, answer, says):
     """Each failure has the reason `oauth2`, is counted and logged, and shows nothing of the answer."""
     endpoint.broken = answer
     with pytest.raises(UpstreamError) as raised:
         await client.authorization()
     assert raised.value.reason == "oauth2"
     assert says in str(raised.value)
-    assert credential_failures(telemetry, "oauth2") == 1
+    assert credential_failures(own_metrics, "oauth2") == 1
     assert says in caplog.text
     for text in (str(raised.value), caplog.text, repr(client)):
         assert "planted" not in text
@@ -241,28 +245,28 @@ async def test_a_failure_is_not_repeated_at_once(client, site, endpoint, clock):
     assert await client.authorization() == "Bearer t1"
 
 
-async def test_a_good_token_outlives_a_failed_renewal(client, endpoint, clock, telemetry):
+async def test_a_good_token_outlives_a_failed_renewal(client, endpoint, clock, own_metrics):
     """It is used to its end, and not a second longer."""
     assert await client.authorization() == "Bearer t1"
     endpoint.broken = lambda: web.Response(status=500)
     clock.now += 3600 - 60
     assert await client.authorization() == "Bearer t1"
-    await until(lambda: asyncio.sleep(0, credential_failures(telemetry, "oauth2")))
+    await until(lambda: asyncio.sleep(0, credential_failures(own_metrics, "oauth2")))
     assert await client.authorization() == "Bearer t1"
     clock.now += 60
     with pytest.raises(UpstreamError):
         await client.authorization()
 
 
-def test_repr(site, clock, telemetry):
+def test_repr(site, clock, own_metrics):
     """It shows which client where, and nothing of the path or query."""
-    made = make(site, Secret("planted"), clock, telemetry, url=f"{site.url}/planted?planted")
+    made = make(site, Secret("planted"), clock, own_metrics, url=f"{site.url}/planted?planted")
     assert repr(made(None)) == "<ClientCredentials my client at 127.0.0.1>"
 
 
-async def test_an_endpoint_that_is_not_there(site, clock, telemetry):
+async def test_an_endpoint_that_is_not_there(site, clock, own_metrics):
     """What is wrong with the connection is said."""
-    made = make(site, Secret("s"), clock, telemetry, url="https://127.0.0.1:1/token")
+    made = make(site, Secret("s"), clock, own_metrics, url="https://127.0.0.1:1/token")
     async with open_session() as session:
         with pytest.raises(UpstreamError, match="cannot be reached") as raised:
             await made(session).authorization()
@@ -270,7 +274,7 @@ async def test_an_endpoint_that_is_not_there(site, clock, telemetry):
 
 
 @pytest.mark.parametrize("begins", [False, True])
-async def test_an_endpoint_that_hangs(site, endpoint, clock, telemetry, monkeypatch, begins):
+async def test_an_endpoint_that_hangs(site, endpoint, clock, own_metrics, monkeypatch, begins):
     """It is given up, whether it has begun to answer or not, and as what it is."""
     monkeypatch.setattr("kmproxy.client.oauth2.TIMEOUT", 0.2)
 
@@ -284,7 +288,7 @@ async def test_an_endpoint_that_hangs(site, endpoint, clock, telemetry, monkeypa
     else:
         endpoint.authorizer.clear()
     async with open_session() as session:
-        client = make(site, Secret("s"), clock, telemetry)(session)
+        client = make(site, Secret("s"), clock, own_metrics)(session)
         with pytest.raises(UpstreamError, match="no OAuth2 token: the ") as raised:
             await asyncio.wait_for(client.authorization(), 30)
     assert (raised.value.reason, raised.value.status) == ("oauth2", 504)

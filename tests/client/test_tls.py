@@ -25,11 +25,11 @@ def write_ca(path):
     trustme.CA().cert_pem.write_to_path(str(path))
 
 
-def test_a_context_follows_its_files(tmp_path, clock, telemetry):
+def test_a_context_follows_its_files(tmp_path, clock, own_metrics):
     """A new CA makes a new context a minute later at most; the old CA is forgotten."""
     write_ca(tmp_path / "ca")
     trust = Trust(ca=File(str(tmp_path / "ca")))
-    tls = TlsContext(lambda: trust, "CA", clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: trust, "CA", clock=clock, errors=own_metrics.credential_errors)
     first = tls.current()
     clock.now += LOOK_AGAIN
     assert tls.current() is first
@@ -43,27 +43,27 @@ def test_a_context_follows_its_files(tmp_path, clock, telemetry):
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
-def test_a_bad_new_ca_keeps_the_last_good_one(tmp_path, clock, telemetry, content):
+def test_a_bad_new_ca_keeps_the_last_good_one(tmp_path, clock, own_metrics, content):
     """A missing or damaged CA file is counted, and the old context stays until it is whole."""
     write_ca(tmp_path / "ca")
     trust = Trust(ca=File(str(tmp_path / "ca")))
-    tls = TlsContext(lambda: trust, "CA", clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: trust, "CA", clock=clock, errors=own_metrics.credential_errors)
     first = tls.current()
     (tmp_path / "ca").unlink()
     if content is not None:
         (tmp_path / "ca").write_text(content)
     clock.now += LOOK_AGAIN
     assert tls.current() is first
-    assert credential_failures(telemetry, "ca") == 1
+    assert credential_failures(own_metrics, "ca") == 1
     write_ca(tmp_path / "ca")
     clock.now += LOOK_AGAIN
     assert tls.current() is not first
 
 
-def test_a_context_that_never_was(tmp_path, clock, telemetry):
+def test_a_context_that_never_was(tmp_path, clock, own_metrics):
     """Without a good one to keep, a bad CA is an error that names the file."""
     trust = Trust(ca=File(str(tmp_path / "ca")))
-    tls = TlsContext(lambda: trust, "the CA", clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: trust, "the CA", clock=clock, errors=own_metrics.credential_errors)
     with pytest.raises(CredentialError, match=r"the CA: .*/ca: No such file"):
         tls.current()
 
@@ -146,12 +146,12 @@ async def test_a_client_certificate(party, mount):
         assert await server.greets(Trust(files["ca"]).context()) == "nobody"
 
 
-async def test_a_client_certificate_rotates(party, mount, clock, telemetry):
+async def test_a_client_certificate_rotates(party, mount, clock, own_metrics):
     """By a swap of links a new pair is shown a minute later at most; a bad one never."""
     cert, key = party.pair("one")
     mount.swap(ca=party.pem, cert=cert, key=key)
     trust = Trust(*(File(str(mount.path / name)) for name in ("ca", "cert", "key")))
-    tls = TlsContext(lambda: trust, "kubelets", clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: trust, "kubelets", clock=clock, errors=own_metrics.credential_errors)
     async with Server(party) as server:
         assert await server.greets(tls.current()) == "one"
         cert, key = party.pair("two")
@@ -169,19 +169,19 @@ async def test_a_client_certificate_rotates(party, mount, clock, telemetry):
             mount.swap(**files)
             clock.now += LOOK_AGAIN
             assert await server.greets(tls.current()) == "two"
-            assert credential_failures(telemetry, "certificate") == count
+            assert credential_failures(own_metrics, "certificate") == count
         cert, key = party.pair("three")
         mount.swap(ca=party.pem, cert=cert, key=key)
         clock.now += LOOK_AGAIN
         assert await server.greets(tls.current()) == "three"
 
 
-async def test_a_ca_rotates(mount, clock, telemetry):
+async def test_a_ca_rotates(mount, clock, own_metrics):
     """After a swap of links the servers of the new CA are trusted, and those of the old are not."""
     old, new = Party(), Party()
     mount.swap(ca=old.pem)
     trust = Trust(File(str(mount.path / "ca")))
-    tls = TlsContext(lambda: trust, "kubelets", clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: trust, "kubelets", clock=clock, errors=own_metrics.credential_errors)
     async with Server(old) as before, Server(new) as after:
         assert await before.greets(tls.current()) == "nobody"
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -193,7 +193,7 @@ async def test_a_ca_rotates(mount, clock, telemetry):
             await before.greets(tls.current())
 
 
-async def test_another_trust_is_looked_at_at_once(party, clock, telemetry):
+async def test_another_trust_is_looked_at_at_once(party, clock, own_metrics):
     """A kubeconfig that names other files does not wait for the old ones' minute."""
     pairs = iter((party.pair("one"), party.pair("two")))
     trust = Trust()
@@ -204,7 +204,7 @@ async def test_another_trust_is_looked_at_at_once(party, clock, telemetry):
         trust = Trust(text(party.pem), text(cert), text(key))
 
     show_next()
-    tls = TlsContext(lambda: trust, "kubelets", clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: trust, "kubelets", clock=clock, errors=own_metrics.credential_errors)
     async with Server(party) as server:
         assert await server.greets(tls.current()) == "one"
         show_next()

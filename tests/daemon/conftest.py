@@ -13,7 +13,7 @@ from tests.support.kubelet_reader import READER
 
 
 @pytest.fixture
-def opened(cluster, tmp_path, clock, telemetry):
+def opened(cluster, tmp_path, clock, own_metrics):
     """A function that opens the clients of a pod that was given flags, and a `kubelet` section."""
     cluster.write_service_account(tmp_path)
     api, kubelet = urlsplit(cluster.api.url), cluster.kubelets["node-a"]
@@ -28,7 +28,7 @@ def opened(cluster, tmp_path, clock, telemetry):
             (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": section}))
             flags = (*flags, f"--config={tmp_path / 'k.yaml'}")
         config, _ = read_config([*defaults, *flags])
-        return open_clients(config, environment | (environ or {}), clock=clock, telemetry=telemetry)
+        return open_clients(config, environment | (environ or {}), clock=clock, metrics=own_metrics)
 
     return open_them
 

@@ -53,7 +53,7 @@ async def test_a_ca_that_is_none(opened, tmp_path):
             pass
 
 
-async def test_a_server_name_that_changes(cluster, tmp_path, clock, telemetry):
+async def test_a_server_name_that_changes(cluster, tmp_path, clock, own_metrics):
     """A kubeconfig's is followed as all of it is: its server is verified by the new one."""
     path = tmp_path / "config"
 
@@ -66,7 +66,7 @@ async def test_a_server_name_that_changes(cluster, tmp_path, clock, telemetry):
 
     name("localhost")
     config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
-    async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+    async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
         for server_name, good in (("localhost", True), ("elsewhere", False), ("node-a", True)):
             name(server_name)
             if good:
@@ -76,7 +76,7 @@ async def test_a_server_name_that_changes(cluster, tmp_path, clock, telemetry):
                     await all_nodes(clients)
 
 
-async def test_a_server_that_changes(cluster, tmp_path, clock, telemetry):
+async def test_a_server_that_changes(cluster, tmp_path, clock, own_metrics):
     """A kubeconfig that leads elsewhere does so at once: its token is not shown to the old one."""
     path, ca = tmp_path / "config", new_ca()
     cluster.write_kubeconfig(path)
@@ -94,7 +94,7 @@ async def test_a_server_that_changes(cluster, tmp_path, clock, telemetry):
     async with Site(lambda _: metrics("{}"), ca) as old, Site(lambda _: metrics("{}"), ca) as new:
         lead(old, "one")
         config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
-        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
             for site, token in ((old, "one"), (new, "two"), (old, "three")):
                 lead(site, token)
                 with pytest.raises(UpstreamError):
@@ -103,7 +103,7 @@ async def test_a_server_that_changes(cluster, tmp_path, clock, telemetry):
     assert told == [["Bearer one", "Bearer three"], ["Bearer two"]]
 
 
-async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, telemetry):
+async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, own_metrics):
     """What is read after a 401 is for the new server: the old one is not shown it."""
     path, ca = tmp_path / "config", new_ca()
 
@@ -125,7 +125,7 @@ async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, telemetry
     async with Site(refuse, ca) as old, Site(lambda _: metrics("{}"), ca) as new:
         lead(old, "one")
         config, _ = read_config([f"--kubeconfig={path}", "--all-nodes"])
-        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
             with pytest.raises(CredentialError, match="leads to another server"):
                 await all_nodes(clients)
             with pytest.raises(UpstreamError):  # {} is no list
@@ -134,7 +134,7 @@ async def test_a_server_that_changes_while_it_refuses(tmp_path, clock, telemetry
     assert told == [["Bearer one"], ["Bearer two"]]
 
 
-async def test_a_plugin_that_gives_certificates(tmp_path, clock, telemetry):
+async def test_a_plugin_that_gives_certificates(tmp_path, clock, own_metrics):
     """A 401 makes it run again: nothing else tells that its certificate has ended."""
     ca, plugin = new_ca(), tmp_path / "credential.json"
     version = "client.authentication.k8s.io/v1"
@@ -161,7 +161,7 @@ async def test_a_plugin_that_gives_certificates(tmp_path, clock, telemetry):
         (tmp_path / "config").write_text(json.dumps(document))
         give("one")
         config, _ = read_config([f"--kubeconfig={tmp_path / 'config'}"])
-        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
             assert await clients.api.get("/x", {}, accept="*/*") == b"{}"
             give("two")
             good[0] = "two"
@@ -184,7 +184,7 @@ def kubeconfig(path, url, ca, user, **cluster):
     return f"--kubeconfig={path}"
 
 
-async def test_impersonation(tmp_path, clock, telemetry):
+async def test_impersonation(tmp_path, clock, own_metrics):
     """The API server and its node proxy are asked as somebody else; a kubelet itself is not asked."""
     user, ca, path = {"token": "t", "as": "jane"}, new_ca(), tmp_path / "config"
     async with Site(lambda _: metrics(), ca) as site:
@@ -192,7 +192,7 @@ async def test_impersonation(tmp_path, clock, telemetry):
         def opened_by(*flags, user=user):
             more = [f"--node-port={site.port}", "--node-name-or-ip=127.0.0.1"]
             config, _ = read_config([kubeconfig(path, site.url, ca, user), *more, *flags])
-            return open_clients(config, {}, clock=clock, telemetry=telemetry)
+            return open_clients(config, {}, clock=clock, metrics=own_metrics)
 
         async with opened_by(f"--kube-apiserver={site.url}") as clients:
             await scrape(clients)
@@ -213,7 +213,7 @@ async def test_impersonation(tmp_path, clock, telemetry):
         assert len(site.seen) == 1
 
 
-async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, telemetry):
+async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, own_metrics):
     """A kubelet section with a credential of its own is for the kubelet; nobody is impersonated."""
     ca, path = new_ca(), tmp_path / "config"
     (tmp_path / "k.yaml").write_text(yaml.safe_dump({"kubelet": {"bearer_token": "own"}}))
@@ -221,7 +221,7 @@ async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, t
         flag = kubeconfig(path, site.url, ca, {"token": "t", "as": "jane"})
         more = ["--node-name-or-ip=127.0.0.1", f"--config={tmp_path / 'k.yaml'}"]
         config, _ = read_config([flag, f"--node-port={site.port}", *more])
-        async with open_clients(config, {}, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, {}, clock=clock, metrics=own_metrics) as clients:
             await scrape(clients)
     (seen,) = site.seen
     assert seen.headers["Authorization"] == "Bearer own"
@@ -229,7 +229,7 @@ async def test_impersonation_beside_a_credential_for_kubelets(tmp_path, clock, t
 
 
 @pytest.mark.parametrize("dot", ["", "."])
-async def test_the_way_to_the_api_server(tmp_path, clock, telemetry, dot):
+async def test_the_way_to_the_api_server(tmp_path, clock, own_metrics, dot):
     """HTTPS_PROXY leads there unless NO_PROXY says otherwise; proxy-url wins; a dot is no name's."""
     ca, path = new_ca(), tmp_path / "config"
     async with (
@@ -242,7 +242,7 @@ async def test_the_way_to_the_api_server(tmp_path, clock, telemetry, dot):
         async def ask(environment, **cluster):
             flag = kubeconfig(path, url, ca, {"token": "t"}, **cluster)
             config, _ = read_config([flag])
-            async with open_clients(config, environment, clock=clock, telemetry=telemetry) as found:
+            async with open_clients(config, environment, clock=clock, metrics=own_metrics) as found:
                 await found.api.get("/api", {}, accept="*/*")
                 return str(found.identity.way)
 

@@ -49,7 +49,7 @@ async def test_what_the_certificate_must_bear(opened, cluster):
                     await scrape(clients)
 
 
-async def test_oauth2(opened, cluster, reader, asked, telemetry):
+async def test_oauth2(opened, cluster, reader, asked, own_metrics):
     """The kubelet is asked with a token of the endpoint; one that it refuses is replaced."""
     issued = [reader]
 
@@ -76,7 +76,7 @@ async def test_oauth2(opened, cluster, reader, asked, telemetry):
         with pytest.raises(UpstreamError, match="no OAuth2 token") as raised:
             await scrape(clients)
     assert raised.value.reason == "oauth2"
-    assert credential_failures(telemetry, "oauth2") == 1
+    assert credential_failures(own_metrics, "oauth2") == 1
 
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS"])

@@ -41,7 +41,7 @@ async def test_a_bearer_token(opened, reader, asked, mount, how):
         assert await clients.identity.authorization() != f"Bearer {reader}"
 
 
-async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clock, telemetry):
+async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clock, own_metrics):
     """It is used a minute later, or at once when the old one is refused; a bad one never."""
     mount.swap(token=reader)
     second, third = cluster.authority.issue(READER), cluster.authority.issue(READER)
@@ -57,7 +57,7 @@ async def test_a_bearer_token_rotates(opened, cluster, reader, asked, mount, clo
         clock.now += TOKEN_AGE
         await scrape(clients)
         assert asked() == f"Bearer {second}"
-        assert credential_failures(telemetry, "token") == 1
+        assert credential_failures(own_metrics, "token") == 1
         mount.swap(token=third)
         cluster.authority.revoke(second)
         await scrape(clients)
@@ -76,7 +76,7 @@ async def test_a_client_certificate(opened, cluster, asked, mount, inline):
     assert asked() is None
 
 
-async def test_a_client_certificate_rotates(opened, cluster, mount, clock, telemetry):
+async def test_a_client_certificate_rotates(opened, cluster, mount, clock, own_metrics):
     """The kubelet sees the new one a minute later; until then, and if it is bad, the old one."""
     users = ["system:node:one", "system:node:two"]
     pairs = [pem_of(cluster._authorities.issue_cert(common_name=user)) for user in users]
@@ -88,7 +88,7 @@ async def test_a_client_certificate_rotates(opened, cluster, mount, clock, telem
         mount.swap(crt=pairs[1][0], key=pairs[0][1])
         clock.now += LOOK_AGAIN
         await scrape(clients)
-        assert credential_failures(telemetry, "certificate") == 1
+        assert credential_failures(own_metrics, "certificate") == 1
         mount.swap(crt=pairs[1][0], key=pairs[1][1])
         cluster.authority.deny("get", "nodes/metrics", user=users[0])
         cluster.authority.allow("get", "nodes/metrics", user=users[1])
@@ -142,7 +142,7 @@ async def test_a_client_certificate_is_not_shown_elsewhere(opened, cluster):
     assert [seen.certificate for seen in other.seen] == [None]
 
 
-async def test_a_token_that_nobody_waits_for(opened, telemetry):
+async def test_a_token_that_nobody_waits_for(opened, own_metrics):
     """At the end its request is given up, which is no failure, and no task is left."""
     arrived = asyncio.Event()
 
@@ -163,7 +163,7 @@ async def test_a_token_that_nobody_waits_for(opened, telemetry):
                 await waiting
             assert asking()
         assert not asking()
-    assert credential_failures(telemetry, "oauth2") == 0
+    assert credential_failures(own_metrics, "oauth2") == 0
 
 
 @pytest.mark.parametrize(

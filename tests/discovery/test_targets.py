@@ -9,13 +9,13 @@ import pytest
 
 from kmproxy.config.label_rules import Namespace
 from kmproxy.config.sections import DiscoveryConfig
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.discovery import targets as module
 from kmproxy.discovery.targets import TargetService
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.nodes import Node
 from kmproxy.sources.slots import ConcurrencyLimit
-from kmproxy.telemetry import Telemetry
-from tests.support.sharing import Clock
+from tests.support.sharing import Clock, failure
 
 
 @pytest.fixture
@@ -76,22 +76,22 @@ class Nodes:
         yield [Namespace(name) for name in self.names]
 
 
-def service(clock, kubelet, nodes=None, *, slots=5, telemetry=None, **config):
+def service(clock, kubelet, nodes=None, *, slots=5, metrics=None, **config):
     """A service in front of these kubelets."""
-    telemetry = telemetry or Telemetry()
+    metrics = metrics or OwnMetrics()
     return TargetService(
         DiscoveryConfig(enabled=True, **config),
         kubelet=kubelet,
         nodes=nodes,
-        slots=ConcurrencyLimit(slots, telemetry),
-        telemetry=telemetry,
+        slots=ConcurrencyLimit(slots, metrics.slots),
+        metrics=metrics.discovery,
         clock=clock,
     )
 
 
-def value(telemetry, name, **labels):
+def value(metrics, name, **labels):
     """One of our own metrics."""
-    return telemetry.registry.get_sample_value(f"kmproxy_{name}", labels)
+    return metrics.registry.get_sample_value(f"kmproxy_{name}", labels)
 
 
 async def test_nodes_are_kept_apart(clock):
@@ -162,14 +162,14 @@ async def test_slots_are_those_of_scrapes(clock, monkeypatch):
 async def test_a_fetch_that_hangs(clock, monkeypatch):
     """It is given up in its own time, and its slot is free again."""
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)
-    telemetry, kubelet = Telemetry(), Kubelet()
+    metrics, kubelet = OwnMetrics(), Kubelet()
     kubelet.hang = True
-    found = service(clock, kubelet, slots=1, telemetry=telemetry)
+    found = service(clock, kubelet, slots=1, metrics=metrics)
     with pytest.raises(UpstreamError, match="no whole answer from the kubelet") as caught:
         await found.pods(None, 5.0)
     assert caught.value.status == 504
-    assert value(telemetry, "upstream_errors_total", upstream="kubelet", reason="timeout") == 1
-    assert value(telemetry, "scrapes_in_flight") == 0
+    assert value(metrics, "upstream_errors_total", upstream="kubelet", reason="timeout") == 1
+    assert value(metrics, "scrapes_in_flight") == 0
     kubelet.hang = False
     clock.now += 5.0
     assert (await found.pods(None, 5.0)).value.count == 1
@@ -186,23 +186,23 @@ async def test_a_credential_that_cannot_be_used(clock):
 
 async def test_metrics(clock):
     """Fetches and failures are counted, targets and the age of what is served shown."""
-    telemetry, kubelet = Telemetry(), Kubelet()
+    metrics, kubelet = OwnMetrics(), Kubelet()
     kubelet.pods_each = 3
-    found = service(clock, kubelet, Nodes("a", "b"), telemetry=telemetry)
+    found = service(clock, kubelet, Nodes("a", "b"), metrics=metrics)
     await found.pods(None, 5.0)
     await found.pods("a", 5.0)
     await found.nodes(5.0)
-    assert value(telemetry, "discovery_fetches_total", role="pod", result="ok") == 2
-    assert value(telemetry, "discovery_fetches_total", role="node", result="ok") == 1
-    assert value(telemetry, "discovery_targets", role="pod") == 6
-    assert value(telemetry, "discovery_targets", role="node") == 2
-    assert value(telemetry, "discovery_age_seconds", role="pod") == 0
-    kubelet.error = UpstreamError("refused", "the kubelet cannot be reached", status=502)
+    assert value(metrics, "discovery_fetches_total", role="pod", result="ok") == 2
+    assert value(metrics, "discovery_fetches_total", role="node", result="ok") == 1
+    assert value(metrics, "discovery_targets", role="pod") == 6
+    assert value(metrics, "discovery_targets", role="node") == 2
+    assert value(metrics, "discovery_age_seconds", role="pod") == 0
+    kubelet.error = failure()
     clock.now += 40.0
     await found.pods(None, 5.0)
-    assert value(telemetry, "discovery_fetches_total", role="pod", result="failed") == 1
-    assert value(telemetry, "upstream_errors_total", upstream="kubelet", reason="refused") == 1
-    assert value(telemetry, "discovery_age_seconds", role="pod") == 40
+    assert value(metrics, "discovery_fetches_total", role="pod", result="failed") == 1
+    assert value(metrics, "upstream_errors_total", upstream="kubelet", reason="refused") == 1
+    assert value(metrics, "discovery_age_seconds", role="pod") == 40
 
 
 async def test_reprs(clock):

@@ -16,9 +16,10 @@ import aiohttp
 import pytest
 import trustme
 
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.nodes import KEPT, REMEMBERED
 from kmproxy.simulator.kubelet import Fault, Memory
-from kmproxy.telemetry import Telemetry
+from kmproxy.telemetry import render
 from tests.conftest import until
 from tests.support.documents import ROOT, is_a_test, section
 from tests.support.process import daemon, in_a_pod
@@ -38,7 +39,9 @@ def test_a_row_of_the_table(row):
     """Each metric is one of ours, and each test is there."""
     *_, shown, proven, _ = (cell.strip() for cell in row.split("|"))
     metrics = set(re.findall(r"`(kmproxy_\w+)`", shown))
-    ours = re.findall(r"^# TYPE (kmproxy_\w+) ", Telemetry().render().decode(), re.MULTILINE)
+    ours = re.findall(
+        r"^# TYPE (kmproxy_\w+) ", render(OwnMetrics().registry).decode(), re.MULTILINE
+    )
     assert metrics
     assert metrics <= set(ours)
     names = re.findall(r"`(\w+)::(\w+)`", proven)

@@ -12,7 +12,7 @@ from tests.conftest import credential_failures
 
 
 @pytest.fixture
-def token(mount, clock, telemetry):
+def token(mount, clock, own_metrics):
     """The text of a file that held `one` at first."""
     mount.swap(token="one\n")
     return RotatingText(
@@ -21,7 +21,7 @@ def token(mount, clock, telemetry):
         is_token,
         credential="token",
         clock=clock,
-        telemetry=telemetry,
+        errors=own_metrics.credential_errors,
     )
 
 
@@ -38,13 +38,13 @@ def test_a_swap_of_links(token, mount, clock):
 
 
 @pytest.mark.parametrize("files", [{}, {"token": b""}, {"token": b"a b"}, {"token": b"\xff"}])
-def test_a_bad_swap_keeps_the_last_good_one(token, mount, clock, telemetry, caplog, files):
+def test_a_bad_swap_keeps_the_last_good_one(token, mount, clock, own_metrics, caplog, files):
     """It is counted and logged each time it is looked at, without what it holds."""
     mount.swap(**files)
     for count in (1, 2):
         clock.now += TOKEN_AGE
         assert token.current() == "one"
-        assert credential_failures(telemetry, "token") == count
+        assert credential_failures(own_metrics, "token") == count
     assert "the last good one stays in use" in caplog.text
     assert "a b" not in caplog.text
     mount.swap(token="two")
@@ -52,9 +52,10 @@ def test_a_bad_swap_keeps_the_last_good_one(token, mount, clock, telemetry, capl
     assert token.current() == "two"
 
 
-def test_text_of_the_configuration(clock, telemetry):
+def test_text_of_the_configuration(clock, own_metrics):
     """It stays as it is; what it cannot be is refused without being shown."""
-    options = {"credential": "token", "clock": clock, "telemetry": telemetry}
+    errors = own_metrics.credential_errors
+    options = {"credential": "token", "clock": clock, "errors": errors}
     text = RotatingText(Secret("planted"), "the token", is_token, **options)
     clock.now += TOKEN_AGE
     assert text.current() == "planted"

@@ -16,7 +16,7 @@ from tests.conftest import credential_failures
 from tests.support.kubeconfigs import write
 
 
-async def test_contexts_of_a_kubeconfig(tmp_path, clock, telemetry):
+async def test_contexts_of_a_kubeconfig(tmp_path, clock, own_metrics):
     """A server name, a proxy and an unverified server are taken over."""
     (tmp_path / "config").write_text(
         "apiVersion: v1\nkind: Config\ncurrent-context: two\n"
@@ -25,35 +25,37 @@ async def test_contexts_of_a_kubeconfig(tmp_path, clock, telemetry):
         "{server: 'https://two/', tls-server-name: 'n', proxy-url: 'http://p:1', insecure-skip-tls-verify: true}}]\n"
         "users: [{name: u, user: {}}]\n"
     )
-    identity = await Kubeconfig.load(str(tmp_path / "config"), clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(
+        str(tmp_path / "config"), clock=clock, errors=own_metrics.credential_errors
+    )
     assert (identity.server, identity.server_name) == ("https://two", "n")
     assert identity.proxy == Proxy("http://p:1")
     assert not identity.trust.verify
     assert await identity.authorization() is None
 
 
-async def test_a_user_name_and_password(tmp_path, clock, telemetry):
+async def test_a_user_name_and_password(tmp_path, clock, own_metrics):
     """They are sent as they have always been."""
     path = write(tmp_path / "config", {"username": "u", "password": "p"})
-    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert await identity.authorization() == "Basic " + base64.b64encode(b"u:p").decode()
 
 
-async def test_a_token_that_is_none(tmp_path, clock, telemetry):
+async def test_a_token_that_is_none(tmp_path, clock, own_metrics):
     """A token that cannot stand in a header is refused, and not shown."""
     path = write(tmp_path / "config", {"token": "planted secret"})
     with pytest.raises(ConfigError) as raised:
-        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+        await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert "not a token" in str(raised.value)
     assert "planted" not in str(raised.value)
 
 
 @pytest.mark.parametrize("url", ["socks5://planted:secret@proxy", "http://planted:secret@:x"])
-async def test_a_proxy_that_is_none(tmp_path, clock, telemetry, url):
+async def test_a_proxy_that_is_none(tmp_path, clock, own_metrics, url):
     """It is refused, and not shown."""
     path = write(tmp_path / "config", {}, {"proxy-url": url})
     with pytest.raises(ConfigError, match="proxy-url: ") as raised:
-        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+        await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert "planted" not in str(raised.value)
 
 
@@ -68,7 +70,7 @@ async def test_a_proxy_that_is_none(tmp_path, clock, telemetry, url):
         {"user": {"auth-provider": {"name": "oidc", "config": {"refresh-token": "planted"}}}},
     ],
 )
-async def test_a_user_that_lacks_something(tmp_path, clock, telemetry, caplog, user):
+async def test_a_user_that_lacks_something(tmp_path, clock, own_metrics, caplog, user):
     """It is refused and named; what else is in it is shown neither by the error nor a log."""
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "config"
@@ -77,17 +79,17 @@ async def test_a_user_that_lacks_something(tmp_path, clock, telemetry, caplog, u
     document["users"] = [{"name": "u"} | user]
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(ConfigError, match="user 'u'") as raised:
-        await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
+        await Kubeconfig.load(str(path), clock=clock, errors=own_metrics.credential_errors)
     assert "planted" not in str(raised.value)
     assert "planted" not in caplog.text
 
 
 @pytest.mark.parametrize("server", ["HTTP5://api:6443", "https:/api", "ftp://api", "a b:1"])
-async def test_a_server_that_is_none(tmp_path, clock, telemetry, server):
+async def test_a_server_that_is_none(tmp_path, clock, own_metrics, server):
     """Only what is surely https, or surely not, is asked at all."""
     path = write(tmp_path / "config", {}, {"server": server})
     with pytest.raises(ConfigError, match="not one that begins with https://"):
-        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+        await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
 
 
 @pytest.mark.parametrize(
@@ -103,47 +105,51 @@ async def test_a_server_that_is_none(tmp_path, clock, telemetry, server):
         {"server": "https://api:x"},
     ],
 )
-async def test_a_value_of_the_wrong_kind(tmp_path, clock, telemetry, cluster):
+async def test_a_value_of_the_wrong_kind(tmp_path, clock, own_metrics, cluster):
     """It is an error, named by its key, and never read as something else; later the old one stays."""
     (key,) = cluster
     path = write(tmp_path / "config", {}, cluster)
     with pytest.raises(ConfigError, match=f"config: .*{key}"):
-        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+        await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     write(tmp_path / "config", {"token": "t"}, {"insecure-skip-tls-verify": False})
-    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     write(tmp_path / "config", {"token": "other"}, cluster)
     clock.now += TOKEN_AGE
     assert await identity.authorization() == "Bearer t"
     assert identity.trust.verify
-    assert credential_failures(telemetry, "kubeconfig") == 1
+    assert credential_failures(own_metrics, "kubeconfig") == 1
 
 
-async def test_a_name_that_no_file_can_have(clock, telemetry):
+async def test_a_name_that_no_file_can_have(clock, own_metrics):
     """It is an error like that of a file which is not there, or may not be seen."""
     with pytest.raises(ConfigError, match="File name too long"):
-        await Kubeconfig.load("/" + "x" * 300, clock=clock, telemetry=telemetry)
+        await Kubeconfig.load("/" + "x" * 300, clock=clock, errors=own_metrics.credential_errors)
 
 
-async def test_a_flag_names_one_file(tmp_path, clock, telemetry):
+async def test_a_flag_names_one_file(tmp_path, clock, own_metrics):
     """A colon in it is part of its name, as for kubectl; only $KUBECONFIG is a list."""
     path = write(tmp_path / "a:b", {"token": "t"})
-    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert await identity.authorization() == "Bearer t"
     several = f"{tmp_path / 'none'}:{write(tmp_path / 'c', {'token': 'c'})}"
     with pytest.raises(ConfigError, match="No such file"):
-        await Kubeconfig.load(several, clock=clock, telemetry=telemetry)
-    identity = await Kubeconfig.load(several, clock=clock, telemetry=telemetry, listed=True)
+        await Kubeconfig.load(several, clock=clock, errors=own_metrics.credential_errors)
+    identity = await Kubeconfig.load(
+        several, clock=clock, errors=own_metrics.credential_errors, listed=True
+    )
     assert await identity.authorization() == "Bearer c"
     (tmp_path / "none").write_text("a: [")
     clock.now += TOKEN_AGE
     assert await identity.authorization() == "Bearer c"
     with pytest.raises(ConfigError, match="none: it is not YAML"):
-        await Kubeconfig.load(several, clock=clock, telemetry=telemetry, listed=True)
+        await Kubeconfig.load(
+            several, clock=clock, errors=own_metrics.credential_errors, listed=True
+        )
 
 
-async def test_a_file_that_never_ends(clock, telemetry):
+async def test_a_file_that_never_ends(clock, own_metrics):
     """It is read so far, and refused; so is a folder."""
     with pytest.raises(ConfigError, match="/dev/zero: it is over 16,777,216 bytes"):
-        await Kubeconfig.load("/dev/zero", clock=clock, telemetry=telemetry)
+        await Kubeconfig.load("/dev/zero", clock=clock, errors=own_metrics.credential_errors)
     with pytest.raises(ConfigError, match="/proc: Is a directory"):
-        await Kubeconfig.load("/proc", clock=clock, telemetry=telemetry)
+        await Kubeconfig.load("/proc", clock=clock, errors=own_metrics.credential_errors)

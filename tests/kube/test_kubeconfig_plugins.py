@@ -21,11 +21,11 @@ from tests.support.kubeconfigs import write
 from tests.support.sites import Site, new_ca
 
 
-async def test_an_exec_plugin_runs_again_when_refused(tmp_path, clock, telemetry, cluster):
+async def test_an_exec_plugin_runs_again_when_refused(tmp_path, clock, own_metrics, cluster):
     """Its credential holds until a 401 if it names no end."""
     path = tmp_path / "config"
     cluster.write_kubeconfig(path, auth="exec")
-    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(str(path), clock=clock, errors=own_metrics.credential_errors)
     old = f"Bearer {cluster.token}"
     assert await identity.authorization() == old
     cluster.rotate_token()
@@ -78,31 +78,31 @@ def plugin(tmp_path):
     return Plugin(tmp_path / "plugin")
 
 
-async def test_a_plugin_that_hangs(tmp_path, clock, telemetry, plugin, monkeypatch):
+async def test_a_plugin_that_hangs(tmp_path, clock, own_metrics, plugin, monkeypatch):
     """It is waited for so long, then killed; what is good stays in use."""
     path = write(tmp_path / "config", plugin.user)
-    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     plugin.hang()
     monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
     assert await identity.authorization(anew=True) == "Bearer t"
-    assert credential_failures(telemetry, "kubeconfig") == 1
+    assert credential_failures(own_metrics, "kubeconfig") == 1
     assert plugin.gone()
 
 
-async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, telemetry, plugin, monkeypatch):
+async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, own_metrics, plugin, monkeypatch):
     """There is no start then, and why is said."""
     monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
     path = write(tmp_path / "config", plugin.user)
     plugin.hang()
     with pytest.raises(ConfigError, match="config: user 'u': no credential within 2 s, its plugin"):
-        await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+        await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert plugin.gone()
 
 
-async def test_a_plugin_that_nobody_waits_for(tmp_path, clock, telemetry, plugin):
+async def test_a_plugin_that_nobody_waits_for(tmp_path, clock, own_metrics, plugin):
     """It is killed as well: the scrape that wanted its token was given up."""
     path = write(tmp_path / "config", plugin.user)
-    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     plugin.hang()
     waiting = asyncio.create_task(identity.authorization(anew=True))
     await until(plugin.hangs)
@@ -113,10 +113,10 @@ async def test_a_plugin_that_nobody_waits_for(tmp_path, clock, telemetry, plugin
     assert await identity.authorization() == "Bearer t"
 
 
-async def test_several_who_were_refused(tmp_path, clock, telemetry, plugin):
+async def test_several_who_were_refused(tmp_path, clock, own_metrics, plugin):
     """They share one run of the plugin; who is refused later has another."""
     path = write(tmp_path / "config", plugin.user)
-    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     for runs in (2, 3):
         refused = [identity.authorization(anew=True) for _ in range(5)]
         assert await asyncio.gather(*refused) == ["Bearer t"] * 5
@@ -133,7 +133,7 @@ def jwt(end):
 @pytest.mark.filterwarnings("ignore:.*auth:DeprecationWarning")  # the library's own, as the next
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utc:DeprecationWarning")
 @pytest.mark.parametrize("known", [True, False, None])
-async def test_an_oidc_provider(tmp_path, clock, telemetry, known):
+async def test_an_oidc_provider(tmp_path, clock, own_metrics, known):
     """A token is renewed where the provider's certificate verifies; else it is told no secret."""
     ca, fresh = new_ca(), jwt(int(time.time()) + 3600)
 
@@ -152,18 +152,20 @@ async def test_an_oidc_provider(tmp_path, clock, telemetry, known):
         provider = {"name": "oidc", "config": config}
         path = write(tmp_path / "config", {"auth-provider": provider})
         if known:
-            identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+            identity = await Kubeconfig.load(
+                path, clock=clock, errors=own_metrics.credential_errors
+            )
             assert await identity.authorization() == f"Bearer {fresh}"
         else:
             with pytest.raises(
                 ConfigError, match="oidc: the certificate of idp-issuer-url does not verify"
             ):
-                await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+                await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
             assert site.seen == []
 
 
 @pytest.mark.parametrize(("life", "after"), [(100, 80), (2000, 1700), (3, 10), (-60, 10)])
-async def test_a_plugin_whose_credential_ends(tmp_path, clock, telemetry, life, after):
+async def test_a_plugin_whose_credential_ends(tmp_path, clock, own_metrics, life, after):
     """It runs again before that end, and at most every 10 s; not before, and not each minute."""
     runs = tmp_path / "runs"
     end = datetime.fromtimestamp(time.time() + life, UTC).isoformat()
@@ -174,7 +176,7 @@ async def test_a_plugin_whose_credential_ends(tmp_path, clock, telemetry, life, 
     (tmp_path / "plugin").chmod(0o755)
     user = {"exec": {"apiVersion": version, "command": "./plugin"}}
     path = write(tmp_path / "config", user)
-    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     for seconds, expected in ((after - 3, 1), (6, 2)):
         clock.now += seconds
         for _ in range(3):
@@ -182,14 +184,14 @@ async def test_a_plugin_whose_credential_ends(tmp_path, clock, telemetry, life, 
         assert len(runs.read_text()) == expected
 
 
-async def test_a_plugin_that_fails_later(tmp_path, clock, telemetry, plugin):
+async def test_a_plugin_that_fails_later(tmp_path, clock, own_metrics, plugin):
     """The last good credential stays in use, and it is asked again at most every 10 s."""
     path = write(tmp_path / "config", plugin.user)
-    identity = await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+    identity = await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     (tmp_path / "plugin").write_text("#!/bin/sh\nexit 1\n")
     assert await identity.authorization(anew=True) == "Bearer t"
     assert await identity.authorization() == "Bearer t"
-    assert credential_failures(telemetry, "kubeconfig") == 1
+    assert credential_failures(own_metrics, "kubeconfig") == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*auth:DeprecationWarning")  # the library's own
@@ -201,7 +203,7 @@ async def test_a_plugin_that_fails_later(tmp_path, clock, telemetry, plugin):
         (None, "refuses to renew the token; log in again"),
     ],
 )
-async def test_an_oidc_provider_that_says_no(tmp_path, clock, telemetry, answer, said):
+async def test_an_oidc_provider_that_says_no(tmp_path, clock, own_metrics, answer, said):
     """It is said in words, and no secret is shown."""
     ca = new_ca()
 
@@ -216,6 +218,6 @@ async def test_an_oidc_provider_that_says_no(tmp_path, clock, telemetry, answer,
         config["idp-certificate-authority"] = "ca"
         path = write(tmp_path / "config", {"auth-provider": {"name": "oidc", "config": config}})
         with pytest.raises(ConfigError) as raised:
-            await Kubeconfig.load(path, clock=clock, telemetry=telemetry)
+            await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert said in str(raised.value)
     assert "planted" not in str(raised.value)

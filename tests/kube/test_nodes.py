@@ -8,11 +8,11 @@ import json
 import pytest
 
 from kmproxy.config.label_rules import Namespace
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
 from kmproxy.kube import nodes
 from kmproxy.kube.nodes import ABSENT_FOR, KEPT, REMEMBERED, RETRY, Node, NodeDirectory
 from kmproxy.kube.watch import LIST_ACCEPT
-from kmproxy.telemetry import Telemetry
 
 
 class Nodes:
@@ -35,9 +35,9 @@ class Nodes:
         return node if isinstance(node, bytes) else json.dumps(node).encode()
 
 
-def directory_of(api, clock=lambda: 0.0, telemetry=None):
+def directory_of(api, clock=lambda: 0.0, metrics=None):
     """A directory that asks this API server."""
-    return NodeDirectory(api, clock=clock, telemetry=telemetry or Telemetry())
+    return NodeDirectory(api, clock=clock, errors=(metrics or OwnMetrics()).upstream_errors)
 
 
 def node(port=None, **addresses):
@@ -103,16 +103,17 @@ AWAY = UpstreamError("refused", "the API server cannot be reached")
         ApiError(401, "Unauthorized", "x"),
     ],
 )
-async def test_an_address_while_the_api_server_fails(clock, telemetry, error, caplog):
+async def test_an_address_while_the_api_server_fails(clock, own_metrics, error, caplog):
     """The last one that it told stays in use for an hour, which is counted and told once."""
     api = Nodes(a=A)
-    directory = directory_of(api, clock, telemetry)
+    directory = directory_of(api, clock, own_metrics)
     found, began = await directory.find("a"), clock.now
     api.error = error
     for seconds in (REMEMBERED, REMEMBERED + RETRY, KEPT - 1):
         clock.now = began + seconds
         assert await directory.find("a") == found
-    assert telemetry.upstream_errors.labels("apiserver", error.reason)._value.get() == 3
+    why = {"upstream": "apiserver", "reason": error.reason}
+    assert own_metrics.registry.get_sample_value("kmproxy_upstream_errors_total", why) == 3
     assert caplog.text.count("the last known addresses of nodes stay in use") == 1
     clock.now = began + KEPT
     with pytest.raises(UpstreamError):
@@ -411,10 +412,22 @@ async def test_absent_names_are_bounded_in_bytes(clock, monkeypatch):
     for number in range(nodes.MAX_ABSENT // 400):
         with pytest.raises(UpstreamError):
             await directory.find("n" * 240 + f"{number:05d}")
-    absent = directory._absent
-    sizes = [len(name) + nodes._COST for name in absent._until]
-    assert sum(sizes) == absent._size
-    assert nodes.MAX_ABSENT - 1000 < absent._size <= nodes.MAX_ABSENT
+    assert nodes.MAX_ABSENT - 1000 < directory._absent.weight <= nodes.MAX_ABSENT
+
+
+async def test_known_nodes_are_bounded(clock, monkeypatch):
+    """The one that was not looked up for the longest time is asked for again, and no other."""
+    monkeypatch.setattr(nodes, "MAX_REMEMBERED", 3)
+    api = Nodes(a=A, b=A, c=A, d=A)
+    directory = directory_of(api, clock)
+    for name in "abcad":
+        await directory.find(name)
+    asked = len(api.asked)
+    for name in "acd":
+        await directory.find(name)
+    assert len(api.asked) == asked
+    await directory.find("b")
+    assert len(api.asked) == asked + 1
 
 
 @pytest.mark.parametrize(

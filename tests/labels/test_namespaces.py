@@ -123,14 +123,14 @@ async def test_bookmarks_confirm(cluster, tmp_path):
 async def test_half_an_event_confirms_nothing(cluster, tmp_path):
     """Watches that are cut in mid-line, again and again, do not make the map seem fresh."""
     clock = Clock()
-    async with watching(cluster, tmp_path, clock) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path, clock) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.fail("list", ApiFault.STATUS)
         cluster.api.fail("watch", ApiFault.CUT)
         cluster.api.break_watches()
         clock.now += 50.0
         cluster.api.namespaces.apply("payments", {"team": "x"})
-        await until(lambda: settled(restarts(telemetry, "truncated") >= 3))
+        await until(lambda: settled(restarts(metrics, "truncated") >= 3))
         assert watcher.sync_age == 50.0
 
 
@@ -170,11 +170,11 @@ async def test_a_server_without_bookmarks(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 0.1)
     cluster.api.bookmark_interval = 1e9
     clock = Clock()
-    async with watching(cluster, tmp_path, clock, wait=1e9) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path, clock, wait=1e9) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         clock.now += 500.0
         await until(lambda: settled(watcher.sync_age == 0.0))
-        await until(lambda: settled(restarts(telemetry, "timeout") >= 3))
+        await until(lambda: settled(restarts(metrics, "timeout") >= 3))
         await until(lambda: settled(watcher.trouble is None and not watcher.away))
 
 

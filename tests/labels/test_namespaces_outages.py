@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from kmproxy.client.credentials import TOKEN_AGE
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.kubeconfig import Kubeconfig
 from kmproxy.kube.watch import PROBE_LIMIT
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.cluster import SimCluster
-from kmproxy.telemetry import Telemetry
 from tests.conftest import until
 from tests.support.namespaces import Clock, becomes, requests, restarts, settled, watching
 
@@ -20,7 +20,7 @@ from tests.support.namespaces import Clock, becomes, requests, restarts, settled
 async def test_an_expired_version(cluster, tmp_path, expired_as):
     """410, as a status or as an ERROR event: a new list, of the newest version."""
     cluster.api.expired_as = expired_as
-    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+    async with watching(cluster, tmp_path) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.break_watches()
         cluster.api.namespaces.apply("payments", {"team": "x"})
@@ -28,7 +28,7 @@ async def test_an_expired_version(cluster, tmp_path, expired_as):
         cluster.api.expire_history()
         await becomes(labels, b"payments", b',team="x"')
         assert len(labels) == 6
-        assert restarts(telemetry, "Expired") + restarts(telemetry, "Gone") >= 1
+        assert restarts(metrics, "Expired") + restarts(metrics, "Gone") >= 1
     lists = [query for query in requests(cluster) if "watch" not in query]
     assert lists[-1].get("resourceVersion", "") == ""
 
@@ -38,7 +38,7 @@ async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as)
     """It was probed in short steps; its 410 is followed by a list without another delay."""
     cluster.api.expired_as = expired_as
     drawn = []
-    async with watching(cluster, tmp_path, drawn=drawn) as (_, labels, telemetry):
+    async with watching(cluster, tmp_path, drawn=drawn) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         await cluster.api.stop()
         await until(lambda: settled(len(drawn) >= 10))
@@ -47,7 +47,7 @@ async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as)
         before = len(drawn)
         await cluster.api.start()
         await becomes(labels, b"payments", b',team="x"')
-        assert restarts(telemetry, "Expired") + restarts(telemetry, "Gone") == 1
+        assert restarts(metrics, "Expired") + restarts(metrics, "Gone") == 1
         assert set(drawn[before:]) <= {PROBE_LIMIT}  # of an attempt that was refused meanwhile
     assert [query.get("resourceVersion") for query in requests(cluster) if "watch" not in query] == [
         "0", None,
@@ -68,16 +68,16 @@ async def test_an_expired_version_after_an_outage(cluster, tmp_path, expired_as)
 async def test_watches_that_fail(cluster, tmp_path, fault, needs, reason):
     """Each failure of a watch is counted by its reason, and got over without a gap."""
     cluster.api.fail("watch", fault, times=2, **needs)
-    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+    async with watching(cluster, tmp_path) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
-        await until(lambda: counted(telemetry, reason))
+        await until(lambda: counted(metrics, reason))
 
 
-async def counted(telemetry, reason):
+async def counted(metrics, reason):
     """Whether a watch was begun anew for a reason."""
-    return restarts(telemetry, reason) >= 1
+    return restarts(metrics, reason) >= 1
 
 
 async def test_retry_after_is_kept_to(cluster, tmp_path):
@@ -92,14 +92,14 @@ async def test_retry_after_is_kept_to(cluster, tmp_path):
 
 async def test_a_very_long_event(cluster, tmp_path):
     """An event line of megabytes is read like any other."""
-    async with watching(cluster, tmp_path) as (_, labels, telemetry):
+    async with watching(cluster, tmp_path) as (_, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.namespaces.pad("no-team", 3_000_000)
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
         assert not [
             sample
-            for metric in telemetry.watch_restarts.collect()
+            for metric in metrics.watch.restarts.collect()
             for sample in metric.samples
             if sample.value and sample.name.endswith("_total")
         ]
@@ -159,12 +159,12 @@ async def test_a_restored_backup(cluster, tmp_path):
 async def test_a_restored_backup_without_a_sign(cluster, tmp_path, monkeypatch):
     """A watch from a version that is still to come is answered, and silent: a list finds out."""
     cluster.api.future_watch_waits = True
-    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path) as (watcher, labels, metrics):
         await lose_history(cluster, labels)
         monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 0.5)
         cluster.api.bookmark_interval = 0.05  # which come now, but not before that version
         await becomes(labels, b"payments", b',team="payments"')
-        assert restarts(telemetry, "timeout") == 2
+        assert restarts(metrics, "timeout") == 2
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
         assert watcher.trouble is None
@@ -174,13 +174,13 @@ async def test_a_watch_that_falls_silent(cluster, tmp_path, monkeypatch):
     """A connection that died in mid-watch is given up, and nothing is missed."""
     monkeypatch.setattr("kmproxy.labels.namespaces.SILENCE", 1.0)
     cluster.api.bookmark_interval = 0.1
-    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.fail("watch", ApiFault.SILENT, times=1)
         cluster.api.break_watches()
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
-        assert restarts(telemetry, "timeout") == 1
+        assert restarts(metrics, "timeout") == 1
         assert watcher.trouble is None
     assert sum("watch" not in query for query in requests(cluster)) == 1
 
@@ -190,12 +190,13 @@ async def test_an_answer_that_is_framed_wrongly(cluster, tmp_path, monkeypatch, 
     """What a proxy on the way writes into a list or a watch that has begun ends it."""
     monkeypatch.setattr("kmproxy.client.upstream.TICK", 0.05)
     cluster.api.fail("list" if listing else "watch", ApiFault.MISFRAMED, times=1)
-    async with watching(cluster, tmp_path) as (watcher, labels, telemetry):
+    async with watching(cluster, tmp_path) as (watcher, labels, metrics):
         await becomes(labels, b"payments", b',team="payments"')
         cluster.api.namespaces.apply("payments", {"team": "x"})
         await becomes(labels, b"payments", b',team="x"')
         assert watcher.trouble is None
-        errors = telemetry.upstream_errors.labels("apiserver", "truncated")._value.get()
+        why = {"upstream": "apiserver", "reason": "truncated"}
+        errors = metrics.registry.get_sample_value("kmproxy_upstream_errors_total", why)
     assert errors == 1
 
 
@@ -205,10 +206,10 @@ async def test_a_kubeconfig_that_leads_to_another_cluster(cluster, tmp_path, fou
     clock, path = Clock(), tmp_path / "config"
     cluster.api.bookmark_interval = 0.05
     cluster.write_kubeconfig(path)
-    identity = await Kubeconfig.load(str(path), clock=clock, telemetry=Telemetry())
+    identity = await Kubeconfig.load(str(path), clock=clock, errors=OwnMetrics().credential_errors)
     async with (
         SimCluster(nodes=()) as other,
-        watching(cluster, tmp_path, clock, identity=identity) as (_, labels, telemetry),
+        watching(cluster, tmp_path, clock, identity=identity) as (_, labels, metrics),
     ):
         await becomes(labels, b"payments", b',team="payments"')
         await until(lambda: settled(cluster.api.watches == 1))
@@ -225,4 +226,4 @@ async def test_a_kubeconfig_that_leads_to_another_cluster(cluster, tmp_path, fou
         await becomes(labels, b"payments", b',team="x"')
         other.api.namespaces.apply("payments", {"team": "y"})
         await becomes(labels, b"payments", b',team="y"')
-        assert restarts(telemetry, "moved") == 1
+        assert restarts(metrics, "moved") == 1

@@ -50,11 +50,11 @@ async def test_every_sample_of_a_pod(front, kubelet, path):
 
 
 async def test_without_the_flags(front, kubelet):
-    """No kubelet is asked for pods, and there are no metrics of them."""
+    """No kubelet is asked for pods."""
     proxy = await front()
     await scraped(proxy)
     assert lists(kubelet) == 0
-    assert "kmproxy_pods" not in (await proxy.probe("/metrics"))[1]
+    assert await proxy.metric("kmproxy_pods") == 0
 
 
 async def test_labels_of_pods(front, kubelet):

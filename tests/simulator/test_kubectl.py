@@ -151,12 +151,12 @@ def cases(server, folder):
     }
 
 
-async def asked_by_us(path, clock, telemetry, environment):
+async def asked_by_us(path, clock, own_metrics, environment):
     """Ask as the daemon does: whether the kubeconfig is taken, and why not."""
     flags = [f"--kubeconfig={path}"] if path else []
     config, _ = read_config([*flags, "--kubelet-scheme=http"])
     try:
-        async with open_clients(config, environment, clock=clock, telemetry=telemetry) as clients:
+        async with open_clients(config, environment, clock=clock, metrics=own_metrics) as clients:
             await clients.api.get("/api", {}, accept="*/*")
     except ConfigError as error:
         return False, str(error)
@@ -177,7 +177,7 @@ async def kubectl(*flags, environment):
 
 
 @pytest.mark.program("kubectl")
-async def test_as_kubectl(server, tmp_path, clock, telemetry):
+async def test_as_kubectl(server, tmp_path, clock, own_metrics):
     """What kubectl takes we take, asking as the same; what it refuses we refuse."""
     wrong = []
     for name, (text, taken) in cases(server, tmp_path).items():
@@ -190,7 +190,7 @@ async def test_as_kubectl(server, tmp_path, clock, telemetry):
         if taken is not None and (status == 0) != taken:
             wrong.append(f"{name}: kubectl: {status} {out}")
         server.seen.clear()
-        ours, why = await asked_by_us(path, clock, telemetry, environment)
+        ours, why = await asked_by_us(path, clock, own_metrics, environment)
         if ours != bool(taken) or (ours and server.seen[:1] != theirs):
             wrong.append(f"{name}: {ours} {server.seen[:1]}, by kubectl {theirs}")
         if "Error" in why or "Exception" in why:
@@ -199,7 +199,7 @@ async def test_as_kubectl(server, tmp_path, clock, telemetry):
 
 
 @pytest.mark.program("kubectl")
-async def test_several_as_kubectl(server, tmp_path, clock, telemetry):
+async def test_several_as_kubectl(server, tmp_path, clock, own_metrics):
     """$KUBECONFIG's missing and empty files are skipped; the first that has an entry keeps it."""
     (tmp_path / "empty").touch()
     (tmp_path / "users").mkdir()
@@ -214,5 +214,5 @@ async def test_several_as_kubectl(server, tmp_path, clock, telemetry):
     status, out = await kubectl(environment=environment)
     assert (status, server.seen[0]) == (0, expected), out
     server.seen.clear()
-    assert await asked_by_us(None, clock, telemetry, environment) == (True, "")
+    assert await asked_by_us(None, clock, own_metrics, environment) == (True, "")
     assert server.seen == [expected]

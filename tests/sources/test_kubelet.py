@@ -13,11 +13,11 @@ from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext, Trust
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.sections import KubeletConfig
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import UpstreamError
 from kmproxy.kube.nodes import Node
 from kmproxy.sources.endpoints import ENDPOINTS
 from kmproxy.sources.kubelet import Kubelet
-from kmproxy.telemetry import Telemetry
 from tests.support.sites import Site
 
 
@@ -134,7 +134,7 @@ async def test_nothing_waits_for_the_end_of_a_large_answer():
             turns += 1
             await asyncio.sleep(0)
 
-    tls = TlsContext(Trust, "CA", clock=lambda: 0.0, telemetry=Telemetry())
+    tls = TlsContext(Trust, "CA", clock=lambda: 0.0, errors=OwnMetrics().credential_errors)
     async with (
         Site(lambda _: web.Response(body=packed, headers=headers)) as site,
         open_session() as session,

@@ -7,23 +7,23 @@ import socket
 
 import pytest
 
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import SlowClientError, UpstreamError
 from kmproxy.simulator.kubelet import Fault
 from kmproxy.sources.slots import ConcurrencyLimit
-from kmproxy.telemetry import Telemetry
 from tests.conftest import until
 from tests.support.resets import ends_in_a_reset
 
 
 @pytest.fixture
-def telemetry():
+def metrics():
     """Our own metrics."""
-    return Telemetry()
+    return OwnMetrics()
 
 
-def in_flight(telemetry):
+def in_flight(metrics):
     """What the metric says."""
-    return telemetry.registry.get_sample_value("kmproxy_scrapes_in_flight")
+    return metrics.registry.get_sample_value("kmproxy_scrapes_in_flight")
 
 
 def soon(seconds=30.0):
@@ -31,9 +31,9 @@ def soon(seconds=30.0):
     return asyncio.get_running_loop().time() + seconds
 
 
-async def test_no_more_than_the_count(telemetry):
+async def test_no_more_than_the_count(metrics):
     """As many hold one as there are; the next gets in when one leaves, the first to ask first."""
-    slots = ConcurrencyLimit(2, telemetry)
+    slots = ConcurrencyLimit(2, metrics.slots)
     leave = [asyncio.Event() for _ in range(5)]
     inside = []
 
@@ -45,36 +45,36 @@ async def test_no_more_than_the_count(telemetry):
     tasks = [asyncio.create_task(ask(number)) for number in range(5)]
     await asyncio.sleep(0.05)
     assert inside == [0, 1]
-    assert in_flight(telemetry) == 2
+    assert in_flight(metrics) == 2
     for number in (1, 0, 2, 3, 4):
         leave[number].set()
         await tasks[number]
     assert inside == [0, 1, 2, 3, 4]
-    assert in_flight(telemetry) == 0
+    assert in_flight(metrics) == 0
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.0, -1.0])
-async def test_nobody_waits_beyond_the_deadline(telemetry, seconds):
+async def test_nobody_waits_beyond_the_deadline(metrics, seconds):
     """503, which names the flag, and the one that holds the slot is left alone."""
-    slots = ConcurrencyLimit(1, telemetry)
+    slots = ConcurrencyLimit(1, metrics.slots)
     async with slots.taken(soon()):
         with pytest.raises(UpstreamError, match="--max-concurrency is 1") as caught:
             await asyncio.wait_for(slots.taken(soon(seconds)).__aenter__(), 30)
         assert (caught.value.status, caught.value.reason) == (503, "timeout")
-        assert in_flight(telemetry) == 1
+        assert in_flight(metrics) == 1
     async with slots.taken(soon()):
-        assert in_flight(telemetry) == 1
+        assert in_flight(metrics) == 1
 
 
-async def test_the_block_is_not_bounded(telemetry):
+async def test_the_block_is_not_bounded(metrics):
     """The deadline is for the waiting alone: what is done with a slot has limits of its own."""
-    async with ConcurrencyLimit(1, telemetry).taken(soon(0.02)):
+    async with ConcurrencyLimit(1, metrics.slots).taken(soon(0.02)):
         await asyncio.sleep(0.05)
 
 
-async def test_a_slot_comes_back(telemetry):
+async def test_a_slot_comes_back(metrics):
     """After an error, after a cancellation while it is held, and after one while it is awaited."""
-    slots = ConcurrencyLimit(1, telemetry)
+    slots = ConcurrencyLimit(1, metrics.slots)
     with pytest.raises(ValueError, match="inside"):
         async with slots.taken(soon()):
             raise ValueError("inside")
@@ -90,14 +90,14 @@ async def test_a_slot_comes_back(telemetry):
         await asyncio.sleep(0)
         holding.cancel()
         await asyncio.gather(holding, waiting, return_exceptions=True)
-    assert in_flight(telemetry) == 0
+    assert in_flight(metrics) == 0
     async with slots.taken(soon(0.05)):
         pass
 
 
-async def test_the_address_with_the_fewest_is_next(telemetry):
+async def test_the_address_with_the_fewest_is_next(metrics):
     """However long the queue of another is: a share is kept for who has none."""
-    slots = ConcurrencyLimit(2, telemetry)
+    slots = ConcurrencyLimit(2, metrics.slots)
     leave = asyncio.Event()
     inside = []
 
@@ -116,7 +116,7 @@ async def test_the_address_with_the_fewest_is_next(telemetry):
     assert inside == ["many", "many", "one"]
     leave.set()
     await asyncio.gather(*many, one, return_exceptions=True)
-    assert in_flight(telemetry) == 0
+    assert in_flight(metrics) == 0
     assert repr(slots) == "<ConcurrencyLimit 0 of 2, 0 wait>"
 
 
@@ -124,10 +124,10 @@ async def at_once():
     """A write that does not wait."""
 
 
-async def test_a_client_that_does_not_read(telemetry, monkeypatch):
+async def test_a_client_that_does_not_read(metrics, monkeypatch):
     """Its slot waits for so long and no longer, however often it is asked to."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 0.3)
-    slots = ConcurrencyLimit(1, telemetry)
+    slots = ConcurrencyLimit(1, metrics.slots)
     async with slots.taken(soon(), "a") as slot:
         for _ in range(100):
             await slot.sent(1 << 20, at_once())  # what did not wait earns nothing
@@ -136,22 +136,22 @@ async def test_a_client_that_does_not_read(telemetry, monkeypatch):
             await slot.sent(1, asyncio.sleep(0.2))
         with pytest.raises(SlowClientError):
             await slot.sent(1, asyncio.Event().wait())
-    assert telemetry.registry.get_sample_value("kmproxy_refused_total", {"reason": "slow"}) == 2
+    assert metrics.registry.get_sample_value("kmproxy_refused_total", {"reason": "slow"}) == 2
 
 
-async def test_a_client_that_reads_earns_time(telemetry, monkeypatch):
+async def test_a_client_that_reads_earns_time(metrics, monkeypatch):
     """Bytes that it has taken while it was waited for count."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 1.0)
-    async with ConcurrencyLimit(1, telemetry).taken(soon(), "a") as slot:
+    async with ConcurrencyLimit(1, metrics.slots).taken(soon(), "a") as slot:
         for _ in range(8):
             await slot.sent(1 << 20, asyncio.sleep(0.2))
 
 
-async def test_another_that_waits_shortens_the_patience(telemetry, monkeypatch):
+async def test_another_that_waits_shortens_the_patience(metrics, monkeypatch):
     """For an address that has more than its share; at once, in the middle of a wait."""
     monkeypatch.setattr("kmproxy.sources.slots.PATIENCE", 600)
     monkeypatch.setattr("kmproxy.sources.slots.SHORT_PATIENCE", 0.1)
-    slots = ConcurrencyLimit(2, telemetry)
+    slots = ConcurrencyLimit(2, metrics.slots)
 
     async def hold(who):
         async with slots.taken(soon(60), who) as slot:
@@ -170,7 +170,7 @@ async def test_another_that_waits_shortens_the_patience(telemetry, monkeypatch):
     for task in (*holders, same, other):
         task.cancel()
     await asyncio.gather(*holders, same, other, return_exceptions=True)
-    assert in_flight(telemetry) == 0
+    assert in_flight(metrics) == 0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])

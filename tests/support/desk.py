@@ -8,9 +8,9 @@ import pytest
 
 from kmproxy.auth.authorizer import KubernetesAuthorizer, RequestAttributes
 from kmproxy.auth.reviewer import Reviewer
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import TOKEN_REVIEWS
-from kmproxy.telemetry import Telemetry
 from tests.support.rbac import binding, role
 
 ANN = {"kind": "User", "name": "ann"}
@@ -25,7 +25,7 @@ class Desk:
         self.cluster = cluster
         self.api = api
         self.now = 1000.0
-        self.telemetry = Telemetry()
+        self.metrics = OwnMetrics()
         self.reviewer = self.open()
 
     def open(self, *audiences):
@@ -34,7 +34,7 @@ class Desk:
             audiences=audiences,
             secret=b"k" * 32,
             clock=lambda: self.now,
-            telemetry=self.telemetry,
+            metrics=self.metrics.reviews,
         )
 
     def authorizer(self, *, by_path=True):

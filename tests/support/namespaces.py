@@ -10,11 +10,11 @@ from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.label_rules import LabelRule
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.service_account import ServiceAccount
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
-from kmproxy.telemetry import Telemetry
 from tests.conftest import until
 
 
@@ -42,29 +42,29 @@ async def watching(cluster, directory, clock=None, also=(), identity=None, wait=
 
     cluster.write_service_account(directory)
     clock = clock or asyncio.get_running_loop().time
-    telemetry = Telemetry()
+    metrics = OwnMetrics()
     api = urlsplit(cluster.api.url)
     environment = {
         "KUBERNETES_SERVICE_HOST": api.hostname,
         "KUBERNETES_SERVICE_PORT": str(api.port),
     }
     identity = identity or ServiceAccount(
-        str(directory), environment, clock=clock, telemetry=telemetry
+        str(directory), environment, clock=clock, errors=metrics.credential_errors
     )
-    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, telemetry=telemetry)
+    tls = TlsContext(lambda: identity.trust, "CA", clock=clock, errors=metrics.credential_errors)
     labels = LabelMap([LabelRule("label", "team", "team")])
     async with open_session() as session:
         watcher = NamespaceWatcher(
             ApiServer(Upstream("API server", session, identity, tls), identity),
             labels,
             *also,
-            telemetry=telemetry,
+            metrics=metrics.watch,
             clock=clock,
             uniform=uniform,
         )
         task = asyncio.create_task(watcher.run())
         try:
-            yield watcher, labels, telemetry
+            yield watcher, labels, metrics
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -90,9 +90,9 @@ def requests(cluster):
     return queries
 
 
-def restarts(telemetry, reason):
+def restarts(metrics, reason):
     """How often a watch was begun anew for a reason."""
-    return telemetry.watch_restarts.labels(reason)._value.get()
+    return metrics.watch.restarts.labels(reason)._value.get()
 
 
 async def settled(condition):

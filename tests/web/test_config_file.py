@@ -9,9 +9,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization as pem
 
 from kmproxy.config.sections import ServerConfig
+from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import ConfigError
-from kmproxy.telemetry import Telemetry
 from kmproxy.web.config_file import LOOK_EVERY, find_web_config, read_web_config
+from tests.conftest import credential_failures
 from tests.support.tls import HASHES, Authority, write_config
 
 PAIR = {"cert_file": "tls.crt", "key_file": "tls.key"}
@@ -34,7 +35,7 @@ class Files:
     def __init__(self, directory):
         self.directory = directory
         self.clock = Clock()
-        self.telemetry = Telemetry()
+        self.metrics = OwnMetrics()
         self.authority = Authority()
         self.authority.write_pair(directory)
         (directory / "ca.crt").write_bytes(self.authority.pem)
@@ -47,7 +48,7 @@ class Files:
             write_config(self.path, document)
         settings = settings or {"web_config_file": str(self.path)}
         self.web = find_web_config(
-            ServerConfig(**settings), clock=self.clock, telemetry=self.telemetry
+            ServerConfig(**settings), clock=self.clock, metrics=self.metrics.web_file
         )
         return self.web.current() if self.web else None
 
@@ -58,11 +59,11 @@ class Files:
 
     def failures(self):
         """How many looks found what could not be used."""
-        return self.telemetry.credential_errors.labels("web_config")._value.get()
+        return credential_failures(self.metrics, "web_config")
 
     def expiry(self, which):
         """When the metric says that a certificate ends."""
-        return self.telemetry.certificate_expiry.labels(which)._value.get()
+        return self.metrics.web_file.certificate_expiry.labels(which)._value.get()
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_the_swap_of_a_mounted_secret(tmp_path):
     web = find_web_config(
         ServerConfig(web_config_file=str(tmp_path / "web.yaml")),
         clock=(clock := Clock()),
-        telemetry=Telemetry(),
+        metrics=OwnMetrics().web_file,
     )
     first = web.current()
     (tmp_path / "..new").symlink_to("..2")

@@ -1,0 +1,45 @@
+"""The table of kmproxy's own metrics: one object for each class that declares some.
+
+Knows which metrics share a counter. Must not know names, labels or values: they stand beside the
+code that counts.
+"""
+
+from __future__ import annotations
+
+from kmproxy.auth.reviewer import ReviewMetrics
+from kmproxy.client.pin_file import PinFileMetrics
+from kmproxy.client.pinning import PinMetrics
+from kmproxy.discovery.targets import DiscoveryMetrics
+from kmproxy.labels.namespaces import WatchMetrics
+from kmproxy.labels.snapshot import SnapshotMetrics
+from kmproxy.scrape.handler import ScrapeMetrics
+from kmproxy.scrape.pod_lists import PodMetrics
+from kmproxy.scrape.stream import SampleMetrics
+from kmproxy.sources.slots import SlotMetrics
+from kmproxy.telemetry import CredentialErrors, UpstreamErrors, open_registry
+from kmproxy.web.config_file import WebFileMetrics
+from kmproxy.web.listener import ConnectionMetrics
+
+
+class OwnMetrics:
+    """All own metrics of one daemon, in a registry of their own.
+
+    A class that counts is handed one of the objects, never the table.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = open_registry()
+        self.upstream_errors = UpstreamErrors(registry)
+        self.credential_errors = CredentialErrors(registry)
+        self.connections = ConnectionMetrics(registry)
+        self.web_file = WebFileMetrics(registry, self.credential_errors)
+        self.pins = PinMetrics(registry)
+        self.pin_file = PinFileMetrics(registry)
+        self.slots = SlotMetrics(registry, self.connections.refused)
+        self.watch = WatchMetrics(registry, self.upstream_errors)
+        self.snapshot = SnapshotMetrics(registry)
+        self.reviews = ReviewMetrics(registry, self.upstream_errors)
+        self.scrapes = ScrapeMetrics(registry)
+        self.samples = SampleMetrics(registry)
+        self.pods = PodMetrics(registry)
+        self.discovery = DiscoveryMetrics(registry, self.upstream_errors)
