@@ -172,6 +172,8 @@ RUN_BY = {
     "kubelet:\n  serviceMonitor:": "test_examples.test_the_values_of_the_stack",
     "tls_server_config:": "test_secure.test_the_web_config_of_the_documents",
     "kubelet:\n  oauth2:": "test_readme.test_kubelet_access",
+    "kmproxy serve --workload": "test_pod_labels.test_the_example_of_the_documents",
+    "container_memory_working_set_bytes{": "test_pod_labels.test_the_example_of_the_documents",
     "label: [team,": "test_readme.test_the_yaml_example",
     "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
     "sum by (namespace, pod) (": "test_joins.test_a_daemonset",

@@ -11,7 +11,9 @@ import pytest
 from kmproxy.labels.pods import RETENTION
 from kmproxy.simulator.kubelet import Fault
 from tests.conftest import until
+from tests.support.documents import block
 from tests.support.node_pods import add_pod, bear, listed, lists
+from tests.support.pods import pod
 from tests.support.sharing import Clock
 
 UNKNOWN = {"by": "unknown_pod"}
@@ -67,6 +69,25 @@ async def test_labels_of_pods(front, kubelet):
     _, text = await proxy.get("/metrics/resource")
     name = next(pod.name for pod in kubelet.node.pods if pod.namespace == "payments")
     assert f'namespace="payments",team="payments",pod="{name}",tier="a\\"b",app="shop"}}' in text
+
+
+async def test_the_example_of_the_documents(front, kubelet, cluster):
+    """The command that is shown makes the sample that is shown."""
+    flags = block("kmproxy serve --workload").split()[2:]
+    shown = block("container_memory_working_set_bytes{")
+    added = ',app="api",workload="api",workload_type="deployment"'
+    assert added in shown
+    text = shown.replace(added, "").replace(',team="frontend"', "")
+    kubelet.fail(
+        Fault.BODY, path="/metrics/cadvisor", body=text.encode(), content_type="text/plain"
+    )
+    owner = {"kind": "ReplicaSet", "name": "api-6d5f", "controller": True}
+    labels = {"pod-template-hash": "6d5f", "app.kubernetes.io/name": "api"}
+    metadata = {"namespace": "shop", "labels": labels, "ownerReferences": [owner]}
+    kubelet.pods = [pod("api-6d5f-x2k9p", metadata=metadata)]
+    cluster.api.namespaces.apply("shop", {"team": "frontend"})
+    proxy = await front(*flags)
+    assert await proxy.get() == (200, shown)
 
 
 @pytest.mark.parametrize("path", ["/metrics/cadvisor", "/metrics"])
