@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 import kmproxy
 from kmproxy.config.label_rules import Namespace, parse_rules
 from kmproxy.daemon.metrics import OwnMetrics
+from kmproxy.kube.outage import Outage
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
 from kmproxy.labels.rendering import KnownLabels
@@ -62,7 +63,12 @@ def watch(metrics, clock=lambda: 0.0):
     rules, _ = parse_rules(["team"], [], [])
     labels = LabelMap(rules, max_value=9)
     return labels, NamespaceWatcher(
-        None, labels, metrics=metrics.watch, clock=clock, uniform=lambda least, _: least
+        None,
+        labels,
+        metrics=metrics.watch,
+        clock=clock,
+        uniform=lambda least, _: least,
+        outage=Outage(clock),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 from aiohttp import hdrs, web
@@ -65,6 +66,7 @@ class RequestMetrics:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class AuthMiddleware:
     """Passes requests to `handler` if its authorizer admits them.
 
@@ -73,26 +75,17 @@ class AuthMiddleware:
     maximum time of a scrape in seconds.
     """
 
-    def __init__(
-        self,
-        authorizer: Authorizer,
-        handler: Handler,
-        *,
-        find: Callable[[str], tuple[str, RequestAttributes] | None],
-        metrics: RequestMetrics,
-        clock: Callable[[], float],
-        longest: float,
-    ) -> None:
-        self._authorizer = authorizer
-        self._longest = longest
-        self._handler = handler
-        self._find = find
-        self._metrics = metrics
-        self._clock = clock
-        self._quiet = LogThrottle(PAUSE)
+    authorizer: Authorizer
+    handler: Handler
+    _: KW_ONLY
+    find: Callable[[str], tuple[str, RequestAttributes] | None]
+    metrics: RequestMetrics
+    clock: Callable[[], float]
+    longest: float
+    _quiet: LogThrottle = field(init=False, default_factory=lambda: LogThrottle(PAUSE))
 
     def __repr__(self) -> str:
-        return f"<AuthMiddleware {self._authorizer!r}>"
+        return f"<AuthMiddleware {self.authorizer!r}>"
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Refuse a request, or pass it on.
@@ -100,20 +93,20 @@ class AuthMiddleware:
         The caller is authenticated first, so an unknown caller learns nothing, not even which
         paths exist. Access is reviewed only for a path that is served.
         """
-        label, attributes = self._find(request.raw_path) or ("other", None)
-        budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)
+        label, attributes = self.find(request.raw_path) or ("other", None)
+        budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self.longest)
         deadline = asyncio.get_running_loop().time() + budget
         try:
             async with asyncio.timeout_at(deadline):
-                caller = await self._authorizer.identify(
+                caller = await self.authorizer.identify(
                     request.headers.getall(hdrs.AUTHORIZATION, ())
                 )
                 if attributes is None:
-                    self._metrics.requests.labels("other", "404").inc()
+                    self.metrics.requests.labels("other", "404").inc()
                     return not_found()
                 if not reads(request):
                     return not_allowed()
-                tenant = await self._authorizer.admit(caller, attributes)
+                tenant = await self.authorizer.admit(caller, attributes)
         except TimeoutError:
             message = f"your access was not reviewed within {budget:g} s"
             return self._refused(request, label, AccessError(500, "review", message))
@@ -122,11 +115,11 @@ class AuthMiddleware:
         if isinstance(request.protocol, Connection):
             request.protocol.known()
         request[DECISION] = Decision(deadline, tenant, caller.username)
-        return await self._handler(request)
+        return await self.handler(request)
 
     def _refused(self, request: web.Request, label: str, error: AccessError) -> web.Response:
-        self._metrics.requests.labels(label, str(error.status)).inc()
-        unsaid = self._quiet.lets(error.reason, self._clock())
+        self.metrics.requests.labels(label, str(error.status)).inc()
+        unsaid = self._quiet.lets(error.reason, self.clock())
         if unsaid is not None:
             more = f" ({unsaid} more like this since the last such line)" if unsaid else ""
             _log.warning("%s from %s: %d: %s%s", label, request.remote, error.status, error, more)

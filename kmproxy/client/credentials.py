@@ -11,6 +11,7 @@ import base64
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ class Credential(ABC):
         """
 
 
+@dataclass(slots=True, eq=False)
 class RotatingText:
     """The text of a secret. A text from a file is read again when it is `TOKEN_AGE` old.
 
@@ -56,56 +58,53 @@ class RotatingText:
     raises CredentialError if it is unusable.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        what: str,
-        accept: Callable[[str], bool],
-        *,
-        credential: str,
-        clock: Clock,
-        errors: CredentialErrors,
-    ) -> None:
-        self._source = source
-        self._what = f"{what} {source}" if isinstance(source, File) else what
-        self._accept = accept
-        self._credential = credential
-        self._clock = clock
-        self._errors = errors
+    source: Source
+    what: str
+    accept: Callable[[str], bool]
+    _: KW_ONLY
+    credential: str
+    clock: Clock
+    errors: CredentialErrors
+    _text: str = field(init=False)
+    _read_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.source, File):
+            self.what = f"{self.what} {self.source}"
         self._text = self._read()
-        self._read_at = clock()
+        self._read_at = self.clock()
 
     def __repr__(self) -> str:
-        return f"<RotatingText of {self._what}>"
+        return f"<RotatingText of {self.what}>"
 
     def current(self, *, anew: bool = False) -> str:
         """The text, read at most `TOKEN_AGE` ago. If the read fails, the last good text."""
-        if anew or self._clock() - self._read_at >= TOKEN_AGE:
-            self._read_at = self._clock()
+        if anew or self.clock() - self._read_at >= TOKEN_AGE:
+            self._read_at = self.clock()
             try:
                 self._text = self._read()
             except CredentialError as error:
                 _log.warning("%s; the last good one stays in use", error)
-                self._errors.count(error.credential)
+                self.errors.count(error.credential)
         return self._text
 
     def _read(self) -> str:
         empty = False
-        if not isinstance(self._source, File):
-            text = self._source.reveal()
+        if not isinstance(self.source, File):
+            text = self.source.reveal()
         else:
             try:
-                text = Path(self._source.path).read_text("utf-8").strip()
+                text = Path(self.source.path).read_text("utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or f"it is not a {self._credential}"
+                reason = getattr(error, "strerror", None) or f"it is not a {self.credential}"
                 raise self._unusable(reason) from error
             empty = not text  # a file is empty while another program writes it
-        if empty or not self._accept(text):
-            raise self._unusable(f"it is not a {self._credential}")
+        if empty or not self.accept(text):
+            raise self._unusable(f"it is not a {self.credential}")
         return text
 
     def _unusable(self, reason: str) -> CredentialError:
-        return CredentialError(f"{self._what}: {reason}", credential=self._credential)
+        return CredentialError(f"{self.what}: {reason}", credential=self.credential)
 
 
 def is_header_value(text: str) -> bool:

@@ -6,6 +6,7 @@ Knows when each file is read, and which task writes it. Must not know the format
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 from kmproxy.client.pin_file import PinFile
 from kmproxy.client.pinning import Pinning
@@ -33,7 +34,7 @@ def keep_labels(runtime: Runtime, identity: Identity, labels: LabelMaps) -> None
     if not config.label_snapshot:
         return
     snapshot = LabelSnapshot(
-        config.label_snapshot,
+        path=Path(config.label_snapshot),
         identity=identity,
         labels=labels.samples,
         watcher=labels.watcher,

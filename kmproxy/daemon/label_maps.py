@@ -44,7 +44,8 @@ def open_label_maps(runtime: Runtime, clients: Clients) -> LabelMaps:
         info = NamespaceInfoMap(rules, max_value=max_value)
     watcher = NamespaceWatcher(
         clients.api,
-        *(each for each in (samples, targets, info) if each is not None),
+        samples,
+        tuple(each for each in (targets, info) if each is not None),
         metrics=runtime.metrics.watch,
         clock=runtime.clock,
         uniform=runtime.uniform,

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -120,6 +121,7 @@ class WatchMetrics:
         self.restarts.labels(bounded(reason)).inc()
 
 
+@dataclass(slots=True, eq=False)
 class NamespaceWatcher:
     """Keeps label maps up to date from the API server. It is their only writer.
 
@@ -127,36 +129,34 @@ class NamespaceWatcher:
     in `outage` whether the API server is away.
     """
 
-    def __init__(
-        self,
-        api: ApiServer,
-        labels: LabelMap,
-        *also: LabelMap,
-        metrics: WatchMetrics,
-        clock: Callable[[], float],
-        uniform: Callable[[float, float], float],
-        outage: Outage | None = None,
-    ) -> None:
-        self._api = api
-        self._labels = labels
-        self._maps = (labels, *also)
-        self._metrics = metrics
-        self._clock = clock
-        self._outage = outage or Outage(clock)
+    api: ApiServer
+    labels: LabelMap
+    also: tuple[LabelMap, ...] = ()
+    _: KW_ONLY
+    metrics: WatchMetrics
+    clock: Callable[[], float]
+    uniform: InitVar[Callable[[float, float], float]]
+    outage: Outage
+    _maps: tuple[LabelMap, ...] = field(init=False)
+    _state: WatchState = field(init=False)
+    _backoff: Backoff = field(init=False)
+    _listed_at: str | None = field(init=False, default=None)  # the listed API server, by its URL
+    _synced_at: float | None = field(init=False, default=None)
+    _loaded: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _trouble: str | None = field(init=False, default=None)
+    _away: bool = field(init=False, default=False)
+    _restored: bool = field(init=False, default=False)
+
+    def __post_init__(self, uniform: Callable[[float, float], float]) -> None:
+        self._maps = (self.labels, *self.also)
         self._state = WatchState(uniform=uniform)
         self._backoff = Backoff(uniform=uniform)
-        self._listed_at: str | None = None  # URL of the API server that was listed
-        self._synced_at: float | None = None
-        self._loaded = asyncio.Event()
-        self._trouble: str | None = None
-        self._away = False
-        self._restored = False
-        metrics.follow(labels, self)
+        self.metrics.follow(self.labels, self)
 
     def __repr__(self) -> str:
         if self._synced_at is None:
             return f"<NamespaceWatcher not loaded, {self._trouble or 'no trouble yet'}>"
-        return f"<NamespaceWatcher {self._labels!r}, synced {self.sync_age:.0f}s ago>"
+        return f"<NamespaceWatcher {self.labels!r}, synced {self.sync_age:.0f}s ago>"
 
     @property
     def loaded(self) -> bool:
@@ -176,7 +176,7 @@ class NamespaceWatcher:
     @property
     def sync_age(self) -> float:
         """Seconds since the API server last confirmed the map; infinite before the first list."""
-        return math.inf if self._synced_at is None else self._clock() - self._synced_at
+        return math.inf if self._synced_at is None else self.clock() - self._synced_at
 
     @property
     def trouble(self) -> str | None:
@@ -201,8 +201,8 @@ class NamespaceWatcher:
         """
         if self.loaded:
             return False
-        self._labels.restore(restored, self._clock())
-        self._synced_at = self._clock() - age
+        self.labels.restore(restored, self.clock())
+        self._synced_at = self.clock() - age
         self._restored = True
         self._loaded.set()
         return True
@@ -220,11 +220,11 @@ class NamespaceWatcher:
     async def _run(self) -> None:
         step = Next.LIST
         while True:
-            listing, began = step.lists, self._clock()
+            listing, began = step.lists, self.clock()
             try:
                 step = await (self._list() if listing else self._watch())
             except (UpstreamError, CredentialError) as error:
-                step = self._failed(error, listing=listing, lasted=self._clock() - began)
+                step = self._failed(error, listing=listing, lasted=self.clock() - began)
                 if step.at_once:
                     continue
                 await asyncio.sleep(self._delay(error, listing=listing))
@@ -235,28 +235,28 @@ class NamespaceWatcher:
         unreached = isinstance(error, UpstreamError) and self._state.unreached(
             error, listing=listing
         )
-        return self._backoff.delay(self._clock(), at_least=at_least, unreached=unreached)
+        return self._backoff.delay(self.clock(), at_least=at_least, unreached=unreached)
 
     async def _list(self) -> Next:
-        server = self._api.server
+        server = self.api.server
         listings = [labels.listing() for labels in self._maps]
-        async for some in list_namespaces(self._api, self._state):
+        async for some in list_namespaces(self.api, self._state):
             for labels, listing in zip(self._maps, listings, strict=True):
                 labels.collect(listing, some)
         for labels, listing in zip(self._maps, listings, strict=True):
-            labels.swap(listing, self._clock())
+            labels.swap(listing, self.clock())
         self._listed_at = server
         self._confirmed()
         if self._restored or not self.loaded:
-            _log.info("namespaces loaded: %d", len(self._labels))
+            _log.info("namespaces loaded: %d", len(self.labels))
         self._restored = False
         self._loaded.set()
         return Next.WATCH_AT_ONCE
 
     async def _watch(self) -> Next:
-        began = self._clock()
+        began = self.clock()
         params = self._state.watch_params()
-        async with self._api.stream(PATH, params, accept=WATCH_ACCEPT, silence=SILENCE) as pieces:
+        async with self.api.stream(PATH, params, accept=WATCH_ACCEPT, silence=SILENCE) as pieces:
             self._require_same()
             self._state.opened()
             self._well_again()
@@ -266,28 +266,28 @@ class NamespaceWatcher:
                     if change is not None:
                         self._apply(change)
                     self._confirmed()
-        step = self._state.ended(self._clock() - began)
-        self._metrics.restarted("ended")
+        step = self._state.ended(self.clock() - began)
+        self.metrics.restarted("ended")
         return step
 
     def _require_same(self) -> None:
         """Raise ApiError if the API server has changed since the list: the cluster may differ."""
-        if self._api.server != self._listed_at:
+        if self.api.server != self._listed_at:
             raise ApiError(200, "moved", "the API server is another one than was listed")
 
     def _apply(self, change: Change) -> None:
         for labels in self._maps:
             if change.kind == "DELETED":
-                labels.delete(change.namespace.name, self._clock())
+                labels.delete(change.namespace.name, self.clock())
             else:
                 labels.put(change.namespace)
 
     def _confirmed(self) -> None:
-        self._synced_at = self._clock()
+        self._synced_at = self.clock()
         self._well_again()
 
     def _well_again(self) -> None:
-        self._outage.over()
+        self.outage.over()
         if self._trouble:
             _log.info("the API server answers again")
             self._trouble = None
@@ -303,12 +303,12 @@ class NamespaceWatcher:
             self._away = error.code == 429 or error.code >= 500
             message = explained(error, verb)
         if isinstance(error, UpstreamError):
-            self._outage.failed(error)
+            self.outage.failed(error)
             step = self._state.failed(error, listing=listing, lasted=lasted)
             reason = error.reason
-            self._metrics.errors.count("apiserver", reason)
+            self.metrics.errors.count("apiserver", reason)
         if not listing:
-            self._metrics.restarted(reason)
+            self.metrics.restarted(reason)
         level = logging.INFO if reason in {"Expired", "Gone", "short"} else logging.WARNING
         _log.log(level, "cannot %s namespaces: %s", verb, message)
         self._trouble = message
@@ -319,4 +319,4 @@ class NamespaceWatcher:
         while True:
             await asyncio.sleep(1.0)
             for labels in self._maps:
-                labels.expire(self._clock())
+                labels.expire(self.clock())

@@ -22,6 +22,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -231,6 +232,7 @@ class SnapshotMetrics:
         )
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class LabelSnapshot:
     """Keeps a label map in a file, and restores the map from it while the API server is away.
 
@@ -241,33 +243,21 @@ class LabelSnapshot:
     which the labels have to be loaded.
     """
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        identity: Identity,
-        labels: LabelMap,
-        watcher: NamespaceWatcher,
-        metrics: SnapshotMetrics,
-        timeout: float,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-    ) -> None:
-        self._path = Path(path)
-        self._timeout = timeout
-        self._identity = identity
-        self._labels = labels
-        self._watcher = watcher
-        self._metrics = metrics
-        self._clock = clock
-        self._wall = wall
-        self._saved: int | None = None  # `changes` of the map when it was written
-        self._save_by = 0.0
-        self._failing = False
-        self._stopping = asyncio.Event()
+    path: Path
+    identity: Identity
+    labels: LabelMap
+    watcher: NamespaceWatcher
+    metrics: SnapshotMetrics
+    timeout: float
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    _saved: int | None = field(init=False, default=None)  # `changes` of the map when written
+    _save_by: float = field(init=False, default=0.0)
+    _failing: bool = field(init=False, default=False)
+    _stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     def __repr__(self) -> str:
-        return f"<LabelSnapshot {self._path}>"
+        return f"<LabelSnapshot {self.path}>"
 
     async def run(self) -> None:
         """Restore the labels if the first list fails or is late; then write the file until `stop`.
@@ -287,46 +277,46 @@ class LabelSnapshot:
 
     async def save(self) -> None:
         """Write the file, if labels are loaded and have changed or the file needs a refresh."""
-        if not self._watcher.loaded:
+        if not self.watcher.loaded:
             return
-        if self._labels.changes == self._saved and self._clock() < self._save_by:
+        if self.labels.changes == self._saved and self.clock() < self._save_by:
             return
-        changes, save_by = self._labels.changes, self._clock() + REFRESH
+        changes, save_by = self.labels.changes, self.clock() + REFRESH
         try:
-            written = self._wall()
-            confirmed = written - self._watcher.sync_age
-            state = self._labels.state(self._clock())
+            written = self.wall()
+            confirmed = written - self.watcher.sync_age
+            state = self.labels.state(self.clock())
             await aside(lambda: self._write(state, confirmed, written), "label-snapshot")
         except Exception as error:  # noqa: BLE001 - after any failure labels are served, saved later
-            self._metrics.errors.labels("write").inc()
+            self.metrics.errors.labels("write").inc()
             if not self._failing:
                 self._tell("cannot be written", error)
             self._failing = True
             return
         self._failing = False
         self._saved, self._save_by = changes, save_by
-        self._metrics.saved.set(self._wall())
+        self.metrics.saved.set(self.wall())
 
     def _write(self, state: Iterator[KnownLabels], confirmed: float, written: float) -> None:
         if self._saved is None:
-            clear_leftovers(self._path, written - LEFTOVER)
-        origin = Origin.of(self._identity)
+            clear_leftovers(self.path, written - LEFTOVER)
+        origin = Origin.of(self.identity)
         replace_own(
-            self._path,
-            encode(state, self._labels, origin, confirmed=confirmed, written=written),
+            self.path,
+            encode(state, self.labels, origin, confirmed=confirmed, written=written),
         )
 
     def _read(self) -> tuple[Restored, float]:
-        with open_own(self._path, MAX_FILE) as file:
-            return decode(file, self._labels, Origin.of(self._identity), self._wall())
+        with open_own(self.path, MAX_FILE) as file:
+            return decode(file, self.labels, Origin.of(self.identity), self.wall())
 
     async def _restore(self) -> None:
-        watcher = self._watcher
-        waited_until = self._clock() + min(PATIENCE, self._timeout / 2)
+        watcher = self.watcher
+        waited_until = self.clock() + min(PATIENCE, self.timeout / 2)
         while not watcher.loaded and not watcher.away:
             if self._stopping.is_set():
                 return
-            if watcher.trouble is None and self._clock() >= waited_until:
+            if watcher.trouble is None and self.clock() >= waited_until:
                 break
             await asyncio.sleep(0.05)
         if watcher.loaded:
@@ -334,24 +324,24 @@ class LabelSnapshot:
         try:
             restored, age = await aside(self._read, "label-snapshot")
         except FileNotFoundError:
-            _log.info("--label-snapshot %s: there is none yet", self._path)
+            _log.info("--label-snapshot %s: there is none yet", self.path)
             return
         except Exception as error:  # noqa: BLE001 - after any failure labels can still be listed
             self._tell("is not used", error)
-            self._metrics.errors.labels("read").inc()
+            self.metrics.errors.labels("read").inc()
             return
         if watcher.restore(restored, age):
             _log.warning(
                 "the API server is away: "
                 "serving the labels of %d namespaces as they were %.0f s ago",
-                len(self._labels),
+                len(self.labels),
                 age,
             )
 
     def _tell(self, what: str, error: Exception) -> None:
         if isinstance(error, OSError | KmproxyError):
             reason = getattr(error, "strerror", None) or str(error)
-            _log.warning("--label-snapshot %s %s: %s", self._path, what, reason)
+            _log.warning("--label-snapshot %s %s: %s", self.path, what, reason)
         else:
             fault = "by a fault of kmproxy's own"
-            _log.error("--label-snapshot %s %s, %s", self._path, what, fault, exc_info=error)
+            _log.error("--label-snapshot %s %s, %s", self.path, what, fault, exc_info=error)

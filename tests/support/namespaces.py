@@ -12,6 +12,7 @@ from kmproxy.client.upstream import Upstream
 from kmproxy.config.label_rules import LabelRule
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.outage import Outage
 from kmproxy.kube.service_account import ServiceAccount
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
@@ -57,10 +58,11 @@ async def watching(cluster, directory, clock=None, also=(), identity=None, wait=
         watcher = NamespaceWatcher(
             ApiServer(Upstream("API server", session, identity, tls), identity),
             labels,
-            *also,
+            tuple(also),
             metrics=metrics.watch,
             clock=clock,
             uniform=uniform,
+            outage=Outage(clock),
         )
         task = asyncio.create_task(watcher.run())
         try:
