@@ -4,7 +4,12 @@ Knows the simulator, and processes of the daemon and of nginx. Must not change t
 measures.
 
     tables     formats the figures as text
-    scrapes    measures scrapes through the daemon and nginx as processes
+    payloads   makes the expositions that are measured
+    engine     measures the engine and its comparisons in this process
+    processes  starts and stops processes, and reads their time and memory
+    ways       lists the ways of a scrape that are measured
+    servers    starts the daemon and nginx before a simulated cluster
+    scrapes    measures scrapes through these servers
     discovery  measures discovery with the targets of many pods
-    run        measures the engine, and runs all measurements in order
+    run        runs all measurements in order
 """

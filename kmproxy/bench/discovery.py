@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from kmproxy.bench.scrapes import Namespaces
+from kmproxy.bench.payloads import Namespaces
 from kmproxy.config.label_rules import Namespace, parse_rules
 from kmproxy.discovery.pods import parse_pods
 from kmproxy.discovery.target_labels import TargetLabelMap

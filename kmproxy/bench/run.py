@@ -1,72 +1,29 @@
-"""`kmproxy bench`: measures the engine and its comparisons, side by side in one run.
+"""`kmproxy bench`: runs all measurements in order, and makes one document of their figures.
 
-Knows the payloads and what is measured on them. Must not know processes or sockets: it gets the
-figures of the whole daemon from another module. Must not know how figures are shown. A megabyte
-is 10^6 bytes.
+Knows which payloads are measured, given ones or made ones. Must not know processes or sockets, nor
+how figures are shown. A megabyte is 10^6 bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import os
 import platform
-import re
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
-
 from kmproxy import __version__
 from kmproxy.bench import discovery as benchdiscovery
-from kmproxy.bench.scrapes import COMPARED, Figures, Namespaces, measure
+from kmproxy.bench.engine import all_subjects, measure_subjects, relate
+from kmproxy.bench.payloads import Namespaces, beginning, cadvisor, namespaces_of
+from kmproxy.bench.scrapes import Figures, measure
 from kmproxy.bench.tables import MEGABYTE, tables
+from kmproxy.bench.ways import COMPARED
 from kmproxy.config.commands import BenchConfig
-from kmproxy.config.label_rules import Namespace, parse_rules
-from kmproxy.content_coding import GzipEncoder
 from kmproxy.errors import ConfigError
-from kmproxy.exposition.enricher import Enricher, OnConflict
-from kmproxy.labels.label_map import LabelMap
-from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
-
-PIECE = 1 << 16
-"""Bytes of a piece that the engine is fed."""
-
-ROUNDS = 2
-"""The minimum number of repetitions, also if the time is over."""
-
-SLICE = 250_000
-"""Bytes of a payload's beginning for prometheus_client, which takes seconds for a megabyte."""
-
-MEMCPY = "memcpy"
-REENCODE = "prometheus_client, 1 label"
-"""The two measurements to which the speed of the others is compared."""
-
-_NOW = 1_795_000_000.0  # of the simulated samples, in seconds since the epoch
-_ONE = ("team",)
-_THREE = ("team", "env", "owner.example.com/cost-center=cost_center")
-_NAMESPACE = re.compile(rb'[{,]namespace="([^"\\\n]+)"')
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A timed subject. `run` processes `size` bytes of a payload.
-
-    It returns the number of samples, or None if it does not count them.
-    """
-
-    name: str
-    payload: str
-    size: int
-    run: Callable[[], int | None]
 
 
 def bench(config: BenchConfig, say: Callable[[str], None]) -> str:
@@ -76,11 +33,11 @@ def bench(config: BenchConfig, say: Callable[[str], None]) -> str:
     """
     given = _read(config.payload)
     say("bench: making payloads")
-    spaces = _namespaces(text for _, text in given)
+    spaces = namespaces_of(text for _, text in given)
     payloads = given or [("cAdvisor", cadvisor(spaces))]
     say(f"bench: the engine, about {config.seconds} s")
-    rounds, rows = _measure(list(_subjects(payloads, spaces)), config.seconds)
-    _relate(rows, [name for name, _ in payloads])
+    rounds, rows = measure_subjects(list(all_subjects(payloads, spaces)), config.seconds)
+    relate(rows, [name for name, _ in payloads])
     document: dict[str, Any] = {
         "kmproxy": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -89,7 +46,7 @@ def bench(config: BenchConfig, say: Callable[[str], None]) -> str:
         "rounds": rounds,
         "engine": rows,
         "discovery": dataclasses.asdict(
-            benchdiscovery.measure(_namespaces([]), config.seconds / 20)
+            benchdiscovery.measure(namespaces_of([]), config.seconds / 20)
         ),
     }
     if config.daemon:
@@ -117,214 +74,6 @@ def _read(paths: Sequence[str]) -> list[tuple[str, bytes]]:
     return payloads
 
 
-def _namespaces(texts: Iterable[bytes]) -> Namespaces:
-    """The namespaces in the texts, or twenty made-up ones. Each has the three labels."""
-    found = {name.decode(errors="replace") for text in texts for name in _NAMESPACE.findall(text)}
-    return {
-        name: {
-            "team": f"team-{number % 7}",
-            "env": ("production", "staging")[number % 2],
-            "owner.example.com/cost-center": f"cc-{number:04}",
-        }
-        for number, name in enumerate(sorted(found) or [f"shop-{n:02}" for n in range(20)])
-    }
-
-
-def cadvisor(spaces: Namespaces, nodes: int = 4) -> bytes:
-    """The texts of /metrics/cadvisor of several nodes, one after another: about 3 MB each."""
-    return b"".join(
-        NodeMetrics(simulate_node(f"node-{number}", spaces)).text("/metrics/cadvisor", _NOW)
-        for number in range(nodes)
-    )
-
-
-def kubelet(spaces: Namespaces) -> bytes:
-    """A kubelet's own /metrics, repeated to about 6 MB. Few lines of it have a namespace."""
-    text = NodeMetrics(simulate_node("node-0", spaces)).text("/metrics", _NOW)
-    return text * (6 * MEGABYTE // len(text) + 1)
-
-
-def kube_state_metrics(spaces: Namespaces, pods: int = 400) -> bytes:
-    """A text like that of kube-state-metrics: short lines, the namespace at any place, or none."""
-    where = [
-        (space, f"{space}-web-{n:05x}", f"{n:08x}-uid") for space in spaces for n in range(pods)
-    ]
-    families: dict[str, list[str]] = {}
-    for space, pod, uid in where:
-        what = f'namespace="{space}",pod="{pod}",uid="{uid}"'
-        samples = [
-            ("kube_pod_info", f'{what},host_ip="10.0.0.1",node="node-1"', "1"),
-            ("kube_pod_status_phase", f'{what},phase="Pending"', "0"),
-            ("kube_pod_status_phase", f'{what},phase="Running"', "1"),
-            ("kube_pod_created", f'pod="{pod}",uid="{uid}",namespace="{space}"', "1.795e+09"),
-            ("kube_service_info", f'service="{pod}",namespace="{space}"', "1"),
-            ("kube_node_status_condition", f'node="{pod}",condition="Ready"', "1"),
-        ]
-        for name, labels, value in samples:
-            families.setdefault(name, []).append(f"{name}{{{labels}}} {value}")
-    text = [f"# TYPE {name} gauge\n" + "\n".join(rows) for name, rows in families.items()]
-    return "\n".join([*text, ""]).encode()
-
-
-def _labels(spaces: Namespaces, rules: Sequence[str]) -> LabelMap:
-    labels = LabelMap(parse_rules(rules, (), ())[0])
-    labels.replace([Namespace(name, metadata) for name, metadata in spaces.items()], now=0.0)
-    return labels
-
-
-def _pieces(text: bytes) -> list[bytes]:
-    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
-
-
-def _beginning(text: bytes, size: int) -> bytes:
-    """The first whole lines of a text, of at least `size` bytes together, or the whole text."""
-    return text[: text.find(b"\n", size - 1) + 1] or text
-
-
-def _subjects(payloads: Sequence[tuple[str, bytes]], spaces: Namespaces) -> Iterator[Subject]:
-    """All timed subjects, in the order in which they are shown."""
-    one, three = _labels(spaces, _ONE), _labels(spaces, _THREE)
-    many = {f"tenant-{number:05}": {"team": f"team-{number}"} for number in range(10_000)}
-    large = _labels({**many, **spaces}, _ONE)
-    for name, text in payloads:
-        pieces = _pieces(text)
-        yield Subject(MEMCPY, name, len(text), _memcpy(pieces))
-        yield _engine("1 label", name, pieces, one)
-        yield _engine("3 labels", name, pieces, three)
-        yield _engine("1 label, overwrite", name, pieces, one, "overwrite")
-        yield _engine("1 label, 10,000 namespaces", name, pieces, large)
-        enricher = Enricher(one.lookup)
-        borne = _pieces(enricher.feed(_beginning(text, 2 * MEGABYTE)) + enricher.finish())
-        yield _engine("1 label, all conflict", name, borne, one)
-        yield _engine("1 label, all conflict, overwrite", name, borne, one, "overwrite")
-        start = _beginning(text, SLICE)
-        yield Subject(REENCODE, name, len(start), _reencode(start, spaces))
-        yield Subject("isal gzip level 1", name, len(text), _gzip(pieces))
-    ours = _namespaces([])
-    one = _labels(ours, _ONE)
-    for name, text in (
-        ("kube-state-metrics", kube_state_metrics(ours)),
-        ("kubelet", kubelet(ours)),
-    ):
-        yield _engine("1 label", name, _pieces(text), one)
-
-
-def _engine(
-    name: str,
-    payload: str,
-    pieces: Sequence[bytes],
-    labels: LabelMap,
-    on_conflict: OnConflict = "keep",
-) -> Subject:
-    names = frozenset(rule.name.encode() for rule in labels.rules)
-
-    def run() -> int:
-        enricher = Enricher(labels.lookup, names=names, on_conflict=on_conflict)
-        for piece in pieces:
-            enricher.feed(piece)
-        enricher.finish()
-        return enricher.samples
-
-    return Subject(f"engine, {name}", payload, sum(map(len, pieces)), run)
-
-
-def _memcpy(pieces: Sequence[bytes]) -> Callable[[], None]:
-    views = [memoryview(piece) for piece in pieces]
-
-    def run() -> None:
-        for view in views:
-            bytes(view)
-
-    return run
-
-
-def _gzip(pieces: Sequence[bytes]) -> Callable[[], None]:
-    def run() -> None:
-        encoder = GzipEncoder()
-        for piece in pieces:
-            encoder.feed(piece)
-        encoder.finish()
-
-    return run
-
-
-class _Families(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-def _reencode(text: bytes, spaces: Namespaces) -> Callable[[], int]:
-    """Makes a function that parses, adds the label to each sample, and writes the text again.
-
-    A program without kmproxy's engine would work this way.
-    """
-    added = {name: {"team": metadata["team"]} for name, metadata in spaces.items()}
-
-    def run() -> int:
-        families = list(text_string_to_metric_families(text.decode()))
-        samples = 0
-        for family in families:
-            family.samples = [
-                sample._replace(
-                    labels=sample.labels | added.get(sample.labels.get("namespace", ""), {})
-                )
-                for sample in family.samples
-            ]
-            samples += len(family.samples)
-        generate_latest(_Families(families))
-        return samples
-
-    return run
-
-
-def _measure(subjects: Sequence[Subject], seconds: float) -> tuple[int, list[dict[str, Any]]]:
-    """Run all subjects in turns for about `seconds`.
-
-    Returns the number of turns, and a row with the fastest run of each subject.
-    """
-    best = [float("inf")] * len(subjects)
-    samples: list[int | None] = [None] * len(subjects)
-    rounds, end = 0, time.monotonic() + seconds
-    gc.disable()  # a collection would add to the time of the subject in which it happens
-    try:
-        while rounds < ROUNDS or time.monotonic() < end:
-            for index, subject in enumerate(subjects):
-                began = time.perf_counter()
-                samples[index] = subject.run()
-                best[index] = min(best[index], time.perf_counter() - began)
-            gc.collect()
-            rounds += 1
-    finally:
-        gc.enable()
-    return rounds, [
-        {
-            "name": subject.name,
-            "payload": subject.payload,
-            "bytes": subject.size,
-            "samples": count,
-            "seconds": least,
-            "bytes_per_second": subject.size / least,
-            "samples_per_second": count and count / least,
-        }
-        for subject, count, least in zip(subjects, samples, best, strict=True)
-    ]
-
-
-def _relate(rows: Sequence[dict[str, Any]], payloads: Sequence[str]) -> None:
-    """Set each row's speed in relation to memcpy and prometheus_client on the same payload.
-
-    If these two were not run on a payload, their speeds on the first payload count.
-    """
-    speeds = {(row["name"], row["payload"]): row["bytes_per_second"] for row in rows}
-    for row in rows:
-        base = row["payload"] if row["payload"] in payloads else payloads[0]
-        row["to_memcpy"] = row["bytes_per_second"] / speeds[MEMCPY, base]
-        row["to_prometheus_client"] = row["bytes_per_second"] / speeds[REENCODE, base]
-
-
 def _measure_daemon(
     given: Sequence[tuple[str, bytes]],
     text: bytes,
@@ -340,7 +89,7 @@ def _measure_daemon(
             size = megabytes * MEGABYTE
             with path.open("wb") as file:
                 while file.tell() < size:
-                    file.write(_beginning(text, size - file.tell()))
+                    file.write(beginning(text, size - file.tell()))
             payloads.append((f"{megabytes} MB", path))
         return measure(payloads, spaces, seconds, say)
 

@@ -92,10 +92,11 @@ class UpstreamFactory:
         belong to the session `checked`, unless a proxy makes them. Raises ConfigError.
         """
         tls = self._tls(partial(client_trust, access.tls))
-        try:
-            tls.current()
-        except CredentialError as error:
-            raise ConfigError([f"{self.section}.tls_config: {error}"]) from error
+        if url.startswith("https:"):
+            try:
+                tls.current()
+            except CredentialError as error:
+                raise ConfigError([f"{self.section}.tls_config: {error}"]) from error
         proxy = self._proxy(self.section, access.proxy)
         # A proxy resolves the name itself, and the proxy's own address is configured.
         proxied = proxy is not None and proxy(url) is not None

@@ -15,6 +15,7 @@ from kmproxy.labels.snapshot import SnapshotMetrics
 from kmproxy.scrape.handler import ScrapeMetrics
 from kmproxy.scrape.pod_lists import PodMetrics
 from kmproxy.scrape.stream import SampleMetrics
+from kmproxy.sources.cache import SharedReadMetrics
 from kmproxy.sources.slots import SlotMetrics
 from kmproxy.telemetry import CredentialErrors, UpstreamErrors, open_registry
 from kmproxy.web.config_file import WebFileMetrics
@@ -39,6 +40,7 @@ class OwnMetrics:
         self.watch = WatchMetrics(registry, self.upstream_errors)
         self.snapshot = SnapshotMetrics(registry)
         self.reviews = ReviewMetrics(registry, self.upstream_errors)
+        self.shared_reads = SharedReadMetrics(registry)
         self.scrapes = ScrapeMetrics(registry)
         self.samples = SampleMetrics(registry)
         self.pods = PodMetrics(registry)

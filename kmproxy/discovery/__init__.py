@@ -8,5 +8,6 @@ Knows Prometheus' target documents. Must not know samples.
     pods           makes targets of a kubelet's list of pods
     nodes          nodes as targets, and their document
     targets        lists of pods and nodes, each fetched once for all requests
+    upstreams      /sd/upstreams
     handler        /sd/pods and /sd/nodes
 """

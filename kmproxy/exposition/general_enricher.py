@@ -98,8 +98,6 @@ class GeneralEnricher(BaseEnricher):
         self._editor = SampleEditor(self._labels, spaces, overwrite=on_conflict == "overwrite")
         self._spaces = frozenset(spaces.names)
         self._finder = sample_finder(self._spaces | ({b"pod"} if pods else set()))
-        self._edits = EditMemo(self._editor.edit_plain)  # of the pairs of plain lines
-        self._odd_edits = EditMemo(self._editor.edit)  # of the text in the braces of others
         self._keys = EditMemo(self._edit_key)
         self._searched = self._editor.names  # the names that the last splitter knew
         self._turns = 0  # how often new names joined these
@@ -144,8 +142,7 @@ class GeneralEnricher(BaseEnricher):
             _leave_out(parts, [3 * n + 1 for n, edit in enumerate(edits) if edit[0] is None])
             self._count(outcome for _, outcome in edits)
             passed = b"".join(parts)
-        for memo in (self._keys, self._edits, self._odd_edits):
-            memo.trim()
+        self._keys.trim()
         return passed
 
     def _edit_key(self, key: bytes) -> Edit:
@@ -194,14 +191,14 @@ class GeneralEnricher(BaseEnricher):
         if end == len(text):
             return passed
         parts = PLAIN_PAIRS.split(by_lines(text[end:]))
-        self._edit_parts(parts, self._edits)
+        self._edit_parts(parts, self._editor.edit_plain)
         # A newline leads each line between two plain lines; one more ends the text.
         parts[-1] = parts[-1][:-1]
         odd = [at for at in range(0, len(parts), 4) if parts[at]]
         others: list[bytes] = []
         for at in odd:
             found = split_at_pairs(parts[at] + b"\n") if b"{" in parts[at] else [parts[at] + b"\n"]
-            self._edit_parts(found, self._odd_edits)
+            self._edit_parts(found, self._editor.edit)
             found[-1] = found[-1][:-1]
             others += found[::4]
             parts[at] = b"".join(found)
@@ -211,9 +208,9 @@ class GeneralEnricher(BaseEnricher):
             self.unparsed += unparsed
         return passed + b"".join([*parts, b"\n"])[1:]
 
-    def _edit_parts(self, parts: list[bytes], memo: EditMemo) -> None:
+    def _edit_parts(self, parts: list[bytes], edit: Callable[[bytes], Edit]) -> None:
         """Edits samples: other text, then the text before the braces' text, that text, the rest."""
-        edits = list(map(memo.__getitem__, parts[2::4]))
+        edits = list(map(edit, parts[2::4]))
         parts[2::4] = [text or b"" for text, _ in edits]
         for number, (text, _) in enumerate(edits):
             if text is None:

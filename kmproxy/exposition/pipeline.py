@@ -69,8 +69,13 @@ class Pipeline:
         self.enricher = _enricher(lookup, recipe, pods)
         self.selector = None
         if not recipe.selection.everything:
-            self.selector = Selector(recipe.selection, max_line=recipe.max_line, room=room)
-        self._info = InfoStage(self.enricher) if recipe.info else None
+            self.selector = Selector(
+                recipe.selection,
+                max_line=recipe.max_line,
+                room=room,
+                namespace_labels=recipe.namespace_labels,
+            )
+        self._info = InfoStage(self.enricher, recipe.max_line) if recipe.info else None
         self._pods = recipe.pods
         self._waiting = b""  # bytes that wait for the list of pods
         self._enriched = b""  # bytes that wait with them for the next stage

@@ -5,8 +5,10 @@ Knows the namespace labels, the pod, and conflicts. Must not know how samples ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 
 from kmproxy.exposition.grammar import bare_name, pair_parts, unquote
 from kmproxy.exposition.namespace_labels import NamespaceLabels
@@ -27,7 +29,6 @@ class Outcome:
 NOTHING = Outcome()
 _UNCHANGED = Outcome(samples=1)
 _NOT_UNDERSTOOD = Outcome(unparsed=1)
-_UNKNOWN_POD = Outcome(unknown_pods=1)
 
 MAX_PREFIXED = 1 << 20
 """Bytes that an editor may remember about labels with prefixes."""
@@ -37,14 +38,56 @@ _OVERHEAD = 400  # bytes for the labels of a namespace besides names and values,
 Edit = tuple[bytes | None, Outcome]
 """The new text in the braces of a sample, or None if the sample is left out; and its counts."""
 
-_Added = tuple[int, dict[bytes, bytes], bytes]
-"""The place of a pair, and the labels to add behind it: their quoted values, and their bytes."""
+MAX_SHAPES = 2 << 20
+"""Bytes that an editor may remember about shapes and their changes."""
+
+MAX_TEXT = 4096
+"""Bytes of the longest text whose shape is remembered."""
+
+MAX_PREFIXED = 1 << 20
+"""Bytes that an editor may remember about labels with prefixes."""
+
+_OVERHEAD = 400  # bytes for a shape, a change or labels besides their texts, approximately
+
+_Labels = tuple[dict[bytes, bytes], bytes]
+"""Labels to add: their quoted values by name, and their bytes."""
 
 
 @lru_cache(maxsize=64)
-def outcome_of(enriched: int, conflicts: int) -> Outcome:
+def _outcome(enriched: int, conflicts: int) -> Outcome:
     """Returns the counts of a sample that was understood, one object for equal ones."""
     return Outcome(samples=1, enriched=enriched, conflicts=conflicts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Change:
+    """What is done to the samples of one shape that name the same namespaces and pod.
+
+    `replaced` are new values, and `added` is text to append to values, both by place.
+    """
+
+    outcome: Outcome
+    replaced: list[tuple[int, bytes]]
+    added: list[tuple[int, bytes]]
+
+
+_LEFT_OUT = _Change(Outcome(unknown_pods=1), [], [])
+
+
+@dataclass(slots=True, eq=False)
+class _Shape:
+    """The names of the pairs of some samples, and the changes to these samples.
+
+    `naming` are the places of the values that may name a namespace, each with its prefix, in
+    order. `pod` is the place of the pod's value, or 0. `key` reads these values of a sample.
+    """
+
+    names: list[bytes]
+    naming: list[tuple[int, bytes]]
+    pod: int
+    key: Callable[[list[bytes]], Hashable] | None = None
+    changes: dict[Hashable, _Change] = field(default_factory=dict)
+    twice: bool = False  # whether a name that counts stands twice
 
 
 class SampleEditor:
@@ -55,13 +98,24 @@ class SampleEditor:
     label twice, or with pods `pod` twice, is not understood.
 
     Of two labels to add with the same name one is added: that of the pod, else that of
-    the namespace whose label comes first in the setting. The time is linear in the text and in
-    the labels to add.
+    the namespace whose label comes first in the setting.
 
-    It remembers at most `MAX_PREFIXED` bytes of labels with prefixes.
+    The text is split into values and the text around them, its shape. The samples of a
+    family have few shapes. A shape is read once. Its samples that name the same namespaces
+    and pod change alike. Both are remembered, in `MAX_SHAPES` bytes. The time is linear
+    in the text and in the labels to add.
     """
 
-    __slots__ = ("_labels", "_names", "_overwrite", "_prefixed", "_room", "_searched", "_spaces")
+    __slots__ = (
+        "_labels",
+        "_names",
+        "_overwrite",
+        "_prefixed",
+        "_prefixed_room",
+        "_room",
+        "_shapes",
+        "_spaces",
+    )
 
     def __init__(
         self, labels: RememberedLabels, spaces: NamespaceLabels, *, overwrite: bool
@@ -69,14 +123,14 @@ class SampleEditor:
         self._labels = labels
         self._spaces = spaces
         self._overwrite = overwrite
-        self._searched = frozenset(spaces.names) | ({b"pod"} if labels.pods else set())
-        # (prefix, bytes to add) -> the same with the prefix
-        self._prefixed: dict[tuple[bytes, bytes], tuple[dict[bytes, bytes], bytes]] = {}
-        self._room = MAX_PREFIXED
+        self._shapes: dict[tuple[bytes, ...], _Shape] = {}
+        self._room = MAX_SHAPES
+        self._prefixed: dict[tuple[bytes, bytes], _Labels] = {}  # by prefix and bytes without it
+        self._prefixed_room = MAX_PREFIXED
         self._names = frozenset(p + name for p in spaces.prefixes for name in labels.names)
 
     def __repr__(self) -> str:
-        return f"<SampleEditor {len(self.names)} names, {self._labels!r}>"
+        return f"<SampleEditor {len(self.names)} names, {len(self._shapes)} shapes>"
 
     @property
     def names(self) -> frozenset[bytes]:
@@ -86,12 +140,15 @@ class SampleEditor:
     def edit(self, text: bytes) -> Edit:
         """Edits the text in the braces of a sample of any spelling. Raises PodsNeededError."""
         parts = pair_parts(text)
-        names = [bare_name(name) for name in parts[1::4]]
-        pieces = [b""] * (2 * len(names)) + parts[-1:]
+        pieces = [b""] * (len(parts) // 2) + parts[-1:]
         before = zip(parts[:-1:4], parts[1::4], parts[2::4], strict=True)
         pieces[:-1:2] = [b"".join(each) for each in before]
         pieces[1::2] = [value[1:-1] for value in parts[3::4]]
-        return self._edit(text, names, pieces)
+        outside = tuple(pieces[::2])
+        shape = self._shapes.get(outside)
+        if shape is None:
+            shape = self._read(outside, [bare_name(name) for name in parts[1::4]])
+        return self._edit(text, shape, pieces)
 
     def edit_plain(self, text: bytes) -> Edit:
         """Edits the pairs of a plain line, which are one at least. Raises PodsNeededError.
@@ -100,49 +157,73 @@ class SampleEditor:
         names and values in turn. Each name stands between its comma and its `=`.
         """
         pieces = text.split(b'"')
-        names = [piece[1:-1] for piece in pieces[2:-1:2]]
-        names.insert(0, pieces[0][:-1])
-        return self._edit(text, names, pieces)
+        outside = tuple(pieces[::2])
+        shape = self._shapes.get(outside)
+        if shape is None:
+            names = [piece[1:-1] for piece in outside[1:-1]]
+            shape = self._read(outside, [outside[0][:-1], *names])
+        return self._edit(text, shape, pieces)
 
-    def _edit(self, text: bytes, names: list[bytes], pieces: list[bytes]) -> Edit:
+    def _read(self, outside: tuple[bytes, ...], names: list[bytes]) -> _Shape:
+        """Reads the names of a shape, remembered if it is not too long."""
+        labels, borne = self._spaces.with_prefixes, set(names)
+        searched = [name for name, _ in labels] + [b"pod"] * self._labels.pods
+        naming = [(2 * names.index(n) + 1, prefix) for n, prefix in labels if n in borne]
+        pod = 2 * names.index(b"pod") + 1 if self._labels.pods and b"pod" in borne else 0
+        shape = _Shape(names, naming, pod)
+        if len(borne) < len(names):
+            shape.twice = any(names.count(name) > 1 for name in searched)
+        if naming:
+            shape.key = itemgetter(*[at for at, _ in naming], *([pod] if pod else []))
+        size = sum(map(len, outside)) + sum(map(len, names)) + 80 * len(names)
+        if size <= MAX_TEXT:
+            self._take(2 * size + _OVERHEAD)
+            self._shapes[outside] = shape
+        return shape
+
+    def _take(self, size: int) -> None:
+        """Reserves bytes for a shape or a change. Forgets all others if they are too many."""
+        if size > self._room:
+            self._shapes.clear()
+            self._room = MAX_SHAPES
+        self._room -= size
+
+    def _edit(self, text: bytes, shape: _Shape, pieces: list[bytes]) -> Edit:
         """Edits a sample that is split at the quotes of its values.
 
         `pieces` are the text up to a quote and the value behind it, in turn; the last is
         the text behind the last quote.
         """
-        borne = set(names)
-        if len(borne) < len(names) and any(names.count(name) > 1 for name in self._searched):
+        if shape.twice:
             return text, _NOT_UNDERSTOOD
-        found = self._added(borne, names, pieces)
+        if shape.key is None:
+            return text, _UNCHANGED
+        key = shape.key(pieces)
+        change = shape.changes.get(key)
+        if change is None:
+            change = self._change(shape, pieces)
+            if len(text) <= MAX_TEXT:
+                self._take(2 * len(text) + sum(len(more) for _, more in change.added) + _OVERHEAD)
+                shape.changes[key] = change
+        if change is _LEFT_OUT:
+            return None, change.outcome
+        if not change.outcome.enriched:
+            return text, change.outcome
+        for at, value in change.replaced:
+            pieces[at] = value
+        for at, more in change.added:
+            pieces[at] += more
+        return b'"'.join(pieces), change.outcome
+
+    def _change(self, shape: _Shape, pieces: list[bytes]) -> _Change:
+        """Returns the change to a sample, by the values of its namespace labels and its pod."""
+        found = self._found(shape, pieces)
         if found is None:
-            return None, _UNKNOWN_POD
-        added, replaced = self._resolve(found, borne)
-        conflicts = len(replaced)
-        if not self._overwrite:
-            replaced.clear()
-        for at, name in enumerate(names if replaced else ()):
-            if (value := replaced.get(name)) is not None:
-                pieces[2 * at + 1] = value
-        for at, rendered in added:
-            # The pairs begin behind a quote. The quote of the last one is there already.
-            pieces[at] += b'"' + rendered[:-1]
-        if not added and not replaced:
-            return text, outcome_of(0, conflicts) if conflicts else _UNCHANGED
-        return b'"'.join(pieces), outcome_of(1, conflicts)
-
-    @staticmethod
-    def _resolve(
-        found: list[_Added], borne: set[bytes]
-    ) -> tuple[list[tuple[int, bytes]], dict[bytes, bytes]]:
-        """Separates the labels to add from those that the sample bears already.
-
-        Returns the places and bytes to add, which are not empty, and the names that conflict
-        with the new values, as they are written.
-        """
-        taken = borne
+            return _LEFT_OUT
+        borne = taken = frozenset(shape.names)
         added: list[tuple[int, bytes]] = []
         conflicts: dict[bytes, bytes] = {}
-        for at, pairs, rendered in found:
+        for at, (pairs, rendered) in found:
             left = rendered
             if not taken.isdisjoint(pairs):
                 both = borne.intersection(pairs) - conflicts.keys()
@@ -150,40 +231,38 @@ class SampleEditor:
                 new = [b",%b=%b" % pair for pair in pairs.items() if pair[0] not in taken]
                 left = b"".join(new)
             if left:
-                added.append((at, left))
+                # The pairs begin behind a quote. The quote of the last one is there already.
+                added.append((at, b'"' + left[:-1]))
             if len(found) > 1:
                 taken = taken.union(pairs)
-        return added, conflicts
+        replaced = []
+        if conflicts and self._overwrite:
+            places = enumerate(shape.names)
+            replaced = [(2 * n + 1, conflicts[name]) for n, name in places if name in conflicts]
+        enriched = int(bool(added or replaced))
+        return _Change(_outcome(enriched, len(conflicts)), replaced, added)
 
-    def _added(
-        self, borne: set[bytes], names: list[bytes], pieces: list[bytes]
-    ) -> list[_Added] | None:
-        """Returns the labels to add, in the order in which they take a name.
+    def _found(self, shape: _Shape, pieces: list[bytes]) -> list[tuple[int, _Labels]] | None:
+        """Returns the labels to add by place, in the order in which they take a name.
 
         Returns None if the sample's pod is not known.
         """
-        if borne.isdisjoint(self._spaces.names):
-            return []
-        named = []
-        for label, prefix in self._spaces.with_prefixes:
-            if label in borne and (value := pieces[at := 2 * names.index(label) + 1]):
-                named.append((at, prefix, _unescaped(value)))
-                if not self._spaces.prefixes:
-                    break
-        found = []
-        if self._labels.pods and named and b"pod" in borne:
-            at = 2 * names.index(b"pod") + 1
-            if pod := _unescaped(pieces[at]):
-                rendered = self._labels.of_pod(named[0][2], pod)
-                if rendered is None:
-                    return None
-                found.append((at, self._labels.pairs(rendered), rendered))
-        for at, prefix, namespace in named:
-            rendered = self._labels.of(namespace)
-            found.append((at, *self._with_prefix(prefix, rendered)))
+        named = [(at, prefix) for at, prefix in shape.naming if pieces[at]]
+        if not self._spaces.prefixes:
+            named = named[:1]
+        found: list[tuple[int, _Labels]] = []
+        if shape.pod and named and (pod := pieces[shape.pod]):
+            namespace = _unescaped(pieces[named[0][0]])
+            rendered = self._labels.of_pod(namespace, _unescaped(pod))
+            if rendered is None:
+                return None
+            found.append((shape.pod, (self._labels.pairs(rendered), rendered)))
+        for at, prefix in named:
+            rendered = self._labels.of(_unescaped(pieces[at]))
+            found.append((at, self._with_prefix(prefix, rendered)))
         return found
 
-    def _with_prefix(self, prefix: bytes, rendered: bytes) -> tuple[dict[bytes, bytes], bytes]:
+    def _with_prefix(self, prefix: bytes, rendered: bytes) -> _Labels:
         """Returns labels to add, with a prefix to each name: their quoted values, their bytes."""
         if not prefix:
             pairs = self._labels.pairs(rendered)
@@ -194,9 +273,9 @@ class SampleEditor:
             pairs = {prefix + name: value for name, value in self._labels.pairs(rendered).items()}
             known = pairs, b"".join([b",%b=%b" % pair for pair in pairs.items()])
             size = 3 * (len(rendered) + len(known[1])) + _OVERHEAD
-            if size <= self._room:
+            if size <= self._prefixed_room:
                 self._prefixed[prefix, rendered] = known
-                self._room -= size
+                self._prefixed_room -= size
         if self._spaces.prefixes and not self._names.issuperset(pairs):
             self._names = self._names.union(pairs)
         return known

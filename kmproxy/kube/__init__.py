@@ -14,9 +14,11 @@ sample gets, or what kmproxy serves.
     oidc               renews OIDC tokens
     kubeconfig         an identity made from kubeconfigs
     apiserver          sends requests to the API server
+    objects            documents that all kinds share: metadata, and Status
     object_list        reads lists of objects while they arrive
     pod_list           reads a kubelet's list of pods while it arrives
-    watch              the state of list and watch, and its back-off
+    backoff            delays after which the API server is asked again
+    watch              the state of list and watch
     outage             since when the API server has been away
     permissions        the permissions that kmproxy needs
     reviews            documents of token reviews and access reviews

@@ -19,7 +19,8 @@ from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
 from kmproxy.kube.identity import Identity
 from kmproxy.kube.object_list import ListReader
-from kmproxy.kube.watch import LIST_ACCEPT, parse_status
+from kmproxy.kube.objects import parse_status
+from kmproxy.kube.watch import LIST_ACCEPT
 
 REQUEST_TIMEOUT = 60.0
 """Seconds without a byte after which a request other than a watch fails."""

@@ -16,8 +16,8 @@ import msgspec
 
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
+from kmproxy.kube.objects import ListMeta, decode, decode_object
 
-_T = TypeVar("_T")
 _F = TypeVar("_F", bound="Frame")
 
 SLICE = 100
@@ -46,30 +46,6 @@ _ITEMS = re.compile(rb'(?<!\\)"items"\s*+:\s*+\Z')
 _KEY_WINDOW = 64
 
 
-class Meta(msgspec.Struct, rename="camel"):
-    """The metadata of an object."""
-
-    name: str = ""
-    resource_version: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-
-    def namespace(self) -> Namespace:
-        """Return the metadata as a namespace."""
-        return Namespace(self.name, self.labels or {}, self.annotations or {})
-
-
-class _Object(msgspec.Struct):
-    metadata: Meta = msgspec.field(default_factory=Meta)
-
-
-class ListMeta(msgspec.Struct, rename="camel"):
-    """The metadata of a list: its resource version, and the token for the next page, if any."""
-
-    resource_version: str = ""
-    continue_: str = msgspec.field(default="", name="continue")
-
-
 class Frame(msgspec.Struct):
     """A list without its objects. A number stands in the place of each object."""
 
@@ -80,23 +56,7 @@ class _Frame(Frame):
     metadata: ListMeta
 
 
-_OBJECT = msgspec.json.Decoder(_Object)
 _FRAME = msgspec.json.Decoder(_Frame)
-
-
-def decode(
-    decoder: msgspec.json.Decoder[_T], data: bytes | bytearray | msgspec.Raw, otherwise: str
-) -> _T:
-    """Decode `data`. Raises ApiError with the message `otherwise`."""
-    try:
-        return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(200, "garbage", otherwise) from error
-
-
-def decode_object(data: bytes | msgspec.Raw, otherwise: str) -> Meta:
-    """Decode the metadata of an object. Raises ApiError with the message `otherwise`."""
-    return decode(_OBJECT, data, otherwise).metadata
 
 
 class Splitter:

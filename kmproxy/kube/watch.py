@@ -8,7 +8,6 @@ version from which a watch resumes.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +16,8 @@ import msgspec
 
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.kube.object_list import MAX_OBJECT, decode, decode_object
+from kmproxy.kube.object_list import MAX_OBJECT
+from kmproxy.kube.objects import decode, decode_object, parse_status
 from kmproxy.kube.outage import TOO_LARGE, is_outage
 
 LIST_ACCEPT = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -44,43 +44,9 @@ RELIST = 3600.0
 missed without a sign. Such changes happen around the restore of a backup, if the history of the
 backup has passed our resource version again."""
 
-RETRY_AFTER_LIMIT = 60.0
-"""The longest wait in seconds that the API server can ask for. A longer one is cut to this."""
 
 PATIENCE = 5
 """Failures in a row that may end by themselves. After more of them a list is due all the same."""
-
-BACKOFF_FIRST = 0.8
-BACKOFF_LIMIT = 30.0
-"""Seconds within which the API server is asked again if it answers, but with an error."""
-
-PROBE_LIMIT = 8.0
-"""Seconds within which the API server is asked again if it could not be reached.
-
-A refused attempt costs next to nothing, so it can be repeated soon. For one process, a change shows
-within these 8 seconds after the return of the API server, plus the time of the list. If packets are
-lost instead of refused, a connection attempt sends its last SYN 1 s before its end, so the time is
-9 seconds.
-
-While the API server is away, 5,000 processes make 1,250 attempts a second: in the mean, 4 s lie
-between two attempts of one process. When the API server is back, 1,170 processes come in the first
-second, then 1,020, 860, 700, 550, 390, 230 and 80. Their wait is the rest of a delay with full
-jitter, 2.7 s in the mean. Each process makes one handshake and one watch, or one list if the watch
-is answered with 410.
-"""
-
-BACKOFF_RESET = 120.0
-
-
-class _Details(msgspec.Struct, rename="camel"):
-    retry_after_seconds: float = 0
-
-
-class _Status(msgspec.Struct):
-    code: int = 0
-    reason: str = ""
-    message: str = ""
-    details: _Details | None = None
 
 
 class _Event(msgspec.Struct):
@@ -88,10 +54,8 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
-_REASON = re.compile(r"[A-Za-z]{1,40}")
 _PASSING = frozenset({429, 500, 502, 503, 504})
 
-_STATUS = msgspec.json.Decoder(_Status)
 _EVENT = msgspec.json.Decoder(_Event)
 
 
@@ -120,23 +84,6 @@ class Next(enum.Enum):
     def at_once(self) -> bool:
         """Whether the next step follows without a wait."""
         return self in {Next.LIST_AT_ONCE, Next.WATCH_AT_ONCE}
-
-
-def parse_status(code: int, body: bytes, retry_after: str | None = None) -> ApiError:
-    """Return the error for an error response or event. `body` is a `Status`, or anything else."""
-    try:
-        status = decode(_STATUS, body, "no Status")
-    except ApiError:
-        status = _Status()
-    seconds = status.details.retry_after_seconds if status.details else 0.0
-    if retry_after and retry_after.isdecimal():
-        seconds = float(retry_after)
-    return ApiError(
-        status.code if status.code >= 400 else code,  # the code 200 would mean a message of our own
-        status.reason if _REASON.fullmatch(status.reason) else f"http_{code}",
-        status.message or f"HTTP status {code}",
-        retry_after=min(seconds, RETRY_AFTER_LIMIT) if seconds > 0 else None,
-    )
 
 
 class WatchState:
@@ -292,45 +239,3 @@ class WatchState:
         if listing or not passing or self._failures > PATIENCE:
             return Next.LIST
         return Next.WATCH
-
-
-class _Bound:
-    """The upper bound of random delays. It doubles with each failure, up to a limit."""
-
-    def __init__(self, limit: float) -> None:
-        self._limit = limit
-        self._next = BACKOFF_FIRST
-        self._failed_at: float | None = None
-
-    def after(self, now: float) -> float:
-        """Return the bound after a failure at `now`.
-
-        The bound starts again from `BACKOFF_FIRST` if the last failure was more than
-        `BACKOFF_RESET` seconds ago.
-        """
-        if self._failed_at is not None and now - self._failed_at > BACKOFF_RESET:
-            self._next = BACKOFF_FIRST
-        self._failed_at = now
-        bound = self._next
-        self._next = min(bound * 2, self._limit)
-        return bound
-
-
-class Backoff:
-    """Draws the delays of the back-off, with full jitter: from 0 to a bound that doubles.
-
-    It has two bounds. One is for an API server that is not reached, up to `PROBE_LIMIT`. The other
-    is for an API server that answers, up to `BACKOFF_LIMIT`. Each starts again after
-    `BACKOFF_RESET` seconds without such a failure. The jitter spreads the requests of thousands of
-    pods that lost the same API server in the same second.
-    """
-
-    def __init__(self, *, uniform: Callable[[float, float], float]) -> None:
-        self._uniform = uniform
-        self._answered = _Bound(BACKOFF_LIMIT)
-        self._unreached = _Bound(PROBE_LIMIT)
-
-    def delay(self, now: float, *, at_least: float = 0.0, unreached: bool = False) -> float:
-        """Return the seconds to wait after a failure at `now`, never less than `at_least`."""
-        bound = (self._unreached if unreached else self._answered).after(now)
-        return at_least + self._uniform(0.0, bound)

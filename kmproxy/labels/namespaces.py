@@ -19,17 +19,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
 from kmproxy.kube.apiserver import ApiServer
+from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.object_list import ListReader
 from kmproxy.kube.outage import Outage
 from kmproxy.kube.permissions import NAMESPACES, advice
-from kmproxy.kube.watch import (
-    SILENCE,
-    WATCH_ACCEPT,
-    Backoff,
-    Change,
-    Next,
-    WatchState,
-)
+from kmproxy.kube.watch import SILENCE, WATCH_ACCEPT, Change, Next, WatchState
 from kmproxy.labels.label_map import LIMITS, LabelMap, Restored
 from kmproxy.telemetry import UpstreamErrors, bounded
 

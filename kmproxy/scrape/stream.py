@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 from kmproxy.auth.tenant import TenantStream
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
 from kmproxy.exposition.lines import portions, work
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selector import SeriesRoom
@@ -31,6 +32,8 @@ _TURN = 1 << 19
 
 This much work takes some milliseconds.
 """
+
+_LEAST_LABEL = len(b',a="b"')
 
 
 class SampleMetrics:
@@ -79,10 +82,9 @@ class SampleMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamer:
-    """Streams expositions with labels of `labels`. All streams under way share `room`."""
+    """Streams expositions with labels of `labels`."""
 
     labels: LabelMap
-    room: SeriesRoom
     metrics: SampleMetrics
 
     async def stream(
@@ -92,23 +94,26 @@ class Streamer:
         response: web.StreamResponse,
         *,
         recipe: Recipe,
+        room: SeriesRoom,
         slot: Slot,
         tenant: TenantStream | None,
         pods: ScrapePods | None = None,
     ) -> None:
         """Send a whole exposition. The first bytes begin the response. A HEAD gets the head alone.
 
-        `slot` counts the bytes that the client takes. A tenant gets the part that it sees. `pods`
-        are those of the node, if the recipe needs them. Raises SeriesError, and the errors of the
-        exposition, the tenant, the pods and the client's connection.
+        Streams share the bytes of a `room`. `slot` counts the bytes that the client takes. A tenant
+        gets the part that it sees. `pods` are those of the node, if the recipe needs them. Raises
+        SeriesError, and the errors of the exposition, the tenant, the pods and the client's
+        connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
         lookup = pods.lookup if pods else None
-        pipeline = Pipeline(self.labels.lookup, recipe, room=self.room, pods=lookup)
+        pipeline = Pipeline(self.labels.lookup, recipe, room=room, pods=lookup)
         head = request.method == hdrs.METH_HEAD
+        growth = self._growth(recipe.namespace_labels, pods)
         try:
-            async with aclosing(_by_work(exposition.pieces, self._longest(pods))) as pieces:
+            async with aclosing(_by_work(exposition.pieces, growth)) as pieces:
                 async for piece in pieces:
                     data = await tenant.feed(piece) if tenant else piece
                     data = await _fed(pipeline, data, pods)
@@ -134,9 +139,9 @@ class Streamer:
             if tenant:
                 self.metrics.count_dropped(tenant.dropped)
 
-    def _longest(self, pods: ScrapePods | None) -> Callable[[], int]:
-        """A function that returns the most bytes that the labels of a sample have now."""
-        return lambda: self.labels.longest + (pods.longest if pods else 0)
+    def _growth(self, names: NamespaceLabels, pods: ScrapePods | None) -> Callable[[], int]:
+        """A function that returns the bytes by which labels let a line grow now, at most."""
+        return lambda: _growth(self.labels.longest, names) + (pods.longest if pods else 0)
 
 
 async def _fed(pipeline: Pipeline, data: bytes, pods: ScrapePods | None) -> bytes:
@@ -162,20 +167,28 @@ async def _finished(pipeline: Pipeline, pods: ScrapePods | None) -> bytes:
 
 
 async def _by_work(
-    pieces: AsyncIterator[bytes], longest: Callable[[], int]
+    pieces: AsyncIterator[bytes], growth: Callable[[], int]
 ) -> AsyncGenerator[bytes, None]:
     """Cut the pieces into portions, and let the event loop serve others after each `_TURN`.
 
-    `longest` returns the most bytes that a sample's labels have now.
+    `growth` returns the bytes by which labels let a line grow now, at most.
     """
     done = 0
     async for piece in pieces:
-        for portion in portions(piece, longest()):
+        for portion in portions(piece, growth()):
             yield portion
             done += work(portion)
             if done >= _TURN:
                 done = 0
                 await asyncio.sleep(0)
+
+
+def _growth(longest: int, names: NamespaceLabels) -> int:
+    """Bytes by which labels let a line grow, at most. The longest of a namespace have `longest`."""
+    if not names.prefixes:
+        return longest
+    most = longest // _LEAST_LABEL  # labels of one namespace
+    return sum(longest + most * len(prefix) for prefix in names.prefixes)
 
 
 def _encoder(request: web.Request, response: web.StreamResponse) -> GzipEncoder | None:

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from kmproxy.simulator.objects import Object
 from kmproxy.simulator.protobuf import UnsupportedKindError, namespace
-from kmproxy.simulator.store import StatusError
+from kmproxy.simulator.statuses import StatusError
 from kmproxy.simulator.wire import Raw, accepts_gzip, pack, send, whole
 
 PROTOBUF = "application/vnd.kubernetes.protobuf"

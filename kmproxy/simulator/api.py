@@ -17,21 +17,14 @@ from typing import Any
 from aiohttp import web
 
 from kmproxy.simulator.answers import ApiFailure, ApiFault, body_of, document, headers, spoiled
+from kmproxy.simulator.authority import Authority
 from kmproxy.simulator.kubelet import SimKubelet
 from kmproxy.simulator.node_proxy import NodeProxy
 from kmproxy.simulator.objects import KINDS, Object
 from kmproxy.simulator.rbac import AUTHENTICATED, Attributes
 from kmproxy.simulator.services import Services
-from kmproxy.simulator.store import (
-    Authority,
-    Namespaces,
-    StatusError,
-    Store,
-    already_exists,
-    conflict,
-    not_found,
-    patched,
-)
+from kmproxy.simulator.statuses import StatusError, already_exists, conflict, not_found
+from kmproxy.simulator.store import Namespaces, Store, patched
 from kmproxy.simulator.view import DISCOVERY, REVIEWS, Pages, Place, View, event_line, place
 from kmproxy.simulator.wire import HOST, VERBS, Listener, Plan, Record, identify, is_secure, record
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import trustme
 
 from kmproxy.simulator.api import SimAPI
+from kmproxy.simulator.authority import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority
 from kmproxy.simulator.cadvisor import simulate_node
 from kmproxy.simulator.kubelet import SimKubelet
 from kmproxy.simulator.objects import node_object
 from kmproxy.simulator.pods import pod_object
 from kmproxy.simulator.rbac import AUTHENTICATED, Attributes
-from kmproxy.simulator.store import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority
 from kmproxy.simulator.wire import HOST, Payload
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A simulated kubelet: its metrics endpoints over TLS and on the plain read-only port.
 
-Knows the kubelet's statuses, headers and framing, and how to break each of them on the wire.
+Knows the kubelet's statuses and headers, and when a planned fault happens.
 It authenticates and authorizes requests with callables that are passed in. Must not know the API
 server, certificates, or anything of the proxy under test.
 """
@@ -8,20 +8,20 @@ server, certificates, or anything of the proxy under test.
 from __future__ import annotations
 
 import asyncio
-import enum
 import json
 import ssl
 import time
-import zlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from aiohttp import web
 
 from kmproxy.simulator.cadvisor import ENDPOINTS, Node, NodeMetrics
+from kmproxy.simulator.kubelet_faults import FRAMED, Failure, Fault, bomb, chunk
+from kmproxy.simulator.metric_formats import PLAIN, PROTOBUF, PROTOBUF_BODY, TEXT, content_type
 from kmproxy.simulator.objects import Object
 from kmproxy.simulator.pods import kubelet_pods, pod_list
+from kmproxy.simulator.remembered_reviews import ACCESS_TTL, REVIEW_TTL, Memory
 from kmproxy.simulator.wire import (
     HOST,
     VERBS,
@@ -39,16 +39,7 @@ from kmproxy.simulator.wire import (
     whole,
 )
 
-T = TypeVar("T")
-
-TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
-_METRICS = "text/plain; version=0.0.4; charset=utf-8; escaping="
-_PROTOBUF = (
-    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; "
-    "encoding=delimited; escaping=underscores"
-)
-_PROTOBUF_BODY = b'\x15\n\x02up\x12\x04help\x18\x01"\x07\x12\x05\t' + bytes(8)
 _SUBRESOURCES = {
     "/metrics": ("metrics",),
     "/stats": ("stats",),
@@ -64,93 +55,6 @@ _FORBIDDEN_GROUND = (
     *("/exec", "/run", "/attach", "/portForward", "/containerLogs", "/cri", "/debug"),
     *("/logs", "/stats", "/runningpods", "/configz", "/checkpoint"),
 )
-
-
-class Fault(enum.Enum):
-    """The ways in which a response can fail. `Failure` has the values that each of them needs."""
-
-    STATUS = "`status` with `body`"
-    HANG_BEFORE_HEADERS = "accepts the request and says nothing"
-    HANG_IN_BODY = "says nothing more after `after` bytes of a chunked body"
-    SLOW = "a whole body, at `rate` bytes a second"
-    CUT_CHUNKED = "closes after `after` bytes of a chunked body, without the last chunk"
-    CUT_CONTENT_LENGTH = "closes after `after` bytes of a body whose length was announced"
-    CUT_GZIP = "a gzip stream without its end, in complete framing"
-    GARBAGE_GZIP = "says gzip, and is not"
-    GZIP_TRAILING_GARBAGE = "a complete gzip stream with bytes behind it"
-    NO_FRAMING = "neither Content-Length nor chunks: `after` bytes (all), then closes"
-    HTML = "200 with a page"
-    PROTOBUF = "200 with protobuf, whatever was asked for"
-    NO_CONTENT_TYPE = "200 without a Content-Type"
-    EMPTY = "200 with no body"
-    REDIRECT = "302 to `location`"
-    DISCONNECT = "closes before the headers"
-    CLOSE_AFTER = "a good answer on a connection that seems to stay open, and is closed at once"
-    BOMB = "gzip of `size` bytes of the same line"
-    BODY = "200 with `body` as `content_type`"
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A fault, the only path that it affects (None for all paths), and the values that it needs.
-
-    `after` counts bytes of the body as sent, so after compression. None means half of the body.
-    """
-
-    fault: Fault
-    path: str | None = None
-    status: int = 500
-    body: bytes = b"simulated failure\n"
-    content_type: str = TEXT
-    location: str = "/"
-    rate: int = 4096
-    after: int | None = None
-    size: int = 256 * 1024 * 1024
-
-
-REVIEW_TTL = 120.0
-"""Seconds for which a kubelet remembers a token's user (`authentication.webhook.cacheTTL`)."""
-ACCESS_TTL = 300.0
-"""Seconds for which a kubelet remembers an allowed request.
-
-The setting of a real kubelet is `authorization.webhook.cacheAuthorizedTTL`.
-"""
-
-
-class Memory:
-    """The reviews that a kubelet remembers, each for `ttl` seconds from the first one on.
-
-    While the API server answers, each request is reviewed, so a revoked token is refused at once.
-    A real kubelet would accept it as long as it remembers the review. `clock` and `ttl` can be
-    replaced.
-    """
-
-    def __init__(self, ttl: float) -> None:
-        self.ttl = ttl
-        self.clock: Callable[[], float] = time.monotonic
-        self._held: dict[object, tuple[Any, float]] = {}
-
-    def __repr__(self) -> str:
-        return f"<Memory of {len(self._held)} reviews>"
-
-    def review(self, key: object, ask: Callable[[], T]) -> T:
-        """The answer of `ask`, or the remembered answer if it raises OSError.
-
-        Raises OSError if there is neither.
-        """
-        now = self.clock()
-        answer, until = self._held.get(key, (None, now))
-        try:
-            fresh = ask()
-        except OSError:
-            if now >= until:
-                raise
-            return cast("T", answer)
-        if not fresh:
-            self._held.pop(key, None)
-        else:
-            self._held[key] = (fresh, until if now < until else now + self.ttl)
-        return fresh
 
 
 class SimKubelet:
@@ -296,8 +200,8 @@ class SimKubelet:
             body = self._pods()
             return await send(request, whole(body), {"Content-Type": _JSON}, body)
         headers = {"Content-Type": content_type(accept)}
-        if headers["Content-Type"] == _PROTOBUF:
-            return _answer(200, _PROTOBUF_BODY, _PROTOBUF)
+        if headers["Content-Type"] == PROTOBUF:
+            return _answer(200, PROTOBUF_BODY, PROTOBUF)
         packed = accepts_gzip(request)
         if packed:
             headers["Content-Encoding"] = "gzip"
@@ -310,12 +214,12 @@ class SimKubelet:
     async def _fail(self, request: web.Request, path: str, how: Failure) -> web.StreamResponse:
         body = await self._body(path)
         if how.fault is Fault.BOMB:
-            headers = {"Content-Type": _PLAIN, "Content-Encoding": "gzip"}
-            return await send(request, _bomb(how.size), headers)
-        if how.fault in _FRAMED:
-            status, kind, body, extra = _FRAMED[how.fault](how, body)
+            headers = {"Content-Type": PLAIN, "Content-Encoding": "gzip"}
+            return await send(request, bomb(how.size), headers)
+        if how.fault in FRAMED:
+            status, kind, body, extra = FRAMED[how.fault](how, body)
             return _answer(status, body, kind, **extra)
-        return Raw(self._broken(request, how, body, _JSON if path == "/pods" else _PLAIN))
+        return Raw(self._broken(request, how, body, _JSON if path == "/pods" else PLAIN))
 
     async def _body(self, path: str) -> bytes:
         if path == "/metrics/cadvisor" and self._payload is not None:
@@ -353,11 +257,11 @@ class SimKubelet:
         if how.fault is Fault.SLOW:
             step = max(1, how.rate // 20)
             for start in range(0, len(body), step):
-                yield _chunk(body[start : start + step])
+                yield chunk(body[start : start + step])
                 await asyncio.sleep(0.05)
-            yield _chunk(b"")
+            yield chunk(b"")
         elif framing.startswith("Transfer"):
-            yield _chunk(cut)
+            yield chunk(cut)
             if how.fault is Fault.HANG_IN_BODY:
                 await self._listener.closing.wait()
         elif how.fault is Fault.CUT_CONTENT_LENGTH:
@@ -366,47 +270,6 @@ class SimKubelet:
             yield body[: how.after]
 
 
-_Framed = tuple[int, str, bytes, dict[str, str]]
-_PLAIN = _METRICS + "underscores"
-_GZIP = {"Content_Encoding": "gzip"}
-_FRAMED: dict[Fault, Callable[[Failure, bytes], _Framed]] = {
-    Fault.STATUS: lambda how, _: (how.status, how.content_type, how.body, {}),
-    Fault.BODY: lambda how, _: (200, how.content_type, how.body, {}),
-    Fault.HTML: lambda *_: (200, "text/html; charset=utf-8", b"<html><h1>Log in</h1></html>", {}),
-    Fault.PROTOBUF: lambda *_: (200, _PROTOBUF, _PROTOBUF_BODY, {}),
-    Fault.EMPTY: lambda *_: (200, _PLAIN, b"", {}),
-    Fault.REDIRECT: lambda how, _: (302, TEXT, b"", {"Location": how.location}),
-    Fault.CUT_GZIP: lambda _, body: (200, _PLAIN, pack(body)[: len(pack(body)) // 2], _GZIP),
-    Fault.GARBAGE_GZIP: lambda *_: (200, _PLAIN, b"\x1f\x8b\x08\x00garbage" * 100, _GZIP),
-    Fault.GZIP_TRAILING_GARBAGE: lambda _, body: (200, _PLAIN, pack(body) + b"garbage", _GZIP),
-}
-
-
 def _answer(status: int, body: bytes, kind: str = TEXT, **headers: str) -> web.Response:
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return web.Response(status=status, body=body, headers={"Content-Type": kind} | given)
-
-
-def content_type(accept: str) -> str:
-    """Return the Content-Type of a metrics endpoint for this Accept."""
-    if "application/vnd.google.protobuf" in accept.partition(",")[0]:
-        return _PROTOBUF
-    utf8 = "escaping=allow-utf-8" in accept.replace(" ", "")
-    return _METRICS + ("allow-utf-8" if utf8 else "underscores")
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-async def _bomb(size: int) -> AsyncIterator[bytes]:
-    line = b"zero_bytes 0\n"
-    block = line * (1024 * 1024 // len(line))
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
-    yield b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-    checksum = length = 0
-    while length < size:
-        checksum, length = zlib.crc32(block, checksum), length + len(block)
-        yield packed
-    yield b"\x03\x00" + checksum.to_bytes(4, "little") + (length % 2**32).to_bytes(4, "little")

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from kmproxy.simulator.answers import headers
 from kmproxy.simulator.kubelet import SimKubelet
-from kmproxy.simulator.store import StatusError, not_found
+from kmproxy.simulator.statuses import StatusError, not_found
 from kmproxy.simulator.wire import end_to_end, relay
 
 

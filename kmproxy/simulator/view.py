@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kmproxy.simulator.objects import KINDS, Object
-from kmproxy.simulator.store import StatusError, Store
+from kmproxy.simulator.statuses import StatusError
+from kmproxy.simulator.store import Store
 
 REVIEWS = {
     "selfsubjectaccessreviews": "authorization.k8s.io",

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.bench import run as bench
-from kmproxy.bench import scrapes as benchdaemon
+from kmproxy.bench import engine, payloads, processes, scrapes, ways
 from kmproxy.cli.main import main
 from kmproxy.config.commands import BenchConfig
 from kmproxy.errors import KmproxyError
+from kmproxy.exposition.enricher import Enricher
 from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
 
 SUBJECTS = [
@@ -115,10 +115,10 @@ def test_the_daemon(payload, tmp_path):
     )
     document = json.loads(output)
     assert document["cpus"] == os.cpu_count()
-    assert document["rounds"] >= bench.ROUNDS
+    assert document["rounds"] >= engine.ROUNDS
     rows = {(row["name"], row["payload"]): row for row in document["engine"]}
     assert list(rows) == [*((name, str(payload)) for name in SUBJECTS), *ALWAYS]
-    memcpy, client = (rows[name, str(payload)] for name in (bench.MEMCPY, bench.REENCODE))
+    memcpy, client = (rows[name, str(payload)] for name in (engine.MEMCPY, engine.REENCODE))
     for row in rows.values():
         assert math.isclose(row["bytes_per_second"], row["bytes"] / row["seconds"])
         for base, key in ((memcpy, "to_memcpy"), (client, "to_prometheus_client")):
@@ -132,21 +132,21 @@ def test_the_daemon(payload, tmp_path):
     assert min(document["discovery"].values()) > 0
     daemon = document["daemon"]
     assert daemon["nginx_skipped"] is None
-    scrapes = {
+    rows = {
         f"{row['server']}, {row['from_kubelet']} to {row['to_client']}": row
         for row in daemon["scrapes"]
     }
-    assert list(scrapes) == [way.name for way in benchdaemon.WAYS]
-    for row in scrapes.values():
-        assert row["scrapes"] >= benchdaemon.ROUNDS
+    assert list(rows) == [way.name for way in ways.WAYS]
+    for row in rows.values():
+        assert row["scrapes"] >= scrapes.ROUNDS
         assert 0 < row["first_byte_seconds"] <= row["last_byte_seconds"]
         assert row["cpu_seconds"] > 0
         assert row["peak_rss_bytes"] > 1 << 20
         packed = row["to_client"] == "gzip"
         assert (row["received_bytes"] < row["bytes"] == payload.stat().st_size) is packed
-    assert len(daemon["ratios"]) == len(benchdaemon.COMPARED)
+    assert len(daemon["ratios"]) == len(ways.COMPARED)
     for row in daemon["ratios"]:
-        ours, other = scrapes[row["of"]], scrapes[row["to"]]
+        ours, other = rows[row["of"]], rows[row["to"]]
         assert math.isclose(row["cpu"], ours["cpu_seconds"] / other["cpu_seconds"])
     assert not list(temporary.iterdir())
     assert not left_behind(temporary)
@@ -176,9 +176,9 @@ def test_with_an_nginx_that_does_not_start(payload, tmp_path, monkeypatch, first
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     said = []
-    rows, skipped = benchdaemon.measure([("small", payload)], {"one": {}}, 0.1, said.append)
+    rows, skipped = scrapes.measure([("small", payload)], {"one": {}}, 0.1, said.append)
     assert skipped == reason
-    assert [row.way for row in rows] == [benchdaemon.KMPROXY_IDENTITY, benchdaemon.KMPROXY_GZIP]
+    assert [row.way for row in rows] == [ways.KMPROXY_IDENTITY, ways.KMPROXY_GZIP]
     assert len(said) == 1
 
 
@@ -238,14 +238,14 @@ def test_help(capsys):
 
 def test_the_generated_payloads():
     """Sizes are as announced, and every line is understood."""
-    spaces = bench._namespaces([])
+    spaces = payloads.namespaces_of([])
     for text, least in (
-        (bench.cadvisor(spaces), 10_000_000),
-        (bench.kubelet(spaces), 6_000_000),
-        (bench.kube_state_metrics(spaces), 4_000_000),
+        (payloads.cadvisor(spaces), 10_000_000),
+        (payloads.kubelet(spaces), 6_000_000),
+        (payloads.kube_state_metrics(spaces), 4_000_000),
     ):
         assert least <= len(text) < 2 * least
-        enricher = bench.Enricher(bench._labels(spaces, bench._ONE).lookup)
+        enricher = Enricher(engine._labels(spaces, engine._ONE).lookup)
         assert enricher.feed(text).count(b',team="team-') == enricher.enriched > 0
         assert (enricher.unparsed, enricher.conflicts) == (0, 0)
 
@@ -272,24 +272,24 @@ def test_a_bad_scrape_is_no_figure(answer, problem):
         thread = threading.Thread(target=respond)
         thread.start()
         with pytest.raises(KmproxyError) as raised:
-            benchdaemon.scrape(benchdaemon.KMPROXY_IDENTITY, server.getsockname()[1])
+            scrapes.scrape(ways.KMPROXY_IDENTITY, server.getsockname()[1])
         thread.join()
     assert problem in str(raised.value)
 
 
 def test_nobody_listens():
     """A server that is gone is told by its way."""
-    (port,) = benchdaemon._free_ports(1)
+    (port,) = processes.free_ports(1)
     with pytest.raises(KmproxyError, match=r"^nginx, gzip to gzip: the scrape failed: "):
-        benchdaemon.scrape(benchdaemon.NGINX_PASSED_ON, port)
+        scrapes.scrape(ways.NGINX_PASSED_ON, port)
 
 
 def test_cpu_time(monkeypatch):
     """The clock and /proc tell the same, as far as /proc can."""
-    clock = benchdaemon.cpu_seconds(os.getpid())
+    clock = processes.cpu_seconds(os.getpid())
 
     def refuse(_):
         raise OSError
 
     monkeypatch.setattr(time, "clock_gettime", refuse)
-    assert abs(benchdaemon.cpu_seconds(os.getpid()) - clock) < 0.5
+    assert abs(processes.cpu_seconds(os.getpid()) - clock) < 0.5

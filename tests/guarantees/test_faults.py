@@ -18,7 +18,8 @@ import trustme
 
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.nodes import KEPT, REMEMBERED
-from kmproxy.simulator.kubelet import Fault, Memory
+from kmproxy.simulator.kubelet import Fault
+from kmproxy.simulator.remembered_reviews import Memory
 from kmproxy.telemetry import render
 from tests.conftest import until
 from tests.support.documents import ROOT, is_a_test, section

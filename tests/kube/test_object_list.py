@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
 from kmproxy.kube import object_list as objectlist
-from kmproxy.kube.object_list import MAX_OBJECT, SLICE, ListMeta, ListReader, Meta
+from kmproxy.kube.object_list import MAX_OBJECT, SLICE, ListReader
+from kmproxy.kube.objects import ListMeta, Meta
 
 ITEM = b'{"metadata":{"name":"a","labels":{"team":"x"},"resourceVersion":"5"}}'
 

@@ -6,7 +6,8 @@ import pytest
 
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
-from kmproxy.kube.watch import MAX_OBJECT, Change, Next, parse_status
+from kmproxy.kube.objects import parse_status
+from kmproxy.kube.watch import MAX_OBJECT, Change, Next
 from tests.support.watch_events import (
     ANNOTATIONS,
     STATUS_410,

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from kmproxy.errors import ApiError
-from kmproxy.kube.watch import PATIENCE, Next, parse_status
+from kmproxy.kube.objects import parse_status
+from kmproxy.kube.watch import PATIENCE, Next
 from tests.support.watch_events import STATUS_410, at, bookmark, namespace, watching
 
 TOO_LARGE = "Timeout: Too large resource version: 9, current: 5"

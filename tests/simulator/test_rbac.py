@@ -2,8 +2,8 @@
 
 import pytest
 
+from kmproxy.simulator.authority import Authority
 from kmproxy.simulator.rbac import AUTHENTICATED, MASTERS, MONITORING, Attributes, Rbac
-from kmproxy.simulator.store import Authority
 from tests.support.rbac import binding, role
 
 ANN = {"kind": "User", "name": "ann"}

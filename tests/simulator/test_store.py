@@ -4,20 +4,10 @@ import asyncio
 
 import pytest
 
+from kmproxy.simulator.authority import AUDIENCE, MASTERS, SERVICE_ACCOUNT, Authority
 from kmproxy.simulator.objects import node_object
-from kmproxy.simulator.store import (
-    AUDIENCE,
-    MASTERS,
-    SERVICE_ACCOUNT,
-    Authority,
-    Namespaces,
-    StatusError,
-    Store,
-    already_exists,
-    conflict,
-    not_found,
-    patched,
-)
+from kmproxy.simulator.statuses import StatusError, already_exists, conflict, not_found
+from kmproxy.simulator.store import Namespaces, Store, patched
 
 STRATEGIC = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from kmproxy.simulator.objects import key
-from kmproxy.simulator.store import Namespaces, StatusError, Store
+from kmproxy.simulator.statuses import StatusError
+from kmproxy.simulator.store import Namespaces, Store
 from kmproxy.simulator.view import DISCOVERY, REVIEWS, Pages, Place, View, event_line, place
 
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"

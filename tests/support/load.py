@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
-from kmproxy.bench.scrapes import cpu_seconds
+from kmproxy.bench.processes import cpu_seconds
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.cluster import DEFAULT_NAMESPACES, SimCluster
 

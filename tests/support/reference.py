@@ -293,9 +293,12 @@ def _labels_to_add(naming, pod, labels, pods):
 class Selector:
     """A selection made line by line: what passes, with labels and timestamps taken off."""
 
-    def __init__(self, *, wants_metric, wants_namespace, drop_labels=(), strip=False):
+    def __init__(
+        self, *, wants_metric, wants_namespace, drop_labels=(), strip=False, spaces=NAMESPACE
+    ):
         self.wants_metric = wants_metric
         self.wants_namespace = wants_namespace
+        self.spaces = spaces
         self.drop_labels = drop_labels
         self.strip = strip
         self.series = {}
@@ -327,10 +330,11 @@ def _select_line(text, selector):
     if not selector.wants_metric(line.name):
         selector.dropped["metric"] += 1
         return None
-    spaces = [pair[1] for pair in line.pairs if pair[0] == b"namespace"]
-    if len(spaces) > 1:
+    try:
+        named = selector.spaces.named(line)
+    except NotUnderstood:
         return text
-    if not selector.wants_namespace(spaces[0] if spaces else b""):
+    if not all(map(selector.wants_namespace, [pair[1] for pair, _ in named] or [b""])):
         selector.dropped["namespace"] += 1
         return None
     if selector.drop_labels:
@@ -369,23 +373,42 @@ def _without_pair(line, at):
     return line.text[:start] + line.text[end:]
 
 
-def seen(text):
-    """The namespaces of the samples of a whole exposition."""
+def seen(text, spaces=NAMESPACE, *, pods=False):
+    """The namespaces of the samples of a whole exposition; with pods, none has two pods."""
     found = set()
     for body in text.split(b"\n"):
         try:
             line = Line(body)
+            if pods:
+                POD.named(line)
+            found.update(pair[1] for pair, _ in spaces.named(line))
         except NotUnderstood:
             continue
-        spaces = [pair[1] for pair in line.pairs if pair[0] == b"namespace"]
-        found.update(spaces if len(spaces) == 1 else ())
-    return found - {b""}
+    return found
 
 
-def with_info(text, labels):
+def has_info(text):
+    """Whether an exposition has a line of the info metric's family."""
+    for body in text.split(b"\n"):
+        words = body.split()
+        if words[:1] == [b"#"] and words[1:2] in ([b"HELP"], [b"TYPE"], [b"UNIT"]):
+            if words[2:3] in ([b"kube_namespace_labels"], [b'"kube_namespace_labels"']):
+                return True
+            continue
+        try:
+            if Line(body).name == b"kube_namespace_labels":
+                return True
+        except NotUnderstood:
+            continue
+    return False
+
+
+def with_info(text, labels, spaces=NAMESPACE, *, pods=False):
     """An exposition with the info metric of its namespaces, before the mark of its end."""
+    if has_info(text):
+        return text
     rows = []
-    for space in sorted(seen(text)):
+    for space in sorted(seen(text, spaces, pods=pods)):
         value = bytearray()
         for byte in space:
             value += {10: b"\\n", 34: b'\\"', 92: b"\\\\"}.get(byte, bytes([byte]))

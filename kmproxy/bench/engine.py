@@ -1,0 +1,211 @@
+"""Measures the engine and its comparisons in turns, on the same payloads, in this process.
+
+Must not know processes or sockets, nor how figures are shown.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from kmproxy.bench.payloads import Namespaces, beginning, kube_state_metrics, kubelet, namespaces_of
+from kmproxy.bench.tables import MEGABYTE
+from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.content_coding import GzipEncoder
+from kmproxy.exposition.enricher import Enricher, OnConflict
+from kmproxy.labels.label_map import LabelMap
+
+PIECE = 1 << 16
+"""Bytes of a piece that the engine is fed."""
+
+ROUNDS = 2
+"""The minimum number of repetitions, also if the time is over."""
+
+SLICE = 250_000
+"""Bytes of a payload's beginning for prometheus_client, which takes seconds for a megabyte."""
+
+MEMCPY = "memcpy"
+
+REENCODE = "prometheus_client, 1 label"
+"""The two measurements to which the speed of the others is compared."""
+
+_ONE = ("team",)
+
+_THREE = ("team", "env", "owner.example.com/cost-center=cost_center")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A timed subject. `run` processes `size` bytes of a payload.
+
+    It returns the number of samples, or None if it does not count them.
+    """
+
+    name: str
+    payload: str
+    size: int
+    run: Callable[[], int | None]
+
+
+def _labels(spaces: Namespaces, rules: Sequence[str]) -> LabelMap:
+    labels = LabelMap(parse_rules(rules, (), ())[0])
+    labels.replace([Namespace(name, metadata) for name, metadata in spaces.items()], now=0.0)
+    return labels
+
+
+def _pieces(text: bytes) -> list[bytes]:
+    return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+
+
+def all_subjects(payloads: Sequence[tuple[str, bytes]], spaces: Namespaces) -> Iterator[Subject]:
+    """All timed subjects, in the order in which they are shown."""
+    one, three = _labels(spaces, _ONE), _labels(spaces, _THREE)
+    many = {f"tenant-{number:05}": {"team": f"team-{number}"} for number in range(10_000)}
+    large = _labels({**many, **spaces}, _ONE)
+    for name, text in payloads:
+        pieces = _pieces(text)
+        yield Subject(MEMCPY, name, len(text), _memcpy(pieces))
+        yield _engine("1 label", name, pieces, one)
+        yield _engine("3 labels", name, pieces, three)
+        yield _engine("1 label, overwrite", name, pieces, one, "overwrite")
+        yield _engine("1 label, 10,000 namespaces", name, pieces, large)
+        enricher = Enricher(one.lookup)
+        borne = _pieces(enricher.feed(beginning(text, 2 * MEGABYTE)) + enricher.finish())
+        yield _engine("1 label, all conflict", name, borne, one)
+        yield _engine("1 label, all conflict, overwrite", name, borne, one, "overwrite")
+        start = beginning(text, SLICE)
+        yield Subject(REENCODE, name, len(start), _reencode(start, spaces))
+        yield Subject("isal gzip level 1", name, len(text), _gzip(pieces))
+    ours = namespaces_of([])
+    one = _labels(ours, _ONE)
+    for name, text in (
+        ("kube-state-metrics", kube_state_metrics(ours)),
+        ("kubelet", kubelet(ours)),
+    ):
+        yield _engine("1 label", name, _pieces(text), one)
+
+
+def _engine(
+    name: str,
+    payload: str,
+    pieces: Sequence[bytes],
+    labels: LabelMap,
+    on_conflict: OnConflict = "keep",
+) -> Subject:
+    names = frozenset(rule.name.encode() for rule in labels.rules)
+
+    def run() -> int:
+        enricher = Enricher(labels.lookup, names=names, on_conflict=on_conflict)
+        for piece in pieces:
+            enricher.feed(piece)
+        enricher.finish()
+        return enricher.samples
+
+    return Subject(f"engine, {name}", payload, sum(map(len, pieces)), run)
+
+
+def _memcpy(pieces: Sequence[bytes]) -> Callable[[], None]:
+    views = [memoryview(piece) for piece in pieces]
+
+    def run() -> None:
+        for view in views:
+            bytes(view)
+
+    return run
+
+
+def _gzip(pieces: Sequence[bytes]) -> Callable[[], None]:
+    def run() -> None:
+        encoder = GzipEncoder()
+        for piece in pieces:
+            encoder.feed(piece)
+        encoder.finish()
+
+    return run
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _reencode(text: bytes, spaces: Namespaces) -> Callable[[], int]:
+    """Makes a function that parses, adds the label to each sample, and writes the text again.
+
+    A program without kmproxy's engine would work this way.
+    """
+    added = {name: {"team": metadata["team"]} for name, metadata in spaces.items()}
+
+    def run() -> int:
+        families = list(text_string_to_metric_families(text.decode()))
+        samples = 0
+        for family in families:
+            family.samples = [
+                sample._replace(
+                    labels=sample.labels | added.get(sample.labels.get("namespace", ""), {})
+                )
+                for sample in family.samples
+            ]
+            samples += len(family.samples)
+        generate_latest(_Families(families))
+        return samples
+
+    return run
+
+
+def measure_subjects(
+    subjects: Sequence[Subject], seconds: float
+) -> tuple[int, list[dict[str, Any]]]:
+    """Run all subjects in turns for about `seconds`.
+
+    Returns the number of turns, and a row with the fastest run of each subject.
+    """
+    best = [float("inf")] * len(subjects)
+    samples: list[int | None] = [None] * len(subjects)
+    rounds, end = 0, time.monotonic() + seconds
+    gc.disable()  # a collection would add to the time of the subject in which it happens
+    try:
+        while rounds < ROUNDS or time.monotonic() < end:
+            for index, subject in enumerate(subjects):
+                began = time.perf_counter()
+                samples[index] = subject.run()
+                best[index] = min(best[index], time.perf_counter() - began)
+            gc.collect()
+            rounds += 1
+    finally:
+        gc.enable()
+    return rounds, [
+        {
+            "name": subject.name,
+            "payload": subject.payload,
+            "bytes": subject.size,
+            "samples": count,
+            "seconds": least,
+            "bytes_per_second": subject.size / least,
+            "samples_per_second": count and count / least,
+        }
+        for subject, count, least in zip(subjects, samples, best, strict=True)
+    ]
+
+
+def relate(rows: Sequence[dict[str, Any]], payloads: Sequence[str]) -> None:
+    """Set each row's speed in relation to memcpy and prometheus_client on the same payload.
+
+    If these two were not run on a payload, their speeds on the first payload count.
+    """
+    speeds = {(row["name"], row["payload"]): row["bytes_per_second"] for row in rows}
+    for row in rows:
+        base = row["payload"] if row["payload"] in payloads else payloads[0]
+        row["to_memcpy"] = row["bytes_per_second"] / speeds[MEMCPY, base]
+        row["to_prometheus_client"] = row["bytes_per_second"] / speeds[REENCODE, base]
