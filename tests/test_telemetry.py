@@ -52,6 +52,7 @@ NAMES = {
     "kmproxy_scrapes_in_flight": "gauge",
     "kmproxy_shared_read_bytes": "gauge",
     "kmproxy_shared_reads": "counter",
+    "kmproxy_unknown_pods": "counter",
     "kmproxy_upstream_errors": "counter",
     "kmproxy_snapshot_errors": "counter",
     "kmproxy_snapshot_saved_timestamp_seconds": "gauge",

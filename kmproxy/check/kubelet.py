@@ -143,7 +143,7 @@ def _pipeline(config: Config, labels: LabelMap, pods: PodMap | None) -> Pipeline
         recipe = replace(recipe, info=False)
     if pods is None:
         return Pipeline(labels.lookup, recipe)
-    answer = AnswerPods(pods, keep=config.pods.unknown_pod == "keep")
+    answer = AnswerPods(pods, keep=config.pods.unknown_pod == "keep", note=lambda: None)
     answer.listed = True
     return Pipeline(labels.lookup, recipe, pods=answer.lookup)
 

@@ -7,7 +7,7 @@ It reads no clock: callers pass the time in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -24,6 +24,9 @@ RETENTION = 300.0
 
 MAX_MAP = 4 << 20
 """Bytes of memory for the pods of one node. 500 usual pods take a twentieth of it."""
+
+MAX_UNKNOWN = 1 << 12
+"""Unknown pods of one answer that are told apart."""
 
 _COST = 256
 """Bytes of memory that a pod takes in addition to its name and its labels."""
@@ -219,12 +222,15 @@ class AnswerPods:
 
     `listed` is whether a list was asked for after the answer had begun. Before, an unknown pod may
     be a new one, and `lookup` raises PodsNeededError. After it, the pod's sample is left out, or
-    with `keep` it passes without the labels of pods.
+    with `keep` it passes without the labels of pods. `note` is called once for each unknown pod,
+    of `MAX_UNKNOWN` at most.
     """
 
-    def __init__(self, pods: PodMap, *, keep: bool) -> None:
+    def __init__(self, pods: PodMap, *, keep: bool, note: Callable[[], None]) -> None:
         self._pods = pods
         self._otherwise = b"" if keep else None
+        self._note = note
+        self._unknown: set[int] = set()  # hashes, as a name may be long
         self.listed = False
 
     def __repr__(self) -> str:
@@ -237,4 +243,8 @@ class AnswerPods:
             return found
         if not self.listed:
             raise PodsNeededError
+        key = hash((namespace, pod))
+        if key not in self._unknown and len(self._unknown) < MAX_UNKNOWN:
+            self._unknown.add(key)
+            self._note()
         return self._otherwise

@@ -62,6 +62,11 @@ class PodMetrics:
             "Values of pods that rules ask for and samples do not get now, as they are too long.",
             registry=registry,
         )
+        self.unknown = Counter(
+            "kmproxy_unknown_pods",
+            "Pods in answers of kubelets that are not in their lists, once for each answer.",
+            registry=registry,
+        )
         self.lists = Counter(
             "kmproxy_pod_lists",
             "Lists of pods for the labels of samples, by how it went: 'ok', 'failed', or 'empty' "
@@ -105,6 +110,10 @@ class NodePods:
     def size(self) -> int:
         """Bytes of memory, at most."""
         return _COST + self.map.size
+
+    def note_unknown(self) -> None:
+        """Count a pod of an answer that the list does not have."""
+        self._metrics.unknown.inc()
 
     async def listed_after(self, moment: float) -> None:
         """Wait until a list was fetched that was asked for at a moment or later.
@@ -150,7 +159,7 @@ class ScrapePods:
     def __init__(self, pods: NodePods, began: float, *, keep: bool) -> None:
         self._pods = pods
         self._began = began
-        self._answer = AnswerPods(pods.map, keep=keep)
+        self._answer = AnswerPods(pods.map, keep=keep, note=pods.note_unknown)
         self.lookup = self._answer.lookup
 
     def __repr__(self) -> str:

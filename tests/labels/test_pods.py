@@ -169,12 +169,16 @@ def test_an_answer():
     """An unknown pod needs a list; after it, the sample is left out, or passes as it is."""
     pods = held(listing(labelled({"tier": "a"}), workload=False))
     for keep, expected in ((False, None), (True, b"")):
-        answer = AnswerPods(pods, keep=keep)
+        noted = []
+        answer = AnswerPods(pods, keep=keep, note=lambda noted=noted: noted.append(1))
         assert answer.lookup(b"shop", b"web-0") == b',level="a"'
         with pytest.raises(PodsNeededError):
             answer.lookup(b"shop", b"new")
+        assert noted == []
         answer.listed = True
-        assert answer.lookup(b"shop", b"new") == expected
+        for name in (b"new", b"new", b"other"):
+            assert answer.lookup(b"shop", name) == expected
+        assert noted == [1, 1]
         assert answer.lookup(b"shop", b"web-0") == b',level="a"'
 
 

@@ -153,6 +153,7 @@ async def test_an_unknown_pod_that_is_kept(front, kubelet):
     assert found[victim.namespace, victim.name] == {""}
     assert found == deployments(kubelet) | {(victim.namespace, victim.name): {""}}
     assert await proxy.metric("kmproxy_samples_dropped_total", **UNKNOWN) == 0
+    assert await proxy.metric("kmproxy_unknown_pods_total") == 1
 
 
 async def test_our_own_restart_while_a_pod_is_going(front, kubelet):
@@ -167,6 +168,7 @@ async def test_our_own_restart_while_a_pod_is_going(front, kubelet):
     assert first > 0
     await scraped(proxy)
     assert await proxy.metric("kmproxy_samples_dropped_total", **UNKNOWN) == 2 * first
+    assert await proxy.metric("kmproxy_unknown_pods_total") == 2
 
 
 async def test_a_restarted_kubelet(front, kubelet):
