@@ -8,10 +8,10 @@ namespace does not pass either, nor a line above the maximum length. HELP, TYPE 
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 
+from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.exposition.finder import sample_finder, split_at, split_at_pairs
 from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unquote
 from kmproxy.exposition.namespace_labels import NamespaceLabels
@@ -23,6 +23,9 @@ _SHARED = re.compile(
 )
 MAX_NAMESPACES = 1 << 14
 """Namespaces whose verdicts may be held, of at most 63 bytes each, for any exposition."""
+
+MAX_RECENT = 8 << 20
+"""Bytes of the namespaces in the last responses of all paths."""
 
 PASSES = ""
 
@@ -250,27 +253,30 @@ class Recent:
     """The namespaces in the last response of each path. Paths and namespaces are bounded."""
 
     def __init__(self, *, paths: int = 16, names: int = 4096) -> None:
-        self._paths = paths
         self._names = names
-        self._held: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._held: BoundedCache[str, frozenset[str]] = BoundedCache(
+            paths, size=MAX_RECENT, weigh=_weight
+        )
 
     def __repr__(self) -> str:
         return f"<Recent {len(self._held)} paths>"
 
     def of(self, path: str) -> frozenset[str]:
         """The namespaces of a path."""
-        return self._held.get(path, frozenset())
+        return self._held.get(path) or frozenset()
 
     def of_all(self) -> list[str]:
-        """The namespaces of all paths, each once. The path that was noted last comes first."""
+        """The namespaces of all paths, each once. The path that was used last comes first."""
         return list(dict.fromkeys(chain.from_iterable(reversed(self._held.values()))))
 
     def note(self, path: str, namespaces: Iterable[str]) -> None:
         """Remember the namespaces in the last response of a path."""
-        self._held.pop(path, None)
-        self._held[path] = frozenset(islice(namespaces, self._names))
-        if len(self._held) > self._paths:
-            self._held.popitem(last=False)
+        self._held.put(path, frozenset(islice(namespaces, self._names)))
+
+
+def _weight(path: str, namespaces: frozenset[str]) -> int:
+    """The bytes of a path and its namespaces, each with its place in the set."""
+    return ENTRY + len(path) + sum(map(len, namespaces)) + 120 * len(namespaces)
 
 
 def _first_verdicts() -> dict[_Owner, str]:

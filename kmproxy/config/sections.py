@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kmproxy.config.expressions import Expression, parse_regex
 from kmproxy.config.label_rules import MAX_VALUE, LabelRule, name_problem
+from kmproxy.config.pod_labels import PodConfig
 from kmproxy.config.settings import setting
 from kmproxy.config.types import (
     Address,
@@ -67,7 +68,7 @@ class LabelConfig:
     )  # fmt: skip
     max_label_value_bytes: int = setting(
         "max-label-value-bytes", parse_count, MAX_VALUE, "N",
-        "a longer value of a namespace's label or annotation is not added, and counted",
+        "a longer value of a namespace's or pod's label or annotation is not added, and counted",
     )  # fmt: skip
     on_conflict: Any = setting(
         "on-conflict", one_of("keep", "overwrite"), "keep", "keep|overwrite",
@@ -374,6 +375,7 @@ class Config:
     """
 
     labels: LabelConfig = field(default_factory=LabelConfig)
+    pods: PodConfig = field(default_factory=PodConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     kubelet: KubeletConfig = field(default_factory=KubeletConfig)
     apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
@@ -394,6 +396,7 @@ UPSTREAMS_KEY: Final = "upstreams"
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "labels": LabelConfig,
+    "pods": PodConfig,
     "selection": SelectionConfig,
     "kubelet": KubeletConfig,
     "apiserver": ApiServerConfig,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from kmproxy.exposition.base_enricher import BaseEnricher
-from kmproxy.exposition.grammar import PAIR, Sample
+from kmproxy.exposition.grammar import PAIR, Sample, escape
 from kmproxy.exposition.lines import MAX_LINE, LineFilter
 
 _NAME = b"kube_namespace_labels"
@@ -36,12 +36,12 @@ def info_metric(seen: Mapping[bytes, bytes]) -> bytes:
         b"# TYPE kube_namespace_labels gauge",
     ]
     for namespace in sorted(seen):
-        value = namespace.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
         pairs = [
             b",label_%b=%b" % pair.group("name", "value") for pair in PAIR.finditer(seen[namespace])
         ]
         lines.append(
-            b'kube_namespace_labels{namespace="%b"%b%b} 1' % (value, b"".join(pairs), _NO_TARGET)
+            b'kube_namespace_labels{namespace="%b"%b%b} 1'
+            % (escape(namespace), b"".join(pairs), _NO_TARGET)
         )
     return b"\n".join(lines) + b"\n"
 
