@@ -12,7 +12,7 @@ import yaml
 from kmproxy.check.namespaces import Tally
 from kmproxy.config.label_rules import Namespace, parse_rules
 from kmproxy.errors import ConfigError
-from kmproxy.simulator.store import SERVICE_ACCOUNT
+from kmproxy.simulator.authority import SERVICE_ACCOUNT
 from tests.support.documents import block, section
 from tests.support.preflight import message, results, to_add
 from tests.support.sites import ForwardProxy
