@@ -28,10 +28,7 @@ _VALUE = re.compile(rb'(=[ \t]*+)"(?:[^"\\\n]|\\[^\n])++"')  # of a label, not e
 
 
 class Lines:
-    """Cuts pieces into lines.
-
-    An empty line replaces a line longer than `LONGEST`, not counting its bytes in the last piece.
-    """
+    """Cuts pieces into lines. An empty line replaces a line longer than `LONGEST`."""
 
     def __init__(self) -> None:
         self._held: list[bytes] = []
@@ -41,8 +38,12 @@ class Lines:
         """Take the next piece. Returns the lines that end in it."""
         *lines, rest = data.split(b"\n")
         if lines:
-            first = b"".join([*self._held, lines[0]])
-            lines[0] = first if self._size <= LONGEST else b""
+            if self._size + len(lines[0]) <= LONGEST:
+                lines[0] = b"".join([*self._held, lines[0]])
+            else:
+                lines[0] = b""
+            if len(data) > LONGEST:
+                lines = [line if len(line) <= LONGEST else b"" for line in lines]
             self._held, self._size = [], 0
         self._size += len(rest)
         if self._size <= LONGEST:

@@ -52,8 +52,7 @@ def open_scrapes(
     if clients.upstreams:
         from kmproxy.daemon.upstreams import upstream_sources  # noqa: PLC0415 - most daemons have none
 
-        plain = read_recipe(config.labels, config.selection)  # only kubelets list pods
-        upstreams = upstream_sources(runtime, clients.upstreams, replace(plain, info=recipe.info))
+        upstreams = upstream_sources(runtime, clients.upstreams, info=recipe.info)
     scraper = Scraper(
         Streamer(labels.samples, metrics.samples),
         labels.readiness,

@@ -5,6 +5,7 @@ Knows the namespace labels, the pod, and conflicts. Must not know how samples ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -108,6 +109,7 @@ class SampleEditor:
 
     __slots__ = (
         "_labels",
+        "_named_in",
         "_names",
         "_overwrite",
         "_prefixed",
@@ -123,6 +125,9 @@ class SampleEditor:
         self._labels = labels
         self._spaces = spaces
         self._overwrite = overwrite
+        # Finds the names that count, in any place: without them nothing is to be done.
+        words = [*spaces.names, *[b"pod"] * labels.pods]
+        self._named_in = re.compile(b"|".join(map(re.escape, words))).search
         self._shapes: dict[tuple[bytes, ...], _Shape] = {}
         self._room = MAX_SHAPES
         self._prefixed: dict[tuple[bytes, bytes], _Labels] = {}  # by prefix and bytes without it
@@ -139,6 +144,8 @@ class SampleEditor:
 
     def edit(self, text: bytes) -> Edit:
         """Edits the text in the braces of a sample of any spelling. Raises PodsNeededError."""
+        if not self._named_in(text):
+            return text, _UNCHANGED
         parts = pair_parts(text)
         pieces = [b""] * (len(parts) // 2) + parts[-1:]
         before = zip(parts[:-1:4], parts[1::4], parts[2::4], strict=True)
@@ -156,6 +163,8 @@ class SampleEditor:
         They have no escapes, so every quote begins or ends a value. A split at the quotes gives
         names and values in turn. Each name stands between its comma and its `=`.
         """
+        if not self._named_in(text):
+            return text, _UNCHANGED
         pieces = text.split(b'"')
         outside = tuple(pieces[::2])
         shape = self._shapes.get(outside)

@@ -16,9 +16,9 @@ sample gets, or what kmproxy serves.
     apiserver          sends requests to the API server
     objects            documents that all kinds share: metadata, and Status
     object_list        reads lists of objects while they arrive
-    pod_list           reads a kubelet's list of pods while it arrives
     backoff            delays after which the API server is asked again
     watch              the state of list and watch
+    pod_list           reads a kubelet's list of pods while it arrives
     outage             since when the API server has been away
     permissions        the permissions that kmproxy needs
     reviews            documents of token reviews and access reviews

@@ -58,11 +58,12 @@ class Source(Protocol):
     def server(self) -> Server:
         """The server that the scrape waits for now."""
 
+    @property
+    def pods(self) -> ScrapePods | None:
+        """The pods for the labels of a scrape whose answer has begun, or None."""
+
     def fetch(self) -> AbstractAsyncContextManager[Exposition]:
         """Fetch the exposition. Raises UpstreamError of `server`."""
-
-    def pods(self) -> ScrapePods | None:
-        """The pods for an answer that has begun just now. None if samples get no labels of pods."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +80,7 @@ class Kubelets:
     limit: ConcurrencyLimit
     room: SeriesRoom
     recipe: Recipe
-    pods: PodLists | None = None
+    pods: PodLists | None
 
     def source(self, endpoint: str, node: str | None, asker: str) -> NodeSource:
         """An endpoint of a node, or of the configured node."""
@@ -115,6 +116,12 @@ class NodeSource:
         return self.kubelets.recipe
 
     @property
+    def pods(self) -> ScrapePods | None:
+        """The pods of the node."""
+        lists = self.kubelets.pods
+        return lists.scraped(self.node) if lists is not None and self.node is not None else None
+
+    @property
     def server(self) -> Server:
         """The API server until the node is found, then the node's kubelet."""
         if self.node is None:
@@ -134,12 +141,6 @@ class NodeSource:
         async with kubelets.metrics.fetch(self.node, self.endpoint) as exposition:
             yield exposition
 
-    def pods(self) -> ScrapePods | None:
-        """The pods of the node, for an answer that has begun just now."""
-        if self.kubelets.pods is None or self.node is None:
-            return None
-        return self.kubelets.pods.scraped(self.node)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UpstreamSource:
@@ -154,6 +155,11 @@ class UpstreamSource:
     recipe: Recipe
 
     @property
+    def pods(self) -> None:
+        """None: only the samples of kubelets get labels of pods."""
+        return
+
+    @property
     def server(self) -> Server:
         """The upstream."""
         return Server(self.http.name, f"upstream {self.http.name}")
@@ -163,6 +169,3 @@ class UpstreamSource:
         """Fetch the exposition. Raises UpstreamError."""
         async with self.http.fetch() as exposition:
             yield exposition
-
-    def pods(self) -> None:
-        """None: an upstream knows pods of all nodes, and no kubelet's list has them."""

@@ -140,7 +140,7 @@ class Streamer:
                 self.metrics.count_dropped(tenant.dropped)
 
     def _growth(self, names: NamespaceLabels, pods: ScrapePods | None) -> Callable[[], int]:
-        """A function that returns the bytes by which labels let a line grow now, at most."""
+        """A function that returns the most bytes that a sample's labels have now."""
         return lambda: _growth(self.labels.longest, names) + (pods.longest if pods else 0)
 
 
@@ -167,15 +167,15 @@ async def _finished(pipeline: Pipeline, pods: ScrapePods | None) -> bytes:
 
 
 async def _by_work(
-    pieces: AsyncIterator[bytes], growth: Callable[[], int]
+    pieces: AsyncIterator[bytes], longest: Callable[[], int]
 ) -> AsyncGenerator[bytes, None]:
     """Cut the pieces into portions, and let the event loop serve others after each `_TURN`.
 
-    `growth` returns the bytes by which labels let a line grow now, at most.
+    `longest` returns the most bytes that a sample's labels have now.
     """
     done = 0
     async for piece in pieces:
-        for portion in portions(piece, growth()):
+        for portion in portions(piece, longest()):
             yield portion
             done += work(portion)
             if done >= _TURN:

@@ -1,7 +1,6 @@
 """A simulated kubelet: its metrics endpoints over TLS and on the plain read-only port.
 
-Knows the kubelet's statuses and headers, and when a planned fault happens.
-It authenticates and authorizes requests with callables that are passed in. Must not know the API
+Knows the kubelet's statuses and headers, and when a planned fault happens. Must not know the API
 server, certificates, or anything of the proxy under test.
 """
 
@@ -17,21 +16,19 @@ from typing import Any
 from aiohttp import web
 
 from kmproxy.simulator.cadvisor import ENDPOINTS, Node, NodeMetrics
+from kmproxy.simulator.kubelet_access import KubeletAccess
 from kmproxy.simulator.kubelet_faults import FRAMED, Failure, Fault, bomb, chunk
 from kmproxy.simulator.metric_formats import PLAIN, PROTOBUF, PROTOBUF_BODY, TEXT, content_type
 from kmproxy.simulator.objects import Object
 from kmproxy.simulator.pods import kubelet_pods, pod_list
-from kmproxy.simulator.remembered_reviews import ACCESS_TTL, REVIEW_TTL, Memory
 from kmproxy.simulator.wire import (
     HOST,
-    VERBS,
     Listener,
     Payload,
     Plan,
     Raw,
     Record,
     accepts_gzip,
-    identify,
     is_secure,
     pack,
     record,
@@ -40,17 +37,6 @@ from kmproxy.simulator.wire import (
 )
 
 _JSON = "application/json"
-_SUBRESOURCES = {
-    "/metrics": ("metrics",),
-    "/stats": ("stats",),
-    "/logs": ("log",),
-    "/pods": ("pods", "proxy"),
-    "/runningpods": ("pods", "proxy"),
-    "/healthz": ("healthz", "proxy"),
-    "/configz": ("configz", "proxy"),
-}
-FINE_GRAINED = (1, 33)
-"""The Kubernetes version from which `/pods`, `/healthz` and others have their own permissions."""
 _FORBIDDEN_GROUND = (
     *("/exec", "/run", "/attach", "/portForward", "/containerLogs", "/cri", "/debug"),
     *("/logs", "/stats", "/runningpods", "/configz", "/checkpoint"),
@@ -60,12 +46,10 @@ _FORBIDDEN_GROUND = (
 class SimKubelet:
     """The kubelet of one node. `requests` holds the received requests, in order.
 
-    `authenticate` maps a bearer token to a user, or None. `authorize` tells whether a user may
-    do a verb (`get`) on a resource (`nodes/metrics`). Both raise `OSError` while the API server
-    cannot be reached. A request that was allowed before is then allowed as long as `users` and
-    `rights` remember it. The plain port calls neither. `host` is the address on which the kubelet
-    listens, `port` the TLS port (0: any). `clock` can be replaced, to stop the time. `version` is
-    the version of Kubernetes. `pods` are Pod objects for `/pods`, which replace the pods of the
+    `access` authenticates and authorizes requests to the TLS port, with `authenticate` and
+    `authorize`. The plain port refuses nobody. `host` is the address on which the kubelet listens,
+    `port` the TLS port (0: any). `clock` can be replaced, to stop the time. `version` is the
+    version of Kubernetes. `pods` are Pod objects for `/pods`, which replace the pods of the
     metrics.
     """
 
@@ -86,12 +70,9 @@ class SimKubelet:
         self.requests: list[Record] = []
         self.version = (1, 36)
         self.pods: list[Object] | None = None
-        self._authenticate = authenticate
-        self._authorize = authorize
+        self.access = KubeletAccess(authenticate, authorize)
         self._payload = payload
         self.clock = clock
-        self.users = Memory(REVIEW_TTL)
-        self.rights = Memory(ACCESS_TTL)
         self._plan: Plan[Failure] = Plan()
         self._listener = Listener(self._handle, context, host=host, port=port)
         self.start = self._listener.start
@@ -149,8 +130,10 @@ class SimKubelet:
             clean = "/" + "/".join(filter(None, path.split("/")))
             body = f'<a href="{clean}">Temporary Redirect</a>.\n\n'.encode()
             return _answer(307, body, "text/html; charset=utf-8", Location=clean)
-        if is_secure(request) and (refusal := self._refuse(request, path)) is not None:
-            return refusal
+        refusal = self.access.refusal(request, path, self.version) if is_secure(request) else None
+        if refusal is not None:
+            status, text = refusal
+            return _answer(status, text.encode())
         if (failure := self._plan.take(path)) is not None:
             return await self._fail(request, path, failure)
         if is_secure(request) and path.startswith(_FORBIDDEN_GROUND):
@@ -160,35 +143,6 @@ class SimKubelet:
         if request.method != "GET":
             return _answer(405, b"405: Method Not Allowed")
         return await self._serve(request, path)
-
-    def _refuse(self, request: web.Request, path: str) -> web.Response | None:
-        try:
-            user = identify(request, self._user)
-        except OSError:
-            user = None
-        if user is None:
-            return _answer(401, b"Unauthorized")
-        verb = VERBS.get(request.method, "")
-        names = _SUBRESOURCES.get("/" + path.split("/")[1], ("proxy",))
-        if self.version < FINE_GRAINED:
-            names = names[-1:]
-        for name in names:
-            try:
-                if self._may(user, verb, f"nodes/{name}"):
-                    return None
-            except OSError:
-                what = f"user={user}, verb={verb}, resource=nodes, subresource={name}"
-                return _answer(500, f"Authorization error ({what})".encode())
-        what = f"user={user}, verb={verb}, resource=nodes, subresource(s)=[{' '.join(names)}]"
-        return _answer(403, f"Forbidden ({what})\n".encode())
-
-    def _user(self, token: str) -> str | None:
-        return self.users.review(token, lambda: self._authenticate(token))
-
-    def _may(self, user: str, verb: str, resource: str) -> bool:
-        return self.rights.review(
-            (user, verb, resource), lambda: self._authorize(user, verb, resource)
-        )
 
     async def _serve(self, request: web.Request, path: str) -> web.StreamResponse:
         accept = request.headers.get("Accept", "*/*")

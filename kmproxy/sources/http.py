@@ -75,6 +75,8 @@ class HttpSource:
         if status == 403:
             why = "its credential has no right to it" if identifies else "it may want a credential"
             return "forbidden", f"the {name} answered 403: {why}, see its entry in upstreams"
+        if status == 407:
+            return "proxy", f"the proxy before the {name} wants a user and password (407)"
         if 300 <= status < 400:
             why = "not followed: write the URL that it leads to"
             return "redirect", f"the {name} answered with a redirect ({status}), {why}"

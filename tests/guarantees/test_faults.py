@@ -19,7 +19,7 @@ import trustme
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.kube.nodes import KEPT, REMEMBERED
 from kmproxy.simulator.kubelet import Fault
-from kmproxy.simulator.remembered_reviews import Memory
+from kmproxy.simulator.kubelet_access import Memory
 from kmproxy.telemetry import render
 from tests.conftest import until
 from tests.support.documents import ROOT, is_a_test, section
@@ -105,7 +105,7 @@ async def test_an_outage_that_outlasts_the_history(cluster, tmp_path):
 async def test_a_kubelet_that_cannot_review_a_token(front, cluster, clock, caplog):
     """It serves while it remembers us; then its 401 is told as what it is, until it is no more."""
     kubelet = cluster.kubelets["node-a"]
-    kubelet.users.clock = clock
+    kubelet.access.users.clock = clock
     proxy = await front(clock=clock)
     assert (await proxy.get())[0] == 200
     await gone(proxy, cluster)
@@ -140,7 +140,7 @@ async def test_a_kubelet_that_cannot_review_a_right(front, cluster, clock):
     status, text = await proxy.get("/sd/pods")
     assert status == 502
     assert "has been away for 30 s, and the kubelet cannot review what kmproxy may do" in text
-    kubelet.rights = Memory(0.0)
+    kubelet.access.rights = Memory(0.0)
     status, text = await proxy.get()
     assert status == 502
     assert "has been away for 30 s, and the kubelet cannot review what kmproxy may do" in text

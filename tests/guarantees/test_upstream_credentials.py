@@ -11,7 +11,7 @@ from kmproxy.cli.read import read_config
 from kmproxy.daemon.clients import open_clients
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import ConfigError, UpstreamError
-from tests.support.exporters import Exporter, config_file
+from tests.support.exporters import Exporter, answer, config_file
 from tests.support.sites import ForwardProxy, Site, metrics, new_ca, redirect
 
 KSM = "/upstreams/ksm/metrics"
@@ -234,6 +234,19 @@ async def test_through_a_proxy(front, cluster, site, entry, tmp_path):
     assert "hunter2" not in asked
     assert len(forward.asked) == 1
     assert cluster.token not in asked + sent(site)
+
+
+async def test_plain_http_through_a_proxy(front, cluster, tmp_path):
+    """The proxy gets the whole URL and its own password, and resolves the name."""
+    async with Exporter(answer(b"m 1\n")) as forward:
+        through = f"http://me:hunter2@127.0.0.1:{forward.port}"
+        entry = {"name": "ksm", "url": "http://exporter.example/metrics?a=b", "proxy_url": through}
+        proxy = await front(config_file(tmp_path, entry))
+        assert await proxy.get(KSM) == (200, "m 1\n")
+        (head,) = forward.heads
+    assert head.startswith("GET http://exporter.example/metrics?a=b HTTP/1.1\r\n")
+    assert "\r\nProxy-Authorization: Basic bWU6aHVudGVyMg==\r\n" in head
+    assert cluster.token not in head
 
 
 async def test_files_that_cannot_be_read(front, tmp_path, entry):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from kmproxy.config.upstreams import MAX_UPSTREAMS
 from kmproxy.simulator.state_metrics import state_metrics, usual_state
 from tests.support.exporters import Exporter, config_file
 from tests.support.floods import peak
@@ -91,3 +92,18 @@ async def test_an_answer_of_120_megabytes(cluster, tmp_path):
     sys.stdout.write(f"\npeak: {small:.0f} MiB after {SMALL >> 20} MiB, {large:.0f} after 120\n")
     assert large < LIMIT
     assert large - small < GROWTH
+
+
+async def test_many_upstreams(cluster, tmp_path):
+    """As many as there may be, over TLS, cost little: they share the CAs of the system."""
+    many = [{"name": f"u{n}", "url": "https://127.0.0.1:1/"} for n in range(MAX_UPSTREAMS)]
+    environment, flags = in_a_pod(cluster, tmp_path / "sa")
+    environment = {k: v for k, v in environment.items() if not k.startswith("COVERAGE")}
+    figures = []
+    for upstreams in (many[:1], many):
+        flag = config_file(tmp_path, *upstreams)
+        async with daemon(environment, [*flags, flag]) as (process, _):
+            figures.append(peak(process))
+    one, all_of_them = figures
+    sys.stdout.write(f"\npeak: {one:.1f} MiB with an upstream, {all_of_them:.1f} with 64\n")
+    assert all_of_them - one < 4.0

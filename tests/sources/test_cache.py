@@ -267,18 +267,16 @@ async def test_a_read_does_not_outlive_the_longest_scrape(clock):
 
 
 async def test_the_end_of_the_daemon_ends_a_read(clock):
-    """Who still waits is told so, and the kubelet's connection is closed."""
+    """It waits for no reader; who still takes its answer is told so."""
     async with (
         Gated(HEAD, asyncio.Event()) as server,
         sharing(server.port, clock) as (reads, _),
     ):
-        waiting = asyncio.create_task(text(reads, node("n", server.port)))
-        await until(partial(begun, server))
-        await reads.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30), reads.fetch(node("n", server.port), CADVISOR) as waiting:
+            await reads.close()
             await server.left.wait()
-        with pytest.raises(UpstreamError, match="kmproxy is stopping"):
-            await waiting
+            with pytest.raises(UpstreamError, match="kmproxy is stopping"):
+                await _all(waiting)
         assert kept(reads) == 0
 
 

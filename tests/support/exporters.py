@@ -18,16 +18,17 @@ def answer(body, *more, status="200 OK", kind=TEXT, length=None):
 
 
 class Exporter:
-    """A server that answers each request as `say` writes it; `heads` holds what was asked.
+    """A server that answers each request as `say` writes it.
 
-    `say` is the bytes of a response, or a coroutine function that gets a writer. The connection is
+    `heads` holds what was asked, and `connections` counts who came. `say` is the bytes of a response, or a coroutine function that gets a writer. The connection is
     closed after what it wrote.
     """
 
     def __init__(self, say=b""):
         self.say = say
         self.heads = []
-        self._writers = []
+        self.connections = 0
+        self._writers = set()
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -42,7 +43,8 @@ class Exporter:
         await asyncio.sleep(0)
 
     async def _serve(self, reader, writer):
-        self._writers.append(writer)
+        self.connections += 1
+        self._writers.add(writer)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.heads.append(head)
@@ -51,6 +53,7 @@ class Exporter:
             else:
                 await self.say(writer)
             await writer.drain()
+        self._writers.discard(writer)
         writer.close()
 
 
