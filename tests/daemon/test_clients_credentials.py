@@ -11,8 +11,8 @@ from aiohttp import web
 from kmproxy.client.credentials import TOKEN_AGE
 from kmproxy.client.tls import LOOK_AGAIN
 from kmproxy.errors import ConfigError, UpstreamError
+from kmproxy.simulator.authority import CERTIFICATE_USER
 from kmproxy.simulator.kubelet import Fault
-from kmproxy.simulator.store import CERTIFICATE_USER
 from tests.conftest import credential_failures
 from tests.support.kubelet_reader import READER, scrape
 from tests.support.sites import Site, metrics, new_ca, pem_of
