@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.kube.watch import BACKOFF_LIMIT, PROBE_LIMIT, Backoff, Next
+from kmproxy.kube.backoff import BACKOFF_LIMIT, PROBE_LIMIT, Backoff
+from kmproxy.kube.watch import Next
 from tests.support.watch_events import bookmark, watching
 
 

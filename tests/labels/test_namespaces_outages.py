@@ -8,8 +8,8 @@ import pytest
 
 from kmproxy.client.credentials import TOKEN_AGE
 from kmproxy.daemon.metrics import OwnMetrics
+from kmproxy.kube.backoff import PROBE_LIMIT
 from kmproxy.kube.kubeconfig import Kubeconfig
-from kmproxy.kube.watch import PROBE_LIMIT
 from kmproxy.simulator.answers import ApiFault
 from kmproxy.simulator.cluster import SimCluster
 from tests.conftest import until

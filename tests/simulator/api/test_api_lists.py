@@ -5,8 +5,8 @@ import ssl
 import pytest
 
 from kmproxy.simulator.api import SimAPI
+from kmproxy.simulator.authority import SERVICE_ACCOUNT, Authority
 from kmproxy.simulator.objects import node_object
-from kmproxy.simulator.store import SERVICE_ACCOUNT, Authority
 from tests.support.api_client import NAMESPACES, get, names, watching
 
 LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"

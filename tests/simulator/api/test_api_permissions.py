@@ -2,7 +2,7 @@
 
 import pytest
 
-from kmproxy.simulator.store import SERVICE_ACCOUNT
+from kmproxy.simulator.authority import SERVICE_ACCOUNT
 from tests.support.api_client import NAMESPACES, get
 
 
