@@ -4,6 +4,7 @@ Knows the simulator, and processes of the daemon and of nginx. Must not change t
 measures.
 
     tables     formats the figures as text
+    payloads   the texts on which the engine is measured
     scrapes    measures scrapes through the daemon and nginx as processes
     discovery  measures discovery with the targets of many pods
     run        measures the engine, and runs all measurements in order

@@ -15,10 +15,10 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -27,15 +27,17 @@ from prometheus_client.registry import Collector
 
 from kmproxy import __version__
 from kmproxy.bench import discovery as benchdiscovery
+from kmproxy.bench.payloads import cadvisor, known_pods, kube_state_metrics, kubelet, mesh
 from kmproxy.bench.scrapes import COMPARED, Figures, Namespaces, measure
 from kmproxy.bench.tables import MEGABYTE, tables
 from kmproxy.config.commands import BenchConfig
 from kmproxy.config.label_rules import Namespace, parse_rules
 from kmproxy.content_coding import GzipEncoder
 from kmproxy.errors import ConfigError
-from kmproxy.exposition.enricher import Enricher, OnConflict
+from kmproxy.exposition.namespace_labels import NamespaceLabels
+from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.splitter import key_splitter
 from kmproxy.labels.label_map import LabelMap
-from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
 
 PIECE = 1 << 16
 """Bytes of a piece that the engine is fed."""
@@ -50,9 +52,13 @@ MEMCPY = "memcpy"
 REENCODE = "prometheus_client, 1 label"
 """The two measurements to which the speed of the others is compared."""
 
-_NOW = 1_795_000_000.0  # of the simulated samples, in seconds since the epoch
 _ONE = ("team",)
 _THREE = ("team", "env", "owner.example.com/cost-center=cost_center")
+_WORKLOAD = frozenset({b"workload", b"workload_type"})
+_LIST = NamespaceLabels((b"exported_namespace", b"namespace"))
+_SIDES = NamespaceLabels(
+    (b"source_workload_namespace", b"destination_workload_namespace"), (b"source_", b"destination_")
+)
 _NAMESPACE = re.compile(rb'[{,]namespace="([^"\\\n]+)"')
 
 
@@ -130,42 +136,6 @@ def _namespaces(texts: Iterable[bytes]) -> Namespaces:
     }
 
 
-def cadvisor(spaces: Namespaces, nodes: int = 4) -> bytes:
-    """The texts of /metrics/cadvisor of several nodes, one after another: about 3 MB each."""
-    return b"".join(
-        NodeMetrics(simulate_node(f"node-{number}", spaces)).text("/metrics/cadvisor", _NOW)
-        for number in range(nodes)
-    )
-
-
-def kubelet(spaces: Namespaces) -> bytes:
-    """A kubelet's own /metrics, repeated to about 6 MB. Few lines of it have a namespace."""
-    text = NodeMetrics(simulate_node("node-0", spaces)).text("/metrics", _NOW)
-    return text * (6 * MEGABYTE // len(text) + 1)
-
-
-def kube_state_metrics(spaces: Namespaces, pods: int = 400) -> bytes:
-    """A text like that of kube-state-metrics: short lines, the namespace at any place, or none."""
-    where = [
-        (space, f"{space}-web-{n:05x}", f"{n:08x}-uid") for space in spaces for n in range(pods)
-    ]
-    families: dict[str, list[str]] = {}
-    for space, pod, uid in where:
-        what = f'namespace="{space}",pod="{pod}",uid="{uid}"'
-        samples = [
-            ("kube_pod_info", f'{what},host_ip="10.0.0.1",node="node-1"', "1"),
-            ("kube_pod_status_phase", f'{what},phase="Pending"', "0"),
-            ("kube_pod_status_phase", f'{what},phase="Running"', "1"),
-            ("kube_pod_created", f'pod="{pod}",uid="{uid}",namespace="{space}"', "1.795e+09"),
-            ("kube_service_info", f'service="{pod}",namespace="{space}"', "1"),
-            ("kube_node_status_condition", f'node="{pod}",condition="Ready"', "1"),
-        ]
-        for name, labels, value in samples:
-            families.setdefault(name, []).append(f"{name}{{{labels}}} {value}")
-    text = [f"# TYPE {name} gauge\n" + "\n".join(rows) for name, rows in families.items()]
-    return "\n".join([*text, ""]).encode()
-
-
 def _labels(spaces: Namespaces, rules: Sequence[str]) -> LabelMap:
     labels = LabelMap(parse_rules(rules, (), ())[0])
     labels.replace([Namespace(name, metadata) for name, metadata in spaces.items()], now=0.0)
@@ -191,22 +161,27 @@ def _subjects(payloads: Sequence[tuple[str, bytes]], spaces: Namespaces) -> Iter
         yield Subject(MEMCPY, name, len(text), _memcpy(pieces))
         yield _engine("1 label", name, pieces, one)
         yield _engine("3 labels", name, pieces, three)
-        yield _engine("1 label, overwrite", name, pieces, one, "overwrite")
+        yield _engine("1 label, overwrite", name, pieces, one, on_conflict="overwrite")
         yield _engine("1 label, 10,000 namespaces", name, pieces, large)
-        enricher = Enricher(one.lookup)
-        borne = _pieces(enricher.feed(_beginning(text, 2 * MEGABYTE)) + enricher.finish())
+        pods = known_pods(text)
+        for title, cold in (("10,000 pods", False), ("10,000 pods, first scrape", True)):
+            yield _engine(f"1 label, {title}", name, pieces, one, pods=pods, cold=cold)
+        pipeline = Pipeline(one.lookup, Recipe())
+        borne = _pieces(pipeline.feed(_beginning(text, 2 * MEGABYTE)) + pipeline.finish())
         yield _engine("1 label, all conflict", name, borne, one)
-        yield _engine("1 label, all conflict, overwrite", name, borne, one, "overwrite")
+        yield _engine("1 label, all conflict, overwrite", name, borne, one, on_conflict="overwrite")
         start = _beginning(text, SLICE)
         yield Subject(REENCODE, name, len(start), _reencode(start, spaces))
         yield Subject("isal gzip level 1", name, len(text), _gzip(pieces))
     ours = _namespaces([])
     one = _labels(ours, _ONE)
-    for name, text in (
-        ("kube-state-metrics", kube_state_metrics(ours)),
-        ("kubelet", kubelet(ours)),
-    ):
-        yield _engine("1 label", name, _pieces(text), one)
+    ksm = _pieces(kube_state_metrics(ours))
+    yield _engine("1 label", "kube-state-metrics", ksm, one)
+    yield _engine("1 label, a list of names", "kube-state-metrics", ksm, one, labels_of=_LIST)
+    yield _engine(
+        "1 label, two prefixes", "service mesh", _pieces(mesh(ours)), one, labels_of=_SIDES
+    )
+    yield _engine("1 label", "kubelet", _pieces(kubelet(ours)), one)
 
 
 def _engine(
@@ -214,16 +189,30 @@ def _engine(
     payload: str,
     pieces: Sequence[bytes],
     labels: LabelMap,
-    on_conflict: OnConflict = "keep",
+    *,
+    on_conflict: Literal["keep", "overwrite"] = "keep",
+    labels_of: NamespaceLabels | None = None,
+    pods: Mapping[tuple[bytes, bytes], bytes] | None = None,
+    cold: bool = False,
 ) -> Subject:
-    names = frozenset(rule.name.encode() for rule in labels.rules)
+    """The engine, anew for each scrape. If it is cold, it has proven no head before."""
+    recipe = Recipe(
+        names=frozenset(rule.name.encode() for rule in labels.rules)
+        | (_WORKLOAD if pods else set()),
+        on_conflict=on_conflict,
+        namespace_labels=labels_of or NamespaceLabels(),
+        pods=pods is not None,
+    )
 
     def run() -> int:
-        enricher = Enricher(labels.lookup, names=names, on_conflict=on_conflict)
+        if cold:
+            key_splitter.cache_clear()
+        known = pods or {}
+        pipeline = Pipeline(labels.lookup, recipe, pods=lambda *pod: known.get(pod))
         for piece in pieces:
-            enricher.feed(piece)
-        enricher.finish()
-        return enricher.samples
+            pipeline.feed(piece)
+        pipeline.finish()
+        return pipeline.enricher.samples
 
     return Subject(f"engine, {name}", payload, sum(map(len, pieces)), run)
 

@@ -17,7 +17,7 @@ from itertools import chain
 import pytest
 
 from kmproxy.auth.tenant_filter import TenantFilter
-from kmproxy.bench.run import kube_state_metrics
+from kmproxy.bench.payloads import kube_state_metrics
 from kmproxy.config.expressions import parse_regex
 from kmproxy.content_coding import GzipDecoder, GzipEncoder
 from kmproxy.exposition import grammar
