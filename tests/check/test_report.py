@@ -159,7 +159,6 @@ def test_the_json_document():
             "conflicts": 5, "examples": ["line"],
         },
         "namespaces": 7,
-        "upstreams": [],
         "labels": [
             {"rule": "--label a", "label": "a", "default": "", "total": 7, "without": ["x"]},
         ],
