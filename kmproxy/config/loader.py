@@ -24,6 +24,7 @@ from kmproxy.config.logs import (
     logs_contradictions,
     read_tenants,
 )
+from kmproxy.config.pod_labels import read_pod_rules
 from kmproxy.config.sections import (
     ACCESS_KEY,
     SECTIONS,
@@ -86,7 +87,8 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     layers, access, wrong_access = _taken(layers, ACCESS_KEY, _read_access)
     layers, upstreams, wrong_upstreams = _taken(layers, UPSTREAMS_KEY, _read_upstreams)
     built, warnings, problems = _build(layers, SECTIONS)
-    problems += wrong_access + wrong_upstreams
+    built["pods"], wrong_pods = read_pod_rules(built["pods"], built["labels"].rules)
+    problems += wrong_pods + wrong_access + wrong_upstreams
     config = Config(**built, access=access, upstreams=upstreams or ())
     wrong, unused = contradictions(config)
     problems += wrong
@@ -113,7 +115,8 @@ def load_logs(layers: Sequence[Layer]) -> tuple[LogsCommand, list[str]]:
     layers, loki, wrong_loki = _taken(layers, LOKI_KEY, _read_access)
     layers, tenants, wrong_tenants = _taken(layers, TENANTS_KEY, read_tenants)
     built, warnings, wrong = _build(layers, LOGS_SECTIONS, NOT_OF_LOGS)
-    problems += wrong_loki + wrong_tenants + wrong
+    built["pods"], wrong_pods = read_pod_rules(built["pods"], built["labels"].rules)
+    problems += wrong_loki + wrong_tenants + wrong + wrong_pods
     if not any("loki-url" in layer.values for layer in layers):
         problems.append(NO_URL)
     logs = built.pop("logs")

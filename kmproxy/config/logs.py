@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from kmproxy.config.label_rules import WILDCARD, name_problem
+from kmproxy.config.pod_labels import PodConfig
 from kmproxy.config.sections import (
     ApiServerConfig,
     Config,
@@ -37,16 +38,15 @@ from kmproxy.config.types import (
 if TYPE_CHECKING:
     from kmproxy.config.http_options import Access
 
-STREAM_LABELS: Final = (
-    "namespace", "container", "stream", "pod", "node", "workload", "workload_type", "app",
-)  # fmt: skip
-"""The names that --stream-label knows. The label rules' names are always labels of streams."""
+OF_LINES: Final = ("namespace", "container", "stream", "pod", "node")
+"""The names that --stream-label always knows. It knows those of labels of pods, too. The label
+rules' names are always labels of streams."""
 
 ALWAYS_KNOWN: Final = ("namespace", "container", "stream")
 """The labels of a stream without --stream-label, besides those of the label rules."""
 
-METADATA: Final = ("pod", "node", "workload", "workload_type", "instance")
-"""The structured metadata of a line, of which the labels of its stream are left out."""
+OWN_NAMES: Final = frozenset((*OF_LINES, "instance"))
+"""The names that kmproxy gives to labels and structured metadata."""
 
 NO_URL: Final = "--loki-url is missing: a push endpoint, such as http://HOST:PORT/loki/api/v1/push"
 
@@ -159,12 +159,9 @@ def parse_external_label(text: str) -> tuple[str, str]:
 
 
 def parse_stream_label(text: str) -> str:
-    """Reads a name of `STREAM_LABELS`."""
-    if problem := None if text == "namespace" else name_problem(text):
+    """Reads the name of a label. Which names there are depends on other settings."""
+    if problem := None if text == "namespace" else name_problem(text[:80]):
         raise ValueError(problem)
-    if text not in STREAM_LABELS:
-        known = ", ".join(STREAM_LABELS)
-        raise ValueError(f"{text[:60]!r} is not one of {known}; --label makes labels, too")
     return text
 
 
@@ -204,8 +201,8 @@ class LogsConfig:
     )  # fmt: skip
     stream_label: tuple[str, ...] = setting(
         "stream-label", parse_stream_label, ALWAYS_KNOWN, "NAME",
-        "the labels of streams besides those of --label: "
-        f"{', '.join(STREAM_LABELS[:-1])} or {STREAM_LABELS[-1]}",
+        "the labels of streams besides those of --label: namespace, container, stream, pod, node, "
+        "and with --workload workload and workload_type, or a name of --pod-label, such as app",
         repeatable=True,
     )  # fmt: skip
     external_label: tuple[tuple[str, str], ...] = setting(
@@ -293,6 +290,7 @@ TENANTS_KEY: Final = "tenants"
 LOGS_SECTIONS: Final[Mapping[str, type[Any]]] = {
     "logs": LogsConfig,
     "labels": LabelConfig,
+    "pods": PodConfig,
     "kubelet": KubeletConfig,
     "apiserver": ApiServerConfig,
     "limits": LimitConfig,
@@ -303,7 +301,7 @@ LOGS_SECTIONS: Final[Mapping[str, type[Any]]] = {
 NOT_OF_LOGS: Final = frozenset(
     {
         "on-conflict", "all-nodes", "node-cadvisor-path", "max-response-bytes", "share-reads",
-        "share-reads-max-bytes", "max-label-age", "peers",
+        "share-reads-max-bytes", "max-label-age", "peers", "unknown-pod",
     }
 )  # fmt: skip
 """Settings in these sections that only the daemon has: they are about metrics or replicas."""
@@ -364,18 +362,31 @@ def _endpoint_problems(given: LogsCommand) -> list[str]:
 
 def _label_problems(given: LogsCommand) -> list[str]:
     """Returns a line for each label of streams that stands twice, and for too many labels."""
-    logs, rules = given.logs, given.config.labels.rules
-    made = dict.fromkeys((*METADATA, *logs.stream_label), "a label or metadata that kmproxy makes")
+    logs, rules, pods = given.logs, given.config.labels.rules, given.config.pods
+    own = "a label or metadata that kmproxy makes"
     problems = [
-        f"--label: the label {rule.name!r} is {made[rule.name]}: write --label {rule.key}=NAME"
+        f"--label: the label {rule.name!r} is {own}: write --label {rule.key}=NAME"
         for rule in rules
-        if rule.name in made
+        if rule.name in OWN_NAMES
+    ]
+    problems += [
+        f"--pod-label: the label {name!r} is {own}: write KEY=NAME"
+        for name in pods.names
+        if name in OWN_NAMES
     ]
     taken = {rule.name: "made by a label rule" for rule in rules if rule.name}
+    externals = dict.fromkeys(OWN_NAMES, own) | dict.fromkeys(pods.names, "a label of pods") | taken
     for name, _ in logs.external_label:
-        if (other := taken.get(name) or made.get(name)) is not None:
+        if (other := externals.get(name)) is not None:
             problems.append(f"--external-label: {name!r} is {other}")
-        taken[name] = "given twice"
+        externals[name] = taken[name] = "given twice"
+    known = (*OF_LINES, *pods.names)
+    problems += [
+        f"--stream-label: {name!r} is not one of {', '.join(known)}; other labels come by --label, "
+        "--workload and --pod-label"
+        for name in logs.stream_label
+        if name not in known
+    ]
     problems += [
         f"--stream-label: {name!r} is given twice"
         for name in dict.fromkeys(logs.stream_label)

@@ -35,14 +35,15 @@ from kmproxy.errors import (
 from kmproxy.kube.nodes import Node
 from kmproxy.logs.batches import Batches, BatchLimits
 from kmproxy.logs.files import FileSource
-from kmproxy.logs.pods import LogPodReader, LogSelection
+from kmproxy.logs.pod_labels import NodePodLabels
+from kmproxy.logs.pods import LogSelection
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.positions import PositionBook
 from kmproxy.logs.sender import NAME, Sender
 from kmproxy.logs.shipper import LogsPort, Shipper, saved
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.own_file import aside
-from kmproxy.sources.kubelet import Kubelet, LogAnswer
+from kmproxy.sources.kubelet import Kubelet, LogAnswer, Reader
 from kmproxy.web.health import Readiness
 
 PROBE_TIMEOUT = 5.0
@@ -58,7 +59,7 @@ class NodeLogs:
     kubelet: Kubelet
     node: Node
 
-    async def pods(self, reader: LogPodReader) -> None:
+    async def pods(self, reader: Reader) -> None:
         """Feed the list of pods to a reader. Raises UpstreamError."""
         await self.kubelet.pods(self.node, reader)
 
@@ -182,7 +183,7 @@ class LogsDaemon:
             section=LOKI_KEY,
         )
         access = self._command.loki or Access()
-        return factory.exporter(NAME, self._command.logs.loki_url or "", access, session)
+        return factory.exporter(NAME, self._command.logs.loki_url or "", access, session, {})
 
     async def _probe(self, upstream: Upstream) -> None:
         """Push no line at all. Raises ConfigError if the URL is not that of a push endpoint.
@@ -214,6 +215,9 @@ class LogsDaemon:
     ) -> Shipper:
         runtime, logs = self._runtime, self._command.logs
         metrics, names = runtime.metrics, labels.samples
+        config = runtime.config
+        pods = NodePodLabels(config.pods, config.labels.max_label_value_bytes)
+        known = pods if config.pods.enabled else None
         options = StreamOptions(
             labels=logs.stream_label,
             external=logs.external_label,
@@ -224,7 +228,12 @@ class LogsDaemon:
         )
         batches = Batches(
             BatchLimits(logs.batch_bytes, logs.batch_wait, logs.max_buffer_bytes),
-            StreamLabels(options, names.find, unknown=names.lookup(b"")),
+            StreamLabels(
+                options,
+                names.find,
+                unknown=names.lookup(b""),
+                pods=known.lookup if known else None,
+            ),
             clock=runtime.clock,
             count=metrics.send.count,
             watched=lambda: labels.watcher.trouble is None and not labels.watcher.restored,
@@ -248,6 +257,7 @@ class LogsDaemon:
             room=sender.room,
             max_line=logs.max_line_bytes,
             max_age=logs.max_age,
+            labels=known,
             clock=runtime.clock,
             wall=runtime.wall,
             uniform=runtime.uniform,

@@ -13,6 +13,7 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     progress        the lines that were given out, and the position of the acknowledged ones
     reader          reads one container's log over rotations and restarts
     pods            the containers whose logs are read, by a list of pods
+    pod_labels      the labels of these pods, from the same lists
     files           polls a kubelet for its pods and log files
     streams         the labels, the structured metadata and the tenant of a line
     loki            a push, and the meaning of an answer

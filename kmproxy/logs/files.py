@@ -20,14 +20,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.reviews import LogThrottle
+from kmproxy.labels.pods import PodLabelReader
 from kmproxy.logs.batches import Batches
 from kmproxy.logs.exchange import Response
 from kmproxy.logs.lines import Container, Mark
+from kmproxy.logs.pod_labels import NodePodLabels
 from kmproxy.logs.pods import Followed, LogPodReader, LogSelection
 from kmproxy.logs.positions import FilePosition, PositionBook
 from kmproxy.logs.progress import Tally
 from kmproxy.logs.reader import LogReader
-from kmproxy.sources.kubelet import LogAnswer
+from kmproxy.sources.kubelet import LogAnswer, Reader
 from kmproxy.telemetry import UpstreamErrors, bounded
 
 PODS_INTERVAL: Final = 2.0
@@ -64,7 +66,7 @@ _log = logging.getLogger(__package__)
 class LogSource(Protocol):
     """A node's kubelet. Both methods raise UpstreamError."""
 
-    async def pods(self, reader: LogPodReader) -> None:
+    async def pods(self, reader: Reader) -> None:
         """Feed the list of pods to a reader."""
 
     async def log(self, path: str, span: tuple[int, int] | None) -> LogAnswer:
@@ -128,6 +130,19 @@ class ReadMetrics:
         self._unsupported.set_function(lambda: sum(each.reader.is_docker for each in source.all()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """Feeds one list to the reader of containers and to that of labels."""
+
+    containers: LogPodReader
+    labels: PodLabelReader | None
+
+    def feed(self, data: bytes) -> None:
+        self.containers.feed(data)
+        if self.labels is not None:
+            self.labels.feed(data)
+
+
 @dataclass(slots=True, eq=False)
 class Reading:
     """One container that is read. `is_busy` while a request for it is under way or waits."""
@@ -176,6 +191,7 @@ class FileSource:
     clock: Callable[[], float]
     wall: Callable[[], float]
     uniform: Callable[[float, float], float]
+    labels: NodePodLabels | None = None
     listed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     """Set once the pods were listed."""
     trouble: str | None = field(init=False, default=None)
@@ -226,9 +242,12 @@ class FileSource:
         is_proved = False
         while True:
             reader = LogPodReader(self.selection)
+            labels = self.labels.reader() if self.labels else None
             try:
-                await self.source.pods(reader)
+                await self.source.pods(_Both(reader, labels))
                 found = reader.finish()
+                if self.labels and labels:
+                    self.labels.take(labels, self.clock())
             except (UpstreamError, CredentialError) as error:
                 self._failed(error, "pods")
                 delay = max(PODS_INTERVAL, backoff.delay(self.clock()))

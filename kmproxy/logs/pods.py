@@ -9,16 +9,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from kmproxy.config.logs import LogsConfig, Shard
-from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.exposition.selection import Globs
-from kmproxy.kube.object_list import Frame, Splitter
+from kmproxy.kube.pod_list import PodListReader
 from kmproxy.logs.lines import Container
 
 MAX_CONTAINERS: Final = 10_000
@@ -129,7 +127,6 @@ class _Pod(msgspec.Struct):
 
 
 _POD = msgspec.json.Decoder(_Pod)
-_FRAME = msgspec.json.Decoder(Frame)
 
 
 class LogPodReader:
@@ -142,23 +139,21 @@ class LogPodReader:
 
     def __init__(self, selection: LogSelection) -> None:
         self._selection = selection
-        self._splitter = Splitter()
+        self._reader = PodListReader(_POD)
         self._found: dict[Container, Followed] = {}
         self.left_out = 0
 
     def __repr__(self) -> str:
-        return f"<LogPodReader {len(self._found)} containers of {self._splitter.count} pods>"
+        return f"<LogPodReader {len(self._found)} containers, {self._reader!r}>"
 
     def feed(self, data: bytes) -> None:
         """Read the next piece."""
-        with _garbage():
-            for each in self._splitter.split(data):
-                self._add(_POD.decode(each))
+        for each in self._reader.feed(data):
+            self._add(each)
 
     def finish(self) -> dict[Container, Followed]:
         """End the list. Returns its containers."""
-        with _garbage():
-            self._splitter.finish(_FRAME)
+        self._reader.finish()
         return self._found
 
     def _add(self, pod: _Pod) -> None:
@@ -194,11 +189,3 @@ def _followed(pod: _Pod, status: _ContainerStatus, *, is_over: bool) -> Followed
     container = Container(meta.uid, meta.namespace, meta.name, status.name, node)
     is_ending = is_over or meta.deletion_timestamp is not None or not is_running
     return Followed(container, status.restart_count, is_ended, is_ending)
-
-
-@contextmanager
-def _garbage() -> Iterator[None]:
-    try:
-        yield
-    except (ApiError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise UpstreamError("garbage", "the kubelet's list of pods is not one") from error

@@ -46,6 +46,8 @@ CONTRACT = {
     "kubelet-ca-file": None,
     "kubelet-server-name": None,
     "kubelet-tls-pin": False,
+    "pod-label": (),
+    "workload": False,
     "kubeconfig": None,
     "cache-sync-timeout": 30.0,
     "log-level": "info",
@@ -147,6 +149,13 @@ def test_a_size(text, size):
     assert str(Size(1000)) == "1000"
 
 
+def test_labels_of_pods():
+    """They may be labels of streams; without --stream-label they are metadata."""
+    command = loaded(flags(workload="true", pod_label="app", stream_label=("workload", "app")))
+    assert command.logs.stream_label == ("workload", "app")
+    assert command.config.pods.names == ("app", "workload", "workload_type")
+
+
 def test_a_shard():
     """The first process of three is 0."""
     assert loaded(flags(shard="2/3")).logs.shard == Shard(2, 3)
@@ -184,6 +193,11 @@ BAD = {
         [flags(source="api"), file(kubelet={"bearer_token": "x"})], URL, "kubelet: the section makes",
     ),
     "the read-only port": ([flags(kubelet_scheme="http")], URL, "the read-only port serves no logs"),
+    "no workload": ([flags(stream_label="workload")], URL, "'workload' is not one of namespace"),
+    "a pod label named as metadata": ([flags(pod_label="x=node")], URL, "'node' is a label or"),
+    "a pod label twice": (
+        [flags(pod_label="app", external_label="app=x")], URL, "--external-label: 'app' is a label of",
+    ),
     "a shard": ([flags(shard="3/3")], URL, "--shard: '3/3' is not I/N"),
     "a batch over the buffer": (
         [flags(batch_bytes="2MiB", max_buffer_bytes="1MiB")], URL, "--batch-bytes is more than",

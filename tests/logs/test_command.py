@@ -226,6 +226,23 @@ async def test_tenants(cluster, logs, loki, tmp_path):
     assert found == {"of red": "red", "of gold": "tenant-1"}
 
 
+async def test_labels_of_pods(cluster, logs, loki, tmp_path):
+    """With --stream-label they are labels of the stream, otherwise metadata."""
+    pod = logs.start("shop", "web-0", labels={"app": "web", "tier": "front"})
+    pod.containers["app"].write("hello")
+    environment, flags = arguments(cluster, tmp_path, loki)
+    flags += ["--workload", "--pod-label=app", "--pod-label=tier"]
+    flags += ["--stream-label=namespace", "--stream-label=app"]
+    async with shipping(environment, flags):
+        await loki.has("hello")
+    (entry,) = loki.entries
+    assert entry.stream == {"namespace": "shop", "app": "web", "team": "red"}
+    assert entry.metadata == {
+        "container": "app", "stream": "stdout", "pod": "web-0", "node": "node-a", "instance": "0",
+        "tier": "front", "workload": "web-0", "workload_type": "barepod",
+    }  # fmt: skip
+
+
 async def test_the_selection(cluster, logs, loki, tmp_path):
     """Globs of namespaces and containers decide whose logs are read."""
     logs.start("shop", "web-0", ["app", "istio-proxy"])
