@@ -276,10 +276,8 @@ class LogsDaemon:
         """
         runtime, logs = self._runtime, self._command.logs
         book = PositionBook()
-        file = PositionFile(
-            logs.positions, book, runtime.metrics.positions, clock=runtime.wall,
-            collect=self._collect,
-        )  # fmt: skip
+        file = PositionFile(logs.positions, book, clock=runtime.wall, collect=self._collect)
+        runtime.metrics.positions.follow(file)
         try:
             await aside(file.load, "log-positions")
         except PositionsError as error:

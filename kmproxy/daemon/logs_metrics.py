@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from kmproxy.daemon.metrics import SharedMetrics
 from kmproxy.logs.files import ReadMetrics
-from kmproxy.logs.position_file import PositionFileMetrics
 from kmproxy.logs.sender import SendMetrics
+from kmproxy.logs.shipper import PositionMetrics
 
 
 class LogsMetrics(SharedMetrics):
@@ -19,4 +19,4 @@ class LogsMetrics(SharedMetrics):
         super().__init__()
         self.send = SendMetrics(self.registry)
         self.read = ReadMetrics(self.registry, self.send.lost, self.upstream_errors)
-        self.positions = PositionFileMetrics(self.registry)
+        self.positions = PositionMetrics(self.registry)

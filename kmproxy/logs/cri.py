@@ -104,6 +104,15 @@ class CriReader:
         return self._offset
 
     @property
+    def point(self) -> Point:
+        """The point behind the bytes that were fed. Its evidence contains a time, if any can."""
+        line, rest = self._line, self._rest if self._tail is None else self._tail
+        if self._tail is None and line.back + len(rest) <= MAX_BACK:
+            return Point(self._after, self._offset, line.back + len(rest), crc32(rest, line.crc))
+        rest = rest[-MAX_BACK:]
+        return Point(self._after, self._offset, len(rest), crc32(rest))
+
+    @property
     def place(self) -> Point:
         """The point behind the last whole line of the file."""
         return self._line
@@ -153,9 +162,9 @@ class CriReader:
         """
         if not self._rest:
             return []
-        data, tail = self._rest + b"\n", self._tail or self._rest
         entries: list[Entry] = []
-        self._one(data, 0, self._offset, crc32(tail), len(tail), entries, torn=True)
+        point = self.point
+        self._one(self._rest + b"\n", 0, point.offset, point.crc, point.back, entries, torn=True)
         self._rest, self._tail = b"", None
         return entries
 
@@ -192,12 +201,19 @@ class CriReader:
     def _read(self, data: bytes, base: int, stop: int, entries: list[Entry]) -> None:
         """Read the whole lines that stand before `stop`."""
         match, view, add = _LINE.match, memoryview(data), entries.append
-        at, back, crc, longest = 0, 0, 0, self._max_line
+        at, longest = 0, self._max_line
+        back, crc = self._line.back, self._line.crc
         while at < stop:
             found = match(data, at)
             end = found.end() if found else data.index(b"\n", at) + 1
-            back_here = min(end - at, MAX_BACK)
-            crc_here = crc32(view[end - back_here : end])
+            if (
+                found is None and back + end - at <= MAX_BACK
+            ):  # it has no time: that of the last one
+                back_here, crc_here = back + end - at, crc32(view[at:end], crc)
+            else:
+                low = at if found else 0
+                back_here = min(end - low, MAX_BACK)
+                crc_here = crc32(view[end - back_here : end])
             seconds = None
             if found and not self._parts and not self._skipping:
                 text, fraction, zone, stream, tag, rest = found.groups()

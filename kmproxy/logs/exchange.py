@@ -10,12 +10,9 @@ from zlib import crc32
 
 import msgspec
 
-from kmproxy.logs.cri import MAX_BACK
 from kmproxy.logs.positions import Point
 
 _RANGE = re.compile(r"bytes (?:(\d{1,18})-\d{1,18}|\*)/(\d{1,18})")
-_STAMPED = 64
-"""Bytes of a line that contain its time."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -57,17 +54,3 @@ class Response(msgspec.Struct, frozen=True):
         if len(data) < point.back or crc32(data[: point.back]) != point.crc:
             return None
         return data
-
-
-def point_behind(point: Point, data: bytes) -> Point:
-    """Return the point behind bytes that begin with the evidence of `point`.
-
-    Its evidence begins where a line begins, and contains the time of a line, if it can.
-    """
-    end = data.rfind(b"\n")
-    start = end + 1  # of the last line, if it has its time already, else of the one before
-    if len(data) - start < _STAMPED:
-        start = data.rfind(b"\n", 0, max(end, 0)) + 1
-    evidence = data[max(start, len(data) - MAX_BACK) :]
-    offset = point.offset - point.back + len(data)
-    return Point(point.after, offset, len(evidence), crc32(evidence))

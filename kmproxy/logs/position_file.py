@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-
-from prometheus_client import CollectorRegistry, Counter
 
 from kmproxy.errors import OwnFileError, PositionsError
 from kmproxy.logs.positions import MAX_BYTES, PositionBook
@@ -29,27 +28,15 @@ _LEFTOVER = 600.0
 _log = logging.getLogger(__package__)
 
 
-class PositionFileMetrics:
-    """Counts failures of the positions file."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.errors = Counter(
-            "kmproxy_log_positions_errors",
-            "Failures to read or write the positions file.",
-            ["operation"],
-            registry=registry,
-        )
-
-
 class PositionFile:
     """Keeps a PositionBook in a file of mode 0600, which is replaced as a whole.
 
-    `run` writes it at most once in `INTERVAL` seconds, and at the end. `flush` writes at once, for a
-    caller that must not go on before the positions are on disk: callers at the same time share a
+    `run` writes it at most once in `INTERVAL` seconds, and at the end. `flush` writes at once, for
+    a caller that must not go on before the positions are on disk: callers at the same time share a
     write. `clock` gives seconds since 1970. `collect` is called before each write, and puts the
     current positions into the book.
 
-    A failed write causes a log line and a metric. The file then keeps the older positions, so a
+    A failed write causes a log line and is counted. The file then keeps the older positions, so a
     restart repeats lines but loses none.
     """
 
@@ -57,14 +44,14 @@ class PositionFile:
         self,
         path: str,
         book: PositionBook,
-        metrics: PositionFileMetrics,
         *,
         clock: Callable[[], float],
         collect: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = Path(path)
         self._book = book
-        self._metrics = metrics
+        self.failures: Counter[str] = Counter()
+        """Failures by operation, `read` or `write`."""
         self._clock = clock
         self._collect = collect
         self._stopping = asyncio.Event()
@@ -80,7 +67,7 @@ class PositionFile:
     def load(self) -> None:
         """Read the positions; an absent file has none. Raises PositionsError with the file's name.
 
-        A file that is damaged, or that others can write, is refused: its positions could skip lines.
+        A file that is damaged, or that others can write, is refused: it could skip lines.
         """
         clear_leftovers(self._path, self._clock() - _LEFTOVER)
         try:
@@ -88,7 +75,7 @@ class PositionFile:
         except FileNotFoundError:
             return
         except (OSError, OwnFileError, PositionsError) as error:
-            self._metrics.errors.labels("read").inc()
+            self.failures["read"] += 1
             reason = getattr(error, "strerror", None) or str(error)
             raise PositionsError(
                 f"the positions file {self._path} is refused: {reason}; remove it to begin anew"
@@ -124,7 +111,7 @@ class PositionFile:
         try:
             await aside(lambda: replace_own(self._path, [data]), "log-positions")
         except OSError as error:
-            self._metrics.errors.labels("write").inc()
+            self.failures["write"] += 1
             if not self._failing:
                 _log.warning(
                     "the positions file %s cannot be written: %s; a restart repeats lines",

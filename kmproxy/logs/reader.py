@@ -23,7 +23,7 @@ from __future__ import annotations
 from math import inf
 
 from kmproxy.logs.cri import CriReader
-from kmproxy.logs.exchange import Request, Response, point_behind
+from kmproxy.logs.exchange import Request, Response
 from kmproxy.logs.lines import Container, Mark
 from kmproxy.logs.listing import Listing, Rotated
 from kmproxy.logs.pace import ENDING, Pace
@@ -206,8 +206,10 @@ class LogReader:
         """Take bytes behind the evidence, of a file that has it."""
         self._is_found, self._is_other, self._untried, self._doubts = True, False, [], 0
         new = data[self._point.back :]
-        self._point = point_behind(self._point, data) if new else self._point
-        lines = self._progress.feed(new, self._instance, self._cri) if new else []
+        lines: Read = []
+        if new:
+            lines = self._progress.feed(new, self._instance, self._cri)
+            self._point = self._cri.point
         self.lag = max((response.size or 0) - self._point.offset, 0)
         if new and (self.lag or response.size is None):
             self.due = now

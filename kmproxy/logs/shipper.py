@@ -6,6 +6,7 @@ Knows the order of start and end, and what the page shows. Must not know how eac
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,6 +14,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import hdrs, web
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from kmproxy import __version__
 from kmproxy.logs.batches import Batches
@@ -31,6 +35,30 @@ GRACE: Final = 10.0
 
 LAST_WRITE: Final = 5.0
 """Seconds for the last write of the positions, as the disk may hang."""
+
+
+class PositionMetrics(Collector):
+    """Shows the failures of the positions file."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._failures: Mapping[str, int] = {}
+        registry.register(self)
+
+    def follow(self, positions: PositionFile) -> None:
+        """Show the failures of this file whenever the metrics are read."""
+        self._failures = positions.failures
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the counter."""
+        counter = CounterMetricFamily(
+            "kmproxy_log_positions_errors",
+            "Failures to read or write the positions file. Until it can be written, a tenant that "
+            "has sent lines sends no more.",
+            labels=["operation"],
+        )
+        for operation in ("read", "write"):
+            counter.add_metric([operation], self._failures.get(operation, 0))
+        yield counter
 
 
 async def saved(positions: PositionFile) -> None:

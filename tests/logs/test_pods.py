@@ -142,9 +142,13 @@ def test_a_list_in_pieces(logs):
 def test_what_is_no_list(body):
     """It never counts as a list without pods."""
     reader = LogPodReader(LogSelection())
-    with pytest.raises(UpstreamError, match="list of pods is not one"):
+
+    def read_whole():
         reader.feed(body)
         reader.finish()
+
+    with pytest.raises(UpstreamError, match="list of pods is not one"):
+        read_whole()
 
 
 def test_no_pods():

@@ -100,7 +100,7 @@ class Run:
             self.taken += [line for line, _ in done]
             self.since_saved += [line for line, _ in done]
 
-    def read(self, between=None):
+    def read(self):
         """Let the reader send a request, or take its answer."""
         reader, files, rng = self.reader, self.files, self.rng
         room = rng.randrange(self.room) + 1
@@ -202,7 +202,7 @@ def test_a_reader_that_stands_still_for_long(seed):
             run.step()
         for _ in range(120):
             run.files.step()
-        run.files.now += 30.0
+        run.files.wait(30.0)
         run.look()
     run.drain()
     check_exact(run)
@@ -249,6 +249,7 @@ def test_what_is_lost_is_counted(seed):
     """Files are truncated, and deleted before they were read."""
     run = Run(seed, ROUGH, crash=0.0 if seed % 3 == 0 else 0.01)
     while run.reader.position is None:
+        run.files.now += 1.0
         run.read()
     run.save()
     for _ in range(1500):
@@ -261,3 +262,38 @@ def test_what_is_lost_is_counted(seed):
         run.files.delete()
     run.drain(is_deleted=seed % 2 == 1)
     assert check_counted(run)
+
+
+def test_a_million_lines():
+    """Every line once, compared while it runs, so that the memory stays small."""
+    rates = Rates(rotate=0.2, restart=0.01, lines=1200, parts=0.05, garbage=0.001)
+    run = Run(2026, rates, crash=0.01, room=1 << 17)
+    expected, again, count = set(), Counter(), 0
+    while count < 1_000_000:
+        for _ in range(20):
+            run.step()
+        if len(expected) + len(run.files.wanted) > 200_000:  # the reader has fallen behind
+            for _ in range(200):
+                run.read()
+                run.files.wait(0.2)
+        count += settle_up(run, expected, again)
+    run.drain()
+    settle_up(run, expected, again)
+    assert expected == set()
+    assert set(run.tally.lost) == {"not_cri"}
+    assert run.crashes > 20
+
+
+def settle_up(run, expected, again):
+    """Compare the lines that were taken with those written, and forget both. Returns how many."""
+    expected.update(map(key, run.files.wanted))
+    again.update(run.repeated)
+    taken, run.files.wanted, run.taken = run.taken, [], []
+    run.repeated.clear()
+    for each in map(key, taken):
+        if each in expected:
+            expected.remove(each)
+        else:
+            again[each] -= 1
+            assert again[each] >= 0, each
+    return len(taken)

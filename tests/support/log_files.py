@@ -206,17 +206,21 @@ class LogFiles:
         self.damage += len(self.files)
         self.files.clear()
 
+    def wait(self, seconds):
+        """Let time pass. The runtime stops writing to a file that it has renamed soon after."""
+        if self.old_handle is not None and self.now + seconds >= self.old_until:
+            if self.torn_to is self.old_handle:
+                self.complete()
+            self.old_handle = None
+        self.now += seconds
+
     def step(self):
         """Do something at random."""
         rng, rates = self.rng, self.rates
         passed = rng.choice([0.0, 0.0, 0.05, 0.3, 2.0])
         if self.torn_to is not None and rng.random() < 0.5:
             self.complete()
-        if self.old_handle is not None and self.now + passed >= self.old_until:
-            if self.torn_to is self.old_handle:
-                self.complete()
-            self.old_handle = None
-        self.now += passed
+        self.wait(passed)
         self.open_anew()
         for _ in range(rng.randrange(rates.lines + 1)):
             self.write()
