@@ -15,7 +15,16 @@ from kmproxy.check.report import Access, Finding, Result
 from kmproxy.check.steps import Steps
 from kmproxy.errors import ApiError
 from kmproxy.kube.apiserver import ApiServer
-from kmproxy.kube.permissions import EVERYTHING, NODE_PODS, NODE_PROXY, Permission, needed, unneeded
+from kmproxy.kube.permissions import (
+    EVERYTHING,
+    NODE_PODS,
+    NODE_PROXY,
+    Permission,
+    needed,
+    needed_by_logs,
+    unneeded,
+    unneeded_by_logs,
+)
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -56,7 +65,10 @@ class PermissionCheck:
 
     async def ask(self) -> None:
         """Ask the API server about each permission."""
-        wanted, unwanted = needed(self._steps.config), unneeded(self._steps.config)
+        config = self._steps.config
+        wanted, unwanted = needed(config), unneeded(config)
+        if self._steps.logs is not None:
+            wanted, unwanted = needed_by_logs(config), unneeded_by_logs(config)
         access = self._steps.report.access
         heading = (
             f"Permissions, asked of {self._steps.clients.identity.server}: "

@@ -20,6 +20,7 @@ from kmproxy.check.permissions import PermissionCheck
 from kmproxy.check.report import Report
 from kmproxy.check.steps import STEP_TIMEOUT, Steps
 from kmproxy.client.pin_file import PinFile
+from kmproxy.config.logs import LogsCommand
 from kmproxy.config.sections import Config
 from kmproxy.daemon.clients import open_clients
 from kmproxy.daemon.metrics import OwnMetrics
@@ -36,12 +37,13 @@ async def check(
     show: Callable[[str], None] | None,
     try_node: str | None = None,
     step_timeout: float = STEP_TIMEOUT,
+    logs: LogsCommand | None = None,
 ) -> Report:
     """Try everything that the daemon does, once. Raises ConfigError.
 
     `announce` gets a line at the beginning of each step. `show` gets the text of its results.
     `try_node` names the node to try if every node is served. A step may take `step_timeout`
-    seconds.
+    seconds. With `logs`, whose `config` is the same, the daemon is that of `kmproxy logs`.
     """
     report = Report(__version__)
     for warning in warnings:
@@ -67,7 +69,7 @@ async def check(
             return report
         if (pinning := clients.pinning) and pinning.path:
             await PinFile(pinning.path, pinning.book, metrics.pin_file).load()  # only reads
-        await _run(Steps(config, clients, report, announce, show, step_timeout), try_node)
+        await _run(Steps(config, clients, report, announce, show, step_timeout, logs), try_node)
     return report
 
 
@@ -89,6 +91,11 @@ async def _run(steps: Steps, try_node: str | None) -> None:
     else:
         report.node = node.name
         await check_certificate(steps, node)
+    if node is not None and steps.logs is not None:
+        from kmproxy.check.logs import check_logs  # noqa: PLC0415 - most have none
+
+        await check_logs(steps, node, permissions)
+    elif node is not None:
         listed = steps.config.discovery.enabled or steps.config.pods.enabled
         pods = await check_pods(steps, node, permissions) if listed else None
         await check_metrics(steps, node, labels, permissions, pods)

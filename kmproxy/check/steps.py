@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kmproxy.check.report import Report, indented
+from kmproxy.config.logs import LogsCommand
 from kmproxy.config.sections import Config
 from kmproxy.daemon.clients import Clients
 from kmproxy.errors import ApiError, KmproxyError
@@ -24,7 +25,7 @@ class Steps:
     """What every step uses: the daemon's configuration and clients, and the report.
 
     `announce` gets a line at the beginning of each step, `output` the text of its results. A step
-    may take `timeout` seconds.
+    may take `timeout` seconds. `logs` is set if the daemon is that of `kmproxy logs`.
     """
 
     config: Config
@@ -33,6 +34,7 @@ class Steps:
     announce: Callable[[str], None]
     output: Callable[[str], None] | None = None
     timeout: float = STEP_TIMEOUT
+    logs: LogsCommand | None = None
 
     def show(self, lines: Iterable[str]) -> None:
         """Output the results of a step, if anybody reads them."""

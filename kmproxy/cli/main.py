@@ -19,7 +19,7 @@ from functools import partial
 from kmproxy import __version__
 from kmproxy.cli.flags import COMMANDS, help_text
 from kmproxy.cli.log import configure_log
-from kmproxy.cli.read import read_config, read_logs, read_sections, read_with
+from kmproxy.cli.read import read_config, read_logs, read_logs_with, read_sections, read_with
 from kmproxy.config.commands import CheckConfig
 from kmproxy.errors import ConfigError, KmproxyError, StartupError, StreamError
 from kmproxy.revision import revision
@@ -164,7 +164,12 @@ def _bench(arguments: list[str]) -> int:
 
 
 def _check(arguments: list[str]) -> int:
-    config, (own,), warnings = read_with(arguments, os.environ, CheckConfig)
+    logs = None
+    if {"-logs", "--logs", "-logs=true", "--logs=true"} & set(arguments):
+        logs, (own,), warnings = read_logs_with(arguments, os.environ, CheckConfig)
+        config = logs.config
+    else:
+        config, (own,), warnings = read_with(arguments, os.environ, CheckConfig)
     configure_log(config.log)
     from kmproxy.check.preflight import check  # noqa: PLC0415 - the daemon does not need it
     from kmproxy.check.report import MARKS, PLAIN_MARKS  # noqa: PLC0415
@@ -178,7 +183,7 @@ def _check(arguments: list[str]) -> int:
     def show(text: str) -> None:
         _print(f"{text}\n")
 
-    tries = partial(check, config, warnings, os.environ, try_node=own.try_node)
+    tries = partial(check, config, warnings, os.environ, try_node=own.try_node, logs=logs)
     if own.output == "json":
         report = asyncio.run(tries(announce=_say, show=None))
         show(json.dumps(report.document(), indent=2))

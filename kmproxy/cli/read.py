@@ -70,13 +70,29 @@ def read_logs(
     Returns the configuration, and a line for each setting that has no effect. Raises ConfigError
     with every problem of all three sources.
     """
+    command, _, warnings = read_logs_with(arguments, environment)
+    return command, warnings
+
+
+def read_logs_with(
+    arguments: Sequence[str], environment: Mapping[str, str], *own: type[Any]
+) -> tuple[LogsCommand, list[Any], list[str]]:
+    """Read the configuration of `logs`, the sections `own`, which no file sets, and warnings."""
     sections = LOGS_SECTIONS.values()
-    flags, problems = split_flags(arguments, booleans(sections))
+    flags, problems = split_flags(arguments, booleans([*sections, *own]))
     known = {name: spec for name, spec in settings_of(*sections).items() if name not in NOT_OF_LOGS}
-    variables, warnings = read_variables(environment, known | _FILES)
+    of_check = settings_of(CheckConfig)
+    variables, warnings = read_variables(environment, known | of_check | _FILES)
+    mine = {name: variables.pop(name) for name in of_check.keys() & variables.keys()}
+    mine |= {name: flags.pop(name) for name in settings_of(*own).keys() & flags.keys()}
+    built = []
+    try:
+        built = load_sections([Layer("command line", "--", mine)], *own) if own else []
+    except ConfigError as error:
+        problems += error.problems
     layers = _layers(flags, variables, problems)
     command, unused = _loaded(load_logs, layers, problems)
-    return command, warnings + unused
+    return command, built, warnings + unused
 
 
 _FILES = {CONFIG_FILE.name: CONFIG_FILE}

@@ -92,6 +92,10 @@ class CheckConfig:
         "output", one_of("text", "json"), "text", "text|json",
         "text as it comes, or one JSON document",
     )  # fmt: skip
+    logs: bool = setting(
+        "logs", parse_bool, False, "",
+        "check what kmproxy logs needs; the other flags are then those of logs",
+    )  # fmt: skip
     try_node: str | None = setting(
         "try-node", parse_host, None, "NODE",
         "with --all-nodes: the node whose metrics are fetched (--node-name-or-ip, else the first)",

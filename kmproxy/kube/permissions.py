@@ -141,6 +141,13 @@ def needed(config: Config) -> tuple[Permission, ...]:
     return tuple(found.values())
 
 
+def needed_by_logs(config: Config) -> tuple[Permission, ...]:
+    """Return the permissions that `kmproxy logs` needs to read the files of a kubelet."""
+    if _through_the_api_server(config):
+        return (*NAMESPACES, replace(NODE_PROXY, name=config.kubelet.node))
+    return (*NAMESPACES, NODE_LOG, NODE_PODS) if _direct(config) else NAMESPACES
+
+
 def unneeded(config: Config) -> tuple[Permission, ...]:
     """Return the permissions that this configuration does not need and should not have.
 
@@ -153,6 +160,12 @@ def unneeded(config: Config) -> tuple[Permission, ...]:
     for each in needed(config):
         found.pop(each.kind, None)
     return tuple(found.values())
+
+
+def unneeded_by_logs(config: Config) -> tuple[Permission, ...]:
+    """Return the permissions that `kmproxy logs` does not need and should not have."""
+    wanted = {each.kind for each in needed_by_logs(config)}
+    return tuple(each for each in _DANGEROUS if each.kind not in wanted)
 
 
 def rules(permissions: Iterable[Permission]) -> list[dict[str, list[str]]]:

@@ -11,8 +11,8 @@ import yaml
 from kmproxy.config.http_client import KEYS
 from kmproxy.config.loader import Layer, load
 from kmproxy.config.sections import SECTIONS
-from kmproxy.config.settings import settings
 from kmproxy.config.web import Pem
+from kmproxy.daemon.logs_metrics import LogsMetrics
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.telemetry import _REASONS as REASONS
 from kmproxy.telemetry import render
@@ -31,6 +31,7 @@ from tests.support.documents import (
     section,
 )
 from tests.support.modules import FOLDERS, PLAIN
+from tests.support.setting_rows import setting_rows
 
 WORDS = 2500
 """The README's limit: a reader has it in ten minutes."""
@@ -38,21 +39,7 @@ WORDS = 2500
 
 def rows():
     """The table of settings, made from the settings."""
-    for kind in SECTIONS.values():
-        blank = kind()
-        for key, spec in settings(kind).items():
-            default = getattr(blank, key)
-            if spec.repeatable:
-                shown = ", ".join(default)
-            elif spec.metavar == "DURATION" and default is not None:
-                shown = f"{default:g}s"
-            else:
-                shown = "" if default in {None, False} else str(default)
-            flag = f"--{spec.name} {spec.metavar}".rstrip().replace("|", "\\|")
-            notes = ["repeatable"] if spec.repeatable else []
-            notes += [f"also `--{alias}`" for alias in spec.aliases]
-            text = spec.help.replace("|", "\\|") + (f" ({'; '.join(notes)})" if notes else "")
-            yield f"| `{flag}` | {f'`{shown}`' if shown else ''} | {text} |"
+    return setting_rows(SECTIONS.values())
 
 
 def test_the_table_of_settings():
@@ -77,7 +64,8 @@ def test_the_table_of_metrics():
     )
     table = section("docs/operations.md", "Metrics")
     assert set(re.findall(r"`(kmproxy_\w+)", table)) == ours
-    assert set(re.findall(r"`(kmproxy_\w+)", ALL)) == ours
+    of_logs = re.findall(r"^# TYPE (kmproxy_\w+) ", render(LogsMetrics().registry).decode(), re.MULTILINE)  # fmt: skip
+    assert set(re.findall(r"`(kmproxy_\w+)", ALL)) == ours | set(of_logs)
 
 
 def test_the_page_of_the_architecture():
@@ -178,6 +166,8 @@ RUN_BY = {
     "scrape_configs:\n  - job_name: upstreams": "test_upstreams.test_the_scrape_job_of_upstreams",
     "kmproxy serve --workload": "test_pod_labels.test_the_example_of_the_documents",
     "container_memory_working_set_bytes{": "test_pod_labels.test_the_example_of_the_documents",
+    "kmproxy logs --loki-url": "test_logs_page.test_the_command",
+    "loki-url: https": "test_logs_page.test_the_example",
     "label: [team,": "test_readme.test_the_yaml_example",
     "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
     "sum by (namespace, pod) (": "test_joins.test_a_daemonset",
