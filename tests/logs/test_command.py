@@ -9,7 +9,7 @@ import pytest
 
 from kmproxy.simulator.cluster import SimCluster
 from kmproxy.simulator.logs import SimLogs
-from tests.support.loki import Loki, arguments, run, shipping
+from tests.support.loki import Loki, arguments, run, shipping, until
 
 
 @pytest.fixture
@@ -122,8 +122,7 @@ async def test_the_endpoint_is_away(cluster, logs, loki, tmp_path):
         loki.status = 503
         app.write("two")
         pushes = loki.pushes
-        while loki.pushes < pushes + 1:
-            await _moment()
+        await until(lambda: loki.pushes > pushes)
         await loki.stop()
         app.write("three")
         await _moment()

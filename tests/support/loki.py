@@ -156,3 +156,12 @@ async def run(environment, flags):
     async with asyncio.timeout(60):
         _, said = await process.communicate()
     return process.returncode, said.decode()
+
+
+async def until(holds):
+    """Wait until a condition holds."""
+    async with asyncio.timeout(60):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.05)
