@@ -48,9 +48,9 @@ TOGETHER = (
         ("tls-secret", "authorization", "scrapeconfig", "monitor-tls", "discovery-all-nodes"),
     ),
     ("deployment", ("tls-cert-manager", "label-snapshot", "networkpolicy")),
-    ("daemonset", ("podmonitor", "servicemonitor", "prometheusrule", "release")),
     ("recommended", ("networkpolicy", "kube-state-metrics", "discovery", "workload-labels")),
     ("recommended", ("upstreams-scrapeconfig", "kube-state-metrics-tls", "monitor-tls")),
+    ("daemonset", ("podmonitor", "servicemonitor", "prometheusrule", "release")),
     ("deployment-direct", ("scrapeconfig", "prometheusrule", "release")),
 )
 
