@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 from prometheus_client.parser import text_string_to_metric_families
 
-from kmproxy.telemetry import render
+from kmproxy.logs.sender import SendMetrics
+from kmproxy.telemetry import open_registry, render
+
+
+def shown_names(registry):
+    """The names of a registry's metrics as they are exposed."""
+    return re.findall(r"^# TYPE (kmproxy_\w+) ", render(registry).decode(), re.MULTILINE)
+
+
+def log_names():
+    """The names of the metrics that only `kmproxy logs` exposes."""
+    registry = open_registry()
+    others = shown_names(registry)
+    SendMetrics(registry)
+    return [name for name in shown_names(registry) if name not in others]
 
 
 def samples(metrics):
