@@ -102,6 +102,10 @@ SECONDS ?= 60
 load: $(VENV)/dev ## scrape 500 simulated nodes, and change 10,000 namespaces
 	$(BIN)/python -m tests.support.load $(ARGS)
 
+.PHONY: pair
+pair: $(VENV)/dev ## scrape simulated nodes by two scrapers, with --share-reads and without
+	$(BIN)/python -m tests.support.pair $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check every answer
 	$(BIN)/python -m tests.support.soak --seconds $(SECONDS) $(ARGS)
@@ -176,7 +180,7 @@ RUNBOOKS ?= https://kmproxy.example.com/docs/runbooks.md
 
 .PHONY: manifests
 manifests: ## write the PrometheusRules from the rules, whose runbooks are at RUNBOOKS
-	for each in teams kmproxy; do \
+	for each in teams kmproxy kube-state-metrics workloads; do \
 	  sed -i 's|runbook_url: [^#]*#|runbook_url: $(RUNBOOKS)#|' \
 	    manifests/components/rules/$$each.rules.yaml; \
 	  { echo "# Written by make manifests from the component rules: change it there."; \

@@ -6,7 +6,7 @@ the caller passes times, in seconds. Askers are bounded in number and in bytes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from kmproxy.bounded_cache import ENTRY, BoundedCache
 
 MAX_NAME = 256
 """Characters of an asker's name that count. Askers with longer names may share an allowance."""
@@ -23,8 +23,9 @@ class Allowances:
     def __init__(self, *, burst: int, interval: float, size: int = 4096) -> None:
         self._burst = float(burst)
         self._interval = interval
-        self._size = size
-        self._held: OrderedDict[str, tuple[float, float]] = OrderedDict()  # units left, at a time
+        self._held: BoundedCache[str, tuple[float, float]] = BoundedCache(  # units left, at a time
+            size, size=size * (ENTRY + MAX_NAME), weigh=lambda name, _: ENTRY + len(name)
+        )
 
     def __repr__(self) -> str:
         return f"<Allowances of {len(self._held)} askers>"
@@ -36,11 +37,8 @@ class Allowances:
     def take(self, asker: str, now: float) -> None:
         """Takes one unit from the asker."""
         name = asker[:MAX_NAME]
-        self._held[name] = (max(self._left(name, now) - 1, -self._burst), now)
-        self._held.move_to_end(name)
-        if len(self._held) > self._size:
-            self._held.popitem(last=False)
+        self._held.put(name, (max(self._left(name, now) - 1, -self._burst), now))
 
     def _left(self, name: str, now: float) -> float:
-        left, at = self._held.get(name, (self._burst, now))
+        left, at = self._held.get(name) or (self._burst, now)
         return min(left + (now - at) / self._interval, self._burst)

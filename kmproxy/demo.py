@@ -18,12 +18,12 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from kmproxy.config.commands import DemoConfig
 from kmproxy.config.types import Address
+from kmproxy.daemon_process import SimulatedPod
 from kmproxy.errors import ConfigError, StartupError, StreamError
 from kmproxy.simulator.cluster import SimCluster
 
@@ -113,27 +113,19 @@ async def _daemon(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Runs the daemon in front of one node, under a supervisor. Stops both at the end."""
     kubelet = cluster.kubelets[node]
-    api = urlsplit(cluster.api.url)
     directory = tempfile.mkdtemp(prefix="kmproxy-demo-")
     process = None
     try:
         cluster.write_service_account(Path(directory))
+        pod = SimulatedPod(cluster.api.url, Path(directory), kubelet.host, kubelet.port)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "kmproxy.supervisor", directory),
-            *(sys.executable, "-m", "kmproxy", "serve"),
+            *pod.command,
             f"--listen={config.listen}",
             f"--telemetry-listen={config.telemetry_listen}",
-            f"--service-account-dir={directory}",
-            f"--node-name-or-ip={kubelet.host}",
-            f"--node-port={kubelet.port}",
-            "--all-nodes",
             "--discovery",
             *(f"--label={label}" for label in config.label),
-            env={
-                **os.environ,
-                "KUBERNETES_SERVICE_HOST": str(api.hostname),
-                "KUBERNETES_SERVICE_PORT": str(api.port),
-            },
+            env=pod.environment,
             stdin=asyncio.subprocess.PIPE,  # the daemon ends when this end of the pipe is closed
             start_new_session=True,  # only the demo gets a Ctrl-C, and it passes it on
         )

@@ -14,8 +14,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from threading import Thread
+
+from kmproxy.daemon_process import peak_memory
 
 STOP_TIMEOUT = 20.0
 """Seconds from SIGTERM to SIGKILL, for a child that does not end."""
@@ -38,28 +39,20 @@ def supervise(folder: str, command: Sequence[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     for peak in peaks:
         with suppress(OSError):  # the terminal may be closed
-            print(f"peak memory of the daemon: {peak / 1024:.1f} MiB RSS", flush=True)
+            print(f"peak memory of the daemon: {peak / (1 << 20):.1f} MiB RSS", flush=True)
     return status if status >= 0 else 128 - status
 
 
 def _end_with_input(child: subprocess.Popen[bytes], peaks: list[int]) -> None:
     while os.read(0, 4096):
         pass
-    peaks += _peak_memory(child.pid)
+    if (peak := peak_memory(child.pid)) is not None:
+        peaks.append(peak)
     child.terminate()
     try:
         child.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
         child.kill()
-
-
-def _peak_memory(pid: int) -> list[int]:
-    """Returns the peak resident set of a process in KiB, or nothing if that is unknown."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
-    except OSError:
-        return []
-    return [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
 
 
 if __name__ == "__main__":

@@ -39,5 +39,5 @@ def test_askers_are_bounded():
     allowances = Allowances(burst=1, interval=1.0, size=2)
     for name in ("a", "b", "c"):
         allowances.take(name * 1000, 0.0)
-    assert [len(name) for name in allowances._held] == [MAX_NAME, MAX_NAME]
+    assert [len(name) for name, _ in allowances._held.items()] == [MAX_NAME, MAX_NAME]
     assert [allowances.has_left(name * 1000, 0.0) for name in "abc"] == [True, False, False]

@@ -10,8 +10,8 @@ from tests.support.modules import FOLDERS, HEAVY, MODULES, PLAIN, circle, librar
 
 LEVELS = """\
 revision errors
-exposition telemetry
-config content_coding own_file openssl allowances process supervisor
+exposition telemetry bounded_cache daemon_process
+config content_coding own_file openssl digests allowances shared process supervisor
 client web
 kube
 labels sources auth
@@ -27,12 +27,14 @@ SIMULATED = {"bench", "demo", "simulator"}
 """The simulator imports nothing of ours, and only these import it."""
 
 PURE = """\
-allowances exposition config auth.tenant_filter discovery.documents
+bounded_cache allowances digests exposition config auth.tenant_filter
+discovery.documents discovery.fitting discovery.nodes discovery.pods discovery.target_labels
 client.addresses client.pins web.open_connections web.heads web.expiry
 kube.objects kube.object_list kube.watch kube.backoff kube.reviews kube.permissions
 kube.contexts kube.context_options kube.context_entries kube.kubeconfig_format kube.go_yaml
 logs.lines logs.streams logs.loki logs.nanoseconds logs.queues logs.batches
-labels.label_map labels.rendering scrape.routes scrape.status_page check.report check.observations
+kube.pod_list labels.label_map labels.rendering labels.workloads labels.pods
+scrape.routes scrape.status_page check.report check.observations
 """
 """Modules, and folders of modules, without an event loop, socket, clock, file, log or chance."""
 

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import chain
 
 from kmproxy.auth.reviewer import Reviewer
+from kmproxy.bounded_cache import BoundedCache
 from kmproxy.config.types import Resource
-from kmproxy.kube.reviews import DENIED_FOR, Answers, Caller, Question, is_namespace
+from kmproxy.kube.reviews import DENIED_FOR, Caller, Question, is_namespace
 
 PARALLEL = 8
 """Namespaces that are reviewed at the same time for one caller."""
@@ -25,6 +26,7 @@ PACE = 0.1
 """Seconds that each review of an unsuccessful search delays the next search for that caller."""
 
 MAX_CALLERS = 4096
+"""Callers that are remembered, 1.2 MiB, and as many without the right."""
 
 MAX_KEPT = 1024
 """Namespaces in a search up to which each negative answer is remembered.
@@ -80,8 +82,8 @@ class Footholds:
         self._resource = resource
         self._likely = likely
         self._known = known
-        self._found: Answers[str] = Answers(MAX_CALLERS)
-        self._nowhere: Answers[bool] = Answers(MAX_CALLERS)
+        self._found: BoundedCache[bytes, str] = BoundedCache(MAX_CALLERS)
+        self._nowhere: BoundedCache[bytes, bool] = BoundedCache(MAX_CALLERS)
         self._turn = asyncio.Semaphore(SEARCHES)
 
     def __repr__(self) -> str:
@@ -93,9 +95,9 @@ class Footholds:
         True also while no namespace is known in which to search.
         """
         key = self._reviewer.key(caller, Question(resource=self._resource))
-        for name in (self._found.get(key, 0.0), own_namespace(caller)):
+        for name in (self._found.get(key), own_namespace(caller)):
             if name and await self._reviewer.may(caller, self._question(name)):
-                self._found.put(key, name, float("inf"))
+                self._found.put(key, name)
                 return True
         if self._nowhere.get(key, self._reviewer.now()):
             return False
@@ -117,7 +119,7 @@ class Footholds:
 
             await in_parallel(names, ask)
         if found is not None:
-            self._found.put(key, found, float("inf"))
+            self._found.put(key, found)
             return True
         holds = max(DENIED_FOR, PACE * len(names))
         self._nowhere.put(key, True, self._reviewer.now() + holds)

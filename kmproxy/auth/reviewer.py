@@ -8,7 +8,6 @@ error, log line, metric or `repr` contains a token.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter
 
+from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.errors import AccessError, ApiError, CredentialError, UpstreamError
 from kmproxy.kube import permissions
 from kmproxy.kube.apiserver import ApiServer
@@ -25,7 +25,6 @@ from kmproxy.kube.reviews import (
     DENIED_FOR,
     MAX_REVIEW,
     TOKEN_REVIEWS,
-    Answers,
     Caller,
     Question,
     access_key,
@@ -35,6 +34,7 @@ from kmproxy.kube.reviews import (
     token_key,
     token_review,
 )
+from kmproxy.shared import SharedCalls
 from kmproxy.telemetry import UpstreamErrors
 
 TIMEOUT = 5.0
@@ -59,7 +59,7 @@ MAX_UNDER_WAY = 64
 
 MAX_REJECTED = 4096
 MAX_ANSWERS = 1 << 14
-"""Results of access reviews that may be remembered. Each takes about 300 bytes."""
+"""Results of access reviews that may be remembered, 4.7 MiB."""
 
 T = TypeVar("T")
 
@@ -108,12 +108,12 @@ class Reviewer:
         self._secret = secret
         self._clock = clock
         self._metrics = metrics
-        self._callers: Answers[Caller] = Answers(
-            MAX_CALLERS, budget=MAX_CALLERS_BYTES, weigh=lambda caller: caller.size
+        self._callers: BoundedCache[bytes, Caller] = BoundedCache(
+            MAX_CALLERS, size=MAX_CALLERS_BYTES, weigh=lambda _, caller: ENTRY + caller.size
         )
-        self._rejected: Answers[bool] = Answers(MAX_REJECTED)
-        self._allowed: Answers[bool] = Answers(MAX_ANSWERS)
-        self._under_way: dict[bytes, asyncio.Task[Any]] = {}
+        self._rejected: BoundedCache[bytes, bool] = BoundedCache(MAX_REJECTED)
+        self._allowed: BoundedCache[bytes, bool] = BoundedCache(MAX_ANSWERS)
+        self._under_way: SharedCalls[bytes] = SharedCalls()
         self._strangers = asyncio.Semaphore(STRANGERS)
         self._asking = asyncio.Semaphore(MAX_UNDER_WAY)
         self._took: deque[float] = deque(maxlen=LAST)  # seconds of the last reviews of access
@@ -126,10 +126,7 @@ class Reviewer:
 
     async def close(self) -> None:
         """Cancel the reviews that are under way."""
-        tasks = list(self._under_way.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._under_way.close()
 
     async def authenticate(self, token: str) -> Caller | None:
         """The caller of a token, or None if the API server rejects it. Raises AccessError."""
@@ -154,7 +151,7 @@ class Reviewer:
 
     def was_allowed(self, caller: Caller, question: Question) -> bool:
         """Whether the last remembered answer was yes, also if it has expired."""
-        return bool(self._allowed.get(self.key(caller, question), -math.inf))
+        return bool(self._allowed.get(self.key(caller, question)))
 
     async def deny(self, caller: Caller, question: Question, since: float) -> bool:
         """Remember a denial that another answer implies, and count it as if it was reviewed.
@@ -186,16 +183,7 @@ class Reviewer:
 
         It continues when a waiting task is cancelled. `close` cancels it.
         """
-        task = self._under_way.get(key)
-        if task is None:
-            task = self._under_way[key] = asyncio.create_task(ask())
-            task.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(task)
-
-    def _landed(self, key: bytes, task: asyncio.Task[Any]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # marks the error as seen: perhaps no task waits for it any more
+        return await self._under_way.result(key, ask)
 
     async def _review_token(self, key: bytes, token: str) -> Caller | None:
         known = key in self._callers

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kmproxy.bench.payloads import Namespaces
-from kmproxy.bench.processes import HOST, cpu_seconds, peak_rss, terminable
+from kmproxy.bench.processes import HOST, cpu_seconds, terminable
 from kmproxy.bench.servers import Server, simulated_cluster, start_servers
 from kmproxy.bench.ways import Way
+from kmproxy.daemon_process import peak_memory
 from kmproxy.errors import KmproxyError
 
 SCRAPE_TIMEOUT = 60.0
@@ -92,7 +93,7 @@ def measure(
 
 def _least(name: str, path: Path, server: Server, scrapes: Sequence[Scrape]) -> Figures:
     cpu, first, last, received = (min(each) for each in zip(*scrapes, strict=True))
-    size, peak = path.stat().st_size, peak_rss(server.pid)
+    size, peak = path.stat().st_size, peak_memory(server.pid)
     return Figures(name, size, server.way, len(scrapes), cpu, first, last, int(received), peak)
 
 

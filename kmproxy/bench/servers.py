@@ -9,14 +9,12 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from kmproxy.bench.payloads import Namespaces
 from kmproxy.bench.processes import (
@@ -28,6 +26,7 @@ from kmproxy.bench.processes import (
     undisturbed,
 )
 from kmproxy.bench.ways import KMPROXY_GZIP, KMPROXY_IDENTITY, WAYS, Way
+from kmproxy.daemon_process import SimulatedPod
 from kmproxy.errors import StartupError
 from kmproxy.simulator.cluster import SimCluster
 
@@ -147,19 +146,12 @@ def _daemon(
     cluster: _Cluster, account: Path, port: int, telemetry: int, log: Path
 ) -> AbstractContextManager[int]:
     """The process of a daemon that runs as in a pod, in front of the only node."""
-    api = urlsplit(cluster.api)
+    pod = SimulatedPod(cluster.api, account, cluster.kubelet_host, cluster.kubelet_port)
     arguments = [
-        sys.executable, "-m", "kmproxy", "serve", f"--listen={HOST}:{port}",
-        f"--telemetry-listen={HOST}:{telemetry}", f"--service-account-dir={account}",
-        f"--node-name-or-ip={cluster.kubelet_host}", f"--node-port={cluster.kubelet_port}",
-        "--all-nodes", "--label=team",
+        *pod.command, f"--listen={HOST}:{port}", f"--telemetry-listen={HOST}:{telemetry}",
+        "--label=team",
     ]  # fmt: skip
-    environment = {
-        **os.environ,
-        "KUBERNETES_SERVICE_HOST": str(api.hostname),
-        "KUBERNETES_SERVICE_PORT": str(api.port),
-    }
-    return running("the daemon", arguments, environment, telemetry, log)
+    return running("the daemon", arguments, pod.environment, telemetry, log)
 
 
 def _nginx(

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import logging
 import math
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -22,6 +21,7 @@ from kmproxy.client.tls import Clock
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.http_options import OAuth2
 from kmproxy.errors import UpstreamError
+from kmproxy.shared import SharedCall
 
 if TYPE_CHECKING:
     from kmproxy.telemetry import CredentialErrors
@@ -88,7 +88,7 @@ class ClientCredentials(Credential):
         self._failure: UpstreamError | None = None
         self._try_at = -math.inf
         self._in_header: bool | None = None  # None: the server's accepted way is not known yet
-        self._renewing: asyncio.Task[None] | None = None
+        self._renewal = SharedCall(self._ask)
 
     def __repr__(self) -> str:
         host = urlsplit(self._config.token_url).hostname  # the rest of the URL may hold a secret
@@ -98,29 +98,21 @@ class ClientCredentials(Credential):
         """The bearer token. Raises UpstreamError if no token can be obtained."""
         now, token = self._clock(), self._token
         if token is None or now >= token.ends_at or (anew and now >= token.asked_at + SETTLED):
-            renewal = self._renew()
-            if renewal is not None:
-                await asyncio.shield(renewal)  # other scrapes may wait when this one gives up
+            if self._may_ask():
+                await self._renewal.result()
             if self._token is None or self._token is token:
                 raise self._unavailable()
-        elif now >= token.renew_at or self._secret.current() != token.secret:
-            self._renew()
+        elif (now >= token.renew_at or self._secret.current() != token.secret) and self._may_ask():
+            self._renewal.begin()
         return f"Bearer {self._token.text}" if self._token else None
 
     async def close(self) -> None:
         """Cancel the running request, if any."""
-        if self._renewing is not None:
-            self._renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._renewing
+        await self._renewal.close()
 
-    def _renew(self) -> asyncio.Task[None] | None:
-        """The running request, or a new one. None within `PAUSE` after a failure."""
-        if self._renewing is None or self._renewing.done():
-            if self._clock() < self._try_at:
-                return None
-            self._renewing = asyncio.create_task(self._ask())
-        return self._renewing
+    def _may_ask(self) -> bool:
+        """Whether a request may begin: not within `PAUSE` after a failure."""
+        return self._clock() >= self._try_at
 
     def _unavailable(self) -> UpstreamError:
         """The last failure, as a new error object for each waiting request."""

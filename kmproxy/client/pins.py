@@ -11,14 +11,16 @@ certificate counts as its first again.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from kmproxy.bounded_cache import BoundedCache
 from kmproxy.errors import PinError
 
 MAX_BYTES = 2 << 20
 """Bytes of all pins as text: about 14,000 nodes, whose pins take 8 MiB of memory."""
+
+MAX_PINS = 1 << 16
 
 HEAD = b"kmproxy-kubelet-pins 1\n"
 
@@ -57,8 +59,9 @@ class PinBook:
     """
 
     def __init__(self) -> None:
-        self._pins: OrderedDict[str, Pin] = OrderedDict()  # by key, used longest ago first
-        self._size = 0
+        self._pins: BoundedCache[str, Pin] = BoundedCache(
+            MAX_PINS, size=MAX_BYTES, weigh=lambda key, pin: len(_line(key, pin))
+        )
         self.changed: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
@@ -69,10 +72,7 @@ class PinBook:
 
     def pin(self, key: str) -> Pin | None:
         """The pin for a key, or None. The call counts as a use of the pin."""
-        if key not in self._pins:
-            return None
-        self._pins.move_to_end(key)
-        return self._pins[key]
+        return self._pins.get(key)
 
     def accept(self, peer: Peer, digest: str) -> bool:
         """Whether a certificate that no CA verifies is accepted. A node's first one is pinned."""
@@ -92,24 +92,15 @@ class PinBook:
         """Add stored pins. A node that already has a pin keeps it."""
         for key, pin in pins.items():
             if key not in self._pins:
-                self._keep(key, pin)
+                self._pins.put(key, pin)
 
     def encode(self) -> bytes:
         """The text of all pins, the least recently used pin first."""
         return HEAD + b"".join(_line(key, pin) for key, pin in self._pins.items())
 
     def _put(self, key: str, pin: Pin) -> None:
-        self._keep(key, pin)
+        self._pins.put(key, pin)
         self.changed()
-
-    def _keep(self, key: str, pin: Pin) -> None:
-        before = self._pins.pop(key, None)
-        if before is not None:
-            self._size -= len(_line(key, before))
-        self._pins[key] = pin
-        self._size += len(_line(key, pin))
-        while self._size > MAX_BYTES:
-            self._size -= len(_line(*self._pins.popitem(last=False)))
 
 
 def decode(data: bytes) -> dict[str, Pin]:

@@ -27,11 +27,11 @@ from kmproxy.config.types import (
     File,
     Secret,
     Source,
-    one_of,
     parse_bool,
     parse_host,
     parse_text,
     shown_key,
+    tls_version,
 )
 
 _TLS: Final = (
@@ -300,7 +300,7 @@ def _tls(outer: _Block) -> TlsOptions:
         cert=block.source("cert", "cert_pem", file="cert_file"),
         key=block.source("key", "key_pem", file="key_file"),
         server_name=block.parsed("server_name", parse_host),
-        min_version=block.parsed("min_version", _version) or "TLS12",
+        min_version=block.parsed("min_version", tls_version) or "TLS12",
         insecure=block.flag("insecure_skip_verify"),
     )
     for one, other in (("cert", "key"), ("key", "cert")):
@@ -314,12 +314,6 @@ def _tls(outer: _Block) -> TlsOptions:
 
 
 _KINDS = ("", "_pem", "_file")
-
-
-def _version(text: str) -> str:
-    if text in {"TLS10", "TLS11"}:
-        raise ValueError(f"{text} is broken; TLS12 is the least")
-    return one_of("TLS12", "TLS13")(text)
 
 
 def _proxy(block: _Block) -> ProxyOptions:

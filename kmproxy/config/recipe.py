@@ -6,19 +6,33 @@ comes from.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from kmproxy.config.pod_labels import PodConfig
 from kmproxy.config.sections import LabelConfig, SelectionConfig
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selection import Globs, Selection
 
+if TYPE_CHECKING:
+    from kmproxy.config.upstreams import UpstreamConfig
 
-def read_recipe(labels: LabelConfig, selection: SelectionConfig) -> Recipe:
-    """Returns the steps applied to the exposition of one node, or of standard input."""
+
+def read_recipe(
+    labels: LabelConfig, selection: SelectionConfig, pods: PodConfig | None = None
+) -> Recipe:
+    """Returns the steps applied to the exposition of one node, or of standard input.
+
+    `pods` are the labels that samples get from pods; they need a look-up of pods.
+    """
+    names = [rule.name for rule in labels.rules if rule.name] + [*(pods.names if pods else ())]
     return Recipe(
-        names=frozenset(rule.name.encode() for rule in labels.rules if rule.name),
+        names=frozenset(name.encode() for name in names),
         on_conflict=labels.on_conflict,
         selection=read_selection(selection),
         info=selection.info_metric,
         max_line=selection.max_line_bytes,
+        pods=pods is not None and pods.enabled,
     )
 
 
@@ -32,4 +46,12 @@ def read_selection(config: SelectionConfig) -> Selection:
         cluster_samples=config.cluster_samples == "keep",
         drop_labels=frozenset(name.encode() for name in config.drop_label),
         strip_timestamps=config.timestamps == "strip",
+    )
+
+
+def read_namespace_labels(config: UpstreamConfig) -> NamespaceLabels:
+    """Returns the labels by which a sample of an upstream names its namespace."""
+    return NamespaceLabels(
+        tuple(label.encode() for label in config.namespace_labels),
+        tuple(prefix.encode() for prefix in config.prefixes),
     )

@@ -241,6 +241,13 @@ def parse_resource(text: str) -> Resource:
     return Resource(match[1], match[2] or "", match[3] or "")
 
 
+def tls_version(text: str) -> str:
+    """Parses the name of a TLS version, as Go's programs and Prometheus spell it."""
+    if text in {"TLS10", "TLS11"}:
+        raise ValueError(f"{text} is broken; TLS12 is the least")
+    return one_of("TLS12", "TLS13")(text)
+
+
 def one_of(*values: str) -> Callable[[str], str]:
     """Returns a parser that accepts one of these words."""
 

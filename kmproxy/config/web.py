@@ -14,7 +14,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from kmproxy.config.types import parse_duration, shown_key
+from kmproxy.config.types import parse_duration, shown_key, tls_version
 from kmproxy.errors import ConfigError
 
 CIPHERS: Final[Mapping[str, str | None]] = {
@@ -41,7 +41,6 @@ CURVES: Final[Mapping[str, str]] = {
     "CurveP521": "secp521r1",
     "X25519": "X25519",
 }
-VERSIONS: Final = ("TLS12", "TLS13")
 
 HEADERS: Final[Mapping[str, tuple[str, ...]]] = {
     "Content-Security-Policy": (),
@@ -294,14 +293,11 @@ _OR_VERIFYING = " or ".join(VERIFYING)
 
 
 def _version(reader: _Reader, key: str, default: str) -> str:
-    version = reader.text(key) or default
-    if version in {"TLS10", "TLS11"}:
-        reader.problem(key, f"{version} is not safe and is not served: TLS12 is the least")
-    elif version not in VERSIONS:
-        reader.problem(key, f"{version!r} is not one of {', '.join(VERSIONS)}")
-    else:
-        return version
-    return default
+    try:
+        return tls_version(reader.text(key) or default)
+    except ValueError as error:
+        reader.problem(key, str(error))
+        return default
 
 
 def _ciphers(reader: _Reader) -> tuple[str, ...] | None:

@@ -13,7 +13,9 @@ from kmproxy.discovery.targets import DiscoveryMetrics
 from kmproxy.labels.namespaces import WatchMetrics
 from kmproxy.labels.snapshot import SnapshotMetrics
 from kmproxy.scrape.handler import ScrapeMetrics
+from kmproxy.scrape.pod_lists import PodMetrics
 from kmproxy.scrape.stream import SampleMetrics
+from kmproxy.sources.cache import SharedReadMetrics
 from kmproxy.sources.slots import SlotMetrics
 from kmproxy.telemetry import CredentialErrors, UpstreamErrors, open_registry
 from kmproxy.web.config_file import WebFileMetrics
@@ -38,6 +40,8 @@ class OwnMetrics:
         self.watch = WatchMetrics(registry, self.upstream_errors)
         self.snapshot = SnapshotMetrics(registry)
         self.reviews = ReviewMetrics(registry, self.upstream_errors)
+        self.shared_reads = SharedReadMetrics(registry)
         self.scrapes = ScrapeMetrics(registry)
         self.samples = SampleMetrics(registry)
+        self.pods = PodMetrics(registry)
         self.discovery = DiscoveryMetrics(registry, self.upstream_errors)

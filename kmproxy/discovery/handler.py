@@ -16,7 +16,8 @@ from aiohttp import hdrs, web
 
 from kmproxy.auth.middleware import DECISION
 from kmproxy.config.types import parse_host, parse_port
-from kmproxy.discovery.documents import NodeDocument, TargetLabelMap
+from kmproxy.discovery.nodes import NodeDocument
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.discovery.targets import DiscoveryMetrics, TargetService
 from kmproxy.errors import AccessError, SlowClientError, UpstreamError
 from kmproxy.exposition.selection import Globs, QueryError, check_keys
@@ -133,13 +134,8 @@ class HttpDiscovery:
         A document longer than `WHOLE` is sent in blocks, at the client's speed, and
         holds a slot meanwhile.
         """
-        hashed, size = hashlib.blake2b(digest_size=16), 0
-        for piece in document:
-            hashed.update(piece)
-            size += len(piece)
-        tag = hashed.hexdigest()
-        headers = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-cache"}
-        if any(each.value in {tag, "*"} for each in request.if_none_match or ()):
+        headers, size = tagged(document)
+        if is_known(request, headers):
             return web.Response(status=304, headers=headers)
         headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
         if size <= WHOLE:
@@ -159,6 +155,21 @@ class HttpDiscovery:
                 break_off(request)
                 raise
         return response
+
+
+def tagged(document: Iterable[bytes]) -> tuple[dict[str, str], int]:
+    """The headers of a response with the document, among them its ETag, and its size in bytes."""
+    hashed, size = hashlib.blake2b(digest_size=16), 0
+    for piece in document:
+        hashed.update(piece)
+        size += len(piece)
+    return {hdrs.ETAG: f'"{hashed.hexdigest()}"', hdrs.CACHE_CONTROL: "no-cache"}, size
+
+
+def is_known(request: web.Request, headers: Mapping[str, str]) -> bool:
+    """Whether the client has the document of an ETag already."""
+    tag = headers[hdrs.ETAG].strip('"')
+    return any(each.value in {tag, "*"} for each in request.if_none_match or ())
 
 
 def own_address(host: str) -> str | None:

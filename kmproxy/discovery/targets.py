@@ -10,18 +10,20 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from kmproxy.config.sections import DiscoveryConfig
-from kmproxy.discovery.documents import LIMITS, ListedNode, NodeList, PodReader, TargetList
+from kmproxy.discovery.documents import LIMITS, TargetList
+from kmproxy.discovery.nodes import ListedNode, NodeList
+from kmproxy.discovery.pods import PodReader
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.exposition.selection import Globs
 from kmproxy.kube.nodes import NodeDirectory
+from kmproxy.shared import Found, SharedValue
 from kmproxy.sources.kubelet import Kubelet
 from kmproxy.sources.slots import ConcurrencyLimit, Slot
 from kmproxy.telemetry import UpstreamErrors
@@ -43,89 +45,6 @@ Role = Literal["pod", "node"]
 _T = TypeVar("_T")
 
 _log = logging.getLogger(__package__)
-
-
-@dataclass(frozen=True, slots=True)
-class Found(Generic[_T]):
-    """A list, and its age: the seconds since the start of its fetch."""
-
-    value: _T
-    age: float
-
-
-class SharedList(Generic[_T]):
-    """A list that is fetched on request, once for all requests that wait.
-
-    After the end of a fetch, good or failed, no new fetch begins for `interval`
-    seconds. A fetched list is returned until the next fetch ends. While the next
-    fetch runs or has failed, the list is returned until it is `max_age` seconds old.
-    An upstream's 404 removes it at once.
-    """
-
-    def __init__(
-        self,
-        fetch: Callable[[], Awaitable[_T]],
-        *,
-        interval: float,
-        max_age: float,
-        clock: Callable[[], float],
-    ) -> None:
-        self._fetch = fetch
-        self._interval = interval
-        self._max_age = max_age
-        self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-        self._ask_at = -float("inf")
-        self._error: UpstreamError | None = None  # of the last fetch
-        self._good: tuple[_T, float] | None = None  # the list, and the start of its fetch
-
-    def __repr__(self) -> str:
-        state = self._error or "well"
-        age = f"{self._clock() - self._good[1]:.0f}s old" if self._good else "nothing"
-        return f"<SharedList {age}, {state}>"
-
-    @property
-    def held(self) -> _T | None:
-        """The list of the last good fetch, of any age, or None."""
-        return self._good[0] if self._good else None
-
-    async def get(self, patience: float) -> Found[_T]:
-        """The list. Waits at most `patience` seconds for a fetch. Raises UpstreamError."""
-        if self._task is None and self._clock() >= self._ask_at:
-            self._task = asyncio.create_task(self._run())
-        if (task := self._task) is not None:
-            await asyncio.wait({task}, timeout=patience)
-            if task.done():
-                task.result()  # raises an unexpected error of the fetch
-        if self._good is not None:
-            value, since = self._good
-            age = self._clock() - since
-            newest = self._task is None and self._error is None
-            if newest or age < self._max_age:
-                return Found(value, age)
-        if (error := self._error) is None:
-            raise UpstreamError("timeout", f"no list within {patience:g} s", status=504)
-        raise UpstreamError(error.reason, str(error), status=error.status)
-
-    async def close(self) -> None:
-        """Cancel a running fetch."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        began = self._clock()
-        try:
-            self._good = (await self._fetch(), began)
-            self._error = None
-        except UpstreamError as error:
-            self._error = error
-            if error.status == 404:
-                self._good = None
-        finally:
-            self._ask_at = self._clock() + self._interval
-            self._task = None
 
 
 class DiscoveryMetrics:
@@ -169,12 +88,16 @@ class DiscoveryMetrics:
 
 
 class TargetService:
-    """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes."""
+    """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes.
+
+    With `workloads` the targets of pods have their workload as labels.
+    """
 
     def __init__(
         self,
         config: DiscoveryConfig,
         *,
+        workloads: bool = False,
         kubelet: Kubelet,
         nodes: NodeDirectory | None,
         slots: ConcurrencyLimit,
@@ -182,6 +105,7 @@ class TargetService:
         clock: Callable[[], float],
     ) -> None:
         self._config = config
+        self._workloads = workloads
         self._wanted = Globs(config.namespace or ("*",)).match
         self._kubelet = kubelet
         self._nodes = nodes
@@ -189,7 +113,7 @@ class TargetService:
         self._metrics = metrics
         self._clock = clock
         self._configured = self._of(None)
-        self._named: OrderedDict[str, SharedList[TargetList]] = OrderedDict()
+        self._named: OrderedDict[str, SharedValue[TargetList]] = OrderedDict()
         self._listed = self._shared("node", self._fetch_nodes)
         metrics.targets.labels("pod").set_function(self._pod_targets)
         for limit in LIMITS:
@@ -207,7 +131,10 @@ class TargetService:
             if not self._kubelet.has_node:
                 message = "no node is configured: name one, /sd/pods?node=NAME"
                 raise UpstreamError("no_node", message, status=404)
-            return self._answered("pod", await self._configured.get(patience))
+            try:
+                return self._answered("pod", await self._configured.get(patience))
+            finally:
+                self._forget()
         self._directory()
         shared = self._named.get(node)
         if shared is None:
@@ -241,12 +168,13 @@ class TargetService:
         for shared in (self._configured, *self._named.values()):
             await shared.close()
 
-    def _of(self, node: str | None) -> SharedList[TargetList]:
+    def _of(self, node: str | None) -> SharedValue[TargetList]:
         return self._shared("pod", lambda: self._fetch_pods(node))
 
-    def _shared(self, role: Role, fetch: Callable[[], Awaitable[_T]]) -> SharedList[_T]:
-        return SharedList(
+    def _shared(self, role: Role, fetch: Callable[[], Awaitable[_T]]) -> SharedValue[_T]:
+        return SharedValue(
             lambda: self._counted(role, fetch()),
+            "list",
             interval=self._config.refresh_interval,
             max_age=self._config.max_age,
             clock=self._clock,
@@ -257,8 +185,11 @@ class TargetService:
         return found
 
     def _forget(self) -> None:
-        """Remove the least recently requested lists until the limits are met."""
-        held = sum(shared.held.size for shared in self._named.values() if shared.held)
+        """Remove the least recently requested lists of nodes by name until the limits are met.
+
+        The list of the configured node counts, and stays.
+        """
+        held = sum(each.size for each in self._held())
         while len(self._named) > MAX_LISTS or (held > MAX_HELD and len(self._named) > 1):
             _, shared = self._named.popitem(last=False)
             held -= shared.held.size if shared.held else 0
@@ -283,7 +214,7 @@ class TargetService:
             async with self._asking("apiserver", deadline):
                 node = await self._directory().find(name, asker=DISCOVERY)
         async with self._slots.taken(deadline), self._asking("kubelet", deadline):
-            reader = PodReader(self._wanted)
+            reader = PodReader(self._wanted, workloads=self._workloads)
             await self._kubelet.pods(node, reader)
             return reader.finish()
 

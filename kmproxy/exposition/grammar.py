@@ -174,3 +174,8 @@ def unquote(string: bytes) -> bytes:
         parts = [part.replace(b'\\"', b'"').replace(b"\\n", b"\n") for part in parts]
         return b"\\".join(parts)
     return text
+
+
+def escape(value: bytes) -> bytes:
+    """Returns the value of a label as it is spelled between quotes. `unquote` is the inverse."""
+    return value.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")

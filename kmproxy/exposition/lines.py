@@ -54,20 +54,22 @@ class LineFilter(ABC):
         self._overlong = False  # inside a line that is passed on unread
 
     def feed(self, data: bytes) -> bytes:
-        """Takes the next piece. Returns the bytes that can be passed on already."""
+        """Takes the next piece. Returns the bytes that can be passed on already.
+
+        If the work on a line raises an error, nothing was taken of the piece.
+        """
         passed = b""
         if self._overlong:
             start = data.find(b"\n") + 1
             if not start:
                 return data
-            self._overlong = False
             passed, data = data[:start], data[start:]
         if end := data.rfind(b"\n") + 1:
-            block = b"".join((self._tail, memoryview(data)[:end]))
+            passed += self._lines_of(b"".join((self._tail, memoryview(data)[:end])))
             self._tail = bytearray(memoryview(data)[end:])
-            passed += self._lines_of(block)
         else:
             self._tail += data
+        self._overlong = False
         if len(self._tail) > self._max_line:
             passed += self._line(bytes(self._tail))
             self._tail = bytearray()
@@ -75,10 +77,14 @@ class LineFilter(ABC):
         return passed
 
     def finish(self) -> bytes:
-        """Ends the input. Returns the rest, which may be a line without a newline."""
-        tail, self._tail = bytes(self._tail), bytearray()
+        """Ends the input. Returns the rest, which may be a line without a newline.
+
+        If the work on the line raises an error, the input did not end.
+        """
+        passed = self._line(bytes(self._tail)) if self._tail else b""
+        self._tail = bytearray()
         self._overlong = False
-        return self._line(tail) if tail else b""
+        return passed
 
     def _lines_of(self, block: bytes) -> bytes:
         """Works on whole lines of any length, each ending in a newline."""
@@ -106,3 +112,40 @@ class LineFilter(ABC):
     @abstractmethod
     def _line(self, line: bytes) -> bytes:
         """Works on one line without its newline, or on the beginning of a line that is too long."""
+
+
+class WholeLines(LineFilter):
+    """Collects whole lines, and leaves out those over `max_line` bytes.
+
+    `feed` and `finish` return no lines: `take` does.
+    """
+
+    __slots__ = ("_blocks", "_too_long", "ended")
+
+    def __init__(self, max_line: int) -> None:
+        super().__init__(max_line)
+        self._blocks: list[bytes] = []
+        self._too_long = 0
+        self.ended = True
+        """Whether a newline follows the last line."""
+
+    def take(self) -> tuple[list[bytes], int]:
+        """Returns blocks of whole lines, and how many were left out, since the last call.
+
+        Each line has its newline. The last line gets one if it has none.
+        """
+        taken = self._blocks, self._too_long
+        self._blocks, self._too_long = [], 0
+        return taken
+
+    def _block(self, block: bytes) -> bytes:
+        self._blocks.append(block)
+        return b""
+
+    def _line(self, line: bytes) -> bytes:
+        if len(line) > self._max_line:
+            self._too_long += 1
+        else:
+            self._blocks.append(line + b"\n")
+            self.ended = False
+        return b""

@@ -13,7 +13,6 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +20,14 @@ from kmproxy.client.credentials import TOKEN_AGE, is_token
 from kmproxy.client.tls import Clock, Trust
 from kmproxy.config.proxies import Way, way_by_environment
 from kmproxy.config.types import Secret
+from kmproxy.digests import digest
 from kmproxy.errors import ConfigError, CredentialError
 from kmproxy.kube.context_options import ExecPlugin, OidcProvider, Selected
 from kmproxy.kube.contexts import Kubeconfigs
 from kmproxy.kube.exec_plugin import ExecCredential, run_plugin
 from kmproxy.kube.identity import Identity
 from kmproxy.kube.oidc import OidcTokens
+from kmproxy.shared import SharedCalls
 
 if TYPE_CHECKING:
     from kmproxy.telemetry import CredentialErrors
@@ -73,8 +74,7 @@ class Kubeconfig(Identity):
         self._renew_at = math.inf
         self._oidc: OidcTokens | None = None
         self._read_at = -math.inf
-        self._reads = 0
-        self._reading = asyncio.Lock()
+        self._reading: SharedCalls[str] = SharedCalls(keep=False)
 
     def __repr__(self) -> str:
         return f"<Kubeconfig {self._path}>"
@@ -114,10 +114,8 @@ class Kubeconfig(Identity):
         """
         now = self._clock()
         if anew or now - self._read_at >= TOKEN_AGE or now >= self._renew_at:
-            server, reads = self.server, self._reads
-            async with self._reading:
-                if self._reads == reads:  # one run for all requests that were refused meanwhile
-                    await self._read_again(anew=anew)
+            server = self.server
+            await self._reading.result(self._path, lambda: self._read_again(anew=anew))
             if anew and self.server != server:
                 message = f"{self._path}: it leads to another server since this was asked"
                 raise CredentialError(message, credential="kubeconfig")
@@ -130,13 +128,12 @@ class Kubeconfig(Identity):
             _log.warning("%s; the last good one stays in use", error)
             self._errors.count("kubeconfig")
             self._renew_at = max(self._renew_at, self._clock() + SOONEST)
-        self._reads += 1
 
     async def _read(self, *, anew: bool) -> None:
         """Read the files and take over all of their settings or none. Raises CredentialError."""
         self._read_at = self._clock()
         texts = self._texts()
-        made_of = _digest(texts)
+        made_of = digest(*texts, *texts.values())
         selected, changed = self._selected, made_of != self._made_of
         if changed or selected is None:
             selected = _select(texts)
@@ -220,14 +217,6 @@ def _select(texts: Mapping[str, bytes]) -> Selected:
     for file, data in texts.items():
         kubeconfigs.add(file, data)
     return kubeconfigs.select()
-
-
-def _digest(texts: Mapping[str, bytes]) -> bytes:
-    digest = blake2b(digest_size=32)
-    for file, data in texts.items():
-        for part in (file.encode("utf-8", "surrogateescape"), data):
-            digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.digest()
 
 
 def _life(given: ExecCredential) -> float:

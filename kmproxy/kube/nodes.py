@@ -10,7 +10,6 @@ import asyncio
 import logging
 import math
 import re
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kmproxy.allowances import Allowances
+from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.client.addresses import NodeAddresses
 from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
@@ -45,12 +45,13 @@ ABSENT_FOR = 10.0
 """Seconds for which a name is not requested again after the API server found no node for it."""
 
 MAX_REMEMBERED = 20_000
+"""Nodes that are remembered. The one that was not looked up for the longest time makes room."""
+
+MAX_REMEMBERED_BYTES = 16 << 20
+"""Bytes that all remembered nodes may take together."""
 
 MAX_ABSENT = 1 << 20
-"""The most bytes of remembered names without a node, including `_COST` for each name."""
-
-_COST = 200
-"""Bytes that a remembered name takes in addition to its own bytes."""
+"""Bytes that all remembered names without a node may take together."""
 
 MISSES = 256
 """Names without a node that one asker may have looked up at once, and then in each `MISSES_IN`
@@ -112,34 +113,10 @@ class Node:
     port: int | None = None
     uid: str | None = None
 
-
-class _Absent:
-    """Names for which the API server found no node, each remembered for `ABSENT_FOR` seconds.
-
-    Their bytes are bounded by `MAX_ABSENT`. The oldest name is dropped first.
-    """
-
-    def __init__(self) -> None:
-        self._until: OrderedDict[str, float] = OrderedDict()
-        self._size = 0
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._until
-
-    def put(self, name: str, now: float) -> None:
-        self._discard(name)
-        self._until[name] = now + ABSENT_FOR
-        self._size += len(name) + _COST
-        while self._size > MAX_ABSENT:
-            self._discard(next(iter(self._until)))
-
-    def expire(self, now: float) -> None:
-        while self._until and next(iter(self._until.values())) <= now:
-            self._discard(next(iter(self._until)))
-
-    def _discard(self, name: str) -> None:
-        if self._until.pop(name, None) is not None:
-            self._size -= len(name) + _COST
+    @property
+    def size(self) -> int:
+        """The bytes of memory that a remembered node takes, approximately."""
+        return 2 * ENTRY + len(self.name) + len(self.host) + len(self.uid or "")
 
 
 class NodeDirectory:
@@ -161,8 +138,12 @@ class NodeDirectory:
         self._addresses = addresses
         self._clock = clock
         self._errors = errors
-        self._found: dict[str, tuple[Node, float]] = {}  # name -> node, time of its confirmation
-        self._absent = _Absent()
+        self._found: BoundedCache[str, tuple[Node, float]] = BoundedCache(  # time of confirmation
+            MAX_REMEMBERED, size=MAX_REMEMBERED_BYTES, weigh=lambda _, found: found[0].size
+        )
+        self._absent: BoundedCache[str, None] = BoundedCache(
+            MAX_ABSENT // ENTRY, size=MAX_ABSENT, weigh=lambda name, _: ENTRY + len(name)
+        )
         self._misses = Allowances(burst=MISSES, interval=MISSES_IN / MISSES)
         self._retry_at = -math.inf  # while the API server fails: the time of the next request
 
@@ -177,9 +158,9 @@ class NodeDirectory:
         """
         if not _NAME.fullmatch(name):
             raise UpstreamError("no_node", f"{name[:80]!r} is not a node's name", status=404)
-        node, confirmed = self._found.get(name, (None, -math.inf))
         now = self._clock()
-        if node is not None and now < confirmed + KEPT:
+        if (found := self._found.get(name, now)) is not None:
+            node, confirmed = found
             if now < max(confirmed + REMEMBERED, self._retry_at):
                 return node
             return await self._confirm(node)
@@ -266,14 +247,13 @@ class NodeDirectory:
             node = await self._get(name)
         except UpstreamError as error:
             if error.reason in _ANSWERS:
-                self._found.pop(name, None)
+                self._found.drop(name)
                 self._retry_at = -math.inf
             if error.reason == "no_node":
-                self._absent.put(name, self._clock())
+                self._absent.put(name, None, self._clock() + ABSENT_FOR)
             raise
-        if len(self._found) >= MAX_REMEMBERED:
-            self._found.clear()
-        self._found[name] = (node, self._clock())
+        now = self._clock()
+        self._found.put(name, (node, now), now + KEPT)
         self._retry_at = -math.inf
         return node
 

@@ -7,17 +7,16 @@ with a secret of this process. Times are seconds and are passed in.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from kmproxy.config.types import Resource
+from kmproxy.digests import digest
 from kmproxy.errors import UpstreamError
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
@@ -137,19 +136,9 @@ def is_namespace(text: str) -> bool:
     return _NAMESPACE.fullmatch(text) is not None
 
 
-def digest(secret: bytes, kind: str, *parts: str) -> bytes:
-    """Return a key for these parts. Without the secret, the parts cannot be told from the key."""
-    hashed = hashlib.blake2b(key=secret, person=kind.encode(), digest_size=32)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        hashed.update(b"%d:" % len(data))
-        hashed.update(data)
-    return hashed.digest()
-
-
 def token_key(secret: bytes, token: str) -> bytes:
     """Return the key under which the verdict on a token is remembered."""
-    return digest(secret, "token", token)
+    return digest(token, key=secret, kind="token")
 
 
 def access_key(secret: bytes, caller: Caller, question: Question) -> bytes:
@@ -157,9 +146,10 @@ def access_key(secret: bytes, caller: Caller, question: Question) -> bytes:
     extra = [text for key, values in caller.extra for text in (key, str(len(values)), *values)]
     wanted = question.resource or ("", "", "")
     return digest(
-        secret, "access", caller.username, caller.uid,
+        caller.username, caller.uid,
         str(len(caller.groups)), *caller.groups, str(len(caller.extra)), *extra,
         question.path, *wanted, question.namespace, question.name,
+        key=secret, kind="access",
     )  # fmt: skip
 
 
@@ -254,51 +244,6 @@ def _decoded(body: bytes | bytearray, shape: type[T], kind: str) -> T:
     if review is None or review.kind != kind:  # type: ignore[attr-defined] # both shapes have one
         raise UpstreamError("garbage", f"the API server's {kind} is not one")
     return review
-
-
-class Answers(Generic[T]):
-    """A cache of answers by key. It holds at most `size` answers.
-
-    If it is full, it drops the answer that was not used for the longest time. `weigh` returns the
-    bytes of an answer; all answers together take at most `budget` bytes. An answer that no longer
-    holds stays until it is dropped, so `in` tells whether it was once given.
-    """
-
-    def __init__(
-        self, size: int, *, budget: int = 0, weigh: Callable[[T], int] = lambda _: 0
-    ) -> None:
-        self._size = size
-        self._budget = budget
-        self._weigh = weigh
-        self._kept: OrderedDict[bytes, tuple[T, float]] = OrderedDict()
-        self._weight = 0
-
-    def __repr__(self) -> str:
-        return f"<Answers {len(self._kept)} of at most {self._size}>"
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._kept
-
-    def get(self, key: bytes, now: float) -> T | None:
-        """Return the answer, or None if the cache has no answer that still holds."""
-        found = self._kept.get(key)
-        if found is None or now >= found[1]:
-            return None
-        self._kept.move_to_end(key)
-        return found[0]
-
-    def put(self, key: bytes, answer: T, until: float) -> None:
-        """Remember an answer that holds until the time `until`."""
-        if (before := self._kept.pop(key, None)) is not None:
-            self._weight -= self._weigh(before[0])
-        self._kept[key] = (answer, until)
-        self._weight += self._weigh(answer)
-        while len(self._kept) > self._size or self._weight > self._budget:
-            _, (gone, _) = self._kept.popitem(last=False)
-            self._weight -= self._weigh(gone)
 
 
 class LogThrottle:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from kmproxy.config.label_rules import WILDCARD, LabelRule, Namespace, Source
-from kmproxy.labels.label_map import LabelMap, Listing
+from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.rendering import NOT_BY_WILDCARD, Choice, Rendering, render_pairs
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -39,14 +39,6 @@ class NamespaceInfoMap(LabelMap):
     conflicts of names. All pairs together may take twice the bytes that the rules may make. The
     last values beyond that are left out too.
     """
-
-    loaded = False
-    """Whether the namespaces have been listed at least once."""
-
-    def swap(self, listing: Listing, now: float) -> None:
-        """Replace the whole map with `listing`, and own it. The other namespaces were deleted."""
-        super().swap(listing, now)
-        self.loaded = True
 
     def render(self, namespace: Namespace) -> Rendering:
         """Render the pairs of one namespace, each with its leading comma."""

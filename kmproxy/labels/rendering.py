@@ -21,6 +21,7 @@ from kmproxy.config.label_rules import (
     name_problem,
 )
 from kmproxy.errors import SnapshotError
+from kmproxy.exposition.grammar import escape, unquote
 
 NAMESPACE_BYTES = 8192
 """The most bytes that the labels of one namespace take, or eight of the longest values if that is
@@ -36,7 +37,6 @@ NOT_BY_WILDCARD = frozenset({NAME_LABEL, LAST_APPLIED})
 """Keys that `*` leaves out."""
 
 _PAIR = re.compile(rb',([a-zA-Z0-9_]++)="((?:[^"\\]++|\\.)*+)"')
-_ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class KnownLabels:
     def of(cls, name: bytes, rendering: Rendering, deleted: float | None) -> KnownLabels:
         """Return the names and values from which a rendering was made."""
         pairs = {
-            label.decode(): _ESCAPED.sub(_unescaped, value.decode())
+            label.decode(): unquote(b'"%b"' % value).decode()
             for label, value in _PAIR.findall(rendering.labels)
         }
         known = name.decode(), pairs, rendering.lacking, rendering.too_long, rendering.too_many
@@ -115,10 +115,18 @@ class Renderer:
     than `budget` bytes. Rules with a name take their bytes first, in their order. Then the rules
     with `*` take theirs, in sorted order of the keys. A pair that does not fit takes no bytes, and
     a shorter one after it may still fit. Defaults come from the configuration and are not limited.
+    The names in `reserved` belong to labels of pods: the rules with `*` do not make them.
     """
 
-    def __init__(self, rules: Sequence[LabelRule], *, max_value: int = MAX_VALUE) -> None:
+    def __init__(
+        self,
+        rules: Sequence[LabelRule],
+        *,
+        max_value: int = MAX_VALUE,
+        reserved: frozenset[str] = frozenset(),
+    ) -> None:
         self.rules = tuple(rules)
+        self.reserved = reserved
         self.max_value = max_value
         self.budget = max(NAMESPACE_BYTES, 8 * max_value)
         self.named = frozenset(rule.name for rule in rules if rule.key and rule.name)
@@ -158,7 +166,7 @@ class Renderer:
             name, value = label_name(key), metadata[key]
             if not value or name in self.named or name in chosen.pairs or name_problem(name):
                 continue
-            if chosen.admits(name, value):
+            if name not in self.reserved and chosen.admits(name, value):
                 chosen.pairs[name] = value
 
     def render_anew(self, known: KnownLabels) -> Rendering:
@@ -170,7 +178,8 @@ class Renderer:
         if len(known.namespace) > MAX_NAME:
             raise SnapshotError(f"it holds labels {where}..., which is no name of one")
         chosen = Choice(self.max_value, self.budget)
-        for name, value in known.pairs.items():
+        pairs = {name: value for name, value in known.pairs.items() if name not in self.reserved}
+        for name, value in pairs.items():
             if value == self._defaults.get(name):
                 continue
             if name not in self.named and (not self._wild or name_problem(name)):
@@ -179,12 +188,12 @@ class Renderer:
                 raise SnapshotError(f"it holds a label {name[:80]!r} {where}, which is too long")
         if not self.named.issuperset(known.lacking) or min(known.too_long, known.too_many) < 0:
             raise SnapshotError(f"it counts wrongly what is missing {where}")
-        return Rendering(render_pairs(known.pairs), known.lacking, known.too_long, known.too_many)
+        return Rendering(render_pairs(pairs), known.lacking, known.too_long, known.too_many)
 
 
 def _length(value: str) -> int:
     """Return the number of bytes of a value as UTF-8."""
-    return len(value.encode(errors="replace"))
+    return len(_utf8(value))
 
 
 def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
@@ -193,18 +202,16 @@ def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
 
 def render_pairs(pairs: Mapping[str, str]) -> bytes:
     """Return pairs in the form of a sample's labels, each with its leading comma."""
-    text = "".join(f',{name}="{_escape(value)}"' for name, value in pairs.items())
-    return text.encode(errors="replace")  # a lone surrogate would be invalid UTF-8
+    return b"".join(
+        b',%b="%b"' % (_utf8(name), escape(_utf8(value))) for name, value in pairs.items()
+    )
+
+
+def _utf8(text: str) -> bytes:
+    """Return UTF-8 that is valid even if the text holds a lone surrogate."""
+    return text.encode(errors="replace")
 
 
 def _size(name: str, value: str) -> int:
     """Return the number of bytes of a pair, as rendered."""
     return len(name) + 4 + _length(value) + sum(map(value.count, '\\"\n'))
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    return "\n" if match[1] == "n" else match[1]

@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
+from kmproxy.bounded_cache import BoundedCache
 from kmproxy.config.label_rules import WILDCARD, LabelRule
 from kmproxy.exposition.grammar import PAIR, unquote
-from kmproxy.kube.reviews import Answers
 from kmproxy.logs.lines import Container
 
 DEFAULT_LABELS: Final = ("namespace", "container", "stream")
@@ -114,8 +114,8 @@ class StreamLabels:
         self._namespaces = namespaces
         self._unknown = unknown
         self._pods = pods
-        self._parsed: Answers[Pairs] = Answers(
-            _CACHE_ENTRIES, budget=_CACHE_BYTES, weigh=_weight_of_pairs
+        self._parsed: BoundedCache[bytes, Pairs] = BoundedCache(
+            _CACHE_ENTRIES, size=_CACHE_BYTES, weigh=_weigh
         )
 
     def __repr__(self) -> str:
@@ -181,18 +181,18 @@ class StreamLabels:
     def _pairs(self, rendered: bytes) -> Pairs:
         if not rendered:
             return ()
-        pairs = self._parsed.get(rendered, 0.0)
+        pairs = self._parsed.get(rendered)
         if pairs is None:
             pairs = tuple(
                 (pair["name"].decode(), unquote(pair["value"]).decode(errors="replace"))
                 for pair in PAIR.finditer(rendered)
             )
-            self._parsed.put(rendered, pairs, 1.0)
+            self._parsed.put(rendered, pairs)
         return pairs
 
 
-def _weight_of_pairs(pairs: Pairs) -> int:
-    return 400 + sum(200 + 4 * len(name) + 8 * len(value) for name, value in pairs)
+def _weigh(rendered: bytes, pairs: Pairs) -> int:
+    return 400 + len(rendered) + sum(200 + 4 * len(name) + 4 * len(value) for name, value in pairs)
 
 
 def tenant_problem(tenant: str, *, accounts: bool) -> str | None:

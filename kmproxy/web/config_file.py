@@ -8,7 +8,6 @@ No message shows the content of a key or a password file.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import logging
 import math
@@ -33,6 +32,7 @@ from kmproxy.config.web import (
     parse_web_config,
 )
 from kmproxy.config.yaml_text import RepeatedKeyError, parse_yaml
+from kmproxy.digests import digest
 from kmproxy.errors import ConfigError
 from kmproxy.openssl import VERSIONS, in_memory, trust_authorities
 from kmproxy.telemetry import CredentialErrors
@@ -129,7 +129,7 @@ class WebFile:
         try:
             config = self._source()
             contents = _contents(config.tls)
-            made_of = _digest(repr(config), repr(sorted(config.users.items())), *contents.values())
+            made_of = digest(repr(config), repr(sorted(config.users.items())), *contents.values())
             if made_of == self._made_of:
                 self._failure = ""
                 return self._state
@@ -290,12 +290,4 @@ def _admission(tls: TlsSection | None, contents: Mapping[Pem, bytes]) -> bytes:
         return b""
     ca = contents[tls.client_ca] if tls.client_ca else b""
     sans = "all" if tls.client_sans is None else repr(sorted(tls.client_sans))
-    return _digest(tls.client_auth, sans, ca)
-
-
-def _digest(*parts: str | bytes) -> bytes:
-    digest = hashlib.blake2b(digest_size=32)
-    for part in parts:
-        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.digest()
+    return digest(tls.client_auth, sans, ca)

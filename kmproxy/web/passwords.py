@@ -12,13 +12,17 @@ delay a user who was accepted before.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import bcrypt
+
+from kmproxy.bounded_cache import BoundedCache
+from kmproxy.digests import digest
+from kmproxy.shared import SharedCalls
 
 MAX_REMEMBERED = 256
 """Accepted credentials that are remembered, and as many refused ones."""
@@ -40,51 +44,63 @@ class BusyError(Exception):
     """Too many comparisons wait. The caller may try again."""
 
 
-@dataclass(eq=False, slots=True)
 class _Comparison:
-    """A comparison that waits or runs, shared by all requests with the same credential.
+    """A comparison that waits or runs. All requests with the same credential share it."""
 
-    It is dropped if none of these requests waits any more when its turn has not
-    come yet.
-    """
+    def __init__(
+        self, key: bytes, address: str, password: bytes, stored: str | None, most: int
+    ) -> None:
+        self.key = key
+        self.address = address
+        self.password = password
+        self.stored = stored
+        self.most = most
+        self._answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    digest: bytes
-    address: str
-    password: bytes
-    stored: str | None
-    most: int
-    answer: asyncio.Future[bool]
-    askers: int = 0
+    async def result(self) -> bool:
+        """The answer, once the comparison has had its turn. Raises BusyError."""
+        return await self._answer
+
+    def settle(self, equal: bool) -> None:
+        """Give the answer, unless the comparison was turned away."""
+        if not self._answer.done():
+            self._answer.set_result(equal)
+
+    def turn_away(self) -> None:
+        """Give a BusyError instead of an answer that is not there yet."""
+        if not self._answer.done():
+            self._answer.set_exception(BusyError())
+            self._answer.exception()  # no warning if no request waits for it
 
 
 class Passwords:
     """Compares passwords in its own thread. The owner closes it.
 
     Addresses take turns. If too many comparisons wait, the address with the most
-    loses its last one to an address with fewer. `key` is 32 random bytes.
+    loses its last one to an address with fewer. A comparison whose requests are all
+    cancelled before its turn is dropped. `key` is 32 random bytes.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._pool = ThreadPoolExecutor(1, "passwords")
-        self._known: dict[bool, OrderedDict[bytes, None]] = {
-            True: OrderedDict(),
-            False: OrderedDict(),
+        self._known: dict[bool, BoundedCache[bytes, bool]] = {
+            answer: BoundedCache(MAX_REMEMBERED) for answer in (True, False)
         }
-        self._under_way: dict[bytes, _Comparison] = {}
+        self._answers: SharedCalls[bytes] = SharedCalls()  # by key
         self._queues: OrderedDict[str, deque[_Comparison]] = OrderedDict()  # the next is first
         self._running: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         accepted, refused = len(self._known[True]), len(self._known[False])
-        return f"<Passwords {accepted} accepted, {refused} refused, {len(self._under_way)} to come>"
+        return f"<Passwords {accepted} accepted, {refused} refused, {len(self._answers)} to come>"
 
     def close(self) -> None:
         """Begin no further comparison. Requests that wait get a BusyError."""
         if self._running is not None:
-            self._running.cancel()
-        for comparison in self._under_way.values():
-            _turn_away(comparison)
+            self._running.cancel()  # the requests of the comparison that runs are turned away
+        for comparison in chain.from_iterable(self._queues.values()):
+            comparison.turn_away()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def verify(
@@ -96,29 +112,25 @@ class Passwords:
         that hash only. `address` is the client's address. Raises BusyError.
         """
         stored = users.get(name)
-        digest = self._digest(name, stored, password)
-        for answer, known in self._known.items():
-            if digest in known:
-                known.move_to_end(digest)
+        key = digest(name, stored or "", password, key=self._key, kind="password")
+        for known in self._known.values():
+            if (answer := known.get(key)) is not None:
                 return answer
-        comparison = self._under_way.get(digest)
-        if comparison is None:
-            self._make_room(address)
-            most = max(map(_cost, users.values()), default=_USUAL)
-            future = asyncio.get_running_loop().create_future()
-            comparison = _Comparison(digest, address, password, stored, most, future)
-            self._under_way[digest] = comparison
-            self._queues.setdefault(address, deque()).append(comparison)
-            if self._running is None:
-                self._running = asyncio.create_task(self._run())
-        comparison.askers += 1
+        most = max(map(_cost, users.values()), default=_USUAL)
+        comparison = _Comparison(key, address, password, stored, most)
         try:
-            # The comparison goes on if the first request is cancelled: others may wait for it.
-            return await asyncio.shield(comparison.answer)
+            return await self._answers.result(key, lambda: self._line_up(comparison))
         finally:
-            comparison.askers -= 1
-            if not comparison.askers and not comparison.answer.done():
-                self._drop(comparison)
+            if not self._answers.waiting(key):
+                self._drop(key)
+
+    def _line_up(self, comparison: _Comparison) -> Coroutine[Any, Any, bool]:
+        """Put a comparison into the queue of its address. Raises BusyError."""
+        self._make_room(comparison.address)
+        self._queues.setdefault(comparison.address, deque()).append(comparison)
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        return comparison.result()
 
     def _make_room(self, address: str) -> None:
         """Make room for one more waiting comparison of an address.
@@ -134,18 +146,23 @@ class Passwords:
         most = max(self._queues.values(), key=len)
         if len(most) <= waiting + 1:
             raise BusyError
-        last = most[-1]
-        self._drop(last)
-        _turn_away(last)
+        self._remove(most[-1]).turn_away()
 
-    def _drop(self, comparison: _Comparison) -> None:
-        """Remove a comparison that waits. A comparison that has begun goes on."""
-        queue = self._queues.get(comparison.address)
-        if queue is not None and comparison in queue:
-            queue.remove(comparison)
-            if not queue:
-                del self._queues[comparison.address]
-            del self._under_way[comparison.digest]
+    def _remove(self, comparison: _Comparison) -> _Comparison:
+        """Remove a comparison from its queue."""
+        queue = self._queues[comparison.address]
+        queue.remove(comparison)
+        if not queue:
+            del self._queues[comparison.address]
+        return comparison
+
+    def _drop(self, key: bytes) -> None:
+        """Give up a comparison that waits. A comparison that has begun goes on."""
+        for comparison in chain.from_iterable(self._queues.values()):
+            if comparison.key == key:
+                self._remove(comparison)
+                self._answers.cancel(key)
+                return
 
     async def _run(self) -> None:
         """Run the waiting comparisons one after another, in turns of the addresses."""
@@ -165,27 +182,10 @@ class Passwords:
             equal = await loop.run_in_executor(
                 self._pool, _equal, comparison.password, stored, comparison.most
             )
-            known = self._known[equal]
-            known[comparison.digest] = None
-            if len(known) > MAX_REMEMBERED:
-                known.popitem(last=False)
-            if not comparison.answer.done():
-                comparison.answer.set_result(equal)
+            self._known[equal].put(comparison.key, equal)
+            comparison.settle(equal)
         finally:
-            del self._under_way[comparison.digest]
-            _turn_away(comparison)
-
-    def _digest(self, name: str, stored: str | None, password: bytes) -> bytes:
-        digest = hashlib.blake2b(key=self._key, digest_size=32)
-        for part in (name.encode("utf-8", "surrogateescape"), (stored or "").encode(), password):
-            digest.update(len(part).to_bytes(8, "big") + part)
-        return digest.digest()
-
-
-def _turn_away(comparison: _Comparison) -> None:
-    if not comparison.answer.done():
-        comparison.answer.set_exception(BusyError())
-        comparison.answer.exception()  # no warning if no request waits for it
+            comparison.turn_away()
 
 
 def _cost(hashed: str) -> int:

@@ -89,6 +89,8 @@ async def test_a_few_reviews_at_once(desk, cluster):
     asking.cancel()
     await desk.reviewer.close()
     cluster.api.recover()
+    desk.reviewer = desk.open()
+    ann = tenant_of(desk)
     assert await ann.sees(names, deadline=LATER) == {name: name == "n7" for name in names}
     assert await ann.sees((), deadline=LATER) == {}
     assert repr(ann) == "<Tenant 'ann'>"

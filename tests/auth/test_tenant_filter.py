@@ -130,7 +130,7 @@ def test_a_line_without_end_is_not_held():
     tenant_stream = TenantFilter(lambda _: True, max_line=100)
     for _ in range(10):
         tenant_stream.feed(b"x" * 60)
-        assert len(tenant_stream._tail) <= 100
+        assert len(tenant_stream._lines._tail) <= 100
     assert tenant_stream.dropped["unparsed"] == 1
 
 

@@ -162,6 +162,7 @@ def test_the_json_document():
         "labels": [
             {"rule": "--label a", "label": "a", "default": "", "total": 7, "without": ["x"]},
         ],
+        "upstreams": [],
     }  # fmt: skip
     empty = Report("1").document()
     assert empty.keys() == report.document().keys()

@@ -1,4 +1,4 @@
-"""Lists of targets: when they are fetched, who shares them, and the last good list."""
+"""Which lists of targets are fetched, counted and held."""
 
 from __future__ import annotations
 
@@ -11,208 +11,17 @@ from kmproxy.config.label_rules import Namespace
 from kmproxy.config.sections import DiscoveryConfig
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.discovery import targets as module
-from kmproxy.discovery.targets import SharedList, TargetService
+from kmproxy.discovery.targets import TargetService
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.nodes import Node
 from kmproxy.sources.slots import ConcurrencyLimit
-
-
-class Clock:
-    """A clock that tests set."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-class Source:
-    """A source of lists: the next of `answers`, once `gate` is open. Counts the fetches."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers)
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.begun = asyncio.Event()
-        self.asked = 0
-
-    async def __call__(self):
-        self.asked += 1
-        self.begun.set()
-        answer = self.answers.pop(0)
-        await self.gate.wait()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def failure(status=502):
-    """An upstream failure."""
-    return UpstreamError("refused", "the kubelet cannot be reached", status=status)
+from tests.support.sharing import Clock, failure
 
 
 @pytest.fixture
 def clock():
     """The clock of the lists."""
     return Clock()
-
-
-def shared(source, clock, *, interval=5.0, max_age=60.0):
-    """A list of that source."""
-    return SharedList(source, interval=interval, max_age=max_age, clock=clock)
-
-
-async def test_one_fetch_for_all_askers_at_once(clock):
-    """All requests during a fetch share it."""
-    source = Source("list")
-    source.gate.clear()
-    listed = shared(source, clock)
-    askers = [asyncio.create_task(listed.get(5.0)) for _ in range(20)]
-    await source.begun.wait()
-    source.gate.set()
-    assert {found.value for found in await asyncio.gather(*askers)} == {"list"}
-    assert source.asked == 1
-
-
-async def test_one_fetch_within_the_interval(clock):
-    """Requests within the interval after a fetch share its list. Later ones fetch again."""
-    source = Source("first", "second")
-    listed = shared(source, clock)
-    assert (await listed.get(5.0)).value == "first"
-    clock.now += 4.999
-    assert await listed.get(5.0) == module.Found("first", pytest.approx(4.999))
-    assert source.asked == 1
-    clock.now += 0.001
-    assert await listed.get(5.0) == module.Found("second", 0.0)
-
-
-async def test_the_age_counts_from_the_question(clock):
-    """The age counts from the request to the kubelet, the interval from the answer."""
-    source = Source("slow", "next")
-    source.gate.clear()
-    listed = shared(source, clock)
-    asker = asyncio.create_task(listed.get(5.0))
-    await source.begun.wait()
-    clock.now += 7.0
-    source.gate.set()
-    assert await asker == module.Found("slow", 7.0)
-    clock.now += 4.0
-    assert await listed.get(5.0) == module.Found("slow", 11.0)
-    assert source.asked == 1
-
-
-async def test_the_last_good_one_stands_in(clock):
-    """While fetches fail the last list is served, until it is too old. Then the error is."""
-    source = Source("good", *(failure() for _ in range(3)), "better")
-    listed = shared(source, clock)
-    await listed.get(5.0)
-    clock.now += 30.0
-    assert await listed.get(5.0) == module.Found("good", 30.0)
-    clock.now += 29.0
-    assert (await listed.get(5.0)).value == "good"
-    clock.now += 1.0
-    with pytest.raises(UpstreamError, match="cannot be reached") as caught:
-        await listed.get(5.0)
-    assert (caught.value.reason, caught.value.status) == ("refused", 502)
-    clock.now += 4.0  # five seconds after the last fetch, the third
-    source.answers[:1] = []
-    assert await listed.get(5.0) == module.Found("better", 0.0)
-
-
-async def test_a_fetch_that_takes_longer_than_a_list_may_age(clock):
-    """A slow fetch's list is served, as no newer one exists; not after a failure."""
-    source = Source("slow", failure())
-    source.gate.clear()
-    listed = shared(source, clock, interval=1.0, max_age=5.0)
-    asker = asyncio.create_task(listed.get(5.0))
-    await source.begun.wait()
-    clock.now += 8.0
-    source.gate.set()
-    assert await asker == module.Found("slow", 8.0)
-    assert await listed.get(5.0) == module.Found("slow", 8.0)
-    clock.now += 1.0
-    with pytest.raises(UpstreamError):
-        await listed.get(5.0)
-
-
-async def test_a_failure_is_shared_as_well(clock):
-    """A failing kubelet is asked no more often than a working one."""
-    source = Source(failure(), "good")
-    listed = shared(source, clock)
-    for _ in range(3):
-        with pytest.raises(UpstreamError):
-            await listed.get(5.0)
-        clock.now += 1.0
-    assert source.asked == 1
-    clock.now += 2.0
-    assert (await listed.get(5.0)).value == "good"
-
-
-async def test_what_is_gone_is_gone(clock):
-    """A 404 is an answer, not a failure: no older list is served."""
-    source = Source("good", failure(404), failure())
-    listed = shared(source, clock)
-    await listed.get(5.0)
-    for _ in range(2):
-        clock.now += 5.0
-        with pytest.raises(UpstreamError):
-            await listed.get(5.0)
-    assert listed.held is None
-
-
-async def test_an_asker_waits_for_its_time_only(clock):
-    """A request that waited its time gets the last list or 504. The fetch continues."""
-    source = Source("first", "second")
-    source.gate.clear()
-    listed = shared(source, clock)
-    with pytest.raises(UpstreamError) as caught:
-        await listed.get(0.01)
-    assert (caught.value.reason, caught.value.status) == ("timeout", 504)
-    source.gate.set()
-    assert (await listed.get(5.0)).value == "first"
-    source.gate.clear()
-    clock.now += 6.0
-    assert (await listed.get(0.01)).value == "first"
-    source.gate.set()
-    assert (await listed.get(5.0)).value == "second"
-    assert source.asked == 2
-
-
-async def test_an_asker_that_leaves_ends_nothing(clock):
-    """A fetch continues for others when its first caller leaves."""
-    source = Source("list")
-    source.gate.clear()
-    listed = shared(source, clock)
-    first, second = (asyncio.create_task(listed.get(5.0)) for _ in range(2))
-    await source.begun.wait()
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    source.gate.set()
-    assert (await second).value == "list"
-
-
-async def test_close_gives_up_the_fetch(clock):
-    """Nothing is fetched after close."""
-    source = Source("list")
-    source.gate.clear()
-    listed = shared(source, clock)
-    with pytest.raises(UpstreamError):
-        await listed.get(0.01)
-    await listed.close()
-    assert len(asyncio.all_tasks()) == 1
-    await listed.close()
-
-
-async def test_an_unforeseen_error_is_no_list(clock):
-    """An unexpected error reaches the caller unchanged, and the next fetch is tried."""
-    source = Source(RuntimeError("a fault of our own"), "good")
-    listed = shared(source, clock)
-    with pytest.raises(RuntimeError):
-        await listed.get(5.0)
-    clock.now += 5.0
-    assert (await listed.get(5.0)).value == "good"
 
 
 class Kubelet:
@@ -339,6 +148,22 @@ async def test_what_is_held_is_bounded(clock, monkeypatch):
     assert list(found._named) == ["a"]
 
 
+async def test_the_configured_node_counts_to_what_is_held(clock, monkeypatch):
+    """Its list stays, and takes the room of nodes by name: also if it is fetched after them."""
+    kubelet = Kubelet()
+    kubelet.padding = "x" * 4000
+    monkeypatch.setattr(module, "MAX_HELD", 15_000)
+    found = service(clock, kubelet, Nodes(*"abc"))
+    for name in "abc":
+        await found.pods(name, 5.0)
+    assert list(found._named) == ["a", "b", "c"]
+    await found.pods(None, 5.0)
+    assert list(found._named) == ["b", "c"]
+    await found.pods("a", 5.0)
+    assert list(found._named) == ["c", "a"]
+    assert found._configured.held is not None
+
+
 async def test_slots_are_those_of_scrapes(clock, monkeypatch):
     """A fetch waits for a slot of scrapes, and gets 503 without one."""
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)
@@ -399,7 +224,7 @@ async def test_metrics(clock):
 async def test_reprs(clock):
     """The reprs of a service and its lists are status lines."""
     found = service(clock, Kubelet(), Nodes("a"))
-    assert repr(found) == "<TargetService <SharedList nothing, well>, 0 nodes by name>"
+    assert repr(found) == "<TargetService <SharedValue list, nothing, well>, 0 nodes by name>"
     await found.pods(None, 5.0)
     clock.now += 3.0
     assert "3s old, well" in repr(found)

@@ -412,10 +412,22 @@ async def test_absent_names_are_bounded_in_bytes(clock, monkeypatch):
     for number in range(nodes.MAX_ABSENT // 400):
         with pytest.raises(UpstreamError):
             await directory.find("n" * 240 + f"{number:05d}")
-    absent = directory._absent
-    sizes = [len(name) + nodes._COST for name in absent._until]
-    assert sum(sizes) == absent._size
-    assert nodes.MAX_ABSENT - 1000 < absent._size <= nodes.MAX_ABSENT
+    assert nodes.MAX_ABSENT - 1000 < directory._absent.weight <= nodes.MAX_ABSENT
+
+
+async def test_known_nodes_are_bounded(clock, monkeypatch):
+    """Only the node that was unused for the longest time is requested again."""
+    monkeypatch.setattr(nodes, "MAX_REMEMBERED", 3)
+    api = Nodes(a=A, b=A, c=A, d=A)
+    directory = directory_of(api, clock)
+    for name in "abcad":
+        await directory.find(name)
+    asked = len(api.asked)
+    for name in "acd":
+        await directory.find(name)
+    assert len(api.asked) == asked
+    await directory.find("b")
+    assert len(api.asked) == asked + 1
 
 
 @pytest.mark.parametrize(

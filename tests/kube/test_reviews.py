@@ -12,7 +12,6 @@ from kmproxy.kube.reviews import (
     ACCEPTED_FOR,
     MAX_TOKEN,
     REJECTED_FOR,
-    Answers,
     Caller,
     LogThrottle,
     Question,
@@ -262,40 +261,6 @@ def test_keys_tell_apart_what_differs():
 def test_is_namespace(text, valid):
     """The names that the API server accepts for a namespace, without the empty name for all."""
     assert is_namespace(text) is valid
-
-
-def test_answers_expire():
-    """An answer holds until its time. Later it is known as expired."""
-    answers = Answers(2)
-    answers.put(b"a", False, 10.0)
-    assert answers.get(b"a", 9.99) is False
-    assert answers.get(b"a", 10.0) is None
-    assert b"a" in answers
-    assert b"b" not in answers
-
-
-def test_answers_are_bounded():
-    """The answer that was unused longest is removed first."""
-    answers = Answers(2)
-    answers.put(b"a", 1, 10.0)
-    answers.put(b"b", 2, 10.0)
-    assert answers.get(b"a", 0.0) == 1
-    answers.put(b"c", 3, 10.0)
-    answers.put(b"c", 4, 10.0)
-    assert [answers.get(key, 0.0) for key in (b"a", b"b", b"c")] == [1, None, 4]
-    assert repr(answers) == "<Answers 2 of at most 2>"
-
-
-def test_answers_are_bounded_in_bytes():
-    """All answers together stay within a bound. A renewed answer counts once."""
-    answers = Answers(100, budget=10, weigh=len)
-    for key, answer in ((b"a", "aaaa"), (b"b", "bbbb"), (b"b", "bbbbbb"), (b"a", "a")):
-        answers.put(key, answer, 10.0)
-    assert [answers.get(key, 0.0) for key in (b"b", b"a")] == ["bbbbbb", "a"]
-    answers.put(b"c", "cccc", 10.0)
-    assert [answers.get(key, 0.0) for key in (b"b", b"a", b"c")] == [None, "a", "cccc"]
-    answers.put(b"d", "d" * 11, 10.0)
-    assert len(answers) == 0
 
 
 @pytest.mark.parametrize(

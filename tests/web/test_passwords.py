@@ -214,6 +214,24 @@ async def test_who_has_left_is_not_compared_for(verifier, held):
     assert len(begun) <= 2
 
 
+async def test_the_same_again_at_once_after_leaving(verifier, held):
+    """A repeated request has its own comparison, not the one that was dropped."""
+    _, free = held
+    tasks = flood(verifier, 1, "a")
+    await asyncio.sleep(0.05)
+    for _ in range(3):
+        leaving = asyncio.create_task(verifier.verify(HASHES, "alice", b"right", address="b"))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+    right = asyncio.create_task(verifier.verify(HASHES, "alice", b"right", address="b"))
+    await asyncio.sleep(0)
+    assert "2 to come" in repr(verifier)
+    free.set()
+    assert await right
+    await ends(tasks)
+
+
 async def test_who_was_let_in_does_not_wait(verifier, held):
     """A remembered password does not wait in the queue."""
     _, free = held
