@@ -51,7 +51,7 @@ class Shipped:
         session = await self.stack.enter_async_context(open_session())
         errors = CredentialErrors(self.registry)
         factory = UpstreamFactory(session, self.stack, {}, clock, errors, "loki")
-        upstream = factory.exporter(NAME, self.server.push_url, Access(), session)
+        upstream = factory.exporter(NAME, self.server.push_url, Access(), session, {})
 
         async def saved():
             pass

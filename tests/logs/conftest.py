@@ -52,7 +52,7 @@ class Shipping:
             session, self._stack, {}, clock, CredentialErrors(self.registry), "loki"
         )
         url = url or self.endpoint.url
-        upstream = factory.exporter(NAME, url, access or Access(), session)
+        upstream = factory.exporter(NAME, url, access or Access(), session, {})
         self.sender = Sender(
             upstream, url, self.batches, self.metrics, saved=self.save, clock=clock,
             uniform=self.draw, sleep=self.sleep, patience=patience,
