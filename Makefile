@@ -70,7 +70,7 @@ CLUSTER_GO    := tests/cluster/go.mod tests/cluster/go.sum
 K8S_VERSION   := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' tests/cluster/go.mod)
 
 .PHONY: cluster-tools
-cluster-tools: $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus) ## build a real API server, etcd and Prometheus for the tests (needs Go)
+cluster-tools: $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus victoria-logs) ## build a real API server, etcd, Prometheus and VictoriaLogs for the tests (needs Go)
 
 GO_BUILD = @echo "building $(@F): some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
   && cd tests/cluster && go build -trimpath -buildvcs=false
@@ -84,6 +84,11 @@ $(CLUSTER_TOOLS)/kube-apiserver: $(CLUSTER_GO)
 
 $(CLUSTER_TOOLS)/promtool $(CLUSTER_TOOLS)/prometheus: $(CLUSTER_GO)
 	$(GO_BUILD) -ldflags '-s -w' -o $@ github.com/prometheus/prometheus/cmd/$(@F)
+
+$(CLUSTER_TOOLS)/victoria-logs: tests/victorialogs/go.mod tests/victorialogs/go.sum
+	@echo "building $(@F): a minute the first time" && mkdir -p $(CLUSTER_TOOLS) \
+	  && cd tests/victorialogs && go build -trimpath -buildvcs=false -ldflags '-s -w' \
+	  -o $@ github.com/VictoriaMetrics/VictoriaLogs/app/$(@F)
 
 .PHONY: fuzz
 fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS

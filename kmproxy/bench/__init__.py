@@ -12,6 +12,6 @@ measures.
     servers    starts the daemon and nginx before a simulated cluster
     scrapes    measures scrapes through these servers
     discovery  measures discovery with the targets of many pods
-    log_lines  measures how many log lines become pushes in a second
+    log_lines  measures log lines on their way to a push
     run        runs all measurements in order
 """

@@ -17,6 +17,7 @@ from typing import Any
 
 from kmproxy import __version__
 from kmproxy.bench import discovery as benchdiscovery
+from kmproxy.bench import log_lines
 from kmproxy.bench.engine import all_subjects, measure_subjects, relate
 from kmproxy.bench.guard import guarded
 from kmproxy.bench.payloads import Namespaces, beginning, cadvisor, namespaces_of
@@ -50,6 +51,7 @@ def bench(config: BenchConfig, say: Callable[[str], None]) -> str:
             benchdiscovery.measure(namespaces_of([]), config.seconds / 20)
         ),
     }
+    document["log_lines"] = dataclasses.asdict(log_lines.measure(config.seconds / 20))
     if config.daemon:
         figures, skipped = _measure_daemon(given, payloads[0][1], spaces, config.seconds, say)
         document["daemon"] = _daemon_document(figures, skipped)

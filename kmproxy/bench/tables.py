@@ -36,6 +36,7 @@ def tables(document: dict[str, Any]) -> Iterator[str]:
         ],
     )
     yield from _discovery_text(document["discovery"])
+    yield from _log_text(document["log_lines"])
     if "daemon" in document:
         yield from _daemon_text(document["daemon"])
 
@@ -53,6 +54,24 @@ def _discovery_text(document: dict[str, Any]) -> Iterator[str]:
             for name, size, part in (
                 ("read the kubelet's list", "list", "read"),
                 ("make an answer of it", "answer", "answer"),
+            )
+        ],
+        left=1,
+    )
+
+
+def _log_text(document: dict[str, Any]) -> Iterator[str]:
+    seconds = document["seconds"]
+    size = document["bytes"] / document["lines"]
+    yield f"\nLog lines, from the read to the push, {size:.0f} bytes each"
+    yield from _table(
+        ("", "lines/s", "MB/s", "gzip"),
+        [
+            (
+                "one core",
+                f"{document['lines'] / seconds:,.0f}",
+                f"{document['bytes'] / seconds / MEGABYTE:.1f}",
+                f"{document['pushed_bytes'] / document['bytes']:.0%}",
             )
         ],
         left=1,

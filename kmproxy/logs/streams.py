@@ -115,7 +115,7 @@ class StreamLabels:
         self._unknown = unknown
         self._pods = pods
         self._parsed: BoundedCache[bytes, Pairs] = BoundedCache(
-            _CACHE_ENTRIES, size=_CACHE_BYTES, weigh=_weight_of_pairs
+            _CACHE_ENTRIES, size=_CACHE_BYTES, weigh=_weigh
         )
 
     def __repr__(self) -> str:
@@ -191,8 +191,8 @@ class StreamLabels:
         return pairs
 
 
-def _weight_of_pairs(_: bytes, pairs: Pairs) -> int:
-    return 400 + sum(200 + 4 * len(name) + 8 * len(value) for name, value in pairs)
+def _weigh(rendered: bytes, pairs: Pairs) -> int:
+    return 400 + len(rendered) + sum(200 + 4 * len(name) + 4 * len(value) for name, value in pairs)
 
 
 def tenant_problem(tenant: str, *, accounts: bool) -> str | None:

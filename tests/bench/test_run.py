@@ -137,6 +137,7 @@ def test_the_daemon(payload, tmp_path):
 
     assert document["discovery"]["pods"] == 500
     assert min(document["discovery"].values()) > 0
+    assert min(document["log_lines"].values()) > 0
     daemon = document["daemon"]
     assert daemon["nginx_skipped"] is None
     rows = {

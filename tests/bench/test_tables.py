@@ -38,6 +38,13 @@ DOCUMENT = {
         "read_seconds": 0.01234,
         "answer_seconds": 0.00056,
     },
+    "log_lines": {
+        "lines": 40_000,
+        "bytes": 4_800_000,
+        "pushed_bytes": 960_000,
+        "pushes": 8,
+        "seconds": 0.25,
+    },
 }
 
 
@@ -53,4 +60,7 @@ def test_tables():
         "                          MB    ms",
         "read the kubelet's list  2.5  12.3",
         "make an answer of it     3.0   0.6",
+        "\nLog lines, from the read to the push, 120 bytes each",
+        "          lines/s  MB/s  gzip",
+        "one core  160,000  19.2   20%",
     ]

@@ -7,9 +7,6 @@ import yaml
 from kmproxy.cli.read import read_logs
 from kmproxy.config.loader import Layer, load_logs
 from kmproxy.config.logs import LOGS_SECTIONS, NOT_OF_LOGS, LogsConfig
-from kmproxy.daemon.logs_metrics import LogsMetrics
-from kmproxy.daemon.metrics import SharedMetrics
-from kmproxy.telemetry import render
 from tests.support.documents import PAGES, blocks, section
 from tests.support.setting_rows import setting_rows
 
@@ -19,12 +16,6 @@ PAGE = "docs/logs.md"
 def rows():
     """The table of the settings that only `logs` has, made from the settings."""
     return setting_rows([LogsConfig], NOT_OF_LOGS)
-
-
-def names(metrics):
-    """The names of all metrics of a registry."""
-    text = render(metrics.registry).decode()
-    return set(re.findall(r"^# TYPE (kmproxy_\w+) ", text, re.MULTILINE))
 
 
 def test_the_table_of_settings():
@@ -40,13 +31,6 @@ def test_the_shared_settings():
     for row in setting_rows(shared, NOT_OF_LOGS):
         flag = re.match(r"\| `(--[a-z-]+)", row)[1]
         assert f"`{flag}`" in part, flag
-
-
-def test_the_table_of_metrics():
-    """Every metric that only `logs` has has its row."""
-    table = section(PAGE, "Metrics")
-    ours = names(LogsMetrics()) - names(SharedMetrics())
-    assert set(re.findall(r"^\| `(kmproxy_\w+)", table, re.MULTILINE)) == ours
 
 
 def test_the_command():

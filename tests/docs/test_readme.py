@@ -12,10 +12,8 @@ from kmproxy.config.http_client import KEYS
 from kmproxy.config.loader import Layer, load
 from kmproxy.config.sections import SECTIONS
 from kmproxy.config.web import Pem
-from kmproxy.daemon.logs_metrics import LogsMetrics
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.telemetry import _REASONS as REASONS
-from kmproxy.telemetry import render
 from kmproxy.web.config_file import read_web_config
 from tests.support.documents import (
     ALL,
@@ -31,6 +29,7 @@ from tests.support.documents import (
     section,
 )
 from tests.support.modules import FOLDERS, PLAIN
+from tests.support.own_metrics import log_names, shown_names
 from tests.support.setting_rows import setting_rows
 
 WORDS = 2500
@@ -59,13 +58,12 @@ def test_the_most_wanted_settings():
 
 def test_the_table_of_metrics():
     """Every own metric has its row, and no document names another."""
-    ours = set(
-        re.findall(r"^# TYPE (kmproxy_\w+) ", render(OwnMetrics().registry).decode(), re.MULTILINE)
-    )
+    ours, logs = set(shown_names(OwnMetrics().registry)), set(log_names())
     table = section("docs/operations.md", "Metrics")
     assert set(re.findall(r"`(kmproxy_\w+)", table)) == ours
-    of_logs = re.findall(r"^# TYPE (kmproxy_\w+) ", render(LogsMetrics().registry).decode(), re.MULTILINE)  # fmt: skip
-    assert set(re.findall(r"`(kmproxy_\w+)", ALL)) == ours | set(of_logs)
+    table = section("docs/operations.md", "Metrics of `kmproxy logs`")
+    assert set(re.findall(r"`(kmproxy_\w+)", table)) == logs
+    assert set(re.findall(r"`(kmproxy_\w+)", ALL)) == ours | logs
 
 
 def test_the_page_of_the_architecture():

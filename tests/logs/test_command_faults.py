@@ -1,6 +1,7 @@
 """`kmproxy logs` while the kubelet, the list of pods or the disk fails: no line is lost or repeated."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -111,7 +112,7 @@ async def test_more_than_fits_into_memory(cluster, logs, loki, tmp_path):
 
 async def _resident(pid):
     """Bytes of memory that a process has."""
-    text = await asyncio.to_thread(open(f"/proc/{pid}/status").read)  # noqa: ASYNC230, PTH123, SIM115 - a file of the kernel
+    text = await asyncio.to_thread(Path(f"/proc/{pid}/status").read_text)
     return int(text.partition("VmRSS:")[2].split()[0]) * 1024
 
 

@@ -7,6 +7,7 @@ Knows how each is started, awaited, asked and stopped; which configuration it is
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import re
@@ -211,6 +212,44 @@ class Prometheus(Program):
 def _moment(text):
     """A time of Prometheus' API, which has nanoseconds."""
     return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", text))
+
+
+class VictoriaLogs(Program):
+    """A VictoriaLogs that takes pushes, and its stored lines. Its data outlive a restart."""
+
+    @classmethod
+    def of(cls, session, directory):
+        """The process with its data in a directory."""
+        port = free_port()
+        return cls(
+            session,
+            directory / "victoria-logs.log",
+            f"http://127.0.0.1:{port}",
+            which("victoria-logs"),
+            f"-httpListenAddr=127.0.0.1:{port}",
+            f"-storageDataPath={directory / 'data'}",
+            "-retentionPeriod=100y",
+            "-futureRetention=100y",
+        )
+
+    @property
+    def ready_url(self):
+        """A path that answers 200 when it is ready."""
+        return f"{self.url}/health"
+
+    @property
+    def push_url(self):
+        """The push endpoint."""
+        return f"{self.url}/insert/loki/api/v1/push"
+
+    async def lines(self, account=0, project=0):
+        """Every stored line of a tenant: its fields, each a text."""
+        headers = {"AccountID": str(account), "ProjectID": str(project)}
+        async with self.session.get(
+            f"{self.url}/select/logsql/query", params={"query": "*"}, headers=headers
+        ) as response:
+            assert response.status == 200, await response.text()
+            return [json.loads(each) for each in (await response.read()).splitlines()]
 
 
 class Alertmanager(Program):
