@@ -58,6 +58,7 @@ PURE = [
     "logs.listing",
     "logs.unpacking",
     "logs.pace",
+    "logs.restarts",
     "logs.exchange",
     "logs.progress",
     "logs.reader",
