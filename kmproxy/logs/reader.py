@@ -26,14 +26,11 @@ from kmproxy.logs.cri import CriReader
 from kmproxy.logs.exchange import Request, Response
 from kmproxy.logs.lines import Container, Mark
 from kmproxy.logs.listing import Listing, Rotated
-from kmproxy.logs.pace import ENDING, Pace
+from kmproxy.logs.pace import ENDING, PATIENCE, SETTLE, Pace
 from kmproxy.logs.positions import FilePosition, Point
 from kmproxy.logs.progress import Progress, Read, Tally
 from kmproxy.logs.restarts import Restarts
 from kmproxy.logs.unpacking import PackedFile, PackedFileError
-
-SETTLE = 1.0
-"""Seconds for which the runtime may write to a file that has a successor, or whose writer ended."""
 
 KEPT = 4
 """Rotated files of an instance that the kubelet keeps by default. It deletes older ones."""
@@ -126,8 +123,6 @@ class LogReader:
         """
         if self._restarts.observe(latest, now, is_ended=is_ended, is_deleted=is_deleted):
             self.due = min(self.due, now)
-        if self._over and self._ended() is None:  # it has not ended after all
-            self._over, self.due = False, now
         if self._over:
             self._next_instance(now)
 
@@ -160,7 +155,7 @@ class LogReader:
                 return self._unpack(self._packed, now, room, is_end=True)
             self._packed.feed(response.body)
             self.lag = max((response.size or 0) - self._packed.offset, 0)
-            return self._unpack(self._packed, now, room)
+            return self._unpack(self._packed, now, room, is_end=not response.body)
         data = response.behind(self._point)
         if data is None:
             return self._look_for(now, is_other=True)
@@ -249,6 +244,8 @@ class LogReader:
             self._begin_instance(self._instance + 1, now)
         elif self._restarts.is_deleted:
             self.finished = True
+        elif self._ended() is None:  # it has not ended after all
+            self._over, self.due = False, now
 
     def _begin_instance(self, instance: int, now: float) -> None:
         self._instance, self._is_first, self._over = instance, False, False
@@ -261,7 +258,7 @@ class LogReader:
         if self._packed:
             self._point, self._packed = self._cri.place, None
             self._cri.begin(self._point)
-        self.due, self._is_listing = now, True
+        self.due, self._is_listing = now if self._point.offset else now + ENDING, True
         if not self._file:
             self._is_other = is_other
         elif self._is_found:
@@ -269,15 +266,15 @@ class LogReader:
         elif self._untried:
             self._file, self._is_listing = self._untried.pop(0), False
             return []
-        elif is_other:
-            self._doubts += 1
-            if self._doubts > 1:
-                return self._miss("rotated", now)
+        else:
+            self._doubts, self.due = self._doubts + 1, now + ENDING
+            if self._doubts > (1 if is_other else PATIENCE):
+                return self._miss("rotated", now, is_readable=is_other)
         self._file, self._is_found = None, False
         return []
 
-    def _miss(self, reason: str, now: float) -> Read:
-        """Count a gap, and go on with the oldest file that is left."""
+    def _miss(self, reason: str, now: float, *, is_readable: bool = True) -> Read:
+        """Count a gap, and go on with the oldest file that is left, or the one after it."""
         self._progress.lose(reason)
         self._is_listing, self.due = False, now
         if saved := self._progress.skip():  # the start of an open line is gone
@@ -285,10 +282,10 @@ class LogReader:
             self._go_to(saved.done)
             self._cri.restore(saved.skipping)
             return []
-        lines = self._end_open()
-        self._go_to(Point(self._point.after))
-        if self._rotated:
-            self._file, self._is_found = self._rotated[0], True
+        lines, left = self._end_open(), self._rotated if is_readable else self._rotated[1:]
+        self._go_to(Point(self._point.after if is_readable else self._rotated[0].stamp))
+        if left:
+            self._file, self._is_found = left[0], True
         return lines
 
     def _take_listing(self, listing: Listing, now: float) -> Read:
