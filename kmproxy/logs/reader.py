@@ -85,7 +85,7 @@ class LogReader:
         self._held: tuple[Response, float] | None = None  # and when it was asked for
         self._is_other = False  # the file that is looked for is not the one that is written to
         self._was_rotated = False  # the file that is looked for had been found as a rotated one
-        self._is_sure = False  # whether files before this one were deleted has been looked at
+        self._is_counted = False  # a gap before this file was
         self._doubts = 0  # how often the file was looked for and not found
 
     def __repr__(self) -> str:
@@ -255,15 +255,13 @@ class LogReader:
 
     def _look_for(self, now: float, *, is_other: bool) -> Read:
         """The file that was asked for is not the one that is read. Find out where that is."""
-        if self._packed:
-            self._point, self._packed = self._cri.place, None
-            self._cri.begin(self._point)
+        self._point, self._packed = self._cri.point, None
         self.due, self._is_listing = now if self._point.offset else now + ENDING, True
         if not self._file:
             self._is_other = is_other
         elif self._is_found:
             self._was_rotated = self._is_other = True
-        elif self._untried:
+        elif self._untried and is_other:
             self._file, self._is_listing = self._untried.pop(0), False
             return []
         else:
@@ -307,15 +305,18 @@ class LogReader:
                     self._successor = now if self._successor is None else self._successor
                 return []
             self._was_rotated = self._is_other = True
-        if not self._point.offset and not self._is_sure:
+        lines: Read = []
+        if not self._point.offset and not self._is_counted:
             full = not after and not self._is_first and len(self._rotated) >= self._kept
             if full or (after and not listing.has_rotated(self._instance, after)):
+                if self._progress.is_repeating:
+                    return self._miss("rotated", now)
                 self._progress.lose("rotated")  # a file before the oldest one that is left
-            self._is_sure = True
+                lines, self._is_counted = self._end_open(), True
         self._file, *self._untried = self._rotated
         self._is_found = False
         self._successor = now if self._is_other or self._untried or has_later else None
-        return []
+        return lines
 
     def _take_current(self, listing: Listing, now: float) -> Read:
         """Go on without any rotated file: with the file that is written to, if it is there."""
