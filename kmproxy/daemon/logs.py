@@ -86,6 +86,7 @@ class LogsDaemon:
         self._labels: LabelMaps | None = None
         self._shipper: Shipper | None = None
         self._readiness: Readiness | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.page_port = 0
         self.telemetry_port = 0
 
@@ -126,7 +127,8 @@ class LogsDaemon:
             self.page_port,
             self.telemetry_port,
         )
-        runtime.cancel_at_end(asyncio.create_task(self._watch(labels)))
+        self._watching = asyncio.create_task(labels.watcher.run())
+        runtime.cancel_at_end(self._watching)
         keep_labels(runtime, clients.identity, labels)
 
     async def wait(self, stop: asyncio.Event) -> None:
@@ -134,29 +136,35 @@ class LogsDaemon:
 
         Raises StartupError if the namespaces are not loaded in time.
         """
-        labels, shipper = self._labels, self._shipper
-        if labels is None or shipper is None:
+        labels, shipper, watching = self._labels, self._shipper, self._watching
+        if labels is None or shipper is None or watching is None:
             raise StartupError("the daemon has not been started")
         stopped = asyncio.create_task(stop.wait())
         loaded = asyncio.create_task(labels.watcher.wait_loaded())
         limit = self._runtime.config.apiserver.cache_sync_timeout
         tasks: set[asyncio.Task[object]] = {stopped, loaded}
         try:
-            await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {*tasks, watching}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
+            )
             if stopped.done():
                 return
+            if watching.done():
+                await watching  # the watch ends only with an error, which this raises
             if not labels.watcher.loaded:
                 why = labels.watcher.trouble or "the API server has not answered"
                 raise StartupError(f"namespaces not loaded within {limit:g} s: {why}")
             shipper.start()
             shipping = asyncio.create_task(shipper.wait())
             tasks.add(shipping)
-            await asyncio.wait({stopped, shipping}, return_when=asyncio.FIRST_COMPLETED)
-            if shipping.done():
-                await shipping
+            working = {shipping, watching}
+            await asyncio.wait({stopped, *working}, return_when=asyncio.FIRST_COMPLETED)
+            for task in working:
+                if task.done():
+                    await task
         finally:
-            for task in tasks:
-                task.cancel()
+            for each in tasks:
+                each.cancel()
 
     async def stop(self) -> None:
         """Become unready, send what was read, write the positions, and close everything."""
@@ -165,10 +173,6 @@ class LogsDaemon:
         if self._shipper is not None:
             await self._shipper.stop()
         await self._runtime.stack.aclose()
-
-    async def _watch(self, labels: LabelMaps) -> None:
-        with suppress(asyncio.CancelledError):
-            await labels.watcher.run()
 
     async def _endpoint(self) -> Upstream:
         """The client of the push endpoint. Raises ConfigError."""

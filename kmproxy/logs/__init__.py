@@ -9,6 +9,7 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     listing         the names of log files in the index of a folder
     unpacking       unpacks a compressed log file piece by piece
     pace            decides when a log file is asked for next
+    restarts        the instances of a container, as the pod's status tells of them
     exchange        the requests of a log reader and their answers
     progress        the lines that were given out, and the position of the acknowledged ones
     reader          reads one container's log over rotations and restarts

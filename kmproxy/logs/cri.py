@@ -40,7 +40,7 @@ _SECOND = timedelta(seconds=1)
 _CLOSED = Open()
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A joined line, or a line that is not CRI: then `stream` is empty."""
 
     stream: str
@@ -204,17 +204,18 @@ class CriReader:
         at, longest = 0, self._max_line
         back, crc = self._line.back, self._line.crc
         while at < stop:
-            found = match(data, at)
-            end = found.end() if found else data.index(b"\n", at) + 1
-            if (
-                found is None and back + end - at <= MAX_BACK
-            ):  # it has no time: that of the last one
-                back_here, crc_here = back + end - at, crc32(view[at:end], crc)
-            else:
-                low = at if found else 0
-                back_here = min(end - low, MAX_BACK)
-                crc_here = crc32(view[end - back_here : end])
             seconds = None
+            if (found := match(data, at)) is None:  # it has no time: the evidence grows
+                end = data.index(b"\n", at) + 1
+                if back + end - at <= MAX_BACK:
+                    back_here, crc_here = back + end - at, crc32(view[at:end], crc)
+                else:
+                    back_here = min(end, MAX_BACK)
+                    crc_here = crc32(view[end - back_here : end])
+            else:
+                end = found.end()
+                back_here = min(end - at, MAX_BACK)
+                crc_here = crc32(view[end - back_here : end])
             if found and not self._parts and not self._skipping:
                 text, fraction, zone, stream, tag, rest = found.groups()
                 if tag == b"F" and len(rest) <= longest:

@@ -24,7 +24,7 @@ class Container:
     """The pod's `spec.nodeName`."""
 
 
-class Line(msgspec.Struct, frozen=True):
+class Line(msgspec.Struct, frozen=True, gc=False):
     """One whole line as the container wrote it: its parts are joined."""
 
     container: Container
@@ -38,7 +38,7 @@ class Line(msgspec.Struct, frozen=True):
     """Without the newline, at most `max_line` bytes. It may not be UTF-8."""
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Mark(msgspec.Struct, frozen=True, gc=False):
     """Acknowledges a line and all lines of the container that were read before it.
 
     A reader derives its own mark with a position in it, and hands one out with each line. The

@@ -1,4 +1,4 @@
-"""Decides when a log file is asked for next.
+"""Decides when a log file is asked for next, and when its end is believed.
 
 Knows times in seconds, which are passed in. Must not know files or requests.
 """
@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 ENDING = 0.25
 """Seconds between two requests while a container's files may be deleted soon."""
+
+
+SETTLE = 1.0
+"""Seconds for which the runtime may write to a file that has a successor, or whose writer ended."""
+
+PATIENCE = 8
+"""Looks at a rotated file that stands in the index, but is never there. Then it is passed over."""
 
 
 @dataclass(slots=True)

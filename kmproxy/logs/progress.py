@@ -20,7 +20,7 @@ from kmproxy.logs.lines import Container, Line, Mark
 from kmproxy.logs.positions import FilePosition, Open, Point
 
 
-class FileMark(Mark, frozen=True):
+class FileMark(Mark, frozen=True, gc=False):
     """A mark with the place behind its line."""
 
     instance: int

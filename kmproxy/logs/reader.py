@@ -26,13 +26,11 @@ from kmproxy.logs.cri import CriReader
 from kmproxy.logs.exchange import Request, Response
 from kmproxy.logs.lines import Container, Mark
 from kmproxy.logs.listing import Listing, Rotated
-from kmproxy.logs.pace import ENDING, Pace
+from kmproxy.logs.pace import ENDING, PATIENCE, SETTLE, Pace
 from kmproxy.logs.positions import FilePosition, Point
 from kmproxy.logs.progress import Progress, Read, Tally
+from kmproxy.logs.restarts import Restarts
 from kmproxy.logs.unpacking import PackedFile, PackedFileError
-
-SETTLE = 1.0
-"""Seconds for which the runtime may write to a file that has a successor, or whose writer ended."""
 
 KEPT = 4
 """Rotated files of an instance that the kubelet keeps by default. It deletes older ones."""
@@ -63,33 +61,32 @@ class LogReader:
         self._cri = CriReader(max_line)
         self._progress = Progress(container, position, tally, oldest)
         self._kept = kept
-        self._latest = -1
-        self._latest_since = 0.0
-        self._latest_ended: float | None = None
-        self._is_deleted = False
+        self._restarts = Restarts()
         self._instance = position.instance if position else -1
         self._is_first = position is None  # what was deleted before the first look is no loss
         self._over = False  # the instance was read to its end, and nothing follows yet
+        self._rotated: list[Rotated] = []  # by the last listing, behind the last finished one
+        self._successor: float | None = None  # when the successor of `_file` was seen
+        self._is_listing = position is None
+        self._asked = 0.0
+        self._go_to((position.start or position.done) if position else Point())
+        if position and not position.start:
+            self._cri.restore(position.skipping)
+
+    def _go_to(self, point: Point) -> None:
+        """Read on at a point whose file is not known yet."""
+        self._point = point  # behind the bytes that were read; of a packed file, where it began
+        self._cri.begin(point)
+        self._progress.arrive(self._cri, point)
         self._file: Rotated | None = None  # None: the file that the instance writes to
         self._is_found = False  # `_file` has the evidence
         self._untried: list[Rotated] = []  # may be the file that is looked for, if `_file` is not
-        self._rotated: list[Rotated] = []  # by the last listing, behind the last finished one
-        self._successor: float | None = None  # when the successor of `_file` was seen
         self._packed: PackedFile | None = None
         self._held: tuple[Response, float] | None = None  # and when it was asked for
-        self._is_listing = position is None
         self._is_other = False  # the file that is looked for is not the one that is written to
         self._was_rotated = False  # the file that is looked for had been found as a rotated one
-        self._is_sure = False  # whether files before this one were deleted has been looked at
-        self._doubts = 0
-        self._asked = 0.0
-        self._point = (
-            Point()
-        )  # behind the bytes that were read; not kept up to date while unpacking
-        if position:
-            self._go_to(position.start or position.done)
-            if not position.start:
-                self._cri.restore(position.skipping)
+        self._is_counted = False  # a gap before this file was
+        self._doubts = 0  # how often the file was looked for and not found
 
     def __repr__(self) -> str:
         place = self._cri.place
@@ -124,16 +121,7 @@ class LogReader:
 
         `is_deleted` is for a pod that is no longer listed, so no further instance comes.
         """
-        if latest != self._latest:
-            self._latest, self._latest_since, self._latest_ended = latest, now, None
-            self.due = min(self.due, now)
-        self._is_deleted = is_deleted
-        if not is_ended and not is_deleted:
-            self._latest_ended = None
-            if self._over and self._instance == latest:  # it has not ended after all
-                self._over, self.due = False, now
-        elif self._latest_ended is None:
-            self._latest_ended = now
+        if self._restarts.observe(latest, now, is_ended=is_ended, is_deleted=is_deleted):
             self.due = min(self.due, now)
         if self._over:
             self._next_instance(now)
@@ -145,12 +133,10 @@ class LogReader:
         self._asked = now
         if self._is_listing:
             return Request(self._folder)
+        first, start = self._point.offset - self._point.back, self._point.offset
         if self._file and self._file.is_packed:
-            if not self._packed:
-                self._packed = PackedFile(self._point)
-            first, start = self._packed.offset, self._packed.offset
-        else:
-            first, start = self._point.offset - self._point.back, self._point.offset
+            self._packed = self._packed or PackedFile(self._point)
+            first = start = self._packed.offset
         name = self._file.name(self._instance) if self._file else f"{self._instance}.log"
         return Request(self._folder + name, first, start + room - 1)
 
@@ -160,9 +146,8 @@ class LogReader:
 
     def respond(self, response: Response, now: float, room: int) -> Read:
         """Take the answer to the last request, and return the lines that end in it."""
-        if self._is_listing:
-            listing = Listing(response.body if response.status == 200 else b"")
-            return self._take_listing(listing, now)
+        if self._is_listing:  # an index of a folder that is not there has no names
+            return self._take_listing(Listing(response.body), now)
         if response.status == 404:
             return self._look_for(now, is_other=False)
         if self._packed:
@@ -170,7 +155,7 @@ class LogReader:
                 return self._unpack(self._packed, now, room, is_end=True)
             self._packed.feed(response.body)
             self.lag = max((response.size or 0) - self._packed.offset, 0)
-            return self._unpack(self._packed, now, room)
+            return self._unpack(self._packed, now, room, is_end=not response.body)
         data = response.behind(self._point)
         if data is None:
             return self._look_for(now, is_other=True)
@@ -186,30 +171,17 @@ class LogReader:
 
     def _ended(self) -> float | None:
         """Return the time at which the instance was seen to have ended, or None."""
-        return self._latest_since if self._instance < self._latest else self._latest_ended
+        return self._restarts.ended(self._instance)
 
     def _rest(self, now: float, *, is_active: bool) -> None:
-        self.due = now + self._pace.next(
-            is_active=is_active, is_ending=self._ended() is not None or self._is_deleted
-        )
-
-    def _go_to(self, point: Point) -> None:
-        """Read on at a point whose file is not known yet."""
-        self._point = point
-        self._cri.begin(point)
-        self._progress.arrive(self._cri, point)
-        self._file, self._packed, self._held = None, None, None
-        self._is_found = self._is_other = self._was_rotated = self._is_sure = False
-        self._untried, self._doubts = [], 0
+        self.due = now + self._pace.next(is_active=is_active, is_ending=self._ended() is not None)
 
     def _take(self, response: Response, data: bytes, now: float) -> Read:
         """Take bytes behind the evidence, of a file that has it."""
         self._is_found, self._is_other, self._untried, self._doubts = True, False, [], 0
         new = data[self._point.back :]
-        lines: Read = []
-        if new:
-            lines = self._progress.feed(new, self._instance, self._cri)
-            self._point = self._cri.point
+        lines = self._progress.feed(new, self._instance, self._cri)
+        self._point = self._cri.point
         self.lag = max((response.size or 0) - self._point.offset, 0)
         if new and (self.lag or response.size is None):
             self.due = now
@@ -252,9 +224,7 @@ class LogReader:
         self._go_to(Point(stamp))
         if later:
             self._file, self._is_found = later[0], True
-        if len(later) < 2:
-            self._successor = None
-        self.due = now
+        self._successor, self.due = self._successor if len(later) > 1 else None, now
         return lines
 
     def _end_open(self) -> Read:
@@ -270,10 +240,12 @@ class LogReader:
         return lines
 
     def _next_instance(self, now: float) -> None:
-        if self._instance < self._latest:
+        if self._instance < self._restarts.latest:
             self._begin_instance(self._instance + 1, now)
-        elif self._is_deleted:
+        elif self._restarts.is_deleted:
             self.finished = True
+        elif self._ended() is None:  # it has not ended after all
+            self._over, self.due = False, now
 
     def _begin_instance(self, instance: int, now: float) -> None:
         self._instance, self._is_first, self._over = instance, False, False
@@ -283,26 +255,24 @@ class LogReader:
 
     def _look_for(self, now: float, *, is_other: bool) -> Read:
         """The file that was asked for is not the one that is read. Find out where that is."""
-        if self._packed:
-            self._point, self._packed = self._cri.place, None
-            self._cri.begin(self._point)
-        self.due, self._is_listing = now, True
+        self._point, self._packed = self._cri.point, None
+        self.due, self._is_listing = now if self._point.offset else now + ENDING, True
         if not self._file:
             self._is_other = is_other
         elif self._is_found:
             self._was_rotated = self._is_other = True
-        elif self._untried:
+        elif self._untried and is_other:
             self._file, self._is_listing = self._untried.pop(0), False
             return []
-        elif is_other:
-            self._doubts += 1
-            if self._doubts > 1:
-                return self._miss("rotated", now)
+        else:
+            self._doubts, self.due = self._doubts + 1, now + ENDING
+            if self._doubts > (1 if is_other else PATIENCE):
+                return self._miss("rotated", now, is_readable=is_other)
         self._file, self._is_found = None, False
         return []
 
-    def _miss(self, reason: str, now: float) -> Read:
-        """Count a gap, and go on with the oldest file that is left."""
+    def _miss(self, reason: str, now: float, *, is_readable: bool = True) -> Read:
+        """Count a gap, and go on with the oldest file that is left, or the one after it."""
         self._progress.lose(reason)
         self._is_listing, self.due = False, now
         if saved := self._progress.skip():  # the start of an open line is gone
@@ -310,17 +280,17 @@ class LogReader:
             self._go_to(saved.done)
             self._cri.restore(saved.skipping)
             return []
-        lines = self._end_open()
-        self._go_to(Point(self._point.after))
-        if self._rotated:
-            self._file, self._is_found = self._rotated[0], True
+        lines, left = self._end_open(), self._rotated if is_readable else self._rotated[1:]
+        self._go_to(Point(self._point.after if is_readable else self._rotated[0].stamp))
+        if left:
+            self._file, self._is_found = left[0], True
         return lines
 
     def _take_listing(self, listing: Listing, now: float) -> Read:
         """Decide which file is next, by the names in the container's folder."""
         self._is_listing, self.due = False, now
         if self._instance < 0:
-            self._instance = min([*listing.instances, self._latest])
+            self._instance = min([*listing.instances, self._restarts.latest])
             return []
         after, has_later = self._point.after, max(listing.instances, default=-1) > self._instance
         self._rotated = [each for each in listing.rotated(self._instance) if each.stamp > after]
@@ -332,29 +302,21 @@ class LogReader:
             if same:
                 self._file = same[0]
                 if has_later or listing.has_current(self._instance) or self._rotated[-1:] != same:
-                    self._see_successor(now)
+                    self._successor = now if self._successor is None else self._successor
                 return []
             self._was_rotated = self._is_other = True
-        if not self._point.offset and self._may_lack(listing, after):
-            self._progress.lose("rotated")
+        lines: Read = []
+        if not self._point.offset and not self._is_counted:
+            full = not after and not self._is_first and len(self._rotated) >= self._kept
+            if full or (after and not listing.has_rotated(self._instance, after)):
+                if self._progress.is_repeating:
+                    return self._miss("rotated", now)
+                self._progress.lose("rotated")  # a file before the oldest one that is left
+                lines, self._is_counted = self._end_open(), True
         self._file, *self._untried = self._rotated
-        self._is_found, self._successor = False, None
-        if self._is_other or self._untried or has_later:
-            self._see_successor(now)
-        return []
-
-    def _see_successor(self, now: float) -> None:
-        if self._successor is None:
-            self._successor = now
-
-    def _may_lack(self, listing: Listing, after: str) -> bool:
-        """Return whether files may have been deleted between `after` and the oldest one left."""
-        if self._is_sure:
-            return False
-        self._is_sure = True
-        if after:
-            return not listing.has_rotated(self._instance, after)
-        return not self._is_first and len(self._rotated) >= self._kept
+        self._is_found = False
+        self._successor = now if self._is_other or self._untried or has_later else None
+        return lines
 
     def _take_current(self, listing: Listing, now: float) -> Read:
         """Go on without any rotated file: with the file that is written to, if it is there."""
@@ -362,7 +324,9 @@ class LogReader:
             (response, self._asked), self._held = self._held, None
             return self._take(response, response.behind(self._point) or b"", now)
         self._file, self._is_found = None, False
-        later = [each for each in listing.instances if self._instance < each <= self._latest]
+        later = [
+            each for each in listing.instances if self._instance < each <= self._restarts.latest
+        ]
         has_current = listing.has_current(self._instance)
         ended = self._ended()
         if not (self._is_other and has_current) and (ended is None or self._asked < ended + SETTLE):

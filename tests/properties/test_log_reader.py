@@ -181,7 +181,7 @@ def number(line):
     return int(re.match(rb"<(\d+)\.", line.text)[1])
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_every_line_once(seed):
     """Rotated, compressed and restarted, but nothing is deleted: nothing is missing or counted."""
     run = Run(seed, crash=0.0 if seed % 3 == 0 else 0.01)
@@ -193,7 +193,7 @@ def test_every_line_once(seed):
     assert run.reader.finished is (seed % 2 == 0)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_reader_that_stands_still_for_long(seed):
     """It finds its place again, however many files were made meanwhile."""
     run = Run(seed)
@@ -244,7 +244,7 @@ def check_counted(run):
     return runs
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_what_is_lost_is_counted(seed):
     """Files are truncated, and deleted before they were read."""
     run = Run(seed, ROUGH, crash=0.0 if seed % 3 == 0 else 0.01)
