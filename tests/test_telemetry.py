@@ -61,7 +61,7 @@ NAMES = {
 """The documented metrics, without the suffixes of their type."""
 
 
-DECLARING = {"Counter", "Gauge", "Histogram", "Info"}
+DECLARING = {"Counter", "CounterMetricFamily", "Gauge", "Histogram", "Info"}
 NAME = re.compile(r"`(kmproxy_\w+)")
 
 
