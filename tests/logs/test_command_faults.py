@@ -129,3 +129,23 @@ async def test_a_namespace_that_is_not_known_yet(cluster, logs, loki, tmp_path):
         cluster.api.namespaces.apply("new", {"team": "green"})
         await loki.has("early")
     assert [entry.stream["team"] for entry in loki.entries] == ["red", "green"]
+
+
+async def test_the_end_while_the_endpoint_is_away(cluster, logs, loki, tmp_path):
+    """The process ends in its grace period, and the next one sends what was not taken."""
+    app = logs.start("shop", "web-0").containers["app"]
+    environment, flags = arguments(cluster, tmp_path, loki)
+    async with shipping(environment, flags) as (process, _):
+        app.write("one")
+        await loki.has("one")
+        loki.status = 503
+        pushes = loki.pushes
+        app.write("two")
+        await until(lambda: loki.pushes > pushes)
+        process.terminate()
+        assert await process.wait() == 0
+    loki.status = 204
+    app.write("three")
+    async with shipping(environment, flags):
+        await loki.has("two", "three")
+    assert loki.texts == ["one", "two", "three"]
