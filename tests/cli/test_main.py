@@ -288,7 +288,7 @@ def test_every_problem_of_both_is_told(file):
         (["demo", "--nodes=0", "--all-nodes"], ["--nodes: ", "unknown flag --all-nodes"]),
         (["serve", "--output=json"], ["unknown flag --output"]),
         (["check", "--output", "--bogus"], ["--output: the value is missing", "--bogus"]),
-        (["check", "--output=yaml", "--label=a=b", "--label=c=b"], ["'yaml'", "'b' is already"]),
+        (["check", "--output=yaml", "--label=a=b", "--label=c=b"], ["'yaml'", "already makes the label 'b'"]),
         (["check", "--config=missing"], ["--config missing: No such file"]),
         (["demo", "--config=x"], ["unknown flag --config"]),
         (["enrich"], ["--namespaces"]),

@@ -70,7 +70,7 @@ async def test_a_wrong_command_line(tmp_path):
     for words in (
         "unknown flag --nonsense",
         "--node-port: '99999' is not a port",
-        "the label 'b' is already made by --label a=b",
+        "--label a=b already makes the label 'b'",
         "'0' is not a label name",
         "unknown key lable, did you mean label?",
         "cache-sync-timeout: 'soon' is not a duration",

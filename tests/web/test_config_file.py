@@ -145,7 +145,7 @@ BROKEN = {
     "No such file or directory": lambda files: (files.directory / "tls.key").unlink(),
     "there is no CA certificate in it": write("ca.crt", b"planted-secret"),
     "it is not YAML in line 2": write("web.yaml", b"planted-secret:\n  ]planted-secret"),
-    "a key stands twice in line 3": write("web.yaml", TWICE.encode()),
+    "line 3 repeats a key": write("web.yaml", TWICE.encode()),
     "unknown key 'x'": write("web.yaml", b"x: planted-secret"),
     "it is not text": write("web.yaml", b"\xff\xfeplanted-secret"),
 }
