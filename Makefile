@@ -97,6 +97,10 @@ SECONDS ?= 60
 load: $(VENV)/dev ## scrape 500 simulated nodes, and change 10,000 namespaces
 	$(BIN)/python -m tests.support.load $(ARGS)
 
+.PHONY: pair
+pair: $(VENV)/dev ## scrape simulated nodes by two scrapers, with --share-reads and without
+	$(BIN)/python -m tests.support.pair $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check every answer
 	$(BIN)/python -m tests.support.soak --seconds $(SECONDS) $(ARGS)

@@ -43,10 +43,11 @@ class GzipDecoder:
     """Decodes a gzip stream, in pieces of bounded size.
 
     A stream is complete only at the end of a member. Otherwise `finish` raises, because
-    a stream that was cut short looks whole up to the cut.
+    a stream that was cut short looks whole up to the cut. `name` names the server in errors.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "kubelet") -> None:
+        self._name = name
         self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
         self._members = 1
 
@@ -62,13 +63,13 @@ class GzipDecoder:
                     return
                 self._members += 1
                 if self._members > MAX_MEMBERS:
-                    message = f"the kubelet's gzip body has over {MAX_MEMBERS} members"
+                    message = f"the {self._name}'s gzip body has over {MAX_MEMBERS} members"
                     raise UpstreamError("gzip", message)
                 self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
             try:
                 piece = self._member.decompress(data, _PIECE)
             except igzip_lib.IsalError as error:  # type: ignore[misc] # the stub leaves its base out
-                raise UpstreamError("gzip", "the kubelet's gzip body is damaged") from error
+                raise UpstreamError("gzip", f"the {self._name}'s gzip body is damaged") from error
             if piece:
                 yield piece
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
@@ -76,7 +77,7 @@ class GzipDecoder:
     def finish(self) -> None:
         """Ends the stream. Raises UpstreamError if the stream was cut short."""
         if not self._member.eof:
-            raise UpstreamError("truncated", "the kubelet's gzip body was cut short")
+            raise UpstreamError("truncated", f"the {self._name}'s gzip body was cut short")
 
 
 class GzipEncoder:

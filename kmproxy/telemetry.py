@@ -68,13 +68,13 @@ class UpstreamErrors:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._errors = Counter(
             "kmproxy_upstream_errors",
-            "Failures of the kubelet or the API server, by reason.",
+            "Failures of the kubelet, the API server or a configured upstream, by reason.",
             ["upstream", "reason"],
             registry=registry,
         )
 
     def count(self, upstream: str, reason: str) -> None:
-        """Count a failure of the upstream `kubelet` or `apiserver`."""
+        """Count a failure of `kubelet`, `apiserver` or a configured upstream, by its name."""
         self._errors.labels(upstream, bounded(reason)).inc()
 
 

@@ -10,6 +10,7 @@ from tests.support.modules import HEAVY, MODULES, PACKAGE
 OPTIONAL = {
     *("config.http_client", "config.http_options", "config.proxies"),
     *("client.factory", "client.oauth2", "web.passwords"),
+    *("config.upstreams", "sources.http", "daemon.upstreams", "check.upstreams"),
     *("check.preflight", "check.certificates", "demo", "simulator.cluster"),
 }
 """Modules that neither a daemon without settings nor the command line loads."""

@@ -46,6 +46,8 @@ NAMES = {
     "kmproxy_scrape_duration_seconds": "histogram",
     "kmproxy_scrapes": "counter",
     "kmproxy_scrapes_in_flight": "gauge",
+    "kmproxy_shared_read_bytes": "gauge",
+    "kmproxy_shared_reads": "counter",
     "kmproxy_upstream_errors": "counter",
     "kmproxy_snapshot_errors": "counter",
     "kmproxy_snapshot_saved_timestamp_seconds": "gauge",

@@ -52,13 +52,15 @@ class RequestAttributes:
     `path` is the path as the client sent it. `node` is the name of the node, or empty if it is
     not known. With `by_name` the path itself names the node, and that node may not exist.
     `wanted` tells whether the request asks for a namespace. It is None if the response cannot be
-    narrowed to namespaces.
+    narrowed to namespaces. Without `exists` nothing is served at the path. A caller that is not
+    authorized for the path must not learn that.
     """
 
     path: str
     node: str = ""
     wanted: Callable[[str], bool] | None = None
     by_name: bool = False
+    exists: bool = True
 
 
 class Authorizer(ABC):
@@ -117,13 +119,28 @@ class KubernetesAuthorizer(Authorizer):
     async def admit(self, caller: Caller, attributes: RequestAttributes) -> None:
         """Authorize a caller for the whole request, or raise AccessError."""
         if self._by_path and not attributes.by_name:
-            return await self._require(caller, Question(path=attributes.path))
+            question = Question(path=attributes.path)
+            if not (attributes.exists or self._may_ask(caller, question)):
+                raise _denied(caller, question)
+            return await self._require(caller, question)
         question = Question(resource=NODE_METRICS, name=attributes.node)
         if self._nodes is None or not attributes.by_name:
             return await self._require(caller, question)
         if not await self._may_scrape(self._nodes, caller, question):
             raise _denied(caller, question)
         return None
+
+    def _may_ask(self, caller: Caller, question: Question) -> bool:
+        """Whether a path that does not exist may be reviewed. Takes one of the caller's denials.
+
+        So a caller cannot make the API server review any number of names.
+        """
+        if self._reviewer.remembered(caller, question) is not None:
+            return True
+        allowed = self._denials.has_left(caller.username, self._reviewer.now())
+        if allowed:
+            self._denials.take(caller.username, self._reviewer.now())
+        return allowed
 
     async def _may_scrape(self, nodes: NodeDirectory, caller: Caller, named: Question) -> bool:
         """Whether a caller may scrape the node with the name of `named`, if that node exists.

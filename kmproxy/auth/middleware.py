@@ -59,7 +59,7 @@ class RequestMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "kmproxy_scrapes",
-            "Requests for kubelet metrics, by path as in the documentation and HTTP status; "
+            "Requests for metrics, by path as in the documentation and HTTP status; "
             "'broken' is a connection broken after the first byte, 'gone' a client that left.",
             ["path", "code"],
             registry=registry,

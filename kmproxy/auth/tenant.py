@@ -14,6 +14,7 @@ from kmproxy.auth.reviewer import Reviewer
 from kmproxy.auth.tenant_filter import Recent, TenantFilter
 from kmproxy.config.types import Resource
 from kmproxy.errors import AccessError
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.kube.reviews import Caller, Question, is_namespace
 
 MARGIN = 0.05
@@ -90,9 +91,11 @@ class Tenant:
         """Review the namespaces of the path's last response, before anything is fetched."""
         await self._review(self._recent.of(self._path))
 
-    def stream(self, *, max_line: int, deadline: float) -> TenantStream:
+    def stream(
+        self, *, max_line: int, deadline: float, namespace_labels: NamespaceLabels | None = None
+    ) -> TenantStream:
         """The stream that narrows one exposition to wanted namespaces that the tenant sees."""
-        narrowed = TenantFilter(self._wanted, max_line=max_line)
+        narrowed = TenantFilter(self._wanted, max_line=max_line, namespace_labels=namespace_labels)
         return TenantStream(self, narrowed, deadline, self._note)
 
     def _note(self, namespaces: set[str]) -> None:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
 
 from kmproxy.bounded_cache import ENTRY, BoundedCache
-from kmproxy.exposition.finder import NAMESPACE, split_at
-from kmproxy.exposition.grammar import METADATA, by_lines, unquote
+from kmproxy.exposition.finder import sample_finder, split_at, split_at_pairs
+from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unquote
 from kmproxy.exposition.lines import WholeLines
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.kube.reviews import is_namespace
@@ -30,6 +30,9 @@ MAX_RECENT = 8 << 20
 
 PASSES = ""
 
+_Owner = bytes | tuple[bytes, ...] | None
+"""The namespace of a line, or all of them; None for lines that are open to everyone."""
+
 
 class TenantFilter:
     """Takes an exposition in pieces of any size, and holds each until it is decided.
@@ -44,12 +47,19 @@ class TenantFilter:
     lines that were left out, by reason: `namespace` for samples of namespaces that are not wanted,
     `tenant` for samples without a namespace or of another tenant, `unparsed` for lines that are
     not understood. Each byte is read a bounded number of times, also if the pieces are small.
+
+    A sample that names several namespaces by `namespace_labels` passes only if all of them are
+    wanted and seen. If the tenant does not see one of them, it counts as `tenant`, whatever is
+    wanted.
     """
 
     __slots__ = (
+        "_finder",
         "_held",
+        "_labels",
         "_lines",
         "_owners",
+        "_several",
         "_verdicts",
         "_wanted",
         "dropped",
@@ -62,13 +72,14 @@ class TenantFilter:
         max_line: int,
         namespace_labels: NamespaceLabels | None = None,
     ) -> None:
-        if namespace_labels is not None and not namespace_labels.default:
-            raise NotImplementedError("other namespace labels are not there yet")
         self._wanted = wanted
+        self._labels = namespace_labels or NamespaceLabels()
+        self._finder = sample_finder(frozenset(self._labels.names))
         self._lines = WholeLines(max_line)
         self._verdicts = _first_verdicts()
         self._held: list[bytes] = []  # lines, each with its newline at the front
-        self._owners: list[bytes | None] = []  # namespace of each line; None: open to everyone
+        self._owners: list[_Owner] = []  # of each line
+        self._several: set[tuple[bytes, ...]] = set()  # owners of held lines, without a verdict
         self.dropped = {"namespace": 0, "tenant": 0, "unparsed": 0}
 
     def __repr__(self) -> str:
@@ -95,6 +106,9 @@ class TenantFilter:
 
     def take(self) -> bytes:
         """Returns the held lines that pass. Raises KeyError if a namespace is not decided."""
+        for owner in self._several:
+            self._verdicts[owner] = self._verdict(owner)
+        self._several.clear()
         verdicts = [self._verdicts[owner] for owner in self._owners]
         for verdict in self.dropped:
             self.dropped[verdict] += verdicts.count(verdict)
@@ -102,6 +116,11 @@ class TenantFilter:
         self._held.clear()
         self._owners.clear()
         return b"".join([*passing, b"\n" * self._lines.ended])[1:] if passing else b""
+
+    def _verdict(self, owners: tuple[bytes, ...]) -> str:
+        """The verdict for a sample of several namespaces: that of the strictest one."""
+        verdicts = {self._verdicts[owner] for owner in owners}
+        return next((verdict for verdict in ("tenant", "namespace") if verdict in verdicts), PASSES)
 
     def _undecided(self) -> set[str]:
         """Hold the new lines. Returns the undecided namespaces of all held lines.
@@ -115,8 +134,11 @@ class TenantFilter:
         if len(self._verdicts) > MAX_NAMESPACES:
             self._verdicts = _first_verdicts()
         asked = set()
-        for namespace in set(self._owners).difference(self._verdicts):
-            text = (namespace or b"").decode("ascii", "replace")
+        owners = set(self._owners).difference(self._verdicts)
+        self._several = {owner for owner in owners if isinstance(owner, tuple)}
+        single = {owner for owner in owners if isinstance(owner, bytes)}
+        for namespace in single.union(*self._several).difference(self._verdicts):
+            text = namespace.decode("ascii", "replace")
             if not is_namespace(text):
                 self._verdicts[namespace] = "tenant"
             else:
@@ -125,7 +147,7 @@ class TenantFilter:
 
     def _hold(self, block: bytes) -> None:
         """Hold the lines of a block. Each line is complete and ends with a newline."""
-        parts = NAMESPACE.plain_line.split(by_lines(block))
+        parts = self._finder.plain_line.split(by_lines(block))
         verdicts = self._verdicts
         # No line follows the text that is left at the end.
         for between, line, namespace in zip(parts[::3], parts[1::3], parts[2::3], strict=False):
@@ -135,22 +157,55 @@ class TenantFilter:
                 self._hold_line(namespace, line)
         self._hold_odd(parts[-1])
 
-    def _hold_line(self, owner: bytes | None, line: bytes) -> None:
+    def _hold_line(self, owner: _Owner, line: bytes) -> None:
         self._held.append(line)
         self._owners.append(owner)
 
     def _hold_odd(self, text: bytes) -> None:
         """Hold lines of any spelling. A newline leads each, and one ends the last."""
-        parts = split_at(NAMESPACE.any_spelling, text) if b"namespace" in text else [text]
+        borne = any(name in text for name in self._labels.names)
+        parts = split_at(self._finder.any_spelling, text) if borne else [text]
         for at in range(0, len(parts) - 1, 4):
             between, head, value, rest = parts[at : at + 4]
             if between:
-                self._hold_shared(between[1:] + b"\n")
+                self._hold_several(between + b"\n")
             namespace = unquote(b'"%b"' % value) if b"\\" in value else value
             if namespace in self._verdicts or self._may_be(namespace):
                 self._hold_line(namespace, b'%b%b"%b' % (head, value, rest))
         if len(parts[-1]) > 1:
+            self._hold_several(parts[-1])
+
+    def _hold_several(self, text: bytes) -> None:
+        """Hold lines that do not bear exactly one namespace label. A newline leads each."""
+        if len(self._labels.names) == 1:
+            self._hold_shared(text[1:])
+            return
+        parts = split_at_pairs(text)
+        for at in range(0, len(parts) - 1, 4):
+            if parts[at]:
+                self._hold_shared(parts[at][1:] + b"\n")
+            line = b"".join(parts[at + 1 : at + 4])
+            if sample := Sample.parse(line[1:]):
+                self._hold_sample(sample, line)
+        if len(parts[-1]) > 1:
             self._hold_shared(parts[-1][1:])
+
+    def _hold_sample(self, sample: Sample, line: bytes) -> None:
+        """Hold a sample of any number of namespace labels, unless it names no namespace."""
+        borne: dict[bytes, bytes] = {}
+        for name, pair in sample.labels():
+            if name in self._labels.names:
+                if name in borne:
+                    self.dropped["unparsed"] += 1
+                    return
+                borne[name] = unquote(pair["value"])
+        named = tuple(borne[name] for name in self._labels.naming(borne))
+        if not named:
+            self.dropped["tenant"] += 1
+        elif all(is_namespace(namespace.decode("ascii", "replace")) for namespace in named):
+            self._hold_line(named, line)
+        else:
+            self.dropped["tenant"] += 1
 
     def _may_be(self, namespace: bytes) -> bool:
         """Whether a namespace can have this name. If not, counts one sample as dropped."""
@@ -161,12 +216,12 @@ class TenantFilter:
 
     def _hold_shared(self, text: bytes) -> None:
         """Take complete lines without a namespace, and hold those that every caller may see."""
-        if NAMESPACE.passing.fullmatch(text):  # plain samples and comments
+        if self._finder.passing.fullmatch(text):  # plain samples and comments
             comments = text.count(b"\n#") + text.startswith(b"#")
             samples, unparsed = text.count(b"\n") - comments, 0
         else:
             comments = 1
-            samples, unparsed = NAMESPACE.count_kinds(text)
+            samples, unparsed = self._finder.count_kinds(text)
         self.dropped["tenant"] += samples
         self.dropped["unparsed"] += unparsed
         if comments and (shared := b"".join(_SHARED.findall(text))):
@@ -203,5 +258,5 @@ def _weight(path: str, namespaces: frozenset[str]) -> int:
     return ENTRY + len(path) + sum(map(len, namespaces)) + 120 * len(namespaces)
 
 
-def _first_verdicts() -> dict[bytes | None, str]:
+def _first_verdicts() -> dict[_Owner, str]:
     return {None: PASSES, b"": "tenant"}

@@ -10,10 +10,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from kmproxy.bench.guard import guarded
 from kmproxy.errors import StartupError
 
 HOST = "127.0.0.1"
@@ -80,8 +81,21 @@ def running(
 ) -> Iterator[int]:
     """Run a process, which is ready when it answers on `port`. Yields its id.
 
+    If this process is killed meanwhile, the other one is too, and the folder of `log` is removed.
     Raises StartupError.
     """
+    with guarded(log.parent) as note:
+        yield from _running(name, arguments, environment, port, log, note)
+
+
+def _running(
+    name: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    port: int,
+    log: Path,
+    note: Callable[[int], None],
+) -> Iterator[int]:
     process = None
     try:
         try:
@@ -90,6 +104,7 @@ def running(
                     arguments, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
                     start_new_session=True,  # this process gets Ctrl-C, and stops the other
                 )  # fmt: skip
+                note(process.pid)
         except OSError as error:
             raise StartupError(f"{name} cannot be run: {error.strerror}") from error
         end = time.monotonic() + READY_TIMEOUT

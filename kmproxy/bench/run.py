@@ -18,6 +18,7 @@ from typing import Any
 from kmproxy import __version__
 from kmproxy.bench import discovery as benchdiscovery
 from kmproxy.bench.engine import all_subjects, measure_subjects, relate
+from kmproxy.bench.guard import guarded
 from kmproxy.bench.payloads import Namespaces, beginning, cadvisor, namespaces_of
 from kmproxy.bench.scrapes import Figures, measure
 from kmproxy.bench.tables import MEGABYTE, tables
@@ -82,7 +83,10 @@ def _measure_daemon(
     say: Callable[[str], None],
 ) -> tuple[list[Figures], str | None]:
     """Measure the whole daemon, with payloads of 1, 12 and 120 MB or with the given payloads."""
-    with tempfile.TemporaryDirectory(prefix="kmproxy-bench-") as directory:
+    with (
+        tempfile.TemporaryDirectory(prefix="kmproxy-bench-") as directory,
+        guarded(Path(directory)),
+    ):
         payloads = [(name, Path(name)) for name, _ in given]
         for megabytes in () if given else (1, 12, 120):
             path = Path(directory) / f"{megabytes}"

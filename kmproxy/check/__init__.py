@@ -10,5 +10,6 @@ Knows which checks are made, and the meaning of their results. Must not change a
     observations  collects examples from an exposition
     certificates  examines the certificate that a server shows
     kubelet       tries a node: its certificate, its metrics, its pods
+    upstreams     tries each upstream: its certificate, its metrics, its namespace labels
     preflight     runs all checks in order
 """

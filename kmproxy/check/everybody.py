@@ -12,9 +12,10 @@ from kmproxy.auth.authorizer import NODE_METRICS
 from kmproxy.check.report import Result
 from kmproxy.check.steps import Steps
 from kmproxy.config.sections import Config
+from kmproxy.discovery.upstreams import UPSTREAMS
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.reviews import ACCESS_REVIEWS, Caller, Question, access_review, read_access_review
-from kmproxy.scrape.routes import NAMESPACES
+from kmproxy.scrape.routes import NAMESPACES, UPSTREAM_PATH
 from kmproxy.sources.endpoints import ENDPOINTS
 
 SOMEBODY = Caller("kmproxy-check", groups=("system:authenticated",))
@@ -34,6 +35,8 @@ def questions(config: Config) -> list[Question]:
     paths = [*ENDPOINTS, "/", *(DISCOVERY_PATHS if config.discovery.enabled else ())]
     if config.selection.info_metric and kubelet.all_nodes:
         paths.append(NAMESPACES)
+    if config.upstreams:
+        paths += [UPSTREAMS, *(UPSTREAM_PATH.format(name=each.name) for each in config.upstreams)]
     asked = [Question(path=path) for path in paths] if by_path else []
     if kubelet.all_nodes or not by_path:
         asked.append(Question(resource=NODE_METRICS))

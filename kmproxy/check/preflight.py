@@ -92,4 +92,8 @@ async def _run(steps: Steps, try_node: str | None) -> None:
         await check_metrics(steps, node, labels, permissions)
         if steps.config.discovery.enabled:
             await check_pods(steps, node, permissions)
+    if steps.config.upstreams:
+        from kmproxy.check.upstreams import check_upstreams  # noqa: PLC0415 - most have none
+
+        await check_upstreams(steps, labels)
     report.findings[begin:begin] = permissions.findings()

@@ -96,7 +96,8 @@ class Trusted:
             return "failed", self.problem
         if self.problem:
             return "warning", "not verified: whoever answers at its address is believed"
-        return "warning", "not verified, although it could be: leave out --kubelet-insecure-tls"
+        flag = "--kubelet-insecure-tls" if self.name == "kubelet" else "insecure_skip_verify"
+        return "warning", f"not verified, although it could be: leave out {flag}"
 
     def document(self) -> dict[str, Any]:
         """The result as one JSON object, with the certificate's fields on the same level."""
@@ -168,6 +169,28 @@ class Coverage:
 
 
 @dataclass(slots=True)
+class Upstream:
+    """The results about one upstream. `namespace_labels` counts the samples that bear each label.
+
+    A part that could not be found out is None.
+    """
+
+    name: str
+    certificate: Trusted | None = None
+    metrics: Metrics | None = None
+    namespace_labels: Mapping[str, int] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The results as one JSON object."""
+        return {
+            "name": self.name,
+            "certificate": self.certificate and self.certificate.document(),
+            "metrics": self.metrics and dataclasses.asdict(self.metrics),
+            "namespace_labels": self.namespace_labels,
+        }
+
+
+@dataclass(slots=True)
 class Report:
     """All results of a preflight. A part that could not be found out is None or empty."""
 
@@ -181,6 +204,7 @@ class Report:
     metrics: Metrics | None = None
     namespaces: int | None = None
     coverage: list[Coverage] = field(default_factory=list)
+    upstreams: list[Upstream] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -226,6 +250,7 @@ class Report:
             "metrics": self.metrics and dataclasses.asdict(self.metrics),
             "namespaces": self.namespaces,
             "labels": [dataclasses.asdict(each) for each in self.coverage],
+            "upstreams": [each.document() for each in self.upstreams],
         }
 
 

@@ -41,6 +41,8 @@ TICK = 1.0
 
 MAX_REDIRECTS = 5
 
+_PROXY_LOGIN = "proxy-authorization"
+
 _Tls = ssl.SSLContext | bool
 """The TLS context of a connection. False means plain HTTP."""
 
@@ -196,6 +198,7 @@ class Upstream:
             name = self._server_name() if self._server_name and ours else None
             name = plain_name(name or host) or None
             proxy = self._proxy(url) if self._proxy else None
+            sent.extend(_login(proxy, secure=secure))
             try:
                 # aiohttp's sock_connect and sock_read do not cover a proxy's response.
                 async with asyncio.timeout(silence):
@@ -337,6 +340,14 @@ def _origin(url: str) -> tuple[str, str | None, int]:
     """Scheme, host and port: a credential is sent to one origin only."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or 443
+
+
+def _login(proxy: Proxy | None, *, secure: bool) -> CIMultiDict[str]:
+    """The user and password of a proxy for a request without TLS: no CONNECT carries them."""
+    if proxy is None or secure:
+        return CIMultiDict()
+    headers = ((name, value) for name, value in proxy.headers if name.lower() == _PROXY_LOGIN)
+    return _revealed(tuple(headers))
 
 
 def _revealed(headers: Headers) -> CIMultiDict[str]:

@@ -6,9 +6,15 @@ comes from.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kmproxy.config.sections import LabelConfig, SelectionConfig
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selection import Globs, Selection
+
+if TYPE_CHECKING:
+    from kmproxy.config.upstreams import UpstreamConfig
 
 
 def read_recipe(labels: LabelConfig, selection: SelectionConfig) -> Recipe:
@@ -32,4 +38,12 @@ def read_selection(config: SelectionConfig) -> Selection:
         cluster_samples=config.cluster_samples == "keep",
         drop_labels=frozenset(name.encode() for name in config.drop_label),
         strip_timestamps=config.timestamps == "strip",
+    )
+
+
+def read_namespace_labels(config: UpstreamConfig) -> NamespaceLabels:
+    """Returns the labels by which a sample of an upstream names its namespace."""
+    return NamespaceLabels(
+        tuple(label.encode() for label in config.namespace_labels),
+        tuple(prefix.encode() for prefix in config.prefixes),
     )

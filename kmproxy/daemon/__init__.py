@@ -5,6 +5,7 @@ Must not do itself any work of a folder below.
     runtime        holds the parameters with which the objects are made
     metrics        makes and registers all own metrics
     clients        opens the clients of the API server and of kubelets
+    upstreams      makes the clients and the limits of upstreams
     warnings       logs a warning if a configuration trusts more than it may seem
     label_maps     makes the label maps, their watch, and the readiness
     keepers        keeps pins and the label snapshot on disk

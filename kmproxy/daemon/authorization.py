@@ -30,7 +30,7 @@ def open_authorizer(
     if not clients.identity.server.startswith("https:"):
         problem = f"--authorization={config.mode}: scrapers' tokens would be sent in plain text"
         raise ConfigError([f"{problem} to the API server at {clients.identity.server}"])
-    for path in ("/", *served_paths(all_nodes=False), *pages):
+    for path in ("/", *served_paths(all_nodes=False, upstreams=clients.upstreams), *pages):
         if granted_to_all(path):
             problem = f"--authorization={config.mode}: Kubernetes' default roles let everyone"
             raise ConfigError([f"{problem} get {path}, so its review proves nothing"])

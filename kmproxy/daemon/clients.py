@@ -1,4 +1,4 @@
-"""The clients of the API server and the kubelets, as the configuration describes them.
+"""The clients of the API server, kubelets and upstreams, as the configuration describes them.
 
 Knows how a client is made from an identity, TLS contexts and a session. Must not
 know which requests the clients send.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from kmproxy.client.addresses import NodeAddresses
 from kmproxy.client.pin_file import SUFFIX
@@ -29,6 +30,9 @@ from kmproxy.process import bound_tls_buffers
 from kmproxy.sources.kubelet import Kubelet
 from kmproxy.sources.kubelet_trust import kubelet_trust
 
+if TYPE_CHECKING:
+    from kmproxy.sources.http import HttpSource
+
 
 @dataclass(frozen=True, slots=True)
 class Clients:
@@ -36,7 +40,7 @@ class Clients:
 
     `nodes` is None unless every node is served. `pinning` is None unless kubelets' certificates
     are pinned. Through `outage` the watch of namespaces tells the kubelet's client that the API
-    server is away.
+    server is away. `upstreams` are by name.
     """
 
     identity: Identity
@@ -45,6 +49,7 @@ class Clients:
     nodes: NodeDirectory | None
     pinning: Pinning | None
     outage: Outage
+    upstreams: Mapping[str, HttpSource]
 
 
 @asynccontextmanager
@@ -116,7 +121,14 @@ async def open_clients(
             )
         outage = Outage(clock)
         client = Kubelet(config.kubelet, upstream, outage)
-        yield Clients(identity, api, client, nodes, pinning, outage)
+        upstreams: Mapping[str, HttpSource] = {}
+        if config.upstreams:
+            from kmproxy.daemon.upstreams import open_upstreams  # noqa: PLC0415 - most daemons have none
+
+            upstreams = await open_upstreams(
+                config, session, stack, environment, clock=clock, errors=errors
+            )
+        yield Clients(identity, api, client, nodes, pinning, outage, upstreams)
 
 
 def _pinning(

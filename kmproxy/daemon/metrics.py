@@ -14,6 +14,7 @@ from kmproxy.labels.namespaces import WatchMetrics
 from kmproxy.labels.snapshot import SnapshotMetrics
 from kmproxy.scrape.handler import ScrapeMetrics
 from kmproxy.scrape.stream import SampleMetrics
+from kmproxy.sources.cache import SharedReadMetrics
 from kmproxy.sources.slots import SlotMetrics
 from kmproxy.telemetry import CredentialErrors, UpstreamErrors, open_registry
 from kmproxy.web.config_file import WebFileMetrics
@@ -38,6 +39,7 @@ class OwnMetrics:
         self.watch = WatchMetrics(registry, self.upstream_errors)
         self.snapshot = SnapshotMetrics(registry)
         self.reviews = ReviewMetrics(registry, self.upstream_errors)
+        self.shared_reads = SharedReadMetrics(registry)
         self.scrapes = ScrapeMetrics(registry)
         self.samples = SampleMetrics(registry)
         self.discovery = DiscoveryMetrics(registry, self.upstream_errors)

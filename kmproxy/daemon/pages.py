@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kmproxy.config.sections import Config
 from kmproxy.daemon.clients import Clients
 from kmproxy.daemon.label_maps import LabelMaps
 from kmproxy.daemon.runtime import Runtime
 from kmproxy.discovery.documents import TargetLabelMap
 from kmproxy.discovery.handler import PODS, HttpDiscovery
 from kmproxy.discovery.targets import TargetService
+from kmproxy.discovery.upstreams import UPSTREAMS, UpstreamDiscovery, UpstreamTarget
 from kmproxy.scrape.handler import Page
 from kmproxy.scrape.namespace_info import NamespaceInfo
-from kmproxy.scrape.routes import NAMESPACES
+from kmproxy.scrape.routes import NAMESPACES, UPSTREAM_PATH
 from kmproxy.sources.slots import ConcurrencyLimit
 from kmproxy.web.health import Readiness
 from kmproxy.web.responses import Handler
@@ -37,11 +39,20 @@ def open_pages(
             clock=runtime.clock,
         )
         handlers |= info.handlers
+    if runtime.config.upstreams:
+        handlers |= UpstreamDiscovery(_targets(runtime.config), runtime.metrics.discovery).handlers
     shown = {PODS: PODS if clients.kubelet.has_node else f"{PODS}?node={{node}}"}
     return {
-        path: Page(handler, shown.get(path, path), by_tenant=path in {PODS, NAMESPACES})
+        path: Page(handler, shown.get(path, path), by_tenant=path in {PODS, NAMESPACES, UPSTREAMS})
         for path, handler in handlers.items()
     }
+
+
+def _targets(config: Config) -> list[UpstreamTarget]:
+    return [
+        UpstreamTarget(each.name, UPSTREAM_PATH.format(name=each.name), each.place)
+        for each in config.upstreams
+    ]
 
 
 def _discovery(

@@ -1,4 +1,4 @@
-"""The metrics port: scrapes of kubelets, the pages beside them, and the status page.
+"""The metrics port: scrapes of kubelets and upstreams, the pages beside them, and the status page.
 
 Must not know how a scrape is answered.
 """
@@ -17,6 +17,7 @@ from kmproxy.daemon.status import StatusSource
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.scrape.handler import MetricsPort, Page
 from kmproxy.scrape.scraper import Scraper
+from kmproxy.scrape.source import Kubelets, UpstreamSource
 from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.cache import SharedReads
 from kmproxy.sources.kubelet import Kubelet, MetricsSource
@@ -36,12 +37,21 @@ def open_scrapes(
     recipe = read_recipe(config.labels, config.selection)
     if clients.nodes is not None:  # the info metric has a path of its own
         recipe = replace(recipe, info=False)
-    scraper = Scraper(
+    kubelets = Kubelets(
         clients.kubelet,
         _open_reads(runtime, clients.kubelet),
         clients.nodes,
         limit,
-        Streamer(labels.samples, SeriesRoom(config.server.max_concurrency), metrics.samples),
+        SeriesRoom(config.server.max_concurrency),
+        recipe,
+    )
+    upstreams: Mapping[str, UpstreamSource] = {}
+    if clients.upstreams:
+        from kmproxy.daemon.upstreams import upstream_sources  # noqa: PLC0415 - most daemons have none
+
+        upstreams = upstream_sources(runtime, clients.upstreams, recipe)
+    scraper = Scraper(
+        Streamer(labels.samples, metrics.samples),
         labels.readiness,
         metrics.upstream_errors,
         config.server.max_scrape_time,
@@ -50,7 +60,14 @@ def open_scrapes(
         labels.watcher, labels.readiness, labels.samples, clients.kubelet, recipe.on_conflict
     )
     return MetricsPort(
-        scraper, recipe, pages, status.page, authorizer, metrics.scrapes, runtime.clock
+        scraper,
+        kubelets,
+        upstreams,
+        pages,
+        status.page,
+        authorizer,
+        metrics.scrapes,
+        runtime.clock,
     )
 
 
@@ -64,7 +81,7 @@ def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
         max_age=config.share_reads,
         room=config.share_reads_max_bytes,
         longest=runtime.config.server.max_scrape_time,
-        registry=runtime.metrics.registry,
+        metrics=runtime.metrics.shared_reads,
         clock=runtime.clock,
     )
     runtime.stack.push_async_callback(reads.close)

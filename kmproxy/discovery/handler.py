@@ -133,13 +133,8 @@ class HttpDiscovery:
         A document longer than `WHOLE` is sent in blocks, at the client's speed, and
         holds a slot meanwhile.
         """
-        hashed, size = hashlib.blake2b(digest_size=16), 0
-        for piece in document:
-            hashed.update(piece)
-            size += len(piece)
-        tag = hashed.hexdigest()
-        headers = {hdrs.ETAG: f'"{tag}"', hdrs.CACHE_CONTROL: "no-cache"}
-        if any(each.value in {tag, "*"} for each in request.if_none_match or ()):
+        headers, size = tagged(document)
+        if is_known(request, headers):
             return web.Response(status=304, headers=headers)
         headers[hdrs.CONTENT_TYPE] = CONTENT_TYPE
         if size <= WHOLE:
@@ -159,6 +154,21 @@ class HttpDiscovery:
                 break_off(request)
                 raise
         return response
+
+
+def tagged(document: Iterable[bytes]) -> tuple[dict[str, str], int]:
+    """The headers of a response with the document, among them its ETag, and its size in bytes."""
+    hashed, size = hashlib.blake2b(digest_size=16), 0
+    for piece in document:
+        hashed.update(piece)
+        size += len(piece)
+    return {hdrs.ETAG: f'"{hashed.hexdigest()}"', hdrs.CACHE_CONTROL: "no-cache"}, size
+
+
+def is_known(request: web.Request, headers: Mapping[str, str]) -> bool:
+    """Whether the client has the document of an ETag already."""
+    tag = headers[hdrs.ETAG].strip('"')
+    return any(each.value in {tag, "*"} for each in request.if_none_match or ())
 
 
 def own_address(host: str) -> str | None:

@@ -124,7 +124,10 @@ class TargetService:
             if not self._kubelet.has_node:
                 message = "no node is configured: name one, /sd/pods?node=NAME"
                 raise UpstreamError("no_node", message, status=404)
-            return self._answered("pod", await self._configured.get(patience))
+            try:
+                return self._answered("pod", await self._configured.get(patience))
+            finally:
+                self._forget()
         self._directory()
         shared = self._named.get(node)
         if shared is None:
@@ -175,8 +178,11 @@ class TargetService:
         return found
 
     def _forget(self) -> None:
-        """Remove the least recently requested lists until the limits are met."""
-        held = sum(shared.held.size for shared in self._named.values() if shared.held)
+        """Remove the least recently requested lists of nodes by name until the limits are met.
+
+        The list of the configured node counts, and stays.
+        """
+        held = sum(each.size for each in self._held())
         while len(self._named) > MAX_LISTS or (held > MAX_HELD and len(self._named) > 1):
             _, shared = self._named.popitem(last=False)
             held -= shared.held.size if shared.held else 0

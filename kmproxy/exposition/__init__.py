@@ -11,7 +11,10 @@ number of bytes, for every input. The memory is bounded in bytes.
     namespace_labels  the labels by which a sample names its namespace
     pods              the look-up of a pod's labels
     remembered        the labels that one exposition has looked up
-    enricher          adds the labels of namespaces to samples
+    base_enricher     the counts of all enrichers
+    enricher          adds labels to samples by their label `namespace`
+    sample_editor     the exact rule for one sample, with other namespace labels and pods
+    general_enricher  adds labels by other namespace labels, and the labels of pods
     selection         which samples are selected
     selector          applies a selection to an exposition
     info_metric       one series for each namespace at the end of an exposition

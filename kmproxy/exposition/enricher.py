@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from kmproxy.exposition.base_enricher import BaseEnricher
 from kmproxy.exposition.finder import NAMESPACE, pairs_of_namespace, split_at
 from kmproxy.exposition.grammar import bare_name, by_lines, pair_parts, unquote
-from kmproxy.exposition.lines import MAX_LINE, LineFilter
+from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.remembered import RememberedLabels
 from kmproxy.exposition.splitter import PlainSplitter, plain_splitter
 
@@ -31,7 +32,7 @@ MAX_TURNS = 8
 by one."""
 
 
-class Enricher(LineFilter):
+class Enricher(BaseEnricher):
     """Adds labels to the samples of one exposition, as it streams through.
 
     `lookup` maps the value of a `namespace` label, unescaped, to the pairs to
@@ -50,24 +51,9 @@ class Enricher(LineFilter):
     `PlainSplitter` reads a block, at most twice. Then at most six expressions of
     the grammar read the lines that are not plain. Each expression is linear. Only a
     sample that already bears a label to be added is read by itself.
-
-    `samples` counts sample lines that were understood. `enriched` counts samples
-    that got a label or a new value. `unparsed` counts lines that were not understood
-    or are longer than `max_line`. `conflicts` counts labels to be added that a
-    sample already bore.
     """
 
-    __slots__ = (
-        "_labels",
-        "_overwrite",
-        "_searched",
-        "_tagged",
-        "_turns",
-        "conflicts",
-        "enriched",
-        "samples",
-        "unparsed",
-    )
+    __slots__ = ("_overwrite", "_searched", "_tagged", "_turns")
 
     def __init__(
         self,
@@ -77,27 +63,11 @@ class Enricher(LineFilter):
         on_conflict: OnConflict = "keep",
         max_line: int = MAX_LINE,
     ) -> None:
-        super().__init__(max_line)
+        super().__init__(RememberedLabels(lookup, names | {b"namespace"}), max_line)
         self._overwrite = on_conflict == "overwrite"
-        self._labels = RememberedLabels(lookup, names | {b"namespace"})
         self._tagged: dict[bytes, bytes] = {}  # namespace -> its pair and the bytes to add
         self._searched = self._labels.names  # the names that the last splitter knew
         self._turns = 0  # how often new names joined these
-        self.samples = 0
-        self.enriched = 0
-        self.unparsed = 0
-        self.conflicts = 0
-
-    def __repr__(self) -> str:
-        return (
-            f"<Enricher {self.samples} samples, {self.enriched} enriched, "
-            f"{self.unparsed} unparsed, {self.conflicts} conflicts>"
-        )
-
-    @property
-    def seen(self) -> Mapping[bytes, bytes]:
-        """The remembered namespaces of the samples, unescaped, each with the bytes that it adds."""
-        return self._labels.rendered
 
     def _block(self, block: bytes) -> bytes:
         """Enriches whole lines, each ending in a newline.
@@ -360,14 +330,6 @@ class Enricher(LineFilter):
             head = head[:start] + _overwritten(before, pairs)
             rest = _overwritten(behind, pairs) + rest[end:]
         return head, b'%b"%b' % (value, added), rest
-
-    def _line(self, line: bytes) -> bytes:
-        if len(line) <= self._max_line:
-            return self._block(line + b"\n")[:-1]
-        # How much of an overlong line is here depends on how the input was cut.
-        if not line[: self._max_line].lstrip(b" \t").startswith(b"#"):
-            self.unparsed += 1
-        return line
 
 
 def _overwritten(parts: list[bytes], pairs: Mapping[bytes, bytes]) -> bytes:

@@ -196,6 +196,27 @@ def pairs_of_namespace(head: bytes, rest: bytes) -> tuple[int, int]:
     return head.index(b"{") + 1, end
 
 
+_PAIRS = {b"m": METRIC, b"p": plain_pair(), b"f": NUMBER}
+PLAIN_PAIRS = re.compile(rb"(\n%(m)b\{)(%(p)b(?:,%(p)b)*+)(\} %(f)b(?: [0-9]++|))(?=\n)" % _PAIRS)
+"""Finds plain lines with pairs. Its groups are: the text before the pairs, the pairs, the rest."""
+
+_PAIRS_OF_ANY = re.compile(
+    rb"(\n%(w)b(?:%(m)b%(w)b\{|(\{))%(w)b)(%(l)b(?(2)%(s)b%(w)b(?:,%(w)b%(l)b)?+))"
+    rb"(\}%(w)b%(f)b(?:%(g)b%(f)b)?+(?:%(e)b)*+%(w)b)(?=\n)" % PARTS
+)
+
+
+def split_at_pairs(lines: bytes) -> list[bytes]:
+    """Splits text of `by_lines` at the samples of any spelling that have braces.
+
+    Returns other text, then the text before the text in the braces, that text and the
+    rest, repeatedly. An attempt of the expression reads one line.
+    """
+    parts = _PAIRS_OF_ANY.split(lines)
+    del parts[2::5]
+    return parts
+
+
 sample_finder = lru_cache(maxsize=64)(SampleFinder)
 """Returns the finder for some labels. All expositions share it."""
 

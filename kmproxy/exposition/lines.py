@@ -54,20 +54,22 @@ class LineFilter(ABC):
         self._overlong = False  # inside a line that is passed on unread
 
     def feed(self, data: bytes) -> bytes:
-        """Takes the next piece. Returns the bytes that can be passed on already."""
+        """Takes the next piece. Returns the bytes that can be passed on already.
+
+        If the work on a line raises an error, nothing was taken of the piece.
+        """
         passed = b""
         if self._overlong:
             start = data.find(b"\n") + 1
             if not start:
                 return data
-            self._overlong = False
             passed, data = data[:start], data[start:]
         if end := data.rfind(b"\n") + 1:
-            block = b"".join((self._tail, memoryview(data)[:end]))
+            passed += self._lines_of(b"".join((self._tail, memoryview(data)[:end])))
             self._tail = bytearray(memoryview(data)[end:])
-            passed += self._lines_of(block)
         else:
             self._tail += data
+        self._overlong = False
         if len(self._tail) > self._max_line:
             passed += self._line(bytes(self._tail))
             self._tail = bytearray()
@@ -75,10 +77,14 @@ class LineFilter(ABC):
         return passed
 
     def finish(self) -> bytes:
-        """Ends the input. Returns the rest, which may be a line without a newline."""
-        tail, self._tail = bytes(self._tail), bytearray()
+        """Ends the input. Returns the rest, which may be a line without a newline.
+
+        If the work on the line raises an error, the input did not end.
+        """
+        passed = self._line(bytes(self._tail)) if self._tail else b""
+        self._tail = bytearray()
         self._overlong = False
-        return self._line(tail) if tail else b""
+        return passed
 
     def _lines_of(self, block: bytes) -> bytes:
         """Works on whole lines of any length, each ending in a newline."""

@@ -38,15 +38,15 @@ class NamespaceLabels:
         """Whether only `namespace` names a namespace, and no prefix is added."""
         return self.names == (b"namespace",) and not any(self.prefixes)
 
-    def naming(self, borne: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """Returns the labels that name a namespace, each with its prefix, in order.
+    @property
+    def with_prefixes(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Each name with its prefix, which may be empty."""
+        return tuple(zip(self.names, self.prefixes or (b"",) * len(self.names), strict=True))
 
-        `borne` maps each label name of a sample to its value.
+    def naming(self, borne: Mapping[bytes, bytes]) -> list[bytes]:
+        """Returns the labels that name a namespace, in order, if a sample bears these labels.
+
+        `borne` maps the name of each label to its value.
         """
-        prefixes = self.prefixes or (b"",) * len(self.names)
-        found = {
-            name: prefix
-            for name, prefix in zip(self.names, prefixes, strict=True)
-            if borne.get(name)
-        }
-        return found if self.prefixes else dict([*found.items()][:1])
+        found = [name for name in self.names if borne.get(name)]
+        return found if self.prefixes else found[:1]

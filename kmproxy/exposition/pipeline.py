@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kmproxy.exposition.base_enricher import BaseEnricher
 from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.general_enricher import GeneralEnricher
 from kmproxy.exposition.info_metric import InfoStage
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.namespace_labels import NamespaceLabels
@@ -49,6 +51,11 @@ class Pipeline:
     selected. Pipelines that run at the same time share a `room`; `close` gives back
     the part that one pipeline has used. `feed` and `finish` raise SeriesError, as
     the selector does.
+
+    `pods` looks up the labels of pods, if the recipe asks for them. If it raises
+    PodsNeededError, so do `feed` and `finish`: then no byte is lost and nothing counted.
+    After the list of pods was fetched, the caller goes on with `feed(b"")`, or with
+    `finish()` again. Raises ValueError if the recipe asks for pods without a look-up.
     """
 
     def __init__(
@@ -59,15 +66,19 @@ class Pipeline:
         room: SeriesRoom | None = None,
         pods: PodLookup | None = None,
     ) -> None:
-        if pods is not None or recipe.pods or not recipe.namespace_labels.default:
-            raise NotImplementedError("pods and other namespace labels are not there yet")
-        self.enricher = Enricher(
-            lookup, names=recipe.names, on_conflict=recipe.on_conflict, max_line=recipe.max_line
-        )
+        self.enricher = _enricher(lookup, recipe, pods)
         self.selector = None
         if not recipe.selection.everything:
-            self.selector = Selector(recipe.selection, max_line=recipe.max_line, room=room)
-        self._info = InfoStage(self.enricher) if recipe.info else None
+            self.selector = Selector(
+                recipe.selection,
+                max_line=recipe.max_line,
+                room=room,
+                namespace_labels=recipe.namespace_labels,
+            )
+        self._info = InfoStage(self.enricher, recipe.max_line) if recipe.info else None
+        self._pods = recipe.pods
+        self._waiting = b""  # bytes that wait for the list of pods
+        self._enriched = b""  # bytes that wait with them for the next stage
 
     def __repr__(self) -> str:
         return f"<Pipeline {self.selector!r} {self.enricher!r}>"
@@ -75,24 +86,53 @@ class Pipeline:
     @property
     def dropped(self) -> dict[str, int]:
         """Samples that were left out, by reason."""
-        return dict(self.selector.dropped) if self.selector is not None else {}
+        dropped = dict(self.selector.dropped) if self.selector is not None else {}
+        if self._pods:
+            dropped["unknown_pod"] = self.enricher.unknown_pods
+        return dropped
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next piece. Returns the bytes that can be passed on already."""
         if self.selector is not None:
             data = self.selector.feed(data)
-        data = self.enricher.feed(data)
+        self._enrich(data)
+        data, self._enriched = self._enriched, b""
         return data if self._info is None else self._info.feed(data)
 
     def finish(self) -> bytes:
         """Ends the input. Returns the rest."""
-        data = b""
-        if self.selector is not None:
-            data = self.enricher.feed(self.selector.finish())
-        data += self.enricher.finish()
+        self._enrich(b"" if self.selector is None else self.selector.finish())
+        data = self._enriched + self.enricher.finish()
+        self._enriched = b""
         return data if self._info is None else self._info.finish(data)
+
+    def _enrich(self, data: bytes) -> None:
+        """Enriches bytes, and those that wait. If pods are needed, all of them wait."""
+        self._waiting += data
+        self._enriched += self.enricher.feed(self._waiting)
+        self._waiting = b""
 
     def close(self) -> None:
         """Ends the exposition: its series are forgotten, the counts stay."""
         if self.selector is not None:
             self.selector.forget()
+
+
+def _enricher(
+    lookup: Callable[[bytes], bytes], recipe: Recipe, pods: PodLookup | None
+) -> BaseEnricher:
+    """Returns the enricher for a recipe."""
+    if recipe.pods and pods is None:
+        raise ValueError("a recipe with pods needs their look-up")
+    if recipe.pods or not recipe.namespace_labels.default:
+        return GeneralEnricher(
+            lookup,
+            recipe.namespace_labels,
+            pods=pods if recipe.pods else None,
+            names=recipe.names,
+            on_conflict=recipe.on_conflict,
+            max_line=recipe.max_line,
+        )
+    return Enricher(
+        lookup, names=recipe.names, on_conflict=recipe.on_conflict, max_line=recipe.max_line
+    )

@@ -11,9 +11,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from kmproxy.exposition.finder import NAMESPACE, STAMP
+from kmproxy.exposition.finder import STAMP, sample_finder
 from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unquote
 from kmproxy.exposition.lines import MAX_LINE, LineFilter
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.selection import Selection
 
 _METADATA = re.compile(METADATA)
@@ -87,13 +88,18 @@ class Selector(LineFilter):
     on `feed` and `finish` raise SeriesError, because a series served twice would be
     a wrong sample.
 
+    A sample passes if each namespace that it names by `namespace_labels` is selected. A
+    sample that bears one of these labels twice passes as if it was not understood.
+
     One expression splits a block. Another one splits the text between its matches.
     """
 
     __slots__ = (
         "_family",
+        "_finder",
         "_here",
         "_metrics",
+        "_namespace_labels",
         "_namespaces",
         "_room",
         "_selection",
@@ -104,9 +110,16 @@ class Selector(LineFilter):
     )
 
     def __init__(
-        self, selection: Selection, *, max_line: int = MAX_LINE, room: SeriesRoom | None = None
+        self,
+        selection: Selection,
+        *,
+        max_line: int = MAX_LINE,
+        room: SeriesRoom | None = None,
+        namespace_labels: NamespaceLabels | None = None,
     ) -> None:
         super().__init__(max_line)
+        self._namespace_labels = namespace_labels or NamespaceLabels()
+        self._finder = sample_finder(frozenset(self._namespace_labels.names))
         self._selection = selection
         self._family = b""
         self._here: dict[bytes, bool] = {}  # verdicts by name, within the lines of this family
@@ -126,7 +139,7 @@ class Selector(LineFilter):
         lines = by_lines(block)
         if self._selection.drop_labels:
             return self._lines(lines)[1:]
-        parts = NAMESPACE.plain.split(lines)
+        parts = self._finder.plain.split(lines)
         passed = []
         for at in range(0, len(parts) - 1, 4):
             between, head, namespace, rest = parts[at : at + 4]
@@ -164,7 +177,7 @@ class Selector(LineFilter):
         add, here, spaces = passed.append, self._here, self._namespaces
         strip, drop_labels = self._selection.strip_timestamps, self._selection.drop_labels
         unwanted = {False: 0, True: 0}  # False: the metric is unwanted, True: only the namespace
-        for found in NAMESPACE.lines.findall(text):
+        for found in self._finder.lines.findall(text):
             front, name, space, before, quoted, behind, end, tiny, others, line = found
             if others:
                 add(others)
@@ -212,10 +225,10 @@ class Selector(LineFilter):
         if selection.strip_timestamps and sample.stamp:
             edits.append(sample.stamp)
         labels = list(sample.labels())
-        spaces = [pair["value"][1:-1] for name, pair in labels if name == b"namespace"]
-        if len(spaces) > 1:
+        named = self._namespaces_of(labels)
+        if named is None:
             return line  # its namespace is unclear: it passes as if not understood
-        if not self._wants_namespace(spaces[0] if spaces else b""):
+        if not all(map(self._wants_namespace, named)):
             self.dropped["namespace"] += 1
             return None
         if selection.drop_labels:
@@ -228,6 +241,16 @@ class Selector(LineFilter):
             pieces.append(line[at:start])
             at = end
         return b"".join([*pieces, line[at:]])
+
+    def _namespaces_of(self, labels: Sequence[Label]) -> list[bytes] | None:
+        """Returns the namespaces that a sample names, or one empty name; None if it is unclear."""
+        spaces: dict[bytes, bytes] = {}
+        for name, pair in labels:
+            if name in self._namespace_labels.names:
+                if name in spaces:
+                    return None
+                spaces[name] = pair["value"][1:-1]
+        return [spaces[name] for name in self._namespace_labels.naming(spaces)] or [b""]
 
     def _wants_metadata(self, line: bytes) -> bool:
         """Whether a line that is no sample passes. Its family is that of the lines that follow."""

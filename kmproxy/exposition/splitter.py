@@ -165,7 +165,7 @@ class KeySplitter(PlainSplitter):
     def __init__(
         self, names: frozenset[bytes], spaces: frozenset[bytes], *, pods: bool = False
     ) -> None:
-        words = b"|".join(sorted(spaces, key=lambda name: (-len(name), name)))
+        words = b"|".join(sorted(spaces))
         key = rb'%b="%b' % (b"(?:%b)" % words if len(spaces) > 1 else words, PLAIN_TEXT)
         if pods:
             key += rb'(?:",pod="%b)?+' % PLAIN_TEXT

@@ -7,6 +7,7 @@ callers pass the time in.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
@@ -33,7 +34,9 @@ class Listing:
 
     Beyond the limit, the namespaces with the most bytes get `otherwise` in place of their labels.
     So no namespace loses its labels to one that has more. A sixteenth of the limit is freed at
-    once, because a search for the largest namespaces sorts all of them.
+    once. The namespaces with the most bytes are found in a heap, which is made when the limit is
+    reached. So a change costs the logarithm of the number of namespaces, also if nothing more can
+    be freed.
     """
 
     otherwise: bytes
@@ -43,6 +46,7 @@ class Listing:
     cut: dict[bytes, int] = field(default_factory=dict)  # values left out for `limit`
     held: int = 0
     longest: int = 0  # the most bytes that one namespace has had
+    heap: list[tuple[int, bytes]] | None = None  # less the bytes, and the name; some are outdated
 
     def put(self, name: bytes, rendering: Rendering, *, like: bytes | None = None) -> None:
         """Add or change a namespace. If its labels equal `like`, the object `like` is kept."""
@@ -53,6 +57,10 @@ class Listing:
         self.longest = max(self.longest, len(labels))
         if rendering.lacking or rendering.too_long or rendering.too_many:
             self.notes[name] = replace(rendering, labels=b"")
+        if self.heap is not None and len(labels) > len(self.otherwise):
+            heapq.heappush(self.heap, (-len(labels), name))
+            if len(self.heap) > 2 * len(self.rendered) + 64:  # most are outdated
+                self.heap = None
         if self.held > self.limit:
             self._make_room()
 
@@ -67,11 +75,16 @@ class Listing:
         self.cut.pop(name, None)
 
     def _make_room(self) -> None:
+        if (heap := self.heap) is None:
+            sizes = ((-len(labels), name) for name, labels in self.rendered.items())
+            self.heap = heap = [entry for entry in sizes if -entry[0] > len(self.otherwise)]
+            heapq.heapify(heap)
         enough = self.limit - self.limit // 16
-        for name in sorted(self.rendered, key=lambda name: (-len(self.rendered[name]), name)):
-            labels = self.rendered[name]
-            if self.held <= enough or len(labels) <= len(self.otherwise):
-                return
+        while heap and self.held > enough:
+            size, name = heapq.heappop(heap)
+            labels = self.rendered.get(name, b"")
+            if len(labels) != -size:  # changed, shortened or gone since
+                continue
             self.cut[name] = _count(labels) - _count(self.otherwise)
             self.rendered[name] = self.otherwise
             self.held -= len(labels) - len(self.otherwise)
@@ -94,7 +107,8 @@ class LabelMap:
     The bytes, such as `,team="frontend"`, are rendered once per change, so a sample costs one
     look-up. There is one writer; readers call `lookup`. `swap` exchanges the whole map at once, so
     no reader sees a half of it. Times are seconds of one clock that does not go back. Memory:
-    `MAP_BYTES`, twice that while namespaces are listed, and about 300 bytes for each namespace.
+    `MAP_BYTES`, twice that while namespaces are listed, and for each namespace about 300 bytes, 500
+    once the limit was reached.
     """
 
     def __init__(

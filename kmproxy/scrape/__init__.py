@@ -3,8 +3,9 @@
 Knows paths, statuses, deadlines and slots. Must not know targets of discovery.
 
     routes          maps paths to endpoints of nodes
+    source          the sources of scrapes: kubelets' endpoints and upstreams
     stream          enriches an exposition and sends it to the client, piece by piece
-    scraper         handles the deadline, the slot, the node and the statuses of a scrape
+    scraper         handles the deadline, the slot and the statuses of a scrape
     handler         handles paths and queries of the metrics port
     namespace_info  answers /metrics/namespaces
     status_page     makes the page at /

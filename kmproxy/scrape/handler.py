@@ -15,11 +15,12 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Histogram
 
 from kmproxy.auth.authorizer import Authorizer, RequestAttributes, node_name
-from kmproxy.auth.middleware import AuthMiddleware, RequestMetrics
+from kmproxy.auth.middleware import DECISION, AuthMiddleware, RequestMetrics
 from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selection import QueryError, Selection, check_keys
 from kmproxy.scrape.routes import Route, find_route, served_paths
 from kmproxy.scrape.scraper import Scraper
+from kmproxy.scrape.source import Kubelets, Source, UpstreamSource
 from kmproxy.sources.endpoints import ENDPOINTS
 from kmproxy.web.responses import Handler, application, not_allowed, not_found, plain, reads
 
@@ -33,7 +34,7 @@ class ScrapeMetrics(RequestMetrics):
         super().__init__(registry)
         self._duration = Histogram(
             "kmproxy_scrape_duration_seconds",
-            "Time from a request for kubelet metrics to the end of its answer.",
+            "Time from a request for metrics to the end of its answer.",
             ["path"],
             buckets=_SECONDS,
             registry=registry,
@@ -62,12 +63,13 @@ class Page:
 class MetricsPort:
     """The port that Prometheus scrapes: enriched metrics, `pages` by path, and the status page.
 
-    `status` takes the served paths and makes the status page. Without an `authorizer` every
-    request is served.
+    `upstreams` are by name. `status` takes the served paths and makes the status page. Without an
+    `authorizer` every request is served.
     """
 
     scraper: Scraper
-    recipe: Recipe
+    kubelets: Kubelets
+    upstreams: Mapping[str, UpstreamSource]
     pages: Mapping[str, Page]
     status: Callable[[list[str]], str]
     authorizer: Authorizer | None
@@ -89,7 +91,8 @@ class MetricsPort:
         return application(middleware.handle)
 
     def _selected(self, query: str) -> Selection:
-        return self.recipe.selection.narrow(parse_qs(query, keep_blank_values=True))
+        """The configured selection, narrowed by a query. It is the same for all sources."""
+        return self.kubelets.recipe.selection.narrow(parse_qs(query, keep_blank_values=True))
 
     def _wanted(self, query: str) -> Callable[[str], bool]:
         """A function that tells whether a request with this query asks for a namespace.
@@ -113,14 +116,16 @@ class MetricsPort:
 
     @property
     def _a_node(self) -> bool:
-        return self.scraper.kubelet.has_node
+        return self.kubelets.kubelet.has_node
 
     @property
     def _all_nodes(self) -> bool:
-        return self.scraper.nodes is not None
+        return self.kubelets.nodes is not None
 
     def _route(self, path: str) -> Route | None:
-        return find_route(path, all_nodes=self._all_nodes, a_node=self._a_node)
+        return find_route(
+            path, all_nodes=self._all_nodes, a_node=self._a_node, upstreams=self.upstreams
+        )
 
     def _find(self, target: str) -> tuple[str, RequestAttributes] | None:
         """The name of a path in a metric, and the attributes of its request.
@@ -131,9 +136,12 @@ class MetricsPort:
         route = self._route(path)
         if route is not None:
             wanted = self._wanted(query)
+            if route.upstream is not None:
+                known = route.upstream in self.upstreams
+                return route.path, RequestAttributes(path, wanted=wanted, exists=known)
             if route.node is not None:
                 return route.path, RequestAttributes(path, route.node, wanted, by_name=True)
-            node = node_name(self.scraper.kubelet.configured.name)
+            node = node_name(self.kubelets.kubelet.configured.name)
             return route.path, RequestAttributes(path, node, wanted)
         page = self.pages.get(path)
         if page is None and path != "/":
@@ -151,25 +159,43 @@ class MetricsPort:
             return not_allowed()
         if page := self.pages.get(path):
             return await page.handler(request)
+        if route is not None:
+            return await self._answer(request, route, query)
         try:
-            if route is None:
-                check_keys(parse_qs(query, keep_blank_values=True))
-                return web.Response(text=self.status(self._paths()), content_type="text/html")
-            recipe = replace(self.recipe, selection=self._selected(query))
-        except QueryError as error:  # the whole exposition must not be served instead
-            if route is not None:
-                self.metrics.requests.labels(route.path, "400").inc()
+            check_keys(parse_qs(query, keep_blank_values=True))
+        except QueryError as error:
             return plain(400, str(error))
-        return await self._scrape(request, route, recipe)
+        return web.Response(text=self.status(self._paths()), content_type="text/html")
+
+    async def _answer(self, request: web.Request, route: Route, query: str) -> web.StreamResponse:
+        """Answer a request for metrics."""
+        source = self._source(request, route)
+        if source is None:
+            self.metrics.requests.labels(route.path, "404").inc()
+            return plain(404, "no upstream has this name, see /")
+        try:
+            recipe = replace(source.recipe, selection=self._selected(query))
+        except QueryError as error:  # the whole exposition must not be served instead
+            self.metrics.requests.labels(route.path, "400").inc()
+            return plain(400, str(error))
+        return await self._scrape(request, route.path, source, recipe)
+
+    def _source(self, request: web.Request, route: Route) -> Source | None:
+        """The source of a route. None if no upstream has the name."""
+        if route.upstream is not None:
+            return self.upstreams.get(route.upstream)
+        decision = request.get(DECISION)
+        caller = decision.caller if decision else ""
+        return self.kubelets.source(route.endpoint, route.node, caller)
 
     async def _scrape(
-        self, request: web.Request, route: Route, recipe: Recipe
+        self, request: web.Request, path: str, source: Source, recipe: Recipe
     ) -> web.StreamResponse:
         """Answer a scrape, and count it with its status and its duration."""
         began = self.clock()
         code = "error"
         try:
-            response, code = await self.scraper.scrape(request, route, recipe)
+            response, code = await self.scraper.scrape(request, path, source, recipe)
         except ConnectionResetError:  # the client left while we wrote
             code = "gone"
             return web.Response(status=499)
@@ -179,9 +205,11 @@ class MetricsPort:
         else:
             return response
         finally:
-            self.metrics.count(route.path, code, self.clock() - began)
+            self.metrics.count(path, code, self.clock() - began)
 
     def _paths(self) -> list[str]:
         """Every served path, as the documentation writes it."""
-        paths = served_paths(all_nodes=self._all_nodes, a_node=self._a_node)
+        paths = served_paths(
+            all_nodes=self._all_nodes, a_node=self._a_node, upstreams=self.upstreams
+        )
         return [*paths, *(page.shown for page in self.pages.values())]

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 from kmproxy.auth.tenant import TenantStream
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
 from kmproxy.exposition.lines import portions, work
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.labels.label_map import LabelMap
@@ -29,6 +30,8 @@ _TURN = 1 << 19
 
 This much work takes some milliseconds.
 """
+
+_LEAST_LABEL = len(b',a="b"')
 
 
 class SampleMetrics:
@@ -77,10 +80,9 @@ class SampleMetrics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Streamer:
-    """Streams expositions with labels of `labels`. All streams under way share `room`."""
+    """Streams expositions with labels of `labels`."""
 
     labels: LabelMap
-    room: SeriesRoom
     metrics: SampleMetrics
 
     async def stream(
@@ -90,20 +92,24 @@ class Streamer:
         response: web.StreamResponse,
         *,
         recipe: Recipe,
+        room: SeriesRoom,
         slot: Slot,
         tenant: TenantStream | None,
     ) -> None:
         """Send a whole exposition. The first bytes begin the response. A HEAD gets the head alone.
 
-        `slot` counts the bytes that the client takes. A tenant gets the part that it sees. Raises
-        SeriesError, and the errors of the exposition, the tenant and the client's connection.
+        Streams share the bytes of a `room`. `slot` counts the bytes that the client takes. A tenant
+        gets the part that it sees. Raises SeriesError, and the errors of the exposition, the tenant
+        and the client's connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
-        pipeline = Pipeline(self.labels.lookup, recipe, room=self.room)
+        pipeline = Pipeline(self.labels.lookup, recipe, room=room)
         head = request.method == hdrs.METH_HEAD
         try:
-            async with aclosing(_by_work(exposition.pieces, self.labels)) as pieces:
+            async with aclosing(
+                _by_work(exposition.pieces, self.labels, recipe.namespace_labels)
+            ) as pieces:
                 async for piece in pieces:
                     data = pipeline.feed(await tenant.feed(piece) if tenant else piece)
                     if encoder:
@@ -129,16 +135,26 @@ class Streamer:
                 self.metrics.count_dropped(tenant.dropped)
 
 
-async def _by_work(pieces: AsyncIterator[bytes], labels: LabelMap) -> AsyncGenerator[bytes, None]:
+async def _by_work(
+    pieces: AsyncIterator[bytes], labels: LabelMap, names: NamespaceLabels
+) -> AsyncGenerator[bytes, None]:
     """Cut the pieces into portions, and let the event loop serve others after each `_TURN`."""
     done = 0
     async for piece in pieces:
-        for portion in portions(piece, labels.longest):
+        for portion in portions(piece, _growth(labels.longest, names)):
             yield portion
             done += work(portion)
             if done >= _TURN:
                 done = 0
                 await asyncio.sleep(0)
+
+
+def _growth(longest: int, names: NamespaceLabels) -> int:
+    """Bytes by which labels let a line grow, at most. The longest of a namespace have `longest`."""
+    if not names.prefixes:
+        return longest
+    most = longest // _LEAST_LABEL  # labels of one namespace
+    return sum(longest + most * len(prefix) for prefix in names.prefixes)
 
 
 def _encoder(request: web.Request, response: web.StreamResponse) -> GzipEncoder | None:

@@ -4,6 +4,7 @@ Knows only Kubernetes. Imports nothing of kmproxy, so it cannot share kmproxy's 
 
     families        the metric families of kubelets
     cadvisor        the texts of a kubelet's metrics endpoints
+    state_metrics   the exposition of kube-state-metrics
     wire            HTTP responses, faults and cut connections
     objects         the kinds of objects, and nodes as documents
     protobuf        the part of Kubernetes' protobuf that `kubectl create namespace` uses

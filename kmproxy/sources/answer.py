@@ -93,7 +93,7 @@ async def opened(
 async def decoded(answer: Answer, size: Size) -> AsyncGenerator[bytes, None]:
     """Decode an answer, to its proven end. Raises UpstreamError, also if it is too large."""
     left = size.most
-    decoder = None if answer.coding == "identity" else GzipDecoder()
+    decoder = None if answer.coding == "identity" else GzipDecoder(size.name)
     async for piece in answer.pieces:
         for part in decoder.feed(piece) if decoder else (piece,):
             left -= len(part)

@@ -19,7 +19,7 @@ from kmproxy.kube.nodes import Node
 from kmproxy.sources.answer import Answer, Exposition
 from kmproxy.sources.endpoints import CADVISOR, RESOURCE
 from kmproxy.sources.kubelet import Kubelet
-from kmproxy.sources.shared_read import Head, Reader, Room, SharedRead
+from kmproxy.sources.shared_read import WINDOW, Head, Reader, Room, SharedRead
 
 SHARED: Final = frozenset({CADVISOR, RESOURCE})
 """The endpoints whose samples bear their own timestamps. Of another endpoint an older answer would
@@ -30,27 +30,23 @@ _Key = tuple[Node, str]
 
 
 class SharedReadMetrics:
-    """The metrics of shared reads. They exist only with `--share-reads`."""
+    """Counts scrapes by how they were served, and the bytes that are kept for other scrapes."""
 
-    def __init__(self, registry: CollectorRegistry, held: Callable[[], float]) -> None:
-        self._scrapes = Counter(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.scrapes = Counter(
             "kmproxy_shared_reads",
-            "Scrapes of endpoints whose reads are shared: 'hit' was served from memory, 'joined' "
-            "came while another's read was under way, 'read' began one.",
+            "Scrapes with --share-reads: 'hit' was served from memory, 'joined' came while "
+            "another scrape's read was under way, 'read' began one.",
             ["result"],
             registry=registry,
         )
         for result in ("hit", "joined", "read"):
-            self._scrapes.labels(result)
-        Gauge(
+            self.scrapes.labels(result)
+        self.held = Gauge(
             "kmproxy_shared_read_bytes",
-            "Bytes of kubelets' answers that are kept for other scrapes, as they came.",
+            "Bytes of kubelets' answers that are held for scrapes, with --share-reads.",
             registry=registry,
-        ).set_function(held)
-
-    def count(self, result: str) -> None:
-        """Count a scrape."""
-        self._scrapes.labels(result).inc()
+        )
 
 
 class SharedReads:
@@ -68,7 +64,7 @@ class SharedReads:
         max_age: float,
         room: int,
         longest: float,
-        registry: CollectorRegistry,
+        metrics: SharedReadMetrics,
         clock: Callable[[], float],
     ) -> None:
         self._kubelet = kubelet
@@ -76,7 +72,8 @@ class SharedReads:
         self._room = Room(room)
         self._longest = longest
         self._clock = clock
-        self._metrics = SharedReadMetrics(registry, lambda: self._room.held)
+        self._metrics = metrics
+        metrics.held.set_function(lambda: self._room.held)
         self._reads: OrderedDict[_Key, SharedRead] = OrderedDict()  # all open; last used last
         self._by_age: dict[SharedRead, _Key] = {}  # the same; the oldest first
         self._tasks: dict[SharedRead, asyncio.Task[None]] = {}
@@ -126,11 +123,11 @@ class SharedReads:
         read = self._reads.get(key)
         if read is not None and now < read.began + self._max_age:
             self._reads.move_to_end(key)
-            self._metrics.count("hit" if read.proven else "joined")
+            self._metrics.scrapes.labels("hit" if read.proven else "joined").inc()
             return read
         if read is not None:
             self._drop(read)
-        self._metrics.count("read")
+        self._metrics.scrapes.labels("read").inc()
         read = self._reads[key] = SharedRead(now, self._room)
         self._by_age[read] = key
         self._tasks[read] = task = asyncio.create_task(self._read(key, read))
@@ -187,12 +184,16 @@ class SharedReads:
     def _make_room(self) -> None:
         """Drop reads until their bytes fit the room: the least recently used one without a reader.
 
-        If all have readers, the largest is dropped: it goes on for these readers only.
+        If all have readers, the largest is dropped, which goes on for these readers only. A read of
+        at most `WINDOW` bytes that has a reader stays.
         """
         while self._room.full and self._reads:
             reads = self._reads.values()
             unused = next((read for read in reads if not read.wanted), None)
-            self._drop(unused or max(reads, key=lambda read: read.held))
+            read = unused or max(reads, key=lambda read: read.held)
+            if read.wanted and read.held <= WINDOW:
+                return
+            self._drop(read)
 
     def _expire(self) -> None:
         """Drop reads that are too old, and come again for the oldest of the others."""

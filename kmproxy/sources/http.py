@@ -30,11 +30,6 @@ OPENMETRICS: Final = f"application/openmetrics-text;version=1.0.0,{TEXT};q=0.5"
 """The requested formats, by `format` of the entry: never protobuf."""
 
 
-def upstream_name(config: UpstreamConfig) -> str:
-    """The name of an upstream in error messages."""
-    return f"upstream {config.name}"
-
-
 class HttpSource:
     """Fetches from one exporter, with an upstream of its own.
 
@@ -45,6 +40,11 @@ class HttpSource:
         self._config = config
         self._upstream = upstream
         self._size = Size(upstream.name, most)
+
+    @property
+    def name(self) -> str:
+        """The name of the upstream: the value of a label of kmproxy's own metrics."""
+        return self._config.name
 
     def __repr__(self) -> str:
         return f"<HttpSource {self._config.name} at {self._config.place}>"
@@ -75,6 +75,8 @@ class HttpSource:
         if status == 403:
             why = "its credential has no right to it" if identifies else "it may want a credential"
             return "forbidden", f"the {name} answered 403: {why}, see its entry in upstreams"
+        if status == 407:
+            return "proxy", f"the proxy before the {name} wants a user and password (407)"
         if 300 <= status < 400:
             why = "not followed: write the URL that it leads to"
             return "redirect", f"the {name} answered with a redirect ({status}), {why}"

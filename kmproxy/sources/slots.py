@@ -35,7 +35,9 @@ class SlotMetrics:
     def __init__(self, registry: CollectorRegistry, refused: Counter) -> None:
         self.refused = refused
         self.in_flight = Gauge(
-            "kmproxy_scrapes_in_flight", "Kubelet fetches under way.", registry=registry
+            "kmproxy_scrapes_in_flight",
+            "Fetches of kubelets and upstreams under way.",
+            registry=registry,
         )
 
 

@@ -86,7 +86,7 @@ def not_found(*, of_a_node: bool = False) -> web.Response:
     if of_a_node:
         why = "no node is configured, see --node-name-or-ip; those of every node are below"
         return plain(404, f"{why} /api/v1/nodes/")
-    return plain(404, "no such path: only kubelet metrics are served here, see /")
+    return plain(404, "no such path: only metrics are served here, see /")
 
 
 def not_allowed() -> web.Response:

@@ -148,6 +148,22 @@ async def test_what_is_held_is_bounded(clock, monkeypatch):
     assert list(found._named) == ["a"]
 
 
+async def test_the_configured_node_counts_to_what_is_held(clock, monkeypatch):
+    """Its list stays, and takes the room of nodes by name: also if it is fetched after them."""
+    kubelet = Kubelet()
+    kubelet.padding = "x" * 4000
+    monkeypatch.setattr(module, "MAX_HELD", 15_000)
+    found = service(clock, kubelet, Nodes(*"abc"))
+    for name in "abc":
+        await found.pods(name, 5.0)
+    assert list(found._named) == ["a", "b", "c"]
+    await found.pods(None, 5.0)
+    assert list(found._named) == ["b", "c"]
+    await found.pods("a", 5.0)
+    assert list(found._named) == ["c", "a"]
+    assert found._configured.held is not None
+
+
 async def test_slots_are_those_of_scrapes(clock, monkeypatch):
     """A fetch waits for a slot of scrapes, and gets 503 without one."""
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)

@@ -172,6 +172,10 @@ RUN_BY = {
     "kubelet:\n  serviceMonitor:": "test_examples.test_the_values_of_the_stack",
     "tls_server_config:": "test_secure.test_the_web_config_of_the_documents",
     "kubelet:\n  oauth2:": "test_readme.test_kubelet_access",
+    "upstreams:\n  - name: kube-state-metrics\n    url: http:": "test_upstreams.test_the_examples_of_upstreams",
+    "upstreams:\n  - name: pushgateway": "test_upstreams.test_the_examples_of_upstreams",
+    "upstreams:\n  - name: kube-state-metrics\n    url: https:": "test_upstreams.test_the_examples_of_upstreams",
+    "scrape_configs:\n  - job_name: upstreams": "test_upstreams.test_the_scrape_job_of_upstreams",
     "label: [team,": "test_readme.test_the_yaml_example",
     "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
     "sum by (namespace, pod) (": "test_joins.test_a_daemonset",
@@ -183,6 +187,7 @@ RUN_BY = {
     '{"targets":["10.244.': "test_examples.test_targets",
     "$ make load\n": "test_load.test_a_small_load",
     "make test\n": ".ci/run",
+    "$ make pair": "test_pair.test_a_small_pair",
     "collected ": "test_examples.test_one_file",
     "make e2e\n": "test_examples.test_make_e2e",
     "tests/cluster/": "test_examples.test_make_e2e",
@@ -290,7 +295,9 @@ def test_the_troubleshooting():
     page = "docs/troubleshooting.md"
     code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(sources("kmproxy/**/*.py")))
     code = re.sub(r"\{[^{}]*name\}", "kubelet", code)
-    for title in ("The process ends", "A scrape fails", "The kubelet", "The API server"):
+    for title in (
+        *("The process ends", "A scrape fails", "The kubelet", "An upstream", "The API server"),
+    ):
         for row in section(page, title).splitlines():
             if row.startswith("| ") and "`" in row:
                 for message in re.findall(r"`(?!kmproxy_|up )([^`]+)`", row.split("|")[1]):

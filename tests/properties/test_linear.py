@@ -22,12 +22,19 @@ from kmproxy.config.expressions import parse_regex
 from kmproxy.content_coding import GzipDecoder, GzipEncoder
 from kmproxy.exposition import grammar
 from kmproxy.exposition.enricher import Enricher
-from kmproxy.exposition.finder import NAMESPACE, split_at
+from kmproxy.exposition.finder import (
+    NAMESPACE,
+    PLAIN_PAIRS,
+    sample_finder,
+    split_at,
+    split_at_pairs,
+)
 from kmproxy.exposition.lines import portions
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection
 from kmproxy.exposition.selector import Selector
-from kmproxy.exposition.splitter import PlainSplitter
+from kmproxy.exposition.splitter import KeySplitter, PlainSplitter
 
 # Coverage would make the same lines slow, a million times.
 pytestmark = pytest.mark.no_cover
@@ -134,6 +141,21 @@ WORST = {
     "conflicts": over(b'm{namespace="shop-01",team="x"} 1\n'),
     "conflicts, odd": over(b'm{namespace="shop-01",team="x"}1\n'),
     "conflicts, the name behind": over(b'{namespace="shop-01" team="x" "team="}1\n'),
+    "pods, other each": numbered(b'm{namespace="a",pod="%d"} 1\n'),
+    "pods, unknown": over(b'm{namespace="a",pod="gone"} 1\n'),
+    "pods, unknown, odd": over(b'm{pod="gone",namespace="a"}1\n'),
+    "pods in one line": within(b'm{namespace="a"', b',pod="b"', b"} 1\n"),
+    "pods and namespaces": within(b"m{", b'namespace="a",pod="b",', b"} 1\n"),
+    "pods and namespaces, lines of 1 KiB": over(b"m{", b'namespace="a",pod="b",' * 45, b"x\n"),
+    "pods, cut off": within(b'm{namespace="', b'",pod="', b"\n"),
+    "pods, escaped": over(b'm{namespace="a",pod="\\\\"} 1\n'),
+    "two labels": over(b'm{source="a",target="b"} 1\n'),
+    "two labels, odd": over(b'm{source="a",target="b"}1\n'),
+    "two labels, other each": numbered(b'm{source="%d",target="a"} 1\n'),
+    "labels in one line": within(b"m{", b'source="a",target="b",', b"} 1\n"),
+    "starts of labels": within(b"m{", b'asource="",', b"\n"),
+    "shapes, other each": numbered(b'm{a%d="",source="shop-01",pod="p",namespace="a"} 1\n'),
+    "shapes of other values": numbered(b'm{source="a",namespace="%d",a=""} 1\n'),
     "conflicts in one line": within(b'm{namespace="shop-01"', b',team="x"', b"} 1\n"),
     # limits
     "long namespaces": numbered(b'm{namespace="%070d"} 1\n'),
@@ -152,13 +174,32 @@ def lookup(namespace: bytes) -> bytes:
     return b',team="%b"' % team["team"].encode() if team else b""
 
 
-def tenant(pieces: Iterator[bytes]) -> None:
+LIST = NamespaceLabels((b"source", b"namespace"))
+PREFIXES = NamespaceLabels((b"source", b"target"), (b"s_", b"t_"))
+
+
+def pod_lookup(_: bytes, pod: bytes) -> bytes | None:
+    """The labels of a pod, if it is known."""
+    return b',workload="%b"' % pod if pod != b"gone" else None
+
+
+def tenant(labels: NamespaceLabels | None = None) -> Callable[[Iterator[bytes]], None]:
     """A tenant that may see every other namespace."""
-    tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE)
-    steps = chain(map(tenant_stream.feed, pieces), (tenant_stream.finish() for _ in range(1)))
-    for asked in steps:
-        tenant_stream.decide({name: len(name) % 2 == 0 for name in asked})
-        tenant_stream.take()
+
+    def run(pieces: Iterator[bytes]) -> None:
+        tenant_stream = TenantFilter(lambda _: True, max_line=MAX_LINE, namespace_labels=labels)
+        steps = chain(map(tenant_stream.feed, pieces), (tenant_stream.finish() for _ in range(1)))
+        for asked in steps:
+            tenant_stream.decide({name: len(name) % 2 == 0 for name in asked})
+            tenant_stream.take()
+
+    return run
+
+
+def general(**options: object) -> Callable[[Iterator[bytes]], None]:
+    """An enricher with other namespace labels or pods."""
+    recipe = Recipe(names=frozenset({b"team", b"workload"}), max_line=MAX_LINE, **options)  # type: ignore[arg-type]
+    return filtered(lambda: Pipeline(lookup, recipe, pods=pod_lookup))
 
 
 def filtered(
@@ -181,11 +222,11 @@ def selector(**options: object) -> Callable[[Iterator[bytes]], None]:
     return filtered(lambda: Selector(chosen, max_line=MAX_LINE))
 
 
-def pipeline(**options: bool) -> Callable[[Iterator[bytes]], None]:
+def pipeline(**options: object) -> Callable[[Iterator[bytes]], None]:
     """The pipeline with all stages but the tenant's."""
     chosen = Selection(namespaces=(Globs(("shop*", "a")),), strip_timestamps=True)
-    recipe = Recipe(names=frozenset({b"team"}), selection=chosen, max_line=MAX_LINE, **options)
-    return filtered(lambda: Pipeline(lookup, recipe))
+    recipe = Recipe(names=frozenset({b"team"}), selection=chosen, max_line=MAX_LINE, **options)  # type: ignore[arg-type]
+    return filtered(lambda: Pipeline(lookup, recipe, pods=pod_lookup))
 
 
 def encoded(pieces: Iterator[bytes]) -> None:
@@ -208,7 +249,14 @@ STAGES: dict[str, Callable[[Iterator[bytes]], None]] = {
     "selector, namespaces": selector(namespaces=(Globs(("shop*", "a")),), cluster_samples=False),
     "selector, timestamps": selector(strip_timestamps=True),
     "selector, labels": selector(drop_labels=frozenset({b"uid"})),
-    "tenant": tenant,
+    "tenant": tenant(),
+    "tenant, prefixes": tenant(PREFIXES),
+    "pods": general(pods=True),
+    "pods, overwrite": general(pods=True, on_conflict="overwrite"),
+    "a list of labels": general(namespace_labels=LIST),
+    "prefixes": general(namespace_labels=PREFIXES),
+    "pipeline, pods": pipeline(pods=True, info=True),
+    "pipeline, prefixes": pipeline(namespace_labels=PREFIXES, info=True),
     "pipeline": pipeline(),
     "pipeline, info": pipeline(info=True),
     "gzip": encoded,
@@ -291,6 +339,8 @@ def pairs(expression: Callable[[bytes], object]) -> Callable[[bytes], object]:
     return run
 
 
+SPACES_OF_A_LIST = frozenset(LIST.names)
+FINDER = sample_finder(SPACES_OF_A_LIST)
 SPLIT_AT = NAMESPACE.without(NAMES)
 EXPRESSIONS = {
     "PAIR.finditer": pairs(lambda text: sum(1 for _ in grammar.PAIR.finditer(text))),
@@ -302,6 +352,14 @@ EXPRESSIONS = {
     "count_kinds": NAMESPACE.count_kinds,
     "lines": lambda text: NAMESPACE.lines.findall(grammar.by_lines(text)),
     "PlainSplitter": lambda text: PlainSplitter(NAMES).split(text),
+    "KeySplitter, pods": lambda text: KeySplitter(NAMES, frozenset({b"namespace"}), pods=True).split(text),
+    "KeySplitter, a list": lambda text: KeySplitter(NAMES, SPACES_OF_A_LIST).split(text),
+    "PLAIN_PAIRS": lambda text: PLAIN_PAIRS.split(grammar.by_lines(text)),
+    "split_at_pairs": lambda text: split_at_pairs(grammar.by_lines(text)),
+    "passing, a list": FINDER.passing.match,
+    "lines, a list": lambda text: FINDER.lines.findall(grammar.by_lines(text)),
+    "any_spelling, a list": lambda text: split_at(FINDER.any_spelling, grammar.by_lines(text)),
+    "plain, a list": lambda text: FINDER.plain.split(grammar.by_lines(text)),
 }  # fmt: skip
 
 

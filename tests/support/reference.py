@@ -198,20 +198,51 @@ class Result:
 
     def __init__(self):
         self.output = b""
-        self.samples = self.enriched = self.unparsed = self.conflicts = 0
+        self.samples = self.enriched = self.unparsed = self.conflicts = self.unknown_pods = 0
 
 
-def enrich(text, labels, *, overwrite=False, max_line=1 << 20):
-    """Enrich a whole exposition; `labels` maps a namespace to its (name, quoted value) pairs."""
+class Spaces:
+    """The labels that name namespaces: the first one borne; with prefixes, each of them."""
+
+    def __init__(self, names=(b"namespace",), prefixes=()):
+        self.names = names
+        self.prefixes = prefixes
+
+    def named(self, line):
+        """The pairs of a sample that name its namespaces, each with its prefix.
+
+        Raises NotUnderstood where one of the labels stands twice.
+        """
+        found = []
+        for at, name in enumerate(self.names):
+            pairs = [pair for pair in line.pairs if pair[0] == name]
+            if len(pairs) > 1:
+                raise NotUnderstood
+            prefix = self.prefixes[at] if self.prefixes else b""
+            found += [(pair, prefix) for pair in pairs if pair[1]]
+        return found if self.prefixes else found[:1]
+
+
+NAMESPACE = Spaces()
+POD = Spaces((b"pod",))
+
+
+def enrich(text, labels, *, overwrite=False, max_line=1 << 20, spaces=NAMESPACE, pods=None):
+    """Enrich a whole exposition; `labels` maps a namespace to its (name, quoted value) pairs.
+
+    `pods` maps (namespace, pod) to such pairs too; a sample of another pod is left out.
+    """
     result = Result()
-    lines = text.split(b"\n")
-    result.output = b"\n".join(
-        _enrich_line(line, labels, overwrite, max_line, result) for line in lines
-    )
+    passed = []
+    for line in _lines(text):
+        body = line.removesuffix(b"\n")
+        new = _enrich_line(body, labels, overwrite, max_line, result, spaces, pods)
+        passed += [] if new is None else [new, line[len(body) :]]
+    result.output = b"".join(passed)
     return result
 
 
-def _enrich_line(text, labels, overwrite, max_line, result):
+def _enrich_line(text, labels, overwrite, max_line, result, spaces, pods):
     stripped = text[:max_line].lstrip(b" \t")
     if len(text) > max_line:
         result.unparsed += not stripped.startswith(b"#")
@@ -220,40 +251,54 @@ def _enrich_line(text, labels, overwrite, max_line, result):
         return text
     try:
         line = Line(text)
+        naming = spaces.named(line)
+        pod = POD.named(line) if pods is not None else []
     except NotUnderstood:
         result.unparsed += 1
         return text
-    spaces = [pair for pair in line.pairs if pair[0] == b"namespace"]
-    if len(spaces) > 1:
-        result.unparsed += 1
-        return text
+    try:
+        wanted = _labels_to_add(naming, pod, labels, pods)
+    except KeyError:  # of a pod
+        result.unknown_pods += 1
+        return None
     result.samples += 1
-    if not spaces or not spaces[0][1]:
-        return text
-    _, namespace, _, insert_at = spaces[0]
-    borne = {pair[0] for pair in line.pairs}
     edits = []
-    added = b""
-    for name, value in labels.get(namespace, ()):
-        if name not in borne:
-            added += b"," + name + b"=" + value
-            continue
-        result.conflicts += 1
-        if overwrite:
-            edits += [(start, end, value) for n, _, start, end in line.pairs if n == name]
-    edits.append((insert_at, insert_at, added))
-    result.enriched += bool(added) or len(edits) > 1
-    for start, end, new in sorted(edits, reverse=True):
+    for name, (value, at) in wanted.items():
+        borne = [pair for pair in line.pairs if pair[0] == name]
+        result.conflicts += bool(borne)
+        if not borne:
+            edits.append((at, at, b"," + name + b"=" + value))
+        elif overwrite:
+            edits += [(start, end, value) for _, _, start, end in borne]
+    result.enriched += bool(edits)
+    edits.reverse()
+    for start, end, new in sorted(edits, key=lambda edit: edit[0], reverse=True):
         text = text[:start] + new + text[end:]
     return text
+
+
+def _labels_to_add(naming, pod, labels, pods):
+    """Each label to add: its quoted value, and its place. KeyError for a pod that is not known."""
+    wanted = {}
+    if naming and pod:
+        (_, space, _, _), _ = naming[0]
+        (_, name, _, end), _ = pod[0]
+        wanted |= {label: (value, end) for label, value in pods[space, name]}
+    for (_, space, _, end), prefix in naming:
+        for label, value in labels.get(space, ()):
+            wanted.setdefault(prefix + label, (value, end))
+    return wanted
 
 
 class Selector:
     """A selection made line by line: what passes, with labels and timestamps taken off."""
 
-    def __init__(self, *, wants_metric, wants_namespace, drop_labels=(), strip=False):
+    def __init__(
+        self, *, wants_metric, wants_namespace, drop_labels=(), strip=False, spaces=NAMESPACE
+    ):
         self.wants_metric = wants_metric
         self.wants_namespace = wants_namespace
+        self.spaces = spaces
         self.drop_labels = drop_labels
         self.strip = strip
         self.series = {}
@@ -285,10 +330,11 @@ def _select_line(text, selector):
     if not selector.wants_metric(line.name):
         selector.dropped["metric"] += 1
         return None
-    spaces = [pair[1] for pair in line.pairs if pair[0] == b"namespace"]
-    if len(spaces) > 1:
+    try:
+        named = selector.spaces.named(line)
+    except NotUnderstood:
         return text
-    if not selector.wants_namespace(spaces[0] if spaces else b""):
+    if not all(map(selector.wants_namespace, [pair[1] for pair, _ in named] or [b""])):
         selector.dropped["namespace"] += 1
         return None
     if selector.drop_labels:
@@ -327,23 +373,42 @@ def _without_pair(line, at):
     return line.text[:start] + line.text[end:]
 
 
-def seen(text):
-    """The namespaces of the samples of a whole exposition."""
+def seen(text, spaces=NAMESPACE, *, pods=False):
+    """The namespaces of the samples of a whole exposition; with pods, none has two pods."""
     found = set()
     for body in text.split(b"\n"):
         try:
             line = Line(body)
+            if pods:
+                POD.named(line)
+            found.update(pair[1] for pair, _ in spaces.named(line))
         except NotUnderstood:
             continue
-        spaces = [pair[1] for pair in line.pairs if pair[0] == b"namespace"]
-        found.update(spaces if len(spaces) == 1 else ())
-    return found - {b""}
+    return found
 
 
-def with_info(text, labels):
+def has_info(text):
+    """Whether an exposition has a line of the info metric's family."""
+    for body in text.split(b"\n"):
+        words = body.split()
+        if words[:1] == [b"#"] and words[1:2] in ([b"HELP"], [b"TYPE"], [b"UNIT"]):
+            if words[2:3] in ([b"kube_namespace_labels"], [b'"kube_namespace_labels"']):
+                return True
+            continue
+        try:
+            if Line(body).name == b"kube_namespace_labels":
+                return True
+        except NotUnderstood:
+            continue
+    return False
+
+
+def with_info(text, labels, spaces=NAMESPACE, *, pods=False):
     """An exposition with the info metric of its namespaces, before the mark of its end."""
+    if has_info(text):
+        return text
     rows = []
-    for space in sorted(seen(text)):
+    for space in sorted(seen(text, spaces, pods=pods)):
         value = bytearray()
         for byte in space:
             value += {10: b"\\n", 34: b'\\"', 92: b"\\\\"}.get(byte, bytes([byte]))

@@ -1,0 +1,127 @@
+"""Expositions with other namespace labels and with pods, and the two readings of them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from kmproxy.exposition.general_enricher import GeneralEnricher
+from kmproxy.exposition.lines import MAX_LINE
+from kmproxy.exposition.namespace_labels import NamespaceLabels
+from kmproxy.exposition.pods import PodsNeededError
+from tests.support import lines, reference
+
+SETTINGS = {
+    "the default": NamespaceLabels(),
+    "another label": NamespaceLabels((b"exported_namespace",)),
+    "a list": NamespaceLabels((b"exported_namespace", b"namespace")),
+    "a long list": NamespaceLabels((b"namespace_", b"Namespace", b"namespace", b"le")),
+    "one prefix": NamespaceLabels((b"namespace",), (b"n_",)),
+    "prefixes": NamespaceLabels((b"namespace", b"exported_namespace"), (b"n_", b"e_")),
+    "prefixes that meet": NamespaceLabels((b"exported_namespace", b"namespace"), (b"t", b"t")),
+    "a prefix of a list": NamespaceLabels((b"namespace", b"Namespace"), (b"", b"x_")),
+}
+
+
+class Pods:
+    """The labels of pods: of two in three, made of their names."""
+
+    def __getitem__(self, key):
+        """The pairs of a known pod. Some names are those that namespaces bring, too."""
+        if sum(key[1]) % 3 == 0:
+            raise KeyError(key)
+        workload = b'"%b"' % key[1][:1].replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(
+            b"\n", b"\\n"
+        )
+        many = [
+            [(b"workload", workload), (b"workload_type", b'"deployment"')],
+            [(b"team", b'"of the pod"'), (b"workload", workload)],
+            [],
+            [(b"le", workload)],
+        ]
+        return many[sum(key[0] + key[1]) % 4]
+
+
+PODS = Pods()
+
+
+def rendered(pairs):
+    """The bytes to add for some pairs."""
+    return b"".join([b",%b=%b" % pair for pair in pairs])
+
+
+class Reading(NamedTuple):
+    """What a reading of an exposition makes of it."""
+
+    output: bytes
+    samples: int
+    enriched: int
+    unparsed: int
+    conflicts: int
+    unknown_pods: int
+
+
+def pod_lookup(pods, *, fetched=False):
+    """A look-up that asks for the list once, when the first pod is not known."""
+    state = {"fetched": fetched}
+
+    def lookup(namespace, pod):
+        try:
+            return rendered(pods[namespace, pod])
+        except KeyError:
+            if not state["fetched"]:
+                state["fetched"] = True
+                raise PodsNeededError from None
+        return None
+
+    return lookup
+
+
+def fed(
+    text, cuts=(), *, setting, labels=None, overwrite=False, limit=MAX_LINE, names=(), pods=None
+):
+    """The output of an enricher that is fed with the pieces between the cuts, and itself."""
+    labels = lines.LABELS if labels is None else labels
+    enricher = GeneralEnricher(
+        lambda space: rendered(labels.get(space, ())),
+        setting,
+        pods=pod_lookup(pods) if pods is not None else None,
+        names=frozenset(names),
+        on_conflict="overwrite" if overwrite else "keep",
+        max_line=limit,
+    )
+    output = []
+    for start, end in pairwise([0, *cuts, len(text)]):
+        try:
+            output.append(enricher.feed(text[start:end]))
+        except PodsNeededError:
+            output.append(enricher.feed(text[start:end]))
+    try:
+        output.append(enricher.finish())
+    except PodsNeededError:
+        output.append(enricher.finish())
+    return b"".join(output), enricher
+
+
+def by_engine(text, cuts=(), **options):
+    """The engine's."""
+    output, found = fed(text, cuts, **options)
+    counts = found.samples, found.enriched, found.unparsed, found.conflicts, found.unknown_pods
+    return Reading(output, *counts)
+
+
+def by_reference(text, *, setting, labels=None, overwrite=False, limit=MAX_LINE, pods=None):
+    """The plain one, of the whole text."""
+    labels = lines.LABELS if labels is None else labels
+    found = reference.enrich(
+        text, labels, overwrite=overwrite, max_line=limit, pods=pods,
+        spaces=reference.Spaces(setting.names, setting.prefixes),
+    )  # fmt: skip
+    counts = found.samples, found.enriched, found.unparsed, found.conflicts, found.unknown_pods
+    return Reading(found.output, *counts)
+
+
+def choices(rng):
+    """A setting, and pods where they may be."""
+    setting = rng.choice([*SETTINGS.values(), SETTINGS["the default"], SETTINGS["the default"]])
+    return setting, PODS if setting.default and rng.random() < 0.8 else None
