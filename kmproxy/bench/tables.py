@@ -52,7 +52,7 @@ def _discovery_text(document: dict[str, Any]) -> Iterator[str]:
             )
             for name, size, part in (
                 ("read the kubelet's list", "list", "read"),
-                ("make an answer of it", "answer", "answer"),
+                ("make an answer from the list", "answer", "answer"),
             )
         ],
         left=1,
@@ -60,7 +60,7 @@ def _discovery_text(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _daemon_text(document: dict[str, Any]) -> Iterator[str]:
-    yield "\nThe daemon, directly in front of a kubelet over TLS; of each figure the least"
+    yield "\nThe daemon, directly in front of a kubelet over TLS; the smallest of each figure"
     head = (
         "payload",
         "server",

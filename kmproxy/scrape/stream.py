@@ -51,13 +51,13 @@ class SampleMetrics:
         )
         self._conflicts = Counter(
             "kmproxy_label_conflicts",
-            "Labels to add that a sample bore already.",
+            "Labels of the rules that a sample already had.",
             registry=registry,
         )
         self._dropped = Counter(
             "kmproxy_samples_dropped",
-            "Samples left out, by what they were left out for; 'merged' had become another's "
-            "series, 'tenant' was not for who asked, 'unparsed' could be anybody's.",
+            "Samples left out, by reason; 'merged' equalled another series without its dropped "
+            "labels, 'tenant' is not the caller's, 'unparsed' may belong to any tenant.",
             ["by"],
             registry=registry,
         )

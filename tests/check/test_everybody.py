@@ -63,7 +63,7 @@ async def test_a_role_for_everybody(cluster, tmp_path):
         (found,) = [each for each in report.findings if each.check == "everybody"]
         return found.result, found.message
 
-    assert await row() == ("ok", "nobody may scrape just for being authenticated")
+    assert await row() == ("ok", "no role lets every authenticated caller scrape")
     bind(cluster, {"nonResourceURLs": ["/metrics*"], "verbs": ["get"]}, EVERYBODY)
     result, message = await row()
     assert result == "warning"

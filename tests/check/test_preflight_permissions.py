@@ -44,7 +44,7 @@ async def test_what_a_review_says(status, allowed):
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b"[" * 100000])
 async def test_what_is_no_review(body):
     """An unreadable review is an API server error, neither yes nor no."""
-    with pytest.raises(UpstreamError, match="is not one"):
+    with pytest.raises(UpstreamError, match="is not an access review"):
         await is_allowed(Reviewing(body), NODE_METRICS)
 
 
@@ -129,7 +129,7 @@ async def test_the_namespaces_cannot_be_listed(preflight, cluster):
 @pytest.mark.parametrize(
     ("needs", "words"),
     [
-        ({"fault": ApiFault.GARBAGE}, "the API server's access review is not one"),
+        ({"fault": ApiFault.GARBAGE}, "the API server's answer is not an access review"),
         ({"fault": ApiFault.STATUS, "status": 403, "message": "planted"}, "answered 403 Forbidden"),
         (
             {"fault": ApiFault.STATUS, "status": 500, "message": "planted"},
