@@ -27,11 +27,13 @@ SIMULATED = {"bench", "demo", "simulator"}
 """The simulator imports nothing of ours, and only these import it."""
 
 PURE = """\
-allowances bounded_cache digests exposition config auth.tenant_filter discovery.documents
+bounded_cache allowances digests exposition config auth.tenant_filter
+discovery.documents discovery.fitting discovery.nodes discovery.pods discovery.target_labels
 client.addresses client.pins web.open_connections web.heads web.expiry
 kube.objects kube.object_list kube.watch kube.backoff kube.reviews kube.permissions
 kube.contexts kube.context_options kube.context_entries kube.kubeconfig_format kube.go_yaml
-labels.label_map labels.rendering scrape.routes scrape.status_page check.report check.observations
+kube.pod_list labels.label_map labels.rendering labels.workloads labels.pods
+scrape.routes scrape.status_page check.report check.observations
 """
 """Modules, and folders of modules, without an event loop, socket, clock, file, log or chance."""
 

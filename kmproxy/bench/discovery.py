@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from kmproxy.bench.payloads import Namespaces
 from kmproxy.config.label_rules import Namespace, parse_rules
-from kmproxy.discovery.documents import TargetLabelMap, parse_pods
+from kmproxy.discovery.pods import parse_pods
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.simulator.cadvisor import simulate_node
 from kmproxy.simulator.pods import kubelet_pods, pod_list
 

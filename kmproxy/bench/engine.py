@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from kmproxy.bench.payloads import Namespaces, beginning, kube_state_metrics, kubelet, namespaces_of
+from kmproxy.bench.payloads import (
+    Namespaces,
+    beginning,
+    known_pods,
+    kube_state_metrics,
+    kubelet,
+    mesh,
+    namespaces_of,
+)
 from kmproxy.bench.tables import MEGABYTE
 from kmproxy.config.label_rules import Namespace, parse_rules
 from kmproxy.content_coding import GzipEncoder
-from kmproxy.exposition.enricher import Enricher, OnConflict
+from kmproxy.exposition.namespace_labels import NamespaceLabels
+from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.splitter import key_splitter
 from kmproxy.labels.label_map import LabelMap
 
 PIECE = 1 << 16
@@ -40,6 +50,11 @@ REENCODE = "prometheus_client, 1 label"
 _ONE = ("team",)
 
 _THREE = ("team", "env", "owner.example.com/cost-center=cost_center")
+_WORKLOAD = frozenset({b"workload", b"workload_type"})
+_LIST = NamespaceLabels((b"exported_namespace", b"namespace"))
+_SIDES = NamespaceLabels(
+    (b"source_workload_namespace", b"destination_workload_namespace"), (b"source_", b"destination_")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +90,27 @@ def all_subjects(payloads: Sequence[tuple[str, bytes]], spaces: Namespaces) -> I
         yield Subject(MEMCPY, name, len(text), _memcpy(pieces))
         yield _engine("1 label", name, pieces, one)
         yield _engine("3 labels", name, pieces, three)
-        yield _engine("1 label, overwrite", name, pieces, one, "overwrite")
+        yield _engine("1 label, overwrite", name, pieces, one, on_conflict="overwrite")
         yield _engine("1 label, 10,000 namespaces", name, pieces, large)
-        enricher = Enricher(one.lookup)
-        borne = _pieces(enricher.feed(beginning(text, 2 * MEGABYTE)) + enricher.finish())
+        pods = known_pods(text)
+        for title, cold in (("10,000 pods", False), ("10,000 pods, first scrape", True)):
+            yield _engine(f"1 label, {title}", name, pieces, one, pods=pods, cold=cold)
+        pipeline = Pipeline(one.lookup, Recipe())
+        borne = _pieces(pipeline.feed(beginning(text, 2 * MEGABYTE)) + pipeline.finish())
         yield _engine("1 label, all conflict", name, borne, one)
-        yield _engine("1 label, all conflict, overwrite", name, borne, one, "overwrite")
+        yield _engine("1 label, all conflict, overwrite", name, borne, one, on_conflict="overwrite")
         start = beginning(text, SLICE)
         yield Subject(REENCODE, name, len(start), _reencode(start, spaces))
         yield Subject("isal gzip level 1", name, len(text), _gzip(pieces))
     ours = namespaces_of([])
     one = _labels(ours, _ONE)
-    for name, text in (
-        ("kube-state-metrics", kube_state_metrics(ours)),
-        ("kubelet", kubelet(ours)),
-    ):
-        yield _engine("1 label", name, _pieces(text), one)
+    ksm = _pieces(kube_state_metrics(ours))
+    yield _engine("1 label", "kube-state-metrics", ksm, one)
+    yield _engine("1 label, a list of names", "kube-state-metrics", ksm, one, labels_of=_LIST)
+    yield _engine(
+        "1 label, two prefixes", "service mesh", _pieces(mesh(ours)), one, labels_of=_SIDES
+    )
+    yield _engine("1 label", "kubelet", _pieces(kubelet(ours)), one)
 
 
 def _engine(
@@ -98,16 +118,30 @@ def _engine(
     payload: str,
     pieces: Sequence[bytes],
     labels: LabelMap,
-    on_conflict: OnConflict = "keep",
+    *,
+    on_conflict: Literal["keep", "overwrite"] = "keep",
+    labels_of: NamespaceLabels | None = None,
+    pods: Mapping[tuple[bytes, bytes], bytes] | None = None,
+    cold: bool = False,
 ) -> Subject:
-    names = frozenset(rule.name.encode() for rule in labels.rules)
+    """The engine, anew for each scrape. If it is cold, it has proven no head before."""
+    recipe = Recipe(
+        names=frozenset(rule.name.encode() for rule in labels.rules)
+        | (_WORKLOAD if pods else set()),
+        on_conflict=on_conflict,
+        namespace_labels=labels_of or NamespaceLabels(),
+        pods=pods is not None,
+    )
 
     def run() -> int:
-        enricher = Enricher(labels.lookup, names=names, on_conflict=on_conflict)
+        if cold:
+            key_splitter.cache_clear()
+        known = pods or {}
+        pipeline = Pipeline(labels.lookup, recipe, pods=lambda *pod: known.get(pod))
         for piece in pieces:
-            enricher.feed(piece)
-        enricher.finish()
-        return enricher.samples
+            pipeline.feed(piece)
+        pipeline.finish()
+        return pipeline.enricher.samples
 
     return Subject(f"engine, {name}", payload, sum(map(len, pieces)), run)
 

@@ -16,6 +16,7 @@ Namespaces = Mapping[str, Mapping[str, str]]
 
 _NOW = 1_795_000_000.0  # of the simulated samples, in seconds since the epoch
 
+_POD = re.compile(rb'namespace="([^"\\\n]+)",pod="([^"\\\n]+)"')
 _NAMESPACE = re.compile(rb'[{,]namespace="([^"\\\n]+)"')
 
 
@@ -71,3 +72,31 @@ def kube_state_metrics(spaces: Namespaces, pods: int = 400) -> bytes:
 def beginning(text: bytes, size: int) -> bytes:
     """The first whole lines of a text, of at least `size` bytes together, or the whole text."""
     return text[: text.find(b"\n", size - 1) + 1] or text
+
+
+def mesh(spaces: Namespaces, count: int = 20_000) -> bytes:
+    """A text like that of a service mesh: each sample names the namespaces of both sides."""
+    names = list(spaces)
+    sample = (
+        'istio_requests_total{{reporter="destination",source_workload="web-{0}",'
+        'source_canonical_service="web-{0}",source_workload_namespace="{1}",'
+        'source_principal="spiffe://cluster.local/ns/x/sa/web",destination_workload="page-v1",'
+        'destination_workload_namespace="{2}",'
+        'destination_principal="spiffe://cluster.local/ns/y/sa/page",response_code="{3}",'
+        'connection_security_policy="mutual_tls"}} {4}'
+    )
+    rows = [
+        sample.format(n % 97, names[n % 7 % len(names)], names[n % len(names)], 200 + n % 5, n)
+        for n in range(count)
+    ]
+    return "\n".join(["# TYPE istio_requests_total counter", *rows, ""]).encode()
+
+
+def known_pods(text: bytes, count: int = 10_000) -> dict[tuple[bytes, bytes], bytes]:
+    """The labels of the pods in a text, and of others, together at least `count`."""
+    pods = {
+        (space, pod): b',workload="%b",workload_type="deployment"' % pod[:-6]
+        for space, pod in set(_POD.findall(text))
+    }
+    others = ((b"other", b"pod-%05d" % number) for number in range(count - len(pods)))
+    return pods | dict.fromkeys(others, b',workload="other",workload_type="deployment"')

@@ -6,7 +6,7 @@ Knows which node stands for all. The requests are those of the daemon's own clie
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from kmproxy.check.certificates import Server
@@ -15,15 +15,17 @@ from kmproxy.check.permissions import PermissionCheck
 from kmproxy.check.report import Metrics, Result
 from kmproxy.check.steps import Steps
 from kmproxy.config.recipe import read_recipe
-from kmproxy.discovery.documents import PodReader
+from kmproxy.config.sections import Config
+from kmproxy.discovery.pods import PodReader
 from kmproxy.errors import ForbiddenError, UpstreamError
 from kmproxy.exposition.pipeline import Pipeline
 from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.nodes import Node
 from kmproxy.kube.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY
 from kmproxy.labels.label_map import LabelMap
+from kmproxy.labels.pods import AnswerPods, PodLabelReader, PodMap
 from kmproxy.sources.endpoints import CADVISOR, METRICS
-from kmproxy.sources.kubelet import Kubelet
+from kmproxy.sources.kubelet import Kubelet, Reader
 
 
 async def find_node(steps: Steps, named: str | None) -> Node | None:
@@ -79,15 +81,15 @@ async def check_certificate(steps: Steps, node: Node) -> None:
 
 
 async def check_metrics(
-    steps: Steps, node: Node, labels: LabelMap, permissions: PermissionCheck
+    steps: Steps, node: Node, labels: LabelMap, permissions: PermissionCheck, pods: PodMap | None
 ) -> None:
-    """Fetch metrics once, as the daemon does, and keep some samples that it would serve."""
+    """Fetch metrics once, as the daemon does, and keep some samples that it would serve.
+
+    `pods` are the listed pods of the node. Without them the samples get no labels of pods.
+    """
     config, kubelet = steps.config, steps.clients.kubelet
     async with steps.step("metrics", "metrics", "Metrics, fetched once"):
-        recipe = read_recipe(config.labels, config.selection)
-        if config.kubelet.all_nodes:
-            recipe = replace(recipe, info=False)
-        pipeline = Pipeline(labels.lookup, recipe)
+        pipeline = _pipeline(config, labels, pods)
         enricher = pipeline.enricher
         examples, nameless = Examples(enricher.seen), Nameless()
         size = 0
@@ -120,6 +122,10 @@ async def check_metrics(
             result = "warning"
         steps.report.add("metrics", "metrics", result, message)
         steps.show(found.lines())
+        if unknown := pipeline.dropped.get("unknown_pod"):
+            message = f"{unknown:,} are left out: their pods are not in the kubelet's list"
+            steps.report.add("unknown-pod", "samples of pods", "warning", message)
+            steps.show([message])
         if nameless.count:
             message = f"{nameless.count:,} samples have an id but no namespace, and get no label"
             steps.report.add("no-namespace", "samples", "warning", message)
@@ -128,6 +134,18 @@ async def check_metrics(
             message = f"{name} instead of cadvisor: namespaces and limits may be missing"
             steps.report.add("provider", "metrics provider", "warning", message)
             steps.show([f"metrics provider: {message}"])
+
+
+def _pipeline(config: Config, labels: LabelMap, pods: PodMap | None) -> Pipeline:
+    """The pipeline of a scrape. A pod that is not in `pods` counts as unknown."""
+    recipe = read_recipe(config.labels, config.selection, None if pods is None else config.pods)
+    if config.kubelet.all_nodes:
+        recipe = replace(recipe, info=False)
+    if pods is None:
+        return Pipeline(labels.lookup, recipe)
+    answer = AnswerPods(pods, keep=config.pods.unknown_pod == "keep", note=lambda: None)
+    answer.listed = True
+    return Pipeline(labels.lookup, recipe, pods=answer.lookup)
 
 
 async def _provider(kubelet: Kubelet, node: Node) -> str | None:
@@ -140,18 +158,43 @@ async def _provider(kubelet: Kubelet, node: Node) -> str | None:
     return provider.name
 
 
-async def check_pods(steps: Steps, node: Node, permissions: PermissionCheck) -> None:
-    """List the pods of a node once. An older kubelet demands another permission for it."""
+async def check_pods(steps: Steps, node: Node, permissions: PermissionCheck) -> PodMap | None:
+    """List the pods of a node once. An older kubelet demands another permission for it.
+
+    Returns the labels of the pods, or None if samples get none, or if the list fails.
+    """
+    config = steps.config
+    pods, known = PodMap() if config.pods.enabled else None, None
     async with steps.step("pods", "pods", "Pods, listed once"):
+        targets = PodReader(lambda _: True)
+        labels = PodLabelReader(config.pods, max_value=config.labels.max_label_value_bytes)
         try:
-            reader = PodReader(lambda _: True)
-            await steps.clients.kubelet.pods(node, reader)
-            found = reader.finish()
+            await steps.clients.kubelet.pods(node, _Readers((targets, labels)))
         except ForbiddenError as error:
             if error.resource == NODE_PROXY.resource:
                 permissions.want_proxy()
             raise
+        found, listing = targets.finish(), labels.finish()
         permissions.prove(NODE_PODS)
         message = f"{found.count} targets of {len(found.pods)} pods"
+        if pods is not None:
+            pods.swap(listing, now=0.0)
+            with_labels = sum(
+                bool(each) for names in listing.rendered.values() for each in names.values()
+            )
+            message = f"{with_labels} of {len(pods)} pods have a value"
         steps.report.add("pods", "pods", "ok", message)
         steps.show([message])
+        known = pods
+    return known  # noqa: RET504 - a step that fails ends here, too
+
+
+@dataclass(frozen=True, slots=True)
+class _Readers:
+    """Several readers of one list."""
+
+    readers: tuple[Reader, ...]
+
+    def feed(self, data: bytes) -> None:
+        for each in self.readers:
+            each.feed(data)

@@ -94,9 +94,9 @@ async def _run(steps: Steps, try_node: str | None) -> None:
     else:
         report.node = node.name
         await check_certificate(steps, node)
-        await check_metrics(steps, node, labels, permissions)
-        if steps.config.discovery.enabled:
-            await check_pods(steps, node, permissions)
+        listed = steps.config.discovery.enabled or steps.config.pods.enabled
+        pods = await check_pods(steps, node, permissions) if listed else None
+        await check_metrics(steps, node, labels, permissions, pods)
     if steps.config.upstreams:
         from kmproxy.check.upstreams import check_upstreams  # noqa: PLC0415 - most have none
 

@@ -6,6 +6,7 @@ what a setting does. Must not open files: it is given the text of a file.
     types           addresses, secrets, files; parsers of a flag's text
     settings        a field that is at once a flag, a YAML key and a line of help
     label_rules     rules that make labels of samples from labels and annotations of namespaces
+    pod_labels      labels of samples from their pods: settings and rules
     sections        the daemon's settings, in frozen sections
     commands        the settings of the other commands
     variables       settings from environment variables

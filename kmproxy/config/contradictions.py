@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from kmproxy.config.expressions import MAX_EXPRESSIONS
+from kmproxy.config.pod_labels import unused_pod_settings
 from kmproxy.config.sections import (
     ACCESS_KEY,
     UPSTREAMS_KEY,
@@ -73,6 +74,7 @@ def contradictions(config: Config) -> tuple[list[str], list[str]]:
             if getattr(discovery, key) != getattr(DiscoveryConfig(), key)
         )
         warnings.append(f"{unused} has no effect without --discovery")
+    warnings += unused_pod_settings(config.pods, config.selection.drop_label)
     wrong, unused_certificate = _certificate_contradictions(config.server)
     warnings += unused_certificate + _without_authorization(config.authorization)
     wrong_reads, unused_reads = _read_contradictions(kubelet, config.selection)

@@ -68,6 +68,13 @@ def name_problem(name: str) -> str | None:
     return None
 
 
+def parse_label_name(text: str) -> str:
+    """Reads the name of a label to be removed. Raises ValueError if it must not be removed."""
+    if problem := name_problem(text):
+        raise ValueError(problem)
+    return text
+
+
 def parse_rules(
     labels: Sequence[str], annotations: Sequence[str], defaults: Sequence[str]
 ) -> tuple[tuple[LabelRule, ...], list[str]]:

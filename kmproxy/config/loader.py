@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmproxy.config.contradictions import contradictions, too_many_expressions
 from kmproxy.config.label_rules import parse_rules
+from kmproxy.config.pod_labels import read_pod_rules
 from kmproxy.config.sections import (
     ACCESS_KEY,
     SECTIONS,
@@ -70,7 +71,8 @@ def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
     layers, access, wrong_access = _without_access(layers)
     layers, upstreams, wrong_upstreams = _without_upstreams(layers)
     built, warnings, problems = _build(layers, SECTIONS)
-    problems += wrong_access + wrong_upstreams
+    built["pods"], wrong_pods = read_pod_rules(built["pods"], built["labels"].rules)
+    problems += wrong_pods + wrong_access + wrong_upstreams
     config = Config(**built, access=access, upstreams=upstreams)
     wrong, unused = contradictions(config)
     problems += wrong

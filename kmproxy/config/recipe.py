@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kmproxy.config.pod_labels import PodConfig
 from kmproxy.config.sections import LabelConfig, SelectionConfig
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Recipe
@@ -17,14 +18,21 @@ if TYPE_CHECKING:
     from kmproxy.config.upstreams import UpstreamConfig
 
 
-def read_recipe(labels: LabelConfig, selection: SelectionConfig) -> Recipe:
-    """Returns the steps applied to the exposition of one node, or of standard input."""
+def read_recipe(
+    labels: LabelConfig, selection: SelectionConfig, pods: PodConfig | None = None
+) -> Recipe:
+    """Returns the steps applied to the exposition of one node, or of standard input.
+
+    `pods` are the labels that samples get from pods; they need a look-up of pods.
+    """
+    names = [rule.name for rule in labels.rules if rule.name] + [*(pods.names if pods else ())]
     return Recipe(
-        names=frozenset(rule.name.encode() for rule in labels.rules if rule.name),
+        names=frozenset(name.encode() for name in names),
         on_conflict=labels.on_conflict,
         selection=read_selection(selection),
         info=selection.info_metric,
         max_line=selection.max_line_bytes,
+        pods=pods is not None and pods.enabled,
     )
 
 

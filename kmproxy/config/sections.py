@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kmproxy.config.expressions import Expression, parse_regex
-from kmproxy.config.label_rules import MAX_VALUE, LabelRule, name_problem
+from kmproxy.config.label_rules import MAX_VALUE, LabelRule, parse_label_name
+from kmproxy.config.pod_labels import PodConfig
 from kmproxy.config.settings import setting
 from kmproxy.config.types import (
     Address,
@@ -36,7 +37,6 @@ from kmproxy.config.types import (
 if TYPE_CHECKING:
     from kmproxy.config.http_options import Access
     from kmproxy.config.upstreams import UpstreamConfig
-
 
 LOCALHOST: Final = "localhost"
 
@@ -67,20 +67,13 @@ class LabelConfig:
     )  # fmt: skip
     max_label_value_bytes: int = setting(
         "max-label-value-bytes", parse_count, MAX_VALUE, "N",
-        "a longer value of a namespace's label or annotation is not added, and counted",
+        "a longer value of a namespace's or pod's label or annotation is not added, and counted",
     )  # fmt: skip
     on_conflict: Any = setting(
         "on-conflict", one_of("keep", "overwrite"), "keep", "keep|overwrite",
         "which value stays if a sample already has NAME",
     )  # fmt: skip
     rules: tuple[LabelRule, ...] = ()
-
-
-def parse_label_name(text: str) -> str:
-    """Reads the name of a label to be removed. Raises ValueError if it must not be removed."""
-    if problem := name_problem(text):
-        raise ValueError(problem)
-    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +166,6 @@ class KubeletConfig:
         "accept a kubelet's certificate that no CA verifies if this kubelet showed no other one "
         "before",
     )  # fmt: skip
-
     max_response_bytes: int = setting(
         "max-response-bytes", parse_count, 512 << 20, "N",
         "a scrape fails if the kubelet's answer, decompressed, is larger",
@@ -376,6 +368,7 @@ class Config:
     """
 
     labels: LabelConfig = field(default_factory=LabelConfig)
+    pods: PodConfig = field(default_factory=PodConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     kubelet: KubeletConfig = field(default_factory=KubeletConfig)
     apiserver: ApiServerConfig = field(default_factory=ApiServerConfig)
@@ -396,6 +389,7 @@ UPSTREAMS_KEY: Final = "upstreams"
 
 SECTIONS: Final[Mapping[str, type[Any]]] = {
     "labels": LabelConfig,
+    "pods": PodConfig,
     "selection": SelectionConfig,
     "kubelet": KubeletConfig,
     "apiserver": ApiServerConfig,

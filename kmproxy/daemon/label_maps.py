@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kmproxy.daemon.clients import Clients
 from kmproxy.daemon.runtime import Runtime
-from kmproxy.discovery.documents import TargetLabelMap
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespace_info import NamespaceInfoMap
 from kmproxy.labels.namespaces import NamespaceWatcher
@@ -35,10 +35,11 @@ def open_label_maps(runtime: Runtime, clients: Clients) -> LabelMaps:
     """Make the maps that the configuration needs. The watch is not started."""
     config = runtime.config
     rules, max_value = config.labels.rules, config.labels.max_label_value_bytes
-    samples = LabelMap(rules, max_value=max_value)
+    reserved = config.pods.reserved
+    samples = LabelMap(rules, max_value=max_value, reserved=reserved)
     targets = info = None
     if config.discovery.enabled:
-        targets = TargetLabelMap(rules, max_value=max_value)
+        targets = TargetLabelMap(rules, max_value=max_value, reserved=reserved)
     if config.selection.info_metric and config.kubelet.all_nodes:
         info = NamespaceInfoMap(rules, max_value=max_value)
     watcher = NamespaceWatcher(

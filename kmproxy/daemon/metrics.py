@@ -13,6 +13,7 @@ from kmproxy.discovery.targets import DiscoveryMetrics
 from kmproxy.labels.namespaces import WatchMetrics
 from kmproxy.labels.snapshot import SnapshotMetrics
 from kmproxy.scrape.handler import ScrapeMetrics
+from kmproxy.scrape.pod_lists import PodMetrics
 from kmproxy.scrape.stream import SampleMetrics
 from kmproxy.sources.cache import SharedReadMetrics
 from kmproxy.sources.slots import SlotMetrics
@@ -42,4 +43,5 @@ class OwnMetrics:
         self.shared_reads = SharedReadMetrics(registry)
         self.scrapes = ScrapeMetrics(registry)
         self.samples = SampleMetrics(registry)
+        self.pods = PodMetrics(registry)
         self.discovery = DiscoveryMetrics(registry, self.upstream_errors)

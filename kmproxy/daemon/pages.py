@@ -11,8 +11,8 @@ from kmproxy.config.sections import Config
 from kmproxy.daemon.clients import Clients
 from kmproxy.daemon.label_maps import LabelMaps
 from kmproxy.daemon.runtime import Runtime
-from kmproxy.discovery.documents import TargetLabelMap
 from kmproxy.discovery.handler import PODS, HttpDiscovery
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.discovery.targets import TargetService
 from kmproxy.discovery.upstreams import UPSTREAMS, UpstreamDiscovery, UpstreamTarget
 from kmproxy.scrape.handler import Page
@@ -65,6 +65,7 @@ def _discovery(
     """The handlers of HTTP service discovery, by path."""
     targets = TargetService(
         runtime.config.discovery,
+        workloads=runtime.config.pods.workload,
         kubelet=clients.kubelet,
         nodes=clients.nodes,
         slots=limit,

@@ -5,6 +5,7 @@ Must not know how a scrape is answered.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from kmproxy.daemon.runtime import Runtime
 from kmproxy.daemon.status import StatusSource
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.scrape.handler import MetricsPort, Page
+from kmproxy.scrape.pod_lists import PodLists
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.scrape.source import Kubelets, UpstreamSource
 from kmproxy.scrape.stream import Streamer
@@ -34,7 +36,7 @@ def open_scrapes(
 ) -> MetricsPort:
     """The metrics port, not yet listening. `limit` bounds the scrapes at the same time."""
     config, metrics = runtime.config, runtime.metrics
-    recipe = read_recipe(config.labels, config.selection)
+    recipe = read_recipe(config.labels, config.selection, config.pods)
     if clients.nodes is not None:  # the info metric has a path of its own
         recipe = replace(recipe, info=False)
     kubelets = Kubelets(
@@ -44,12 +46,13 @@ def open_scrapes(
         limit,
         SeriesRoom(config.server.max_concurrency),
         recipe,
+        _open_pods(runtime, clients.kubelet),
     )
     upstreams: Mapping[str, UpstreamSource] = {}
     if clients.upstreams:
         from kmproxy.daemon.upstreams import upstream_sources  # noqa: PLC0415 - most daemons have none
 
-        upstreams = upstream_sources(runtime, clients.upstreams, recipe)
+        upstreams = upstream_sources(runtime, clients.upstreams, info=recipe.info)
     scraper = Scraper(
         Streamer(labels.samples, metrics.samples),
         labels.readiness,
@@ -86,3 +89,23 @@ def _open_reads(runtime: Runtime, kubelet: Kubelet) -> MetricsSource:
     )
     runtime.stack.push_async_callback(reads.close)
     return reads
+
+
+def _open_pods(runtime: Runtime, kubelet: Kubelet) -> PodLists | None:
+    """The pods of scraped nodes, or None if samples get no labels of pods.
+
+    The first list of the configured node begins now. Nothing waits for it.
+    """
+    config = runtime.config
+    if not config.pods.enabled:
+        return None
+    pods = PodLists(
+        config.pods,
+        kubelet,
+        max_value=config.labels.max_label_value_bytes,
+        at_once=config.server.max_concurrency,
+        metrics=runtime.metrics.pods,
+        clock=runtime.clock,
+    )
+    runtime.cancel_at_end(asyncio.create_task(pods.run()))
+    return pods

@@ -16,11 +16,10 @@ from kmproxy.client.addresses import WrittenAddresses
 from kmproxy.client.factory import UpstreamFactory
 from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext, Trust
-from kmproxy.config.recipe import read_namespace_labels
+from kmproxy.config.recipe import read_namespace_labels, read_recipe
 from kmproxy.config.sections import UPSTREAMS_KEY, Config
 from kmproxy.daemon.runtime import Runtime
 from kmproxy.errors import ConfigError
-from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.scrape.source import UpstreamSource
 from kmproxy.sources.http import HttpSource
@@ -62,14 +61,16 @@ async def open_upstreams(
 
 
 def upstream_sources(
-    runtime: Runtime, sources: Mapping[str, HttpSource], recipe: Recipe
+    runtime: Runtime, sources: Mapping[str, HttpSource], *, info: bool
 ) -> dict[str, UpstreamSource]:
-    """What the metrics port serves of each upstream, by name. `recipe` is that of kubelets.
+    """What the metrics port serves of each upstream, by name. `info` adds the info metric.
 
     Each upstream has a limit of its own. All upstreams together have one room for series, apart
-    from that of kubelets.
+    from that of kubelets. Their samples get labels of namespaces, none of pods.
     """
-    most = runtime.config.server.max_concurrency
+    config = runtime.config
+    recipe = replace(read_recipe(config.labels, config.selection), info=info)
+    most = config.server.max_concurrency
     room = SeriesRoom(most)
     return {
         each.name: UpstreamSource(
@@ -78,5 +79,5 @@ def upstream_sources(
             room,
             replace(recipe, namespace_labels=read_namespace_labels(each)),
         )
-        for each in runtime.config.upstreams
+        for each in config.upstreams
     }

@@ -2,8 +2,12 @@
 
 Knows Prometheus' target documents. Must not know samples.
 
-    documents  pods and nodes as targets
-    targets    lists of pods and nodes, each fetched once for all requests
-    upstreams  /sd/upstreams
-    handler    /sd/pods and /sd/nodes
+    fitting        keeps as many items as fit into a number of bytes
+    target_labels  the labels that objects and namespaces give to targets
+    documents      the document of pods' targets
+    pods           makes targets of a kubelet's list of pods
+    nodes          nodes as targets, and their document
+    targets        lists of pods and nodes, each fetched once for all requests
+    upstreams      /sd/upstreams
+    handler        /sd/pods and /sd/nodes
 """

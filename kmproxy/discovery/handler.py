@@ -16,7 +16,8 @@ from aiohttp import hdrs, web
 
 from kmproxy.auth.middleware import DECISION
 from kmproxy.config.types import parse_host, parse_port
-from kmproxy.discovery.documents import NodeDocument, TargetLabelMap
+from kmproxy.discovery.nodes import NodeDocument
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.discovery.targets import DiscoveryMetrics, TargetService
 from kmproxy.errors import AccessError, SlowClientError, UpstreamError
 from kmproxy.exposition.selection import Globs, QueryError, check_keys

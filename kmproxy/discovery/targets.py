@@ -17,7 +17,9 @@ from typing import Literal, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from kmproxy.config.sections import DiscoveryConfig
-from kmproxy.discovery.documents import LIMITS, ListedNode, NodeList, PodReader, TargetList
+from kmproxy.discovery.documents import LIMITS, TargetList
+from kmproxy.discovery.nodes import ListedNode, NodeList
+from kmproxy.discovery.pods import PodReader
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.exposition.selection import Globs
 from kmproxy.kube.nodes import NodeDirectory
@@ -86,12 +88,16 @@ class DiscoveryMetrics:
 
 
 class TargetService:
-    """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes."""
+    """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes.
+
+    With `workloads` the targets of pods have their workload as labels.
+    """
 
     def __init__(
         self,
         config: DiscoveryConfig,
         *,
+        workloads: bool = False,
         kubelet: Kubelet,
         nodes: NodeDirectory | None,
         slots: ConcurrencyLimit,
@@ -99,6 +105,7 @@ class TargetService:
         clock: Callable[[], float],
     ) -> None:
         self._config = config
+        self._workloads = workloads
         self._wanted = Globs(config.namespace or ("*",)).match
         self._kubelet = kubelet
         self._nodes = nodes
@@ -207,7 +214,7 @@ class TargetService:
             async with self._asking("apiserver", deadline):
                 node = await self._directory().find(name, asker=DISCOVERY)
         async with self._slots.taken(deadline), self._asking("kubelet", deadline):
-            reader = PodReader(self._wanted)
+            reader = PodReader(self._wanted, workloads=self._workloads)
             await self._kubelet.pods(node, reader)
             return reader.finish()
 

@@ -25,10 +25,12 @@ from kmproxy.exposition.selector import Selector, SeriesRoom
 class Recipe:
     """The steps applied to an exposition. The default changes nothing.
 
-    `names` are the names of the labels to add, as far as they are known before. `info` adds the
-    info metric at the end. `max_line` is in bytes: a longer line passes unchanged.
-    `namespace_labels` name the namespaces of a sample. `pods` adds the labels of pods: then only
-    the label `namespace` names a namespace.
+    `names` are the names of the labels to add, without prefixes, as far as they are known before.
+    `info` adds the info metric at the end. `max_line` is in bytes: a longer line passes unchanged.
+    `namespace_labels` name the namespaces of a sample. `pods` adds the labels of pods.
+
+    Raises ValueError if `pods` goes together with other namespace labels than `namespace`, or
+    if `selection` drops a label of a list of namespace labels.
     """
 
     names: frozenset[bytes] = frozenset()
@@ -42,6 +44,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.pods and not self.namespace_labels.default:
             raise ValueError("pods are named by the label namespace only")
+        several = not self.namespace_labels.prefixes and len(self.namespace_labels.names) > 1
+        if several and self.selection.drop_labels.intersection(self.namespace_labels.names):
+            # Without its first label, a sample would get the labels of another namespace.
+            raise ValueError("a label of a list of namespace labels must not be dropped")
 
 
 class Pipeline:

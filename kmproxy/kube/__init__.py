@@ -18,6 +18,7 @@ sample gets, or what kmproxy serves.
     object_list        reads lists of objects while they arrive
     backoff            delays after which the API server is asked again
     watch              the state of list and watch
+    pod_list           reads a kubelet's list of pods while it arrives
     outage             since when the API server has been away
     permissions        the permissions that kmproxy needs
     reviews            documents of token reviews and access reviews

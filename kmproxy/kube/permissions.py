@@ -100,8 +100,8 @@ _NEEDS = (
     ),
     _Need("with --all-nodes", lambda config: config.kubelet.all_nodes, (NODES,)),
     _Need(
-        "with --discovery and without --kube-apiserver",
-        lambda config: config.discovery.enabled and _direct(config),
+        "with --discovery, --pod-label or --workload, and without --kube-apiserver",
+        lambda config: (config.discovery.enabled or config.pods.enabled) and _direct(config),
         (NODE_PODS,),
     ),
     _Need(

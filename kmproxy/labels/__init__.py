@@ -5,6 +5,8 @@ survive a restart. Must not know samples or kubelets.
 
     rendering       renders the labels of one namespace as bytes, within limits
     label_map       the labels of all namespaces, replaced as a whole
+    pods            the labels of the pods of one node
+    workloads       the workload of a pod, by its controller
     namespace_info  the labels of all namespaces as metrics of their own, for joins
     namespaces      keeps the label map up to date by list and watch
     snapshot        keeps the label map in a file

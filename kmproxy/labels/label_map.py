@@ -117,8 +117,9 @@ class LabelMap:
         *,
         max_value: int = MAX_VALUE,
         retention: float = RETENTION,
+        reserved: frozenset[str] = frozenset(),
     ) -> None:
-        self.renderer = Renderer(rules, max_value=max_value)
+        self.renderer = Renderer(rules, max_value=max_value, reserved=reserved)
         self._retention = retention
         self._unknown = self.render(Namespace("")).labels
         self._held = self.listing()

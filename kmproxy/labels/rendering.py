@@ -115,10 +115,18 @@ class Renderer:
     than `budget` bytes. Rules with a name take their bytes first, in their order. Then the rules
     with `*` take theirs, in sorted order of the keys. A pair that does not fit takes no bytes, and
     a shorter one after it may still fit. Defaults come from the configuration and are not limited.
+    The names in `reserved` belong to labels of pods: the rules with `*` do not make them.
     """
 
-    def __init__(self, rules: Sequence[LabelRule], *, max_value: int = MAX_VALUE) -> None:
+    def __init__(
+        self,
+        rules: Sequence[LabelRule],
+        *,
+        max_value: int = MAX_VALUE,
+        reserved: frozenset[str] = frozenset(),
+    ) -> None:
         self.rules = tuple(rules)
+        self.reserved = reserved
         self.max_value = max_value
         self.budget = max(NAMESPACE_BYTES, 8 * max_value)
         self.named = frozenset(rule.name for rule in rules if rule.key and rule.name)
@@ -158,7 +166,7 @@ class Renderer:
             name, value = label_name(key), metadata[key]
             if not value or name in self.named or name in chosen.pairs or name_problem(name):
                 continue
-            if chosen.admits(name, value):
+            if name not in self.reserved and chosen.admits(name, value):
                 chosen.pairs[name] = value
 
     def render_anew(self, known: KnownLabels) -> Rendering:
@@ -170,7 +178,8 @@ class Renderer:
         if len(known.namespace) > MAX_NAME:
             raise SnapshotError(f"the file holds labels {where}..., which is not a valid name")
         chosen = Choice(self.max_value, self.budget)
-        for name, value in known.pairs.items():
+        pairs = {name: value for name, value in known.pairs.items() if name not in self.reserved}
+        for name, value in pairs.items():
             if value == self._defaults.get(name):
                 continue
             if name not in self.named and (not self._wild or name_problem(name)):
@@ -179,7 +188,7 @@ class Renderer:
                 raise SnapshotError(f"the file's label {name[:80]!r} {where} is empty or too long")
         if not self.named.issuperset(known.lacking) or min(known.too_long, known.too_many) < 0:
             raise SnapshotError(f"the file's counts of missing labels are wrong, {where}")
-        return Rendering(render_pairs(known.pairs), known.lacking, known.too_long, known.too_many)
+        return Rendering(render_pairs(pairs), known.lacking, known.too_long, known.too_many)
 
 
 def _length(value: str) -> int:

@@ -101,7 +101,7 @@ class Scraper:
             async with source.fetch() as exposition:
                 await self.streamer.stream(
                     exposition, request, response,
-                    recipe=recipe, room=source.room, slot=slot, tenant=tenant,
+                    recipe=recipe, room=source.room, slot=slot, tenant=tenant, pods=source.pods,
                 )  # fmt: skip
         except SeriesError as error:
             self.errors.count(source.server.label, "series")

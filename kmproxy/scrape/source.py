@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.kube.nodes import Node, NodeDirectory
+from kmproxy.scrape.pod_lists import PodLists, ScrapePods
 from kmproxy.sources.answer import Exposition
 from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit
@@ -57,6 +58,10 @@ class Source(Protocol):
     def server(self) -> Server:
         """The server that the scrape waits for now."""
 
+    @property
+    def pods(self) -> ScrapePods | None:
+        """The pods for the labels of a scrape whose answer has begun, or None."""
+
     def fetch(self) -> AbstractAsyncContextManager[Exposition]:
         """Fetch the exposition. Raises UpstreamError of `server`."""
 
@@ -66,7 +71,7 @@ class Kubelets:
     """The kubelets of a cluster. All scrapes of them share one limit.
 
     `metrics` fetches from the kubelets, or shares their answers. `nodes` is None unless every node
-    is served.
+    is served. `pods` is None unless samples get labels of pods.
     """
 
     kubelet: Kubelet
@@ -75,6 +80,7 @@ class Kubelets:
     limit: ConcurrencyLimit
     room: SeriesRoom
     recipe: Recipe
+    pods: PodLists | None
 
     def source(self, endpoint: str, node: str | None, asker: str) -> NodeSource:
         """An endpoint of a node, or of the configured node."""
@@ -110,6 +116,12 @@ class NodeSource:
         return self.kubelets.recipe
 
     @property
+    def pods(self) -> ScrapePods | None:
+        """The pods of the node."""
+        lists = self.kubelets.pods
+        return lists.scraped(self.node) if lists is not None and self.node is not None else None
+
+    @property
     def server(self) -> Server:
         """The API server until the node is found, then the node's kubelet."""
         if self.node is None:
@@ -141,6 +153,11 @@ class UpstreamSource:
     limit: ConcurrencyLimit
     room: SeriesRoom
     recipe: Recipe
+
+    @property
+    def pods(self) -> None:
+        """None: only the samples of kubelets get labels of pods."""
+        return
 
     @property
     def server(self) -> Server:

@@ -8,7 +8,7 @@ called it must break the connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -20,8 +20,10 @@ from kmproxy.content_coding import GzipEncoder, accepts_gzip
 from kmproxy.exposition.lines import portions, work
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.labels.label_map import LabelMap
+from kmproxy.scrape.pod_lists import ScrapePods
 from kmproxy.sources.answer import Exposition
 from kmproxy.sources.slots import Slot
 
@@ -57,7 +59,8 @@ class SampleMetrics:
         self._dropped = Counter(
             "kmproxy_samples_dropped",
             "Samples left out, by reason; 'merged' equalled another series without its dropped "
-            "labels, 'tenant' is not the caller's, 'unparsed' may belong to any tenant.",
+            "labels, 'tenant' is not the caller's, 'unparsed' may belong to any tenant, and the pod "
+            "of 'unknown_pod' is not in its kubelet's list.",
             ["by"],
             registry=registry,
         )
@@ -69,8 +72,7 @@ class SampleMetrics:
         self._enriched.inc(enricher.enriched)
         self._unparsed.inc(enricher.unparsed)
         self._conflicts.inc(enricher.conflicts)
-        if pipeline.selector is not None:
-            self.count_dropped(pipeline.selector.dropped)
+        self.count_dropped(pipeline.dropped)
 
     def count_dropped(self, dropped: Mapping[str, int]) -> None:
         """Count samples that were left out of a response, by reason."""
@@ -95,23 +97,26 @@ class Streamer:
         room: SeriesRoom,
         slot: Slot,
         tenant: TenantStream | None,
+        pods: ScrapePods | None = None,
     ) -> None:
         """Send a whole exposition. The first bytes begin the response. A HEAD gets the head alone.
 
         Streams share the bytes of a `room`. `slot` counts the bytes that the client takes. A tenant
-        gets the part that it sees. Raises SeriesError, and the errors of the exposition, the tenant
-        and the client's connection.
+        gets the part that it sees. `pods` are those of the node, if the recipe needs them. Raises
+        SeriesError, and the errors of the exposition, the tenant, the pods and the client's
+        connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
-        pipeline = Pipeline(self.labels.lookup, recipe, room=room)
+        lookup = pods.lookup if pods else None
+        pipeline = Pipeline(self.labels.lookup, recipe, room=room, pods=lookup)
         head = request.method == hdrs.METH_HEAD
+        growth = self._growth(recipe.namespace_labels, pods)
         try:
-            async with aclosing(
-                _by_work(exposition.pieces, self.labels, recipe.namespace_labels)
-            ) as pieces:
+            async with aclosing(_by_work(exposition.pieces, growth)) as pieces:
                 async for piece in pieces:
-                    data = pipeline.feed(await tenant.feed(piece) if tenant else piece)
+                    data = await tenant.feed(piece) if tenant else piece
+                    data = await _fed(pipeline, data, pods)
                     if encoder:
                         data = encoder.feed(data)
                     if head and data:
@@ -120,8 +125,8 @@ class Streamer:
                         if not response.prepared:
                             await response.prepare(request)
                         await slot.sent(len(data), response.write(data))
-            rest = pipeline.feed(await tenant.finish()) if tenant else b""
-            data = rest + pipeline.finish()
+            rest = await _fed(pipeline, await tenant.finish(), pods) if tenant else b""
+            data = rest + await _finished(pipeline, pods)
             if encoder:
                 data = encoder.feed(data) + encoder.finish()
             if not response.prepared:
@@ -134,14 +139,43 @@ class Streamer:
             if tenant:
                 self.metrics.count_dropped(tenant.dropped)
 
+    def _growth(self, names: NamespaceLabels, pods: ScrapePods | None) -> Callable[[], int]:
+        """A function that returns the most bytes that a sample's labels have now."""
+        return lambda: _growth(self.labels.longest, names) + (pods.longest if pods else 0)
+
+
+async def _fed(pipeline: Pipeline, data: bytes, pods: ScrapePods | None) -> bytes:
+    """Feed a pipeline. If it meets a pod that is not known, wait for a list of the node's pods."""
+    try:
+        return pipeline.feed(data)
+    except PodsNeededError:
+        if pods is None:
+            raise
+        await pods.list()
+    return pipeline.feed(b"")
+
+
+async def _finished(pipeline: Pipeline, pods: ScrapePods | None) -> bytes:
+    """Finish a pipeline. If it meets a pod that is not known, wait for a list as `_fed` does."""
+    try:
+        return pipeline.finish()
+    except PodsNeededError:
+        if pods is None:
+            raise
+        await pods.list()
+    return pipeline.finish()
+
 
 async def _by_work(
-    pieces: AsyncIterator[bytes], labels: LabelMap, names: NamespaceLabels
+    pieces: AsyncIterator[bytes], longest: Callable[[], int]
 ) -> AsyncGenerator[bytes, None]:
-    """Cut the pieces into portions, and let the event loop serve others after each `_TURN`."""
+    """Cut the pieces into portions, and let the event loop serve others after each `_TURN`.
+
+    `longest` returns the most bytes that a sample's labels have now.
+    """
     done = 0
     async for piece in pieces:
-        for portion in portions(piece, _growth(labels.longest, names)):
+        for portion in portions(piece, longest()):
             yield portion
             done += work(portion)
             if done >= _TURN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from kmproxy.bench import discovery as benchdiscovery
-from kmproxy.discovery.documents import parse_pods
+from kmproxy.discovery.pods import parse_pods
 
 SPACES = {"shop": {"team": "a"}, "bank": {"team": "b"}, "farm": {}}
 

@@ -29,12 +29,19 @@ SUBJECTS = [
     "engine, 3 labels",
     "engine, 1 label, overwrite",
     "engine, 1 label, 10,000 namespaces",
+    "engine, 1 label, 10,000 pods",
+    "engine, 1 label, 10,000 pods, first scrape",
     "engine, 1 label, all conflict",
     "engine, 1 label, all conflict, overwrite",
     "prometheus_client, 1 label",
     "isal gzip level 1",
 ]
-ALWAYS = [("engine, 1 label", "kube-state-metrics"), ("engine, 1 label", "kubelet")]
+ALWAYS = [
+    ("engine, 1 label", "kube-state-metrics"),
+    ("engine, 1 label, a list of names", "kube-state-metrics"),
+    ("engine, 1 label, two prefixes", "service mesh"),
+    ("engine, 1 label", "kubelet"),
+]
 
 
 def start(*flags, warnings=("error",), **environment):

@@ -166,6 +166,7 @@ def test_the_json_document():
         "labels": [
             {"rule": "--label a", "label": "a", "default": "", "total": 7, "without": ["x"]},
         ],
+        "upstreams": [],
     }  # fmt: skip
     empty = Report("1").document()
     assert empty.keys() == report.document().keys()

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from kmproxy.config.label_rules import Namespace, parse_rules
-from kmproxy.discovery.documents import ListedNode, NodeDocument, TargetLabelMap, parse_pods
+from kmproxy.discovery.nodes import ListedNode, NodeDocument
+from kmproxy.discovery.pods import parse_pods
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.labels.label_map import LabelMap
 from tests.support.pod_targets import SEEN, SOURCE, label_map, of
 from tests.support.pods import container, flat, pod, port

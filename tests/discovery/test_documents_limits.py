@@ -7,14 +7,10 @@ import json
 import pytest
 
 from kmproxy.config.label_rules import LAST_APPLIED
-from kmproxy.discovery.documents import (
-    MAX_LIST,
-    MAX_METADATA,
-    MAX_POD,
-    ListedNode,
-    NodeList,
-    parse_pods,
-)
+from kmproxy.discovery.documents import MAX_LIST, MAX_POD
+from kmproxy.discovery.nodes import ListedNode, NodeList
+from kmproxy.discovery.pods import parse_pods
+from kmproxy.discovery.target_labels import MAX_METADATA
 from kmproxy.errors import UpstreamError
 from tests.support.pod_targets import label_map, listed, of
 from tests.support.pods import container, flat, pod, port
@@ -128,7 +124,7 @@ def test_nodes_with_much_metadata(monkeypatch):
         f"__meta_kubernetes_node_{name}"
         for name in ("label_k", "labelpresent_k", "annotation_c", "annotationpresent_c")
     }
-    monkeypatch.setattr("kmproxy.discovery.documents.MAX_NODES", 4000)
+    monkeypatch.setattr("kmproxy.discovery.nodes.MAX_NODES", 4000)
     nodes = NodeList()
     for each in (node, ListedNode.of("b", {"k": "v"}), ListedNode.of("c")):
         nodes.add(each)

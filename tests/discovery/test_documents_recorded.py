@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 
 import pytest
 import yaml
 
 from kmproxy.config.label_rules import Namespace
-from kmproxy.discovery.documents import parse_pods
+from kmproxy.discovery.pods import parse_pods
 from tests.support.pod_targets import SEEN, SOURCE, label_map
 from tests.support.pods import flat
 
@@ -54,6 +55,13 @@ def expected_labels(given, owner, space):
         if each.get("controller"):
             labels[f"{META}pod_controller_kind"] = each["kind"]
             labels[f"{META}pod_controller_name"] = each["name"]
+            hashed = given["metadata"].get("labels", {}).get("pod-template-hash")
+            if each["kind"] == "ReplicaSet" and each["name"].endswith(f"-{hashed}"):
+                labels[f"{META}pod_deployment_name"] = each["name"][: -len(hashed) - 1]
+            if each["kind"] == "Job":
+                labels[f"{META}pod_job_name"] = each["name"]
+                if scheduled := re.fullmatch(r"(.+)-\d{8,}", each["name"], re.ASCII):
+                    labels[f"{META}pod_cronjob_name"] = scheduled[1]
     own = {key: dict(given["metadata"].get(key) or {}) for key in ("labels", "annotations")}
     added = {
         key: own["annotations"].pop(key) for key in (SEEN, SOURCE) if key in own["annotations"]

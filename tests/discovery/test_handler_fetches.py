@@ -216,7 +216,7 @@ async def test_stop_while_a_fetch_hangs(front, cluster):
     status, _, _ = await answer(proxy, X_Prometheus_Refresh_Interval_Seconds="0.1")
     assert status == 504
     await proxy.daemon.stop()
-    assert not [task for task in asyncio.all_tasks() if "SharedList" in repr(task)]
+    assert not [task for task in asyncio.all_tasks() if "SharedValue" in repr(task)]
 
 
 async def test_a_long_document(cluster, front):

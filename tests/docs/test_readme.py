@@ -176,6 +176,8 @@ RUN_BY = {
     "upstreams:\n  - name: pushgateway": "test_upstreams.test_the_examples_of_upstreams",
     "upstreams:\n  - name: kube-state-metrics\n    url: https:": "test_upstreams.test_the_examples_of_upstreams",
     "scrape_configs:\n  - job_name: upstreams": "test_upstreams.test_the_scrape_job_of_upstreams",
+    "kmproxy serve --workload": "test_pod_labels.test_the_example_of_the_documents",
+    "container_memory_working_set_bytes{": "test_pod_labels.test_the_example_of_the_documents",
     "label: [team,": "test_readme.test_the_yaml_example",
     "curl -s 'http://localhost:8080/metrics/cadvisor?namespace=": "test_examples.test_a_request_narrows",
     "sum by (namespace, pod) (": "test_joins.test_a_daemonset",

@@ -132,6 +132,15 @@ def test_the_info_metric_has_all_that_samples_name():
     assert b'kube_namespace_labels{namespace="b",label_team="y",label_tier="1",' in output
 
 
+def test_a_label_of_a_list_is_not_dropped():
+    """Without its first label a sample would get the labels of another namespace."""
+    chosen = Selection(drop_labels=frozenset({b"exported_namespace"}))
+    with pytest.raises(ValueError, match="must not be dropped"):
+        Recipe(namespace_labels=LIST, selection=chosen)
+    line = b'm{exported_namespace="a",q=""} 1\n'
+    assert run(line, ONE, selection=chosen)[0] == b'm{q=""} 1\n'
+
+
 @pytest.mark.parametrize(
     ("names", "prefixes", "problem"),
     [

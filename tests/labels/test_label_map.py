@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from kmproxy.config.label_rules import LAST_APPLIED, Namespace, parse_rules
-from kmproxy.discovery.documents import TargetLabelMap
+from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.errors import SnapshotError
 from kmproxy.labels import label_map as labelmap
 from kmproxy.labels.label_map import LIMITS, LabelMap

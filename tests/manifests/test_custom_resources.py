@@ -47,6 +47,10 @@ SPECS = {
     },
     ("monitoring.coreos.com/v1alpha1", "ScrapeConfig"): SCRAPE | {
         "jobName": str, "kubernetesSDConfigs": [{"role": str}], "scrapeInterval": str,
+        "httpSDConfigs": [{
+            "url": str, "refreshInterval": str, "tlsConfig": TLS,
+            "authorization": {"type": str, "credentials": KEY},
+        }],
     },
     ("monitoring.coreos.com/v1", "PrometheusRule"): {
         "groups": [{"name": str, "interval": str, "rules": [RULE]}],
@@ -211,6 +215,27 @@ def test_a_monitor_of_a_daemon_with_tls(component):
     assert ("ServiceAccount", subject["name"]) in objects
     role = objects["ClusterRoleBinding", "kmproxy-scraper"]["roleRef"]["name"]
     assert objects["ClusterRole", role]["rules"] == [
-        {"nonResourceURLs": ["/metrics", "/metrics/*", "/sd/*"], "verbs": ["get"]},
+        {"nonResourceURLs": ["/metrics", "/metrics/*", "/sd/*", "/upstreams/*"], "verbs": ["get"]},
         {"apiGroups": [""], "resources": ["nodes/metrics"], "verbs": ["get"]},
     ]
+
+
+def test_upstreams_of_a_daemon_with_tls():
+    """The targets and the exporters' metrics come over TLS, with the token that may scrape."""
+    folders = [
+        MANIFESTS / "components" / name
+        for name in ("kube-state-metrics", "upstreams-scrapeconfig", "monitor-tls")
+    ]
+    objects = {
+        (one["kind"], one["metadata"]["name"]): one
+        for one in build(MANIFESTS / "overlays" / "recommended", *folders)
+    }
+    spec = objects["ScrapeConfig", "kmproxy-upstreams"]["spec"]
+    shape = SPECS["monitoring.coreos.com/v1alpha1", "ScrapeConfig"]
+    assert list(problems(spec, shape, "spec")) == []
+    (targets,) = spec["httpSDConfigs"]
+    assert spec["scheme"] == "HTTPS"
+    assert targets["url"] == "https://kmproxy.kmproxy-system.svc:8080/sd/upstreams"
+    for key in ("tlsConfig", "authorization"):
+        assert targets[key] == spec[key]
+    assert spec["honorLabels"] is True

@@ -22,12 +22,20 @@ VARIABLES = {
     "$cluster": ".*",
     "$team": ".+",
     "$namespace": ".*",
+    "$workload": ".*",
     "$instance": ".*",
 }
 PROMETHEUS_OWN = {"ALERTS", "up"}
 ELSEWHERE = {
+    "kube_deployment_spec_replicas",
+    "kube_deployment_status_replicas_available",
+    "kube_deployment_status_replicas_updated",
+    "kube_job_failed",
     "kube_pod_container_status_last_terminated_reason",
     "kube_pod_container_status_restarts_total",
+    "kube_pod_container_status_waiting_reason",
+    "kube_pod_owner",
+    "kube_pod_status_phase",
 }
 """Metrics of kube-state-metrics, if kmproxy also enriches those."""
 

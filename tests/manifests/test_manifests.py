@@ -98,13 +98,13 @@ def test_what_is_mounted_is_there(overlay, components):
 
 @every_pair
 def test_everything_has_its_place(overlay, components):
-    """Namespaced objects are in our namespace, but for those that Prometheus mounts."""
+    """Namespaced objects are in our namespace, but for those that Prometheus mounts or needs."""
     cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
     for one in built(overlay, components):
         metadata = one["metadata"]
         if one["kind"] not in cluster_wide:
-            mounted = metadata["name"] == "kmproxy-rules"
-            assert metadata["namespace"] == ("monitoring" if mounted else "kmproxy-system")
+            there = metadata["name"] in {"kmproxy-rules", "kmproxy-to-kube-state-metrics"}
+            assert metadata["namespace"] == ("monitoring" if there else "kmproxy-system")
         if one["kind"] != "Namespace":
             assert metadata["labels"]["app.kubernetes.io/name"] == "kmproxy", one["kind"]
 

@@ -14,7 +14,12 @@ from tests.support.expressions import metrics
 
 ROOT = Path(__file__).parents[2]
 COMPONENTS = ROOT / "manifests/components"
-NAMES = ("teams", "kmproxy")
+NAMES = ("teams", "kmproxy", "kube-state-metrics", "workloads")
+KEPT = {
+    "teams": "(cluster, team, namespace, pod",
+    "kube-state-metrics": "(cluster, team, namespace, ",
+}
+"""The labels that an alert about a team's objects keeps, by the file."""
 
 every_file = pytest.mark.parametrize("name", NAMES)
 
@@ -61,14 +66,18 @@ def test_every_alert_can_be_routed(name):
     """By its team, from the series or the cluster's own. No aggregation loses it."""
     for rule in rules(name):
         if "record" in rule:
-            assert rule["record"].startswith("team:")
-            assert " by (cluster, team)" in rule["expr"]
+            level, by = {
+                "teams": ("team:", "(cluster, team)"),
+                "workloads": ("workload:", "(cluster, team, namespace, workload_type, workload)"),
+            }[name]
+            assert rule["record"].startswith(level)
+            assert f" by {by}" in rule["expr"]
             continue
         assert rule["labels"]["severity"] in {"info", "warning", "critical"}
         assert set(rule["annotations"]) == {"runbook_url", "summary", "description"}
-        if name == "teams":
+        if name in KEPT:
             assert "team" not in rule["labels"]
-            assert " by (cluster, team, namespace, pod" in rule["expr"]
+            assert f" by {KEPT[name]}" in rule["expr"]
         else:
             assert rule["labels"]["team"] == "platform"
 
@@ -121,18 +130,17 @@ def test_runbooks_are_for_what_there_is():
 
 @every_file
 def test_only_samples_with_a_team_count(name):
-    """Every selector requires a team: samples of other jobs and control groups have none."""
-    for rule in rules(name):
-        if name == "teams":
-            selectors = rule["expr"].count("{")
-            assert selectors == rule["expr"].count('team!=""}')
+    """Every selector requires a team or a workload: samples of other jobs have none."""
+    label = {"teams": "team", "kube-state-metrics": "team", "workloads": "workload"}.get(name)
+    for rule in rules(name) if label else ():
+        assert rule["expr"].count("{") == rule["expr"].count(f'{label}!=""}}')
 
 
 def test_the_documents_name_every_alert():
     """The documents name every alert, and no other."""
     part = section("docs/prometheus.md", "Rules")
     alerts = {rule["alert"] for name in NAMES for rule in rules(name) if "alert" in rule}
-    assert set(re.findall(r"`((?:Container|Pod|Kmproxy)\w+)`", part)) == alerts
+    assert set(re.findall(r"`((?:Container|Pod|Kube[A-Z]|Kmproxy)\w+)`", part)) == alerts
 
 
 JOINED = """
@@ -218,7 +226,7 @@ def test_make_manifests_writes_them(tmp_path):
         written = tmp_path / f"manifests/components/prometheusrule/{name}.yaml"
         assert written.read_bytes() == (COMPONENTS / f"prometheusrule/{name}.yaml").read_bytes()
     subprocess.run([*command, "RUNBOOKS=https://wiki.example.com/kmproxy"], check=True)
-    for name in NAMES:
+    for name in {each for each in NAMES if any("alert" in rule for rule in rules(each))}:
         for folder, end in (("rules", ".rules.yaml"), ("prometheusrule", ".yaml")):
             text = (tmp_path / f"manifests/components/{folder}/{name}{end}").read_text("utf-8")
             assert set(re.findall(r"runbook_url: (.*)#", text)) == {

@@ -384,3 +384,11 @@ async def test_a_query_goes_by_the_same_labels(front, tmp_path):
         assert served == ""
         _, served = await proxy.get("/upstreams/both/metrics?namespace=*&cluster-samples=drop")
         assert [line[0] for line in served.splitlines()] == ["a", "b"]
+
+
+async def test_labels_of_pods_are_for_kubelets(front, exporter, tmp_path):
+    """With --workload a sample of an upstream gets no such label, and its pod need not be known."""
+    proxy = await front(config_file(tmp_path, {"name": "ksm", "url": exporter.url}), "--workload")
+    _, text = await proxy.get(KSM)
+    assert 'kube_pod_info{namespace="payments",team="payments",pod="api-1"} 1\n' in text
+    assert "workload" not in text

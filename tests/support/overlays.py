@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from kmproxy.cli.read import read_config
@@ -35,6 +36,7 @@ NOT_ON = {
     "tls-cert-manager": {"recommended"},
     "authorization": {"recommended"},
     "label-snapshot": {"recommended"},
+    "workload-labels": {"deployment"},
 }
 
 
@@ -46,6 +48,8 @@ TOGETHER = (
         ("tls-secret", "authorization", "scrapeconfig", "monitor-tls", "discovery-all-nodes"),
     ),
     ("deployment", ("tls-cert-manager", "label-snapshot", "networkpolicy")),
+    ("recommended", ("networkpolicy", "kube-state-metrics", "discovery", "workload-labels")),
+    ("recommended", ("upstreams-scrapeconfig", "kube-state-metrics-tls", "monitor-tls")),
     ("daemonset", ("podmonitor", "servicemonitor", "prometheusrule", "release")),
     ("deployment-direct", ("scrapeconfig", "prometheusrule", "release")),
 )
@@ -97,6 +101,26 @@ def variables(objects, fields=FIELDS):
     }
 
 
+def file_of(objects, path):
+    """The text of a file that a ConfigMap puts into the daemon's container."""
+    pod, container = pod_of(objects)
+    folder, name = path.rsplit("/", 1)
+    (mount,) = [each for each in container["volumeMounts"] if each["mountPath"] == folder]
+    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+    (found,) = [
+        one
+        for one in of_kind(objects, "ConfigMap")
+        if one["metadata"]["name"] == volume["configMap"]["name"]
+    ]
+    return found["data"][name]
+
+
 def configuration(objects):
-    """The daemon's settings and warnings, from its arguments and environment."""
-    return read_config(pod_of(objects)[1].get("args", []), variables(objects))
+    """The settings of the daemon, and the warnings: from its arguments and its environment."""
+    environment = variables(objects)
+    with tempfile.TemporaryDirectory() as folder:
+        if path := environment.get("KMPROXY_CONFIG"):
+            file = Path(folder) / "config.yml"
+            file.write_text(file_of(objects, path), "utf-8")
+            environment["KMPROXY_CONFIG"] = str(file)
+        return read_config(pod_of(objects)[1].get("args", []), environment)

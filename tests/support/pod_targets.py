@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from kmproxy.config.label_rules import parse_rules
-from kmproxy.discovery.documents import TargetLabelMap, parse_pods
+from kmproxy.discovery.pods import parse_pods
+from kmproxy.discovery.target_labels import TargetLabelMap
 
 META = "__meta_kubernetes_"
 

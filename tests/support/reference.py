@@ -384,7 +384,7 @@ def seen(text, spaces=NAMESPACE, *, pods=False):
             found.update(pair[1] for pair, _ in spaces.named(line))
         except NotUnderstood:
             continue
-    return found
+    return {space for space in found if len(space) <= 63}  # a longer one is no namespace
 
 
 def has_info(text):

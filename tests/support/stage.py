@@ -43,6 +43,7 @@ class Stage:
         self.stack = stack
         self.ports = {8080: free_port(), 8081: free_port()}
         self.daemons = []
+        self.exporters = {}  # the URL of an exporter in the manifests -> its URL here
         self._made = 0
 
     @property
@@ -65,12 +66,21 @@ class Stage:
                     self.cluster.authority.rbac.apply(each)
                 case "Service":
                     api.services.put("services", self._placed(each))
+                case "ConfigMap" if "config.yml" in each["data"]:
+                    self._configure(each["data"]["config.yml"])
                 case "DaemonSet" | "Deployment":
                     for node in nodes[: each["spec"].get("replicas", len(nodes))]:
                         self._run(self._placed(each), node, flags)
         for daemon in self.daemons:
             self.stack.push_async_callback(daemon.stop)
             await daemon.start(ready=ready)
+
+    def _configure(self, text):
+        """Write the YAML file of the daemons, with the exporters' addresses here."""
+        for there, here in self.exporters.items():
+            assert there in text
+            text = text.replace(there, here)
+        (self.directory / "config.yml").write_text(text, "utf-8")
 
     def _placed(self, value):
         """A manifest with free ports for the ports it names."""
@@ -113,6 +123,8 @@ class Stage:
         else:
             arguments.append(f"--node-port={kubelet.port}")
         given.pop("KMPROXY_PEERS", None)  # a name of the cluster's own DNS
+        if "KMPROXY_CONFIG" in given:
+            given["KMPROXY_CONFIG"] = str(self.directory / "config.yml")
         metrics, telemetry = (f"{pod}:{port}" for port in self.ports.values())
         api = urlsplit(self.cluster.api.url)
         daemon = Daemon(
@@ -212,14 +224,15 @@ class Stage:
             ],
         }
 
-    async def prometheus(self, config, *flags):
+    async def prometheus(self, config, *flags, sooner="1m"):
         """Run a Prometheus until the end of the test."""
         self._made += 1
         directory = self.directory / f"prometheus-{self._made}"
         (directory / "rules").mkdir(parents=True)
         for path in (MANIFESTS / "components" / "rules").glob("*.rules.yaml"):
-            sooner = re.sub("for: 1m$", "for: 1s", path.read_text("utf-8"), flags=re.MULTILINE)
-            (directory / "rules" / path.name).write_text(sooner, "utf-8")
+            text = path.read_text("utf-8")
+            text = re.sub(f"for: {sooner}$", "for: 1s", text, flags=re.MULTILINE)
+            (directory / "rules" / path.name).write_text(text, "utf-8")
         made = Prometheus.of(self.session, directory, config, *flags)
         self.stack.push_async_callback(made.stop)
         await made.start()

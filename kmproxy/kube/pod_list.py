@@ -1,0 +1,79 @@
+"""Reads a kubelet's PodList while it arrives, and hands on one pod after the other.
+
+Knows the JSON of a PodList, and the metadata of a pod that more than one reader needs. Must not
+know what a reader keeps of a pod, or sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import msgspec
+
+from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.kube.object_list import Frame, Splitter
+
+CONFIG_SOURCE = "kubernetes.io/config.source"
+"""The annotation with which a kubelet notes where it has a pod from. It overwrites any other."""
+
+_T = TypeVar("_T")
+_FRAME = msgspec.json.Decoder(Frame)
+
+
+class Owner(msgspec.Struct):
+    """A reference to an owner of a pod. At most one owner is the controller."""
+
+    kind: str = ""
+    name: str = ""
+    controller: bool | None = None
+
+
+class PodMeta(msgspec.Struct, rename="camel"):
+    """The metadata of a pod, without annotations."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    labels: dict[str, str] | None = None
+    owner_references: list[Owner] | None = None
+
+    @property
+    def controller(self) -> Owner | None:
+        """The owner that controls the pod, or None."""
+        return next((owner for owner in self.owner_references or () if owner.controller), None)
+
+
+class PodListReader(Generic[_T]):
+    """Reads a PodList in pieces. `decoder` reads each pod.
+
+    Both methods raise UpstreamError if the data is not a PodList. So a list that kmproxy does not
+    understand completely never counts as an empty list.
+    """
+
+    def __init__(self, decoder: msgspec.json.Decoder[_T]) -> None:
+        self._decoder = decoder
+        self._splitter = Splitter()
+
+    def __repr__(self) -> str:
+        return f"<PodListReader {self._splitter.count} pods>"
+
+    def feed(self, data: bytes) -> Iterator[_T]:
+        """Read the next piece. Yields the pods that end in it."""
+        with _garbage():
+            for each in self._splitter.split(data):
+                yield self._decoder.decode(each)
+
+    def finish(self) -> None:
+        """End the list."""
+        with _garbage():
+            self._splitter.finish(_FRAME)
+
+
+@contextmanager
+def _garbage() -> Iterator[None]:
+    try:
+        yield
+    except (ApiError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise UpstreamError("garbage", "the kubelet's list of pods is not one") from error

@@ -1,0 +1,279 @@
+"""The pods of each scraped node: when its kubelet is asked for them, and which scrapes share that.
+
+Knows when a list is asked for, and how many nodes' pods are held. Must not know what a rule makes
+of a pod, HTTP, or what is done to an exposition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from kmproxy.config.pod_labels import PodConfig
+from kmproxy.errors import CredentialError, UpstreamError
+from kmproxy.kube.nodes import Node
+from kmproxy.labels.pods import RETENTION, AnswerPods, PodLabelReader, PodListing, PodMap
+from kmproxy.shared import SharedValue
+from kmproxy.sources.kubelet import Kubelet
+
+REFRESH = 60.0
+"""Seconds after which the pods of a node are listed again, for labels that were edited."""
+
+INTERVAL = 1.0
+"""Seconds from the end of a list to the next one of the same node."""
+
+LIST_TIMEOUT = 10.0
+"""Seconds that a list may take, with its wait for others. Scrapes that wait do not change it."""
+
+REFRESHES = 4
+"""Lists that are fetched at once because the last ones are old."""
+
+MAX_HELD = 32 << 20
+"""Bytes of memory for the pods of all nodes together: 1,000 usual nodes."""
+
+_COST = 4096
+"""Bytes of memory that a node takes in addition to its pods."""
+
+_log = logging.getLogger(__package__)
+
+
+class PodMetrics:
+    """The metrics of the lists of pods."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.pods = Gauge(
+            "kmproxy_pods",
+            "Pods whose labels are known, of all nodes.",
+            registry=registry,
+        )
+        self.gone = Gauge(
+            "kmproxy_pods_gone",
+            "Pods that left their kubelet's list, and keep their labels for 5 minutes.",
+            registry=registry,
+        )
+        self.left_out = Gauge(
+            "kmproxy_pod_label_values_left_out",
+            "Values of pods that rules ask for and samples do not get now, as they are too long.",
+            registry=registry,
+        )
+        self.unknown = Counter(
+            "kmproxy_unknown_pods",
+            "Pods in answers of kubelets that are not in their lists, once for each answer.",
+            registry=registry,
+        )
+        self.lists = Counter(
+            "kmproxy_pod_lists",
+            "Lists of pods for the labels of samples, by how it went: 'ok', 'failed', or 'empty' "
+            "where pods were known before.",
+            ["result"],
+            registry=registry,
+        )
+        for result in ("ok", "empty", "failed"):
+            self.lists.labels(result)
+
+
+class NodePods:
+    """The pods of one node, and their lists, each fetched once for all scrapes that wait."""
+
+    def __init__(
+        self,
+        node: Node,
+        fetch: Callable[[Node], Awaitable[PodListing]],
+        metrics: PodMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self.node = node
+        self.map = PodMap()
+        self.used = -math.inf
+        """When the node was last scraped."""
+        self.refresh_at = -math.inf
+        self._fetch = fetch
+        self._metrics = metrics
+        self._clock = clock
+        self._failing = False
+        self._listed = SharedValue(
+            self._list, "list of pods", interval=INTERVAL, max_age=math.inf, clock=clock
+        )
+        self.busy = False
+        """Whether a list is being fetched."""
+
+    def __repr__(self) -> str:
+        return f"<NodePods of {self.node.name}, {self.map!r}>"
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, at most."""
+        return _COST + self.map.size
+
+    def note_unknown(self) -> None:
+        """Count a pod of an answer that the list does not have."""
+        self._metrics.unknown.inc()
+
+    async def listed_after(self, moment: float) -> None:
+        """Wait until a list was fetched that was asked for at a moment or later.
+
+        Raises UpstreamError with status 502, or CredentialError, if that list cannot be had.
+        """
+        try:
+            await self._listed.get(2 * LIST_TIMEOUT + INTERVAL, asked_after=moment)
+        except UpstreamError as error:
+            raise UpstreamError(error.reason, str(error)) from error
+
+    async def refresh(self) -> None:
+        """Fetch a list, unless one was fetched just now. A failure is logged and counted."""
+        with suppress(UpstreamError, CredentialError):  # the known labels stay
+            await self._listed.get(2 * LIST_TIMEOUT)
+
+    async def close(self) -> None:
+        """Cancel a running fetch. No fetch begins from now on."""
+        await self._listed.close()
+
+    async def _list(self) -> None:
+        self.busy = True
+        result = "failed"
+        try:
+            listing = await self._fetch(self.node)
+            result = "ok" if len(listing) or not len(self.map) else "empty"
+            self.map.swap(listing, self._clock())
+            self._failing = False
+        except (UpstreamError, CredentialError) as error:
+            if not self._failing:
+                _log.warning("no list of the pods of %s: %s", self.node.name, error)
+            self._failing = True
+            raise
+        finally:
+            self.busy = False
+            self.refresh_at = self._clock() + REFRESH
+            self._metrics.lists.labels(result).inc()
+
+
+class ScrapePods:
+    """The pods of the node of one scrape, from the moment on at which its answer has begun."""
+
+    def __init__(self, pods: NodePods, began: float, *, keep: bool) -> None:
+        self._pods = pods
+        self._began = began
+        self._answer = AnswerPods(pods.map, keep=keep, note=pods.note_unknown)
+        self.lookup = self._answer.lookup
+
+    def __repr__(self) -> str:
+        return f"<ScrapePods {self._answer!r}>"
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest labels of a pod."""
+        return self._pods.map.longest
+
+    async def list(self) -> None:
+        """Wait for a list that was asked for after the answer had begun. Raises UpstreamError."""
+        await self._pods.listed_after(self._began)
+        self._answer.listed = True
+
+
+class PodLists:
+    """The pods of all scraped nodes.
+
+    The pods of a node are forgotten if it was not scraped for `RETENTION`. The nodes that were
+    scraped longest ago are forgotten while all together take more than `MAX_HELD` bytes: their next
+    scrape waits for a list. A list needs no slot of the scrapes, which hold theirs while they wait
+    for it; of lists as many are fetched at once as there are slots (`at_once`), and `REFRESHES`.
+    """
+
+    def __init__(
+        self,
+        config: PodConfig,
+        kubelet: Kubelet,
+        *,
+        max_value: int,
+        at_once: int,
+        metrics: PodMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._kubelet = kubelet
+        self._max_value = max_value
+        self._room = asyncio.Semaphore(at_once + REFRESHES)
+        self._metrics = metrics
+        self._clock = clock
+        self._nodes: OrderedDict[tuple[str, str | None], NodePods] = OrderedDict()
+        self._refreshing: set[asyncio.Task[None]] = set()
+        metrics.pods.set_function(lambda: self._sum(len))
+        metrics.gone.set_function(lambda: self._sum(lambda pods: pods.gone))
+        metrics.left_out.set_function(lambda: self._sum(lambda pods: pods.left_out))
+
+    def __repr__(self) -> str:
+        return f"<PodLists of {len(self._nodes)} nodes>"
+
+    def scraped(self, node: Node) -> ScrapePods:
+        """The pods for a scrape of a node whose answer has begun just now."""
+        now = self._clock()
+        pods = self._of(node)
+        pods.used = now
+        pods.map.expire(now)
+        self._forget()
+        return ScrapePods(pods, now, keep=self._config.unknown_pod == "keep")
+
+    async def run(self) -> None:
+        """List the pods of the configured node now, and those of all nodes when they are old."""
+        if self._kubelet.has_node:
+            self._of(self._kubelet.configured)
+        try:
+            while True:
+                self._refresh()
+                await asyncio.sleep(INTERVAL)
+        finally:
+            for task in self._refreshing:
+                task.cancel()
+            for pods in self._nodes.values():
+                await pods.close()
+
+    def _of(self, node: Node) -> NodePods:
+        key = node.name, node.uid
+        pods = self._nodes.get(key)
+        if pods is None:
+            pods = self._nodes[key] = NodePods(node, self._fetch, self._metrics, self._clock)
+            pods.used = self._clock()
+        pods.node = node  # its address may have changed
+        self._nodes.move_to_end(key)
+        return pods
+
+    def _refresh(self) -> None:
+        """Begin the lists that are due, as far as there is room for them."""
+        now = self._clock()
+        for pods in [*self._nodes.values()]:
+            pods.map.expire(now)
+            if len(self._refreshing) < REFRESHES and pods.refresh_at <= now and not pods.busy:
+                task = asyncio.create_task(pods.refresh())
+                self._refreshing.add(task)
+                task.add_done_callback(self._refreshing.discard)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget nodes until the limits are met, but none whose list is being fetched."""
+        now = self._clock()
+        held = sum(pods.size for pods in self._nodes.values())
+        own = self._kubelet.configured if self._kubelet.has_node else None
+        for key, pods in [*self._nodes.items()][:-1]:
+            idle = pods.used + RETENTION <= now and pods.node != own
+            if not pods.busy and (idle or held > MAX_HELD):
+                held -= pods.size
+                del self._nodes[key]
+
+    async def _fetch(self, node: Node) -> PodListing:
+        try:
+            async with asyncio.timeout(LIST_TIMEOUT), self._room:
+                reader = PodLabelReader(self._config, max_value=self._max_value)
+                await self._kubelet.pods(node, reader)
+                return reader.finish()
+        except TimeoutError as error:
+            message = f"no whole list of pods from the kubelet within {LIST_TIMEOUT:g} s"
+            raise UpstreamError("timeout", message) from error
+
+    def _sum(self, count: Callable[[PodMap], int]) -> float:
+        return sum(count(pods.map) for pods in self._nodes.values())

@@ -1,0 +1,69 @@
+"""Labels of pods beside tenants, upstreams, targets and shared reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.exporters import Exporter, answer, config_file
+from tests.support.node_pods import add_pod, bear, listed, lists
+from tests.support.pods import flat
+from tests.support.targets import answer as discovered
+from tests.support.tenants import bearer, grant
+
+
+async def test_a_tenant(front, cluster):
+    """It gets the labels of its own pods. An unknown pod of others needs no list, and no count."""
+    kubelet = cluster.kubelets["node-a"]
+    grant(cluster, "payments")
+    proxy = await front("--authorization=tenant", "--workload")
+    token = bearer(cluster)
+    status, text = await proxy.get(**token)
+    assert status == 200
+    assert {namespace for namespace, _ in bear(text)} == {"payments"}
+    add_pod(kubelet, "web-5d4f-zzzzz", namespace="default")
+    kubelet.pods = [
+        item for item in listed(kubelet) if item["metadata"]["name"] != "web-5d4f-zzzzz"
+    ]
+    before = lists(kubelet)
+    assert await proxy.get(**token) == (200, text)
+    assert lists(kubelet) == before
+    assert await proxy.metric("kmproxy_samples_dropped_total", by="unknown_pod") == 0
+
+
+async def test_an_upstream(front, cluster, tmp_path):
+    """It knows pods of all nodes: its samples get no labels of pods, and none is left out."""
+    text = b'kube_pod_info{namespace="payments",pod="elsewhere-1"} 1\n'
+    async with Exporter(answer(text)) as exporter:
+        config = config_file(tmp_path, {"name": "ksm", "url": exporter.url})
+        proxy = await front(config, "--workload", "--pod-label=app")
+        assert await proxy.get("/upstreams/ksm/metrics") == (
+            200,
+            'kube_pod_info{namespace="payments",team="payments",pod="elsewhere-1"} 1\n',
+        )
+        assert (await proxy.get())[0] == 200
+    assert await proxy.metric("kmproxy_samples_dropped_total", by="unknown_pod") == 0
+
+
+@pytest.mark.parametrize("flag", [True, False])
+async def test_targets(front, cluster, flag):
+    """With `--workload` they have the same labels as the samples; a namespace's own do not clash."""
+    cluster.api.namespaces.apply("payments", {"workload": "x", "team": "payments"})
+    proxy = await front("--discovery", "--label=*", *(["--workload"] if flag else []))
+    _, _, body = await discovered(proxy)
+    for target in flat(body):
+        if flag:
+            name = target["__meta_kubernetes_pod_name"].rsplit("-", 2)[0]
+            assert (target["workload"], target["workload_type"]) == (name, "deployment")
+            assert target["__meta_kubernetes_pod_deployment_name"] == name
+        else:
+            assert "workload_type" not in target
+
+
+async def test_a_shared_read(front, cluster):
+    """Each scraper of it has the labels that pods have now."""
+    kubelet = cluster.kubelets["node-a"]
+    proxy = await front("--share-reads=1m", "--workload")
+    first = bear((await proxy.get())[1])
+    assert len(first) == len(kubelet.node.pods)
+    assert bear((await proxy.get())[1]) == first
+    assert sum(record.path == "/metrics/cadvisor" for record in kubelet.requests) == 1
