@@ -59,7 +59,7 @@ class SampleMetrics:
         self._dropped = Counter(
             "kmproxy_samples_dropped",
             "Samples left out, by reason; 'merged' equalled another series without its dropped "
-            "labels, 'tenant' is not the caller's, 'unparsed' may belong to any tenant, and the pod "
+            "labels, 'tenant' is not the caller's, 'unparsed' may be any tenant's, and the pod "
             "of 'unknown_pod' is not in its kubelet's list.",
             ["by"],
             registry=registry,
