@@ -52,7 +52,7 @@ def _discovery_text(document: dict[str, Any]) -> Iterator[str]:
             )
             for name, size, part in (
                 ("read the kubelet's list", "list", "read"),
-                ("make an answer from the list", "answer", "answer"),
+                ("make an answer of it", "answer", "answer"),
             )
         ],
         left=1,

@@ -88,7 +88,7 @@ class Trusted:
         if self.verified:
             return "ok", "verified"
         if self.pin == "same":
-            return "ok", "pinned: no CA verifies it, and it is the pinned certificate"
+            return "ok", "no CA verifies it, but it is pinned"
         if self.pin == "pinned":
             digest = f"SHA-256 {self.digest}"
             return "warning", f"no CA verifies it: kmproxy would pin it, {digest}"

@@ -52,5 +52,5 @@ def test_tables():
         "\nDiscovery, 500 pods that become 1500 targets",
         "                          MB    ms",
         "read the kubelet's list  2.5  12.3",
-        "make an answer from the list     3.0   0.6",
+        "make an answer of it     3.0   0.6",
     ]

@@ -236,7 +236,7 @@ async def test_no_server_and_no_tls(identity):
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        with pytest.raises(UpstreamError, match="does it speak TLS there"):
+        with pytest.raises(UpstreamError, match="check that the port is right"):
             await examine(identity, port)
     with pytest.raises(UpstreamError, match="cannot be reached: connection refused"):
         await examine(identity, port)

@@ -67,6 +67,6 @@ async def test_a_role_for_everybody(cluster, tmp_path):
     bind(cluster, {"nonResourceURLs": ["/metrics*"], "verbs": ["get"]}, EVERYBODY)
     result, message = await row()
     assert result == "warning"
-    assert message.startswith("everybody who is authenticated may get /metrics/cadvisor, get /metr")
+    assert message.startswith("every authenticated caller may get /metrics/cadvisor, get /metr")
     report, _ = await preflight.run()
     assert not [each for each in report.findings if each.check == "everybody"]

@@ -207,7 +207,7 @@ async def test_no_node_to_try(preflight, cluster):
     cluster.api.allow("get", "nodes")
     report, _ = await preflight.run("--all-nodes", "--node-name-or-ip=localhost")
     assert results(report, but=("ok",)) == {"node": "failed", "metrics": "skipped"}
-    assert "name one by --try-node" in message(report, "node")
+    assert "name a node with --try-node" in message(report, "node")
     cluster.api.allow("list", "nodes")
     for name in ("node-a", "node-b"):
         cluster.api.store.remove("nodes", name)

@@ -97,7 +97,7 @@ async def test_a_permission_too_many(preflight, cluster, verb, resource):
     report, _ = await preflight.run()
     assert report.ok
     assert results(report, but=("ok",)) == {f"{verb} {resource}": "warning"}
-    assert message(report, f"{verb} {resource}").startswith("granted and not needed: ")
+    assert message(report, f"{verb} {resource}").startswith("granted but not needed: ")
     if resource == "nodes/proxy":
         assert "run commands in every pod" in message(report, f"{verb} {resource}")
 

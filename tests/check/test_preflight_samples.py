@@ -103,7 +103,7 @@ async def test_a_kubelet_that_asks_its_runtime(preflight, cluster):
     report, shown = await preflight.run()
     assert report.ok
     result, message = row(report, "provider")
-    assert (result, message.startswith("cri, not cadvisor")) == ("warning", True)
+    assert (result, message.startswith("cri instead of cadvisor")) == ("warning", True)
     assert "metrics provider" in shown
 
 

@@ -82,7 +82,7 @@ def test_the_table():
         (trusted(verified=False, insecure=True), "warning", "leave out --kubelet-insecure-tls"),
         (trusted(pin="verified"), "ok", "verified"),
         (trusted(verified=False, pin="same"), "ok", "is pinned"),
-        (trusted(verified=False, pin="pinned", digest="ab"), "warning", "pinned, SHA-256 ab"),
+        (trusted(verified=False, pin="pinned", digest="ab"), "warning", "would pin it, SHA-256 ab"),
         (trusted(verified=False, pin="refused", problem="another"), "failed", "another"),
     ],
 )

@@ -57,8 +57,8 @@ def test_not_beside_stripped_timestamps():
     """A sample of an older read would be stored as one of now."""
     (said,) = problems("--share-reads=25s", "--timestamps=strip")
     assert said == (
-        "--share-reads makes no sense beside --timestamps=strip: without its timestamp, an older "
-        "sample would be taken for one of now"
+        "--share-reads makes no sense beside --timestamps=strip: without its timestamp, an old "
+        "sample looks new"
     )
     assert read_config(["--share-reads=25s", "--timestamps=keep"])[1] == []
 

@@ -81,9 +81,12 @@ def test_every_damage_is_found():
         (b"apiVersion: v1\nkind: Secret\n", "not a label snapshot"),
         (encoded().replace(b" 3 ", b" 2 ", 1), "another version"),
         (encoded(origin=Origin("https://other", "1234")), "another API server, 'https://other"),
-        (encoded(origin=Origin(SERVER, "5678")), "another cluster's, or of before its CA changed"),
-        (encoded(origin=Origin(SERVER, "")), "another cluster's, or of before its CA changed"),
-        (encoded(rules=RULES[:1]), "other label rules"),
+        (
+            encoded(origin=Origin(SERVER, "5678")),
+            "another cluster, or the cluster's CA has changed",
+        ),
+        (encoded(origin=Origin(SERVER, "")), "another cluster, or the cluster's CA has changed"),
+        (encoded(rules=RULES[:1]), "the label rules have changed"),
         (encoded(confirmed=NOW - MAX_AGE - 1), "24 hours old"),
     ],
 )

@@ -338,7 +338,7 @@ def test_text_that_yaml_reads_as_something_else(files):
     assert list(config.users) == ["1234", "1_0.50", "true", "2020-13-01"]
     assert config.rate_limit.burst == 5
     (files.directory / "web.yml").write_text(f"basic_auth_users: {{1: {hashed}, '1': {hashed}}}\n")
-    with pytest.raises(ConfigError, match="a key stands twice"):
+    with pytest.raises(ConfigError, match="repeats a key"):
         read_web_config(str(files.directory / "web.yml"))
     (files.directory / "web.yml").write_text("http_server_config: {http2: 1}\n")
     with pytest.raises(ConfigError, match="true or false is expected"):
