@@ -178,7 +178,7 @@ async def _before(
         if stop.is_set():
             return False
         if ended.done():
-            raise StartupError(f"the daemon ended by itself, with status {ended.result()}")
+            raise StartupError(f"the daemon ended early, with status {ended.result()}")
         await doing
     except TimeoutError as error:
         raise StartupError(f"the daemon is not ready after {READY_TIMEOUT:g} s") from error

@@ -54,7 +54,8 @@ def read_namespaces(path: str) -> list[Namespace]:
         raise ConfigError([f"--namespaces {path}: the file is empty"])
     for space in spaces:
         if space.kind not in {"Namespace", "PartialObjectMetadata"}:
-            raise ConfigError([f"--namespaces {path}: holds a {space.kind}, not only namespaces"])
+            problem = f"the file holds a {space.kind}, not only namespaces"
+            raise ConfigError([f"--namespaces {path}: {problem}"])
     metas = [space.metadata for space in spaces]
     return [Namespace(meta.name, meta.labels or {}, meta.annotations or {}) for meta in metas]
 
@@ -67,7 +68,7 @@ def _yaml_documents(text: str) -> list[Any]:
 def _items(document: Any) -> Iterator[Any]:
     if isinstance(document, dict) and isinstance(document.get("items"), list):
         if (kind := document.get("kind", "List")) not in _LISTS:
-            raise ValueError(f"a {kind} is not a list of namespaces")
+            raise ValueError(f"the file holds a {kind}, which is not a list of namespaces")
         yield from document["items"]
     elif document is not None:
         yield document

@@ -151,7 +151,7 @@ class ApiError(UpstreamError):
         if self.code == 200:
             return str(self)
         if self.code == 401:
-            return "the API server does not accept our credentials (401)"
+            return "the API server does not accept kmproxy's credentials (401)"
         return f"the API server answered {self.code} {self.reason}"
 
 

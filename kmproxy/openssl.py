@@ -35,7 +35,7 @@ def trust_authorities(context: ssl.SSLContext, pem: bytes) -> str:
         except (ssl.SSLError, ValueError):
             unread.append(str(number))
     if len(unread) == len(blocks):
-        raise ValueError("there is no CA certificate in it")
+        raise ValueError("the file holds no CA certificate")
     return f"certificate {', '.join(unread)} of {len(blocks)}" if unread else ""
 
 

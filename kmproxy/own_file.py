@@ -35,7 +35,9 @@ def open_own(path: Path, limit: int) -> BinaryIO:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise OwnFileError("it is a symbolic link, which is not followed") from error
+            raise OwnFileError(
+                "the file is a symbolic link, which kmproxy does not follow"
+            ) from error
         raise
     if problem := _problem(os.fstat(descriptor), limit):
         os.close(descriptor)
@@ -48,7 +50,7 @@ def read_own(path: Path, limit: int) -> bytes:
     with open_own(path, limit) as file:
         data = file.read(limit + 1)
     if len(data) > limit:  # it has grown meanwhile
-        raise OwnFileError(f"it is over {limit} bytes")
+        raise OwnFileError(f"the file is over {limit} bytes")
     return data
 
 
@@ -56,12 +58,12 @@ def _problem(status: os.stat_result, limit: int) -> str | None:
     """Returns why the content of a file is not trusted, or None."""
     mode = stat.S_IMODE(status.st_mode)
     if not stat.S_ISREG(status.st_mode):
-        return "it is not a regular file"
+        return "the file is not a regular file"
     if status.st_uid != os.geteuid():
-        return f"it belongs to another user (uid {status.st_uid}, not {os.geteuid()})"
+        return f"the file belongs to another user (uid {status.st_uid}, not {os.geteuid()})"
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others can write it (mode {mode:04o}): is an fsGroup set?"
-    return f"it is over {limit} bytes" if status.st_size > limit else None
+        return f"others can write the file (mode {mode:04o}): check fsGroup"
+    return f"the file is over {limit} bytes" if status.st_size > limit else None
 
 
 def replace_own(path: Path, pieces: Iterable[bytes]) -> None:

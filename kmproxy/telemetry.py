@@ -46,7 +46,7 @@ def open_registry() -> CollectorRegistry:
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library leaves it so
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    build = Info("kmproxy_build", "What is running.", registry=registry)
+    build = Info("kmproxy_build", "The version of kmproxy and of Python.", registry=registry)
     about = {"version": __version__, "revision": revision()}
     build.info({**about, "python": platform.python_version()})
     return registry
@@ -84,7 +84,7 @@ class CredentialErrors:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._errors = Counter(
             "kmproxy_credential_errors",
-            "Failures to read a token, CA or certificate anew; the last good one stays in use.",
+            "Failures to read a changed token, CA or certificate; the last good one stays in use.",
             ["credential"],
             registry=registry,
         )

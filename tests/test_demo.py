@@ -101,8 +101,8 @@ async def test_memory_does_not_grow_with_the_payload(tmp_path):
         (["--nonsense=1"], 2, "unknown flag --nonsense"),
         (["--payload=/nowhere"], 2, "--payload /nowhere: No such file"),
         (["--api-port={port}"], 1, "cannot listen on 127.0.0.1:{port} (--api-port)"),
-        (["--api-port={free}", "--listen=127.0.0.1:{port}"], 1, "the daemon ended by itself"),
-        (["--api-port={free}", "--telemetry-listen=127.0.0.1:{port}"], 1, "ended by itself"),
+        (["--api-port={free}", "--listen=127.0.0.1:{port}"], 1, "the daemon ended early"),
+        (["--api-port={free}", "--telemetry-listen=127.0.0.1:{port}"], 1, "ended early"),
     ],
 )
 async def test_what_goes_wrong(flags, status, says):
@@ -146,7 +146,7 @@ async def test_a_port_that_another_daemon_has():
         said = (await asyncio.wait_for(process.stdout.read(), 60)).decode()
         assert await process.wait() == 1
     assert "the address is in use" in said
-    assert said.endswith("kmproxy: the daemon ended by itself, with status 1\n")
+    assert said.endswith("kmproxy: the daemon ended early, with status 1\n")
     assert "curl" not in said
 
 

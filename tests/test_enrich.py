@@ -193,9 +193,9 @@ def test_the_command_tells_what_it_could_not_do(file):
     status, output, said = run("--namespaces", file(A), text=text)
     assert (status, output) == (0, text)
     assert "2 lines could not be understood" in said
-    assert "1 times a sample bore a label already, and kept its own" in said
+    assert "1 labels that samples already had were kept" in said
     said = run("--namespaces", file(A), "--on-conflict=overwrite", text=text)[2]
-    assert "1 times a sample bore a label already, and had it replaced" in said
+    assert "1 labels that samples already had were overwritten" in said
 
 
 @pytest.mark.parametrize("content", ["nonsense", POD])

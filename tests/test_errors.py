@@ -75,7 +75,7 @@ def test_an_api_error_knows_the_answer():
         (ApiError(500, "InternalError", "planted"), "the API server answered 500 InternalError"),
         (
             ApiError(401, "Unauthorized", "planted"),
-            "the API server does not accept our credentials (401)",
+            "the API server does not accept kmproxy's credentials (401)",
         ),
         (ApiError(200, "garbage", "it is no list"), "it is no list"),
     ],

@@ -76,7 +76,9 @@ class Authorizer(ABC):
         """Authenticate the caller by its Authorization header values. Raises AccessError."""
         token = bearer_token(authorization)
         if token is None:
-            raise AccessError(401, "no_token", "a bearer token is needed, and only one")
+            raise AccessError(
+                401, "no_token", "a bearer token is needed, in exactly one Authorization header"
+            )
         caller = await self._reviewer.authenticate(token)
         if caller is None:
             message = "the API server does not accept the bearer token: is it of this cluster, "

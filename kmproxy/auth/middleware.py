@@ -59,8 +59,8 @@ class RequestMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "kmproxy_scrapes",
-            "Requests for metrics, by path as in the documentation and HTTP status; "
-            "'broken' is a connection broken after the first byte, 'gone' a client that left.",
+            "Requests for metrics, by path (as in the documentation) and HTTP status; "
+            "'broken' is a connection reset after the first byte, 'gone' a client that left.",
             ["path", "code"],
             registry=registry,
         )
@@ -108,7 +108,7 @@ class AuthMiddleware:
                     return not_allowed()
                 tenant = await self.authorizer.admit(caller, attributes)
         except TimeoutError:
-            message = f"your access was not reviewed within {budget:g} s"
+            message = f"the API server has not reviewed your access within {budget:g} s"
             return self._refused(request, label, AccessError(500, "review", message))
         except AccessError as error:
             return self._refused(request, label, error)
@@ -121,7 +121,7 @@ class AuthMiddleware:
         self.metrics.requests.labels(label, str(error.status)).inc()
         unsaid = self._quiet.lets(error.reason, self.clock())
         if unsaid is not None:
-            more = f" ({unsaid} more like this since the last such line)" if unsaid else ""
+            more = f" ({unsaid} more like this since the last one in the log)" if unsaid else ""
             _log.warning("%s from %s: %d: %s%s", label, request.remote, error.status, error, more)
         response = plain(error.status, str(error))
         if error.status == 401:

@@ -71,8 +71,8 @@ class ReviewMetrics:
         self._errors = errors
         self._reviews = Counter(
             "kmproxy_reviews",
-            "Reviews of a token or of access, by result. A name of no node counts as one, so that "
-            "it cannot be told from a node's.",
+            "Reviews of a token or of access, by result. A request for an unknown node counts one "
+            "review, too, so that the metric does not show which nodes exist.",
             ["kind", "result"],
             registry=registry,
         )
@@ -230,7 +230,7 @@ class Reviewer:
         except (TimeoutError, UpstreamError, CredentialError) as error:
             reason, message = _explained(error, path)
             self._metrics.failed("token" if path == TOKEN_REVIEWS else "access", reason)
-            message = f"your access cannot be reviewed: {message}"
+            message = f"kmproxy cannot review your access: {message}"
             raise AccessError(500, "review", message) from error
 
 

@@ -70,7 +70,9 @@ class Tenant:
                 async with asyncio.timeout_at(deadline - MARGIN):
                     verdicts |= await self._review(left)
             except TimeoutError as error:
-                message = "your access to every namespace was not reviewed in the scrape's time"
+                message = (
+                    "the scrape time was over before your access to every namespace was reviewed"
+                )
                 raise AccessError(500, "review", message) from error
         return verdicts
 

@@ -110,7 +110,9 @@ def _running(
         end = time.monotonic() + READY_TIMEOUT
         while not _answers(port):
             if process.poll() is not None or time.monotonic() > end:
-                said = log.read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+                said = log.read_text("utf-8", "replace").strip().splitlines() or [
+                    "the process printed nothing"
+                ]
                 raise StartupError(f"{name} did not start: {said[-1][:200]}")
             time.sleep(0.02)
         yield process.pid

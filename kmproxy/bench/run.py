@@ -70,7 +70,7 @@ def _read(paths: Sequence[str]) -> list[tuple[str, bytes]]:
             problems.append(f"--payload {path}: {error.strerror}")
             continue
         if not text.endswith(b"\n"):
-            problems.append(f"--payload {path}: an exposition ends with a newline, this does not")
+            problems.append(f"--payload {path}: the exposition must end with a newline")
         payloads.append((path, text))
     if problems:
         raise ConfigError(problems)

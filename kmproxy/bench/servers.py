@@ -85,7 +85,7 @@ def simulated_cluster(payload: Path, directory: Path, namespaces: Namespaces) ->
                 raise StartupError("the simulated cluster did not start in time")
             yield ours.recv()
         except EOFError as error:
-            raise StartupError("the simulated cluster ended by itself") from error
+            raise StartupError("the simulated cluster ended early") from error
     finally:
         ours.close()
         its.close()

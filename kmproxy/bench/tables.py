@@ -79,7 +79,7 @@ def _log_text(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _daemon_text(document: dict[str, Any]) -> Iterator[str]:
-    yield "\nThe daemon, directly in front of a kubelet over TLS; of each figure the least"
+    yield "\nThe daemon, directly in front of a kubelet over TLS; the smallest of each figure"
     head = (
         "payload",
         "server",

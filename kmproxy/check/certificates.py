@@ -120,10 +120,10 @@ class Server:
         elif is_untrusted(error):
             cluster = self.cluster or self.trust
             if cluster != self.trust and await self._refusal(cluster, self.server_name) is None:
-                yield "without --kubelet-ca-file, by the cluster's CA"
+                yield "without --kubelet-ca-file, verified by the cluster's CA"
             yield f"with --kubelet-ca-file=FILE, where FILE holds {_signer(shown)}"
-        yield "with --kubelet-tls-pin, as the first that is shown"
-        yield "with --kubelet-insecure-tls, by not verifying it"
+        yield "with --kubelet-tls-pin, as this kubelet's first certificate"
+        yield "with --kubelet-insecure-tls, not verified"
 
     async def _refusal(self, trust: Trust, server_name: str | None) -> ssl.SSLError | None:
         """The error that refuses the certificate. None if it is accepted."""
@@ -150,7 +150,7 @@ class Server:
         except ssl.SSLCertVerificationError:
             raise
         except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError) as error:
-            hint = "does it speak TLS there, and is the port right?"
+            hint = "check that the port is right and speaks TLS"
             message = f"the {self.name}'s TLS handshake failed: {hint}"
             raise UpstreamError("tls", message) from error
         except OSError as error:

@@ -52,12 +52,12 @@ async def granted(api: ApiServer, config: Config) -> AsyncIterator[Question]:
 
 async def check_everybody(steps: Steps) -> None:
     """Find out whether a role lets every caller scrape, as default roles do for some paths."""
-    heading = "Who may scrape without a right of its own, asked of the API server"
+    heading = "Rights to scrape that every caller has, asked of the API server"
     async with steps.step("everybody", "authorization", heading):
         found = [str(each) async for each in granted(steps.clients.api, steps.config)]
         result: Result = "warning" if found else "ok"
-        message = "nobody may scrape just for being authenticated"
+        message = "no role lets every authenticated caller scrape"
         if found:
-            message = f"everybody who is authenticated may {', '.join(found)}"
+            message = f"every authenticated caller may {', '.join(found)}"
         steps.report.add("everybody", "authorization", result, message)
         steps.show([message])

@@ -49,7 +49,7 @@ async def find_node(steps: Steps, named: str | None) -> Node | None:
                 if error.reason != "no_node":
                     raise
                 node = await nodes.first()
-        message = f"{node.name}, at {node.host}, stands for all of them"
+        message = f"{node.name}, at {node.host}, is tried for all nodes"
         steps.report.add("node", "node", "ok", message)
         steps.show([message])
     return node
@@ -127,11 +127,11 @@ async def check_metrics(
             steps.report.add("unknown-pod", "samples of pods", "warning", message)
             steps.show([message])
         if nameless.count:
-            message = f"{nameless.count:,} have an id and no namespace: they get no label"
+            message = f"{nameless.count:,} samples have an id but no namespace, and get no label"
             steps.report.add("no-namespace", "samples", "warning", message)
             steps.show([message])
         if (name := await _provider(steps.clients.kubelet, node)) not in {None, "cadvisor"}:
-            message = f"{name}, not cadvisor: it may leave out namespaces, and limits"
+            message = f"{name} instead of cadvisor: namespaces and limits may be missing"
             steps.report.add("provider", "metrics provider", "warning", message)
             steps.show([f"metrics provider: {message}"])
 

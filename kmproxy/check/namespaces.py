@@ -35,7 +35,7 @@ async def list_labels(steps: Steps) -> LabelMap:
         steps.report.namespaces = tally.total
         steps.report.add("namespaces", "namespaces", "ok", f"{tally.total} listed")
         if left_out := sum(map(labels.left_out, LIMITS)):
-            message = f"{left_out} are too long, or too many for one namespace, and not added"
+            message = f"{left_out} are too long, alone or with others of a namespace, and not added"
             steps.report.add("rule", "values of labels", "warning", message)
         for found in tally.coverage():
             steps.report.coverage.append(found)
@@ -44,7 +44,7 @@ async def list_labels(steps: Steps) -> LabelMap:
                 message = f"{have} of {found.total} namespaces have a value"
                 steps.report.add("rule", found.rule, "ok", message)
             else:
-                message = "no namespace has a value: is the key spelled as on the namespaces?"
+                message = "no namespace has a value: compare the key with the namespaces' labels"
                 steps.report.add("rule", found.rule, "warning", message)
             steps.show(found.lines())
     return labels

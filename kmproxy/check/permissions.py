@@ -52,7 +52,7 @@ async def is_allowed(api: ApiServer, permission: Permission) -> bool:
     try:
         status = _REVIEW.decode(body).status
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(200, "garbage", "the API server's access review is not one") from error
+        raise ApiError(200, "garbage", "the API server's answer is not an access review") from error
     return status.allowed and not status.denied
 
 
@@ -110,7 +110,7 @@ class PermissionCheck:
             answered = permission.kind in self._proved
             match access.needed, access.allowed:
                 case True, None:
-                    row: tuple[Result, str] = "skipped", "not known: the API server did not say"
+                    row: tuple[Result, str] = "skipped", "unknown: the API server did not answer"
                 case True, True:
                     row = "ok", f"granted: {why}"
                 case True, False if answered:
@@ -118,7 +118,7 @@ class PermissionCheck:
                 case True, False:
                     row = "failed", f"not granted: {why}"
                 case False, True:
-                    row = "warning", f"granted and not needed: {why}"
+                    row = "warning", f"granted but not needed: {why}"
                 case _:
                     continue
             yield Finding("permission", str(permission), *row)

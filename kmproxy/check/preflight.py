@@ -53,7 +53,12 @@ async def check(
         config.server, bearer=bearer, clock=time.monotonic, metrics=metrics.web_file
     )
     if web_file:
-        report.add("web-config", "web config", "ok", "it and all that it names can be loaded")
+        report.add(
+            "web-config",
+            "web config",
+            "ok",
+            "kmproxy can load the file and all files that it names",
+        )
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(step_timeout):
@@ -87,7 +92,7 @@ async def _run(steps: Steps, try_node: str | None) -> None:
     labels = await list_labels(steps)
     node = await find_node(steps, try_node)
     if node is None:
-        report.add("metrics", "metrics", "skipped", "there is no node to try")
+        report.add("metrics", "metrics", "skipped", "no node to try")
     else:
         report.node = node.name
         await check_certificate(steps, node)

@@ -88,16 +88,16 @@ class Trusted:
         if self.verified:
             return "ok", "verified"
         if self.pin == "same":
-            return "ok", "not verified by a CA, and the one that is pinned"
+            return "ok", "no CA verifies it, but it is pinned"
         if self.pin == "pinned":
             digest = f"SHA-256 {self.digest}"
-            return "warning", f"not verified by a CA: it would be pinned, {digest}"
+            return "warning", f"no CA verifies it: kmproxy would pin it, {digest}"
         if not self.insecure:
             return "failed", self.problem
         if self.problem:
-            return "warning", "not verified: whoever answers at its address is believed"
+            return "warning", "not verified: kmproxy would accept any server at its address"
         flag = "--kubelet-insecure-tls" if self.name == "kubelet" else "insecure_skip_verify"
-        return "warning", f"not verified, although it could be: leave out {flag}"
+        return "warning", f"not verified, but a CA verifies it: leave out {flag}"
 
     def document(self) -> dict[str, Any]:
         """The result as one JSON object, with the certificate's fields on the same level."""
@@ -113,11 +113,11 @@ class Trusted:
         yield f"issuer    {'itself (self-signed)' if shown.self_signed else shown.issuer}"
         yield f"names     {', '.join(shown.names) or 'none'}"
         yield f"valid     {shown.not_before} to {shown.not_after}"
-        why = self.problem or "it is not asked for"
+        why = self.problem or "verification is off"
         yield f"SHA-256   {self.digest}"
         yield f"verified  {'yes' if self.verified else f'no: {why}'}"
         if self.pin is not None and not self.verified:
-            said = {"pinned": "it would be", "same": "yes", "refused": "no: another one is"}
+            said = {"pinned": "not yet", "same": "yes", "refused": "no, but another one"}
             yield f"pinned    {said[self.pin]}"
         for flag in self.accepted_by:
             yield f"would be accepted {flag}"

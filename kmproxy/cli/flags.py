@@ -19,21 +19,21 @@ from kmproxy.config.types import parse_text
 from kmproxy.config.variables import variable
 
 COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
-    "serve": ("the daemon; also what kmproxy without a command does", tuple(SECTIONS.values())),
+    "serve": ("the daemon; the default command", tuple(SECTIONS.values())),
     "check": (
-        "what serve needs with the same flags, tried: permissions, certificate, metrics",
+        "the preflight: tries permissions, certificate and metrics with the flags of serve",
         (CheckConfig, *SECTIONS.values()),
     ),
     "demo": ("a simulated cluster with the daemon in front; no cluster needed", (DemoConfig,)),
     "enrich": (
-        "labels on an exposition, from standard input",
+        "the labels for an exposition, from standard input to standard output",
         (EnrichConfig, LabelConfig, SelectionConfig),
     ),
     "logs": (
-        "the logs of a node's containers, to Loki, with their namespaces' labels",
+        "the logs of a node's containers, to Loki, with the labels of their namespaces",
         tuple(LOGS_SECTIONS.values()),
     ),
-    "bench": ("the engine and the whole daemon, measured side by side", (BenchConfig,)),
+    "bench": ("measurements of the engine and of the whole daemon, side by side", (BenchConfig,)),
 }
 """For each command, its description and the sections whose settings are its flags."""
 
@@ -66,7 +66,7 @@ def split_flags(
         argument = rest.pop()
         name, equals, value = argument.removeprefix("-").removeprefix("-").partition("=")
         if not argument.startswith("-") or not name or name.startswith("-"):
-            problems.append(f"{argument!r} is no flag")
+            problems.append(f"{argument!r} is not a flag")
             continue
         given = flags.setdefault(name, ())
         if equals:
@@ -90,7 +90,10 @@ def booleans(sections: Iterable[type[Any]]) -> frozenset[str]:
 
 def help_text(command: str) -> str:
     """The text of `--help`. It is generated from the settings, so the two cannot differ."""
-    lines = [f"kmproxy {__version__} - a namespace's labels on every kubelet metric of it", ""]
+    lines = [
+        f"kmproxy {__version__} - adds a namespace's labels to its metrics from the kubelet",
+        "",
+    ]
     if command == "serve":
         lines += ["Usage: kmproxy [COMMAND] [FLAGS]", "", "Commands (each has its own --help):"]
         lines += [f"  {name:<8} {what}" for name, (what, _) in COMMANDS.items()]
@@ -108,9 +111,9 @@ def help_text(command: str) -> str:
     if command in {"serve", "check", "logs"}:
         one, several = variable("node-port"), variable("label")
         text = (
-            f"Each of these flags may be given by an environment variable, {one} for --node-port; "
-            f"of a repeatable one, such as {several}, each line is a value. A flag wins over its "
-            "variable, and that over the file. An empty variable counts as none."
+            f"Each of these flags has an environment variable, such as {one} for --node-port. "
+            f"In the variable of a repeatable flag, such as {several}, each line is a value. A "
+            "flag wins over its variable, a variable over the file. Empty variables have no effect."
         )
         lines += ["", *textwrap.wrap(text, 90, break_on_hyphens=False)]
     if command == "serve":

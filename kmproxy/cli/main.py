@@ -143,16 +143,16 @@ def _enrich(arguments: list[str]) -> int:
     pipeline = enrich(labels, selection, spaces, sys.stdin.buffer, sys.stdout.buffer)
     done = pipeline.enricher
     if pipeline.selector is not None and (merged := pipeline.selector.dropped["merged"]):
-        _say(f"{merged} samples were left out: without the dropped labels they were another's")
+        _say(f"{merged} samples were left out: without the dropped labels they equal others")
     if long := spaces.left_out("value"):
         _say(f"values left out, each over {labels.max_label_value_bytes} bytes: {long}")
     if more := spaces.left_out("namespace") + spaces.left_out("map"):
-        _say(f"values left out, as the labels of their namespaces are too long together: {more}")
+        _say(f"values left out, because the labels of a namespace are too long together: {more}")
     if done.unparsed:
         _say(f"{done.unparsed} lines could not be understood and were passed on unchanged")
     if done.conflicts:
-        what = "kept its own" if labels.on_conflict == "keep" else "had it replaced"
-        _say(f"{done.conflicts} times a sample bore a label already, and {what}")
+        what = "kept" if labels.on_conflict == "keep" else "overwritten"
+        _say(f"{done.conflicts} labels that samples already had were {what}")
     return 0
 
 
@@ -201,7 +201,7 @@ def _stop_event(*more: signal.Signals) -> asyncio.Event:
     stop = asyncio.Event()
 
     def stopping(number: signal.Signals) -> None:
-        _log.info("%s: finishing what is under way", number.name)
+        _log.info("%s: finishing the running requests", number.name)
         stop.set()
 
     heeded = [number for number in more if signal.getsignal(number) is not signal.SIG_IGN]
@@ -212,8 +212,10 @@ def _stop_event(*more: signal.Signals) -> asyncio.Event:
 
 def _nothing_to_reload() -> None:
     """Log that SIGHUP has no effect. Other daemons often read their files again on SIGHUP."""
-    what = "tokens, certificates and the web config are read again by themselves"
-    _log.info("SIGHUP: nothing to do: %s, other settings at the next start", what)
+    _log.info(
+        "SIGHUP has no effect: kmproxy reads changed tokens, certificates and web config files "
+        "by itself, and other settings only at its start"
+    )
 
 
 def _say(line: str) -> None:

@@ -160,18 +160,18 @@ def read_yaml(path: str) -> dict[str, Any]:
     try:
         document = parse_yaml(Path(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
+        reason = getattr(error, "strerror", None) or "the file is not text"
         raise ConfigError([f"--config {path}: {reason}"]) from error
     except RepeatedKeyError as error:
-        what = f"the key {shown_key(error.key)!r} stands twice, again in line {error.line}"
+        what = f"the key {shown_key(error.key)!r} is repeated in line {error.line}"
         raise ConfigError([f"--config {path}: {what}"]) from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or "it is not YAML"
+        what = getattr(error, "problem", None) or "the file is not YAML"
         strange = isinstance(error, yaml.composer.ComposerError | yaml.constructor.ConstructorError)
         if strange or "tag" in what:  # the message quotes it: perhaps a part of a password
-            what = "it is not YAML; text that begins with *, & or ! wants quotes"
+            what = "the file is not YAML: put text that begins with *, & or ! in quotes"
         raise ConfigError([f"--config {path}: {what}{where}"]) from error
     if document is None:
         return {}

@@ -69,7 +69,10 @@ class WrittenAddresses:
 
     def message(self, place: str, problem: str) -> str:
         """The error if a place, HOST:PORT, has no address that the rule accepts."""
-        return f"the {self.name} is not asked at {place}: {problem}, and its URL has a name"
+        return (
+            f"kmproxy does not connect to the {self.name} by the name {place}: {problem}; "
+            "write the address in its URL"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class NodeAddresses:
         addresses.
         """
         if port is not None and not 0 < port < 65536:
-            return f"its port {port} is none"
+            return f"{port} is not a port"
         try:
             parse_host(host)
         except ValueError:
@@ -117,7 +120,7 @@ class NodeAddresses:
             if (name == "localhost" or name.endswith(".localhost")) and not self._local:
                 return f"{host} is a loopback address"
             return None
-        return "it has a scope" if "%" in host else self._kind(address)
+        return "the address has a scope" if "%" in host else self._kind(address)
 
     def refusal(self, host: str, address: str) -> str | None:  # noqa: ARG002 - of any host
         """The reason why kmproxy does not connect to a node at this IP address, or None."""
@@ -125,7 +128,7 @@ class NodeAddresses:
 
     def message(self, place: str, problem: str) -> str:
         """The error if a place, HOST:PORT, has no address that the rule accepts."""
-        return f"the kubelet is not asked at {place}, which its Node object names: {problem}"
+        return f"kmproxy does not connect to {place}, the address in a Node object: {problem}"
 
     def _kind(self, address: _IP) -> str | None:
         return special(address, loopback=self._local)

@@ -59,12 +59,13 @@ class Connector(aiohttp.TCPConnector):
                 places = await super()._resolve_host(*rule.server_place)
                 own = {embedded(each["host"]) for each in places}
             problems = [
-                problem or ("it is the API server's" if embedded(each["host"]) in own else None)
+                problem
+                or ("the API server has this address" if embedded(each["host"]) in own else None)
                 for each, problem in zip(found, problems, strict=True)
             ]
         good = [each for each, problem in zip(found, problems, strict=True) if problem is None]
         if not good:
-            problem = (problems[0] if problems else None) or "it has no address"
+            problem = (problems[0] if problems else None) or "the name has no address"
             raise UpstreamError("bad_address", rule.message(f"{host}:{port}", problem))
         return good
 

@@ -96,14 +96,14 @@ class RotatingText:
             try:
                 text = Path(self.source.path).read_text("utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or f"it is not a {self.credential}"
-                raise self._unusable(reason) from error
+                raise self._unusable(getattr(error, "strerror", None)) from error
             empty = not text  # a file is empty while another program writes it
         if empty or not self.accept(text):
-            raise self._unusable(f"it is not a {self.credential}")
+            raise self._unusable()
         return text
 
-    def _unusable(self, reason: str) -> CredentialError:
+    def _unusable(self, reason: str | None = None) -> CredentialError:
+        reason = reason or f"the text is not a valid {self.credential}"
         return CredentialError(f"{self.what}: {reason}", credential=self.credential)
 
 

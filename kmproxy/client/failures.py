@@ -24,14 +24,14 @@ def connection_failure(name: str, error: Exception) -> UpstreamError:
         case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLError() as wrong):
             return UpstreamError("tls", certificate_message(name, wrong))
         case aiohttp.ClientConnectorSSLError():
-            hint = "does it speak TLS there, and is the port right?"
+            hint = "check that the port is right and speaks TLS"
             return UpstreamError("tls", f"the {name}'s TLS handshake failed: {hint}")
         case aiohttp.ClientHttpProxyError(status=status):
             what = "wants a user and password" if status == 407 else "does not connect"
             message = f"the proxy before the {name} {what} ({status})"
             return UpstreamError("proxy", message)
         case TimeoutError():
-            return UpstreamError("timeout", f"the {name} fell silent", status=504)
+            return UpstreamError("timeout", f"the {name} sent nothing for too long", status=504)
         case aiohttp.ClientConnectorError(host=host, port=port, os_error=os_error):
             reason = "refused" if os_error.errno == errno.ECONNREFUSED else "unreachable"
             what = os.strerror(os_error.errno).lower() if os_error.errno else "no connection"
@@ -44,7 +44,7 @@ def connection_failure(name: str, error: Exception) -> UpstreamError:
         case aiohttp.ClientPayloadError():
             return UpstreamError("truncated", f"the {name}'s answer was cut short")
         case _:
-            return UpstreamError("protocol", f"the {name}'s answer is not HTTP as it should be")
+            return UpstreamError("protocol", f"the {name}'s answer is not valid HTTP")
 
 
 def is_untrusted(error: ssl.SSLError) -> bool:
@@ -59,7 +59,7 @@ def is_name_mismatch(error: ssl.SSLError) -> bool:
 
 def certificate_message(name: str, error: ssl.SSLError) -> str:
     """The reason for refusing the certificate of a "kubelet" or "API server", and the remedy."""
-    why = getattr(error, "verify_message", None) or "it cannot be verified"
+    why = getattr(error, "verify_message", None) or "the reason is unknown"
     message = f"the {name}'s certificate does not verify: {why.rstrip('.')}"
     if name == "API server":
         return f"{message}; check the CA of the kubeconfig or service account"

@@ -193,11 +193,11 @@ def _parse(status: int, body: bytes) -> _Answer:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if status != 200:
             return _Answer()
-        raise UpstreamError("oauth2", "the token endpoint's answer is no token") from error
+        raise UpstreamError("oauth2", "the token endpoint's answer holds no token") from error
     if answer.access_token and not is_token(answer.access_token):
-        raise UpstreamError("oauth2", "the token endpoint's answer is no token")
+        raise UpstreamError("oauth2", "the token endpoint's answer holds no valid token")
     if status == 200 and answer.token_type.lower() != "bearer":
-        raise UpstreamError("oauth2", "the token endpoint's token is not a bearer token")
+        raise UpstreamError("oauth2", "the token of the token endpoint is not a bearer token")
     return answer
 
 

@@ -69,7 +69,7 @@ class PinFile:
         except FileNotFoundError:
             return
         except (OSError, OwnFileError, PinError) as error:
-            self._tell("is not used, each kubelet's next certificate is its first", error)
+            self._tell("is not used, so kmproxy pins each kubelet's next certificate", error)
             self._metrics.errors.labels("read").inc()
 
     async def run(self) -> None:

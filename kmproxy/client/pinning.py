@@ -85,9 +85,7 @@ class ByPin(Judge):
             transport.abort()  # a close would send a TLS alert and wait for the peer's alert
             raise CertificateRefusedError(digest)
         if new:
-            what = (
-                "the certificate of the kubelet of %s is pinned, as no CA verifies it: SHA-256 %s"
-            )
+            what = "pinned the certificate of the kubelet of %s, which no CA verifies: SHA-256 %s"
             _log.info(what, self.peer.name, digest)
 
 
@@ -140,9 +138,9 @@ class Pinning:
         pin = self.book.pin(peer.key)
         before = pin.digest if pin is not None else ""
         first = "verified by a CA" if before == BY_CA else f"SHA-256 {before[:_SHOWN]}..."
-        line = f"without its line in {self.path}" if self.path else "to forget the first"
+        line = f"after removing its line from {self.path}" if self.path else "to forget the first"
         return (
             f"the kubelet of {peer.name} shows another certificate than before, which no CA "
-            f"verifies (SHA-256 {shown[:_SHOWN]}..., before {first}): if that is right, "
+            f"verifies (SHA-256 {shown[:_SHOWN]}..., before {first}): if the change is yours, "
             f"restart kmproxy {line}"
         )

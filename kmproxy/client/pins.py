@@ -106,12 +106,12 @@ class PinBook:
 def decode(data: bytes) -> dict[str, Pin]:
     """The pins of a text. Raises PinError unless each line is a pin with a new key."""
     if not data.startswith(HEAD):
-        raise PinError("it is not a file of pins, or of another version of kmproxy")
+        raise PinError("the file holds no pins, or another version of kmproxy wrote it")
     pins: dict[str, Pin] = {}
     for number, line in enumerate(data[len(HEAD) :].splitlines(), 2):
         match = _LINE.fullmatch(line.decode("ascii", "replace"))
         if match is None or match[1] in pins:
-            raise PinError(f"line {number} is not a pin, or the second one of its node")
+            raise PinError(f"line {number} is not a pin, or repeats a node")
         pins[match[1]] = Pin(match[2], match[3])
     return pins
 

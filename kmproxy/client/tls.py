@@ -71,7 +71,7 @@ class Trust:
                 context.load_default_certs()
                 context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             elif unread := trust_authorities(context, read_source(self.ca)):
-                _log.warning("CA %s: left out, as it cannot be read: %s", self.ca, unread)
+                _log.warning("CA %s: kmproxy cannot read, and leaves out, %s", self.ca, unread)
         except (OSError, ValueError) as error:
             raise CredentialError(f"CA {self.ca}: {_reason(error)}", credential="ca") from error
         try:

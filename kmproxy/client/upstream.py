@@ -228,7 +228,7 @@ class Upstream:
             except (aiohttp.ClientError, OSError) as error:
                 raise connection_failure(self.name, error) from error
             except UnicodeError as error:  # a label of the host name is empty or too long
-                message = f"the {self.name}'s host name cannot be one"
+                message = f"the {self.name}'s host name is not valid"
                 raise UpstreamError("unresolved", message) from error
             if response.status != 401 or credential is None or anew:
                 break  # the second try helps without a token, too: it may renew the certificate
@@ -287,7 +287,9 @@ class Upstream:
         except ValueError:
             good = False
         if not good or parts.username is not None:
-            message = f"the {self.name} redirects to what is not https, which is not followed"
+            message = (
+                f"the {self.name} redirects to a URL that is not https; kmproxy does not follow"
+            )
             raise UpstreamError("redirect", message)
         return onward
 

@@ -28,7 +28,7 @@ class EnrichConfig:
 
     namespaces: str | None = setting(
         "namespaces", parse_text, None, "FILE",
-        "what kubectl get namespaces -o json or -o yaml prints",
+        "the output of kubectl get namespaces -o json, or -o yaml",
     )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ class DemoConfig:
     )  # fmt: skip
     api_port: int = setting(
         "api-port", parse_port, 8001, "PORT",
-        "the simulated API server on 127.0.0.1, as kubectl proxy would offer it",
+        "port of the simulated API server on 127.0.0.1, plain HTTP as of kubectl proxy",
     )  # fmt: skip
     nodes: int = setting(
         "nodes", parse_count, 2, "N",
@@ -72,7 +72,7 @@ class BenchConfig:
     )  # fmt: skip
     seconds: int = setting(
         "seconds", parse_count, 20, "N",
-        "seconds to measure for; with --daemon about twice that",
+        "seconds that the measurement takes; with --daemon about twice as many",
     )  # fmt: skip
     daemon: bool = setting(
         "daemon", parse_bool, False, "",
@@ -90,7 +90,7 @@ class CheckConfig:
 
     output: str = setting(
         "output", one_of("text", "json"), "text", "text|json",
-        "text as it comes, or one JSON document",
+        "text, line by line, or one JSON document",
     )  # fmt: skip
     logs: bool = setting(
         "logs", parse_bool, False, "",

@@ -41,7 +41,7 @@ def contradictions(config: Config) -> tuple[list[str], list[str]]:
     """
     problems, warnings = [], []
     if config.server.enable_http2:
-        problems.append("--enable-http2=true: HTTP/1.1 is what Prometheus scrapes; leave it out")
+        problems.append("--enable-http2=true: Prometheus scrapes over HTTP/1.1; leave the flag out")
     kubelet = config.kubelet
     verifying = [
         f"--{spec.name}"
@@ -54,9 +54,11 @@ def contradictions(config: Config) -> tuple[list[str], list[str]]:
         problems.append("--kubelet-insecure-tls makes no sense beside " + ", ".join(verifying[1:]))
     unused = ", ".join(verifying)
     if kubelet.apiserver and kubelet.scheme == "http":
-        problems.append("--kubelet-scheme=http: with --kube-apiserver, give http://HOST there")
+        problems.append(
+            "--kubelet-scheme=http: for --kube-apiserver, write http://HOST in its value"
+        )
     elif kubelet.apiserver and unused:
-        reason = "with --kube-apiserver, that is who connects to the kubelet"
+        reason = "with --kube-apiserver, the API server connects to the kubelet"
         warnings.append(f"{unused} has no effect: {reason}")
     elif kubelet.scheme == "http" and unused:
         warnings.append(f"{unused} has no effect: plain http has no certificate to verify")
@@ -64,7 +66,7 @@ def contradictions(config: Config) -> tuple[list[str], list[str]]:
     if discovery.max_age < discovery.refresh_interval:
         problems.append("--discovery-max-age is less than --discovery-refresh-interval")
     if (config.apiserver.max_label_age is None) != (config.apiserver.peers is None):
-        warnings.append("--max-label-age and --peers have no effect without one another")
+        warnings.append("--max-label-age and --peers have no effect without each other")
     if not discovery.enabled and discovery != DiscoveryConfig():
         unused = ", ".join(
             f"--{spec.name}"
@@ -88,7 +90,7 @@ def _read_contradictions(
             return [], ["--share-reads-max-bytes has no effect without --share-reads"]
         return [], []
     if selection.timestamps == "strip":
-        why = "without its timestamp, an older sample would be taken for one of now"
+        why = "without its timestamp, an old sample looks new"
         return [f"--share-reads makes no sense beside --timestamps=strip: {why}"], []
     return [], []
 
@@ -114,11 +116,13 @@ def too_many_expressions(selection: SelectionConfig) -> list[str]:
 def _certificate_contradictions(server: ServerConfig) -> tuple[list[str], list[str]]:
     """Returns problems and warnings about the settings of the serving certificate."""
     if server.web_config_file and server.metrics_cert_path:
-        return ["--web-config-file and --metrics-cert-path both say what TLS is served"], []
+        return [
+            "--web-config-file and --metrics-cert-path both set the TLS of --listen: give one"
+        ], []
     if server.metrics_cert_path and server.metrics_secure is False:
         return [], ["--metrics-cert-path has no effect beside --metrics-secure=false"]
     if server.metrics_secure and not (server.metrics_cert_path or server.web_config_file):
-        why = "no certificate is made up, the enriched metrics are served over plain HTTP"
+        why = "kmproxy makes no certificate, so --listen serves plain HTTP"
         return [], [f"--metrics-secure has no effect without --metrics-cert-path: {why}"]
     return [], []
 
@@ -130,8 +134,8 @@ def _without_authorization(config: AuthorizationConfig) -> list[str]:
         changed = getattr(config, key) != getattr(AuthorizationConfig(), key)
         if changed and config.mode not in modes:
             name = settings(AuthorizationConfig)[key].name
-            reason = f"it is for --authorization={' or '.join(modes)}"
-            warnings.append(f"--{name} has no effect: {reason}")
+            needed = f"--authorization={' or '.join(modes)}"
+            warnings.append(f"--{name} has no effect without {needed}")
     return warnings
 
 
@@ -140,10 +144,10 @@ def _access_contradictions(kubelet: KubeletConfig, access: Access) -> list[str]:
     problems = []
     senseless = "the section makes no sense beside"
     if kubelet.apiserver:
-        why = "it is the API server that connects to the kubelet, and --kubeconfig says who we are"
+        why = "the API server connects to the kubelet, and --kubeconfig sets kmproxy's identity"
         problems.append(f"{ACCESS_KEY}: {senseless} --kube-apiserver: {why}")
     elif kubelet.scheme == "http":
-        why = "no credential is sent over plain http, and nothing verified"
+        why = "over plain http kmproxy sends no credential and verifies nothing"
         problems.append(f"{ACCESS_KEY}: {senseless} --kubelet-scheme=http: {why}")
     tls = access.tls
     pairs = {
@@ -152,7 +156,7 @@ def _access_contradictions(kubelet: KubeletConfig, access: Access) -> list[str]:
         "--kubelet-server-name": (kubelet.server_name, tls.server_name, "server_name"),
     }
     problems += [
-        f"{flag} is in {ACCESS_KEY}.tls_config as {key}, too: give one of them"
+        f"{flag} and {ACCESS_KEY}.tls_config.{key} exclude each other: give one of them"
         for flag, (given, there, key) in pairs.items()
         if given and there
     ]

@@ -40,7 +40,7 @@ def parse_regex(text: str) -> Expression:
     """
     shown = repr(text[:100]) + "..." * (len(text) > 100)
     if len(text) > MAX_PATTERN:
-        raise ValueError(f"{shown} has over {MAX_PATTERN} characters: write it as several")
+        raise ValueError(f"{shown} has over {MAX_PATTERN} characters: split the expression")
     if r"\C" in _ESCAPED.findall(text):  # C++'s RE2 has this escape, Go's has not
         why = r"invalid escape sequence: \C"
     else:
@@ -48,7 +48,7 @@ def parse_regex(text: str) -> Expression:
         if match is not None:
             return Expression(text, match)
         why = _compile(text)[1] or why  # the reason for the text as written, if it fails
-    raise ValueError(f"{shown} is not a regular expression of RE2: {why}")
+    raise ValueError(f"{shown} is not a regular expression that RE2 accepts: {why}")
 
 
 def _compile(text: str) -> tuple[Callable[[str], bool] | None, str]:
@@ -62,7 +62,7 @@ def _compile(text: str) -> tuple[Callable[[str], bool] | None, str]:
     try:
         compiled = re2.compile(text, options)
     except UnicodeError:
-        return None, "it is not valid Unicode"
+        return None, "its text is not valid Unicode"
     except re2.error as error:
         return None, error.args[0].decode(errors="replace")
 

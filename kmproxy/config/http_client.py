@@ -96,7 +96,7 @@ class _Block:
         self._values: dict[str, Any] = {}
         self._is_one = isinstance(document, Mapping)
         if not self._is_one:
-            problems.append(f"{path}: keys are expected here: {', '.join(known)}")
+            problems.append(f"{path}: a mapping with these keys is expected: {', '.join(known)}")
             return
         for key, value in document.items():
             if key in known:
@@ -116,7 +116,7 @@ class _Block:
         """Refuses more than one of these keys, all in one line."""
         given = [key for key in keys if key in self]
         if len(given) > 1:
-            self._problems.append(f"{self._path}: {' and '.join(given)} exclude one another")
+            self._problems.append(f"{self._path}: {' and '.join(given)} exclude each other")
 
     def required(self, *keys: str) -> None:
         """Refuses a block that has none of these keys."""
@@ -157,7 +157,7 @@ class _Block:
         """Reads a mapping of names to one value or a list of values. Checks each value."""
         document = self._values.get(key, {})
         if not isinstance(document, Mapping):
-            self.wrong(key, "names with values are expected here")
+            self.wrong(key, "a mapping from names to values is expected")
             return ()
         read: list[tuple[str, Secret]] = []
         for name, values in document.items():
@@ -178,11 +178,11 @@ class _Block:
 
         def check(name: str, value: str) -> str | None:
             if not _TOKEN.fullmatch(name):
-                return "it is not the name of a header"
+                return "the key is not a header name"
             if name.lower() in reserved:
-                return "this header is kmproxy's own"
+                return "kmproxy sets this header itself"
             if not (value.isascii() and value.isprintable()):
-                return "the value of a header is printable ASCII"
+                return "the value of a header must be printable ASCII"
             return None
 
         return self.pairs(key, check)
@@ -206,10 +206,10 @@ def _text(value: Any) -> str:
     """
     if isinstance(value, str):
         if _NO_TEXT.search(value):
-            raise ValueError("no text has what stands in it")
+            raise ValueError("the value holds a character that is not allowed")
         return value
     raise ValueError(
-        "the value is missing" if value is None else "one text is expected; put it in quotes"
+        "the value is missing" if value is None else "text is expected; put the value in quotes"
     )
 
 
@@ -242,9 +242,9 @@ def _credential(block: _Block) -> Authorization | BasicAuth | OAuth2 | None:
 def _scheme(text: str) -> str:
     scheme = text.strip()
     if not _TOKEN.fullmatch(scheme):
-        raise ValueError("it is not the name of a scheme")
+        raise ValueError("the value is not the name of a scheme")
     if scheme.lower() == "basic":
-        raise ValueError("for Basic there is basic_auth")
+        raise ValueError("for Basic, use basic_auth")
     return scheme
 
 
@@ -257,7 +257,10 @@ def _oauth2(block: _Block) -> OAuth2 | None:
     url = block.parsed("token_url", _token_url)
     proxy = _proxy(block)
     if url and url.startswith("http:") and (proxy.proxies or proxy.from_environment):
-        block.wrong("token_url", "the client secret goes through a proxy by https only")
+        block.wrong(
+            "token_url",
+            "write an https URL: through a proxy, kmproxy sends the client secret only over https",
+        )
     scopes = block.texts("scopes")
     params = block.pairs("endpoint_params", lambda *_: None)
     tls = _tls(block)
@@ -276,12 +279,12 @@ def _token_url(text: str) -> str:
         parts = urlsplit(text)
         host, _ = parse_host(parts.hostname or ""), parts.port
     except ValueError:
-        raise ValueError("it is not a URL such as https://login.example.com/token") from None
+        raise ValueError("the value is not a URL such as https://login.example.com/token") from None
     if parts.username is not None or parts.fragment or not text.isprintable() or " " in text:
-        raise ValueError("it is not a URL such as https://login.example.com/token")
+        raise ValueError("the value is not a URL such as https://login.example.com/token")
     if parts.scheme == "https" or (parts.scheme == "http" and _is_this_host(host)):
         return parts.geturl()
-    raise ValueError("https:// is needed: the client secret is sent there")
+    raise ValueError("write an https URL: kmproxy sends the client secret there")
 
 
 def _is_this_host(host: str) -> bool:
@@ -309,7 +312,7 @@ def _tls(outer: _Block) -> TlsOptions:
         ):
             block.required(other, f"{other}_pem", f"{other}_file")
     if options.insecure and (options.ca or options.server_name):
-        block.wrong("insecure_skip_verify", "it makes no sense beside a CA or a server_name")
+        block.wrong("insecure_skip_verify", "the key makes no sense beside a CA or a server_name")
     return options
 
 
@@ -323,11 +326,11 @@ def _proxy(block: _Block) -> ProxyOptions:
     excluded = block.parsed("no_proxy", str)
     for key in ("proxy_url", "no_proxy"):
         if from_environment and key in block:
-            block.wrong(key, "it makes no sense beside proxy_from_environment")
+            block.wrong(key, "the key makes no sense beside proxy_from_environment")
     if "no_proxy" in block and "proxy_url" not in block and not from_environment:
-        block.wrong("no_proxy", "there is no proxy_url")
+        block.wrong("no_proxy", "the key needs proxy_url")
     if headers and not from_environment and "proxy_url" not in block:
-        block.wrong("proxy_connect_header", "there is no proxy_url")
+        block.wrong("proxy_connect_header", "the key needs proxy_url")
     if proxy is None:
         return ProxyOptions(None, from_environment, headers)
     if "Proxy-Authorization" in dict(proxy.headers) and any(

@@ -64,7 +64,7 @@ def name_problem(name: str) -> str | None:
     if name.startswith("__"):
         return f"{name!r} begins with two underscores, which Prometheus keeps for itself"
     if name == "namespace":
-        return "'namespace' is the label that the others are looked up by"
+        return "kmproxy looks labels up by 'namespace' and cannot replace that label"
     return None
 
 
@@ -106,7 +106,7 @@ def parse_rules(
         spelling = f"--{source} {text}"
         if (other := taken.setdefault(name or f"{source} {key}", spelling)) is not spelling:
             what = f"the label {name!r}" if name else "'*'"
-            problems.append(f"{spelling}: {what} is already made by {other}")
+            problems.append(f"{spelling}: {other} already makes {what}")
             continue
         rules.append(LabelRule(source, key, name, values.pop(name, "") if name else ""))
     rules += _default_rules(rules, values, problems)

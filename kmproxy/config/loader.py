@@ -212,7 +212,9 @@ def _read_layer(
         shown = layer.spelled(name)
         setting, form = aliases.get(name, (known.get(name), "{}"))
         if name in ignored:
-            warnings.append(f"{shown} has no meaning here and is ignored: {ignored[name]}{suffix}")
+            warnings.append(
+                f"{shown} has no effect in kmproxy and is ignored: {ignored[name]}{suffix}"
+            )
         elif setting is None:
             nearest = difflib.get_close_matches(name, [*known, *aliases], 1)
             hint = f", did you mean {layer.prefix}{nearest[0]}?" if nearest else ""

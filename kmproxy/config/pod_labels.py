@@ -114,7 +114,7 @@ def unused_pod_settings(pods: PodConfig, dropped: Collection[str]) -> list[str]:
 
 def _name_problem(name: str) -> str | None:
     if name == POD:
-        return "'pod' is the label that the labels of pods are looked up by"
+        return "kmproxy looks labels of pods up by 'pod' and cannot replace that label"
     return name_problem(name)
 
 

@@ -35,13 +35,13 @@ def parse_proxy(text: str) -> Proxy:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         host, port = parse_host(parts.hostname or ""), parts.port
     except ValueError:
-        raise ValueError("it is not a proxy such as http://proxy.example.com:3128") from None
+        raise ValueError("the value is not a proxy such as http://proxy.example.com:3128") from None
     if parts.scheme.startswith("socks"):
-        raise ValueError("SOCKS is not supported: a proxy is reached by http:// or https://")
+        raise ValueError("SOCKS is not supported: write an http:// or https:// URL")
     if parts.scheme not in {"http", "https"}:
-        raise ValueError("a proxy is reached by http:// or https://")
+        raise ValueError("the URL of a proxy must begin with http:// or https://")
     if parts.path.strip("/") or parts.query or parts.fragment or not text.isprintable():
-        raise ValueError("it is not a proxy such as http://proxy.example.com:3128")
+        raise ValueError("the value is not a proxy such as http://proxy.example.com:3128")
     host = f"[{host}]" if ":" in host else host
     headers: Headers = ()
     if parts.username is not None:

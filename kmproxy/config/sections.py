@@ -59,11 +59,11 @@ class LabelConfig:
     )  # fmt: skip
     annotation: tuple[str, ...] = setting(
         "annotation", parse_word, (), "KEY[=NAME]",
-        "the same from namespace annotations", repeatable=True,
+        "namespace annotation KEY becomes metric label NAME", repeatable=True,
     )  # fmt: skip
     label_default: tuple[str, ...] = setting(
         "label-default", parse_text, (), "NAME=VALUE",
-        "value where the namespace has none", repeatable=True,
+        "value of NAME for a namespace that has none", repeatable=True,
     )  # fmt: skip
     max_label_value_bytes: int = setting(
         "max-label-value-bytes", parse_count, MAX_VALUE, "N",
@@ -71,7 +71,7 @@ class LabelConfig:
     )  # fmt: skip
     on_conflict: Any = setting(
         "on-conflict", one_of("keep", "overwrite"), "keep", "keep|overwrite",
-        "what to do where a sample already bears NAME",
+        "which value stays if a sample already has NAME",
     )  # fmt: skip
     rules: tuple[LabelRule, ...] = ()
 
@@ -82,19 +82,19 @@ class SelectionConfig:
 
     keep_metric: tuple[Expression, ...] = setting(
         "keep-metric", parse_regex, (), "REGEX",
-        "only metrics whose whole name, or family's name, matches one of these", repeatable=True,
+        "serve only metrics whose name or family name matches, as a whole", repeatable=True,
     )  # fmt: skip
     drop_metric: tuple[Expression, ...] = setting(
         "drop-metric", parse_regex, (), "REGEX",
-        "no metrics whose whole name, or family's name, matches one of these", repeatable=True,
+        "leave out metrics whose name or family name matches, as a whole", repeatable=True,
     )  # fmt: skip
     namespace: tuple[str, ...] = setting(
         "namespace", parse_word, (), "NAME",
-        "only samples of these namespaces (globs)", repeatable=True,
+        "serve only samples of these namespaces (globs)", repeatable=True,
     )  # fmt: skip
     exclude_namespace: tuple[str, ...] = setting(
         "exclude-namespace", parse_word, (), "NAME",
-        "no samples of these namespaces (globs)", repeatable=True,
+        "leave out samples of these namespaces (globs)", repeatable=True,
     )  # fmt: skip
     cluster_samples: str = setting(
         "cluster-samples", one_of("keep", "drop"), "keep", "keep|drop",
@@ -102,20 +102,21 @@ class SelectionConfig:
     )  # fmt: skip
     drop_label: tuple[str, ...] = setting(
         "drop-label", parse_label_name, (), "NAME",
-        "take this label off samples; of series that become one only the first is served",
+        "remove this label from samples; of series that become equal, only the first is served",
         repeatable=True,
     )  # fmt: skip
     timestamps: str = setting(
         "timestamps", one_of("keep", "strip"), "keep", "keep|strip",
-        "strip takes the samples' timestamps off",
+        "strip removes the samples' timestamps",
     )  # fmt: skip
     info_metric: bool = setting(
         "info-metric", parse_bool, False, "",
-        "add kube_namespace_labels of each namespace seen; with --all-nodes of all, at a path",
+        "add kube_namespace_labels of each namespace in an answer; with --all-nodes also serve "
+        "/metrics/namespaces, of all namespaces",
     )  # fmt: skip
     max_line_bytes: int = setting(
         "max-line-bytes", parse_count, 1 << 20, "N",
-        "a longer line is passed on unread, and counted",
+        "a longer line is passed on unchanged, and counted",
     )  # fmt: skip
 
 
@@ -125,7 +126,8 @@ class KubeletConfig:
 
     node: str = setting(
         "node-name-or-ip", parse_host, LOCALHOST, "HOST",
-        "the node of /metrics...; with --all-nodes, localhost is none", aliases={"node-ip": "{}"},
+        "the node of /metrics...; with --all-nodes, localhost means no node",
+        aliases={"node-ip": "{}"},
     )  # fmt: skip
     port: int | None = setting(
         "node-port", parse_port, None, "PORT",
@@ -145,7 +147,7 @@ class KubeletConfig:
     )  # fmt: skip
     scheme: str = setting(
         "kubelet-scheme", one_of("https", "http"), "https", "https|http",
-        "http is for the read-only port; no credential is sent over it",
+        "http is for the read-only port; kmproxy sends no credential over http",
     )  # fmt: skip
     insecure_tls: bool = setting(
         "kubelet-insecure-tls", parse_bool, False, "",
@@ -153,29 +155,29 @@ class KubeletConfig:
     )  # fmt: skip
     ca_file: str | None = setting(
         "kubelet-ca-file", parse_text, None, "FILE",
-        "CA that the kubelet's certificate is verified by, instead of the cluster's",
+        "CA that verifies the kubelet's certificate, instead of the cluster's CA",
     )  # fmt: skip
     server_name: str | None = setting(
         "kubelet-server-name", parse_host, None, "NAME",
-        "name that the kubelet's certificate must bear, instead of the address",
+        "name that the kubelet's certificate must have, instead of the address",
     )  # fmt: skip
     tls_pin: bool = setting(
         "kubelet-tls-pin", parse_bool, False, "",
-        "accept a kubelet's certificate that no CA verifies if it is the first that this node "
-        "showed, or the same again",
+        "accept a kubelet's certificate that no CA verifies if this kubelet showed no other one "
+        "before",
     )  # fmt: skip
     max_response_bytes: int = setting(
         "max-response-bytes", parse_count, 512 << 20, "N",
-        "a kubelet's answer over this size, decompressed, is broken off",
+        "a scrape fails if the kubelet's answer, decompressed, is larger",
     )  # fmt: skip
     share_reads: float | None = setting(
         "share-reads", duration_up_to(MAX_SHARED), None, "DURATION",
-        "one read of a kubelet's cAdvisor or resource metrics serves all scrapes for so long: "
-        "less than the scrape interval, more than half of it",
+        "how long one read of a kubelet's cAdvisor or resource metrics serves all scrapes: less "
+        "than the scrape interval, more than half of it",
     )  # fmt: skip
     share_reads_max_bytes: int = setting(
         "share-reads-max-bytes", parse_count, 16 << 20, "N",
-        "bytes of reads kept for other scrapes, of all nodes, compressed as they came",
+        "memory for the reads that scrapes share, of all nodes together, compressed as received",
     )  # fmt: skip
 
     @property
@@ -204,7 +206,7 @@ class ApiServerConfig:
     service_account_dir: str = setting(
         "service-account-dir", parse_text,
         "/var/run/secrets/kubernetes.io/serviceaccount", "DIR",
-        "where a pod finds its token and ca.crt",
+        "directory of a pod's token and ca.crt",
     )  # fmt: skip
     cache_sync_timeout: float = setting(
         "cache-sync-timeout", parse_duration, 30.0, "DURATION",
@@ -212,16 +214,16 @@ class ApiServerConfig:
     )  # fmt: skip
     max_label_age: float | None = setting(
         "max-label-age", parse_duration, None, "DURATION",
-        "not ready while the API server's last confirmation of the labels is older, and one of "
-        "--peers has a newer one",
+        "not ready if the API server's last confirmation of the labels is older, while one of "
+        "--peers has newer labels",
     )  # fmt: skip
     peers: Address | None = setting(
         "peers", parse_peers, None, "HOST:PORT",
-        "the --telemetry-listen of all replicas, by one name, such as that of a headless Service",
+        "the --telemetry-listen of all replicas, under one name such as a headless Service's",
     )  # fmt: skip
     label_snapshot: str | None = setting(
         "label-snapshot", parse_file, None, "FILE",
-        "keep the labels here, and begin with them while the API server is away",
+        "file that keeps the labels, for a start while the API server is away",
     )  # fmt: skip
 
 
@@ -240,7 +242,7 @@ class ServerConfig:
     )  # fmt: skip
     web_config_file: str | None = setting(
         "web-config-file", parse_text, None, "FILE",
-        "TLS, client certificates and basic auth on --listen, in the exporters' common format",
+        "TLS, client certificates and passwords of --listen, in the Prometheus exporters' format",
         aliases={"web.config.file": "{}"},
     )  # fmt: skip
     metrics_cert_path: str | None = setting(
@@ -249,27 +251,27 @@ class ServerConfig:
     )  # fmt: skip
     metrics_cert_name: str = setting(
         "metrics-cert-name", parse_text, "tls.crt", "NAME",
-        "the certificate in --metrics-cert-path",
+        "file name of the certificate in --metrics-cert-path",
     )  # fmt: skip
     metrics_cert_key: str = setting(
         "metrics-cert-key", parse_text, "tls.key", "NAME",
-        "its key in --metrics-cert-path",
+        "file name of its key in --metrics-cert-path",
     )  # fmt: skip
     metrics_secure: bool | None = setting(
         "metrics-secure", parse_bool, None, "",
-        "false: plain HTTP in spite of --metrics-cert-path; true needs that",
+        "false: plain HTTP in spite of --metrics-cert-path; true needs --metrics-cert-path",
     )  # fmt: skip
     max_concurrency: int = setting(
         "max-concurrency", parse_count, 5, "N",
-        "kubelet fetches under way at once",
+        "requests to kubelets that run at the same time",
     )  # fmt: skip
     max_scrape_time: float = setting(
         "max-scrape-time", parse_duration, 120.0, "DURATION",
-        "how long a scrape may take, whatever its scraper allows",
+        "how long a scrape may take, even if its scraper allows more",
     )  # fmt: skip
     enable_http2: bool = setting(
         "enable-http2", parse_bool, False, "",
-        "must be false: HTTP/1.1 is what Prometheus scrapes",
+        "must be false: Prometheus scrapes over HTTP/1.1",
     )  # fmt: skip
 
 
@@ -283,15 +285,15 @@ class DiscoveryConfig:
     )  # fmt: skip
     namespace: tuple[str, ...] = setting(
         "discovery-namespace", parse_word, (), "NAME",
-        "only pods of these namespaces (globs)", repeatable=True,
+        "serve only pods of these namespaces (globs)", repeatable=True,
     )  # fmt: skip
     refresh_interval: float = setting(
         "discovery-refresh-interval", parse_duration, 5.0, "DURATION",
-        "a kubelet is asked for its pods no more often than this",
+        "shortest time between two requests for a kubelet's pods",
     )  # fmt: skip
     max_age: float = setting(
         "discovery-max-age", parse_duration, 300.0, "DURATION",
-        "how long the last pods are served while the kubelet fails",
+        "how long kmproxy serves the last pods while the kubelet fails",
     )  # fmt: skip
 
 
@@ -301,8 +303,8 @@ class AuthorizationConfig:
 
     mode: str = setting(
         "authorization", one_of("none", "kubernetes", "tenant"), "none", "none|kubernetes|tenant",
-        "who may scrape: everyone, or who may get what is asked for; a tenant sees the "
-        "namespaces that are its own",
+        "which callers may scrape: all; with kubernetes, those that the API server allows; with "
+        "tenant, each sees the samples of its own namespaces",
     )  # fmt: skip
     audience: tuple[str, ...] = setting(
         "authorization-audience", parse_text, (), "AUDIENCE",
@@ -312,12 +314,12 @@ class AuthorizationConfig:
     tenant_resource: Resource = setting(
         "tenant-resource", parse_resource, Resource("pods", "metrics", "metrics.k8s.io"),
         "RESOURCE[/SUBRESOURCE][.GROUP]",
-        "with --authorization=tenant: what a scraper must be allowed to get in a namespace",
+        "with --authorization=tenant: what a caller must be allowed to get in a namespace",
     )  # fmt: skip
     attributes: str = setting(
         "authorization-attributes", one_of("path", "nodes/metrics"), "path", "path|nodes/metrics",
-        "with --authorization=kubernetes: what a scraper must be allowed to get, the path as a "
-        "non-resource URL or the resource",
+        "with --authorization=kubernetes: what a caller must be allowed to get: the path, as a "
+        "non-resource URL, or the resource",
     )  # fmt: skip
 
 
@@ -327,19 +329,19 @@ class LimitConfig:
 
     max_connections: int = setting(
         "max-connections", parse_count, 128, "N",
-        "connections open at once, for each port; one whose caller is not known makes room first",
+        "open connections on each port; at the limit, one of an unknown caller is closed first",
     )  # fmt: skip
     max_header_bytes: int = setting(
         "max-header-bytes", parse_count, 16384, "N",
-        "length of a request's head: its request line and at most 64 headers together",
+        "longest head of a request: its request line and at most 64 headers together",
     )  # fmt: skip
     header_timeout: float = setting(
         "header-timeout", parse_duration, 10.0, "DURATION",
-        "how long a TLS handshake, and the head of a request, may each take",
+        "how long a TLS handshake may take, and how long the head of a request",
     )  # fmt: skip
     idle_timeout: float = setting(
         "idle-timeout", parse_duration, 120.0, "DURATION",
-        "how long a connection is kept between two requests",
+        "how long a connection stays open between two requests",
     )  # fmt: skip
 
 

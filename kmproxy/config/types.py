@@ -110,7 +110,7 @@ def parse_duration(text: str) -> float:
     if end != len(text) or not text.strip("+"):
         raise ValueError(f"{text!r} is not a duration such as 30s, 1m30s or 500ms")
     if seconds <= 0:
-        raise ValueError(f"{text!r} is no time at all")
+        raise ValueError(f"{text!r} must be greater than 0s")
     if seconds >= _LONGEST:
         raise ValueError(f"{text[:40]!r} is longer than 292 years")
     return seconds
@@ -182,7 +182,7 @@ def parse_server(text: str) -> str:
     if not text.isascii() or not text.isprintable() or " " in text:
         parts = urlsplit("")  # urlsplit removes some of these characters
     if "@" in text:
-        raise ValueError("a user or password has no place in it")
+        raise ValueError("the address must not contain a user or a password")
     if (
         parts.scheme not in {"https", "http"}
         or not parts.hostname
@@ -213,7 +213,7 @@ def parse_text(text: str) -> str:
 def parse_word(text: str) -> str:
     """Reads text without a blank or a comma. Names have neither: such text is a list by mistake."""
     if "," in text or any(each.isspace() for each in text):
-        raise ValueError(f"{text[:80]!r} has a blank or a comma: give each one by itself")
+        raise ValueError(f"{text[:80]!r} has a blank or a comma: give each value separately")
     return parse_text(text)
 
 
@@ -244,7 +244,7 @@ def parse_resource(text: str) -> Resource:
 def tls_version(text: str) -> str:
     """Parses the name of a TLS version, as Go's programs and Prometheus spell it."""
     if text in {"TLS10", "TLS11"}:
-        raise ValueError(f"{text} is broken; TLS12 is the least")
+        raise ValueError(f"{text} is not secure; the minimum is TLS12")
     return one_of("TLS12", "TLS13")(text)
 
 

@@ -57,5 +57,5 @@ def read_variables(
             )
             meant = variable(aliases[key].name) if key in aliases else PREFIX + "".join(nearest)
             hint = f", did you mean {meant}?" if meant != PREFIX else ""
-            warnings.append(f"the environment variable {key} is no setting and is ignored{hint}")
+            warnings.append(f"the environment variable {key} names no setting and is ignored{hint}")
     return values, warnings

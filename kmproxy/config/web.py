@@ -254,7 +254,7 @@ def _tls(reader: _Reader, directory: str) -> TlsSection | None:
     if ciphers == ():  # only suites of TLS 1.3
         minimum = "TLS13"
     if minimum > maximum:
-        reader.problem("", "no version of TLS is left by min_version, max_version, cipher_suites")
+        reader.problem("", "min_version, max_version and cipher_suites leave no version of TLS")
     curve = _curve(reader)
     prefer = reader.boolean("prefer_server_cipher_suites", default=True)
     reader.finish()
@@ -277,8 +277,8 @@ def _client_auth(reader: _Reader, client_ca: Pem | None) -> str:
     if kind in _UNVERIFIED:
         reader.problem(
             "client_auth_type",
-            f"{kind} verifies no certificate and is not served: "
-            f"{REQUIRING} keeps others out, NoClientCert asks for none",
+            f"{kind} verifies no certificate and is not supported: "
+            f"{REQUIRING} verifies certificates, NoClientCert asks for none",
         )
     elif kind not in {"NoClientCert", *VERIFYING}:
         reader.problem("client_auth_type", f"{kind!r} is not one of NoClientCert, {_OR_VERIFYING}")
@@ -304,7 +304,7 @@ def _ciphers(reader: _Reader) -> tuple[str, ...] | None:
     names = reader.texts("cipher_suites")
     for name in names or ():
         if name not in CIPHERS:
-            reader.problem("cipher_suites", f"{name!r} is not among those of Go's crypto/tls")
+            reader.problem("cipher_suites", f"{name!r} is not a cipher suite of Go's crypto/tls")
     return tuple(own for name in names if (own := CIPHERS.get(name))) if names else None
 
 
@@ -314,7 +314,9 @@ def _curve(reader: _Reader) -> str | None:
         if name not in CURVES:
             reader.problem("curve_preferences", f"{name!r} is not one of {', '.join(CURVES)}")
     if len(names) > 1:
-        reader.problem("curve_preferences", "only one can be kept to: name one, or leave it out")
+        reader.problem(
+            "curve_preferences", "only one curve is supported: name one, or leave the key out"
+        )
     return CURVES.get(names[0]) if names else None
 
 
@@ -330,13 +332,13 @@ def _http(reader: _Reader) -> tuple[tuple[tuple[str, str], ...], list[str]]:
         if values and value not in values:
             headers.problem(name, f"{value!r} is not {' or '.join(values)}")
         elif not _HEADER_VALUE.fullmatch(value):
-            headers.problem(name, "it is not printable text in one line")
+            headers.problem(name, "the value is not one line of printable text")
         chosen.append((name, value))
     headers.finish()
     asked = _typed(reader.values.get("http2")) is True
     reader.boolean("http2", default=True)
     reader.finish()
-    warnings = ["http_server_config.http2 has no effect: HTTP/1.1 is what Prometheus scrapes"]
+    warnings = ["http_server_config.http2 has no effect: Prometheus scrapes over HTTP/1.1"]
     return tuple(chosen), warnings if asked else []
 
 
@@ -364,6 +366,8 @@ def _rate_limit(reader: _Reader) -> RateLimit | None:
         reader.problem("burst", "a whole number is expected")
         burst = 0
     if interval is not None and burst < 1:
-        reader.problem("burst", "with less than 1 nothing would ever be served")
+        reader.problem(
+            "burst", "the value must be at least 1: with less, kmproxy serves no request"
+        )
     reader.finish()
     return None if interval is None else RateLimit(interval, burst)

@@ -17,7 +17,7 @@ class RepeatedKeyError(ValueError):
     def __init__(self, key: str, line: int) -> None:
         self.key = key
         self.line = line
-        super().__init__(f"a key stands twice in line {line}")
+        super().__init__(f"line {line} repeats a key")
 
 
 def parse_yaml(text: str, *, plain: Callable[[str, Any], Any] | None = None) -> Any:

@@ -26,14 +26,14 @@ def warn_of_exposure(
         return
     if authorizer is None and not (web_file and web_file.current().config.asks):
         _log.warning(
-            "--listen=%s: who reaches it may read %s, see %s--web-config-file",
+            "--listen=%s: everybody who reaches this address can read %s, see %s--web-config-file",
             listen,
             what,
             "--authorization and " if what == "every metric" else "",
         )
     elif authorizer is not None and not (web_file and web_file.current().config.tls):
         _log.warning(
-            "--listen=%s: scrapers' tokens can be read on their way, see --web-config-file",
+            "--listen=%s: scrapers send their tokens in plain text, see --web-config-file",
             listen,
         )
 
@@ -46,13 +46,16 @@ def warn_of_certificates(config: Config) -> None:
     if kubelet.insecure_tls or (access is not None and access.tls.insecure):
         by_flag = kubelet.insecure_tls
         _log.warning(
-            "%s: whoever answers in a kubelet's place gets the token, and with it the metrics of "
+            "%s: any server at a kubelet's address gets the token, which reads the metrics of "
             "every kubelet%s; see --kubelet-tls-pin",
             "--kubelet-insecure-tls" if by_flag else "kubelet.tls_config.insecure_skip_verify",
-            ", and with --all-nodes each kubelet says where that is" if kubelet.all_nodes else "",
+            ", and with --all-nodes each kubelet reports its own address"
+            if kubelet.all_nodes
+            else "",
         )
     elif kubelet.tls_pin:
         _log.info(
-            "--kubelet-tls-pin: a kubelet's first certificate is believed without a CA, so whoever "
-            "answers first in its place gets the token; another certificate is refused later"
+            "--kubelet-tls-pin: kmproxy accepts a kubelet's first certificate without a CA, so a "
+            "server that answers first at its address gets the token; kmproxy refuses any other "
+            "certificate later"
         )

@@ -119,10 +119,10 @@ class HttpDiscovery:
             raise _RefusedError(503, problem)
         endpoint = _single(query, "path") or CADVISOR
         if endpoint not in ENDPOINTS:
-            raise _RefusedError(400, f"path= is one of {', '.join(ENDPOINTS)}")
+            raise _RefusedError(400, f"path= must be one of {', '.join(ENDPOINTS)}")
         address = own_address(request.headers.get(hdrs.HOST, ""))
         if address is None:
-            raise _RefusedError(400, "the Host header is no HOST or HOST:PORT to be scraped at")
+            raise _RefusedError(400, "the Host header is not HOST or HOST:PORT")
         found = await self._targets.nodes(_patience(request))
         return NodeDocument(
             found.value, address, lambda name: NODE_PREFIX.format(node=name) + endpoint
@@ -191,7 +191,7 @@ def own_address(host: str) -> str | None:
 def _single(query: _Query, key: str) -> str | None:
     values = query.get(key, ())
     if len(values) > 1:
-        raise _RefusedError(400, f"{key}= more than once")
+        raise _RefusedError(400, f"{key}= is given more than once")
     return values[0] if values else None
 
 

@@ -60,28 +60,28 @@ class DiscoveryMetrics:
         )
         self.fetches = Counter(
             "kmproxy_discovery_fetches",
-            "Lists of pods or nodes fetched for scrape targets, by how it went: 'ok' or 'failed'.",
+            "Requests for lists of pods or nodes for scrape targets, by result: 'ok' or 'failed'.",
             ["role", "result"],
             registry=registry,
         )
         self.targets = Gauge(
             "kmproxy_discovery_targets",
-            "Scrape targets known, of all nodes whose targets were asked for.",
+            "Scrape targets of all nodes whose targets were requested.",
             ["role"],
             registry=registry,
         )
         self.left_out = Gauge(
             "kmproxy_discovery_left_out",
-            "What lists of targets do not have for its size, by the limit in bytes: values over "
-            "that of a 'value' or beyond those of a 'pod', 'targets' of a pod, pods of a 'list', "
-            "and pods of the last 'document'.",
+            "Parts left out of lists of targets, by the limit in bytes that they exceed: values "
+            "over the limit of a 'value' or of a 'pod', 'targets' of a pod, pods of a 'list', and "
+            "pods of the last 'document'.",
             ["limit"],
             registry=registry,
         )
         self.age = Gauge(
             "kmproxy_discovery_age_seconds",
-            "Age of the list that the last answer was made of; over the refresh interval "
-            "when lists cannot be fetched.",
+            "Age of the list in the last answer; greater than the refresh interval if kmproxy "
+            "cannot fetch lists.",
             ["role"],
             registry=registry,
         )
@@ -129,7 +129,7 @@ class TargetService:
         """
         if node is None:
             if not self._kubelet.has_node:
-                message = "no node is configured: name one, /sd/pods?node=NAME"
+                message = "no node is configured: name a node, as in /sd/pods?node=NAME"
                 raise UpstreamError("no_node", message, status=404)
             try:
                 return self._answered("pod", await self._configured.get(patience))
@@ -234,7 +234,9 @@ class TargetService:
 
     def _directory(self) -> NodeDirectory:
         if self._nodes is None:
-            raise UpstreamError("no_node", "nodes by name need --all-nodes", status=404)
+            raise UpstreamError(
+                "no_node", "kmproxy serves nodes by name only with --all-nodes", status=404
+            )
         return self._nodes
 
     def _held(self) -> Iterator[TargetList]:

@@ -76,7 +76,7 @@ class UpstreamDiscovery:
             return plain(400, str(error))
         address = own_address(request.headers.get(hdrs.HOST, ""))
         if address is None:
-            return plain(400, "the Host header is no HOST or HOST:PORT to be scraped at")
+            return plain(400, "the Host header is not HOST or HOST:PORT")
         document = UpstreamDocument(self._targets, address)
         headers, _ = tagged(document)
         if is_known(request, headers):

@@ -56,7 +56,7 @@ def read_cluster(cluster: ClusterEntry, folder: PurePath) -> Cluster:
         try:
             name = parse_host(cluster.tls_server_name)
         except ValueError:
-            problems.append("tls-server-name: it is neither a host name nor an IP address")
+            problems.append("tls-server-name: the value is neither a host name nor an IP address")
     if cluster.proxy_url:
         try:
             proxy = parse_proxy(cluster.proxy_url)
@@ -82,7 +82,7 @@ def read_cluster(cluster: ClusterEntry, folder: PurePath) -> Cluster:
 
 def _server(url: str, problems: list[str]) -> str:
     if not url:
-        problems.append("server: it is missing")
+        problems.append("server: the value is missing")
         return ""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -92,9 +92,9 @@ def _server(url: str, problems: list[str]) -> str:
     except ValueError:
         good = False
     if "@" in url:  # a password in it would be shown wherever the server is shown
-        problems.append("server: the server's URL contains a user or a password")
+        problems.append("server: the URL must not contain a user or a password")
     elif not good:
-        problems.append("server: the server's URL is not one that begins with https://")
+        problems.append("server: the value is not a URL that begins with https://")
     else:
         return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
     return ""
@@ -110,7 +110,7 @@ def _pem(entry: object, key: str, folder: PurePath, problems: list[str]) -> Sour
         try:
             pem = base64.b64decode("".join(data.split()), validate=True)
         except (binascii.Error, ValueError):
-            problems.append(f"{key.replace('_', '-')}-data: it is not base64")
+            problems.append(f"{key.replace('_', '-')}-data: the value is not base64")
             return None
         return Secret(pem.decode("utf-8", "replace"))
     return File(str(folder / path)) if path else None
@@ -127,16 +127,16 @@ def read_user(
     cert = _pem(user, "client_certificate", folder, problems)
     key = _pem(user, "client_key", folder, problems)
     if cert is not None and key is None and not problems:
-        problems.append("client-key: it is missing, and client-certificate is of no use alone")
+        problems.append("client-key: the value is missing, and client-certificate needs it")
     login = (user.username, Secret(user.password)) if user.username else None
     if user.password and not user.username:
-        problems.append("username: it is missing, and password is of no use alone")
+        problems.append("username: the value is missing, and password needs it")
     if ":" in user.username:
-        problems.append("username: it holds a colon, which ends it")
+        problems.append("username: the value must not contain a colon")
     if login and (user.token or user.token_file):
-        problems.append("token and username make no sense together: remove one")
+        problems.append("token and username exclude each other: remove one")
     if user.exec and user.auth_provider:
-        problems.append("exec and auth-provider make no sense together: remove one")
+        problems.append("exec and auth-provider exclude each other: remove one")
     found = User(
         name,
         Secret(user.token) if user.token else None,
@@ -170,9 +170,9 @@ def _impersonation(user: UserEntry, problems: list[str]) -> Headers:
     ]
     for key, _, text in values:
         if not all(character == "\t" or " " <= character != "\x7f" for character in text):
-            problems.append(f"{key}: it holds what no header can")
+            problems.append(f"{key}: the value holds a character that no header may contain")
     if not user.as_ and (user.as_uid or user.as_groups or user.as_user_extra):
-        problems.append("as: it is missing, and as-uid, as-groups, as-user-extra need it")
+        problems.append("as: the value is missing, and as-uid, as-groups, as-user-extra need it")
     sent = [each for each in values if each[2] or each[0] not in {"as", "as-uid"}]
     return tuple((name, Secret(text)) for _, name, text in sent)
 
@@ -190,16 +190,16 @@ def _exec(
     plugin: ExecEntry, folder: PurePath, extensions: Sequence[Extension], problems: list[str]
 ) -> ExecPlugin:
     if not plugin.command:
-        problems.append("exec.command: it is missing")
+        problems.append("exec.command: the value is missing")
     if plugin.api_version not in EXEC_VERSIONS:
-        problems.append(f"exec.apiVersion: it is none of {', '.join(EXEC_VERSIONS)}")
+        problems.append(f"exec.apiVersion: the value is not one of {', '.join(EXEC_VERSIONS)}")
     if plugin.interactive_mode == "Always":
-        problems.append("exec.interactiveMode: Always is not supported: there is nobody to ask")
+        problems.append("exec.interactiveMode: Always is not supported: kmproxy has no terminal")
     elif plugin.interactive_mode not in {"", "Never", "IfAvailable"}:
-        problems.append("exec.interactiveMode: it is none of Never, IfAvailable, Always")
+        problems.append("exec.interactiveMode: the value is not one of Never, IfAvailable")
     variables = [each for each in plugin.env if each is not None]
     if any(not each.name or "=" in each.name or "\0" in each.name for each in variables):
-        problems.append("exec.env: a variable without a name, or with a name that none can have")
+        problems.append("exec.env: a variable has no name, or a name that is not allowed")
     texts = [plugin.command, *(each or "" for each in plugin.args), *(e.value for e in variables)]
     if any("\0" in text for text in texts):
         problems.append("exec: a text holds a null character")
@@ -221,11 +221,11 @@ def _oidc(
 ) -> OidcProvider | None:
     config = provider.config
     if provider.name != "oidc":
-        what = _REMOVED.get(provider.name, "oidc is the only one")
+        what = _REMOVED.get(provider.name, "use oidc, or an exec plugin")
         problems.append(f"auth-provider {shown_name(provider.name)} is not supported: {what}")
         return None
     needed = [key for key in ("idp-issuer-url", "client-id") if not config.get(key)]
-    problems += [f"auth-provider.config.{key}: it is missing" for key in needed]
+    problems += [f"auth-provider.config.{key}: the value is missing" for key in needed]
     ca: Source | None = None
     if data := config.get("idp-certificate-authority-data"):
         try:
@@ -233,7 +233,7 @@ def _oidc(
             ca = Secret(pem.decode("utf-8", "replace"))
         except (binascii.Error, ValueError):
             key = "idp-certificate-authority-data"
-            problems.append(f"auth-provider.config.{key}: it is not base64")
+            problems.append(f"auth-provider.config.{key}: the value is not base64")
     elif path := config.get("idp-certificate-authority"):
         ca = File(str(folder / path))
     id_token, refresh = config.get("id-token"), config.get("refresh-token")

@@ -54,7 +54,7 @@ class Kubeconfigs:
         for kind, known in self._entries.items():
             named = [each for each in getattr(found, kind) if each is not None]
             if twice := _first_twice(each.name for each in named):
-                message = f"two of the {kind} are named {shown_name(twice)}"
+                message = f"two {kind} have the name {shown_name(twice)}"
                 raise CredentialError(f"{file}: {message}", credential="kubeconfig")
             for each in named:
                 value = getattr(each, kind.removesuffix("s"))
@@ -66,18 +66,18 @@ class Kubeconfigs:
         contexts = self._entries["contexts"]
         context = contexts.get(self._current)
         if context is None and not self._current:
-            raise self._problem(files, ["there is no current-context", *_names(contexts)])
+            raise self._problem(files, ["current-context is missing", *_names(contexts)])
         if context is None:
-            why = f"the current-context {shown_name(self._current)} is none of the contexts"
+            why = f"the current-context {shown_name(self._current)} is not in the file"
             raise self._problem(files, [why, *_names(contexts)])
         where = f"context {shown_name(self._current)}"
         cluster = self._entries["clusters"].get(context.value.cluster)
         if cluster is None:
-            why = f"{where}: there is no cluster {shown_name(context.value.cluster)}"
+            why = f"{where}: the file has no cluster {shown_name(context.value.cluster)}"
             raise self._problem(context.file, [why, *_names(self._entries["clusters"])])
         user = self._entries["users"].get(context.value.user)
         if user is None and context.value.user:
-            why = f"{where}: there is no user {shown_name(context.value.user)}"
+            why = f"{where}: the file has no user {shown_name(context.value.user)}"
             raise self._problem(context.file, [why, *_names(self._entries["users"])])
         name = f"cluster {shown_name(context.value.cluster)}"
         try:
@@ -105,7 +105,9 @@ class Kubeconfigs:
         return CredentialError(f"{where}: {'; '.join(problems)}", credential="kubeconfig")
 
 
-_SCHEME = "server: write https:// before it; without a scheme it is asked in plain HTTP, as nobody"
+_SCHEME = (
+    "server: write https:// first; without a scheme, requests are plain HTTP without a credential"
+)
 
 
 def _first_twice(names: Iterable[str]) -> str | None:
@@ -122,4 +124,4 @@ def _names(entries: Mapping[str, _Entry]) -> Iterator[str]:
     if entries:
         more = ", ..." if len(entries) > _NAMES_SHOWN else ""
         names = ", ".join(shown_name(name) for name in list(entries)[:_NAMES_SHOWN])
-        yield f"there is {names}{more}"
+        yield f"the file has {names}{more}"

@@ -85,7 +85,7 @@ async def run_plugin(
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "an argument of it cannot be one"
+        reason = getattr(error, "strerror", None) or "an argument is not valid"
         raise _problem(f"the command {plugin.command!r} cannot be run: {reason}") from error
     try:
         output = await _output(process)
@@ -126,7 +126,7 @@ async def _output(process: asyncio.subprocess.Process) -> bytes:
         while piece := await process.stdout.read(65536):
             output += piece
             if len(output) > MAX_OUTPUT:
-                raise _problem(f"it prints over {MAX_OUTPUT:,} bytes")
+                raise _problem(f"the output is over {MAX_OUTPUT:,} bytes")
     return bytes(output)
 
 
@@ -151,17 +151,17 @@ def _parse(output: bytes, plugin: ExecPlugin) -> ExecCredential:
     try:
         found = msgspec.json.decode(output, type=_ExecCredential)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _problem("what it prints is no ExecCredential in JSON") from None
+        raise _problem("the output is not an ExecCredential in JSON") from None
     if found.kind != "ExecCredential" or found.apiVersion != plugin.api_version:
-        raise _problem(f"what it prints is no ExecCredential of {plugin.api_version}")
+        raise _problem(f"the output is not an ExecCredential of {plugin.api_version}")
     status = found.status or _Status()
     token, cert, key = status.token, status.clientCertificateData, status.clientKeyData
     if not token and not cert and not key:
-        raise _problem("what it prints holds neither a token nor a client certificate")
+        raise _problem("the output holds neither a token nor a client certificate")
     if bool(cert) != bool(key):
-        raise _problem("what it prints holds a client certificate or its key, and not both")
+        raise _problem("the output holds only one of client certificate and key")
     if token and not is_token(token.strip()):
-        raise _problem("its token is not a token")
+        raise _problem("the output's token is not valid")
     return ExecCredential(
         Secret(token.strip()) if token else None,
         Secret(cert) if cert else None,
@@ -176,7 +176,9 @@ def _unix_time(text: str) -> float:
         moment = msgspec.convert(text, datetime)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (msgspec.ValidationError, ValueError, OverflowError):
-        raise _problem("its expirationTimestamp is no time such as 2030-01-31T12:00:00Z") from None
+        raise _problem(
+            "the expirationTimestamp is not a time such as 2030-01-31T12:00:00Z"
+        ) from None
 
 
 def _problem(message: str) -> CredentialError:

@@ -46,7 +46,7 @@ def load(data: bytes) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(f"it is not YAML{where}") from None
+        raise ValueError(f"the file is not YAML{where}") from None
 
 
 def resolved(text: str) -> Any:
@@ -100,7 +100,7 @@ class _Node:
         """Return the whole value. `<<` merges in only keys that it lacks. Raises ValueError."""
         for other in self._merged:
             if not isinstance(other, dict) or not isinstance(self.value, dict):
-                raise ValueError("<< merges what is no mapping")  # noqa: TRY004 - of the text
+                raise ValueError("<< merges a value that is not a mapping")  # noqa: TRY004 - of the text
             for key, value in other.items():
                 self.value.setdefault(key, value)
         return self.value
@@ -116,7 +116,7 @@ class _Reading:
 
     def begin(self, value: dict[str, Any] | list[Any], anchor: str | None) -> None:
         if len(self._stack) > MAX_DEPTH:
-            raise ValueError(f"it is nested over {MAX_DEPTH} deep")
+            raise ValueError(f"the file has over {MAX_DEPTH} levels of nesting")
         self._stack.append(_Node(value, anchor))
 
     def end(self) -> None:
@@ -136,7 +136,7 @@ class _Reading:
 
     def alias(self, anchor: str) -> None:
         if anchor not in self._anchors:
-            raise ValueError("an alias is of no anchor before it")
+            raise ValueError("an alias has no anchor before it")
         value, count = self._anchors[anchor]
         self._count(count)
         self._stack[-1].add(value, count, plain=False)
@@ -148,7 +148,7 @@ class _Reading:
     def _count(self, values: int) -> None:
         self._total += values
         if self._total > MAX_VALUES:
-            raise ValueError(f"it holds over {MAX_VALUES:,} values")
+            raise ValueError(f"the file holds over {MAX_VALUES:,} values")
 
 
 def _document(events: Iterator[Any]) -> Any:

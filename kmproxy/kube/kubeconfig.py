@@ -117,7 +117,7 @@ class Kubeconfig(Identity):
             server = self.server
             await self._reading.result(self._path, lambda: self._read_again(anew=anew))
             if anew and self.server != server:
-                message = f"{self._path}: it leads to another server since this was asked"
+                message = f"{self._path}: the server has changed since the request began"
                 raise CredentialError(message, credential="kubeconfig")
         return self._authorization
 
@@ -158,7 +158,7 @@ class Kubeconfig(Identity):
                     case None:
                         given = None
         except TimeoutError:
-            message = f"no credential within {READ_TIMEOUT:g} s, its plugin hangs"
+            message = f"the plugin gave no credential within {READ_TIMEOUT:g} s"
             raise CredentialError(f"{where}: {message}", credential="kubeconfig") from None
         except CredentialError as error:
             message = f"{where}: {error}"
@@ -192,7 +192,7 @@ class Kubeconfig(Identity):
             except OSError as error:
                 raise self._problem(self._shown(file), error.strerror or "no file") from error
             if len(texts.get(file, b"")) > MAX_FILE:
-                raise self._problem(self._shown(file), f"it is over {MAX_FILE:,} bytes")
+                raise self._problem(self._shown(file), f"the file is over {MAX_FILE:,} bytes")
         if not texts:
             raise self._problem(self._path, "No such file or directory")
         return texts
@@ -242,13 +242,15 @@ def _authorization(where: str, selected: Selected, token: Secret | None) -> str 
             text = Path(user.token_file).read_text("utf-8").strip() or text
         except (OSError, UnicodeDecodeError) as error:
             if not text:
-                reason = getattr(error, "strerror", None) or "it is not text"
+                reason = getattr(error, "strerror", None) or "the file is not text"
                 message = f"{where}: tokenFile {user.token_file}: {reason}"
                 raise CredentialError(message, credential="kubeconfig") from error
-            _log.warning("%s: tokenFile cannot be read; its token is sent instead", where)
+            _log.warning(
+                "%s: kmproxy cannot read tokenFile and sends the user's token instead", where
+            )
         if not text:
-            message = f"{where}: tokenFile {user.token_file}: it is empty"
+            message = f"{where}: tokenFile {user.token_file}: the file is empty"
             raise CredentialError(message, credential="kubeconfig")
     if text and not is_token(text):
-        raise CredentialError(f"{where}: its token is not a token", credential="kubeconfig")
+        raise CredentialError(f"{where}: the token is not valid", credential="kubeconfig")
     return f"Bearer {text}" if text else None

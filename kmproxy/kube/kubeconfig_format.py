@@ -127,14 +127,14 @@ def parse_kubeconfig(data: bytes) -> KubeconfigFile:
     if document is None:
         return KubeconfigFile()
     if not isinstance(document, dict):
-        raise ValueError("it is not a kubeconfig: a mapping is expected")  # noqa: TRY004 - of the text
+        raise ValueError("the file is not a kubeconfig: a mapping is expected")  # noqa: TRY004 - of the text
     document = _without_nulls(document)
     try:
         found = msgspec.convert(document, KubeconfigFile)
     except msgspec.ValidationError as error:
         raise ValueError(_mismatch(str(error), document)) from None
     if (found.kind or "Config", found.api_version or "v1") != ("Config", "v1"):
-        raise ValueError("it is not a kubeconfig: kind is not Config, or apiVersion not v1")
+        raise ValueError("the file is not a kubeconfig: kind is not Config, or apiVersion not v1")
     return found
 
 

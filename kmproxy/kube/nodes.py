@@ -157,7 +157,7 @@ class NodeDirectory:
         `asker` had too many names looked up for which no node exists.
         """
         if not _NAME.fullmatch(name):
-            raise UpstreamError("no_node", f"{name[:80]!r} is not a node's name", status=404)
+            raise UpstreamError("no_node", f"{name[:80]!r} is not the name of a node", status=404)
         now = self._clock()
         if (found := self._found.get(name, now)) is not None:
             node, confirmed = found
@@ -168,7 +168,7 @@ class NodeDirectory:
         if name in self._absent:
             raise _no_node(name)
         if not self._misses.has_left(asker, now):
-            message = f"more than {MISSES} names of no node were asked for: come again"
+            message = f"over {MISSES} requests named unknown nodes: try again later"
             raise UpstreamError("too_many", message, status=503)
         try:
             return await self._ask(name)
@@ -199,7 +199,7 @@ class NodeDirectory:
                 names = [item.name async for some in objects for item in some]
             reader.finish()
         except ApiError as error:
-            message = f"no node to try: {error.summary}; name one by --try-node"
+            message = f"no node to try: {error.summary}; name a node with --try-node"
             raise UpstreamError(error.reason, message) from error
         if not names:
             raise UpstreamError("no_node", "the cluster has no nodes")
@@ -231,7 +231,7 @@ class NodeDirectory:
                 return await self._ask(known.name)
         except TimeoutError:
             reason = "timeout"
-            why = f"the API server has not told of node {known.name} within {PATIENCE:g} s"
+            why = f"the API server has not returned node {known.name} within {PATIENCE:g} s"
         except UpstreamError as error:
             if error.reason in _ANSWERS:
                 raise
@@ -266,7 +266,9 @@ class NodeDirectory:
                 raise _no_node(name) from error
             raise _explained(error, NODES, f"node {name}") from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise UpstreamError("garbage", f"the API server's node {name!r} is not one") from error
+            raise UpstreamError(
+                "garbage", f"the API server's answer for node {name!r} is not a Node"
+            ) from error
         status = node.status
         addresses = {address.type: address.address for address in reversed(status.addresses or [])}
         host = next((addresses[kind] for kind in _ADDRESSES if addresses.get(kind)), None)
@@ -274,7 +276,8 @@ class NodeDirectory:
             raise UpstreamError("no_address", f"node {name} has no address yet")
         port = status.daemon_endpoints.kubelet_endpoint.Port or None
         if self._addresses is not None and (problem := self._addresses.problem(host, port)):
-            message = f"node {name} is not asked at the address that it names: {problem}"
+            why = f"the address in its Node object: {problem}"
+            message = f"kmproxy does not connect to node {name} at {why}"
             raise UpstreamError("bad_address", message)
         uid = node.metadata.uid
         return Node(name, host, port, uid if _UID.fullmatch(uid) else "")
@@ -288,4 +291,4 @@ def _explained(error: ApiError, permission: Permission, what: str) -> UpstreamEr
     if error.code == 403:
         message = f"the API server forbids to {permission.verb} nodes: {advice(permission)}"
         return UpstreamError("forbidden", message)
-    return UpstreamError(error.reason, f"the API server cannot tell {what}: {error.code}")
+    return UpstreamError(error.reason, f"the API server failed to return {what}: {error.code}")

@@ -31,7 +31,7 @@ MAX_FRAME = 4 << 20
 """Bytes of the longest frame: the list without its objects. It holds the metadata of the list, and
 for each object the placeholder ` 0 ` and a comma."""
 
-_NO_LIST = "the API server's list is not one"
+_NO_LIST = "the API server's answer is not a list"
 
 _PLAIN = re.compile(rb'(?:[^"{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 """Bytes in which no object begins or ends, including complete strings."""

@@ -57,11 +57,11 @@ class OidcTokens:
             claims = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
             return msgspec.json.decode(claims, type=_Claims).exp
         except (IndexError, binascii.Error, ValueError, msgspec.DecodeError):
-            raise _problem("id-token is no JSON Web Token") from None
+            raise _problem("id-token is not a JSON Web Token") from None
 
     async def _renew(self) -> Secret:
         if self._refresh_token is None:
-            raise _problem("id-token has ended, and there is no refresh-token")
+            raise _problem("id-token has expired, and refresh-token is missing")
         from kubernetes_asyncio.config.config_exception import ConfigException  # noqa: PLC0415
         from kubernetes_asyncio.config.openid import OpenIDRequestor  # noqa: PLC0415
 
@@ -82,14 +82,14 @@ class OidcTokens:
             answer = await requestor.refresh_token(self._refresh_token.reveal())
         except aiohttp.ClientConnectorCertificateError as error:
             what = "the certificate of idp-issuer-url does not verify"
-            raise _problem(f"{what}; give its CA by idp-certificate-authority") from error
+            raise _problem(f"{what}; name its CA in idp-certificate-authority") from error
         except ConfigException as error:
             raise _problem("idp-issuer-url refuses to renew the token; log in again") from error
         except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
-            raise _problem("idp-issuer-url cannot be asked, or its answer is none") from error
+            raise _problem("idp-issuer-url gave no valid answer") from error
         token = _text(answer, "id_token")
         if token is None:
-            raise _problem("the answer of idp-issuer-url holds no id_token")
+            raise _problem("the answer of idp-issuer-url has no id_token")
         self._id_token = token
         self._refresh_token = _text(answer, "refresh_token") or self._refresh_token
         return token

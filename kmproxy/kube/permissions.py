@@ -52,11 +52,11 @@ NAMESPACES = (
     Permission("list", "namespaces", "the labels to add"),
     Permission("watch", "namespaces", "labels that change"),
 )
-NODE_METRICS = Permission("get", "nodes/metrics", "the metrics of a kubelet that is asked itself")
+NODE_METRICS = Permission("get", "nodes/metrics", "the metrics, with direct access to the kubelet")
 NODE_PROXY = Permission("get", "nodes/proxy", "the metrics, through the API server's node proxy")
-NODES = Permission("get", "nodes", "the address of a node that is asked for by name")
+NODES = Permission("get", "nodes", "the address of a node that a path names")
 NODE_PODS = Permission(
-    "get", "nodes/pods", "the pods of a kubelet that is asked itself, from Kubernetes 1.33 on"
+    "get", "nodes/pods", "the pods, with direct access to a kubelet of Kubernetes 1.33 or newer"
 )
 NODE_LOG = Permission(
     "get", "nodes/log", "the log files of a kubelet: it reads the whole /var/log of the node"
@@ -64,10 +64,10 @@ NODE_LOG = Permission(
 NODES_LISTED = Permission("list", "nodes", "the nodes as scrape targets")
 
 TOKEN_REVIEWS = Permission(
-    "create", "tokenreviews", "whose a scraper's token is", "authentication.k8s.io"
+    "create", "tokenreviews", "the review of callers' tokens", "authentication.k8s.io"
 )
 ACCESS_REVIEWS = Permission(
-    "create", "subjectaccessreviews", "what a scraper may see", "authorization.k8s.io"
+    "create", "subjectaccessreviews", "the review of callers' rights", "authorization.k8s.io"
 )
 
 
@@ -114,7 +114,7 @@ _NEEDS = (
     ),
 )
 
-EVERYTHING = Permission("*", "*", "whoever has its token owns the cluster", "*")
+EVERYTHING = Permission("*", "*", "a thief of its token controls the cluster", "*")
 
 _DANGEROUS = (
     EVERYTHING,

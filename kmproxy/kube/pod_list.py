@@ -76,4 +76,4 @@ def _garbage() -> Iterator[None]:
     try:
         yield
     except (ApiError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise UpstreamError("garbage", "the kubelet's list of pods is not one") from error
+        raise UpstreamError("garbage", "the kubelet's answer is not a list of pods") from error

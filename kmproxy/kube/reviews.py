@@ -215,13 +215,13 @@ def read_token_review(body: bytes | bytearray, audiences: Sequence[str]) -> Toke
         return TokenVerdict(None, REJECTED_FOR)
     user = status.user
     if not user.username:
-        raise UpstreamError("garbage", "the API server accepts a token and names no user")
+        raise UpstreamError("garbage", "the API server accepts a token but names no user")
     extra = sorted((key, tuple(values)) for key, values in (user.extra or {}).items())
     caller = Caller(user.username, user.uid, tuple(user.groups or ()), tuple(extra))
     if caller.size > MAX_CALLER:
         raise UpstreamError(
             "too_large",
-            f"the user's name, groups and extra take {caller.size} bytes, of which kmproxy takes "
+            f"the user's name, groups and extra take {caller.size} bytes, and kmproxy accepts "
             f"{MAX_CALLER}: use a service account, or a user in fewer groups",
         )
     return TokenVerdict(caller, ACCEPTED_FOR)
@@ -242,7 +242,7 @@ def _decoded(body: bytes | bytearray, shape: type[T], kind: str) -> T:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         review = None
     if review is None or review.kind != kind:  # type: ignore[attr-defined] # both shapes have one
-        raise UpstreamError("garbage", f"the API server's {kind} is not one")
+        raise UpstreamError("garbage", f"the API server's answer is not a {kind}")
     return review
 
 

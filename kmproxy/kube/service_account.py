@@ -102,7 +102,7 @@ def _home_kubeconfig(environment: Mapping[str, str]) -> str:
     if not os.access(home, os.F_OK):
         problem = (
             "no API server: this is not a pod (KUBERNETES_SERVICE_HOST is not set), "
-            f"and there is no --kubeconfig, no $KUBECONFIG and no {home}"
+            f"--kubeconfig and $KUBECONFIG are not set, and {home} does not exist"
         )
         raise ConfigError([problem])
     return str(home)
@@ -130,6 +130,6 @@ class DirectIdentity(Credential):
 
 
 IMPERSONATES = (
-    "the kubeconfig's user impersonates (as), which no kubelet knows: fetch through the API "
-    "server by --kube-apiserver, or give the kubelet section a credential of its own"
+    "the kubeconfig's user impersonates (as), which kubelets do not support: fetch through the API "
+    "server with --kube-apiserver, or write a credential in the kubelet section"
 )

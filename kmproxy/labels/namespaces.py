@@ -70,15 +70,15 @@ class WatchMetrics:
         )
         self._without_label = Gauge(
             "kmproxy_namespaces_without_label",
-            "Namespaces that have no value of their own for a label of the rules.",
+            "Namespaces without a value of their own for a label of the rules.",
             ["label"],
             registry=registry,
         )
         self._left_out = Gauge(
             "kmproxy_label_values_left_out",
-            "Values of namespaces that rules ask for and samples do not get now, by the limit in "
-            "bytes that they exceed: of a 'value' (--max-label-value-bytes), of a 'namespace', or "
-            "of the whole 'map'.",
+            "Values that the rules select and samples do not get, by the limit in bytes that they "
+            "exceed: of a 'value' (--max-label-value-bytes), of a 'namespace', or of the whole "
+            "'map'.",
             ["limit"],
             registry=registry,
         )
@@ -90,12 +90,12 @@ class WatchMetrics:
         )
         self._restored = Gauge(
             "kmproxy_labels_restored",
-            "1 while the labels are those of the snapshot, 0 once they have been listed.",
+            "1 while the labels come from the snapshot, 0 after the first list.",
             registry=registry,
         )
         self.restarts = Counter(
             "kmproxy_watch_restarts",
-            "Namespace watches begun anew, by reason.",
+            "Restarts of the watch of namespaces, by reason.",
             ["reason"],
             registry=registry,
         )
@@ -267,7 +267,7 @@ class NamespaceWatcher:
     def _require_same(self) -> None:
         """Raise ApiError if the API server has changed since the list: the cluster may differ."""
         if self.api.server != self._listed_at:
-            raise ApiError(200, "moved", "the API server is another one than was listed")
+            raise ApiError(200, "moved", "the API server's address has changed since the list")
 
     def _apply(self, change: Change) -> None:
         for labels in self._maps:

@@ -176,18 +176,18 @@ class Renderer:
         """
         where = f"of the namespace {known.namespace[:80]!r}"
         if len(known.namespace) > MAX_NAME:
-            raise SnapshotError(f"it holds labels {where}..., which is no name of one")
+            raise SnapshotError(f"the file holds labels {where}..., which is not a valid name")
         chosen = Choice(self.max_value, self.budget)
         pairs = {name: value for name, value in known.pairs.items() if name not in self.reserved}
         for name, value in pairs.items():
             if value == self._defaults.get(name):
                 continue
             if name not in self.named and (not self._wild or name_problem(name)):
-                raise SnapshotError(f"it holds a label {name[:80]!r} {where}, which no rule makes")
+                raise SnapshotError(f"no rule makes the file's label {name[:80]!r} {where}")
             if not value or not chosen.admits(name, value):
-                raise SnapshotError(f"it holds a label {name[:80]!r} {where}, which is too long")
+                raise SnapshotError(f"the file's label {name[:80]!r} {where} is empty or too long")
         if not self.named.issuperset(known.lacking) or min(known.too_long, known.too_many) < 0:
-            raise SnapshotError(f"it counts wrongly what is missing {where}")
+            raise SnapshotError(f"the file's counts of missing labels are wrong, {where}")
         return Rendering(render_pairs(pairs), known.lacking, known.too_long, known.too_many)
 
 

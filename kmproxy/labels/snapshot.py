@@ -155,7 +155,7 @@ def encode(
         digest.update(lines[-1])
         size += len(lines[-1])
         if size > MAX_FILE - MAX_HEAD:
-            raise SnapshotError(f"it would be over {MAX_FILE} bytes")
+            raise SnapshotError(f"the file would be over {MAX_FILE} bytes")
     lines[0] = b"%b %b %b\n" % (_FORMAT, _VERSION, digest.hexdigest().encode())
     return lines
 
@@ -172,19 +172,23 @@ def decode(file: BinaryIO, labels: LabelMap, origin: Origin, now: float) -> tupl
     try:
         head = _HEAD.decode(file.readline(longest))
         if head.origin.server != origin.server:
-            raise SnapshotError(f"it is of another API server, {head.origin.server[:200]!r}")
+            raise SnapshotError(
+                f"the labels are of another API server, {head.origin.server[:200]!r}"
+            )
         if head.origin != origin:
-            raise SnapshotError("it is another cluster's, or of before its CA changed")
+            raise SnapshotError(
+                "the labels are of another cluster, or the cluster's CA has changed"
+            )
         if (head.rules, head.max_value) != (_rules(labels.rules), labels.renderer.max_value):
-            raise SnapshotError("it was made under other label rules")
+            raise SnapshotError("the label rules have changed")
         age = max(now - head.confirmed, 0.0)
         if age > MAX_AGE:
-            raise SnapshotError(f"it is {age / 3600:.0f} hours old")
+            raise SnapshotError(f"the labels are {age / 3600:.0f} hours old")
         since = max(now - head.written, 0.0)
         spaces = map(_SPACE.decode, iter(lambda: file.readline(longest), b""))
         return labels.rendered_anew(_known(space, since) for space in spaces), age
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SnapshotError("it is damaged: it cannot be read") from error
+        raise SnapshotError("the file is damaged: its JSON is not valid") from error
 
 
 def _check_whole(file: BinaryIO) -> None:
@@ -192,15 +196,15 @@ def _check_whole(file: BinaryIO) -> None:
     name, _, rest = file.readline(MAX_HEAD).rstrip(b"\n").partition(b" ")
     version, _, wanted = rest.partition(b" ")
     if name != _FORMAT:
-        raise SnapshotError("it is not a label snapshot")
+        raise SnapshotError("the file is not a label snapshot")
     if version != _VERSION:
         shown = version[:20].decode("ascii", "replace")
-        raise SnapshotError(f"it is of another version of kmproxy (format {shown!r}, not 3)")
+        raise SnapshotError(f"another version of kmproxy wrote the file (format {shown!r}, not 3)")
     begin, digest = file.tell(), hashlib.sha256()
     while piece := file.read(_PIECE):
         digest.update(piece)
     if digest.hexdigest().encode() != wanted:
-        raise SnapshotError("it is damaged: the checksum is wrong")
+        raise SnapshotError("the file is damaged: the checksum is wrong")
     file.seek(begin)
 
 
@@ -227,7 +231,7 @@ class SnapshotMetrics:
         )
         self.saved = Gauge(
             "kmproxy_snapshot_saved_timestamp_seconds",
-            "When the label snapshot was last written; 0 before the first time.",
+            "When kmproxy last wrote the label snapshot; 0 before the first time.",
             registry=registry,
         )
 
@@ -324,7 +328,7 @@ class LabelSnapshot:
         try:
             restored, age = await aside(self._read, "label-snapshot")
         except FileNotFoundError:
-            _log.info("--label-snapshot %s: there is none yet", self.path)
+            _log.info("--label-snapshot %s: the file does not exist yet", self.path)
             return
         except Exception as error:  # noqa: BLE001 - after any failure labels can still be listed
             self._tell("is not used", error)
@@ -343,5 +347,5 @@ class LabelSnapshot:
             reason = getattr(error, "strerror", None) or str(error)
             _log.warning("--label-snapshot %s %s: %s", self.path, what, reason)
         else:
-            fault = "by a fault of kmproxy's own"
-            _log.error("--label-snapshot %s %s, %s", self.path, what, fault, exc_info=error)
+            fault = "because of an error in kmproxy"
+            _log.error("--label-snapshot %s %s %s", self.path, what, fault, exc_info=error)

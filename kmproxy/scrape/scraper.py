@@ -113,7 +113,7 @@ class Scraper:
     def _late(self, request: web.Request, source: Source, budget: float) -> str:
         """The message that says which side took too long. Counts it if it was an upstream."""
         if request.protocol.writing_paused:
-            return f"the client has not taken its answer within {budget:g} s"
+            return f"the client has not read its answer within {budget:g} s"
         server = source.server
         self.errors.count(server.label, "timeout")
         because = f": {server.delay}" if server.delay else ""

@@ -33,29 +33,32 @@ def status_page(status: Status) -> str:
     """Returns the status page as a whole HTML document."""
     age = "never" if status.sync_age is None else f"{status.sync_age:.0f} s ago"
     facts = [
-        ("State", "ready" if status.ready else "not ready: nothing is served yet"),
+        ("State", "ready" if status.ready else "not ready: kmproxy serves no metrics yet"),
         ("Namespaces", str(status.namespaces)),
         ("Confirmed by the API server", age),
         (
             "Labels from",
-            "the snapshot, until they are listed" if status.restored else "the cluster",
+            "the snapshot, until the first list" if status.restored else "the cluster",
         ),
         ("Trouble", status.trouble or "none"),
         ("Metrics from", status.source),
-        ("A label borne already", "is kept" if status.on_conflict == "keep" else "is overwritten"),
+        (
+            "Labels that samples already have",
+            "are kept" if status.on_conflict == "keep" else "are overwritten",
+        ),
     ]
     return _PAGE.format(
         version=escape(status.version),
         color="#1a7f37" if status.ready else "#b35900",
         facts="".join(f"<tr><th>{escape(k)}<td>{escape(v)}" for k, v in facts),
         rules="".join(_rule(rule) for rule in status.rules)
-        or "<tr><td colspan=3>none: what is served is what the kubelet said",
+        or "<tr><td colspan=3>none: samples are served as the kubelet sends them",
         paths="".join(_path(path) for path in status.paths),
     )
 
 
 def _rule(rule: LabelRule) -> str:
-    key = f"{rule.source} {rule.key}" if rule.key else "no key, the default only"
+    key = f"{rule.source} {rule.key}" if rule.key else "no key, only the default"
     if rule.key == WILDCARD:
         key = f"every {rule.source}"
     default = escape(rule.default) if rule.default else "&mdash;"

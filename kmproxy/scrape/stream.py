@@ -53,14 +53,14 @@ class SampleMetrics:
         )
         self._conflicts = Counter(
             "kmproxy_label_conflicts",
-            "Labels to add that a sample bore already.",
+            "Labels of the rules that a sample already had.",
             registry=registry,
         )
         self._dropped = Counter(
             "kmproxy_samples_dropped",
-            "Samples left out, by what they were left out for; 'merged' had become another's "
-            "series, 'tenant' was not for who asked, 'unparsed' could be anybody's, and the pod of "
-            "'unknown_pod' is not in its kubelet's list.",
+            "Samples left out, by reason; 'merged' equalled another series without its dropped "
+            "labels, 'tenant' is not the caller's, 'unparsed' may be any tenant's, and the pod "
+            "of 'unknown_pod' is not in its kubelet's list.",
             ["by"],
             registry=registry,
         )

@@ -112,7 +112,8 @@ def require_form(response: aiohttp.ClientResponse, form: Form, name: str) -> Non
     # kmproxy's own response, not only fail the scrape.
     if not _HEADER_TEXT.fullmatch(content_type):
         raise UpstreamError(
-            "content_type", f"the {name} answered Content-Type {content_type[:60]!r}: no text"
+            "content_type",
+            f"the {name} answered Content-Type {content_type[:60]!r}, which is not text",
         )
     media = content_type.partition(";")[0].strip().lower()
     if media not in form.media:
@@ -131,8 +132,7 @@ def require_form(response: aiohttp.ClientResponse, form: Form, name: str) -> Non
     if not transfer and response.content_length is None:
         raise UpstreamError(
             "framing",
-            f"the {name}'s answer has neither Content-Length nor chunks: "
-            "its end would prove nothing",
+            f"the {name}'s answer has neither Content-Length nor chunks: its end cannot be proven",
         )
 
 

@@ -67,7 +67,7 @@ _REVIEW_FAILED = b"Authorization error"
 """The beginning of the body of a 500 response if the review of a request failed."""
 
 _LOG_PATH = re.compile(r"/[A-Za-z0-9._/-]+")
-_REMEMBERS = "it remembers a review for 2 minutes"
+_REMEMBERS = "the kubelet remembers a review for 2 minutes"
 _SUBRESOURCES = re.compile(rb"subresource(?:\(s\))?=\[?([a-z ]+)")
 
 
@@ -94,7 +94,7 @@ class LogAnswer:
 
 
 _METRICS = _Kind(METRICS_TEXT, NODE_METRICS)
-_CADVISOR = replace(_METRICS, lost=": is --node-cadvisor-path right?")
+_CADVISOR = replace(_METRICS, lost=": check --node-cadvisor-path")
 _POD_LIST = _Kind(JSON, NODE_PODS)
 
 
@@ -268,7 +268,9 @@ class Kubelet:
         said = await self._said(response)
         found = _SUBRESOURCES.search(said)
         old = found is not None and b"pods" not in found[1].split()
-        permission, why = (NODE_PROXY, " (it is older than 1.33)") if old else (NODE_PODS, "")
+        permission, why = (
+            (NODE_PROXY, " (the kubelet is older than 1.33)") if old else (NODE_PODS, "")
+        )
         message = f"the kubelet forbids to list its pods (403): {advice(permission)}{why}"
         return ForbiddenError(permission.resource, message)
 
@@ -297,10 +299,10 @@ class Kubelet:
             raise UpstreamError("unreviewed", message)
         if response.status == 500 and (await self._said(response)).startswith(_REVIEW_FAILED):
             if away:
-                message = f"{away}, and the kubelet cannot review what kmproxy may do (500)"
+                message = f"{away}, and the kubelet cannot review kmproxy's rights (500)"
             else:
                 message = (
-                    "the kubelet cannot review what kmproxy may do (500): its own request to the "
+                    "the kubelet cannot review kmproxy's rights (500): its own request to the "
                     "API server fails, see the kubelet's log"
                 )
             raise UpstreamError("unreviewed", message)
@@ -339,8 +341,8 @@ class Kubelet:
         permission = NODE_PROXY if self._proxy else kind.permission
         if status == 401:
             return "unauthorized", (
-                f"the {name} does not accept our credentials (401): "
-                "is token authentication on, and the token for this cluster?"
+                f"the {name} does not accept kmproxy's credentials (401): "
+                "check that token authentication is on and the token is for this cluster"
             )
         if status == 403:
             return "forbidden", f"the {name} forbids it (403): {advice(permission)}"
@@ -348,7 +350,7 @@ class Kubelet:
             return "redirect", f"the {name} answered with a redirect ({status}), not followed"
         hint = kind.lost if status == 404 else ""
         if hint and self._proxy and "json" in response.headers.get("Content-Type", ""):
-            hint = ": it knows no node of this name"  # the API server's own Status
+            hint = ": the cluster has no node of this name"  # the API server's own Status
         return "status", f"the {name} answered with HTTP status {status}{hint}"
 
 

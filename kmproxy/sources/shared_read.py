@@ -145,7 +145,7 @@ class SharedRead:
     def join(self) -> Reader:
         """Add a reader, from the first byte on. It must `leave`."""
         if not self.open:
-            raise ValueError("the first bytes may be gone")
+            raise ValueError("the read no longer has its first bytes")
         reader = Reader()
         self._readers.add(reader)
         return reader
@@ -171,7 +171,9 @@ class SharedRead:
         """
         while True:
             if reader.cut:
-                raise SlowClientError("other scrapes waited too long for this one's client")
+                raise SlowClientError(
+                    "the client read its answer too slowly for the scrapes that share the read"
+                )
             self._raise_error()
             start = reader.position - self._base
             if piece := bytes(self._bytes[start : start + PIECE]):

@@ -36,7 +36,7 @@ class SlotMetrics:
         self.refused = refused
         self.in_flight = Gauge(
             "kmproxy_scrapes_in_flight",
-            "Fetches of kubelets and upstreams under way.",
+            "Running requests to kubelets and upstreams.",
             registry=registry,
         )
 
@@ -73,7 +73,7 @@ class Slot:
             if self._limit is None or not self._limit.expired():
                 raise
             self._slots.count_slow()
-            message = f"the client has kept its answer waiting for {self._waiting():.1f} s"
+            message = f"the client has not read its answer for {self._waiting():.1f} s"
             raise SlowClientError(message) from error
         finally:
             self._limit = None
@@ -125,7 +125,7 @@ class ConcurrencyLimit:
         try:
             slot = await self._take(deadline, asker)
         except TimeoutError as error:
-            message = f"no free slot in time: --max-concurrency is {self._count}"
+            message = f"no slot became free in time: --max-concurrency is {self._count}"
             raise UpstreamError("timeout", message, status=503) from error
         self._metrics.in_flight.inc()
         try:

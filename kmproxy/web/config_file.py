@@ -80,8 +80,8 @@ class WebFileMetrics:
         self.errors = errors
         self.certificate_expiry = Gauge(
             "kmproxy_certificate_expiry_timestamp_seconds",
-            "When the first certificate of a file ends, in seconds since 1970: 'serving' is "
-            "our own, 'client_ca' what clients' are verified by.",
+            "When the first certificate of a file expires, in seconds since 1970: 'serving' is "
+            "kmproxy's own certificate, 'client_ca' verifies clients' certificates.",
             ["certificate"],
             registry=registry,
         )
@@ -137,7 +137,7 @@ class WebFile:
         except ConfigError as error:
             raise ConfigError([f"{self._what}: {line}" for line in error.problems]) from error
         except OSError as error:
-            reason = error.strerror or "it cannot be read"
+            reason = error.strerror or "the file cannot be read"
             raise ConfigError([f"{self._what}: {error.filename}: {reason}"]) from error
         if self._made_of:
             _log.info("%s: a new version is in use", self._what)
@@ -150,7 +150,7 @@ class WebFile:
         if self._made_of and (lost := self._state.config.locks() - config.locks()):
             # A partly written file may be valid YAML and lack a lock at its end.
             what = ", ".join(sorted(lost))
-            raise ConfigError([f"this version is without {what}: restart to take that off"])
+            raise ConfigError([f"this version lacks {what}: restart kmproxy to apply it"])
         tls = config.tls
         context = server_context(tls, contents) if tls else None
         if tls:
@@ -163,7 +163,7 @@ class WebFile:
         try:
             moment = earliest_expiry(contents[pem])
         except ValueError as error:  # OpenSSL accepts the certificate, so kmproxy uses it
-            _log.warning("%s: when %s ends cannot be told: %s", self._what, pem.path, error)
+            _log.warning("%s: kmproxy cannot tell when %s expires: %s", self._what, pem.path, error)
             return
         self._metrics.certificate_expiry.labels(which).set(moment)
 
@@ -197,7 +197,7 @@ def find_web_config(
 def _read_beside_tokens(path: str) -> WebConfig:
     config = read_web_config(path)
     if config.users:
-        why = "a request has one Authorization header"
+        why = "a request has only one Authorization header"
         raise ConfigError([f"basic_auth_users makes no sense beside --authorization: {why}"])
     return config
 
@@ -209,14 +209,14 @@ def read_web_config(path: str) -> WebConfig:
     try:
         document = parse_yaml(Path(path).read_text("utf-8"), plain=PlainText)
     except UnicodeDecodeError:
-        raise ConfigError(["it is not text"]) from None
+        raise ConfigError(["the file is not text"]) from None
     except RepeatedKeyError as error:
         raise ConfigError([str(error)]) from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         # The message has only the place: the text of YAML's error may quote a key or a hash.
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise ConfigError([f"it is not YAML{where}"]) from None
+        raise ConfigError([f"the file is not YAML{where}"]) from None
     if document is None:
         document = {}
     return parse_web_config(document, str(Path(path).parent))
@@ -254,7 +254,7 @@ def server_context(tls: TlsSection, contents: Mapping[Pem, bytes]) -> ssl.SSLCon
             raise ConfigError([f"{tls.client_ca.path or 'client_ca'}: {error}"]) from None
         if unread:
             name = tls.client_ca.path or "client_ca"
-            _log.warning("%s: left out, as it cannot be read: %s", name, unread)
+            _log.warning("%s: kmproxy cannot read, and leaves out, %s", name, unread)
         required = tls.client_auth == REQUIRING
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return context
@@ -273,7 +273,7 @@ def _pair_problem(tls: TlsSection, error: Exception) -> str:
     if isinstance(error, _EncryptedKeyError):
         return f"{key}: the key is encrypted"
     if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-        return f"{key}: it is not the key of {certificate}"
+        return f"{key}: the key does not belong to {certificate}"
     return f"{certificate} and {key} are not a certificate and its key"
 
 

@@ -56,13 +56,13 @@ class Port(Protocol):
 def form_problem(request: web.BaseRequest) -> str | None:
     """The reason why a request does not have the form of a scraper's request, or None."""
     if request.version not in (HttpVersion10, HttpVersion11):
-        return "HTTP/1.1 is spoken here"
+        return "the version must be HTTP/1.1"
     if request.method == hdrs.METH_CONNECT or not request.raw_path.startswith("/"):
         return "the target must be a path"
     if hdrs.UPGRADE in request.headers or hdrs.EXPECT in request.headers:
-        return "it asks for more than an answer"
+        return "Upgrade and Expect are not supported"
     if request.body_exists and request.method in {hdrs.METH_GET, hdrs.METH_HEAD}:
-        return "what only reads has no body"
+        return "GET and HEAD must have no body"
     return None
 
 
@@ -151,13 +151,13 @@ class Connection(web.RequestHandler):
         piece = self._heads.feed(data)
         if self._heads.too_large:
             most = self._port.limits.max_header_bytes
-            self._refuse(431, f"its headers are too long, over {most} bytes together")
+            self._refuse(431, f"the headers are over {most} bytes together")
         elif self._heads.crowded:
             self.cut("form")  # a response is being sent: a refusal cannot precede it
         elif self._book.hold(self, self._heads.size) and piece:
             super().data_received(piece)
             if self._heads.whole and not self._messages:  # the preface of HTTP/2
-                self._refuse(400, "it is not HTTP/1.1 as it should be")
+                self._refuse(400, "the message is not valid HTTP/1.1")
 
     def _refuse(self, status: int, problem: str) -> None:
         """Refuse bytes that are not a request, while no request runs. Further bytes are dropped."""
@@ -270,13 +270,13 @@ class Connection(web.RequestHandler):
             self._port.refuse("form")
             self._over = True
             long = isinstance(exc, LineTooLong)
-            what = "its headers are too long" if long else "it is not HTTP/1.1 as it should be"
+            what = "the headers are too long" if long else "the message is not valid HTTP/1.1"
             response = plain(431 if long else 400, f"the request is refused: {what}")
         else:
-            _log.error("a request failed by a fault of kmproxy's own", exc_info=exc)
+            _log.error("a request failed because of an error in kmproxy", exc_info=exc)
             if request.writer.output_size:
                 raise ConnectionError("the answer has begun")
-            response = plain(500, "a fault of kmproxy's own, see its log")
+            response = plain(500, "an error in kmproxy, see its log")
         response.force_close()
         return response
 

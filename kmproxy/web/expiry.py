@@ -33,7 +33,7 @@ def _expiry(der: bytes) -> float:
         _, _, rest = _element(rest)
     tag, validity, _ = _element(rest)
     if tag != _SEQUENCE:
-        raise ValueError("it is not a certificate")
+        raise ValueError("the data is not a certificate")
     _, _, rest = _element(validity)
     tag, moment, _ = _element(rest)
     return _seconds(tag, moment.decode("ascii"))
@@ -43,18 +43,18 @@ def _seconds(tag: int, moment: str) -> float:
     if tag == _UTC_TIME:  # two digits of the year: RFC 5280 puts 50 to 99 before 2000
         moment = ("19" if moment[:2] >= "50" else "20") + moment
     elif tag != _GENERALIZED_TIME:
-        raise ValueError("it is not a certificate")
+        raise ValueError("the data is not a certificate")
     return datetime.strptime(moment, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
 
 
 def _element(data: bytes) -> tuple[int, bytes, bytes]:
     """The tag and the content of the first element of DER, and the bytes after it."""
     if len(data) < 2:
-        raise ValueError("it is cut short")
+        raise ValueError("the certificate is cut short")
     tag, size, start = data[0], data[1], 2
     if size >= 0x80:
         start += size & 0x7F
         size = int.from_bytes(data[2:start], "big")
     if len(data) < start + size:
-        raise ValueError("it is cut short")
+        raise ValueError("the certificate is cut short")
     return tag, data[start : start + size], data[start + size :]

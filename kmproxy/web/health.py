@@ -68,7 +68,9 @@ class TelemetryServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if path not in {"/healthz", "/readyz", "/freshz", "/metrics"}:
-            return plain(404, "no such path: /healthz, /readyz, /freshz and /metrics are here")
+            return plain(
+                404, "no such path: this port serves /healthz, /readyz, /freshz and /metrics"
+            )
         if not reads(request):
             return not_allowed()
         if path == "/metrics":

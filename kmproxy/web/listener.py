@@ -50,7 +50,7 @@ class ConnectionMetrics:
         self.refused = Counter(
             "kmproxy_refused",
             "Connections and requests refused before they were handled, by reason; 'slow' is a "
-            "client that did not take its answer, 'heads' room for unfinished requests.",
+            "client that did not read its answer, 'heads' the limit of unfinished requests.",
             ["reason"],
             registry=registry,
         )
@@ -181,7 +181,7 @@ class Listener:
             sock.close()
         elif (error := task.exception()) is not None:
             sock.close()
-            _log.error("a connection failed by a fault of kmproxy's own", exc_info=error)
+            _log.error("a connection failed because of an error in kmproxy", exc_info=error)
         if connection.opening is not None:  # the handshake failed or was cancelled
             connection.opening = None  # the task's error keeps the handshake's buffers in memory
             self.forget(connection)

@@ -85,7 +85,7 @@ class WebGuard:
             # handshake. Clients repeat a request if its connection was reset.
             if isinstance(connection, Connection):
                 connection.cut("certificate")
-            return plain(401, "connect again")
+            return plain(401, "the web config has changed: connect again")
         if not self._has_time(state.config.rate_limit):
             self._metrics.refused.labels("rate").inc()
             return plain(429, "too many requests: see rate_limit in the web config file")
@@ -112,7 +112,7 @@ class WebGuard:
             if given and await self._passwords().verify(users, *given, address=address):
                 return None
         except BusyError:
-            return plain(503, "too many passwords are being compared: come again")
+            return plain(503, "too many requests with passwords: try again later")
         response = plain(401, "a user and a password are needed: see basic_auth")
         response.headers[hdrs.WWW_AUTHENTICATE] = "Basic"
         return response

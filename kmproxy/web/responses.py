@@ -84,7 +84,7 @@ def reads(request: web.Request) -> bool:
 def not_found(*, of_a_node: bool = False) -> web.Response:
     """The response to an unknown path. `of_a_node`: to a path that needs a configured node."""
     if of_a_node:
-        why = "no node is configured, see --node-name-or-ip; those of every node are below"
+        why = "no node is configured, see --node-name-or-ip; the paths of named nodes begin with"
         return plain(404, f"{why} /api/v1/nodes/")
     return plain(404, "no such path: only metrics are served here, see /")
 

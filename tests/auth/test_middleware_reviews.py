@@ -73,7 +73,7 @@ async def test_a_review_that_hangs_holds_up_nobody_else(front, cluster, promethe
     assert (await proxy.get(Authorization=known))[0] == 200
     assert not any(each.done() for each in hanging)
     for status, text in await asyncio.gather(*hanging):
-        assert (status, text) == (500, "your access was not reviewed within 2.7 s\n")
+        assert (status, text) == (500, "the API server has not reviewed your access within 2.7 s\n")
 
 
 async def _reaches(cluster, count):
@@ -116,7 +116,7 @@ async def test_the_api_server_is_away(front, cluster, prometheus):
     clock.now += 60.0
     status, text = await proxy.get(Authorization=token)
     assert status == 500
-    assert text.startswith("your access cannot be reviewed: the API server at 127.0.0.1:")
+    assert text.startswith("kmproxy cannot review your access: the API server at 127.0.0.1:")
     await cluster.api.start()
     assert (await proxy.get(Authorization=token))[0] == 200
     assert await proxy.metric("kmproxy_reviews_total", kind="token", result="failed") == 1
@@ -137,7 +137,7 @@ async def test_what_is_logged_and_counted(front, cluster, prometheus, caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == "kmproxy.auth"]
     assert [line.split(": ")[1] for line in lines] == ["401", "401", "403", "401"]
     assert "user 'ann\\nwith a line\\x1b[31m' may not get /metrics/cadvisor" in lines[2]
-    assert lines[3].endswith("(19 more like this since the last such line)")
+    assert lines[3].endswith("(19 more like this since the last one in the log)")
     for code, count in (("401", 41), ("403", 20)):
         path = {"path": "/metrics/cadvisor", "code": code}
         assert await proxy.metric("kmproxy_scrapes_total", **path) == count
@@ -175,11 +175,11 @@ async def test_the_telemetry_port_tells_nothing_of_the_cluster(front, cluster):
 @pytest.mark.parametrize(
     ("flags", "warned"),
     [
-        (("--listen=:0",), "who reaches it may read every metric"),
-        (("--listen=0.0.0.0:0",), "who reaches it may read every metric"),
+        (("--listen=:0",), "everybody who reaches this address can read every metric"),
+        (("--listen=0.0.0.0:0",), "everybody who reaches this address can read every metric"),
         (("--listen=127.0.0.1:0",), None),
         (("--listen=localhost:0",), None),
-        (("--listen=:0", "--authorization=kubernetes"), "tokens can be read on their way"),
+        (("--listen=:0", "--authorization=kubernetes"), "send their tokens in plain text"),
         (("--listen=127.0.0.1:0", "--authorization=tenant"), None),
     ],
 )

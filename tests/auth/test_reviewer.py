@@ -154,7 +154,7 @@ async def test_all_have_left(desk, cluster, caplog):
     [
         (ApiFault.STATUS, {"status": 500}, "answered 500"),
         (ApiFault.STATUS, {"status": 429, "reason": "TooManyRequests"}, "answered 429"),
-        (ApiFault.GARBAGE, {}, "is not one"),
+        (ApiFault.GARBAGE, {}, "is not a TokenReview"),
         (ApiFault.CUT, {}, "cut short"),
         (ApiFault.HANG, {}, "within 0.2 s"),
     ],
@@ -214,7 +214,7 @@ async def test_reviews_are_forbidden_to_us(desk, cluster, resource, group):
     error = await desk.refusal(cluster.authority.issue("ann"))
     assert error.status == 500
     assert str(error) == (
-        "your access cannot be reviewed: the API server forbids kmproxy to create "
+        "kmproxy cannot review your access: the API server forbids kmproxy to create "
         f"{resource}: add a ClusterRole rule with apiGroups [{group}], "
         f"resources [{resource}] and verbs [create]"
     )

@@ -230,7 +230,7 @@ def test_every_wrong_flag_is_told(capsys, tmp_path):
     cut.write_bytes(b"a 1\nb")
     assert main(["bench", f"--payload={cut}", "--payload=/nowhere"]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"kmproxy: --payload {cut}: an exposition ends with a newline, this does not",
+        f"kmproxy: --payload {cut}: the exposition must end with a newline",
         "kmproxy: --payload /nowhere: No such file or directory",
     ]
 

@@ -138,8 +138,8 @@ async def test_another_name(identity, ca, serving):
     assert "does not verify" in found.problem
     assert found.accepted_by == (
         "with --kubelet-server-name=node-a",
-        "with --kubelet-tls-pin, as the first that is shown",
-        "with --kubelet-insecure-tls, by not verifying it",
+        "with --kubelet-tls-pin, as this kubelet's first certificate",
+        "with --kubelet-insecure-tls, not verified",
     )
     assert (await examine(identity, port, server_name="node-a")).verified
 
@@ -189,7 +189,7 @@ async def test_a_ca_file_too_many(identity, ca, serving, tmp_path):
     port, _ = await serving(ca.issue_cert("127.0.0.1"))
     found = await examine(identity, port, ca_file=str(tmp_path / "other.crt"))
     assert found.verified is False
-    assert found.accepted_by[0] == "without --kubelet-ca-file, by the cluster's CA"
+    assert found.accepted_by[0] == "without --kubelet-ca-file, verified by the cluster's CA"
 
 
 async def test_an_expired_certificate(identity, ca, serving):
@@ -200,8 +200,8 @@ async def test_an_expired_certificate(identity, ca, serving):
     assert "expired; renew it" in found.problem
     assert found.certificate.not_after == "2020-01-01T00:00:00+00:00"
     assert found.accepted_by == (
-        "with --kubelet-tls-pin, as the first that is shown",
-        "with --kubelet-insecure-tls, by not verifying it",
+        "with --kubelet-tls-pin, as this kubelet's first certificate",
+        "with --kubelet-insecure-tls, not verified",
     )
 
 
@@ -236,7 +236,7 @@ async def test_no_server_and_no_tls(identity):
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
-        with pytest.raises(UpstreamError, match="does it speak TLS there"):
+        with pytest.raises(UpstreamError, match="check that the port is right"):
             await examine(identity, port)
     with pytest.raises(UpstreamError, match="cannot be reached: connection refused"):
         await examine(identity, port)

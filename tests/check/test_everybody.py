@@ -63,10 +63,10 @@ async def test_a_role_for_everybody(cluster, tmp_path):
         (found,) = [each for each in report.findings if each.check == "everybody"]
         return found.result, found.message
 
-    assert await row() == ("ok", "nobody may scrape just for being authenticated")
+    assert await row() == ("ok", "no role lets every authenticated caller scrape")
     bind(cluster, {"nonResourceURLs": ["/metrics*"], "verbs": ["get"]}, EVERYBODY)
     result, message = await row()
     assert result == "warning"
-    assert message.startswith("everybody who is authenticated may get /metrics/cadvisor, get /metr")
+    assert message.startswith("every authenticated caller may get /metrics/cadvisor, get /metr")
     report, _ = await preflight.run()
     assert not [each for each in report.findings if each.check == "everybody"]

@@ -105,7 +105,7 @@ async def test_what_would_be_pinned(preflight, cluster, another_kubelet, tmp_pat
     assert results(report, but=("ok",)) == {"kubelet's certificate": "warning"}
     digest = report.certificate.digest
     assert message(report, "kubelet's certificate").endswith(
-        f"it would be pinned, SHA-256 {digest}"
+        f"kmproxy would pin it, SHA-256 {digest}"
     )
     assert f"SHA-256   {digest}" in shown
     assert not path.exists()
@@ -121,7 +121,7 @@ async def test_what_would_be_pinned(preflight, cluster, another_kubelet, tmp_pat
         "kubelet's certificate": "failed",
         "metrics": "failed",
     }
-    assert f"restart kmproxy without its line in {path}" in message(report, "metrics")
+    assert f"restart kmproxy after removing its line from {path}" in message(report, "metrics")
     assert message(report, "kubelet's certificate") == message(report, "metrics")
     assert kubelet.requests == []
     assert path.read_bytes() == other
@@ -155,8 +155,8 @@ async def test_a_token_that_is_not_taken(preflight, cluster):
     """Each server that refuses the token has a row. The token is not shown."""
     cluster.authority.revoke(cluster.token)
     report, _ = await preflight.run()
-    assert "does not accept our credentials (401)" in message(report, "access reviews")
-    assert "does not accept our credentials (401)" in message(report, "metrics")
+    assert "does not accept kmproxy's credentials (401)" in message(report, "access reviews")
+    assert "does not accept kmproxy's credentials (401)" in message(report, "metrics")
 
 
 @pytest.mark.parametrize("silent", ["reviews", "namespaces", "kubelet"])
@@ -207,7 +207,7 @@ async def test_no_node_to_try(preflight, cluster):
     cluster.api.allow("get", "nodes")
     report, _ = await preflight.run("--all-nodes", "--node-name-or-ip=localhost")
     assert results(report, but=("ok",)) == {"node": "failed", "metrics": "skipped"}
-    assert "name one by --try-node" in message(report, "node")
+    assert "name a node with --try-node" in message(report, "node")
     cluster.api.allow("list", "nodes")
     for name in ("node-a", "node-b"):
         cluster.api.store.remove("nodes", name)

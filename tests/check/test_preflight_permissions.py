@@ -44,7 +44,7 @@ async def test_what_a_review_says(status, allowed):
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b"[" * 100000])
 async def test_what_is_no_review(body):
     """An unreadable review is an API server error, neither yes nor no."""
-    with pytest.raises(UpstreamError, match="is not one"):
+    with pytest.raises(UpstreamError, match="is not an access review"):
         await is_allowed(Reviewing(body), NODE_METRICS)
 
 
@@ -97,7 +97,7 @@ async def test_a_permission_too_many(preflight, cluster, verb, resource):
     report, _ = await preflight.run()
     assert report.ok
     assert results(report, but=("ok",)) == {f"{verb} {resource}": "warning"}
-    assert message(report, f"{verb} {resource}").startswith("granted and not needed: ")
+    assert message(report, f"{verb} {resource}").startswith("granted but not needed: ")
     if resource == "nodes/proxy":
         assert "run commands in every pod" in message(report, f"{verb} {resource}")
 
@@ -129,7 +129,7 @@ async def test_the_namespaces_cannot_be_listed(preflight, cluster):
 @pytest.mark.parametrize(
     ("needs", "words"),
     [
-        ({"fault": ApiFault.GARBAGE}, "the API server's access review is not one"),
+        ({"fault": ApiFault.GARBAGE}, "the API server's answer is not an access review"),
         ({"fault": ApiFault.STATUS, "status": 403, "message": "planted"}, "answered 403 Forbidden"),
         (
             {"fault": ApiFault.STATUS, "status": 500, "message": "planted"},

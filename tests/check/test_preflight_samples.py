@@ -64,13 +64,13 @@ async def test_an_exposition_without_samples(preflight, cluster):
             (1, 32),
             {"nodes/pods"},
             {"get nodes/proxy": "failed", "pods": "failed"},
-            "nodes/proxy] and verbs [get] (it is older than 1.33)",
+            "nodes/proxy] and verbs [get] (the kubelet is older than 1.33)",
         ),
         (
             (1, 32),
             set(),
             {"get nodes/proxy": "failed", "pods": "failed"},
-            "nodes/proxy] and verbs [get] (it is older than 1.33)",
+            "nodes/proxy] and verbs [get] (the kubelet is older than 1.33)",
         ),
     ],
 )
@@ -103,7 +103,7 @@ async def test_a_kubelet_that_asks_its_runtime(preflight, cluster):
     report, shown = await preflight.run()
     assert report.ok
     result, message = row(report, "provider")
-    assert (result, message.startswith("cri, not cadvisor")) == ("warning", True)
+    assert (result, message.startswith("cri instead of cadvisor")) == ("warning", True)
     assert "metrics provider" in shown
 
 
@@ -125,4 +125,7 @@ async def test_samples_of_containers_without_a_namespace(preflight, cluster):
     )
     report, _ = await preflight.run()
     result, message = row(report, "no-namespace")
-    assert (result, message.startswith("1 have an id and no namespace")) == ("warning", True)
+    assert (result, message.startswith("1 samples have an id but no namespace")) == (
+        "warning",
+        True,
+    )

@@ -74,11 +74,15 @@ def test_the_table():
     [
         (trusted(), "ok", "verified"),
         (trusted(verified=False, problem="self-signed"), "failed", "self-signed"),
-        (trusted(verified=False, insecure=True, problem="x"), "warning", "whoever answers"),
+        (
+            trusted(verified=False, insecure=True, problem="x"),
+            "warning",
+            "kmproxy would accept any server",
+        ),
         (trusted(verified=False, insecure=True), "warning", "leave out --kubelet-insecure-tls"),
         (trusted(pin="verified"), "ok", "verified"),
         (trusted(verified=False, pin="same"), "ok", "is pinned"),
-        (trusted(verified=False, pin="pinned", digest="ab"), "warning", "pinned, SHA-256 ab"),
+        (trusted(verified=False, pin="pinned", digest="ab"), "warning", "would pin it, SHA-256 ab"),
         (trusted(verified=False, pin="refused", problem="another"), "failed", "another"),
     ],
 )
@@ -97,7 +101,7 @@ def test_a_certificate_as_text():
     for part in ("10.0.0.1:10250", "CN=node", "CN=ca", "node, 10.0.0.1", "2026-01-01 to 2027-01-01",
                  "no: bad", "accepted with --x", "accepted with --y"):  # fmt: skip
         assert part in text
-    assert "no: it is not asked for" in "\n".join(trusted(verified=False, insecure=True).lines())
+    assert "no: verification is off" in "\n".join(trusted(verified=False, insecure=True).lines())
 
 
 @pytest.mark.parametrize(

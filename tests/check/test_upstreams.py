@@ -163,7 +163,7 @@ async def test_a_name_that_hides_an_address(preflight, tmp_path, monkeypatch):
     for check in ("upstream-certificate", "upstream"):
         ((result, message),) = rows(report, check)
         assert result == "failed"
-        assert "127.0.0.1 is a loopback address, and its URL has a name" in message
+        assert "127.0.0.1 is a loopback address; write the address in its URL" in message
 
 
 async def test_without_namespaces(preflight, cluster, tmp_path):

@@ -106,7 +106,9 @@ def test_flags_are_split(arguments, flags):
 )
 def test_what_is_no_flag(arguments, wrong):
     """Each argument that is not a flag is a problem. The others are still read."""
-    assert split_flags(arguments, BOOLEANS)[1] == [f"{argument!r} is no flag" for argument in wrong]
+    assert split_flags(arguments, BOOLEANS)[1] == [
+        f"{argument!r} is not a flag" for argument in wrong
+    ]
 
 
 PROXY = ("-node-port=443", "-enable-http2=false", "-kube-apiserver=api.example.com",
@@ -209,15 +211,15 @@ def test_a_broken_file(file, content):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("label: a\nlisten: :1\nlabel: b\n", "the key 'label' stands twice, again in line 3"),
-        ("label: a\n'label': b\n", "the key 'label' stands twice, again in line 2"),
-        ("{label: a,\n label: b}\n", "the key 'label' stands twice, again in line 2"),
+        ("label: a\nlisten: :1\nlabel: b\n", "the key 'label' is repeated in line 3"),
+        ("label: a\n'label': b\n", "the key 'label' is repeated in line 2"),
+        ("{label: a,\n label: b}\n", "the key 'label' is repeated in line 2"),
         (
             "kubelet:\n  tls_config:\n    ca_file: a\n    min_version: TLS12\n    ca_file: b\n",
-            "the key 'ca_file' stands twice, again in line 5",
+            "the key 'ca_file' is repeated in line 5",
         ),
-        ("kubelet: {}\nlabel: a\nkubelet: {}\n", "the key 'kubelet' stands twice, again in line 3"),
-        ("label: [a, {b: 1, b: 2}]\n", "the key 'b' stands twice, again in line 1"),
+        ("kubelet: {}\nlabel: a\nkubelet: {}\n", "the key 'kubelet' is repeated in line 3"),
+        ("label: [a, {b: 1, b: 2}]\n", "the key 'b' is repeated in line 1"),
     ],
 )
 def test_a_key_that_stands_twice(file, text, says):
@@ -282,14 +284,17 @@ def test_every_problem_of_both_is_told(file):
         (["--bogus"], ["unknown flag --bogus"]),
         (["serve", "--node-prot=1"], ["--node-prot", "did you mean --node-port?"]),
         (["-lable=team"], ["--lable", "did you mean --label?"]),
-        (["--label=team", "serve"], ["'serve' is no flag"]),
+        (["--label=team", "serve"], ["'serve' is not a flag"]),
         (["--enable-http2"], ["--enable-http2"]),
         (["--enable-http2=true", "--node-port=x"], ["http2", "'x' is not a port"]),
         (["serve", "--listen", "--bogus"], ["--listen: the value is missing", "--bogus"]),
         (["demo", "--nodes=0", "--all-nodes"], ["--nodes: ", "unknown flag --all-nodes"]),
         (["serve", "--output=json"], ["unknown flag --output"]),
         (["check", "--output", "--bogus"], ["--output: the value is missing", "--bogus"]),
-        (["check", "--output=yaml", "--label=a=b", "--label=c=b"], ["'yaml'", "'b' is already"]),
+        (
+            ["check", "--output=yaml", "--label=a=b", "--label=c=b"],
+            ["'yaml'", "already makes the label 'b'"],
+        ),
         (["check", "--config=missing"], ["--config missing: No such file"]),
         (["demo", "--config=x"], ["unknown flag --config"]),
         (["enrich"], ["--namespaces"]),
@@ -298,7 +303,7 @@ def test_every_problem_of_both_is_told(file):
         (["enrich", "stray", "--bogus"], ["--bogus", "'stray'", "--namespaces"]),
         (["enrich", "--namespaces=f", "--label=a-b", "--label=a.b"], ["'a_b'"]),
         (["enrich", "--namespaces=f", "--listen=:1"], ["unknown flag --listen"]),
-        (["enrich", "--namespaces=f", "stray"], ["'stray' is no flag"]),
+        (["enrich", "--namespaces=f", "stray"], ["'stray' is not a flag"]),
     ],
 )
 def test_a_wrong_command_line(capsys, arguments, parts):

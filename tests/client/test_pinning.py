@@ -129,7 +129,7 @@ async def test_the_first_certificate_is_pinned(front, kubelet, caplog):
     assert await proxy.metric("kmproxy_kubelet_pins") == 1
     kubelet.show(real)
     assert (await proxy.get())[0] == 200
-    assert caplog.text.count("is pinned, as no CA verifies it") == 1
+    assert caplog.text.count("pinned the certificate of the kubelet") == 1
 
 
 async def test_without_the_pin_nothing_is_believed(front, kubelet):
@@ -293,7 +293,7 @@ async def test_a_restart(kept, kubelet):
     proxy = await start()
     status, text = await proxy.get()
     assert status == 502
-    assert f"restart kmproxy without its line in {path}" in text
+    assert f"restart kmproxy after removing its line from {path}" in text
     assert not kubelet.got(impostor)
     kubelet.show(real)
     assert (await proxy.get())[0] == 200
@@ -326,7 +326,7 @@ async def test_a_file_that_is_not_believed(kept, kubelet, caplog, how):
     proxy = await start()
     assert (await proxy.get())[0] == 200
     assert await proxy.metric("kmproxy_kubelet_pin_errors_total", operation="read") == 1
-    assert caplog.text.count("each kubelet's next certificate is its first") == 1
+    assert caplog.text.count("so kmproxy pins each kubelet's next certificate") == 1
     if how == "folder":
         name, labels = "kmproxy_kubelet_pin_errors_total", {"operation": "write"}
         await until(lambda: proxy.metric(name, **labels))
@@ -398,10 +398,10 @@ async def test_a_proxy_that_no_ca_verifies(front, kubelet, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "level", "says"),
     [
-        (["--kubelet-insecure-tls"], "WARNING", "whoever answers in a kubelet's place gets the token, and with it the metrics of every kubelet;"),
-        (["--kubelet-insecure-tls", "--all-nodes"], "WARNING", "with --all-nodes each kubelet says where that is;"),
-        (["--kubelet-tls-pin"], "INFO", "whoever answers first in its place gets the token"),
-        (["--config={insecure}"], "WARNING", "kubelet.tls_config.insecure_skip_verify: whoever answers"),
+        (["--kubelet-insecure-tls"], "WARNING", "any server at a kubelet's address gets the token, which reads the metrics of every kubelet;"),
+        (["--kubelet-insecure-tls", "--all-nodes"], "WARNING", "with --all-nodes each kubelet reports its own address;"),
+        (["--kubelet-tls-pin"], "INFO", "server that answers first at its address gets the token"),
+        (["--config={insecure}"], "WARNING", "kubelet.tls_config.insecure_skip_verify: any server"),
         ([], None, "gets the token"),
         (["--kubelet-insecure-tls", "--kubelet-scheme=http"], None, "gets the token"),
     ],

@@ -302,7 +302,7 @@ async def test_what_is_trusted_by_itself(tmp_path, caplog, what):
                 ssl=Trust(text(new_root())).context(),
                 server_hostname="localhost",
             )
-    said = f"CA {tmp_path / 'ca'}: left out, as it cannot be read: certificate 1, 3, 4 of 4"
+    said = f"CA {tmp_path / 'ca'}: kmproxy cannot read, and leaves out, certificate 1, 3, 4 of 4"
     assert (said in caplog.text) == (what == "broken")
 
 

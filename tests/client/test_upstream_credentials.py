@@ -122,7 +122,7 @@ async def test_the_name_of_another_place(ca, direct):
 async def test_a_redirect_to_nowhere_to_go(ca, direct, location):
     """Plain HTTP, another scheme or a user in the URL is an error; nothing is sent."""
     async with Site(lambda _: redirect(location), ca) as site:
-        with pytest.raises(UpstreamError, match="not followed") as raised:
+        with pytest.raises(UpstreamError, match="does not follow") as raised:
             await fetch(direct(follow=True), site.url)
         assert len(site.seen) == 1
     assert raised.value.reason == "redirect"

@@ -138,5 +138,5 @@ async def test_a_token_that_is_not_accepted(check, plane, how):
     status, report = await check("daemonset", token=token)
     assert status == 1
     failed = {row[0]: row[2] for row in rows(report, "failed")}
-    assert "does not accept our credentials (401)" in failed["namespaces"]
+    assert "does not accept kmproxy's credentials (401)" in failed["namespaces"]
     assert token not in json.dumps(report)

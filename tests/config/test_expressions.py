@@ -97,7 +97,7 @@ def test_what_is_taken(pattern, words):
 @pytest.mark.parametrize(("pattern", "why"), REFUSED.items())
 def test_what_is_refused(pattern, why):
     """The error has RE2's reason, and quotes the expression."""
-    with pytest.raises(ValueError, match="is not a regular expression of RE2: ") as error:
+    with pytest.raises(ValueError, match="is not a regular expression that RE2 accepts: ") as error:
         parse_regex(pattern)
     assert why in str(error.value)
 
@@ -167,7 +167,7 @@ def test_an_expression_that_takes_too_much_is_refused():
     """An expression that is too long or too large is refused, before it is compiled whole."""
     with pytest.raises(ValueError, match="pattern too large"):
         parse_regex(".{1000}" * 400)
-    with pytest.raises(ValueError, match=f"over {MAX_PATTERN} characters: write it as several$"):
+    with pytest.raises(ValueError, match=f"over {MAX_PATTERN} characters: split the expression$"):
         parse_regex("x" * (MAX_PATTERN + 1))
 
 

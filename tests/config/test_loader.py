@@ -277,7 +277,7 @@ def test_what_has_no_effect(way, unused):
 def test_what_authorization_leaves_without_effect(values, mode):
     """A setting of another authorization mode is accepted, with a warning."""
     _, (warning,) = load([flags(authorization=mode, **values)])
-    assert warning.startswith(f"--{next(iter(values)).replace('_', '-')} has no effect: ")
+    assert warning.startswith(f"--{next(iter(values)).replace('_', '-')} has no effect without ")
     _, warnings = load([flags(authorization="kubernetes", **values)])
     assert warnings == []
 
@@ -285,7 +285,7 @@ def test_what_authorization_leaves_without_effect(values, mode):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"metrics_secure": "true"}, "served over plain HTTP"),
+        ({"metrics_secure": "true"}, "so --listen serves plain HTTP"),
         (
             {"metrics_secure": "false", "metrics_cert_path": "d"},
             "--metrics-cert-path has no effect",
@@ -332,7 +332,7 @@ def test_a_flag_without_meaning_is_accepted(make, name):
     assert config == Config(labels=config.labels)
     assert config.labels == loaded().labels
     assert len(warnings) == 1
-    assert f"{name} has no meaning here" in warnings[0]
+    assert f"{name} has no effect in kmproxy" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_problems_of_the_kubelet_section():
     assert found == [
         "node-port: 'x' is not a port (1 to 65535) (k.yaml)",
         "unknown key kubelet.bearer_tokn, did you mean kubelet.bearer_token? (k.yaml)",
-        "kubelet.proxy_url: one text is expected; put it in quotes (k.yaml)",
+        "kubelet.proxy_url: text is expected; put the value in quotes (k.yaml)",
     ]
 
 

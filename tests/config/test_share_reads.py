@@ -32,7 +32,7 @@ def test_how_long(text, seconds):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("0s", "'0s' is no time at all"),
+        ("0s", "'0s' must be greater than 0s"),
         ("-5s", "'-5s' is not a duration such as 30s, 1m30s or 500ms"),
         ("61s", "'61s' is more than 60s"),
         ("2m", "'2m' is more than 60s"),
@@ -57,8 +57,8 @@ def test_not_beside_stripped_timestamps():
     """A sample of an older read would be stored as one of now."""
     (said,) = problems("--share-reads=25s", "--timestamps=strip")
     assert said == (
-        "--share-reads makes no sense beside --timestamps=strip: without its timestamp, an older "
-        "sample would be taken for one of now"
+        "--share-reads makes no sense beside --timestamps=strip: without its timestamp, an old "
+        "sample looks new"
     )
     assert read_config(["--share-reads=25s", "--timestamps=keep"])[1] == []
 

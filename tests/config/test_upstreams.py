@@ -256,7 +256,7 @@ def test_what_is_no_list(document):
 def test_an_entry_that_is_no_mapping():
     """It says which keys are expected."""
     _, (problem,) = read_upstreams([KSM, "ksm"], "upstreams")
-    assert problem.startswith("upstreams[2]: keys are expected here: name, url, ")
+    assert problem.startswith("upstreams[2]: a mapping with these keys is expected: name, url, ")
 
 
 def test_how_many():
@@ -356,7 +356,7 @@ def test_only_in_yaml(tmp_path):
     with pytest.raises(ConfigError, match="unknown flag --upstreams"):
         read_config(["--upstreams=http://ksm/"])
     _, (warning,) = read_config([], {"KMPROXY_UPSTREAMS": "x"})
-    assert "KMPROXY_UPSTREAMS is no setting and is ignored" in warning
+    assert "KMPROXY_UPSTREAMS names no setting and is ignored" in warning
 
 
 def test_own_keys_are_none_of_a_client():

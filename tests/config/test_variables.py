@@ -60,9 +60,9 @@ def test_a_line_is_a_value_of_a_repeatable_one():
 @pytest.mark.parametrize("text", ["team,owner", "team owner"])
 def test_a_list_by_mistake(name, text):
     """A name with a comma or a blank is refused: it would silently match nothing."""
-    with pytest.raises(ConfigError, match="give each one by itself"):
+    with pytest.raises(ConfigError, match="give each value separately"):
         read(**{name: text})
-    with pytest.raises(ConfigError, match="give each one by itself"):
+    with pytest.raises(ConfigError, match="give each value separately"):
         read(f"--{name.lower().replace('_', '-')}={text}")
 
 
@@ -124,9 +124,9 @@ def test_a_stranger_is_named():
     """An unknown variable is named, with a suggestion. Others without the prefix are ignored."""
     _, warnings = read(LABELS="team", METRICS_PORT="8080", XYZZY="1")
     assert warnings == [
-        "the environment variable KMPROXY_LABELS is no setting and is ignored, did you mean KMPROXY_LABEL?",
-        "the environment variable KMPROXY_METRICS_PORT is no setting and is ignored, did you mean KMPROXY_LISTEN?",
-        "the environment variable KMPROXY_XYZZY is no setting and is ignored",
+        "the environment variable KMPROXY_LABELS names no setting and is ignored, did you mean KMPROXY_LABEL?",
+        "the environment variable KMPROXY_METRICS_PORT names no setting and is ignored, did you mean KMPROXY_LISTEN?",
+        "the environment variable KMPROXY_XYZZY names no setting and is ignored",
     ]  # fmt: skip
     assert read_config([], {"LABEL": "x", "XKMPROXY_LABEL": "x"})[1] == []
 

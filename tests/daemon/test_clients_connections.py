@@ -168,7 +168,7 @@ async def test_a_redirect(opened, cluster, asked):
             await scrape(clients)
     assert second.requests == []
     async with opened(follow_redirects=True) as clients:
-        with pytest.raises(UpstreamError, match="does not accept our credentials"):
+        with pytest.raises(UpstreamError, match="does not accept kmproxy's credentials"):
             await scrape(clients)
     assert "Authorization" not in second.requests[-1].headers
     first.recover()

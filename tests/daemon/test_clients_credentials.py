@@ -126,7 +126,7 @@ async def test_basic_auth(opened, mount, clock):
             assert await scrape(clients)
             assert len(site.seen) == 2
             known["password"] = "newer"
-            with pytest.raises(UpstreamError, match="does not accept our credentials"):
+            with pytest.raises(UpstreamError, match="does not accept kmproxy's credentials"):
                 await scrape(clients)
 
 
@@ -170,10 +170,10 @@ async def test_a_token_that_nobody_waits_for(opened, own_metrics):
     ("section", "says"),
     [
         ({"bearer_token_file": "/nowhere/token"}, "kubelet.bearer_token_file /nowhere/token: No such file"),
-        ({"bearer_token": "planted secret"}, "kubelet.bearer_token: it is not a token"),
-        ({"authorization": {"credentials": "planted\nsecret"}}, "kubelet.authorization: it is not a token"),
-        ({"basic_auth": {"username": "planted:", "password": ""}}, "kubelet.basic_auth.username: it is not"),
-        ({"basic_auth": {"username": "u", "password": "planted\n"}}, "kubelet.basic_auth.password: it is not"),
+        ({"bearer_token": "planted secret"}, "kubelet.bearer_token: the text is not a valid token"),
+        ({"authorization": {"credentials": "planted\nsecret"}}, "kubelet.authorization: the text is not a valid token"),
+        ({"basic_auth": {"username": "planted:", "password": ""}}, "kubelet.basic_auth.username: the text is not"),
+        ({"basic_auth": {"username": "u", "password": "planted\n"}}, "kubelet.basic_auth.password: the text is not"),
         ({"tls_config": {"ca_file": "/nowhere/ca"}}, "kubelet.tls_config: the kubelets' CA: CA /nowhere/ca: No such file"),
         ({"tls_config": {"ca": "planted"}}, "kubelet.tls_config: the kubelets' CA: CA <secret>: "),
         ({"tls_config": {"cert": "planted", "key": "planted"}}, "kubelet.tls_config: the kubelets' CA: client certificate"),

@@ -70,7 +70,7 @@ async def test_a_wrong_command_line(tmp_path):
     for words in (
         "unknown flag --nonsense",
         "--node-port: '99999' is not a port",
-        "the label 'b' is already made by --label a=b",
+        "--label a=b already makes the label 'b'",
         "'0' is not a label name",
         "unknown key lable, did you mean label?",
         "cache-sync-timeout: 'soon' is not a duration",
@@ -258,7 +258,7 @@ async def test_nothing_secret_is_shown(front, tmp_path, caplog):
             served = await front(f"--config={tmp_path / 'k.yaml'}")
             status, text = await served.get()
             assert status == 502
-            assert "does not accept our credentials" in text
+            assert "does not accept kmproxy's credentials" in text
             shown = [text, (await served.get("/"))[1], (await served.probe("/metrics"))[1]]
             shown += [caplog.text, repr(served.daemon), repr(vars(served.daemon))]
         assert forward.asked

@@ -162,7 +162,7 @@ async def test_through_the_node_proxy(front, cluster):
         ((1, 36), "nodes/pods", None),
         ((1, 36), "nodes/proxy", None),
         ((1, 33), "nodes/pods", None),
-        ((1, 32), "nodes/pods", "[nodes/proxy] and verbs [get] (it is older than 1.33)"),
+        ((1, 32), "nodes/pods", "[nodes/proxy] and verbs [get] (the kubelet is older than 1.33)"),
         ((1, 32), "nodes/proxy", None),
         ((1, 36), None, "[nodes/pods] and verbs [get]"),
     ],

@@ -59,6 +59,6 @@ async def test_bad_requests(front, tmp_path):
     proxy = await front(config_file(tmp_path, KSM))
     assert (await proxy.get(SD + "?namespace=a"))[0] == 400
     status, text = await proxy.get(SD, Host="a/b@c")
-    assert (status, text) == (400, "the Host header is no HOST or HOST:PORT to be scraped at\n")
+    assert (status, text) == (400, "the Host header is not HOST or HOST:PORT\n")
     async with proxy.session.post(proxy.url + SD) as response:
         assert response.status == 405

@@ -237,7 +237,7 @@ async def test_sighup(cluster, tmp_path):
         async with asyncio.timeout(60):
             while b"SIGHUP" not in (line := await process.stderr.readline()):
                 assert line, "it has ended"
-        assert b"nothing to do" in line
+        assert b"has no effect" in line
         url = f"http://127.0.0.1:{ports[0]}/metrics/cadvisor"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             assert response.status == 200

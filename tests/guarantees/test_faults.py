@@ -116,7 +116,7 @@ async def test_a_kubelet_that_cannot_review_a_token(front, cluster, clock, caplo
     assert status == 502
     assert text == (
         "the API server has been away for 120 s, and the kubelet cannot review kmproxy's token "
-        "(401): it remembers a review for 2 minutes\n"
+        "(401): the kubelet remembers a review for 2 minutes\n"
     )
     assert text.strip() in caplog.text
     assert "credentials" not in caplog.text
@@ -127,7 +127,7 @@ async def test_a_kubelet_that_cannot_review_a_token(front, cluster, clock, caplo
     cluster.rotate_token()
     status, text = await proxy.get()
     assert status == 502
-    assert "does not accept our credentials (401)" in text
+    assert "does not accept kmproxy's credentials (401)" in text
 
 
 async def test_a_kubelet_that_cannot_review_a_right(front, cluster, clock):
@@ -139,11 +139,11 @@ async def test_a_kubelet_that_cannot_review_a_right(front, cluster, clock):
     clock.now += 30.0
     status, text = await proxy.get("/sd/pods")
     assert status == 502
-    assert "has been away for 30 s, and the kubelet cannot review what kmproxy may do" in text
+    assert "has been away for 30 s, and the kubelet cannot review kmproxy's rights" in text
     kubelet.access.rights = Memory(0.0)
     status, text = await proxy.get()
     assert status == 502
-    assert "has been away for 30 s, and the kubelet cannot review what kmproxy may do" in text
+    assert "has been away for 30 s, and the kubelet cannot review kmproxy's rights" in text
     await cluster.api.start()
     await until(lambda: settled(proxy.daemon._watcher.trouble is None))
     body = b"Authorization error (user=u, verb=get, resource=nodes, subresource=metrics)"

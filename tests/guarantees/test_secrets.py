@@ -142,7 +142,10 @@ async def test_on_every_path_of_failure(front, cluster, tmp_path, secrets, monke
 
     async def told():
         await look(secrets, proxy, **right)
-        return "it is not YAML" in secrets.caplog.text and "is not a token" in secrets.caplog.text
+        return (
+            "the file is not YAML" in secrets.caplog.text
+            and "is not a valid token" in secrets.caplog.text
+        )
 
     await until(told, 10)
     secrets.check()

@@ -239,7 +239,10 @@ async def test_a_review_fails_before_the_first_byte(front, cluster):
     serve(cluster, b'm{namespace="payments"} 1\nm{namespace="shop"} 2\n')
     cluster.api.fail("review", ApiFault.STATUS, status=500)
     status, text = await proxy.get(**tenant)
-    assert (status, text) == (500, "your access cannot be reviewed: the API server answered 500\n")
+    assert (status, text) == (
+        500,
+        "kmproxy cannot review your access: the API server answered 500\n",
+    )
     cluster.api.recover()
     assert await proxy.get(**tenant) == (200, 'm{namespace="payments"} 1\n')
 
@@ -276,7 +279,7 @@ async def test_a_review_hangs_in_the_middle(front, cluster, monkeypatch):
     cluster.api.fail("review", ApiFault.HANG)
     status, text = await proxy.get(**tenant, X_Prometheus_Scrape_Timeout_Seconds="3")
     assert status == 500
-    assert text == "your access to every namespace was not reviewed in the scrape's time\n"
+    assert text == "the scrape time was over before your access to every namespace was reviewed\n"
     kubelet = {"upstream": "kubelet", "reason": "timeout"}
     assert await proxy.metric("kmproxy_upstream_errors_total", **kubelet) == 0
 
@@ -298,7 +301,7 @@ async def test_hanging_reviews_take_no_slot(front, cluster):
     await until(lambda: _exceeds(cluster, before))
     assert (await proxy.get(**root))[0] == 200
     assert not hanging.done()
-    assert await hanging == (500, "your access was not reviewed within 2.7 s\n")
+    assert await hanging == (500, "the API server has not reviewed your access within 2.7 s\n")
     assert len(cluster.kubelets["node-a"].requests) == 1
 
 
@@ -335,4 +338,7 @@ async def test_targets_that_cannot_be_reviewed(front, cluster):
     clock.now += DENIED_FOR
     cluster.api.fail("review", ApiFault.STATUS, status=500)
     status, text = await proxy.get("/sd/pods", **tenant)
-    assert (status, text) == (500, "your access cannot be reviewed: the API server answered 500\n")
+    assert (status, text) == (
+        500,
+        "kmproxy cannot review your access: the API server answered 500\n",
+    )

@@ -195,8 +195,10 @@ async def test_a_name_that_hides_an_address(front, resolved, tmp_path, name, add
         status, text = await proxy.get(KSM)
         assert exporter.heads == []
     assert status == 502
-    assert text.startswith(f"the upstream ksm is not asked at {name}:{exporter.port}: ")
-    assert text.endswith(f"is {kind} address, and its URL has a name\n")
+    assert text.startswith(
+        f"kmproxy does not connect to the upstream ksm by the name {name}:{exporter.port}: "
+    )
+    assert text.endswith(f"is {kind} address; write the address in its URL\n")
     errors = "kmproxy_upstream_errors_total"
     assert await proxy.metric(errors, upstream="ksm", reason="bad_address") == 1
 

@@ -65,23 +65,23 @@ def test_scalars(text, value):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (b"a: [planted", "it is not YAML in line 2"),
-        (b"a: 1\nb: planted: c", "it is not YAML in line 2"),
-        (b"a: \xff", "it is not YAML"),
+        (b"a: [planted", "the file is not YAML in line 2"),
+        (b"a: 1\nb: planted: c", "the file is not YAML in line 2"),
+        (b"a: \xff", "the file is not YAML"),
         (b"[a]: b", "a key is a mapping or a list"),
-        (b"a: *planted", "an alias is of no anchor before it"),
-        (b"a: &a [*a]", "an alias is of no anchor before it"),
-        (b"{<<: planted}", "<< merges what is no mapping"),
-        (b"[" * 100_000, f"it is nested over {MAX_DEPTH} deep"),
-        (b"- " * 100_000, f"it is nested over {MAX_DEPTH} deep"),
+        (b"a: *planted", "an alias has no anchor before it"),
+        (b"a: &a [*a]", "an alias has no anchor before it"),
+        (b"{<<: planted}", "<< merges a value that is not a mapping"),
+        (b"[" * 100_000, f"the file has over {MAX_DEPTH} levels of nesting"),
+        (b"- " * 100_000, f"the file has over {MAX_DEPTH} levels of nesting"),
         (
             b"- &a0 [x]\n" + b"".join(b"- &a%d [*a%d,*a%d]\n" % (n + 1, n, n) for n in range(40)),
-            f"it holds over {MAX_VALUES:,} values",
+            f"the file holds over {MAX_VALUES:,} values",
         ),
     ],
 )
 def test_what_is_refused(text, problem):
     """An error names the place, never the text. Depth and aliases are bounded."""
-    with pytest.raises(ValueError, match=r"it|a key|an alias|<<") as raised:
+    with pytest.raises(ValueError, match=r"the file|a key|an alias|<<") as raised:
         load(text)
     assert str(raised.value) == problem

@@ -60,7 +60,7 @@ def test_text_of_the_configuration(clock, own_metrics):
     clock.now += TOKEN_AGE
     assert text.current() == "planted"
     assert "planted" not in repr(text)
-    with pytest.raises(CredentialError, match="the token: it is not a token") as raised:
+    with pytest.raises(CredentialError, match="the token: the text is not a valid token") as raised:
         RotatingText(Secret("planted\r\nHost: x"), "the token", is_token, **options)
     assert "planted" not in str(raised.value)
 

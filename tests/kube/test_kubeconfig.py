@@ -46,7 +46,7 @@ async def test_a_token_that_is_none(tmp_path, clock, own_metrics):
     path = write(tmp_path / "config", {"token": "planted secret"})
     with pytest.raises(ConfigError) as raised:
         await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
-    assert "not a token" in str(raised.value)
+    assert "the token is not valid" in str(raised.value)
     assert "planted" not in str(raised.value)
 
 
@@ -88,7 +88,7 @@ async def test_a_user_that_lacks_something(tmp_path, clock, own_metrics, caplog,
 async def test_a_server_that_is_none(tmp_path, clock, own_metrics, server):
     """A server is asked only if its URL is clearly https or clearly http."""
     path = write(tmp_path / "config", {}, {"server": server})
-    with pytest.raises(ConfigError, match="not one that begins with https://"):
+    with pytest.raises(ConfigError, match="not a URL that begins with https://"):
         await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
 
 
@@ -141,7 +141,7 @@ async def test_a_flag_names_one_file(tmp_path, clock, own_metrics):
     (tmp_path / "none").write_text("a: [")
     clock.now += TOKEN_AGE
     assert await identity.authorization() == "Bearer c"
-    with pytest.raises(ConfigError, match="none: it is not YAML"):
+    with pytest.raises(ConfigError, match="none: the file is not YAML"):
         await Kubeconfig.load(
             several, clock=clock, errors=own_metrics.credential_errors, listed=True
         )
@@ -149,7 +149,7 @@ async def test_a_flag_names_one_file(tmp_path, clock, own_metrics):
 
 async def test_a_file_that_never_ends(clock, own_metrics):
     """An endless file is read up to a bound, and refused. A folder is refused."""
-    with pytest.raises(ConfigError, match="/dev/zero: it is over 16,777,216 bytes"):
+    with pytest.raises(ConfigError, match="/dev/zero: the file is over 16,777,216 bytes"):
         await Kubeconfig.load("/dev/zero", clock=clock, errors=own_metrics.credential_errors)
     with pytest.raises(ConfigError, match="/proc: Is a directory"):
         await Kubeconfig.load("/proc", clock=clock, errors=own_metrics.credential_errors)

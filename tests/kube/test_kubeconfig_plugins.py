@@ -94,7 +94,9 @@ async def test_a_plugin_that_hangs_at_the_start(tmp_path, clock, own_metrics, pl
     monkeypatch.setattr(kubeconfig, "READ_TIMEOUT", 2.0)
     path = write(tmp_path / "config", plugin.user)
     plugin.hang()
-    with pytest.raises(ConfigError, match="config: user 'u': no credential within 2 s, its plugin"):
+    with pytest.raises(
+        ConfigError, match="config: user 'u': the plugin gave no credential within 2 s"
+    ):
         await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert plugin.gone()
 
@@ -198,8 +200,8 @@ async def test_a_plugin_that_fails_later(tmp_path, clock, own_metrics, plugin):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ({}, "the answer of idp-issuer-url holds no id_token"),
-        ([], "the answer of idp-issuer-url holds no id_token"),
+        ({}, "the answer of idp-issuer-url has no id_token"),
+        ([], "the answer of idp-issuer-url has no id_token"),
         (None, "refuses to renew the token; log in again"),
     ],
 )

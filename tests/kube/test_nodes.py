@@ -97,7 +97,7 @@ AWAY = UpstreamError("refused", "the API server cannot be reached")
     "error",
     [
         AWAY,
-        UpstreamError("timeout", "the API server fell silent", status=504),
+        UpstreamError("timeout", "the API server sent nothing for too long", status=504),
         ApiError(500, "InternalError", "x"),
         ApiError(429, "TooManyRequests", "x"),
         ApiError(401, "Unauthorized", "x"),
@@ -288,7 +288,7 @@ async def test_the_first_node():
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (ApiError(403, "Forbidden", "planted"), "403 Forbidden; name one by --try-node"),
+        (ApiError(403, "Forbidden", "planted"), "403 Forbidden; name a node with --try-node"),
         (UpstreamError("refused", "the API server cannot be reached"), "cannot be reached"),
         (None, "the cluster has no nodes"),
     ],
@@ -356,10 +356,10 @@ async def test_a_cluster_without_nodes():
     ("answer", "says"),
     [
         (ApiError(403, "Forbidden", "x"), "resources [nodes] and verbs [list]"),
-        (ApiError(410, "Expired", "x"), "cannot tell all nodes: 410"),
-        (b"<html>", "cannot tell all nodes: 200"),
-        (b"{}", "cannot tell all nodes: 200"),
-        ({"metadata": {}, "items": [[]]}, "cannot tell all nodes: 200"),
+        (ApiError(410, "Expired", "x"), "failed to return all nodes: 410"),
+        (b"<html>", "failed to return all nodes: 200"),
+        (b"{}", "failed to return all nodes: 200"),
+        ({"metadata": {}, "items": [[]]}, "failed to return all nodes: 200"),
     ],
 )
 async def test_nodes_that_cannot_be_listed(answer, says):
@@ -398,7 +398,7 @@ async def test_invented_names_are_bounded(clock):
     assert statuses == [404] * nodes.MISSES + [503] * 50
     assert len(api.asked) == 1 + nodes.MISSES
     assert (await directory.find("a", asker="eve")).host == "10.0.0.1"
-    with pytest.raises(UpstreamError, match="come again"):
+    with pytest.raises(UpstreamError, match="try again later"):
         await directory.find("b", asker="eve")
     assert (await directory.find("b", asker="ann")).host == "10.0.0.2"
     clock.now += nodes.MISSES_IN

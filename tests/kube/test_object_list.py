@@ -157,7 +157,7 @@ def test_what_is_held_is_bounded(monkeypatch, size):
     assert read(body % (b"z" * 90, b" " * 60), size) == ([Namespace("")], "", "")
     with pytest.raises(ApiError, match="longer than 100 bytes"):
         read(body % (b"z" * 100, b""), size)
-    with pytest.raises(ApiError, match="is not one"):
+    with pytest.raises(ApiError, match="is not a list"):
         read(body % (b"z", b" " * 100), size)
 
 

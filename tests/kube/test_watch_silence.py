@@ -6,7 +6,7 @@ from kmproxy.errors import UpstreamError
 from kmproxy.kube.watch import PATIENCE, Next
 from tests.support.watch_events import at, bookmark, watching
 
-SILENT = UpstreamError("timeout", "the API server fell silent", status=504)
+SILENT = UpstreamError("timeout", "the API server sent nothing for too long", status=504)
 
 
 def silent(state, data=b""):

@@ -182,15 +182,15 @@ def test_labels_of_targets_are_within_limits():
 @pytest.mark.parametrize(
     ("known", "says"),
     [
-        (KnownLabels("a", {"other": "x"}), "which no rule makes"),
+        (KnownLabels("a", {"other": "x"}), "no rule makes"),
         (KnownLabels("a", {"team": ""}), "too long"),
         (KnownLabels("a", {"team": "x" * (MAX_VALUE + 1)}), "too long"),
-        (KnownLabels("a", {'team="y",b': "x"}), "which no rule makes"),
-        (KnownLabels("a", {"namespace": "x"}), "which no rule makes"),
-        (KnownLabels("a" * 254, {"team": "x"}), "no name of one"),
-        (KnownLabels("a", {}, ("other",)), "counts wrongly"),
-        (KnownLabels("a", {}, (), -1), "counts wrongly"),
-        (KnownLabels("a", {}, (), 0, -1), "counts wrongly"),
+        (KnownLabels("a", {'team="y",b': "x"}), "no rule makes"),
+        (KnownLabels("a", {"namespace": "x"}), "no rule makes"),
+        (KnownLabels("a" * 254, {"team": "x"}), "not a valid name"),
+        (KnownLabels("a", {}, ("other",)), "counts of missing labels are wrong"),
+        (KnownLabels("a", {}, (), -1), "counts of missing labels are wrong"),
+        (KnownLabels("a", {}, (), 0, -1), "counts of missing labels are wrong"),
     ],
 )
 def test_what_the_rules_do_not_make_is_not_restored(known, says):
@@ -207,7 +207,7 @@ def test_names_of_the_wildcard_are_restored_if_they_are_names():
     labels.restore(labels.rendered_anew([KnownLabels("b", {"team": 'a"\n\\'})]), now=0.0)
     assert labels.lookup(b"b") == b',team="a\\"\\n\\\\"'
     for name in ("__a", "namespace", "a-b", 'a="b",c'):
-        with pytest.raises(SnapshotError, match="which no rule makes"):
+        with pytest.raises(SnapshotError, match="no rule makes"):
             labels.rendered_anew([KnownLabels("b", {name: "x"})])
 
 

@@ -106,7 +106,7 @@ def test_pieces_do_not_show(step):
 )
 def test_what_is_no_list_of_pods(body):
     """It is never taken for an empty list, of which all pods would be gone."""
-    with pytest.raises(UpstreamError, match="list of pods is not one"):
+    with pytest.raises(UpstreamError, match="not a list of pods"):
         read(body)
 
 

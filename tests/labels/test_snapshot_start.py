@@ -169,7 +169,7 @@ async def test_another_cluster_at_the_same_address(front, cluster, tmp_path, soo
         return await second.metric("kmproxy_snapshot_errors_total", operation="read") == 1
 
     await until(refused)
-    assert "it is another cluster's, or of before its CA changed" in caplog.text
+    assert "the labels are of another cluster, or the cluster's CA has changed" in caplog.text
     assert (await second.get())[0] == 503
 
 
@@ -208,11 +208,11 @@ def forge(file, how):
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("link", "it is a symbolic link, which is not followed"),
-        ("pipe", "it is not a regular file"),
-        ("group", "others can write it (mode 0620)"),
-        ("world", "others can write it (mode 0602)"),
-        ("owner", "it belongs to another user"),
+        ("link", "the file is a symbolic link, which kmproxy does not follow"),
+        ("pipe", "the file is not a regular file"),
+        ("group", "others can write the file (mode 0620)"),
+        ("world", "others can write the file (mode 0602)"),
+        ("owner", "the file belongs to another user"),
     ],
 )
 async def test_a_file_that_others_can_have_written(

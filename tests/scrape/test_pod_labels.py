@@ -217,8 +217,8 @@ async def test_a_pod_that_comes_back_under_its_name(front, kubelet):
     [
         ({"status": 500}, "the kubelet answered with HTTP status 500"),
         ({"status": 403, "body": b"Forbidden (user=x, verb=get, resource=nodes, subresource(s)=[pods proxy])"}, "resources [nodes/pods] and verbs [get]"),
-        ({"status": 403, "body": b"Forbidden (user=x, verb=get, resource=nodes, subresource=proxy)"}, "resources [nodes/proxy] and verbs [get] (it is older than 1.33)"),
-        ({"status": 401}, "the kubelet does not accept our credentials (401)"),
+        ({"status": 403, "body": b"Forbidden (user=x, verb=get, resource=nodes, subresource=proxy)"}, "resources [nodes/proxy] and verbs [get] (the kubelet is older than 1.33)"),
+        ({"status": 401}, "the kubelet does not accept kmproxy's credentials (401)"),
         (Fault.CUT_CHUNKED, "the kubelet"),
         (Fault.HTML, "the kubelet answered Content-Type 'text/html', which is not JSON"),
         (Fault.EMPTY, "the kubelet"),

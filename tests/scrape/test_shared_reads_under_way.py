@@ -109,7 +109,7 @@ async def test_a_scrape_joins_a_read_under_way(front, scrape):
     [
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", b"the kubelet forbids it (403)"),
         (b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", b"HTTP status 500"),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", b"its end would prove nothing"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", b"its end cannot be proven"),
     ],
 )
 async def test_all_who_wait_get_the_failure(front, scrape, answer, said):

@@ -63,7 +63,7 @@ def test_the_page_is_a_whole_document():
 @pytest.mark.parametrize(
     "fact",
     ["kmproxy 1.2.3", "ready", "Namespaces 312", "4 s ago", "Trouble none", "https://node-1:10250",
-     "is kept", "label team squad", "annotation own/er owner nobody", "/metrics/cadvisor"],
+     "are kept", "label team squad", "annotation own/er owner nobody", "/metrics/cadvisor"],
 )  # fmt: skip
 def test_every_fact_is_shown(fact):
     """The page shows the state, the age of the labels, the rules, the source and the paths."""
@@ -77,10 +77,10 @@ def test_every_fact_is_shown(fact):
         ({"sync_age": None}, "never"),
         ({"sync_age": 0.0}, "0 s ago"),
         ({"trouble": "the API server answered 503"}, "Trouble the API server answered 503"),
-        ({"on_conflict": "overwrite"}, "is overwritten"),
-        ({"rules": ()}, "none: what is served is what the kubelet said"),
+        ({"on_conflict": "overwrite"}, "are overwritten"),
+        ({"rules": ()}, "none: samples are served as the kubelet sends them"),
         ({"rules": (LabelRule("label", "*", ""),)}, "every label its own name"),
-        ({"rules": (LabelRule("label", "", "team", "x"),)}, "no key, the default only team x"),
+        ({"rules": (LabelRule("label", "", "team", "x"),)}, "no key, only the default team x"),
     ],
 )
 def test_other_states(changes, shown):

@@ -218,7 +218,7 @@ SECRET = b"hunter2"
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhunter2",
             "framing",
             ("the upstream ksm's answer has neither Content-Length nor chunks: "
-            "its end would prove nothing"),
+            "its end cannot be proven"),
         ),
         (
             answer(b"m 1\n" * 400),
@@ -226,7 +226,7 @@ SECRET = b"hunter2"
             "the upstream ksm's answer is over 1000 bytes: see --max-response-bytes",
         ),
         (b"", "disconnected", "the upstream ksm closed the connection"),
-        (b"SSH-2.0-hunter2\r\n\r\n", "protocol", "the upstream ksm's answer is not HTTP as it should be"),
+        (b"SSH-2.0-hunter2\r\n\r\n", "protocol", "the upstream ksm's answer is not valid HTTP"),
     ],
 )  # fmt: skip
 async def test_an_upstream_that_fails_before_the_first_byte(front, tmp_path, say, reason, message):
@@ -308,7 +308,7 @@ async def test_a_slow_upstream_takes_nothing_from_others(front, tmp_path, export
         assert (await proxy.get())[0] == 200
         assert (await proxy.get(KSM))[0] == 200
         status, text = await proxy.get(path, X_Prometheus_Scrape_Timeout_Seconds="0.5")
-        assert (status, text) == (503, "no free slot in time: --max-concurrency is 1\n")
+        assert (status, text) == (503, "no slot became free in time: --max-concurrency is 1\n")
         assert (await proxy.get())[0] == 200
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)

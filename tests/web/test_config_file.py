@@ -138,16 +138,18 @@ def write(name, content):
 
 TWICE = "basic_auth_users:\n" + "".join(f"  alice: {value}\n" for value in HASHES.values())
 BROKEN = {
-    "it is not the key of": lambda files: files.authority.write_pair(files.directory, key=False),
+    "the key does not belong to": lambda files: files.authority.write_pair(
+        files.directory, key=False
+    ),
     "tls.key are not a certificate and its key": write("tls.key", b"planted-secret"),
     "tls.crt and": write("tls.crt", b"planted-secret"),
     "the key is encrypted": encrypt,
     "No such file or directory": lambda files: (files.directory / "tls.key").unlink(),
-    "there is no CA certificate in it": write("ca.crt", b"planted-secret"),
-    "it is not YAML in line 2": write("web.yaml", b"planted-secret:\n  ]planted-secret"),
-    "a key stands twice in line 3": write("web.yaml", TWICE.encode()),
+    "the file holds no CA certificate": write("ca.crt", b"planted-secret"),
+    "the file is not YAML in line 2": write("web.yaml", b"planted-secret:\n  ]planted-secret"),
+    "line 3 repeats a key": write("web.yaml", TWICE.encode()),
     "unknown key 'x'": write("web.yaml", b"x: planted-secret"),
-    "it is not text": write("web.yaml", b"\xff\xfeplanted-secret"),
+    "the file is not text": write("web.yaml", b"\xff\xfeplanted-secret"),
 }
 """How files can be such as cannot be used, by what is said of them."""
 
@@ -311,9 +313,9 @@ def test_a_client_ca_that_is_broken_in_part(files, caplog):
     (files.directory / "ca.crt").write_bytes(broken + files.authority.pem)
     state = files.load({"tls_server_config": MUTUAL})
     assert len(state.context.get_ca_certs()) == 1
-    assert "ca.crt: left out, as it cannot be read: certificate 1 of 2" in caplog.text
+    assert "ca.crt: kmproxy cannot read, and leaves out, certificate 1 of 2" in caplog.text
     (files.directory / "ca.crt").write_bytes(broken)
-    with pytest.raises(ConfigError, match=r"ca\.crt: there is no CA certificate in it"):
+    with pytest.raises(ConfigError, match=r"ca\.crt: the file holds no CA certificate"):
         files.load({"tls_server_config": MUTUAL})
 
 
@@ -336,7 +338,7 @@ def test_text_that_yaml_reads_as_something_else(files):
     assert list(config.users) == ["1234", "1_0.50", "true", "2020-13-01"]
     assert config.rate_limit.burst == 5
     (files.directory / "web.yml").write_text(f"basic_auth_users: {{1: {hashed}, '1': {hashed}}}\n")
-    with pytest.raises(ConfigError, match="a key stands twice"):
+    with pytest.raises(ConfigError, match="repeats a key"):
         read_web_config(str(files.directory / "web.yml"))
     (files.directory / "web.yml").write_text("http_server_config: {http2: 1}\n")
     with pytest.raises(ConfigError, match="true or false is expected"):

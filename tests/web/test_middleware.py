@@ -239,6 +239,6 @@ async def test_a_warning_at_start(front, tmp_path, caplog, listen, document, war
     """One line if everybody who reaches the port may read."""
     flags = [] if document is None else [web(tmp_path, document)]
     await front(f"--listen={listen}", *flags)
-    lines = [record for record in caplog.records if "may read every metric" in record.getMessage()]
+    lines = [record for record in caplog.records if "can read every metric" in record.getMessage()]
     assert len(lines) == int(warns)
     assert all(record.levelname == "WARNING" for record in lines)
