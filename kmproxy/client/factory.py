@@ -183,9 +183,7 @@ class UpstreamFactory:
         proxies = options.proxies
         if options.from_environment:
             try:
-                proxies = from_environment(
-                    self.environment, options.headers, scheme=scheme
-                )
+                proxies = from_environment(self.environment, options.headers, scheme=scheme)
             except ValueError as error:
                 raise ConfigError([f"{where}.proxy_from_environment: {error}"]) from error
         return proxies.find if proxies else None

@@ -301,7 +301,9 @@ def reserved_names(upstreams: Sequence[UpstreamConfig]) -> frozenset[str]:
 
 def _open_collisions(each: UpstreamConfig, where: str) -> list[str]:
     """Returns a line for each pair of prefixes that can make one label of any label's names."""
-    problems = [f"{where}: with '*', '_' may make a label that {_UNDERSCORES}"] * ("_" in each.prefixes)
+    problems = [f"{where}: with '*', '_' may make a label that {_UNDERSCORES}"] * (
+        "_" in each.prefixes
+    )
     return problems + [
         f"{where}: with '*', labels of {one!r} and of {other!r} may have one name: "
         "let no prefix begin with another"

@@ -54,10 +54,11 @@ def test_a_label_of_a_list_is_not_dropped(tmp_path):
     """Without the first label of a list, the next one would name another namespace."""
     with pytest.raises(ConfigError) as raised:
         loaded(tmp_path, "[exported_namespace, namespace]", "--drop-label=exported_namespace")
-    assert list(raised.value.problems) == [
+    (problem,) = raised.value.problems
+    assert problem == (
         "--drop-label exported_namespace: upstreams[ksm].namespace-labels has it in a list: "
         "without it the next label of the list would name another namespace"
-    ]
+    )
     for labels in ("[exported_namespace]", "{exported_namespace: e_, namespace: n_}"):
         assert loaded(tmp_path, labels, "--drop-label=exported_namespace").upstreams
 

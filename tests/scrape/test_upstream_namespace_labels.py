@@ -16,8 +16,7 @@ MESH = {"a_ns": "a_", "b_ns": "b_"}
         (
             ["exported_namespace", "namespace"],
             b'c{exported_namespace="payments",namespace="frontend-service2"} 1\n',
-            'c{exported_namespace="payments",ns="gone",team="x",'
-            'namespace="frontend-service2"} 1\n',
+            'c{exported_namespace="payments",ns="gone",team="x",namespace="frontend-service2"} 1\n',
         ),
         (
             ["exported_namespace", "namespace"],
@@ -38,7 +37,5 @@ async def test_a_wildcard_makes_none(front, cluster, tmp_path, conflict, names, 
     )
     async with Exporter(answer(sample)) as exporter:
         entry = {"name": "ksm", "url": exporter.url, "namespace-labels": names}
-        proxy = await front(
-            config_file(tmp_path, entry), "--label=*", f"--on-conflict={conflict}"
-        )
+        proxy = await front(config_file(tmp_path, entry), "--label=*", f"--on-conflict={conflict}")
         assert await proxy.get("/upstreams/ksm/metrics") == (200, wanted)
