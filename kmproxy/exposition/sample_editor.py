@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from kmproxy.exposition.grammar import bare_name, pair_parts, unquote
 from kmproxy.exposition.namespace_labels import NamespaceLabels
-from kmproxy.exposition.remembered import RememberedLabels
+from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +139,7 @@ class SampleEditor:
 
     @property
     def names(self) -> frozenset[bytes]:
-        """The names of the labels that may be added, known so far."""
+        """The names of the labels that may be added, known so far, as of `RememberedLabels`."""
         return self._names if self._spaces.prefixes else self._labels.names
 
     def edit(self, text: bytes) -> Edit:
@@ -285,7 +285,7 @@ class SampleEditor:
             if size <= self._prefixed_room:
                 self._prefixed[prefix, rendered] = known
                 self._prefixed_room -= size
-        if self._spaces.prefixes and not self._names.issuperset(pairs):
+        if self._spaces.prefixes and len(self._names) <= MAX_NAMES:
             self._names = self._names.union(pairs)
         return known
 
