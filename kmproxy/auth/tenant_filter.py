@@ -108,8 +108,10 @@ class TenantFilter:
         """Returns the held lines that pass. Raises KeyError if a namespace is not decided."""
         for owner in self._several:
             self._verdicts[owner] = self._verdict(owner)
-        self._several.clear()
         verdicts = [self._verdicts[owner] for owner in self._owners]
+        for owner in self._several:  # only the verdicts of namespaces are kept
+            del self._verdicts[owner]
+        self._several.clear()
         for verdict in self.dropped:
             self.dropped[verdict] += verdicts.count(verdict)
         passing = [line for line, verdict in zip(self._held, verdicts, strict=True) if not verdict]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from kmproxy.check.report import Coverage
 from kmproxy.check.steps import Steps
 from kmproxy.config.label_rules import NAME_LABEL, WILDCARD, LabelRule, Namespace
+from kmproxy.config.recipe import reserved_names
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.kube.watch import WatchState
 from kmproxy.labels.label_map import LIMITS, LabelMap
@@ -18,8 +19,11 @@ from kmproxy.labels.namespaces import explained, list_namespaces
 
 async def list_labels(steps: Steps) -> LabelMap:
     """List the namespaces into a label map, which stays empty if that fails."""
+    config = steps.config
     labels = LabelMap(
-        steps.config.labels.rules, max_value=steps.config.labels.max_label_value_bytes
+        config.labels.rules,
+        max_value=config.labels.max_label_value_bytes,
+        reserved=reserved_names(config),
     )
     limit = steps.config.apiserver.cache_sync_timeout
     async with steps.step("namespaces", "namespaces", "Namespaces, listed once", limit):

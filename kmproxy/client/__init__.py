@@ -11,6 +11,7 @@ know the meaning of a request: kubelets, the API server and namespaces belong to
     pin_file     the pins on disk
     connector    connections, to checked addresses and certificates
     failures     the reason of a failed connection, in a line that names the remedy
+    resolver     threads that resolve names for some sessions only
     session      the session that all upstreams share
     upstream     requests to one server
     oauth2       tokens from the OAuth 2.0 client credentials grant

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import ClientSession
 
@@ -109,7 +110,7 @@ class UpstreamFactory:
                 tls.current()
             except CredentialError as error:
                 raise ConfigError([f"{self.section}.tls_config: {error}"]) from error
-        proxy = self._proxy(self.section, access.proxy)
+        proxy = self._proxy(self.section, access.proxy, urlsplit(url).scheme)
         # A proxy resolves the name itself, and the proxy's own address is configured.
         proxied = proxy is not None and proxy(url) is not None
         return Upstream(
@@ -178,11 +179,11 @@ class UpstreamFactory:
         except CredentialError as error:
             raise ConfigError([str(error)]) from error
 
-    def _proxy(self, where: str, options: ProxyOptions) -> Find | None:
+    def _proxy(self, where: str, options: ProxyOptions, scheme: str = "https") -> Find | None:
         proxies = options.proxies
         if options.from_environment:
             try:
-                proxies = from_environment(self.environment, options.headers)
+                proxies = from_environment(self.environment, options.headers, scheme=scheme)
             except ValueError as error:
                 raise ConfigError([f"{where}.proxy_from_environment: {error}"]) from error
         return proxies.find if proxies else None

@@ -14,6 +14,8 @@ from kmproxy import __version__
 from kmproxy.client.connector import Connector
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver
+
     from kmproxy.client.addresses import AddressRule
 
 KEEP_ALIVE = 80.0
@@ -23,16 +25,19 @@ kubelet."""
 PIECE = 1 << 16
 
 
-def open_session(addresses: AddressRule | None = None) -> aiohttp.ClientSession:
+def open_session(
+    addresses: AddressRule | None = None, resolver: AbstractResolver | None = None
+) -> aiohttp.ClientSession:
     """A session for all upstreams. With `addresses`, for those whose addresses the rule checks.
 
-    The caller owns the session and closes it.
+    Without a `resolver` all sessions share the threads in which names are resolved. The caller
+    owns the session and closes it.
     """
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_note_reuse)
     trace.on_connection_create_start.append(_note_new)
     return aiohttp.ClientSession(
-        connector=Connector(addresses, limit=0, keepalive_timeout=KEEP_ALIVE),
+        connector=Connector(addresses, limit=0, keepalive_timeout=KEEP_ALIVE, resolver=resolver),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": f"kmproxy/{__version__}"},
         timeout=aiohttp.ClientTimeout(total=None),

@@ -99,9 +99,15 @@ def _label_collisions(config: Config) -> list[str]:
     """Returns a problem for each label that a sample of an upstream could get twice, or lose."""
     if not config.upstreams:
         return []
-    from kmproxy.config.upstreams import label_collisions  # noqa: PLC0415 - most files lack upstreams
+    from kmproxy.config.upstreams import (  # noqa: PLC0415 - most files lack upstreams
+        dropped_labels,
+        label_collisions,
+    )
 
-    return label_collisions(config.upstreams, config.labels.rules, UPSTREAMS_KEY)
+    return [
+        *label_collisions(config.upstreams, config.labels.rules, UPSTREAMS_KEY),
+        *dropped_labels(config.upstreams, config.selection.drop_label, UPSTREAMS_KEY),
+    ]
 
 
 def too_many_expressions(selection: SelectionConfig) -> list[str]:

@@ -64,21 +64,24 @@ class Proxies:
     excluded: str | None = None
 
     def find(self, url: str) -> Proxy | None:
-        """Returns the proxy for an https URL, or None if the list leaves out the URL."""
+        """Returns the proxy for a URL, or None if the list leaves out the URL."""
         parts = urlsplit(url)
         if self.excluded is None:
             return self.proxy
-        host, port = (parts.hostname or "").lower(), str(parts.port or 443)
-        return None if is_excluded(self.excluded, host, port) else self.proxy
+        port = parts.port or (80 if parts.scheme.lower() == "http" else 443)
+        host = (parts.hostname or "").lower()
+        return None if is_excluded(self.excluded, host, str(port)) else self.proxy
 
 
-def from_environment(environment: Mapping[str, str], headers: Headers = ()) -> Proxies | None:
-    """Reads HTTPS_PROXY and NO_PROXY, or the same in lower case.
+def from_environment(
+    environment: Mapping[str, str], headers: Headers = (), *, scheme: str = "https"
+) -> Proxies | None:
+    """Reads HTTPS_PROXY and NO_PROXY, or the same in lower case; HTTP_PROXY for plain http.
 
-    Returns None without a proxy. Raises ValueError, which names the variable, for an
-    invalid proxy.
+    `scheme` is that of the URLs in lower case. Returns None without a proxy. Raises
+    ValueError, which names the variable, for an invalid proxy.
     """
-    for name in ("HTTPS_PROXY", "https_proxy"):
+    for name in (f"{scheme}_proxy".upper(), f"{scheme}_proxy"):
         if text := environment.get(name):
             try:
                 proxy = parse_proxy(text)

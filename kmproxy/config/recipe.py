@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kmproxy.config.pod_labels import PodConfig
-from kmproxy.config.sections import LabelConfig, SelectionConfig
+from kmproxy.config.sections import Config, LabelConfig, SelectionConfig
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selection import Globs, Selection
@@ -34,6 +34,19 @@ def read_recipe(
         max_line=selection.max_line_bytes,
         pods=pods is not None and pods.enabled,
     )
+
+
+def reserved_names(config: Config) -> frozenset[str]:
+    """Returns the names that `*` must not make of a namespace's labels.
+
+    They belong to labels of pods, or they would make a namespace label of an upstream.
+    """
+    reserved = config.pods.reserved
+    if not config.upstreams:
+        return reserved
+    from kmproxy.config import upstreams  # noqa: PLC0415 - most files lack upstreams
+
+    return reserved | upstreams.reserved_names(config.upstreams)
 
 
 def read_selection(config: SelectionConfig) -> Selection:

@@ -8,7 +8,7 @@ a secret.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final
@@ -24,6 +24,9 @@ MAX_UPSTREAMS: Final = 64
 
 MAX_LABELS: Final = 16
 """Namespace labels of one entry."""
+
+MAX_NAME: Final = 256
+"""Characters of the longest namespace label, and of the longest prefix."""
 
 OWN_KEYS: Final = ("name", "url", "namespace-labels", "format")
 """The keys of an entry, besides those of its HTTP client."""
@@ -180,7 +183,7 @@ def _host_problem(host: str) -> str | None:
 
 
 def _parse_format(value: Any) -> bool:
-    if value not in {"text", "openmetrics"}:
+    if not isinstance(value, str) or value not in {"text", "openmetrics"}:
         raise ValueError("it is neither 'text' nor 'openmetrics'")
     return bool(value == "openmetrics")
 
@@ -202,7 +205,9 @@ def _read_labels(names: Sequence[Any]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise ValueError("a label is one text; put it in quotes")  # noqa: TRY004 - as above
-        if name != NAMESPACE and (problem := name_problem(name[:80])):
+        if len(name) > MAX_NAME:
+            raise ValueError(f"{name[:80]!r}... has over {MAX_NAME} characters")
+        if name != NAMESPACE and (problem := name_problem(name)):
             raise ValueError(problem)
         if names.count(name) > 1:
             raise ValueError(f"{name!r} stands twice")
@@ -215,6 +220,8 @@ def _read_prefixes(prefixes: Mapping[str, Any]) -> dict[str, str]:
     for label, prefix in prefixes.items():
         if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
             raise ValueError(f"the prefix of {label} is not [a-zA-Z_][a-zA-Z0-9_]*")
+        if len(prefix) > MAX_NAME:
+            raise ValueError(f"the prefix of {label} has over {MAX_NAME} characters")
         if prefix.startswith("__"):
             raise ValueError(f"the prefix of {label} {_UNDERSCORES}")
         if (other := read.setdefault(prefix, label)) != label:
@@ -267,9 +274,37 @@ def label_collisions(
     return problems
 
 
+def dropped_labels(
+    upstreams: Sequence[UpstreamConfig], dropped: Collection[str], section: str
+) -> list[str]:
+    """Returns a line for each label of a list of namespace labels that `--drop-label` removes."""
+    return [
+        f"--drop-label {label}: {section}[{each.name}].namespace-labels has it in a list: without "
+        "it the next label of the list would name another namespace"
+        for each in upstreams
+        if len(each.namespace_labels) > 1 and not each.prefixes
+        for label in each.namespace_labels
+        if label in dropped
+    ]
+
+
+def reserved_names(upstreams: Sequence[UpstreamConfig]) -> frozenset[str]:
+    """Returns the names that `*` must not make: alone or behind a prefix, a namespace label."""
+    return frozenset(
+        label.removeprefix(prefix)
+        for each in upstreams
+        for label in (NAMESPACE, *each.namespace_labels)
+        for prefix in each.prefixes or ("",)
+        if label.startswith(prefix)
+    )
+
+
 def _open_collisions(each: UpstreamConfig, where: str) -> list[str]:
     """Returns a line for each pair of prefixes that can make one label of any label's names."""
-    return [
+    problems = [f"{where}: with '*', '_' may make a label that {_UNDERSCORES}"] * (
+        "_" in each.prefixes
+    )
+    return problems + [
         f"{where}: with '*', labels of {one!r} and of {other!r} may have one name: "
         "let no prefix begin with another"
         for one in each.prefixes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kmproxy.config.recipe import reserved_names
 from kmproxy.daemon.clients import Clients
 from kmproxy.daemon.runtime import AnyRuntime
 from kmproxy.discovery.target_labels import TargetLabelMap
@@ -35,7 +36,7 @@ def open_label_maps(runtime: AnyRuntime, clients: Clients) -> LabelMaps:
     """Make the maps that the configuration needs. The watch is not started."""
     config = runtime.config
     rules, max_value = config.labels.rules, config.labels.max_label_value_bytes
-    reserved = config.pods.reserved
+    reserved = reserved_names(config)
     samples = LabelMap(rules, max_value=max_value, reserved=reserved)
     targets = info = None
     if config.discovery.enabled:

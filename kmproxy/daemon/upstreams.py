@@ -14,6 +14,7 @@ from aiohttp import ClientSession
 
 from kmproxy.client.addresses import WrittenAddresses
 from kmproxy.client.factory import UpstreamFactory
+from kmproxy.client.resolver import NameThreads
 from kmproxy.client.session import open_session
 from kmproxy.client.tls import TlsContext, Trust
 from kmproxy.config.recipe import read_namespace_labels, read_recipe
@@ -39,14 +40,18 @@ async def open_upstreams(
     """The source of each upstream, by name. Raises ConfigError with the problems of all.
 
     `session` is for connections to proxies and OAuth 2.0 token endpoints. Each upstream has a
-    session of its own for direct connections, which refuses the addresses that a name hides.
+    session of its own for direct connections, which refuses the addresses that a name hides. A
+    session resolves one name at a time, so there is a thread for the name of each upstream.
     """
     problems: list[str] = []
     sources = {}
     contexts: dict[Trust, TlsContext] = {}
+    threads = NameThreads(len(config.upstreams))
+    stack.callback(threads.close)
     for each in config.upstreams:
         name = f"upstream {each.name}"
-        checked = await stack.enter_async_context(open_session(WrittenAddresses(name)))
+        checked = open_session(WrittenAddresses(name), threads.resolver())
+        await stack.enter_async_context(checked)
         section = f"{UPSTREAMS_KEY}[{each.name}]"
         factory = UpstreamFactory(session, stack, environment, clock, errors, section)
         try:

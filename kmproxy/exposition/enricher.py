@@ -15,7 +15,7 @@ from kmproxy.exposition.base_enricher import BaseEnricher
 from kmproxy.exposition.finder import NAMESPACE, pairs_of_namespace, split_at
 from kmproxy.exposition.grammar import bare_name, by_lines, pair_parts, unquote
 from kmproxy.exposition.lines import MAX_LINE
-from kmproxy.exposition.remembered import RememberedLabels
+from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 from kmproxy.exposition.splitter import PlainSplitter, plain_splitter
 
 OnConflict = Literal["keep", "overwrite"]
@@ -23,9 +23,6 @@ OnConflict = Literal["keep", "overwrite"]
 _Edit = Callable[
     [bytes, bytes, bytes, bytes, Mapping[bytes, bytes]], tuple[bytes, bytes, bytes]
 ]  # edits a sample: (head, value, rest, bytes to add, their pairs) -> new head, value, rest
-
-MAX_NAMES = 128
-"""Label names that are searched for together, at most. With more, lines are read one by one."""
 
 MAX_TURNS = 8
 """How often new label names may join the search in one exposition. After that, lines are read one

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from kmproxy.exposition.base_enricher import BaseEnricher
-from kmproxy.exposition.enricher import MAX_NAMES, MAX_TURNS, OnConflict
+from kmproxy.exposition.enricher import MAX_TURNS, OnConflict
 from kmproxy.exposition.finder import NAMESPACE, PLAIN_PAIRS, sample_finder, split_at_pairs
 from kmproxy.exposition.grammar import by_lines
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pods import PodLookup, PodsNeededError
-from kmproxy.exposition.remembered import RememberedLabels
+from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 from kmproxy.exposition.sample_editor import NOTHING, Edit, Outcome, SampleEditor
 from kmproxy.exposition.splitter import KeySplitter, key_splitter
 

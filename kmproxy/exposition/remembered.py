@@ -19,6 +19,9 @@ MAX_POD = 253
 MAX_REMEMBERED = 4 << 20
 """Bytes that an enricher may remember about namespaces and pods: far more than one node's take."""
 
+MAX_NAMES = 128
+"""Label names that are searched for together, at most. With more, lines are read one by one."""
+
 _OVERHEAD = 400  # bytes for a namespace or pod besides names and labels, approximately
 
 
@@ -30,7 +33,8 @@ class RememberedLabels:
     a pod can have. Other names are looked up again each time.
 
     `rendered` holds the remembered namespaces, unescaped, each with the bytes to add.
-    `names` are the names of the labels that may be added, known so far.
+    `names` are the names of the labels that may be added, known so far. As soon as they
+    are more than `MAX_NAMES`, no more join them.
     """
 
     __slots__ = ("_lookup", "_of_pods", "_pairs", "_pods", "_room", "names", "rendered")
@@ -99,7 +103,7 @@ class RememberedLabels:
             pairs = read_pairs(rendered)
             if fits:
                 self._pairs[rendered] = pairs
-            if not self.names.issuperset(pairs):
+            if len(self.names) <= MAX_NAMES and not self.names.issuperset(pairs):
                 self.names = self.names.union(pairs)
         return fits
 

@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from kmproxy.exposition.grammar import bare_name, pair_parts, unquote
 from kmproxy.exposition.namespace_labels import NamespaceLabels
-from kmproxy.exposition.remembered import RememberedLabels
+from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,11 +30,6 @@ class Outcome:
 NOTHING = Outcome()
 _UNCHANGED = Outcome(samples=1)
 _NOT_UNDERSTOOD = Outcome(unparsed=1)
-
-MAX_PREFIXED = 1 << 20
-"""Bytes that an editor may remember about labels with prefixes."""
-
-_OVERHEAD = 400  # bytes for the labels of a namespace besides names and values, approximately
 
 Edit = tuple[bytes | None, Outcome]
 """The new text in the braces of a sample, or None if the sample is left out; and its counts."""
@@ -70,6 +65,11 @@ class _Change:
     outcome: Outcome
     replaced: list[tuple[int, bytes]]
     added: list[tuple[int, bytes]]
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, approximately."""
+        return _OVERHEAD + sum(len(new) + 100 for _, new in self.replaced + self.added)
 
 
 _LEFT_OUT = _Change(Outcome(unknown_pods=1), [], [])
@@ -139,7 +139,7 @@ class SampleEditor:
 
     @property
     def names(self) -> frozenset[bytes]:
-        """The names of the labels that may be added, known so far."""
+        """The names of the labels that may be added, known so far, as of `RememberedLabels`."""
         return self._names if self._spaces.prefixes else self._labels.names
 
     def edit(self, text: bytes) -> Edit:
@@ -212,7 +212,7 @@ class SampleEditor:
         if change is None:
             change = self._change(shape, pieces)
             if len(text) <= MAX_TEXT:
-                self._take(2 * len(text) + sum(len(more) for _, more in change.added) + _OVERHEAD)
+                self._take(2 * len(text) + change.size)
                 shape.changes[key] = change
         if change is _LEFT_OUT:
             return None, change.outcome
@@ -285,7 +285,7 @@ class SampleEditor:
             if size <= self._prefixed_room:
                 self._prefixed[prefix, rendered] = known
                 self._prefixed_room -= size
-        if self._spaces.prefixes and not self._names.issuperset(pairs):
+        if self._spaces.prefixes and len(self._names) <= MAX_NAMES:
             self._names = self._names.union(pairs)
         return known
 

@@ -31,6 +31,9 @@ MAX_UNKNOWN = 1 << 12
 _COST = 256
 """Bytes of memory that a pod takes in addition to its name and its labels."""
 
+MAX_RANKED = 64
+"""Characters by which creation times, and UIDs, of pods with one name are told apart."""
+
 _EMPTY: dict[bytes, bytes] = {}
 
 
@@ -45,8 +48,12 @@ class _Meta(PodMeta, rename="camel"):
 
     @property
     def rank(self) -> tuple[bool, str, str]:
-        """Of two pods with one name the one of the higher rank counts: the newer one."""
-        return self.deletion_timestamp is None, self.creation_timestamp or "", self.uid
+        """Of two pods with one name the one of the higher rank counts: the newer one.
+
+        A rank is kept for each pod of a list, so it holds the beginnings of its texts only.
+        """
+        created = (self.creation_timestamp or "")[:MAX_RANKED]
+        return self.deletion_timestamp is None, created, self.uid[:MAX_RANKED]
 
 
 class _Pod(msgspec.Struct):

@@ -115,7 +115,8 @@ class Renderer:
     than `budget` bytes. Rules with a name take their bytes first, in their order. Then the rules
     with `*` take theirs, in sorted order of the keys. A pair that does not fit takes no bytes, and
     a shorter one after it may still fit. Defaults come from the configuration and are not limited.
-    The names in `reserved` belong to labels of pods: the rules with `*` do not make them.
+    The names in `reserved` belong to labels of pods, or are namespace labels of upstreams: the
+    rules with `*` do not make them.
     """
 
     def __init__(

@@ -72,3 +72,19 @@ def test_500_pods_are_under_1_mib(owners):
     assert len(pods) == 500
     assert taken < 1 << 20
     assert taken <= pods.size
+
+
+@pytest.mark.parametrize("key", ["uid", "creationTimestamp"])
+def test_texts_that_no_label_needs_are_not_kept(key):
+    """UIDs and times of any length take no memory, until the list ends."""
+    reader = PodLabelReader(PodConfig(workload=True), max_value=1024)
+    reader.feed(b'{"items":[{"metadata":{"name":"first"}}')
+    tracemalloc.start()
+    try:
+        for number in range(32):
+            pod = {"name": f"pod-{number}", key: "x" * (1 << 20)}
+            reader.feed(b"," + json.dumps({"metadata": pod}).encode())
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 << 20, f"{kept} bytes are kept of a list"
