@@ -211,7 +211,7 @@ class SharedValue(Generic[_T]):
                 return Found(value, age)
         if (error := self._error) is None:
             raise self._late(patience)
-        raise UpstreamError(error.reason, str(error), status=error.status)
+        raise _copy(error)
 
     async def close(self) -> None:
         """Cancel a running fetch. No fetch begins from now on."""
@@ -231,7 +231,8 @@ class SharedValue(Generic[_T]):
             self._good = (await self._fetch(), began)
             self._ended, self._error = began, None
         except UpstreamError as error:
-            self._ended, self._error = began, error
+            # The error itself would keep the frames of the fetch, and all that they had read.
+            self._ended, self._error = began, _copy(error)
             if error.status == 404:
                 self._good = None
         finally:
@@ -239,6 +240,11 @@ class SharedValue(Generic[_T]):
 
     def _late(self, patience: float) -> UpstreamError:
         return UpstreamError("timeout", f"no {self._name} within {patience:g} s", status=504)
+
+
+def _copy(error: UpstreamError) -> UpstreamError:
+    """An error with the same reason, message and status, and without a traceback."""
+    return UpstreamError(error.reason, str(error), status=error.status)
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
