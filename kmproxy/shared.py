@@ -169,6 +169,7 @@ class SharedValue(Generic[_T]):
         self._max_age = max_age
         self._clock = clock
         self._call = SharedCall(self._run)
+        self._began = -math.inf  # the start of the last fetch, also while it runs
         self._ended = -math.inf  # the start of the last fetch, once it is good or failed
         self._ask_at = -math.inf
         self._error: UpstreamError | None = None  # of the last fetch
@@ -222,11 +223,15 @@ class SharedValue(Generic[_T]):
             pause = self._ask_at - self._clock()
             if pause > 0:
                 await asyncio.sleep(pause)
-            else:
+                continue
+            try:
                 await self._call.result()
+            except Exception:
+                if self._began >= moment:
+                    raise
 
     async def _run(self) -> None:
-        began = self._clock()
+        began = self._began = self._clock()
         try:
             self._good = (await self._fetch(), began)
             self._ended, self._error = began, None
