@@ -169,6 +169,7 @@ class SharedValue(Generic[_T]):
         self._max_age = max_age
         self._clock = clock
         self._call = SharedCall(self._run)
+        self._began = -math.inf  # the start of the last fetch, also while it runs
         self._ended = -math.inf  # the start of the last fetch, once it is good or failed
         self._ask_at = -math.inf
         self._error: UpstreamError | None = None  # of the last fetch
@@ -211,7 +212,7 @@ class SharedValue(Generic[_T]):
                 return Found(value, age)
         if (error := self._error) is None:
             raise self._late(patience)
-        raise UpstreamError(error.reason, str(error), status=error.status)
+        raise _copy(error)
 
     async def close(self) -> None:
         """Cancel a running fetch. No fetch begins from now on."""
@@ -222,16 +223,21 @@ class SharedValue(Generic[_T]):
             pause = self._ask_at - self._clock()
             if pause > 0:
                 await asyncio.sleep(pause)
-            else:
+                continue
+            try:
                 await self._call.result()
+            except Exception:
+                if self._began >= moment:
+                    raise
 
     async def _run(self) -> None:
-        began = self._clock()
+        began = self._began = self._clock()
         try:
             self._good = (await self._fetch(), began)
             self._ended, self._error = began, None
         except UpstreamError as error:
-            self._ended, self._error = began, error
+            # The error itself would keep the frames of the fetch, and all that they had read.
+            self._ended, self._error = began, _copy(error)
             if error.status == 404:
                 self._good = None
         finally:
@@ -239,6 +245,11 @@ class SharedValue(Generic[_T]):
 
     def _late(self, patience: float) -> UpstreamError:
         return UpstreamError("timeout", f"no {self._name} within {patience:g} s", status=504)
+
+
+def _copy(error: UpstreamError) -> UpstreamError:
+    """An error with the same reason, message and status, and without a traceback."""
+    return UpstreamError(error.reason, str(error), status=error.status)
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

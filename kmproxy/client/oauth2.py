@@ -190,7 +190,7 @@ def _parse(status: int, body: bytes) -> _Answer:
     """The endpoint's response, decoded. For an error that is not JSON, an empty `_Answer`."""
     try:
         answer = msgspec.json.decode(body, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if status != 200:
             return _Answer()
         raise UpstreamError("oauth2", "the token endpoint's answer holds no token") from error

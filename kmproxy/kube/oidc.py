@@ -56,7 +56,7 @@ class OidcTokens:
         try:
             claims = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
             return msgspec.json.decode(claims, type=_Claims).exp
-        except (IndexError, binascii.Error, ValueError, msgspec.DecodeError):
+        except (IndexError, binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
             raise _problem("id-token is not a JSON Web Token") from None
 
     async def _renew(self) -> Secret:
@@ -85,7 +85,9 @@ class OidcTokens:
             raise _problem(f"{what}; name its CA in idp-certificate-authority") from error
         except ConfigException as error:
             raise _problem("idp-issuer-url refuses to renew the token; log in again") from error
-        except (aiohttp.ClientError, OSError, ValueError, LookupError, TypeError) as error:
+        except (
+            aiohttp.ClientError, OSError, ValueError, LookupError, TypeError, RecursionError,
+        ) as error:  # fmt: skip
             raise _problem("idp-issuer-url gave no valid answer") from error
         token = _text(answer, "id_token")
         if token is None:

@@ -24,7 +24,7 @@ LAG = 2.0
 readers that have taken everything."""
 
 COST = 2048
-"""Bytes that a read is counted with in addition to the bytes of its answer."""
+"""Bytes that a read is counted with in addition to the blocks of its answer."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,8 @@ class SharedRead:
 
     One task writes: `begin`, `append`, then `end` or `fail`. Each reader takes the bytes from the
     first one on, at its own speed. While the read is `open`, it holds all bytes for readers to
-    come. After `close` it holds only the bytes that a reader has still to take. `proven` says
+    come. After `close` it holds only the bytes that a reader has still to take, and at most `PIECE`
+    more: it holds bytes in blocks, as one array would be copied whole when it grows. `proven` says
     whether a reader has decoded the bytes to a proven end.
     """
 
@@ -74,8 +75,10 @@ class SharedRead:
         self.proven = False
         self._room = room
         self._head: Head | None = None
-        self._bytes = bytearray()
+        self._blocks: list[bytearray] = []  # of PIECE bytes each, but for the last
+        self._allocated = 0  # bytes of memory of the blocks
         self._base = 0  # the position of the first byte that is held
+        self._end = 0  # the position behind the last byte
         self._ended = False
         self._error: Exception | None = None
         self._readers: set[Reader] = set()
@@ -91,7 +94,7 @@ class SharedRead:
     @property
     def held(self) -> int:
         """The bytes of the answer that are held."""
-        return len(self._bytes)
+        return self._end - self._base
 
     @property
     def wanted(self) -> bool:
@@ -105,7 +108,16 @@ class SharedRead:
 
     def append(self, data: bytes) -> None:
         """Take the next bytes."""
-        self._bytes += data
+        view = memoryview(data)
+        while view:
+            if not self._blocks or len(self._blocks[-1]) == PIECE:
+                self._blocks.append(bytearray())
+            block = self._blocks[-1]
+            self._allocated -= block.__alloc__()
+            part, view = view[: PIECE - len(block)], view[PIECE - len(block) :]
+            block += part
+            self._allocated += block.__alloc__()
+        self._end += len(data)
         self._count()
         self._wake()
 
@@ -132,7 +144,7 @@ class SharedRead:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + LAG
-        while self._room.full and self.held > WINDOW:
+        while self._room.full and self._end - self._slowest > WINDOW:
             if loop.time() >= until:
                 until = loop.time() + LAG
                 self._cut_slow()
@@ -175,8 +187,9 @@ class SharedRead:
                     "the client read its answer too slowly for the scrapes that share the read"
                 )
             self._raise_error()
-            start = reader.position - self._base
-            if piece := bytes(self._bytes[start : start + PIECE]):
+            if reader.position < self._end:
+                block, at = divmod(reader.position - self._base, PIECE)
+                piece = bytes(memoryview(self._blocks[block])[at:])
                 reader.position += len(piece)
                 if not self.open:
                     self._trim()
@@ -192,7 +205,7 @@ class SharedRead:
 
     def _cut_slow(self) -> None:
         """Cut off the readers for which too much is held, if another one waits for more."""
-        left = {reader: self._base + self.held - reader.position for reader in self._readers}
+        left = {reader: self._end - reader.position for reader in self._readers}
         if 0 not in left.values():
             return
         for reader, missing in left.items():
@@ -205,17 +218,26 @@ class SharedRead:
         self._arrived.set()
         self._arrived = asyncio.Event()
 
+    @property
+    def _slowest(self) -> int:
+        """The position of the reader that has taken least, or the end without a reader."""
+        return min((reader.position for reader in self._readers), default=self._end)
+
     def _trim(self) -> None:
-        end = self._base + self.held
-        first = min((reader.position for reader in self._readers), default=end)
-        del self._bytes[: first - self._base]
-        self._base = first
+        """Drop the blocks that every reader has taken. Without a reader, drop all."""
+        if self._readers:
+            taken = (self._slowest - self._base) // PIECE
+            self._base += taken * PIECE
+        else:
+            taken, self._base = len(self._blocks), self._end
+        self._allocated -= sum(block.__alloc__() for block in self._blocks[:taken])
+        del self._blocks[:taken]
         self._count()
         self._taken.set()
 
     def _count(self) -> None:
         gone = not self.open and not self._readers
-        size = 0 if gone else COST + self._bytes.__alloc__()
+        size = 0 if gone else COST + self._allocated
         self._room.held += size - self._counted
         self._counted = size
 

@@ -269,7 +269,7 @@ async def test_a_thousand_clients(front, descriptors, flags, closed):
 
 
 def test_only_the_snapshot_knows_what_time_it_is():
-    """The daemon measures by the monotonic clock. Only files with dates need wall time.
+    """The daemon measures by the monotonic clock. Only files and log lines with dates need wall time.
 
     A kubeconfig also needs it, because a credential ends at a date. After a jump of the clock
     a credential is renewed too early, at most every 10 s, or when it is refused.
@@ -282,7 +282,7 @@ def test_only_the_snapshot_knows_what_time_it_is():
                 if name in {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow"}:
                     telling.add(path.relative_to(package).as_posix())
     found = {each for each in telling if not each.startswith(("simulator/", "bench/"))}
-    assert found == {"daemon/daemon.py", "kube/kubeconfig.py"}
+    assert found == {"daemon/daemon.py", "daemon/logs.py", "kube/kubeconfig.py"}
 
 
 def free_descriptor(pid):

@@ -203,7 +203,9 @@ async def test_a_plugin_that_fails_later(tmp_path, clock, own_metrics, plugin):
         ({}, "the answer of idp-issuer-url has no id_token"),
         ([], "the answer of idp-issuer-url has no id_token"),
         (None, "refuses to renew the token; log in again"),
+        ("[" * 100_000, "idp-issuer-url cannot be asked, or its answer is none"),
     ],
+    ids=["no field", "no object", "refused", "nested"],
 )
 async def test_an_oidc_provider_that_says_no(tmp_path, clock, own_metrics, answer, said):
     """The error explains the refusal, and shows no secret."""
@@ -212,7 +214,10 @@ async def test_an_oidc_provider_that_says_no(tmp_path, clock, own_metrics, answe
     def answering(seen):
         if seen.method == "GET":
             return web.json_response({"token_endpoint": f"{site.url}/token"})
-        return web.Response(status=400) if answer is None else web.json_response(answer)
+        if answer is None:
+            return web.Response(status=400)
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        return web.Response(text=text, content_type="application/json")
 
     (tmp_path / "ca").write_bytes(ca.cert_pem.bytes())
     async with Site(answering, ca) as site:
@@ -223,3 +228,12 @@ async def test_an_oidc_provider_that_says_no(tmp_path, clock, own_metrics, answe
             await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
     assert said in str(raised.value)
     assert "planted" not in str(raised.value)
+
+
+async def test_an_oidc_token_with_deeply_nested_claims(tmp_path, clock, own_metrics):
+    """It is no token; and no other error than that of a credential, which would end kmproxy."""
+    claims = base64.urlsafe_b64encode(b'{"x":' + b"[" * 100_000).decode().rstrip("=")
+    config = {"client-id": "c", "idp-issuer-url": "https://127.0.0.1:1", "id-token": f"a.{claims}."}
+    path = write(tmp_path / "config", {"auth-provider": {"name": "oidc", "config": config}})
+    with pytest.raises(ConfigError, match="id-token is no JSON Web Token"):
+        await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
