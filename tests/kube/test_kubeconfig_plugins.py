@@ -203,7 +203,7 @@ async def test_a_plugin_that_fails_later(tmp_path, clock, own_metrics, plugin):
         ({}, "the answer of idp-issuer-url has no id_token"),
         ([], "the answer of idp-issuer-url has no id_token"),
         (None, "refuses to renew the token; log in again"),
-        ("[" * 100_000, "idp-issuer-url cannot be asked, or its answer is none"),
+        ("[" * 100_000, "idp-issuer-url gave no valid answer"),
     ],
     ids=["no field", "no object", "refused", "nested"],
 )
