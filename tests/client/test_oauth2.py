@@ -217,7 +217,7 @@ async def test_an_end_as_text(client, endpoint, clock):
         (lambda: web.json_response({"access_token": "planted\r\nx"}), "holds no valid token"),
         (lambda: web.json_response({"access_token": "planted", "token_type": "mac"}), "not a bearer token"),
         (lambda: web.Response(body=b"x" * (2 << 20)), "too long"),
-        (lambda: web.Response(body=b'{"error":' + b"[" * 100_000), "is no token"),
+        (lambda: web.Response(body=b'{"error":' + b"[" * 100_000), "holds no token"),
         (lambda: web.Response(status=400, body=b'{"error":' + b"[" * 100_000), "answered 400,"),
     ],
 )  # fmt: skip

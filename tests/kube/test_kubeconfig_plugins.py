@@ -235,5 +235,5 @@ async def test_an_oidc_token_with_deeply_nested_claims(tmp_path, clock, own_metr
     claims = base64.urlsafe_b64encode(b'{"x":' + b"[" * 100_000).decode().rstrip("=")
     config = {"client-id": "c", "idp-issuer-url": "https://127.0.0.1:1", "id-token": f"a.{claims}."}
     path = write(tmp_path / "config", {"auth-provider": {"name": "oidc", "config": config}})
-    with pytest.raises(ConfigError, match="id-token is no JSON Web Token"):
+    with pytest.raises(ConfigError, match="id-token is not a JSON Web Token"):
         await Kubeconfig.load(path, clock=clock, errors=own_metrics.credential_errors)
