@@ -7,36 +7,9 @@ import pytest
 from tests.support.overlays import built, pairs
 
 from .control_plane import RESOURCES, RequestError
-from .objects import apply, remove
+from .objects import WORKLOADS, admit, apply, pods, remove
 
 pytestmark = [pytest.mark.cluster]
-
-WORKLOADS = {"DaemonSet", "Deployment"}
-
-
-def pods(objects):
-    """The Pod that each workload's controller would create."""
-    for one in objects:
-        if one["kind"] in WORKLOADS:
-            template = one["spec"]["template"]
-            metadata = {**template["metadata"], "name": f"{one['metadata']['name']}-test"}
-            metadata["namespace"] = one["metadata"]["namespace"]
-            yield {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": metadata,
-                "spec": template["spec"],
-            }
-
-
-def admit(plane, objects):
-    """Has each workload's pod admitted under the Pod Security Standard of its namespace."""
-    plane.warnings.clear()
-    found = list(pods(objects))
-    for pod in found:
-        plane.apply(pod, dry_run=True)
-    assert plane.warnings == []
-    return found
 
 
 @pytest.mark.parametrize(("overlay", "components"), list(pairs()))

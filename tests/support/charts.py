@@ -84,6 +84,18 @@ def packaged(folder):
     return _engine().submit(_package, CHART, folder).result(120)
 
 
+def release(cluster, action, name, *arguments, **options):
+    """Does what `helm install`, `upgrade` and `uninstall` do, in the cluster that is described.
+
+    `cluster` holds the arguments of `helm_python.Config`. Raises ChartError.
+    """
+    call = (cluster, action, name, arguments, options)
+    found, error = _engine().submit(_release, CHART, *call).result(120)
+    if error:
+        raise ChartError(error)
+    return found
+
+
 @cache
 def _engine():
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
@@ -121,3 +133,17 @@ def _package(folder, destination):
     chart = helm_python.Chart.load_archive(Path(path).read_bytes())
     found = chart.render({}, name="kmproxy", namespace="kmproxy-system")
     return path, {each.split("/templates/")[1]: text for each, text in found.items()}
+
+
+def _release(folder, cluster, action, name, arguments, options):
+    import helm_python  # noqa: PLC0415 - in the engine's process alone
+
+    config = helm_python.Config(**cluster)
+    try:
+        if action == "uninstall":
+            return config.uninstall(name), ""
+        return getattr(config, action)(str(folder), name, *arguments, **options), ""
+    except helm_python.HelmError as error:
+        return None, str(error)
+    finally:
+        config.close()
