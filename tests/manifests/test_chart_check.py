@@ -38,7 +38,7 @@ async def run(cluster, objects, folder):
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_helm_test_passes(cluster, tmp_path, way):
-    """No row is failed or skipped, and none warns of a right that is not needed."""
+    """No row is failed, skipped or a warning, such as one of a right that is not needed."""
     values = ci_values(way)
     (check,) = rendered(values, tests=True)
     assert check["spec"]["containers"][0]["args"] == ["check"]
@@ -46,10 +46,7 @@ async def test_helm_test_passes(cluster, tmp_path, way):
     assert (status, err) == (0, ""), out
     rows = out.partition("\n✓ identity")[2].splitlines()[1:]
     assert len(rows) > 5
-    assert not [row for row in rows if row.startswith("✗")]
-    assert "not needed" not in out
-    if way != "tenants":  # of whose namespaces none has a tenant here
-        assert {row[0] for row in rows if row and row[0] in "✓✗!-"} == {"✓"}, out
+    assert {row[0] for row in rows if row} == {"✓"}, out
 
 
 async def test_helm_test_fails_without_a_right(cluster, tmp_path):

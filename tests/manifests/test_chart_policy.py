@@ -76,6 +76,18 @@ def combinations():
             yield values
 
 
+def bound(objects):
+    """Holds that each binding names a rendered role, and each role is bound."""
+    roles = {one["metadata"]["name"] for one in of_kind(objects, "ClusterRole")}
+    assert roles == {one["roleRef"]["name"] for one in of_kind(objects, "ClusterRoleBinding")}
+
+
+@every_way
+def test_every_role_is_bound(way):
+    """No role is left that nobody has, and no binding of a role that is not there."""
+    bound(objects_of(way))
+
+
 @pytest.mark.parametrize("mode", ["daemonset", "central"])
 def test_the_roles_follow_from_the_values(mode):
     """For every combination, without a warning of kmproxy about its settings."""
@@ -87,6 +99,7 @@ def test_the_roles_follow_from_the_values(mode):
             wanted = {(each.group, each.resource, each.verb) for each in needed(config)}
             assert permissions(objects) == wanted, values
             assert warnings == [], values
+            bound(objects)
             seen.add(frozenset(wanted))
     assert len(seen) >= 6  # so the values matter
 
@@ -98,9 +111,23 @@ def test_every_setting_is_taken(way):
     assert "args" not in pod_of(objects)[1]
     config, warnings = configuration(objects)
     assert warnings == []
+    values = ci_values(way)
+
+    def given(part, key, default):
+        return values.get(part, {}).get(key, default)
+
     assert config.labels.rules[0].name == "team"
-    assert config.kubelet.all_nodes == (ci_values(way)["mode"] == "central")
+    assert config.kubelet.all_nodes == (values["mode"] == "central")
     assert not config.kubelet.insecure_tls
+    assert bool(config.kubelet.apiserver) == (given("kubelet", "access", "direct") == "proxy")
+    assert config.authorization.mode == given("authorization", "mode", "none")
+    assert config.discovery.enabled == given("discovery", "enabled", False)
+    assert config.pods.workload == given("workload", "enabled", False)
+    assert len(config.pods.rules) == len(given("workload", "podLabel", []))
+    assert bool(config.apiserver.label_snapshot) == given("labelSnapshot", "enabled", False)
+    assert bool(config.server.web_config_file) == (given("tls", "mode", "none") != "none")
+    assert len(config.upstreams) == len(values.get("upstreams", []))
+    assert config.log.format == given("log", "format", "text")
 
 
 @every_way

@@ -124,12 +124,6 @@ prometheus.io/port: {{ index . 1 | quote }}
 {{/* The YAML file of --config. Empty: there is none. */}}
 {{- define "kmproxy.config" -}}
 {{- $config := deepCopy .Values.config }}
-{{- range $key, $value := $config }}
-{{- if kindIs "float64" $value }}
-{{- /* Some versions of Helm would write 5.36870912e+08, which is no count of bytes. */}}
-{{- if eq (floor $value) $value }}{{ $_ := set $config $key (int64 $value) }}{{ end }}
-{{- end }}
-{{- end }}
 {{- with .Values.upstreams }}{{ $_ := set $config "upstreams" . }}{{ end }}
 {{- with $config }}{{ toYaml . }}{{ end }}
 {{- end }}
