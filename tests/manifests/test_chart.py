@@ -7,11 +7,11 @@ import copy
 import pytest
 import yaml
 
-from tests.support.charts import CI, ci_values, needs_helm, rendered
+from tests.support.charts import CI, ci_values, helm, rendered
 from tests.support.manifests import by_name
 from tests.support.overlays import OVERLAYS, built
 
-needs_helm()
+pytestmark = [helm]
 
 HELM_ADDS = {
     "app.kubernetes.io/instance",

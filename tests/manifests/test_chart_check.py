@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from tests.support.charts import ci_values, needs_helm, rendered
+from tests.support.charts import ci_values, helm, rendered
 from tests.support.containers import environment, grant, mount
 from tests.support.overlays import ROOT, file_of, of_kind
 from tests.support.tls import Authority
 
-needs_helm()
+pytestmark = [helm]
 
 WAYS = ("daemonset", "deployment", "deployment-direct", "recommended", "central-secure", "tenants")
 

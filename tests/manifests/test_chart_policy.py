@@ -10,11 +10,11 @@ import yaml
 
 from kmproxy.config.web import parse_web_config
 from kmproxy.kube.permissions import needed
-from tests.support.charts import CI, ci_values, linted, needs_helm, rendered
+from tests.support.charts import CI, ci_values, helm, linted, rendered
 from tests.support.manifests import by_name
 from tests.support.overlays import configuration, of_kind, permissions, pod_of, workload
 
-needs_helm()
+pytestmark = [helm]
 
 VERSIONS = ("1.31", "1.36")
 OF_CUSTOM_KINDS = ("monitoring.coreos.com/", "cert-manager.io/")

@@ -10,11 +10,11 @@ import tarfile
 import pytest
 import yaml
 
-from tests.support.charts import CHART, CI, NOTES, ci_values, needs_helm, packaged, rendered, texts
+from tests.support.charts import CHART, CI, NOTES, ci_values, helm, packaged, rendered, texts
 from tests.support.documents import block
 from tests.support.overlays import ROOT, of_kind, pod_of, workload
 
-needs_helm()
+pytestmark = [helm]
 
 
 def commands(values):

@@ -11,10 +11,10 @@ import yaml
 
 from kmproxy import __version__
 from tests.support.chart_documents import README, SCHEMA, readme, schema, values
-from tests.support.charts import CHART, CI, ci_values, needs_helm, refusal, rendered, texts
+from tests.support.charts import CHART, CI, ci_values, helm, refusal, rendered, texts
 from tests.support.overlays import file_of, of_kind, pod_of, variables
 
-needs_helm()
+pytestmark = [helm]
 
 CENTRAL, PROXY = {"mode": "central"}, {"access": "proxy"}
 TLS = {"tls": {"mode": "certManager"}}

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,11 @@ class ChartError(Exception):
     """The chart cannot be rendered with these values. The text says why."""
 
 
-def needs_helm():
-    """Skips a module of tests where Helm's engine has no wheel."""
-    pytest.importorskip(
-        "helm_python",
-        reason="helm-python-sdk is not installed: it is for Linux with glibc 2.28 or newer",
-        exc_type=ImportError,
-    )
+helm = pytest.mark.skipif(
+    find_spec("helm_python") is None,
+    reason="helm-python-sdk is not installed: it is for Linux with glibc 2.28 or newer",
+)
+"""A test that is skipped where Helm's engine has no wheel."""
 
 
 def ci_values(name):
