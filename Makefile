@@ -196,6 +196,15 @@ manifests: ## write the PrometheusRules from the rules, whose runbooks are at RU
 	  } >manifests/components/prometheusrule/$$each.yaml; \
 	done
 
+.PHONY: chart-documents
+chart-documents: $(VENV)/dev ## write the chart's README table and schema from its values and the settings
+	$(BIN)/python -m tests.support.chart_documents
+
+.PHONY: chart
+chart: $(VENV)/dev ## package the Helm chart into dist/
+	mkdir -p dist
+	$(BIN)/python -c 'import helm_python; print(helm_python.package("manifests/chart", destination="dist"))'
+
 .PHONY: build-installer
 build-installer: ## write OVERLAY with the image IMG to dist/install.yaml
 	mkdir -p dist

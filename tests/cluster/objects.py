@@ -4,6 +4,8 @@ APIS = {  # of other projects: this API server does not know them
     "monitoring.coreos.com/v1", "monitoring.coreos.com/v1alpha1", "cert-manager.io/v1",
 }  # fmt: skip
 
+WORKLOADS = {"DaemonSet", "Deployment"}
+
 
 def apply(plane, objects):
     """Apply objects as `kubectl apply --server-side --validate=strict` does; no warning comes."""
@@ -20,3 +22,28 @@ def remove(plane, objects):
     for one in objects:
         if one["apiVersion"] not in APIS and one["kind"] != "Namespace":
             plane.request("DELETE", plane.path(one))
+
+
+def pods(objects):
+    """The Pod that each workload's controller would create."""
+    for one in objects:
+        if one["kind"] in WORKLOADS:
+            template = one["spec"]["template"]
+            metadata = {**template["metadata"], "name": f"{one['metadata']['name']}-test"}
+            metadata["namespace"] = one["metadata"]["namespace"]
+            yield {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": metadata,
+                "spec": template["spec"],
+            }
+
+
+def admit(plane, objects):
+    """Has each workload's pod admitted under the Pod Security Standard of its namespace."""
+    plane.warnings.clear()
+    found = list(pods(objects))
+    for pod in found:
+        plane.apply(pod, dry_run=True)
+    assert plane.warnings == []
+    return found

@@ -1,42 +1,22 @@
-"""The shipped manifests in a real API server: strict validation, and admission of their pods."""
+"""The shipped manifests in a real API server: strict validation, and admission of their pods.
+
+The chart's objects too. Helm itself installs, changes and removes a release there.
+"""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.support.charts import CI, ChartError, ci_values, helm, release, rendered
 from tests.support.overlays import built, pairs
 
-from .control_plane import RESOURCES, RequestError
-from .objects import apply, remove
+from .control_plane import ADMIN, RESOURCES, RequestError
+from .objects import WORKLOADS, admit, apply, pods, remove
 
 pytestmark = [pytest.mark.cluster]
 
-WORKLOADS = {"DaemonSet", "Deployment"}
-
-
-def pods(objects):
-    """The Pod that each workload's controller would create."""
-    for one in objects:
-        if one["kind"] in WORKLOADS:
-            template = one["spec"]["template"]
-            metadata = {**template["metadata"], "name": f"{one['metadata']['name']}-test"}
-            metadata["namespace"] = one["metadata"]["namespace"]
-            yield {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": metadata,
-                "spec": template["spec"],
-            }
-
-
-def admit(plane, objects):
-    """Has each workload's pod admitted under the Pod Security Standard of its namespace."""
-    plane.warnings.clear()
-    found = list(pods(objects))
-    for pod in found:
-        plane.apply(pod, dry_run=True)
-    assert plane.warnings == []
-    return found
+HERE = "kmproxy-system"
+ENFORCED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @pytest.mark.parametrize(("overlay", "components"), list(pairs()))
@@ -68,3 +48,62 @@ def test_an_unknown_field_is_refused(plane):
     with pytest.raises(RequestError, match="hostNetwrk"):
         plane.apply(daemons, dry_run=True)
     assert set(RESOURCES) >= WORKLOADS
+
+
+@helm
+@pytest.mark.parametrize("way", CI)
+def test_the_chart_is_accepted(plane, way):
+    """All objects of a way, and its pods in a namespace that enforces `restricted`."""
+    plane.namespace(HERE, **ENFORCED)
+    values = ci_values(way)
+    objects = rendered(values)
+    apply(plane, objects)
+    assert admit(plane, objects)
+    (check,) = rendered(values, tests=True)
+    plane.apply(check, dry_run=True)
+    assert plane.warnings == []
+    remove(plane, objects)
+
+
+def ours(plane):
+    """The objects of the release in the cluster, as (kind, name)."""
+    found = set()
+    for kind, (api, resource, _) in RESOURCES.items():
+        query = "labelSelector=app.kubernetes.io/instance=metrics"
+        for one in plane.request("GET", f"{api}/{resource}?{query}")["items"]:
+            found.add((kind, one["metadata"]["name"]))
+    return found
+
+
+@helm
+def test_helm_installs_upgrades_and_removes_it(plane):
+    """From one way of running to the other, without an object or a right that is left over."""
+    cluster = {
+        "kube_apiserver": plane.url, "kube_token": ADMIN, "namespace": "observability",
+        "kube_ca_file": str(plane.directory / "ca.crt"), "kubeconfig_content": "{}",
+    }  # fmt: skip
+    values = {"image": {"registry": "registry.example.com"}}
+    release(cluster, "install", "metrics", values, namespace="observability", create_namespace=True)
+
+    def expected(more):
+        objects = rendered(more, name="metrics", namespace="observability")
+        return {(one["kind"], one["metadata"]["name"]) for one in objects}
+
+    first = ours(plane)
+    assert first == expected(values)
+    assert ("DaemonSet", "metrics-kmproxy") in first
+
+    central = values | {"mode": "central", "networkPolicy": {"enabled": True}}
+    release(cluster, "upgrade", "metrics", central, namespace="observability")
+    second = ours(plane)
+    assert second == expected(central)
+    assert ("ClusterRole", "metrics-kmproxy-kubelets-daemonset") in first - second
+
+    with pytest.raises(ChartError, match="tenant needs TLS"):
+        release(
+            cluster, "upgrade", "metrics", values | {"authorization": {"mode": "tenant"}},
+            namespace="observability",
+        )  # fmt: skip
+    assert ours(plane) == second
+    release(cluster, "uninstall", "metrics")
+    assert ours(plane) == set()

@@ -14,29 +14,11 @@ from tests.support.overlays import (
     built,
     configuration,
     of_kind,
+    permissions,
     pod_of,
     variables,
     workload,
 )
-
-
-def permissions(objects):
-    """All rights of the service account, as (group, resource, verb)."""
-    bound = {
-        binding["roleRef"]["name"]
-        for binding in of_kind(objects, "ClusterRoleBinding")
-        if binding["subjects"]
-        == [{"kind": "ServiceAccount", "name": "kmproxy", "namespace": "kmproxy-system"}]
-    }
-    return {
-        (group, resource, verb)
-        for role in of_kind(objects, "ClusterRole")
-        if role["metadata"]["name"] in bound
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
 
 
 @every_pair

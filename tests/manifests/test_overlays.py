@@ -10,23 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.containers import NAME, environment, mount
+from tests.support.containers import NAME, environment, grant, mount
 from tests.support.documents import PAGES, block
 from tests.support.overlays import OVERLAYS, built, of_kind
 from tests.support.tls import Authority
 
 PROMETHEUS = "system:serviceaccount:monitoring:prometheus"
 OPEN = sorted(set(OVERLAYS) - {"recommended"})
-
-
-def grant(cluster, objects):
-    """Gives the cluster the RBAC of an overlay, and removes every other right."""
-    cluster.authority._rules = set()
-    for one in of_kind(objects, "ClusterRole", "ClusterRoleBinding"):
-        for subject in one.get("subjects", ()):
-            if subject["name"] == "kmproxy":
-                subject["namespace"] = "kmproxy"  # where the simulated cluster's account is
-        cluster.authority.rbac.apply(one)
 
 
 def flags(cluster, objects, root):

@@ -9,6 +9,16 @@ from tests.support.overlays import of_kind, variables
 NAME = "kmproxy.kmproxy-system.svc"
 
 
+def grant(cluster, objects):
+    """Gives the cluster the RBAC of an overlay, and removes every other right."""
+    cluster.authority._rules = set()
+    for one in of_kind(objects, "ClusterRole", "ClusterRoleBinding"):
+        for subject in one.get("subjects", ()):
+            if subject["name"] == "kmproxy":
+                subject["namespace"] = "kmproxy"  # where the simulated cluster's account is
+        cluster.authority.rbac.apply(one)
+
+
 def environment(cluster, objects, root):
     """The container's variables, with local addresses, and a folder for its root."""
     kubelet = cluster.kubelets["node-a"]

@@ -124,3 +124,22 @@ def configuration(objects):
             file.write_text(file_of(objects, path), "utf-8")
             environment["KMPROXY_CONFIG"] = str(file)
         return read_config(pod_of(objects)[1].get("args", []), environment)
+
+
+def permissions(objects):
+    """All rights of the service account, as (group, resource, verb)."""
+    bound = {
+        binding["roleRef"]["name"]
+        for binding in of_kind(objects, "ClusterRoleBinding")
+        if binding["subjects"]
+        == [{"kind": "ServiceAccount", "name": "kmproxy", "namespace": "kmproxy-system"}]
+    }
+    return {
+        (group, resource, verb)
+        for role in of_kind(objects, "ClusterRole")
+        if role["metadata"]["name"] in bound
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }

@@ -1,0 +1,129 @@
+{{/* The chart's name, in labels. */}}
+{{- define "kmproxy.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* What names of objects begin with. 40 characters leave room for what follows. */}}
+{{- define "kmproxy.fullname" -}}
+{{- $name := include "kmproxy.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "kmproxy.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
+{{- define "kmproxy.chart" -}}
+{{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The labels by which pods of this release are found. */}}
+{{- define "kmproxy.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "kmproxy.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* The labels of the pods that serve: those above, and how kmproxy runs. */}}
+{{- define "kmproxy.podSelectorLabels" -}}
+{{ include "kmproxy.selectorLabels" . }}
+app.kubernetes.io/component: {{ eq .Values.mode "daemonset" | ternary "node" "central" }}
+{{- end }}
+
+{{/* The labels of every object. */}}
+{{- define "kmproxy.labels" -}}
+{{ include "kmproxy.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ include "kmproxy.chart" . }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The metadata of an object of the cluster: (list . SUFFIX), the suffix of its name. */}}
+{{- define "kmproxy.clusterMetadata" -}}
+{{- $ := index . 0 -}}
+name: {{ include "kmproxy.fullname" $ }}{{ index . 1 }}
+labels:
+  {{- include "kmproxy.labels" $ | nindent 2 }}
+{{- end }}
+
+{{/* The metadata of an object of the namespace: (list . SUFFIX). */}}
+{{- define "kmproxy.metadata" -}}
+{{- $ := index . 0 -}}
+name: {{ include "kmproxy.fullname" $ }}{{ index . 1 }}
+namespace: {{ include "kmproxy.namespace" $ }}
+labels:
+  {{- include "kmproxy.labels" $ | nindent 2 }}
+{{- end }}
+
+{{/* The metadata of an object of the Prometheus Operator: (list . SUFFIX). */}}
+{{- define "kmproxy.operatorMetadata" -}}
+{{- $ := index . 0 -}}
+{{ include "kmproxy.metadata" . }}
+{{- with $.Values.prometheus.release }}
+  release: {{ . }}
+{{- end }}
+{{- with $.Values.prometheus.labels }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "kmproxy.serviceAccountName" -}}
+{{- default (include "kmproxy.fullname" .) .Values.serviceAccount.name }}
+{{- end }}
+
+{{/* A ClusterRoleBinding of kmproxy's account: (list . SUFFIX), of the role of that name. */}}
+{{- define "kmproxy.binding" -}}
+{{- $ := index . 0 -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata:
+  {{- include "kmproxy.clusterMetadata" . | nindent 2 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ include "kmproxy.fullname" $ }}{{ index . 1 }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "kmproxy.serviceAccountName" $ }}
+    namespace: {{ include "kmproxy.namespace" $ }}
+{{- end }}
+
+{{- define "kmproxy.image" -}}
+{{- with .Values.image -}}
+{{- with .registry }}{{ . }}/{{ end }}{{ .repository }}
+{{- if .digest }}@{{ .digest }}{{ else }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* The name by which the enriched metrics are reached, and that the certificate bears. */}}
+{{- define "kmproxy.host" -}}
+{{ include "kmproxy.fullname" . }}.{{ include "kmproxy.namespace" . }}.svc
+{{- end }}
+
+{{/* The Secret of the certificate. */}}
+{{- define "kmproxy.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "kmproxy.fullname" .)) .Values.tls.secretName }}
+{{- end }}
+
+{{/* The annotations of what a usual job scrapes: (list . PORT PATH SCRAPED). */}}
+{{- define "kmproxy.scrapeAnnotations" -}}
+prometheus.io/scrape: {{ index . 3 | quote }}
+prometheus.io/scheme: http
+prometheus.io/path: {{ index . 2 }}
+prometheus.io/port: {{ index . 1 | quote }}
+{{- end }}
+
+{{/* The YAML file of --config. Empty: there is none. */}}
+{{- define "kmproxy.config" -}}
+{{- $config := deepCopy .Values.config }}
+{{- with .Values.upstreams }}{{ $_ := set $config "upstreams" . }}{{ end }}
+{{- with $config }}{{ toYaml . }}{{ end }}
+{{- end }}

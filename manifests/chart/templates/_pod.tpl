@@ -1,0 +1,281 @@
+{{/* The settings, as variables: `kubectl exec ... -- kmproxy check` has the same ones. */}}
+{{- define "kmproxy.env" -}}
+{{- $central := eq .Values.mode "central" }}
+{{- if and .Values.kubelet.tlsPin (include "kmproxy.kubeletTls" .) }}
+- name: KMPROXY_KUBELET_TLS_PIN
+  value: "true"
+{{- end }}
+{{- if not (include "kmproxy.direct" .) }}
+- name: KMPROXY_KUBE_APISERVER
+  value: https://kubernetes.default.svc
+{{- end }}
+{{- if $central }}
+- name: KMPROXY_ALL_NODES
+  value: "true"
+{{- else }}
+- name: KMPROXY_NODE_NAME_OR_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.hostIP
+{{- end }}
+{{- if and .Values.label (not (hasKey .Values.config "label")) }}
+- name: KMPROXY_LABEL
+  value: {{ join "\n" .Values.label | quote }}
+{{- end }}
+{{- if $central }}
+# A replica whose labels are older is not ready while another's are not.
+- name: KMPROXY_MAX_LABEL_AGE
+  value: 3m
+- name: KMPROXY_PEERS
+  value: {{ include "kmproxy.fullname" . }}-telemetry.{{ include "kmproxy.namespace" . }}.svc:8081
+# For check alone: the node whose metrics it tries.
+- name: KMPROXY_TRY_NODE
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+{{- end }}
+{{- if include "kmproxy.tls" . }}
+- name: KMPROXY_WEB_CONFIG_FILE
+  value: /etc/kmproxy/web/web.yml
+{{- end }}
+{{- if ne .Values.authorization.mode "none" }}
+- name: KMPROXY_AUTHORIZATION
+  value: {{ .Values.authorization.mode }}
+{{- end }}
+{{- if .Values.labelSnapshot.enabled }}
+- name: KMPROXY_LABEL_SNAPSHOT
+  value: /var/lib/kmproxy/labels
+{{- end }}
+{{- if .Values.discovery.enabled }}
+- name: KMPROXY_DISCOVERY
+  value: "true"
+{{- end }}
+{{- if .Values.workload.enabled }}
+- name: KMPROXY_WORKLOAD
+  value: "true"
+{{- end }}
+{{- with .Values.workload.podLabel }}
+- name: KMPROXY_POD_LABEL
+  value: {{ join "\n" . | quote }}
+{{- end }}
+{{- if include "kmproxy.config" . }}
+- name: KMPROXY_CONFIG
+  value: /etc/kmproxy/config/config.yml
+{{- end }}
+{{- with .Values.log.level }}
+- name: KMPROXY_LOG_LEVEL
+  value: {{ . }}
+{{- end }}
+{{- with .Values.log.format }}
+- name: KMPROXY_LOG_FORMAT
+  value: {{ . }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "kmproxy.volumeMounts" -}}
+{{- if include "kmproxy.tls" . }}
+- name: web-config
+  mountPath: /etc/kmproxy/web
+  readOnly: true
+- name: tls
+  mountPath: /etc/kmproxy/tls
+  readOnly: true
+{{- end }}
+{{- if .Values.labelSnapshot.enabled }}
+- name: labels
+  mountPath: /var/lib/kmproxy
+{{- end }}
+{{- if include "kmproxy.config" . }}
+- name: config
+  mountPath: /etc/kmproxy/config
+  readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "kmproxy.volumes" -}}
+{{- if include "kmproxy.tls" . }}
+- name: web-config
+  configMap:
+    name: {{ include "kmproxy.fullname" . }}-web-config
+- name: tls
+  secret:
+    secretName: {{ include "kmproxy.tlsSecret" . }}
+{{- end }}
+{{- if .Values.labelSnapshot.enabled }}
+- name: labels
+  emptyDir:
+    sizeLimit: {{ .Values.labelSnapshot.sizeLimit }}
+{{- end }}
+{{- if include "kmproxy.config" . }}
+- name: config
+  configMap:
+    name: {{ include "kmproxy.fullname" . }}-config
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* A list under its key, as in `volumes: []`: (list KEY TEXT). */}}
+{{- define "kmproxy.listed" -}}
+{{- $text := index . 1 | trim -}}
+{{ index . 0 }}:{{ if $text }}{{ $text | nindent 2 }}{{ else }} []{{ end }}
+{{- end }}
+
+{{/* What the pods that serve and the pod of `helm test` have in common. */}}
+{{- define "kmproxy.podBase" -}}
+serviceAccountName: {{ include "kmproxy.serviceAccountName" . }}
+enableServiceLinks: false # KMPROXY_... of the Services: settings are spelled in this way
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if .Values.hostNetwork }}
+hostNetwork: true
+dnsPolicy: ClusterFirstWithHostNet
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if not (kindIs "invalid" .Values.tolerations) }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- else if eq .Values.mode "daemonset" }}
+tolerations:
+  - operator: Exists
+{{- end }}
+{{- with .Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{ include "kmproxy.listed" (list "volumes" (include "kmproxy.volumes" .)) }}
+{{- end }}
+
+{{/* What their containers have in common. */}}
+{{- define "kmproxy.containerBase" -}}
+image: {{ include "kmproxy.image" . | quote }}
+{{- with .Values.image.pullPolicy }}
+imagePullPolicy: {{ . }}
+{{- end }}
+terminationMessagePolicy: FallbackToLogsOnError
+{{ include "kmproxy.listed" (list "env" (include "kmproxy.env" .)) }}
+resources:
+  {{- if not (kindIs "invalid" .Values.resources) }}
+  {{- toYaml .Values.resources | nindent 2 }}
+  {{- else }}
+  # Measured: 45 MiB whatever is scraped. No CPU limit: it would only make scrapes late.
+  requests:
+    cpu: {{ eq .Values.mode "daemonset" | ternary "10m" "100m" }}
+    memory: 64Mi
+  limits:
+    memory: 128Mi
+  {{- end }}
+{{- with .Values.securityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{ include "kmproxy.listed" (list "volumeMounts" (include "kmproxy.volumeMounts" .)) }}
+{{- end }}
+
+{{- define "kmproxy.podAnnotations" -}}
+{{- if not .Values.prometheus.annotations }}
+{{- else if eq .Values.mode "central" }}
+# kmproxy's own metrics: which node the enriched ones are of stands in their path.
+{{ include "kmproxy.scrapeAnnotations" (list . "8081" "/metrics" "true") }}
+{{- else if not (include "kmproxy.tls" .) }}
+{{ include "kmproxy.scrapeAnnotations" (list . "8080" "/metrics/cadvisor" "true") }}
+{{- end }}
+{{- with include "kmproxy.config" . }}
+# kmproxy reads its configuration at the start: another one takes new pods.
+checksum/config: {{ sha256sum . }}
+{{- end }}
+{{- with .Values.podAnnotations }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The template of the pods that serve. */}}
+{{- define "kmproxy.podTemplate" -}}
+{{- $central := eq .Values.mode "central" -}}
+metadata:
+  labels:
+    {{- include "kmproxy.podSelectorLabels" . | nindent 4 }}
+    {{- with .Values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with include "kmproxy.podAnnotations" . | trim }}
+  annotations:
+    {{- . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- include "kmproxy.podBase" . | nindent 2 }}
+  {{- $class := $central | ternary "system-cluster-critical" "system-node-critical" }}
+  {{- if not (kindIs "invalid" .Values.priorityClassName) }}{{ $class = .Values.priorityClassName }}{{ end }}
+  {{- with $class }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  # A shutdown takes 24 s at most, twice 12 s for the scrapes under way. Central, it begins after
+  # 5 s in which the Service forgets the pod.
+  terminationGracePeriodSeconds: {{ $central | ternary 35 30 }}
+  {{- if not (kindIs "invalid" .Values.topologySpreadConstraints) }}
+  {{- with .Values.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- else if $central }}
+  topologySpreadConstraints:
+    {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+    - topologyKey: {{ . }}
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "kmproxy.podSelectorLabels" $ | nindent 10 }}
+    {{- end }}
+  {{- end }}
+  containers:
+    - name: kmproxy
+      {{- include "kmproxy.containerBase" . | nindent 6 }}
+      ports:
+        - name: metrics
+          containerPort: 8080
+        - name: telemetry
+          containerPort: 8081
+      # A start takes a second; a probe before its end would be an event of type Warning.
+      startupProbe:
+        httpGet:
+          path: /healthz
+          port: telemetry
+        initialDelaySeconds: 3
+        periodSeconds: 1
+        failureThreshold: 60
+      livenessProbe:
+        httpGet:
+          path: /healthz
+          port: telemetry
+        timeoutSeconds: 5
+      readinessProbe:
+        httpGet:
+          path: /readyz
+          port: telemetry
+        timeoutSeconds: 5
+      {{- if $central }}
+      lifecycle:
+        preStop:
+          sleep:
+            seconds: 5
+      {{- end }}
+{{- end }}
