@@ -68,7 +68,7 @@ class SimAPI:
         nodes = kubelets
         self.pod_logs = PodLogs(
             lambda: newest(each.logs.pods for each in nodes.values() if each.logs),
-            lambda: self._listener.closing.is_set(),
+            lambda: self._listener.closing,
         )
 
     def __repr__(self) -> str:

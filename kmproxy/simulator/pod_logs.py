@@ -29,9 +29,11 @@ _TRUE = ("true", "1")
 
 
 class PodLogs:
-    """Answers requests for logs. `closing` returns whether the API server stops."""
+    """Answers requests for logs. `closing` returns an event that is set when the API server stops."""
 
-    def __init__(self, pods: Callable[[], Iterable[LogPod]], closing: Callable[[], bool]) -> None:
+    def __init__(
+        self, pods: Callable[[], Iterable[LogPod]], closing: Callable[[], asyncio.Event]
+    ) -> None:
         self._pods = pods
         self._closing = closing
         self.followers = 0
@@ -101,7 +103,7 @@ class PodLogs:
         cut = self._cut
         file = _opened(path)
         try:
-            while not self._closing() and cut == self._cut:
+            while not self._closing().is_set() and cut == self._cut:
                 runs = container.running and container.instance == instance
                 await self._copy(request, response, file, text_of)
                 if not runs or request.transport is None or request.transport.is_closing():
