@@ -71,6 +71,9 @@ class ApiReader:
         """When the next request is due. Infinite until `observe` tells of news."""
         self.finished = False
         """Whether nothing comes any more: the pod is gone."""
+        self.lag = 0
+        """Not known: the API does not tell the size of a log."""
+        self.is_docker = False
         self.newest = position.newest if position else 0
         """The latest time of a line that was given out."""
         self._tally = tally
@@ -186,7 +189,8 @@ class ApiReader:
     def end(self, now: float) -> Read:
         """Say that the answer has ended as it should, and return its last lines."""
         request, given = self._request, Read()
-        if request is None or self.is_doubtful:
+        was_doubtful = self.is_doubtful
+        if request is None or was_doubtful:
             self.fail(now)
             return given
         if request.follow:

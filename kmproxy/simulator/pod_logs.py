@@ -29,7 +29,7 @@ _TRUE = ("true", "1")
 
 
 class PodLogs:
-    """Answers requests for logs. `closing` returns an event that is set when the API server stops."""
+    """Answers requests for logs. `closing` returns the event that the API server stops."""
 
     def __init__(
         self, pods: Callable[[], Iterable[LogPod]], closing: Callable[[], asyncio.Event]
