@@ -196,7 +196,7 @@ class ApiSource:
             known[uid] = found
         self._observe(found)
 
-    def failed(self, error: UpstreamError | CredentialError, what: str, message: str) -> None:
+    def note_failure(self, error: UpstreamError | CredentialError, what: str, message: str) -> None:
         """Count and say a failure."""
         reason = error.reason if isinstance(error, UpstreamError) else "credential"
         self.metrics.errors.count("apiserver", reason)
@@ -302,7 +302,7 @@ class ApiSource:
             reader.fail(self.clock(), is_quiet=is_quiet)
             if not is_quiet:
                 reading.last_error = str(error)
-                self.failed(error, "logs", str(error))
+                self.note_failure(error, "logs", str(error))
         finally:
             reading.task = None
             self.followers -= request.follow
@@ -365,7 +365,7 @@ class ApiSource:
         if error.code == 403:
             message = f"the API server forbids to read logs: {advice(POD_LOG)}"
         reading.last_error = message
-        self.failed(error, "logs", message)
+        self.note_failure(error, "logs", message)
 
     def _say(self, reason: str, message: str) -> None:
         if (unsaid := self._throttle.lets(reason, self.clock())) is not None:

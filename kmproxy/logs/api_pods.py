@@ -51,7 +51,7 @@ class Follower(Protocol):
     def change(self, path: str, uid: str, found: tuple[Followed, ...] | None) -> None:
         """Replace a pod. None: it was deleted."""
 
-    def failed(self, error: UpstreamError | CredentialError, what: str, message: str) -> None:
+    def note_failure(self, error: UpstreamError | CredentialError, what: str, message: str) -> None:
         """Count and say a failure."""
 
 
@@ -89,7 +89,7 @@ class PodWatcher:
             except (UpstreamError, CredentialError) as error:
                 self.is_live = False
                 verb = "list" if listing else "watch"
-                self.follower.failed(error, verb, _explained(error, verb))
+                self.follower.note_failure(error, verb, explained(error, verb))
                 step = Next.LIST if listing else Next.WATCH
                 unreached = False
                 if isinstance(error, UpstreamError):
@@ -102,49 +102,24 @@ class PodWatcher:
                     delay = self._backoff.delay(now, at_least=least, unreached=unreached)
                     await asyncio.sleep(delay)
 
-    def _params(self, params: dict[str, str]) -> dict[str, str]:
-        return params | ({"fieldSelector": f"spec.nodeName={self.node}"} if self.node else {})
-
     async def _list(self) -> Next:
-        found: dict[str, tuple[Followed, ...]] = {}
-        token, number, containers, left_out = "", 0, 0, 0
-        while True:
-            page = ListReader()
-            params = self._params(self._state.list_params(token))
-            stream = self.api.stream(self.path, params, accept=_ACCEPT, silence=REQUEST_TIMEOUT)
-            async with stream as pieces:
-                async for piece in pieces:
-                    for each in page.raw(piece):
-                        one = LogPodReader(self.selection)
-                        uid = self._read(one, each)
-                        left_out += one.left_out
-                        if one.found and containers + len(one.found) > MAX_CONTAINERS:
-                            left_out += len(one.found)
-                        elif one.found:
-                            found[uid] = tuple(one.found.values())
-                            containers += len(one.found)
-                        number += 1
-                        if number % SLICE == 0:
-                            await asyncio.sleep(0)
-            end = page.finish()
-            token = end.continue_
-            if not token:
-                break
-        self._state.listed(end.resource_version)
-        self.left_out = left_out
+        found, self.left_out = await list_pods(
+            self.api, self.path, self.node, self._state, self._read
+        )
         self.is_live = True
         self.follower.replace(self.path, found)
         return Next.WATCH_AT_ONCE
 
-    def _read(self, reader: LogPodReader, data: bytes | msgspec.Raw) -> str:
+    def _read(self, data: bytes | msgspec.Raw) -> tuple[str, LogPodReader]:
+        reader = LogPodReader(self.selection)
         uid = reader.add(data)
         if self.labels is not None:
             self.labels.put(data, uid)
-        return uid
+        return uid, reader
 
     async def _watch(self) -> Next:
         began = self.clock()
-        params = self._params(self._state.watch_params())
+        params = _params(self._state.watch_params(), self.node)
         stream = self.api.stream(self.path, params, accept=_ACCEPT, silence=SILENCE)
         async with stream as pieces:
             self._state.opened()
@@ -153,8 +128,7 @@ class PodWatcher:
                 for change in self._state.feed(piece):
                     if change is None:
                         continue
-                    reader = LogPodReader(self.selection)
-                    uid = self._read(reader, change.raw)
+                    uid, reader = self._read(change.raw)
                     gone = change.kind == "DELETED"
                     if gone and self.labels is not None:
                         name = change.namespace.name
@@ -165,7 +139,48 @@ class PodWatcher:
         return self._state.ended(self.clock() - began)
 
 
-def _explained(error: UpstreamError | CredentialError, verb: str) -> str:
+async def list_pods(
+    api: ApiServer,
+    path: str,
+    node: str | None,
+    state: WatchState,
+    read: Callable[[bytes], tuple[str, LogPodReader]],
+) -> tuple[Found, int]:
+    """List pods. Returns their wanted containers, and the number of those that are left out.
+
+    Raises UpstreamError and CredentialError.
+    """
+    found: dict[str, tuple[Followed, ...]] = {}
+    token, number, containers, left_out = "", 0, 0, 0
+    while True:
+        page = ListReader()
+        params = _params(state.list_params(token), node)
+        async with api.stream(path, params, accept=_ACCEPT, silence=REQUEST_TIMEOUT) as pieces:
+            async for piece in pieces:
+                for each in page.raw(piece):
+                    uid, one = read(each)
+                    left_out += one.left_out
+                    if one.found and containers + len(one.found) > MAX_CONTAINERS:
+                        left_out += len(one.found)
+                    elif one.found:
+                        found[uid] = tuple(one.found.values())
+                        containers += len(one.found)
+                    number += 1
+                    if number % SLICE == 0:
+                        await asyncio.sleep(0)
+        end = page.finish()
+        token = end.continue_
+        if not token:
+            state.listed(end.resource_version)
+            return found, left_out
+
+
+def _params(params: dict[str, str], node: str | None) -> dict[str, str]:
+    return params | ({"fieldSelector": f"spec.nodeName={node}"} if node else {})
+
+
+def explained(error: UpstreamError | CredentialError, verb: str) -> str:
+    """Explain why pods cannot be listed or watched, and tell the remedy."""
     if isinstance(error, ApiError):
         if error.code == 403:
             return f"the API server forbids to {verb} pods: {advice(*PODS)}"
