@@ -10,6 +10,7 @@ FLAGS = (
     "--loki-url=http://127.0.0.1:9/loki/api/v1/push",
     "--source=api",
     "--namespace=payments",
+    "--container=app",
 )
 
 
