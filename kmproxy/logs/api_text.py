@@ -15,6 +15,7 @@ from zlib import crc32
 import msgspec
 
 from kmproxy.logs.cri import seconds_of
+from kmproxy.logs.positions import END_OF_TIME
 
 _HEADER = 64
 """Bytes that are more than any time has, by the pattern below."""
@@ -77,7 +78,7 @@ class TextReader:
     def _made(self, raw: bytes, crc: int, *, is_cut: bool) -> TimedLine:
         found = _TIME.match(raw)
         seconds = seconds_of(found[1], found[3]) if found else None
-        if found is None or seconds is None:
+        if found is None or seconds is None or not 0 <= seconds < END_OF_TIME:
             return TimedLine(None, raw[: self._max_line], crc, is_cut)
         time = seconds * 1_000_000_000 + int((found[2] or b"0").ljust(9, b"0"))
         text = raw[found.end() :]

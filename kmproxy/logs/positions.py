@@ -22,6 +22,9 @@ MAX_BYTES = 4 << 20
 KEPT = 24 * 3600.0
 """Seconds for which the position of a container that is gone is kept."""
 
+END_OF_TIME = 253_402_300_800
+"""Seconds since 1970 of the year 10,000, which no time in a request can name."""
+
 _FORMAT = b"kmproxy-positions"
 _VERSION = b"1"
 _LONGEST_NAME = 300
@@ -202,7 +205,12 @@ def _is_possible(entry: _Entry) -> bool:
     ):
         return False
     if isinstance(position, ApiPosition):
-        return position.lines >= 0 and 0 <= position.crc < 1 << 32
+        return (
+            0 <= position.since < END_OF_TIME
+            and position.lines >= 0
+            and 0 <= position.crc < 1 << 32
+            and position.newest >= 0
+        )
     points = [position.done, *([position.start] if position.start else [])]
     return (
         all(

@@ -53,6 +53,15 @@ def test_a_time_of_another_zone():
     assert line.time == 1_700_000_000_500_000_000
 
 
+@pytest.mark.parametrize(
+    "time", [b"9999-12-31T23:59:59-14:00", b"0001-01-01T00:00:00Z", b"2023-13-01T00:00:00Z"]
+)
+def test_a_time_that_no_request_can_name(time):
+    """A container can write what looks like a time at the beginning of a part of a line."""
+    (line,) = TextReader(100).feed(time + b" x\n")
+    assert line.time is None
+
+
 def test_the_first_requests():
     """The instance before is read first, then the newest one is followed."""
     made = reader(oldest=1_700_000_000 * 10**9)
@@ -157,3 +166,40 @@ def test_positions_of_both_sources():
 def test_the_lists(namespaces, wanted):
     """Namespaces without a pattern are listed by themselves."""
     assert places(namespaces) == wanted
+
+
+def test_a_position_names_no_second_that_was_not_asked_for():
+    """Otherwise lines from before --max-age would come, which it does not count."""
+    made = reader(oldest=1_700_000_001 * 10**9)
+    made.observe(0, 0, is_ended=False)
+    made.request(0)
+    ((_, mark),) = made.feed(at(1))
+    assert mark.position.since == 1_700_000_001
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"), [(1, at(1, text="another")), (5, at(2))], ids=["checksum", "too few"]
+)
+def test_a_log_is_doubted_at_once(lines, text):
+    """By the checksum of as many lines, or by a newer line before them; then it waits for news."""
+    made = reader(ApiPosition(0, 1_700_000_000, lines, 77, 1_700_000_001 * 10**9))
+    made.observe(0, 0, is_ended=False)
+    made.request(0)
+    assert made.feed(text) == []
+    assert made.is_doubtful
+    made.fail(10)
+    assert made.due == 12
+
+
+def test_a_last_line_without_its_end():
+    """It is given out when the instance has ended, not before, and counted."""
+    made = reader()
+    made.observe(0, 0, is_ended=False)
+    made.request(0)
+    assert made.feed(at(0, text="half")[:-1]) == []
+    made.observe(0, 0, is_ended=True)
+    assert made.end(0) == []
+    assert made.request(made.due) == ApiRequest(previous=False, follow=False, since=None)
+    made.feed(at(0, text="half")[:-1])
+    assert texts(made.end(0)) == [b"half"]
+    assert made._tally.unfinished == 1
