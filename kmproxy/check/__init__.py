@@ -11,6 +11,6 @@ Knows which checks are made, and the meaning of their results. Must not change a
     certificates  examines the certificate that a server shows
     kubelet       tries a node: its certificate, its metrics, its pods
     upstreams     tries each upstream: its certificate, its metrics, its namespace labels
-    logs          tries a node's list of pods and its log files, for `kmproxy logs`
+    logs          tries a list of pods and one log, for `kmproxy logs`
     preflight     runs all checks in order
 """

@@ -1,4 +1,4 @@
-"""Tries what `kmproxy logs` needs of a node: its list of pods, and one of its log files.
+"""Tries what `kmproxy logs` needs: a list of pods, and one log, of a node or the API server.
 
 Must not send a line to the push endpoint, nor change the positions.
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from kmproxy.check.permissions import PermissionCheck
 from kmproxy.check.steps import Steps
-from kmproxy.errors import ForbiddenError, UpstreamError
+from kmproxy.config.logs import only_node
+from kmproxy.errors import ApiError, ForbiddenError, UpstreamError
+from kmproxy.kube.apiserver import REQUEST_TIMEOUT
 from kmproxy.kube.nodes import Node
-from kmproxy.kube.permissions import NODE_LOG, NODE_PODS, NODE_PROXY
+from kmproxy.kube.permissions import NODE_LOG, NODE_PODS, NODE_PROXY, POD_LOG, advice
+from kmproxy.kube.watch import WatchState
+from kmproxy.logs.api_pods import explained, list_pods, places
 from kmproxy.logs.cri import CriReader
 from kmproxy.logs.pods import Followed, LogPodReader, LogSelection
 from kmproxy.sources.kubelet import LOGS
@@ -67,6 +71,53 @@ async def _list_pods(steps: Steps, node: Node, permissions: PermissionCheck) -> 
         steps.report.add("pods", "pods", "ok", message)
         steps.show([message])
     return found
+
+
+async def check_api_logs(steps: Steps, permissions: PermissionCheck) -> None:
+    """List the pods, and read the beginning of one log from the API server."""
+    if steps.logs is None:
+        return
+    logs, api, found = steps.logs.logs, steps.clients.api, list[Followed]()
+    selection, node = LogSelection.of(logs), only_node(steps.config)
+
+    def read(data: bytes) -> tuple[str, LogPodReader]:
+        reader = LogPodReader(selection)
+        return reader.add(data), reader
+
+    async with steps.step("pods", "pods", "Pods, listed once"):
+        for path in places(logs.namespace):
+            state = WatchState(uniform=lambda low, _: low)
+            try:
+                pods, _ = await list_pods(api, path, node, state, read)
+            except ApiError as error:
+                raise UpstreamError(error.reason, explained(error, "list")) from error
+            found += [each for containers in pods.values() for each in containers]
+        message = f"{len(found)} containers to read"
+        steps.report.add("pods", "pods", "ok", message)
+        steps.show([message])
+    async with steps.step("logs", "pods/log", "A log, tried once"):
+        if not found:
+            steps.report.add("logs", "pods/log", "warning", "there is no container to try")
+            return
+        one = found[0].container
+        path = f"/api/v1/namespaces/{one.namespace}/pods/{one.pod}/log"
+        params = {"container": one.name, "timestamps": "true", "limitBytes": str(TRIED)}
+        size = 0
+        try:
+            async with api.stream(path, params, accept="*/*", silence=REQUEST_TIMEOUT) as pieces:
+                async for piece in pieces:
+                    size += len(piece)
+                    if size >= TRIED:
+                        break
+        except ApiError as error:
+            message = error.summary
+            if error.code == 403:
+                message = f"the API server forbids to read logs: {advice(POD_LOG)}"
+            raise UpstreamError(error.reason, message) from error
+        permissions.prove(POD_LOG)
+        message = f"served; the log of {one.pod}/{one.name} was read"
+        steps.report.add("logs", "pods/log", "ok", message)
+        steps.show([message])
 
 
 def _folder(followed: Followed) -> str:

@@ -68,7 +68,9 @@ class PermissionCheck:
         config = self._steps.config
         wanted, unwanted = needed(config), unneeded(config)
         if self._steps.logs is not None:
-            wanted, unwanted = needed_by_logs(config), unneeded_by_logs(config)
+            source = self._steps.logs.logs.source
+            wanted = needed_by_logs(config, source)
+            unwanted = unneeded_by_logs(config, source)
         access = self._steps.report.access
         heading = (
             f"Permissions, asked of {self._steps.clients.identity.server}: "

@@ -90,8 +90,13 @@ async def _run(steps: Steps, try_node: str | None) -> None:
     if steps.config.authorization.mode != "none":
         await check_everybody(steps)
     labels = await list_labels(steps)
-    node = await find_node(steps, try_node)
-    if node is None:
+    through_api = steps.logs is not None and steps.logs.logs.source == "api"
+    node = None if through_api else await find_node(steps, try_node)
+    if through_api:
+        from kmproxy.check.logs import check_api_logs  # noqa: PLC0415 - most have none
+
+        await check_api_logs(steps, permissions)
+    elif node is None:
         report.add("metrics", "metrics", "skipped", "no node to try")
     else:
         report.node = node.name

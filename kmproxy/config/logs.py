@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -429,6 +430,20 @@ def _tenant_problems(given: LogsCommand) -> list[str]:
     return problems
 
 
+def only_node(config: Config) -> str | None:
+    """Returns the name of the node whose pods --source=api reads, or None for all nodes."""
+    node = config.kubelet.node
+    return None if node == KubeletConfig().node else node
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _kubelet_problems(config: Config) -> list[str]:
     """Returns a line for each setting of kubelets: the API server's pods/log asks no kubelet."""
     why = "makes no sense beside --source=api, which asks no kubelet itself"
@@ -439,6 +454,9 @@ def _kubelet_problems(config: Config) -> list[str]:
         if key != "node" and getattr(config.kubelet, key) != getattr(blank, key)
     ]
     problems = [f"{', '.join(given)} {why}"] if given else []
+    if _is_address(only_node(config) or ""):
+        what = "an address, but --source=api selects the pods of a node by its name"
+        problems.append(f"--node-name-or-ip: {what} (spec.nodeName)")
     if config.access is not None:
         problems.append(f"kubelet: the section {why}")
     return problems

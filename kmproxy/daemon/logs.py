@@ -7,17 +7,18 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypedDict
 from urllib.parse import urlsplit
 
 from kmproxy.client.factory import UpstreamFactory
 from kmproxy.client.session import open_session
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.http_options import Access
-from kmproxy.config.logs import LOKI_KEY, USUAL_PATH, LogsCommand
+from kmproxy.config.logs import LOKI_KEY, USUAL_PATH, LogsCommand, only_node
 from kmproxy.daemon.clients import Clients, open_clients
 from kmproxy.daemon.keepers import keep_labels, keep_pins
 from kmproxy.daemon.label_maps import LabelMaps, open_label_maps
@@ -33,14 +34,16 @@ from kmproxy.errors import (
     UpstreamError,
 )
 from kmproxy.kube.nodes import Node
+from kmproxy.logs.api import ApiSource
 from kmproxy.logs.batches import Batches, BatchLimits
 from kmproxy.logs.files import FileSource
-from kmproxy.logs.pod_labels import NodePodLabels
+from kmproxy.logs.pod_labels import NodePodLabels, WatchedPodLabels
 from kmproxy.logs.pods import LogSelection
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.positions import PositionBook
 from kmproxy.logs.sender import NAME, Sender
 from kmproxy.logs.shipper import LogsPort, Shipper, saved
+from kmproxy.logs.source import Source
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.own_file import aside
 from kmproxy.sources.kubelet import Kubelet, LogAnswer, Reader
@@ -66,6 +69,17 @@ class NodeLogs:
     async def log(self, path: str, span: tuple[int, int] | None) -> LogAnswer:
         """Get a part of a file, or a folder's index. Raises UpstreamError."""
         return await self.kubelet.log(self.node, path, span)
+
+
+class _Common(TypedDict):
+    """The arguments that each source takes."""
+
+    room: Callable[[], Awaitable[int]]
+    max_line: int
+    max_age: float
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    uniform: Callable[[float, float], float]
 
 
 class LogsDaemon:
@@ -100,8 +114,6 @@ class LogsDaemon:
         `stop`.
         """
         runtime, config, logs = self._runtime, self._runtime.config, self._command.logs
-        if logs.source == "api":
-            raise ConfigError(["--source=api: this build reads the files of kubelets only"])
         clients = await runtime.stack.enter_async_context(
             open_clients(config, self._environment, clock=runtime.clock, metrics=runtime.metrics)
         )
@@ -116,13 +128,15 @@ class LogsDaemon:
             lambda: labels.watcher.unloaded() or shipper.unlisted(),
             lambda: labels.watcher.sync_age,
         )
-        port = LogsPort(shipper, self._readiness, clients.kubelet.source)
+        api = logs.source == "api"
+        source = clients.api.server if api else clients.kubelet.source
+        port = LogsPort(shipper, self._readiness, source)
         self.page_port, self.telemetry_port = await open_ports(
             runtime, port.application(), None, self._readiness, "the names of all pods"
         )
         _log.info(
             "logs of %s to %s; page on port %d, telemetry on port %d",
-            clients.kubelet.source,
+            source,
             urlsplit(logs.loki_url or "")._replace(query="").geturl(),
             self.page_port,
             self.telemetry_port,
@@ -220,8 +234,11 @@ class LogsDaemon:
         runtime, logs = self._runtime, self._command.logs
         metrics, names = runtime.metrics, labels.samples
         config = runtime.config
-        pods = NodePodLabels(config.pods, config.labels.max_label_value_bytes)
-        known = pods if config.pods.enabled else None
+        longest = config.labels.max_label_value_bytes
+        known: NodePodLabels | WatchedPodLabels | None = None
+        if config.pods.enabled:
+            kind = WatchedPodLabels if logs.source == "api" else NodePodLabels
+            known = kind(config.pods, longest)
         options = StreamOptions(
             labels=logs.stream_label,
             external=logs.external_label,
@@ -252,26 +269,43 @@ class LogsDaemon:
             clock=runtime.clock,
             uniform=runtime.uniform,
         )
-        files = FileSource(
-            NodeLogs(clients.kubelet, clients.kubelet.configured),
-            LogSelection.of(logs),
-            batches,
-            book,
-            metrics.read,
+        common = _Common(
             room=sender.room,
             max_line=logs.max_line_bytes,
             max_age=logs.max_age,
-            labels=known,
             clock=runtime.clock,
             wall=runtime.wall,
             uniform=runtime.uniform,
         )
-        return Shipper(files, batches, sender, positions)
+        if isinstance(known, WatchedPodLabels) or logs.source == "api":
+            source: Source = ApiSource(
+                clients.api,
+                only_node(config),
+                logs.namespace,
+                LogSelection.of(logs),
+                batches,
+                book,
+                metrics.read,
+                metrics.follow,
+                labels=known if isinstance(known, WatchedPodLabels) else None,
+                **common,
+            )
+        else:
+            source = FileSource(
+                NodeLogs(clients.kubelet, clients.kubelet.configured),
+                LogSelection.of(logs),
+                batches,
+                book,
+                metrics.read,
+                labels=known,
+                **common,
+            )
+        return Shipper(source, batches, sender, positions)
 
     def _collect(self) -> None:
         """Bring the positions that are written next up to date."""
         if self._shipper is not None:
-            self._shipper.files.collect()
+            self._shipper.source.collect()
 
     async def _positions(self) -> tuple[PositionBook, PositionFile]:
         """The positions of the last process, and proof that they can be written.

@@ -7,9 +7,10 @@ names, labels or values.
 from __future__ import annotations
 
 from kmproxy.daemon.metrics import SharedMetrics
-from kmproxy.logs.files import ReadMetrics
+from kmproxy.logs.api import FollowMetrics
 from kmproxy.logs.sender import SendMetrics
 from kmproxy.logs.shipper import PositionMetrics
+from kmproxy.logs.source import ReadMetrics
 
 
 class LogsMetrics(SharedMetrics):
@@ -19,4 +20,5 @@ class LogsMetrics(SharedMetrics):
         super().__init__()
         self.send = SendMetrics(self.registry)
         self.read = ReadMetrics(self.registry, self.send.lost, self.upstream_errors)
+        self.follow = FollowMetrics(self.registry)
         self.positions = PositionMetrics(self.registry)

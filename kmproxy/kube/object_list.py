@@ -188,6 +188,10 @@ class ListReader:
         ]:
             yield some
 
+    def raw(self, data: bytes) -> Iterator[bytes]:
+        """Take the next piece; yield its objects as they are. Raises ApiError."""
+        return self._splitter.split(data)
+
     def finish(self) -> ListMeta:
         """Return the metadata of the complete list. Raises ApiError if it is not a list."""
         return self._splitter.finish(_FRAME).metadata

@@ -63,6 +63,12 @@ NODE_LOG = Permission(
 )
 NODES_LISTED = Permission("list", "nodes", "the nodes as scrape targets")
 
+PODS = (
+    Permission("list", "pods", "the containers whose logs are read"),
+    Permission("watch", "pods", "containers that come, restart and go"),
+)
+POD_LOG = Permission("get", "pods/log", "the logs of containers, through the API server")
+
 TOKEN_REVIEWS = Permission(
     "create", "tokenreviews", "the review of callers' tokens", "authentication.k8s.io"
 )
@@ -141,8 +147,10 @@ def needed(config: Config) -> tuple[Permission, ...]:
     return tuple(found.values())
 
 
-def needed_by_logs(config: Config) -> tuple[Permission, ...]:
-    """Return the permissions that `kmproxy logs` needs to read the files of a kubelet."""
+def needed_by_logs(config: Config, source: str = "files") -> tuple[Permission, ...]:
+    """Return the permissions that `kmproxy logs` needs to read from the source."""
+    if source == "api":
+        return (*NAMESPACES, *PODS, POD_LOG)
     if _through_the_api_server(config):
         return (*NAMESPACES, replace(NODE_PROXY, name=config.kubelet.node))
     return (*NAMESPACES, NODE_LOG, NODE_PODS) if _direct(config) else NAMESPACES
@@ -162,9 +170,9 @@ def unneeded(config: Config) -> tuple[Permission, ...]:
     return tuple(found.values())
 
 
-def unneeded_by_logs(config: Config) -> tuple[Permission, ...]:
+def unneeded_by_logs(config: Config, source: str = "files") -> tuple[Permission, ...]:
     """Return the permissions that `kmproxy logs` does not need and should not have."""
-    wanted = {each.kind for each in needed_by_logs(config)}
+    wanted = {each.kind for each in needed_by_logs(config, source)}
     return tuple(each for each in _DANGEROUS if each.kind not in wanted)
 
 

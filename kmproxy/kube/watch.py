@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -61,10 +61,11 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A namespace came, changed or went."""
+    """A namespace came, changed or went. Of another kind of object `raw` has the JSON."""
 
     kind: Literal["ADDED", "MODIFIED", "DELETED"]
     namespace: Namespace
+    raw: bytes | msgspec.Raw = field(default=b"", repr=False, compare=False)
 
 
 class Next(enum.Enum):
@@ -170,7 +171,7 @@ class WatchState:
         self._outage = False
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
-                return Change(event.type, meta.namespace())
+                return Change(event.type, meta.namespace(), event.object)
             case _:  # BOOKMARK, or a type of event that a later Kubernetes may add
                 return None
 

@@ -112,6 +112,14 @@ class PodLabelReader:
     def __repr__(self) -> str:
         return f"<PodLabelReader {self._reader!r}>"
 
+    def add(self, data: bytes | msgspec.Raw) -> PodListing:
+        """Read one pod by itself, and return all so far. Raises UpstreamError."""
+        try:
+            self._add(_POD.decode(data))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise UpstreamError("garbage", "a pod is not one") from error
+        return self._listing
+
     def feed(self, data: bytes) -> None:
         """Read the next piece."""
         for pod in self._reader.feed(data):

@@ -16,6 +16,11 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     pods            the containers whose logs are read, by a list of pods
     pod_labels      the labels of these pods, from the same lists
     files           polls a kubelet for its pods and log files
+    source          what is alike for the sources of logs: what they show and count
+    api_text        reads the text of the API server's pods/log
+    api_reader      reads one container's log from the API server
+    api_pods        lists and watches the pods whose logs the API server is asked for
+    api             follows logs through the API server
     streams         the labels, the structured metadata and the tenant of a line
     loki            a push, and the meaning of an answer
     nanoseconds     keeps equal lines of one nanosecond apart

@@ -58,7 +58,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 @lru_cache(256)
-def _seconds(text: bytes, zone: bytes) -> int | None:
+def seconds_of(text: bytes, zone: bytes) -> int | None:
     """Return seconds since 1970, or None for a day or an hour that does not exist."""
     try:
         return (datetime.fromisoformat((text + zone).decode()) - _EPOCH) // _SECOND
@@ -219,7 +219,7 @@ class CriReader:
             if found and not self._parts and not self._skipping:
                 text, fraction, zone, stream, tag, rest = found.groups()
                 if tag == b"F" and len(rest) <= longest:
-                    seconds = _seconds(text, zone)
+                    seconds = seconds_of(text, zone)
             if seconds is None:
                 if at:
                     self._line = Point(self._after, base + at, back, crc)
@@ -240,7 +240,7 @@ class CriReader:
         """Read the line at `at`, whose offset behind it is `end`, by the rules for parts."""
         begin, self._line = self._line, Point(self._after, end, back, crc)
         found = _LINE.match(data, at)
-        seconds = _seconds(found[1], found[3]) if found else None
+        seconds = seconds_of(found[1], found[3]) if found else None
         if found is None or seconds is None:
             self.is_docker |= data.startswith(_DOCKER, at)
             entries.append(Entry("", 0, b"", "", end, back, crc, self._open))

@@ -15,8 +15,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from math import isfinite
 from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
-
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.reviews import LogThrottle
@@ -29,8 +27,9 @@ from kmproxy.logs.pods import Followed, LogPodReader, LogSelection
 from kmproxy.logs.positions import FilePosition, PositionBook
 from kmproxy.logs.progress import Tally
 from kmproxy.logs.reader import LogReader
+from kmproxy.logs.source import ReadMetrics
 from kmproxy.sources.kubelet import LogAnswer, Reader
-from kmproxy.telemetry import UpstreamErrors, bounded
+from kmproxy.telemetry import bounded
 
 PODS_INTERVAL: Final = 2.0
 """Seconds between two lists of pods."""
@@ -71,63 +70,6 @@ class LogSource(Protocol):
 
     async def log(self, path: str, span: tuple[int, int] | None) -> LogAnswer:
         """Get a part of a file, or a folder's index."""
-
-
-class ReadMetrics:
-    """Counts what is read, and shows how far reading is behind."""
-
-    def __init__(self, registry: CollectorRegistry, lost: Counter, errors: UpstreamErrors) -> None:
-        self.errors = errors
-        self._lost = lost
-        self._lines = Counter(
-            "kmproxy_log_lines_read", "Lines read from log files.", registry=registry
-        )
-        self._bytes = Counter(
-            "kmproxy_log_bytes_read", "Bytes of the lines that were read.", registry=registry
-        )
-        self._cut = Counter(
-            "kmproxy_log_lines_cut", "Lines cut at --max-line-bytes.", registry=registry
-        )
-        self._unfinished = Counter(
-            "kmproxy_log_lines_unfinished",
-            "Lines that their container never ended, sent as they are.",
-            registry=registry,
-        )
-        self.requests = Counter(
-            "kmproxy_log_requests", "Requests for log files and folders.", registry=registry
-        )
-        self._containers = Gauge(
-            "kmproxy_log_containers", "Containers whose logs are read.", registry=registry
-        )
-        self._lag = Gauge(
-            "kmproxy_log_lag_bytes",
-            "Bytes of log files that were there at the last look and are not read yet.",
-            registry=registry,
-        )
-        self._unsupported = Gauge(
-            "kmproxy_log_containers_unsupported",
-            "Containers whose log files hold docker's JSON lines, which are not read.",
-            registry=registry,
-        )
-        for reason in ("not_cri", "too_old", "rotated", "truncated", "deleted", "damaged"):
-            lost.labels(reason)
-
-    def take(self, tally: Tally) -> None:
-        """Count what a tally has, and empty it."""
-        self._lines.inc(tally.lines)
-        self._bytes.inc(tally.bytes)
-        self._cut.inc(tally.cut)
-        self._unfinished.inc(tally.unfinished)
-        for reason, number in tally.lost.items():
-            self._lost.labels(reason).inc(number)
-        tally.lines = tally.bytes = tally.cut = tally.unfinished = 0
-        tally.lost.clear()
-
-    def follow(self, source: FileSource) -> None:
-        """Show the state of the source whenever the metrics are read."""
-        self._containers.set_function(lambda: len(source))
-        self._lag.set_function(lambda: sum(each.reader.lag for each in source.all()))
-        self._unsupported.set_function(lambda: sum(each.reader.is_docker for each in source.all()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from kmproxy.config.logs import LogsConfig, Shard
+from kmproxy.errors import UpstreamError
 from kmproxy.exposition.selection import Globs
 from kmproxy.kube.pod_list import PodListReader
 from kmproxy.logs.lines import Container
@@ -145,6 +146,20 @@ class LogPodReader:
 
     def __repr__(self) -> str:
         return f"<LogPodReader {len(self._found)} containers, {self._reader!r}>"
+
+    @property
+    def found(self) -> dict[Container, Followed]:
+        """The containers so far."""
+        return self._found
+
+    def add(self, data: bytes | msgspec.Raw) -> str:
+        """Read one pod by itself, and return its UID. Raises UpstreamError."""
+        try:
+            pod = _POD.decode(data)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise UpstreamError("garbage", "the API server's pod is not one") from error
+        self._add(pod)
+        return pod.metadata.uid
 
     def feed(self, data: bytes) -> None:
         """Read the next piece."""

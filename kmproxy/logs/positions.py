@@ -22,6 +22,9 @@ MAX_BYTES = 4 << 20
 KEPT = 24 * 3600.0
 """Seconds for which the position of a container that is gone is kept."""
 
+END_OF_TIME = 253_402_300_800
+"""Seconds since 1970 of the year 10,000, which no time in a request can name."""
+
 _FORMAT = b"kmproxy-positions"
 _VERSION = b"1"
 _LONGEST_NAME = 300
@@ -70,7 +73,28 @@ class FilePosition(msgspec.Struct, frozen=True, omit_defaults=True, tag="file"):
     skipping: tuple[str, ...] = ()
 
 
-Position = FilePosition
+class ApiPosition(msgspec.Struct, frozen=True, omit_defaults=True, tag="api"):
+    """Where reading goes on in the API server's pods/log.
+
+    A request can name no place in a log, only a whole second. So the position has the number and
+    the checksum of the acknowledged lines from the second `since` on, in the order of the log: they
+    are read again and left out.
+    """
+
+    instance: int
+    since: int = 0
+    """Seconds since 1970: the second before that of the newest line, or later."""
+    lines: int = 0
+    crc: int = 0
+    newest: int = 0
+    """The latest time of all acknowledged lines, in nanoseconds since 1970."""
+    ended: bool = False
+    """Whether the instance was read to its end."""
+    behind: bool = False
+    """Whether a line was older than `since`: the node's clock went back."""
+
+
+Position = FilePosition | ApiPosition
 """The positions that the file can hold: a union with one tagged class for each source."""
 
 Key = tuple[str, str]
@@ -174,12 +198,22 @@ def decode(data: bytes) -> list[_Entry]:
 def _is_possible(entry: _Entry) -> bool:
     """Return whether an entry can come from this program."""
     position = entry.position
-    points = [position.done, *([position.start] if position.start else [])]
-    return (
+    if not (
         0 < len(entry.uid) <= _LONGEST_NAME
         and 0 < len(entry.container) <= _LONGEST_NAME
         and position.instance >= 0
-        and all(
+    ):
+        return False
+    if isinstance(position, ApiPosition):
+        return (
+            0 <= position.since < END_OF_TIME
+            and position.lines >= 0
+            and 0 <= position.crc < 1 << 32
+            and position.newest >= 0
+        )
+    points = [position.done, *([position.start] if position.start else [])]
+    return (
+        all(
             0 <= each.back <= each.offset and bool(each.back) == bool(each.offset)
             for each in points
         )

@@ -20,10 +20,10 @@ from prometheus_client.registry import Collector
 
 from kmproxy import __version__
 from kmproxy.logs.batches import Batches
-from kmproxy.logs.files import FileSource, Reading
 from kmproxy.logs.page import State, Target, logs_page, targets_document
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.sender import Sender
+from kmproxy.logs.source import Shown, Source
 from kmproxy.web.health import Readiness
 from kmproxy.web.responses import application, not_allowed, plain, reads
 
@@ -76,7 +76,7 @@ async def saved(positions: PositionFile) -> None:
 class Shipper:
     """The parts of `kmproxy logs`. `run` must be called once."""
 
-    files: FileSource
+    source: Source
     batches: Batches
     sender: Sender
     positions: PositionFile
@@ -85,7 +85,7 @@ class Shipper:
 
     def start(self) -> None:
         """Begin to read and to send."""
-        self._reading = asyncio.create_task(self.files.run())
+        self._reading = asyncio.create_task(self.source.run())
         sending = asyncio.create_task(self.sender.run())
         self._tasks = [self._reading, sending, asyncio.create_task(self.positions.run())]
 
@@ -115,17 +115,17 @@ class Shipper:
 
     def unlisted(self) -> str | None:
         """Return why nothing is read yet, or None."""
-        if self.files.listed.is_set():
+        if self.source.listed.is_set():
             return None
-        why = f": {self.files.trouble}" if self.files.trouble else ""
+        why = f": {self.source.trouble}" if self.source.trouble else ""
         return f"the pods are not listed yet{why}"
 
     def targets(self) -> list[Target]:
         """Return what is read, in the order of names."""
-        found = [self._target(each) for each in self.files.all()]
+        found = [self._target(each) for each in self.source.all()]
         return sorted(found, key=lambda each: (each.namespace, each.pod, each.container))
 
-    def _target(self, reading: Reading) -> Target:
+    def _target(self, reading: Shown) -> Target:
         reader, container = reading.reader, reading.reader.container
         labels: dict[str, str] = {}
         tenant = None
@@ -183,11 +183,11 @@ class LogsPort:
         return State(
             version=__version__,
             problem=self.readiness.problem(),
-            reading=self.shipper.files.trouble,
+            reading=self.shipper.source.trouble,
             sending=sender.last_error,
             source=self.source,
             endpoint=urlsplit(sender.url)._replace(query="").geturl(),
             held=batches.held,
             buffer=batches.limits.buffer,
-            oldest=0.0 if oldest is None else max(0.0, self.shipper.files.wall() - oldest / 1e9),
+            oldest=0.0 if oldest is None else max(0.0, self.shipper.source.wall() - oldest / 1e9),
         )

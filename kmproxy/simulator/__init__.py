@@ -14,6 +14,7 @@ Knows only Kubernetes. Imports nothing of kmproxy, so it cannot share kmproxy's 
     kubelet_access  who may ask a kubelet, also while the API server is away
     file_server     a file server over a folder, as Go has one
     logs            containers that write log files, and their rotation
+    pod_logs        the log of one container, as the API server streams it
     kubelet         a kubelet
     rbac            roles and bindings, with default ones of Kubernetes
     statuses        Status objects of requests that fail

@@ -21,6 +21,7 @@ from kmproxy.simulator.authority import Authority
 from kmproxy.simulator.kubelet import SimKubelet
 from kmproxy.simulator.node_proxy import NodeProxy
 from kmproxy.simulator.objects import KINDS, Object
+from kmproxy.simulator.pod_logs import PodLogs, newest
 from kmproxy.simulator.rbac import AUTHENTICATED, Attributes
 from kmproxy.simulator.services import Services
 from kmproxy.simulator.statuses import StatusError, already_exists, conflict, not_found
@@ -64,6 +65,11 @@ class SimAPI:
         self._watches: list[web.Request] = []
         self._pages = Pages(self.store)
         self._listener = Listener(self._handle, server_context, plain_port=plain_port)
+        nodes = kubelets
+        self.pod_logs = PodLogs(
+            lambda: newest(each.logs.pods for each in nodes.values() if each.logs),
+            lambda: self._listener.closing,
+        )
 
     def __repr__(self) -> str:
         return f"<SimAPI {self.url} {self.store!r}, {len(self._watches)} watches>"
@@ -155,12 +161,18 @@ class SimAPI:
         match path.split("/"):
             case ["api", "v1", "nodes", node, "proxy", *more]:
                 return await self._proxy(request, user, node, "/" + "/".join(more))
+            case ["api", "v1", "namespaces", namespace, "pods", pod, "log"]:
+                where = {"name": pod, "namespace": namespace}
+                failure = self._check(user, "get", "pods/log", **where)
+                if failure is not None:
+                    return self._spoil(failure, b"cut\n")
+                return await self.pod_logs.serve(request, namespace, pod)
             case ["apis", group, "v1", kind] if REVIEWS.get(kind) == group:
                 return await self._review(request, user, kind, group)
-        where = place(path)
-        if where is not None:
-            act = self._item if where.name else self._collection
-            return await act(request, user, where)
+        found = place(path)
+        if found is not None:
+            act = self._item if found.name else self._collection
+            return await act(request, user, found)
         if path not in DISCOVERY:
             raise StatusError(404, "the server could not find the requested resource")
         return await document(request, DISCOVERY[path])

@@ -24,6 +24,7 @@ from kmproxy.simulator.api import SimAPI
 from kmproxy.simulator.authority import CERTIFICATE_USER, SERVICE_ACCOUNT, Authority
 from kmproxy.simulator.cadvisor import simulate_node
 from kmproxy.simulator.kubelet import SimKubelet
+from kmproxy.simulator.logs import LogPod, SimLogs
 from kmproxy.simulator.objects import node_object
 from kmproxy.simulator.pods import pod_object
 from kmproxy.simulator.rbac import AUTHENTICATED, Attributes
@@ -150,6 +151,20 @@ class SimCluster:
         return self.authority.permits(
             user, (AUTHENTICATED,), Attributes(verb, resource=resource, name=node)
         )
+
+    def show_logs(self, node: str, logs: SimLogs) -> None:
+        """Serve log files by a node's kubelet and by pods/log, and show their pods in the API."""
+        self.kubelets[node].logs = logs
+        logs.on_change = partial(self._show_pod, logs)
+
+    def _show_pod(self, logs: SimLogs, pod: LogPod) -> None:
+        name = f"{pod.namespace}/{pod.name}"
+        known = self.api.store.objects["pods"].get(name)
+        if known is not None and (pod not in logs.pods or known["metadata"]["uid"] != pod.uid):
+            self.api.services.remove("pods", name)
+        if pod in logs.pods:
+            head = {"kind": "Pod", "apiVersion": "v1"}
+            self.api.services.put("pods", head | pod.document())
 
     def rotate_token(self) -> str:
         """Replace the daemon's token. The old one is refused at once. Files are not changed."""

@@ -48,6 +48,8 @@ class LogContainer:
         self.running = True
         self.max_bytes = max_bytes
         self.rotations = 0
+        self.on_change: Callable[[], None] = _nothing
+        """Called after the container's status has changed."""
         self._clock = clock
         self._last = 0
         self._ids = [uuid.uuid4().hex * 2]
@@ -137,11 +139,12 @@ class LogContainer:
         """End the container. Its files stay."""
         self.running = False
         self._file.close()
+        self.on_change()
 
     def restart(self) -> None:
         """End the container and begin its next instance. One dead instance is kept."""
-        if self.running:
-            self.stop()
+        self.running = False
+        self._file.close()
         for each in self.folder.glob(f"{self.instance - 1}.log*"):
             each.unlink()
         self.instance += 1
@@ -149,6 +152,7 @@ class LogContainer:
         self._ids.append(uuid.uuid4().hex * 2)
         self._started.append(self._clock())
         self._file = self._opened()
+        self.on_change()
 
     def close(self) -> None:
         """Close the file."""
@@ -265,6 +269,8 @@ class SimLogs:
         self.root = root
         self.node = node
         self.pods: list[LogPod] = []
+        self.on_change: Callable[[LogPod], None] = _nothing
+        """Called after a pod was started or removed, and after its status has changed."""
         self._max_bytes = max_bytes
         self._clock = clock
         (root / "pods").mkdir(parents=True, exist_ok=True)
@@ -292,17 +298,23 @@ class SimLogs:
             labels=labels or {}, clock=self._clock, max_bytes=self._max_bytes,
         )  # fmt: skip
         self.pods.append(pod)
+        for each in pod.containers.values():
+            each.on_change = lambda: self.on_change(pod)
+        self.on_change(pod)
         return pod
 
     def delete(self, pod: LogPod) -> None:
         """Begin to delete a pod: it gets a deletionTimestamp, and its containers write on."""
         pod.deleted = True
+        self.on_change(pod)
 
     def remove(self, pod: LogPod) -> None:
         """End the containers of a pod, take it off the list, and remove its files."""
         for each in pod.containers.values():
+            each.running = False
             each.close()
         self.pods.remove(pod)
+        self.on_change(pod)
         shutil.rmtree(pod.folder)
 
     def documents(self) -> list[Object]:
@@ -317,6 +329,10 @@ class SimLogs:
         for pod in self.pods:
             for each in pod.containers.values():
                 each.close()
+
+
+def _nothing(*_: object) -> None:
+    """Nobody wants to know."""
 
 
 def _stamp(nanoseconds: int) -> bytes:

@@ -189,6 +189,9 @@ BAD = {
         [flags(source="api", kubelet_insecure_tls="true", node_port="1")], URL,
         "--node-port, --kubelet-insecure-tls makes no sense beside --source=api",
     ),
+    "api and an address": (
+        [flags(source="api", node_name_or_ip="10.0.0.1")], URL, "--node-name-or-ip: an address, but",
+    ),
     "api with a kubelet section": (
         [flags(source="api"), file(kubelet={"bearer_token": "x"})], URL, "kubelet: the section makes",
     ),
