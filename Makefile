@@ -180,7 +180,7 @@ RUNBOOKS ?= https://kmproxy.example.com/docs/runbooks.md
 
 .PHONY: manifests
 manifests: ## write the PrometheusRules from the rules, whose runbooks are at RUNBOOKS
-	for each in teams kmproxy kube-state-metrics workloads; do \
+	for each in teams kmproxy kube-state-metrics workloads logs; do \
 	  sed -i 's|runbook_url: [^#]*#|runbook_url: $(RUNBOOKS)#|' \
 	    manifests/components/rules/$$each.rules.yaml; \
 	  { echo "# Written by make manifests from the component rules: change it there."; \
