@@ -1,6 +1,7 @@
 """A simulated cluster: an API server and kubelets that answer as real ones do.
 
-Knows only Kubernetes. Imports nothing of kmproxy, so it cannot share kmproxy's mistakes.
+Knows only Kubernetes, and the push of Loki. Imports nothing of kmproxy, so it cannot share
+kmproxy's mistakes.
 
     families        the metric families of kubelets
     cadvisor        the texts of a kubelet's metrics endpoints
@@ -14,6 +15,8 @@ Knows only Kubernetes. Imports nothing of kmproxy, so it cannot share kmproxy's 
     kubelet_access  who may ask a kubelet, also while the API server is away
     file_server     a file server over a folder, as Go has one
     logs            containers that write log files, and their rotation
+    log_writers     applications that write log lines
+    loki            a push endpoint for log lines
     kubelet         a kubelet
     rbac            roles and bindings, with default ones of Kubernetes
     statuses        Status objects of requests that fail

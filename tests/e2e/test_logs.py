@@ -102,7 +102,9 @@ class Node:
         """The sum of an own metric's samples."""
         async with self.session.get(f"http://127.0.0.1:{port}/metrics") as response:
             text = await response.text()
-        return sum(float(each) for each in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+        return sum(
+            float(each) for each in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+        )
 
 
 @pytest.fixture
