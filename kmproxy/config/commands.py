@@ -62,7 +62,7 @@ class DemoConfig:
     )  # fmt: skip
     logs: bool = setting(
         "logs", parse_bool, False, "",
-        "show kmproxy logs instead: containers of the first node write, and a stand-in of Loki prints",
+        "show kmproxy logs: containers of the first node write, and a stand-in of Loki prints",
     )  # fmt: skip
 
 
