@@ -107,8 +107,8 @@ pair: $(VENV)/dev ## scrape simulated nodes by two scrapers, with --share-reads 
 	$(BIN)/python -m tests.support.pair $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check every answer
-	$(BIN)/python -m tests.support.soak --seconds $(SECONDS) $(ARGS)
+soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check every answer; with MODE=logs every log line
+	$(BIN)/python -m tests.support.soak$(if $(filter logs,$(MODE)),_logs) --seconds $(SECONDS) $(ARGS)
 
 $(VENV)/fuzz: $(VENV)/dev requirements-fuzz.lock
 	@echo "Adding to $(VENV) the packages of requirements-fuzz.lock ..."
@@ -180,7 +180,7 @@ RUNBOOKS ?= https://kmproxy.example.com/docs/runbooks.md
 
 .PHONY: manifests
 manifests: ## write the PrometheusRules from the rules, whose runbooks are at RUNBOOKS
-	for each in teams kmproxy kube-state-metrics workloads; do \
+	for each in teams kmproxy kube-state-metrics workloads logs; do \
 	  sed -i 's|runbook_url: [^#]*#|runbook_url: $(RUNBOOKS)#|' \
 	    manifests/components/rules/$$each.rules.yaml; \
 	  { echo "# Written by make manifests from the component rules: change it there."; \

@@ -24,12 +24,19 @@ class SimulatedPod:
     @property
     def command(self) -> list[str]:
         """The command that runs the daemon for all nodes. More flags may follow it."""
+        return [*self._of("serve"), "--all-nodes"]
+
+    @property
+    def logs_command(self) -> list[str]:
+        """The command that ships the logs of the kubelet's node. More flags must follow it."""
+        return self._of("logs")
+
+    def _of(self, name: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "kmproxy", "serve"),
+            *(sys.executable, "-m", "kmproxy", name),
             f"--service-account-dir={self.account}",
             f"--node-name-or-ip={self.kubelet_host}",
             f"--node-port={self.kubelet_port}",
-            "--all-nodes",
         ]
 
     @property

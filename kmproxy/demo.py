@@ -2,7 +2,8 @@
 
 The daemon runs as a process of its own, exactly as in a pod: with service
 account files, and with the cluster's address in its environment. It ends with the
-demo, however the demo ends.
+demo, however the demo ends. With --logs it is `kmproxy logs`, between containers that
+write and a stand-in of Loki.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import shutil
 import signal
 import sys
@@ -26,6 +28,9 @@ from kmproxy.config.types import Address
 from kmproxy.daemon_process import SimulatedPod
 from kmproxy.errors import ConfigError, StartupError, StreamError
 from kmproxy.simulator.cluster import SimCluster
+from kmproxy.simulator.log_writers import LogWriters
+from kmproxy.simulator.logs import SimLogs
+from kmproxy.simulator.loki import Entry, SimLoki
 
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 30.0
@@ -52,8 +57,34 @@ Ctrl-C ends it.
 """
 
 
+_LOGS_TEXT = """\
+kmproxy demo: the containers of {node} write logs, all simulated
+
+kmproxy logs reads them and pushes them to a stand-in of Loki, which prints each line below, with
+the team of its namespace. Move a namespace to another team, and watch its next lines:
+  curl -s -X PATCH -H 'Content-Type: application/merge-patch+json' \\
+    -d '{{"metadata":{{"labels":{{"team":"backend"}}}}}}' {api}/api/v1/namespaces/frontend-service2
+  kubectl --server={api} label namespace frontend-service2 team=backend --overwrite
+
+The containers and their positions:
+  curl -s {metrics}/targets
+
+The status page is at {metrics}/, kmproxy's own metrics are at {telemetry}/metrics.
+Ctrl-C ends it.
+
+"""
+
+WRITE_INTERVAL = 0.5
+"""Seconds from one line of a container to the next one of any container."""
+
+MAX_LOG_BYTES = 4096
+"""The size from which a log file is rotated: small, so that it happens while one looks."""
+
+
 async def demo(config: DemoConfig, stop: asyncio.Event) -> None:
     """Runs the demo until `stop` is set. Raises StartupError if the daemon cannot be started."""
+    if config.logs and config.payload is not None:
+        raise ConfigError(["--payload has no effect with --logs"])
     payload = _payload(config)
     names = tuple(f"node-{number}" for number in range(1, config.nodes + 1))
     async with AsyncExitStack() as stack:
@@ -64,18 +95,66 @@ async def demo(config: DemoConfig, stop: asyncio.Event) -> None:
             why = "the address is in use" if error.errno == errno.EADDRINUSE else str(error)
             problem = f"cannot listen on 127.0.0.1:{config.api_port} (--api-port): {why}"
             raise StartupError(problem) from error
-        daemon = await stack.enter_async_context(_daemon(config, cluster, names[0]))
+        logs = await stack.enter_async_context(_Logs.of(cluster, names[0])) if config.logs else None
+        daemon = await stack.enter_async_context(_daemon(config, cluster, names[0], logs))
         ended = asyncio.create_task(daemon.wait())
         stack.callback(ended.cancel)
         ready = _ready(cluster, f"{_url(config.telemetry_listen)}/readyz")
         if await _before(ready, stop, ended):
+            _print(_text(config, cluster, names))
+            await _before(stop.wait() if logs is None else logs.show(), stop, ended)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StreamError(f"standard output: {error.strerror}") from error
+
+
+class _Logs:
+    """Containers that write log lines, and the stand-in of Loki that gets them."""
+
+    def __init__(self, writers: LogWriters) -> None:
+        self._writers = writers
+        self._entries: asyncio.Queue[Entry] = asyncio.Queue()
+        self.loki = SimLoki(self._entries.put_nowait)
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, cluster: SimCluster, node: str) -> AsyncIterator[_Logs]:
+        """Let containers of a node write, and listen, until the context ends."""
+        with (
+            tempfile.TemporaryDirectory(prefix="kmproxy-demo-logs-") as folder,
+            SimLogs(Path(folder), node, max_bytes=MAX_LOG_BYTES) as files,
+        ):
+            cluster.api.allow("get", "nodes/log")
+            cluster.kubelets[node].logs = files
+            made = cls(LogWriters(files, random.Random()))  # noqa: S311 - no secret
+            await made.loki.start()
             try:
-                print(_text(config, cluster, names), flush=True)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise StreamError(f"standard output: {error.strerror}") from error
-            await _before(stop.wait(), stop, ended)
+                yield made
+            finally:
+                await made.loki.stop()
+
+    async def show(self) -> None:
+        """Write lines, and print each line that comes."""
+        while True:
+            self._writers.write()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WRITE_INTERVAL):
+                    while True:
+                        _print(_line(await self._entries.get()))
+
+
+def _line(entry: Entry) -> str:
+    """The labels of a line that it got from its namespace, the pod, and the text."""
+    place = f"{entry.stream['namespace']}/{entry.metadata['pod']}"
+    added = {k: v for k, v in entry.stream.items() if k not in {"namespace", "container", "stream"}}
+    labels = ",".join(f"{name}={value}" for name, value in added.items()) or "-"
+    return f"{labels:15}  {place:42}  {entry.text}"
 
 
 def _payload(config: DemoConfig) -> Path | None:
@@ -91,7 +170,7 @@ def _payload(config: DemoConfig) -> Path | None:
 
 
 def _text(config: DemoConfig, cluster: SimCluster, names: tuple[str, ...]) -> str:
-    return _TEXT.format(
+    return (_LOGS_TEXT if config.logs else _TEXT).format(
         nodes=len(names),
         namespaces=len(cluster.api.namespaces),
         node=names[0],
@@ -109,7 +188,7 @@ def _url(address: Address) -> str:
 
 @asynccontextmanager
 async def _daemon(
-    config: DemoConfig, cluster: SimCluster, node: str
+    config: DemoConfig, cluster: SimCluster, node: str, logs: _Logs | None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Runs the daemon in front of one node, under a supervisor. Stops both at the end."""
     kubelet = cluster.kubelets[node]
@@ -118,12 +197,19 @@ async def _daemon(
     try:
         cluster.write_service_account(Path(directory))
         pod = SimulatedPod(cluster.api.url, Path(directory), kubelet.host, kubelet.port)
+        command = [*pod.command, "--discovery"]
+        if logs is not None:
+            command = [
+                *pod.logs_command,
+                f"--loki-url={logs.loki.url}",
+                f"--positions={directory}/positions.json",
+                "--batch-wait=200ms",
+            ]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "kmproxy.supervisor", directory),
-            *pod.command,
+            *command,
             f"--listen={config.listen}",
             f"--telemetry-listen={config.telemetry_listen}",
-            "--discovery",
             *(f"--label={label}" for label in config.label),
             env=pod.environment,
             stdin=asyncio.subprocess.PIPE,  # the daemon ends when this end of the pipe is closed

@@ -60,6 +60,10 @@ class DemoConfig:
         "label", parse_word, ("team",), "KEY[=NAME]",
         "namespace label KEY becomes metric label NAME", repeatable=True,
     )  # fmt: skip
+    logs: bool = setting(
+        "logs", parse_bool, False, "",
+        "show kmproxy logs: containers of the first node write, and a stand-in of Loki prints",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

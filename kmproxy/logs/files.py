@@ -52,6 +52,9 @@ HELD: Final = 0.5
 PAUSE: Final = 300.0
 """Seconds between two log lines with one reason."""
 
+PODS_PATIENCE: Final = 20.0
+"""Seconds for a whole list of pods. A kubelet that hangs is asked again after it."""
+
 FOLDER: Final = "/logs/pods/"
 
 ELSEWHERE: Final = "and its log files cannot be read; see --source=api"
@@ -186,7 +189,7 @@ class FileSource:
             reader = LogPodReader(self.selection)
             labels = self.labels.reader() if self.labels else None
             try:
-                await self.source.pods(_Both(reader, labels))
+                await self._list(_Both(reader, labels))
                 found = reader.finish()
                 if self.labels and labels:
                     self.labels.take(labels, self.clock())
@@ -202,6 +205,15 @@ class FileSource:
                 self._update(found)
                 delay = PODS_INTERVAL
             await asyncio.sleep(delay)
+
+    async def _list(self, reader: Reader) -> None:
+        """Feed the list of pods to a reader. Raises UpstreamError after `PODS_PATIENCE`, too."""
+        try:
+            async with asyncio.timeout(PODS_PATIENCE):
+                await self.source.pods(reader)
+        except TimeoutError as error:
+            message = f"the kubelet did not list its pods within {PODS_PATIENCE:g} s"
+            raise UpstreamError("timeout", message, status=504) from error
 
     async def _prove(self) -> bool:
         """Look once whether the kubelet serves the folder of all logs, and say if it does not."""

@@ -1,6 +1,7 @@
 """A simulated cluster: an API server and kubelets that answer as real ones do.
 
-Knows only Kubernetes. Imports nothing of kmproxy, so it cannot share kmproxy's mistakes.
+Knows only Kubernetes, and the push of Loki. Imports nothing of kmproxy, so it cannot share
+kmproxy's mistakes.
 
     families        the metric families of kubelets
     cadvisor        the texts of a kubelet's metrics endpoints
@@ -15,6 +16,8 @@ Knows only Kubernetes. Imports nothing of kmproxy, so it cannot share kmproxy's 
     file_server     a file server over a folder, as Go has one
     logs            containers that write log files, and their rotation
     pod_logs        the log of one container, as the API server streams it
+    log_writers     applications that write log lines
+    loki            a push endpoint for log lines
     kubelet         a kubelet
     rbac            roles and bindings, with default ones of Kubernetes
     statuses        Status objects of requests that fail

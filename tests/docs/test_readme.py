@@ -144,6 +144,8 @@ def test_the_image():
 RUN_BY = {
     "make run\n": ".ci/demo",
     "kmproxy demo: 2 nodes": "test_examples.test_try_it",
+    "make run ARGS=--logs": "test_demo_logs.test_a_namespace_moves",
+    "kmproxy demo: the containers of node-1": "test_demo_logs.test_the_example_of_the_documents",
     "curl -s http://localhost:8080/metrics/cadvisor | grep": "test_examples.test_try_it",
     'container_cpu_usage_seconds_total{container="api"': "test_examples.test_try_it",
     "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",

@@ -149,3 +149,12 @@ async def test_the_end_while_the_endpoint_is_away(cluster, logs, loki, tmp_path)
     async with shipping(environment, flags):
         await loki.has("two", "three")
     assert loki.texts == ["one", "two", "three"]
+
+
+async def test_a_list_of_pods_that_hangs(cluster, kubelet, logs, loki, tmp_path):
+    """The kubelet is asked again, and reading begins."""
+    kubelet.fail(Fault.HANG_BEFORE_HEADERS, path="/pods", times=1)
+    logs.start("shop", "web-0").containers["app"].write("one")
+    async with shipping(*arguments(cluster, tmp_path, loki)) as (process, _):
+        await loki.has("one")
+        assert any("did not list its pods" in line for line in process.said)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kmproxy.daemon.logs_metrics import LogsMetrics
+from kmproxy.telemetry import render
 from tests.support.expressions import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -96,11 +98,12 @@ def test_every_query_parses(name, tmp_path):
 
 
 async def there(front):
-    """The metrics of a scrape through the daemon, and of the daemon itself."""
+    """The metrics of a scrape through the daemon, of the daemon itself, and of `kmproxy logs`."""
     proxy = await front()
     status, enriched = await proxy.get()
     assert status == 200
-    return exposed(enriched) | exposed((await proxy.probe("/metrics"))[1])
+    of_logs = render(LogsMetrics().registry).decode()
+    return exposed(enriched) | exposed((await proxy.probe("/metrics"))[1]) | exposed(of_logs)
 
 
 def recorded():

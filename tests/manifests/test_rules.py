@@ -14,7 +14,7 @@ from tests.support.expressions import metrics
 
 ROOT = Path(__file__).parents[2]
 COMPONENTS = ROOT / "manifests/components"
-NAMES = ("teams", "kmproxy", "kube-state-metrics", "workloads")
+NAMES = ("teams", "kmproxy", "kube-state-metrics", "workloads", "logs")
 KEPT = {
     "teams": "(cluster, team, namespace, pod",
     "kube-state-metrics": "(cluster, team, namespace, ",
