@@ -147,7 +147,7 @@ def test_what_is_no_list(body):
         reader.feed(body)
         reader.finish()
 
-    with pytest.raises(UpstreamError, match="list of pods is not one"):
+    with pytest.raises(UpstreamError, match="is not a list of pods"):
         read_whole()
 
 

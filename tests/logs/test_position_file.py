@@ -79,8 +79,8 @@ async def test_the_last_positions_are_written_at_the_end(kept):
         (lambda path: path.write_bytes(path.read_bytes().replace(b"uid-1", b"uid-2")), "checksum"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "checksum"),
         (lambda path: path.write_bytes(b""), "not a positions file"),
-        (lambda path: path.write_bytes(b"x" * (5 << 20)), "it is over 4194304 bytes"),
-        (lambda path: path.chmod(0o660), "others can write it"),
+        (lambda path: path.write_bytes(b"x" * (5 << 20)), "the file is over 4194304 bytes"),
+        (lambda path: path.chmod(0o660), "others can write the file"),
         (
             lambda path: (path.unlink(), path.mkdir()),
             "not a regular file",
