@@ -105,7 +105,11 @@ def test_the_engine():
     end = table.index("")
     assert end == 2 + len(names)
     assert table[end + 1].startswith("Discovery, 500 pods that become ")
-    assert len(table[end + 1 :]) == 4
+    discovery, logs = table[end + 1 : end + 5], table[end + 6 :]
+    assert len(discovery) == 4
+    assert table[end + 5] == ""
+    assert logs[0].startswith("Log lines, from the read to the push")
+    assert len(logs) == 3
     for line, (name, shape) in zip(table[2:end], names, strict=True):
         assert line.startswith(f"{name} ")
         assert shape in line
