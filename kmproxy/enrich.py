@@ -15,7 +15,7 @@ import yaml
 
 from kmproxy.config.label_rules import Namespace
 from kmproxy.config.recipe import read_recipe
-from kmproxy.config.sections import LabelConfig, SelectionConfig
+from kmproxy.config.samples import LabelConfig, SelectionConfig
 from kmproxy.errors import ConfigError, StreamError
 from kmproxy.exposition.pipeline import Pipeline
 from kmproxy.exposition.selector import SeriesError

@@ -14,7 +14,7 @@ import kmproxy
 from kmproxy.config.commands import EnrichConfig
 from kmproxy.config.label_rules import Namespace
 from kmproxy.config.loader import Layer, load_sections
-from kmproxy.config.sections import LabelConfig, SelectionConfig
+from kmproxy.config.samples import LabelConfig, SelectionConfig
 from kmproxy.enrich import PIECE, enrich, labels_of, read_namespaces
 from kmproxy.errors import ConfigError
 

@@ -13,7 +13,8 @@ from kmproxy import __version__
 from kmproxy.config.commands import BenchConfig, CheckConfig, DemoConfig, EnrichConfig
 from kmproxy.config.loader import IGNORED
 from kmproxy.config.logs import LOGS_SECTIONS, NOT_OF_LOGS
-from kmproxy.config.sections import SECTIONS, LabelConfig, SelectionConfig
+from kmproxy.config.samples import LabelConfig, SelectionConfig
+from kmproxy.config.sections import SECTIONS
 from kmproxy.config.settings import Setting, settings
 from kmproxy.config.types import parse_text
 from kmproxy.config.variables import variable

@@ -22,12 +22,14 @@ from kmproxy.config.commands import CheckConfig
 from kmproxy.config.loader import Layer, load, load_logs, load_sections
 from kmproxy.config.logs import LOGS_SECTIONS, NOT_OF_LOGS, LogsCommand
 from kmproxy.config.sections import SECTIONS, Config
+from kmproxy.config.settings import Setting
 from kmproxy.config.types import shown_key
 from kmproxy.config.variables import PREFIX, read_variables
 from kmproxy.config.yaml_text import RepeatedKeyError, parse_yaml
 from kmproxy.errors import ConfigError
 
 _T = TypeVar("_T")
+_Loading = Callable[[Sequence[Layer]], tuple[_T, list[str]]]
 
 
 def read_config(
@@ -46,20 +48,8 @@ def read_with(
     arguments: Sequence[str], environment: Mapping[str, str], *own: type[Any]
 ) -> tuple[Config, list[Any], list[str]]:
     """Read the configuration of `serve`, the sections `own`, which no file sets, and warnings."""
-    flags, problems = split_flags(arguments, booleans(SECTIONS.values()) | IGNORED_BOOLEANS)
-    of_serve, of_check = settings_of(*SECTIONS.values()), settings_of(CheckConfig)
-    variables, warnings = read_variables(environment, of_serve | of_check | _FILES)
-    # Variables for check alone have no effect on serve. As flags, serve does not know them.
-    mine = {name: variables.pop(name) for name in of_check.keys() & variables.keys()}
-    mine |= {name: flags.pop(name) for name in settings_of(*own).keys() & flags.keys()}
-    sections = []
-    try:
-        sections = load_sections([Layer("command line", "--", mine)], *own) if own else []
-    except ConfigError as error:
-        problems += error.problems
-    layers = _layers(flags, variables, problems)
-    config, unused = _loaded(load, layers, problems)
-    return config, sections, warnings + unused
+    split = split_flags(arguments, booleans(SECTIONS.values()) | IGNORED_BOOLEANS)
+    return _read(load, split, environment, settings_of(*SECTIONS.values()), own)
 
 
 def read_logs(
@@ -79,23 +69,39 @@ def read_logs_with(
 ) -> tuple[LogsCommand, list[Any], list[str]]:
     """Read the configuration of `logs`, the sections `own`, which no file sets, and warnings."""
     sections = LOGS_SECTIONS.values()
-    flags, problems = split_flags(arguments, booleans([*sections, *own]))
     known = {name: spec for name, spec in settings_of(*sections).items() if name not in NOT_OF_LOGS}
-    of_check = settings_of(CheckConfig)
-    variables, warnings = read_variables(environment, known | of_check | _FILES)
-    mine = {name: variables.pop(name) for name in of_check.keys() & variables.keys()}
-    mine |= {name: flags.pop(name) for name in settings_of(*own).keys() & flags.keys()}
-    built = []
-    try:
-        built = load_sections([Layer("command line", "--", mine)], *own) if own else []
-    except ConfigError as error:
-        problems += error.problems
-    layers = _layers(flags, variables, problems)
-    command, unused = _loaded(load_logs, layers, problems)
-    return command, built, warnings + unused
+    split = split_flags(arguments, booleans([*sections, *own]))
+    return _read(load_logs, split, environment, known, own)
 
 
 _FILES = {CONFIG_FILE.name: CONFIG_FILE}
+
+
+def _read(
+    loading: _Loading[_T],
+    split: tuple[dict[str, tuple[str, ...]], list[str]],
+    environment: Mapping[str, str],
+    known: Mapping[str, Setting],
+    own: Sequence[type[Any]],
+) -> tuple[_T, list[Any], list[str]]:
+    """The configuration that `loading` makes, the sections `own`, and warnings.
+
+    `split` holds the flags of the command line, and problems with them. `known` are the settings
+    that variables may give. Variables for check alone have no effect here.
+    """
+    flags, problems = split
+    of_check = settings_of(CheckConfig)
+    variables, warnings = read_variables(environment, {**known, **of_check, **_FILES})
+    mine = {name: variables.pop(name) for name in of_check.keys() & variables.keys()}
+    mine |= {name: flags.pop(name) for name in settings_of(*own).keys() & flags.keys()}
+    sections = []
+    try:
+        sections = load_sections([Layer("command line", "--", mine)], *own) if own else []
+    except ConfigError as error:
+        problems += error.problems
+    layers = _layers(flags, variables, problems)
+    loaded, unused = _loaded(loading, layers, problems)
+    return loaded, sections, warnings + unused
 
 
 def _layers(
@@ -121,7 +127,7 @@ def _layers(
 
 
 def _loaded(
-    loading: Callable[[Sequence[Layer]], tuple[_T, list[str]]],
+    loading: _Loading[_T],
     layers: Sequence[Layer],
     problems: Sequence[str],
 ) -> tuple[_T, list[str]]:

@@ -7,9 +7,12 @@ what a setting does. Must not open files: it is given the text of a file.
     settings        a field that is at once a flag, a YAML key and a line of help
     label_rules     rules that make labels of samples from labels and annotations of namespaces
     pod_labels      labels of samples from their pods: settings and rules
+    samples         the settings of samples: labels and selection
     sections        the daemon's settings, in frozen sections
     commands        the settings of the other commands
-    logs            the settings of `kmproxy logs`, and their contradictions
+    logs            the settings of `kmproxy logs`
+    logs_values     reads their values from text
+    logs_contradictions  finds settings of `kmproxy logs` that make no sense together
     variables       settings from environment variables
     expressions     regular expressions of RE2, for metric names
     http_options    the options of an HTTP client, as frozen values

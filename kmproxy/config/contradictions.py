@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from kmproxy.config.expressions import MAX_EXPRESSIONS
 from kmproxy.config.pod_labels import unused_pod_settings
+from kmproxy.config.samples import SelectionConfig
 from kmproxy.config.sections import (
     ACCESS_KEY,
     UPSTREAMS_KEY,
@@ -17,7 +18,6 @@ from kmproxy.config.sections import (
     Config,
     DiscoveryConfig,
     KubeletConfig,
-    SelectionConfig,
     ServerConfig,
 )
 from kmproxy.config.settings import settings

@@ -17,22 +17,20 @@ from kmproxy.config.label_rules import parse_rules
 from kmproxy.config.logs import (
     LOGS_SECTIONS,
     LOKI_KEY,
-    NO_URL,
     NOT_OF_LOGS,
     TENANTS_KEY,
     LogsCommand,
-    logs_contradictions,
     read_tenants,
 )
+from kmproxy.config.logs_contradictions import NO_URL, logs_contradictions
 from kmproxy.config.pod_labels import read_pod_rules
+from kmproxy.config.samples import LabelConfig, SelectionConfig
 from kmproxy.config.sections import (
     ACCESS_KEY,
     SECTIONS,
     UPSTREAMS_KEY,
     Config,
     KubeletConfig,
-    LabelConfig,
-    SelectionConfig,
     ServerConfig,
 )
 from kmproxy.config.settings import Setting, settings

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kmproxy.config.pod_labels import PodConfig
-from kmproxy.config.sections import Config, LabelConfig, SelectionConfig
+from kmproxy.config.samples import LabelConfig, SelectionConfig
+from kmproxy.config.sections import Config
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Recipe
 from kmproxy.exposition.selection import Globs, Selection

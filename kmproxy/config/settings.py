@@ -53,6 +53,12 @@ def setting(
     return field(default=default, metadata={"setting": meta})
 
 
+def same_setting(section: type[Any], attribute: str) -> Any:
+    """Makes a field that is the setting of another section, with its default."""
+    (spec,) = (each for each in dataclasses.fields(section) if each.name == attribute)
+    return field(default=spec.default, metadata=spec.metadata)
+
+
 def settings(section: type[Any]) -> dict[str, Setting]:
     """Returns the settings of a section by attribute, in order."""
     fields = dataclasses.fields(section)

@@ -18,7 +18,8 @@ from kmproxy.client.factory import UpstreamFactory
 from kmproxy.client.session import open_session
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.http_options import Access
-from kmproxy.config.logs import LOKI_KEY, USUAL_PATH, LogsCommand, only_node
+from kmproxy.config.logs import LOKI_KEY, LogsCommand, only_node
+from kmproxy.config.logs_values import USUAL_PATH
 from kmproxy.daemon.clients import Clients, open_clients
 from kmproxy.daemon.keepers import keep_labels, keep_pins
 from kmproxy.daemon.label_maps import LabelMaps, open_label_maps

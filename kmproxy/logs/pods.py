@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from kmproxy.config.logs import LogsConfig, Shard
+from kmproxy.config.logs import LogsConfig
+from kmproxy.config.logs_values import Shard
 from kmproxy.errors import UpstreamError
 from kmproxy.exposition.selection import Globs
 from kmproxy.kube.pod_list import PodListReader

@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, hdrs, web
 
 from kmproxy.auth.middleware import DECISION
 from kmproxy.config.recipe import read_selection
-from kmproxy.config.sections import SelectionConfig
+from kmproxy.config.samples import SelectionConfig
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
 from kmproxy.errors import AccessError
 from kmproxy.exposition.selection import QueryError, check_keys

@@ -11,7 +11,7 @@ import pytest
 from kmproxy.cli.main import main
 from kmproxy.config.expressions import EXPRESSION_BYTES, MAX_EXPRESSIONS, MAX_PATTERN, parse_regex
 from kmproxy.config.loader import Layer, load_sections
-from kmproxy.config.sections import SelectionConfig
+from kmproxy.config.samples import SelectionConfig
 from kmproxy.errors import ConfigError
 
 WORDS = [

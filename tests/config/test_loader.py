@@ -8,7 +8,8 @@ from kmproxy.config.commands import DemoConfig, EnrichConfig
 from kmproxy.config.http_options import Access, Authorization
 from kmproxy.config.label_rules import LabelRule
 from kmproxy.config.loader import IGNORED, Layer, load, load_sections
-from kmproxy.config.sections import SECTIONS, Config, KubeletConfig, LabelConfig, ServerConfig
+from kmproxy.config.samples import LabelConfig
+from kmproxy.config.sections import SECTIONS, Config, KubeletConfig, ServerConfig
 from kmproxy.config.settings import settings
 from kmproxy.config.types import Address, File
 from kmproxy.errors import ConfigError

@@ -5,7 +5,8 @@ import pytest
 from kmproxy.cli.flags import help_text
 from kmproxy.config.http_options import Access, Authorization
 from kmproxy.config.loader import Layer, load_logs
-from kmproxy.config.logs import LOGS_SECTIONS, NOT_OF_LOGS, Shard, Size
+from kmproxy.config.logs import LOGS_SECTIONS, NOT_OF_LOGS
+from kmproxy.config.logs_values import Shard, Size
 from kmproxy.config.settings import settings
 from kmproxy.config.types import Address, File
 from kmproxy.errors import ConfigError

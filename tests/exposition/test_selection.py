@@ -10,7 +10,7 @@ import pytest
 from kmproxy.cli.flags import split_flags
 from kmproxy.config.loader import Layer, load_sections
 from kmproxy.config.recipe import read_selection
-from kmproxy.config.sections import SelectionConfig
+from kmproxy.config.samples import SelectionConfig
 from kmproxy.errors import ConfigError
 from kmproxy.exposition.selection import MAX_GLOB, MAX_GLOBS, MAX_NAME, QueryError
 from kmproxy.exposition.selector import Selector, SeriesError, SeriesRoom

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from kmproxy.config.logs import LogsConfig, Shard
+from kmproxy.config.logs import LogsConfig
+from kmproxy.config.logs_values import Shard
 from kmproxy.errors import UpstreamError
 from kmproxy.logs.lines import Container
 from kmproxy.logs.pods import Followed, LogPodReader, LogSelection, in_shard
