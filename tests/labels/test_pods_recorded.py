@@ -11,7 +11,7 @@ from kmproxy.config.loader import Layer, load
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.labels.pods import PodLabelReader, PodMap
 
-OF_A_POD = re.compile(rb'[{,]namespace="([^"]+)",pod="([^"]+)"')
+OF_A_POD = re.compile(rb'[{,]namespace="([^"]+)"(?:,[a-z_]+="[^"]*")*,pod="([^"]+)"')
 ADDED = re.compile(rb',workload="([^"]*)",workload_type="([^"]*)"')
 
 
