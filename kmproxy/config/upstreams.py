@@ -94,7 +94,9 @@ def read_upstreams(document: Any, path: str) -> tuple[tuple[UpstreamConfig, ...]
             continue
         entries.append(entry)
         if (other := first.setdefault(entry.name, number)) != number:
-            problems.append(f"{path}[{entry.name}].name: entries {other} and {number} have it")
+            problems.append(
+                f"{path}[{entry.name}].name: entries {other} and {number} have the same name"
+            )
     return tuple(entries), problems
 
 

@@ -293,7 +293,7 @@ def test_all_problems_at_once(tmp_path):
         ),
         "upstreams[2].name: it is not [a-z0-9]([-a-z0-9]*[a-z0-9])? of at most 63 characters",
         "upstreams[2].namespace-labels: it is empty: leave it out, or name a label",
-        "upstreams[one].name: entries 1 and 3 have it",
+        "upstreams[one].name: entries 1 and 3 have the same name",
         "upstreams[4]: name is missing",
     ]
 
