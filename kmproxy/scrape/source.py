@@ -164,8 +164,6 @@ class UpstreamSource:
         """The upstream."""
         return Server(self.http.name, f"upstream {self.http.name}")
 
-    @asynccontextmanager
-    async def fetch(self) -> AsyncIterator[Exposition]:
+    def fetch(self) -> AbstractAsyncContextManager[Exposition]:
         """Fetch the exposition. Raises UpstreamError."""
-        async with self.http.fetch() as exposition:
-            yield exposition
+        return self.http.fetch()
