@@ -22,6 +22,7 @@ from kmproxy.config.logs import LOKI_KEY, USUAL_PATH, LogsCommand, only_node
 from kmproxy.daemon.clients import Clients, open_clients
 from kmproxy.daemon.keepers import keep_labels, keep_pins
 from kmproxy.daemon.label_maps import LabelMaps, open_label_maps
+from kmproxy.daemon.lifecycle import until_loaded, until_stopped
 from kmproxy.daemon.logs_metrics import LogsMetrics
 from kmproxy.daemon.ports import open_ports
 from kmproxy.daemon.runtime import RuntimeOf
@@ -154,28 +155,16 @@ class LogsDaemon:
         if labels is None or shipper is None or watching is None:
             raise StartupError("the daemon has not been started")
         stopped = asyncio.create_task(stop.wait())
-        loaded = asyncio.create_task(labels.watcher.wait_loaded())
         limit = self._runtime.config.apiserver.cache_sync_timeout
-        tasks: set[asyncio.Task[object]] = {stopped, loaded}
+        tasks: set[asyncio.Task[object]] = {stopped}
         try:
-            await asyncio.wait(
-                {*tasks, watching}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
-            )
+            await until_loaded(stopped, labels.watcher, watching, limit)
             if stopped.done():
                 return
-            if watching.done():
-                await watching  # the watch ends only with an error, which this raises
-            if not labels.watcher.loaded:
-                why = labels.watcher.trouble or "the API server has not answered"
-                raise StartupError(f"namespaces not loaded within {limit:g} s: {why}")
             shipper.start()
             shipping = asyncio.create_task(shipper.wait())
             tasks.add(shipping)
-            working = {shipping, watching}
-            await asyncio.wait({stopped, *working}, return_when=asyncio.FIRST_COMPLETED)
-            for task in working:
-                if task.done():
-                    await task
+            await until_stopped(stopped, shipping, watching)
         finally:
             for each in tasks:
                 each.cancel()
