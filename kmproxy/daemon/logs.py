@@ -133,7 +133,12 @@ class LogsDaemon:
         source = clients.api.server if api else clients.kubelet.source
         port = LogsPort(shipper, self._readiness, source)
         self.page_port, self.telemetry_port = await open_ports(
-            runtime, port.application(), None, self._readiness, "the names of all pods"
+            runtime,
+            port.application(),
+            None,
+            self._readiness,
+            shown="the names of all pods",
+            remedy="--web-config-file",
         )
         _log.info(
             "logs of %s to %s; page on port %d, telemetry on port %d",
