@@ -25,7 +25,7 @@ class Steps:
     """The objects of every step: the daemon's configuration and clients, and the report.
 
     `announce` gets a line at the beginning of each step, `output` the text of its results. A step
-    may take `timeout` seconds. `logs` is set if the daemon is that of `kmproxy logs`.
+    may take `timeout` seconds. `logs` is set for the daemon of `kmproxy logs`.
     """
 
     config: Config

@@ -1,4 +1,4 @@
-"""The addresses that kmproxy may connect to: those of Node objects, and those of upstreams' names.
+"""The addresses that kmproxy may connect to, by Node objects and by the names of upstreams.
 
 Knows the kinds of IP addresses, and the address of the API server. Must not know
 how a name is resolved. A kubelet writes the addresses of its own Node object, so

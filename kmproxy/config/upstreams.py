@@ -247,8 +247,8 @@ def label_collisions(
 ) -> list[str]:
     """Returns a line for each label that a sample of an upstream could get twice, or lose.
 
-    A rule must not make a namespace label. With prefixes, a prefix and a rule's name must not make
-    another label: that of another rule, or of another prefix.
+    A rule must not make a namespace label. A prefix before the name of a rule must not make the
+    label of another rule or of another prefix.
     """
     names = [rule.name for rule in rules if rule.name]
     wildcard = any(rule.key == WILDCARD for rule in rules)

@@ -51,7 +51,7 @@ from kmproxy.sources.kubelet import Kubelet, LogAnswer, Reader
 from kmproxy.web.health import Readiness
 
 PROBE_TIMEOUT = 5.0
-"""Seconds for the look whether the URL is a push endpoint."""
+"""Seconds within which the server has to answer whether it is a push endpoint."""
 
 _log = logging.getLogger(__package__)
 
@@ -175,7 +175,7 @@ class LogsDaemon:
                 each.cancel()
 
     async def stop(self) -> None:
-        """Become unready, send what was read, write the positions, and close everything."""
+        """Become unready, send the lines already read, write the positions, and close all."""
         if self._readiness is not None:
             self._readiness.stopping = True
         if self._shipper is not None:
@@ -198,7 +198,7 @@ class LogsDaemon:
         return factory.exporter(NAME, self._command.logs.loki_url or "", access, session, {})
 
     async def _probe(self, upstream: Upstream) -> None:
-        """Push no line at all. Raises ConfigError if the URL is not that of a push endpoint.
+        """Push no line. Raises ConfigError if the URL does not lead to a push endpoint.
 
         An endpoint that is away, or refuses this for another reason, is tried again with lines.
         """

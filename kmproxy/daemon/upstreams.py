@@ -71,7 +71,7 @@ def upstream_sources(
     """The source of each upstream's scrapes, by name. `info` adds the info metric.
 
     Each upstream has a limit of its own. All upstreams together have one room for series, apart
-    from that of kubelets. Their samples get labels of namespaces, none of pods.
+    from the room of kubelets. Their samples get labels of namespaces only.
     """
     config = runtime.config
     recipe = replace(read_recipe(config.labels, config.selection), info=info)

@@ -40,7 +40,7 @@ API_SERVER: Final = Server("apiserver", "API server")
 
 
 class Source(Protocol):
-    """A source of one scrape. Its limit, its room and its recipe are those of its kind."""
+    """A source of one scrape. It has a limit, a room and a recipe that other scrapes share."""
 
     @property
     def limit(self) -> ConcurrencyLimit:
