@@ -1,4 +1,4 @@
-"""Tries what `kmproxy logs` needs: a list of pods, and one log, of a node or the API server.
+"""Tries the requests of `kmproxy logs` once: a list of pods, and the beginning of one log.
 
 Must not send a line to the push endpoint, nor change the positions.
 """
@@ -42,7 +42,7 @@ async def check_logs(steps: Steps, node: Node, permissions: PermissionCheck) -> 
         reader.feed(answer.body)
         name = f"{first.container.pod}/{first.container.name}"
         if answer.status == 404:
-            message = f"the kubelet serves its logs, but not that of {name}"
+            message = f"the kubelet serves its logs, but not the log of {name}"
             raise UpstreamError("status", message)
         if reader.is_docker:
             message = "they hold docker's JSON lines, which are not supported"

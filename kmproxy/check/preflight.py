@@ -43,7 +43,7 @@ async def check(
 
     `announce` gets a line at the beginning of each step. `show` gets the text of its results.
     `try_node` names the node to try if every node is served. A step may take `step_timeout`
-    seconds. With `logs`, whose `config` is the same, the daemon is that of `kmproxy logs`.
+    seconds. `logs` is given for the daemon of `kmproxy logs`; its `config` is the same.
     """
     report = Report(__version__)
     for warning in warnings:

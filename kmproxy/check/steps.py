@@ -22,10 +22,10 @@ STEP_TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Steps:
-    """What every step uses: the daemon's configuration and clients, and the report.
+    """The objects of every step: the daemon's configuration and clients, and the report.
 
     `announce` gets a line at the beginning of each step, `output` the text of its results. A step
-    may take `timeout` seconds. `logs` is set if the daemon is that of `kmproxy logs`.
+    may take `timeout` seconds. `logs` is set for the daemon of `kmproxy logs`.
     """
 
     config: Config

@@ -1,4 +1,4 @@
-"""The addresses that kmproxy may connect to: those of Node objects, and those of upstreams' names.
+"""The addresses that kmproxy may connect to, by Node objects and by the names of upstreams.
 
 Knows the kinds of IP addresses, and the address of the API server. Must not know
 how a name is resolved. A kubelet writes the addresses of its own Node object, so
@@ -9,17 +9,13 @@ a name are written by the owner of its DNS zone.
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from kmproxy.config.types import Address, parse_host
-
-_NUMERIC = re.compile(r"(?:[^.]*\.)*(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
-"""A name that the system may read as an IPv4 address: 127.1, 2130706433, 0x7f.1."""
+from kmproxy.config.types import Address, is_numeric_name, parse_host
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
@@ -115,7 +111,7 @@ class NodeAddresses:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
             name = host.lower().rstrip(".")
-            if _NUMERIC.fullmatch(host):
+            if is_numeric_name(host):
                 return f"{host[:80]!r} is neither a host name nor an IP address"
             if (name == "localhost" or name.endswith(".localhost")) and not self._local:
                 return f"{host} is a loopback address"

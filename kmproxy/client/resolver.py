@@ -1,4 +1,4 @@
-"""The resolution of names in threads apart from those of other sessions.
+"""Resolves names in threads that other sessions do not use.
 
 Knows that the system's resolver blocks its thread, for as long as no name server answers. Must not
 know which names are resolved, or which addresses are accepted.

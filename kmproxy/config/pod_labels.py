@@ -32,7 +32,7 @@ class PodRule:
 
 @dataclass(frozen=True, slots=True)
 class PodConfig:
-    """The labels that samples get from their pods, and what becomes of a pod that is not known."""
+    """The labels that samples get from their pods, and the treatment of samples of unknown pods."""
 
     label: tuple[str, ...] = setting(
         "pod-label", parse_word, (), "KEY[=NAME]",

@@ -33,6 +33,7 @@ _RESOURCE = re.compile(
     r"([a-z][a-z0-9-]*)(?:/([a-z][a-z0-9-]*))?(?:\.([a-z0-9][a-z0-9.-]*[a-z0-9]))?"
 )
 _SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # of a link-local address
+_NUMERIC = re.compile(r"(?:[^.]*\.)*(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 
 
 class Address(NamedTuple):
@@ -154,6 +155,11 @@ def parse_host(text: str) -> str:
         if host != text or not _HOST_NAME.fullmatch(text):
             raise ValueError(f"{text!r} is neither a host name nor an IP address") from None
         return text
+
+
+def is_numeric_name(host: str) -> bool:
+    """Returns whether the system may read a name as an IPv4 address: 127.1, 2130706433, 0x7f.1."""
+    return _NUMERIC.fullmatch(host) is not None
 
 
 def parse_address(text: str) -> Address:

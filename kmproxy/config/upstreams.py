@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from kmproxy.config.http_client import read_access
 from kmproxy.config.http_options import Access, TlsOptions
 from kmproxy.config.label_rules import WILDCARD, LabelRule, name_problem
-from kmproxy.config.types import parse_host
+from kmproxy.config.types import Address, is_numeric_name, parse_host
 
 MAX_UPSTREAMS: Final = 64
 """Entries of the section. Each may have `--max-concurrency` scrapes under way."""
@@ -39,11 +39,9 @@ NAMESPACE: Final = "namespace"
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _URL_TEXT = re.compile(r"[!-\[\]-~]+")  # printable ASCII without a blank and a backslash
 _PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
-_NUMERIC = re.compile(r"(?:[^.]*\.)*(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
-"""A name that the system may read as an IPv4 address: 127.1, 2130706433, 0x7f.1."""
 
 _UNDERSCORES = "begins with two underscores, which Prometheus keeps for itself"
-_URL = "it is not a URL such as http://kube-state-metrics.monitoring.svc:8080/metrics"
+_URL = "the value is not a URL such as http://kube-state-metrics.monitoring.svc:8080/metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +64,8 @@ class UpstreamConfig:
     def place(self) -> str:
         """Host and port of the URL, with the port of its scheme if the URL names none."""
         parts = urlsplit(self.url)
-        host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return str(Address(parts.hostname or "", port))
 
     @property
     def shown(self) -> str:
@@ -95,7 +92,7 @@ def read_upstreams(document: Any, path: str) -> tuple[tuple[UpstreamConfig, ...]
         entries.append(entry)
         if (other := first.setdefault(entry.name, number)) != number:
             problems.append(
-                f"{path}[{entry.name}].name: entries {other} and {number} have the same name"
+                f"{path}[{entry.name}].name: entries {other} and {number} have this name"
             )
     return tuple(entries), problems
 
@@ -139,7 +136,7 @@ def _read_entry(
 
 def _parse_name(value: Any) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError("it is not [a-z0-9]([-a-z0-9]*[a-z0-9])? of at most 63 characters")
+        raise ValueError("the value is not [a-z0-9]([-a-z0-9]*[a-z0-9])? of at most 63 characters")
     if value in RESERVED:
         raise ValueError(f"{value!r} is the name of another upstream in kmproxy's own metrics")
     return value
@@ -162,9 +159,9 @@ def parse_url(value: Any) -> str:
     if parts.scheme not in {"http", "https"} or port == 0 or "%" in parts.netloc:
         raise ValueError(_URL)
     if "@" in parts.netloc:
-        raise ValueError("a user or password has no place in a URL: see basic_auth")
+        raise ValueError("the URL must not contain a user or a password: see basic_auth")
     if "#" in value:
-        raise ValueError("a fragment (#) has no place in it")
+        raise ValueError("the URL must not contain a fragment (#)")
     if problem := _host_problem(host):
         raise ValueError(problem)
     return parts._replace(netloc=parts.netloc.lower()).geturl()
@@ -175,18 +172,16 @@ def _host_problem(host: str) -> str | None:
         address = ip_address(host)
     except ValueError:
         return (
-            "its host is neither a host name nor an IP address"
-            if _NUMERIC.fullmatch(host)
-            else None
+            "the host is neither a host name nor an IP address" if is_numeric_name(host) else None
         )
     if address.is_unspecified or address.is_multicast:
-        return "its host is an address that no exporter can have"
+        return "the host is an address that no exporter can have"
     return None
 
 
 def _parse_format(value: Any) -> bool:
     if not isinstance(value, str) or value not in {"text", "openmetrics"}:
-        raise ValueError("it is neither 'text' nor 'openmetrics'")
+        raise ValueError("the value is neither 'text' nor 'openmetrics'")
     return bool(value == "openmetrics")
 
 
@@ -196,7 +191,7 @@ def _parse_labels(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         what = "a list of labels is expected, or a mapping of labels to prefixes"
         raise ValueError(what)  # noqa: TRY004 - a value of the user, as all others
     if not value:
-        raise ValueError("it is empty: leave it out, or name a label")
+        raise ValueError("the value is empty: leave the key out, or name a label")
     labels = _read_labels(list(value))
     return labels, tuple(_read_prefixes(value)) if isinstance(value, Mapping) else ()
 
@@ -212,7 +207,7 @@ def _read_labels(names: Sequence[Any]) -> tuple[str, ...]:
         if name != NAMESPACE and (problem := name_problem(name)):
             raise ValueError(problem)
         if names.count(name) > 1:
-            raise ValueError(f"{name!r} stands twice")
+            raise ValueError(f"the list repeats {name!r}")
     return tuple(names)
 
 
@@ -227,7 +222,7 @@ def _read_prefixes(prefixes: Mapping[str, Any]) -> dict[str, str]:
         if prefix.startswith("__"):
             raise ValueError(f"the prefix of {label} {_UNDERSCORES}")
         if (other := read.setdefault(prefix, label)) != label:
-            raise ValueError(f"the prefix {prefix[:80]!r} stands at {other} and at {label}")
+            raise ValueError(f"{other} and {label} have the same prefix {prefix[:80]!r}")
     return read
 
 
@@ -252,8 +247,8 @@ def label_collisions(
 ) -> list[str]:
     """Returns a line for each label that a sample of an upstream could get twice, or lose.
 
-    A rule must not make a namespace label. With prefixes, a prefix and a rule's name must not make
-    another label: that of another rule, or of another prefix.
+    A rule must not make a namespace label. A prefix before the name of a rule must not make the
+    label of another rule or of another prefix.
     """
     names = [rule.name for rule in rules if rule.name]
     wildcard = any(rule.key == WILDCARD for rule in rules)

@@ -14,6 +14,7 @@ Must not do itself any work of a folder below.
     status         collects the facts of the status page
     scrapes        makes the metrics port
     ports          opens both ports
+    lifecycle      waits for the namespaces, and for the end
     daemon         starts, runs and stops the daemon
     logs           the daemon of `kmproxy logs`, with all its parts
     logs_metrics   the table of own metrics of `kmproxy logs`

@@ -22,7 +22,7 @@ def open_authorizer(
 ) -> Authorizer | None:
     """The authorizer, or None if every caller may scrape. Raises ConfigError.
 
-    `pages` are the served paths that are not those of a scrape.
+    `pages` are the served paths other than scrapes.
     """
     config = runtime.config.authorization
     if config.mode == "none":

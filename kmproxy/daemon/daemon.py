@@ -8,13 +8,14 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 
 from kmproxy.config.sections import Config
 from kmproxy.daemon.authorization import open_authorizer
 from kmproxy.daemon.clients import open_clients
 from kmproxy.daemon.keepers import keep_labels, keep_pins
 from kmproxy.daemon.label_maps import open_label_maps
+from kmproxy.daemon.lifecycle import until_loaded, until_stopped
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.daemon.pages import open_pages
 from kmproxy.daemon.ports import open_ports
@@ -90,7 +91,7 @@ class Daemon:
             clients.identity.server,
         )
         self._watching = asyncio.create_task(labels.watcher.run())
-        runtime.stack.push_async_callback(self._stop_watching)
+        runtime.cancel_at_end(self._watching)
         if config.apiserver.peers and config.apiserver.max_label_age:
             peers = Peers(config.apiserver.peers, labels.readiness)
             runtime.cancel_at_end(asyncio.create_task(peers.run()))
@@ -105,33 +106,18 @@ class Daemon:
         if watcher is None or watching is None:
             raise StartupError("the daemon has not been started")
         stopped = asyncio.create_task(stop.wait())
-        loaded = asyncio.create_task(watcher.wait_loaded())
         limit = self._runtime.config.apiserver.cache_sync_timeout
         try:
-            await asyncio.wait(
-                {stopped, loaded, watching}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not stopped.done() and not watcher.loaded and not watching.done():
-                why = watcher.trouble or "the API server has not answered"
-                raise StartupError(f"namespaces not loaded within {limit:g} s: {why}")
-            await asyncio.wait({stopped, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                await watching  # the watch ends only with an error, which this raises
+            await until_loaded(stopped, watcher, watching, limit)
+            await until_stopped(stopped, watching)
         finally:
-            for task in (stopped, loaded):
-                task.cancel()
+            stopped.cancel()
 
     async def stop(self) -> None:
         """Become unready, finish the requests under way, and close everything."""
         if self._readiness is not None:
             self._readiness.stopping = True
         await self._runtime.stack.aclose()
-
-    async def _stop_watching(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
 
 
 async def serve(config: Config, environment: Mapping[str, str], stop: asyncio.Event) -> None:

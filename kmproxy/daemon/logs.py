@@ -23,6 +23,7 @@ from kmproxy.config.logs_values import USUAL_PATH
 from kmproxy.daemon.clients import Clients, open_clients
 from kmproxy.daemon.keepers import keep_labels, keep_pins
 from kmproxy.daemon.label_maps import LabelMaps, open_label_maps
+from kmproxy.daemon.lifecycle import until_loaded, until_stopped
 from kmproxy.daemon.logs_metrics import LogsMetrics
 from kmproxy.daemon.ports import open_ports
 from kmproxy.daemon.runtime import RuntimeOf
@@ -51,7 +52,7 @@ from kmproxy.sources.kubelet import Kubelet, LogAnswer, Reader
 from kmproxy.web.health import Readiness
 
 PROBE_TIMEOUT = 5.0
-"""Seconds for the look whether the URL is a push endpoint."""
+"""Seconds within which the server has to answer whether it is a push endpoint."""
 
 _log = logging.getLogger(__package__)
 
@@ -133,7 +134,12 @@ class LogsDaemon:
         source = clients.api.server if api else clients.kubelet.source
         port = LogsPort(shipper, self._readiness, source)
         self.page_port, self.telemetry_port = await open_ports(
-            runtime, port.application(), None, self._readiness, "the names of all pods"
+            runtime,
+            port.application(),
+            None,
+            self._readiness,
+            shown="the names of all pods",
+            remedy="--web-config-file",
         )
         _log.info(
             "logs of %s to %s; page on port %d, telemetry on port %d",
@@ -155,34 +161,22 @@ class LogsDaemon:
         if labels is None or shipper is None or watching is None:
             raise StartupError("the daemon has not been started")
         stopped = asyncio.create_task(stop.wait())
-        loaded = asyncio.create_task(labels.watcher.wait_loaded())
         limit = self._runtime.config.apiserver.cache_sync_timeout
-        tasks: set[asyncio.Task[object]] = {stopped, loaded}
+        tasks: set[asyncio.Task[object]] = {stopped}
         try:
-            await asyncio.wait(
-                {*tasks, watching}, timeout=limit, return_when=asyncio.FIRST_COMPLETED
-            )
+            await until_loaded(stopped, labels.watcher, watching, limit)
             if stopped.done():
                 return
-            if watching.done():
-                await watching  # the watch ends only with an error, which this raises
-            if not labels.watcher.loaded:
-                why = labels.watcher.trouble or "the API server has not answered"
-                raise StartupError(f"namespaces not loaded within {limit:g} s: {why}")
             shipper.start()
             shipping = asyncio.create_task(shipper.wait())
             tasks.add(shipping)
-            working = {shipping, watching}
-            await asyncio.wait({stopped, *working}, return_when=asyncio.FIRST_COMPLETED)
-            for task in working:
-                if task.done():
-                    await task
+            await until_stopped(stopped, shipping, watching)
         finally:
             for each in tasks:
                 each.cancel()
 
     async def stop(self) -> None:
-        """Become unready, send what was read, write the positions, and close everything."""
+        """Become unready, send the lines already read, write the positions, and close all."""
         if self._readiness is not None:
             self._readiness.stopping = True
         if self._shipper is not None:
@@ -205,7 +199,7 @@ class LogsDaemon:
         return factory.exporter(NAME, self._command.logs.loki_url or "", access, session, {})
 
     async def _probe(self, upstream: Upstream) -> None:
-        """Push no line at all. Raises ConfigError if the URL is not that of a push endpoint.
+        """Push no line. Raises ConfigError if the URL does not lead to a push endpoint.
 
         An endpoint that is away, or refuses this for another reason, is tried again with lines.
         """

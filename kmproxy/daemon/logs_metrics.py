@@ -1,7 +1,7 @@
 """The table of own metrics of `kmproxy logs`.
 
-It is apart from that of `serve`, so that neither daemon loads the code of the other. Must not know
-names, labels or values.
+It is apart from the table of `serve`, so that `serve` does not load the code that reads logs. Must
+not know names, labels or values.
 """
 
 from __future__ import annotations

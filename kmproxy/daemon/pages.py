@@ -1,4 +1,4 @@
-"""The paths of the metrics port that are not those of a scrape: targets and the info metric.
+"""The paths of the metrics port other than scrapes: targets and the info metric.
 
 Knows which of these paths a configuration serves. Must not know what their handlers answer.
 """

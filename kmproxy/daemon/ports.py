@@ -27,18 +27,21 @@ async def open_ports(
     scrapes: web.Application,
     authorizer: Authorizer | None,
     readiness: Readiness,
-    what: str = "every metric",
+    *,
+    shown: str = "every metric",
+    remedy: str = "--authorization and --web-config-file",
 ) -> tuple[int, int]:
     """Open the metrics port and the telemetry port. Returns their numbers.
 
-    `what` names the content of the metrics port, for the warning that it is open to others.
+    `shown` names the content of the metrics port, and `remedy` the settings that restrict it, for
+    the warning that the port is open to others.
     Raises ConfigError for a bad web config, and StartupError for a port.
     """
     config, metrics = runtime.config, runtime.metrics
     web_file = find_web_config(
         config.server, bearer=authorizer is not None, clock=runtime.clock, metrics=metrics.web_file
     )
-    warn_of_exposure(config.server.listen, authorizer, web_file, what)
+    warn_of_exposure(config.server.listen, authorizer, web_file, shown, remedy)
     if web_file is not None:
         passwords = _LazyPasswords(runtime)
         guard = WebGuard(web_file, passwords.get, metrics=metrics.connections, clock=runtime.clock)

@@ -68,10 +68,10 @@ async def open_upstreams(
 def upstream_sources(
     runtime: Runtime, sources: Mapping[str, HttpSource], *, info: bool
 ) -> dict[str, UpstreamSource]:
-    """What the metrics port serves of each upstream, by name. `info` adds the info metric.
+    """The source of each upstream's scrapes, by name. `info` adds the info metric.
 
     Each upstream has a limit of its own. All upstreams together have one room for series, apart
-    from that of kubelets. Their samples get labels of namespaces, none of pods.
+    from the room of kubelets. Their samples get labels of namespaces only.
     """
     config = runtime.config
     recipe = replace(read_recipe(config.labels, config.selection), info=info)

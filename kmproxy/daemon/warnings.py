@@ -19,17 +19,21 @@ def warn_of_exposure(
     listen: Address,
     authorizer: Authorizer | None,
     web_file: WebFile | None,
-    what: str = "every metric",
+    shown: str,
+    remedy: str,
 ) -> None:
-    """Log a warning if other hosts may read more from the metrics port than intended."""
+    """Log a warning if other hosts may read more from the metrics port than intended.
+
+    `shown` names the content of the port, `remedy` the settings that restrict it.
+    """
     if listen.loopback:
         return
     if authorizer is None and not (web_file and web_file.current().config.asks):
         _log.warning(
-            "--listen=%s: everybody who reaches this address can read %s, see %s--web-config-file",
+            "--listen=%s: everybody who reaches this address can read %s, see %s",
             listen,
-            what,
-            "--authorization and " if what == "every metric" else "",
+            shown,
+            remedy,
         )
     elif authorizer is not None and not (web_file and web_file.current().config.tls):
         _log.warning(

@@ -61,7 +61,7 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A namespace came, changed or went. Of another kind of object `raw` has the JSON."""
+    """A namespace came, changed or went. `raw` is the JSON, for watches of other objects."""
 
     kind: Literal["ADDED", "MODIFIED", "DELETED"]
     namespace: Namespace

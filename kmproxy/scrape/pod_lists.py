@@ -12,6 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import islice
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -21,6 +22,7 @@ from kmproxy.kube.nodes import Node
 from kmproxy.labels.pods import RETENTION, AnswerPods, PodLabelReader, PodListing, PodMap
 from kmproxy.shared import SharedValue
 from kmproxy.sources.kubelet import Kubelet
+from kmproxy.sources.shared_read import Room
 
 REFRESH = 60.0
 """Seconds after which the pods of a node are listed again, for labels that were edited."""
@@ -79,13 +81,17 @@ class PodMetrics:
 
 
 class NodePods:
-    """The pods of one node, and their lists, each fetched once for all scrapes that wait."""
+    """The pods of one node, and their lists, each fetched once for all scrapes that wait.
+
+    Their bytes are counted in `room`, until `forget`.
+    """
 
     def __init__(
         self,
         node: Node,
         fetch: Callable[[Node], Awaitable[PodListing]],
         metrics: PodMetrics,
+        room: Room,
         clock: Callable[[], float],
     ) -> None:
         self.node = node
@@ -95,6 +101,9 @@ class NodePods:
         self.refresh_at = -math.inf
         self._fetch = fetch
         self._metrics = metrics
+        self._room = room
+        self._counted = 0
+        self._forgotten = False
         self._clock = clock
         self._failing = False
         self._listed = SharedValue(
@@ -102,14 +111,20 @@ class NodePods:
         )
         self.busy = False
         """Whether a list is being fetched."""
+        self._count()
 
     def __repr__(self) -> str:
         return f"<NodePods of {self.node.name}, {self.map!r}>"
 
-    @property
-    def size(self) -> int:
-        """Bytes of memory, at most."""
-        return _COST + self.map.size
+    def expire(self, now: float) -> None:
+        """Forget the pods that left the list and whose time of retention is over."""
+        self.map.expire(now)
+        self._count()
+
+    def forget(self) -> None:
+        """Count no bytes any more. A scrape may still use the pods, and have them listed."""
+        self._forgotten = True
+        self._count()
 
     def note_unknown(self) -> None:
         """Count a pod of an answer that the list does not have."""
@@ -141,6 +156,7 @@ class NodePods:
             listing = await self._fetch(self.node)
             result = "ok" if len(listing) or not len(self.map) else "empty"
             self.map.swap(listing, self._clock())
+            self._count()
             self._failing = False
         except (UpstreamError, CredentialError) as error:
             if not self._failing:
@@ -151,6 +167,11 @@ class NodePods:
             self.busy = False
             self.refresh_at = self._clock() + REFRESH
             self._metrics.lists.labels(result).inc()
+
+    def _count(self) -> None:
+        size = 0 if self._forgotten else _COST + self.map.size
+        self._room.held += size - self._counted
+        self._counted = size
 
 
 class ScrapePods:
@@ -198,25 +219,26 @@ class PodLists:
         self._config = config
         self._kubelet = kubelet
         self._max_value = max_value
-        self._room = asyncio.Semaphore(at_once + REFRESHES)
+        self._turns = asyncio.Semaphore(at_once + REFRESHES)
+        self._room = Room(MAX_HELD)
         self._metrics = metrics
         self._clock = clock
-        self._nodes: OrderedDict[tuple[str, str | None], NodePods] = OrderedDict()
+        self._nodes: OrderedDict[tuple[str, str | None], NodePods] = OrderedDict()  # last used last
         self._refreshing: set[asyncio.Task[None]] = set()
         metrics.pods.set_function(lambda: self._sum(len))
         metrics.gone.set_function(lambda: self._sum(lambda pods: pods.gone))
         metrics.left_out.set_function(lambda: self._sum(lambda pods: pods.left_out))
 
     def __repr__(self) -> str:
-        return f"<PodLists of {len(self._nodes)} nodes>"
+        return f"<PodLists of {len(self._nodes)} nodes, {self._room!r}>"
 
     def scraped(self, node: Node) -> ScrapePods:
         """The pods for a scrape of a node whose answer has begun just now."""
         now = self._clock()
         pods = self._of(node)
         pods.used = now
-        pods.map.expire(now)
-        self._forget()
+        pods.expire(now)
+        self._forget(now)
         return ScrapePods(pods, now, keep=self._config.unknown_pod == "keep")
 
     async def run(self) -> None:
@@ -237,7 +259,8 @@ class PodLists:
         key = node.name, node.uid
         pods = self._nodes.get(key)
         if pods is None:
-            pods = self._nodes[key] = NodePods(node, self._fetch, self._metrics, self._clock)
+            pods = NodePods(node, self._fetch, self._metrics, self._room, self._clock)
+            self._nodes[key] = pods
             pods.used = self._clock()
         pods.node = node  # its address may have changed
         self._nodes.move_to_end(key)
@@ -246,28 +269,34 @@ class PodLists:
     def _refresh(self) -> None:
         """Begin the lists that are due, as far as there is room for them."""
         now = self._clock()
-        for pods in [*self._nodes.values()]:
-            pods.map.expire(now)
+        for pods in self._nodes.values():
+            pods.expire(now)
             if len(self._refreshing) < REFRESHES and pods.refresh_at <= now and not pods.busy:
                 task = asyncio.create_task(pods.refresh())
                 self._refreshing.add(task)
                 task.add_done_callback(self._refreshing.discard)
-        self._forget()
+        self._forget(now)
 
-    def _forget(self) -> None:
-        """Forget nodes until the limits are met, but none whose list is being fetched."""
-        now = self._clock()
-        held = sum(pods.size for pods in self._nodes.values())
+    def _forget(self, now: float) -> None:
+        """Forget nodes until the limits are met, but none whose list is being fetched.
+
+        The nodes stand in the order of their last scrapes, so the first one to keep ends the loop.
+        """
         own = self._kubelet.configured if self._kubelet.has_node else None
-        for key, pods in [*self._nodes.items()][:-1]:
-            idle = pods.used + RETENTION <= now and pods.node != own
-            if not pods.busy and (idle or held > MAX_HELD):
-                held -= pods.size
-                del self._nodes[key]
+        gone = []
+        for key, pods in islice(self._nodes.items(), max(len(self._nodes) - 1, 0)):
+            idle = pods.used + RETENTION <= now
+            if not idle and not self._room.full:
+                break
+            if not pods.busy and (self._room.full or pods.node != own):
+                pods.forget()
+                gone.append(key)
+        for key in gone:
+            del self._nodes[key]
 
     async def _fetch(self, node: Node) -> PodListing:
         try:
-            async with asyncio.timeout(LIST_TIMEOUT), self._room:
+            async with asyncio.timeout(LIST_TIMEOUT), self._turns:
                 reader = PodLabelReader(self._config, max_value=self._max_value)
                 await self._kubelet.pods(node, reader)
                 return reader.finish()

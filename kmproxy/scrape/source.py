@@ -40,7 +40,7 @@ API_SERVER: Final = Server("apiserver", "API server")
 
 
 class Source(Protocol):
-    """A source of one scrape. Its limit, its room and its recipe are those of its kind."""
+    """A source of one scrape. It has a limit, a room and a recipe that other scrapes share."""
 
     @property
     def limit(self) -> ConcurrencyLimit:
@@ -164,8 +164,6 @@ class UpstreamSource:
         """The upstream."""
         return Server(self.http.name, f"upstream {self.http.name}")
 
-    @asynccontextmanager
-    async def fetch(self) -> AsyncIterator[Exposition]:
+    def fetch(self) -> AbstractAsyncContextManager[Exposition]:
         """Fetch the exposition. Raises UpstreamError."""
-        async with self.http.fetch() as exposition:
-            yield exposition
+        return self.http.fetch()

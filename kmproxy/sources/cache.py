@@ -105,7 +105,7 @@ class SharedReads:
                 self._drop(read)
 
     async def close(self) -> None:
-        """End all reads, and drop what is kept."""
+        """End all reads, and drop the answers that are kept."""
         if self._expiry is not None:
             self._expiry.cancel()
         for read in [*self._by_age, *self._tasks]:
@@ -157,7 +157,7 @@ class SharedReads:
     async def _decoded(
         self, read: SharedRead, head: Head, reader: Reader
     ) -> AsyncGenerator[bytes, None]:
-        """Decode an answer for one reader. Its end proves the read, its error is that of all."""
+        """Decode an answer for one reader. The end proves the read, an error fails all readers."""
         async with aclosing(read.pieces(reader)) as received:
             answer = Answer(head.content_type, head.coding, received)
             try:
@@ -196,7 +196,7 @@ class SharedReads:
             self._drop(read)
 
     def _expire(self) -> None:
-        """Drop reads that are too old, and come again for the oldest of the others."""
+        """Drop reads that are too old, and set the timer for the oldest of the others."""
         self._expiry = None
         now = self._clock()
         while self._by_age:

@@ -29,7 +29,7 @@ COST = 2048
 
 @dataclass(slots=True)
 class Room:
-    """The bytes that all reads hold together, and their limit."""
+    """The bytes that several objects hold together, and their limit."""
 
     limit: int
     held: int = 0
@@ -39,7 +39,7 @@ class Room:
 
     @property
     def full(self) -> bool:
-        """Whether the reads are over their limit."""
+        """Whether the objects hold more than their limit."""
         return self.held > self.limit
 
 

@@ -44,7 +44,7 @@ _log = logging.getLogger(__package__)
 
 
 class ConnectionMetrics:
-    """Counts what is refused before it is handled."""
+    """Counts connections and requests that are refused before they are handled."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.refused = Counter(

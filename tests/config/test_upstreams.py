@@ -105,7 +105,7 @@ def test_a_query_is_not_shown():
 def test_bad_names(name):
     """A name is a part of a path and a value of a label."""
     (problem,) = wrong(name=name)
-    assert "name: it is not [a-z0-9]([-a-z0-9]*[a-z0-9])?" in problem
+    assert "name: the value is not [a-z0-9]([-a-z0-9]*[a-z0-9])?" in problem
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a-b", "a" * 63])
@@ -133,16 +133,16 @@ def test_names_of_our_own_upstreams(name):
 def test_bad_urls(url):
     """The value is not shown, as it may hold a password."""
     (problem,) = wrong(url=url)
-    assert problem.startswith("upstreams[ksm].url: it is not a URL such as http://")
+    assert problem.startswith("upstreams[ksm].url: the value is not a URL such as http://")
 
 
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://me:hunter2@ksm/metrics", "a user or password has no place in a URL"),
-        ("http://me@ksm/metrics", "a user or password has no place in a URL"),
-        ("http://ksm/metrics#x", "a fragment (#) has no place in it"),
-        ("http://ksm/metrics#", "a fragment (#) has no place in it"),
+        ("http://me:hunter2@ksm/metrics", "the URL must not contain a user or a password"),
+        ("http://me@ksm/metrics", "the URL must not contain a user or a password"),
+        ("http://ksm/metrics#x", "the URL must not contain a fragment (#)"),
+        ("http://ksm/metrics#", "the URL must not contain a fragment (#)"),
         ("http://0.0.0.0/", "an address that no exporter can have"),
         ("http://[::]/", "an address that no exporter can have"),
         ("http://224.0.0.1/", "an address that no exporter can have"),
@@ -162,15 +162,15 @@ def test_urls_that_are_not_taken(url, why):
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
-        ([], "it is empty"),
-        ({}, "it is empty"),
+        ([], "the value is empty"),
+        ({}, "the value is empty"),
         ("namespace", "a list of labels is expected"),
         (None, "a list of labels is expected"),
         (["name space"], "'name space' is not a label name"),
         ([""], "'' is not a label name"),
         (["__name__"], "begins with two underscores"),
         ([7], "a label is one text"),
-        (["namespace", "namespace"], "'namespace' stands twice"),
+        (["namespace", "namespace"], "the list repeats 'namespace'"),
         ([f"l{number}" for number in range(17)], "17 labels, at most 16"),
         ({"a": ""}, "the prefix of a is not"),
         ({"a": None}, "the prefix of a is not"),
@@ -178,7 +178,7 @@ def test_urls_that_are_not_taken(url, why):
         ({"a": "a-"}, "the prefix of a is not"),
         ({"a": "\u00e4_"}, "the prefix of a is not"),
         ({"a": "__a"}, "begins with two underscores"),
-        ({"a": "x_", "b": "x_"}, "the prefix 'x_' stands at a and at b"),
+        ({"a": "x_", "b": "x_"}, "a and b have the same prefix 'x_'"),
     ],
 )
 def test_bad_namespace_labels(labels, why):
@@ -193,7 +193,10 @@ def test_bad_namespace_labels(labels, why):
     [
         ({"url": ...}, "upstreams[ksm]: url is missing"),
         ({"name": ...}, "upstreams[1]: name is missing"),
-        ({"format": "protobuf"}, "upstreams[ksm].format: it is neither 'text' nor 'openmetrics'"),
+        (
+            {"format": "protobuf"},
+            "upstreams[ksm].format: the value is neither 'text' nor 'openmetrics'",
+        ),
         (
             {"formt": "text"},
             "unknown key upstreams[ksm].formt, did you mean upstreams[ksm].format?",
@@ -288,12 +291,12 @@ def test_all_problems_at_once(tmp_path):
         "unknown key labels, did you mean label?",
         "unknown key upstreams[one].formatt, did you mean upstreams[one].format?",
         (
-            "upstreams[one].url: it is not a URL such as "
+            "upstreams[one].url: the value is not a URL such as "
             "http://kube-state-metrics.monitoring.svc:8080/metrics"
         ),
-        "upstreams[2].name: it is not [a-z0-9]([-a-z0-9]*[a-z0-9])? of at most 63 characters",
-        "upstreams[2].namespace-labels: it is empty: leave it out, or name a label",
-        "upstreams[one].name: entries 1 and 3 have the same name",
+        "upstreams[2].name: the value is not [a-z0-9]([-a-z0-9]*[a-z0-9])? of at most 63 characters",
+        "upstreams[2].namespace-labels: the value is empty: leave the key out, or name a label",
+        "upstreams[one].name: entries 1 and 3 have this name",
         "upstreams[4]: name is missing",
     ]
 

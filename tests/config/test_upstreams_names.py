@@ -28,7 +28,9 @@ def loaded(tmp_path, labels, *flags):
 @pytest.mark.parametrize("value", [[], {}, ["text"], {"text": "text"}, None, 1, True, ""])
 def test_a_format_of_another_type(value):
     """It is a problem with its own line, whatever YAML made of it."""
-    assert wrong(format=value) == ["upstreams[ksm].format: it is neither 'text' nor 'openmetrics'"]
+    assert wrong(format=value) == [
+        "upstreams[ksm].format: the value is neither 'text' nor 'openmetrics'"
+    ]
 
 
 @pytest.mark.parametrize("end", ['"}x', "|.", "\n", "é", "-"])

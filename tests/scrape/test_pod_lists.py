@@ -14,8 +14,17 @@ from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.kube.nodes import Node
 from kmproxy.labels.pods import RETENTION, PodListing
 from kmproxy.scrape import pod_lists as module
-from kmproxy.scrape.pod_lists import INTERVAL, REFRESH, REFRESHES, NodePods, PodLists, PodMetrics
+from kmproxy.scrape.pod_lists import (
+    INTERVAL,
+    MAX_HELD,
+    REFRESH,
+    REFRESHES,
+    NodePods,
+    PodLists,
+    PodMetrics,
+)
 from kmproxy.sources.kubelet import Kubelet
+from kmproxy.sources.shared_read import Room
 from tests.conftest import until
 from tests.support.sharing import Clock, Source, failure
 
@@ -50,7 +59,7 @@ def registry():
 def node_pods(clock, registry):
     """A function that makes the pods of a node of what is fetched."""
     metrics = PodMetrics(registry)
-    return lambda fetch: NodePods(NODE, fetch, metrics, clock)
+    return lambda fetch: NodePods(NODE, fetch, metrics, Room(MAX_HELD), clock)
 
 
 def counted(registry, result):
@@ -232,10 +241,11 @@ async def test_nodes_that_are_not_scraped(lists, clock, registry):
     assert registry.get_sample_value("kmproxy_pods") == 2
 
 
-async def test_more_nodes_than_fit(lists, registry, monkeypatch):
+async def test_more_nodes_than_fit(lists, registry):
     """The one scraped longest ago is forgotten, and is listed anew when it is scraped again."""
     await lists.scrape(0)
-    monkeypatch.setattr(module, "MAX_HELD", 10 * lists.lists._nodes[("n0", "u")].size)
+    room = lists.lists._room
+    room.limit = 10 * room.held
     for number in range(1, 30):
         await lists.scrape(number)
         lists.lists.scraped(Node("n0", "10.0.0.1", 10250, "u"))
@@ -245,6 +255,27 @@ async def test_more_nodes_than_fit(lists, registry, monkeypatch):
     assert "n1" not in held
     await lists.scrape(1)
     assert registry.get_sample_value("kmproxy_pods") <= 11
+
+
+async def test_the_bytes_of_all_nodes(lists, clock):
+    """They are those of the nodes that are held, whatever came, went, and was listed late."""
+    room, nodes = lists.lists._room, lists.lists._nodes
+
+    def counted():
+        return sum(module._COST + pods.map.size for pods in nodes.values())
+
+    late = lists.lists.scraped(Node("n0", "10.0.0.1", 10250, "u"))
+    for number in range(1, 4):
+        await lists.scrape(number)
+    assert room.held == counted() > 3 * module._COST
+    nodes["n3", "u"].map.swap(PodListing(), clock.now)
+    clock.now += RETENTION
+    await lists.scrape(3)
+    await lists.scrape(4)
+    assert [name for name, _ in nodes] == ["n3", "n4"]
+    assert room.held == counted()
+    await late.list()
+    assert room.held == counted()
 
 
 async def test_lists_at_once(lists):
