@@ -1,4 +1,4 @@
-"""What docs/upstreams.md shows is a configuration, and names what there is."""
+"""The page about upstreams: its examples are valid, and its keys and numbers are those of the code."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_table_of_keys():
 
 
 def test_the_usual_names():
-    """Those of the page are names that the preflight looks for."""
+    """The preflight looks for every name on the page."""
     part = (
         section(PAGE, "Namespace labels").partition("Usual names are")[2].partition(". `kmproxy")[0]
     )

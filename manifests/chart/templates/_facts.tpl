@@ -45,7 +45,7 @@ What follows from the values. Each of these is "true" or empty.
 {{/* The rules that reach the kubelets. Empty: none are needed. */}}
 {{- define "kmproxy.kubeletRules" -}}
 {{- if not (include "kmproxy.direct" .) }}
-# nodes/proxy is not read-only: whoever may get it can run commands in every pod of a node.
+# nodes/proxy is not read-only: an account with this right can run commands in every pod of a node.
 - apiGroups: [""]
   resources: [nodes/proxy]
   verbs: [get]
@@ -77,7 +77,7 @@ What follows from the values. Each of these is "true" or empty.
 {{- end }}
 {{- end }}
 
-{{/* What the names of roles end with, which differ with what they allow. */}}
+{{/* The ends of the names of roles. A role with other rights has another name. */}}
 {{- define "kmproxy.kubeletRole" -}}
 {{- if eq .Values.mode "daemonset" }}-kubelets-daemonset
 {{- else if include "kmproxy.direct" . }}-kubelets-deployment-direct

@@ -3,7 +3,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* What names of objects begin with. 40 characters leave room for what follows. */}}
+{{/* The beginning of the names of objects. 40 characters leave room for the suffix. */}}
 {{- define "kmproxy.fullname" -}}
 {{- $name := include "kmproxy.name" . }}
 {{- if .Values.fullnameOverride }}
@@ -103,7 +103,7 @@ subjects:
 {{- end }}
 {{- end }}
 
-{{/* The name by which the enriched metrics are reached, and that the certificate bears. */}}
+{{/* The host name of the enriched metrics, which is also the name in the certificate. */}}
 {{- define "kmproxy.host" -}}
 {{ include "kmproxy.fullname" . }}.{{ include "kmproxy.namespace" . }}.svc
 {{- end }}
@@ -113,7 +113,7 @@ subjects:
 {{- default (printf "%s-tls" (include "kmproxy.fullname" .)) .Values.tls.secretName }}
 {{- end }}
 
-{{/* The annotations of what a usual job scrapes: (list . PORT PATH SCRAPED). */}}
+{{/* The annotations for the usual scrape jobs: (list . PORT PATH SCRAPED). */}}
 {{- define "kmproxy.scrapeAnnotations" -}}
 prometheus.io/scrape: {{ index . 3 | quote }}
 prometheus.io/scheme: http

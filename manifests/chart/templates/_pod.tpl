@@ -23,12 +23,12 @@
   value: {{ join "\n" .Values.label | quote }}
 {{- end }}
 {{- if $central }}
-# A replica whose labels are older is not ready while another's are not.
+# A replica with older labels is not ready while another replica has newer ones.
 - name: KMPROXY_MAX_LABEL_AGE
   value: 3m
 - name: KMPROXY_PEERS
   value: {{ include "kmproxy.fullname" . }}-telemetry.{{ include "kmproxy.namespace" . }}.svc:8081
-# For check alone: the node whose metrics it tries.
+# Only for `kmproxy check`: the node whose metrics it tries.
 - name: KMPROXY_TRY_NODE
   valueFrom:
     fieldRef:
@@ -131,7 +131,7 @@
 {{/* What the pods that serve and the pod of `helm test` have in common. */}}
 {{- define "kmproxy.podBase" -}}
 serviceAccountName: {{ include "kmproxy.serviceAccountName" . }}
-enableServiceLinks: false # KMPROXY_... of the Services: settings are spelled in this way
+enableServiceLinks: false # else the Services' variables KMPROXY_... would look like settings
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -176,7 +176,8 @@ resources:
   {{- if not (kindIs "invalid" .Values.resources) }}
   {{- toYaml .Values.resources | nindent 2 }}
   {{- else }}
-  # Measured: 45 MiB whatever is scraped. No CPU limit: it would only make scrapes late.
+  # Measured by `make bench`: at most 48 MiB for answers of any size. A CPU limit would only delay
+  # scrapes, so none is set.
   requests:
     cpu: {{ eq .Values.mode "daemonset" | ternary "10m" "100m" }}
     memory: 64Mi
@@ -193,13 +194,13 @@ securityContext:
 {{- define "kmproxy.podAnnotations" -}}
 {{- if not .Values.prometheus.annotations }}
 {{- else if eq .Values.mode "central" }}
-# kmproxy's own metrics: which node the enriched ones are of stands in their path.
+# kmproxy's own metrics. The enriched metrics have the node's name in their path.
 {{ include "kmproxy.scrapeAnnotations" (list . "8081" "/metrics" "true") }}
 {{- else if not (include "kmproxy.tls" .) }}
 {{ include "kmproxy.scrapeAnnotations" (list . "8080" "/metrics/cadvisor" "true") }}
 {{- end }}
 {{- with include "kmproxy.config" . }}
-# kmproxy reads its configuration at the start: another one takes new pods.
+# kmproxy reads its configuration at its start, so a changed one needs new pods.
 checksum/config: {{ sha256sum . }}
 {{- end }}
 {{- with .Values.podAnnotations }}
@@ -227,8 +228,8 @@ spec:
   {{- with $class }}
   priorityClassName: {{ . }}
   {{- end }}
-  # A shutdown takes 24 s at most, twice 12 s for the scrapes under way. Central, it begins after
-  # 5 s in which the Service forgets the pod.
+  # A shutdown takes at most 24 s: twice 12 s for the running scrapes. With mode=central the Service
+  # has 5 s before that to forget the pod.
   terminationGracePeriodSeconds: {{ $central | ternary 35 30 }}
   {{- if not (kindIs "invalid" .Values.topologySpreadConstraints) }}
   {{- with .Values.topologySpreadConstraints }}
@@ -254,7 +255,7 @@ spec:
           containerPort: 8080
         - name: telemetry
           containerPort: 8081
-      # A start takes a second; a probe before its end would be an event of type Warning.
+      # A start takes a second. An earlier probe would cause an event of type Warning.
       startupProbe:
         httpGet:
           path: /healthz
