@@ -10,11 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from kmproxy.config.label_rules import name_problem
 from kmproxy.config.types import (
-    parse_host,
+    parse_http_url,
     parse_text,
 )
 
@@ -34,7 +33,6 @@ _FACTORS: Final[Mapping[str, int]] = {
 
 _SHARD = re.compile(r"([0-9]{1,4})/([0-9]{1,4})", re.ASCII)
 
-_URL_TEXT = re.compile(r"[!-\[\]-~]+")  # printable ASCII without a blank and a backslash
 
 _TENANT = re.compile(r"[a-zA-Z0-9!_.*'()-]{1,150}", re.ASCII)
 
@@ -92,24 +90,11 @@ def parse_shard(text: str) -> Shard:
 
 def parse_push_url(text: str) -> str:
     """Reads the URL of a push endpoint. Raises ValueError without the URL."""
-    problem = f"it is not a URL such as http://loki-gateway.monitoring.svc{USUAL_PATH}"
-    if not _URL_TEXT.fullmatch(text):
-        raise ValueError(problem)
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-        parse_host(parts.hostname or "")
-    except ValueError:
-        raise ValueError(problem) from None
-    if parts.scheme not in {"http", "https"} or port == 0 or "%" in parts.netloc:
-        raise ValueError(problem)
-    if "@" in parts.netloc:
-        raise ValueError("a user or password has no place in a URL: see loki.basic_auth")
-    if "#" in text:
-        raise ValueError("a fragment (#) has no place in it")
-    if parts.path in {"", "/"}:
-        raise ValueError(f"it has no path: the usual path of a push endpoint is {USUAL_PATH}")
-    return parts._replace(netloc=parts.netloc.lower()).geturl()
+    example = f"http://loki-gateway.monitoring.svc{USUAL_PATH}"
+    url = parse_http_url(text, example=example, credentials="loki.basic_auth")
+    if url.path in {"", "/"}:
+        raise ValueError(f"the URL has no path: the usual path of a push endpoint is {USUAL_PATH}")
+    return url.geturl()
 
 
 def parse_tenant(text: str) -> str:

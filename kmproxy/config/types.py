@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)", re.ASCII)
 _UNITS = {
@@ -33,6 +33,7 @@ _RESOURCE = re.compile(
     r"([a-z][a-z0-9-]*)(?:/([a-z][a-z0-9-]*))?(?:\.([a-z0-9][a-z0-9.-]*[a-z0-9]))?"
 )
 _SCOPE = re.compile(r"[A-Za-z0-9._-]+")  # of a link-local address
+_URL_TEXT = re.compile(r"[!-\[\]-~]+")  # printable ASCII without a blank and a backslash
 _NUMERIC = re.compile(r"(?:[^.]*\.)*(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 
 
@@ -263,3 +264,27 @@ def one_of(*values: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def parse_http_url(text: str, *, example: str, credentials: str) -> SplitResult:
+    """Reads an http or https URL without a user, a password and a fragment.
+
+    Returns it with scheme and host in lower case. Raises ValueError for other values, without the
+    value. Its message shows `example`, and `credentials` as the place of a user and a password.
+    """
+    problem = f"the value is not a URL such as {example}"
+    if not _URL_TEXT.fullmatch(text):
+        raise ValueError(problem)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+        parse_host(parts.hostname or "")
+    except ValueError:
+        raise ValueError(problem) from None
+    if parts.scheme not in {"http", "https"} or port == 0 or "%" in parts.netloc:
+        raise ValueError(problem)
+    if "@" in parts.netloc:
+        raise ValueError(f"the URL must not contain a user or a password: see {credentials}")
+    if "#" in text:
+        raise ValueError("the URL must not contain a fragment (#)")
+    return parts._replace(netloc=parts.netloc.lower())

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from kmproxy.config.http_client import read_access
 from kmproxy.config.http_options import Access, TlsOptions
 from kmproxy.config.label_rules import WILDCARD, LabelRule, name_problem
-from kmproxy.config.types import Address, is_numeric_name, parse_host
+from kmproxy.config.types import Address, is_numeric_name, parse_http_url
 
 MAX_UPSTREAMS: Final = 64
 """Entries of the section. Each may have `--max-concurrency` scrapes under way."""
@@ -37,11 +37,10 @@ RESERVED: Final = frozenset({"kubelet", "apiserver"})
 NAMESPACE: Final = "namespace"
 
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_URL_TEXT = re.compile(r"[!-\[\]-~]+")  # printable ASCII without a blank and a backslash
 _PREFIX = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 
 _UNDERSCORES = "begins with two underscores, which Prometheus keeps for itself"
-_URL = "the value is not a URL such as http://kube-state-metrics.monitoring.svc:8080/metrics"
+_EXAMPLE = "http://kube-state-metrics.monitoring.svc:8080/metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,23 +147,11 @@ def parse_url(value: Any) -> str:
     Returns the URL with scheme and host in lower case. Raises ValueError for other values, without
     the value.
     """
-    if not isinstance(value, str) or not _URL_TEXT.fullmatch(value):
-        raise ValueError(_URL)
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-        host = parse_host(parts.hostname or "")
-    except ValueError:
-        raise ValueError(_URL) from None
-    if parts.scheme not in {"http", "https"} or port == 0 or "%" in parts.netloc:
-        raise ValueError(_URL)
-    if "@" in parts.netloc:
-        raise ValueError("the URL must not contain a user or a password: see basic_auth")
-    if "#" in value:
-        raise ValueError("the URL must not contain a fragment (#)")
-    if problem := _host_problem(host):
+    text = value if isinstance(value, str) else ""
+    url = parse_http_url(text, example=_EXAMPLE, credentials="basic_auth")
+    if problem := _host_problem(url.hostname or ""):
         raise ValueError(problem)
-    return parts._replace(netloc=parts.netloc.lower()).geturl()
+    return url.geturl()
 
 
 def _host_problem(host: str) -> str | None:

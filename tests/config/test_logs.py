@@ -165,7 +165,7 @@ def test_a_shard():
 
 BAD = {
     "no URL": ((), None, "--loki-url is missing"),
-    "no URL at all": ((), "loki:3100", "--loki-url: it is not a URL such as http"),
+    "no URL at all": ((), "loki:3100", "--loki-url: the value is not a URL such as http"),
     "no path": ((), "http://loki:3100/", "the usual path of a push endpoint is /loki/api/v1/push"),
     "a password": ((), "http://u:p@loki/push", "see loki.basic_auth"),
     "a source": ([flags(source="tail")], URL, "--source: 'tail' is not one of files, api"),
