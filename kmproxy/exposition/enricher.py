@@ -13,7 +13,7 @@ from typing import Literal
 
 from kmproxy.exposition.base_enricher import BaseEnricher
 from kmproxy.exposition.finder import NAMESPACE, pairs_of_namespace, split_at
-from kmproxy.exposition.grammar import bare_name, by_lines, pair_parts, unquote
+from kmproxy.exposition.grammar import bare_name, by_lines, pair_parts, unescape
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 from kmproxy.exposition.splitter import PlainSplitter, plain_splitter
@@ -305,7 +305,7 @@ class Enricher(BaseEnricher):
 
     def _labels_at(self, value: bytes) -> bytes:
         """Returns the bytes to add for the value of a namespace, as a sample writes it."""
-        return self._labels.of(unquote(b'"%b"' % value) if b"\\" in value else value)
+        return self._labels.of(unescape(value))
 
     def _conflict(
         self, head: bytes, value: bytes, rest: bytes, rendered: bytes, pairs: Mapping[bytes, bytes]

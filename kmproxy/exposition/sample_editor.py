@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
 
-from kmproxy.exposition.grammar import bare_name, pair_parts, unquote
+from kmproxy.exposition.grammar import bare_name, pair_parts, unescape
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 
@@ -261,13 +261,13 @@ class SampleEditor:
             named = named[:1]
         found: list[tuple[int, _Labels]] = []
         if shape.pod and named and (pod := pieces[shape.pod]):
-            namespace = _unescaped(pieces[named[0][0]])
-            rendered = self._labels.of_pod(namespace, _unescaped(pod))
+            namespace = unescape(pieces[named[0][0]])
+            rendered = self._labels.of_pod(namespace, unescape(pod))
             if rendered is None:
                 return None
             found.append((shape.pod, (self._labels.pairs(rendered), rendered)))
         for at, prefix in named:
-            rendered = self._labels.of(_unescaped(pieces[at]))
+            rendered = self._labels.of(unescape(pieces[at]))
             found.append((at, self._with_prefix(prefix, rendered)))
         return found
 
@@ -288,8 +288,3 @@ class SampleEditor:
         if self._spaces.prefixes and len(self._names) <= MAX_NAMES:
             self._names = self._names.union(pairs)
         return known
-
-
-def _unescaped(value: bytes) -> bytes:
-    """Returns the text of a value as a sample writes it, without quotes."""
-    return unquote(b'"%b"' % value) if b"\\" in value else value

@@ -21,7 +21,7 @@ from kmproxy.config.label_rules import (
     name_problem,
 )
 from kmproxy.errors import SnapshotError
-from kmproxy.exposition.grammar import escape, unquote
+from kmproxy.exposition.grammar import escape, unescape
 
 NAMESPACE_BYTES = 8192
 """The most bytes that the labels of one namespace take, or eight of the longest values if that is
@@ -73,7 +73,7 @@ class KnownLabels:
     def of(cls, name: bytes, rendering: Rendering, deleted: float | None) -> KnownLabels:
         """Return the names and values from which a rendering was made."""
         pairs = {
-            label.decode(): unquote(b'"%b"' % value).decode()
+            label.decode(): unescape(value).decode()
             for label, value in _PAIR.findall(rendering.labels)
         }
         known = name.decode(), pairs, rendering.lacking, rendering.too_long, rendering.too_many
