@@ -107,6 +107,14 @@ class Choice:
         return True
 
 
+def label_bytes(max_value: int) -> int:
+    """Return the most bytes that the labels of one namespace, or of one pod, take.
+
+    `max_value` are the bytes of the longest value.
+    """
+    return max(NAMESPACE_BYTES, 8 * max_value)
+
+
 class Renderer:
     """Renders the labels of namespaces by the label rules.
 
@@ -129,7 +137,7 @@ class Renderer:
         self.rules = tuple(rules)
         self.reserved = reserved
         self.max_value = max_value
-        self.budget = max(NAMESPACE_BYTES, 8 * max_value)
+        self.budget = label_bytes(max_value)
         self.named = frozenset(rule.name for rule in rules if rule.key and rule.name)
         self._defaults = {rule.name: rule.default for rule in rules if rule.default}
         self._wild = any(rule.key == WILDCARD for rule in rules)
