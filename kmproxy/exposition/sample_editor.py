@@ -18,7 +18,7 @@ from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What one sample adds to the counts of an enricher."""
+    """The counts of one sample, which are added to the counts of an enricher."""
 
     samples: int = 0
     enriched: int = 0
@@ -57,7 +57,7 @@ def _outcome(enriched: int, conflicts: int) -> Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Change:
-    """What is done to the samples of one shape that name the same namespaces and pod.
+    """The change to the samples of one shape that name the same namespaces and pod.
 
     `replaced` are new values, and `added` is text to append to values, both by place.
     """
@@ -125,7 +125,7 @@ class SampleEditor:
         self._labels = labels
         self._spaces = spaces
         self._overwrite = overwrite
-        # Finds the names that count, in any place: without them nothing is to be done.
+        # Finds the names that count, in any place. A text without them is not changed.
         words = [*spaces.names, *[b"pod"] * labels.pods]
         self._named_in = re.compile(b"|".join(map(re.escape, words))).search
         self._shapes: dict[tuple[bytes, ...], _Shape] = {}
