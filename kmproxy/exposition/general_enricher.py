@@ -16,14 +16,11 @@ from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pods import PodLookup, PodsNeededError
 from kmproxy.exposition.remembered import RememberedLabels
-from kmproxy.exposition.sample_editor import NOTHING, Edit, Outcome, SampleEditor
+from kmproxy.exposition.sample_editor import MAX_TEXT, NOTHING, Edit, Outcome, SampleEditor
 from kmproxy.exposition.splitter import KeySplitter, key_splitter
 
 MAX_EDITS = 2 << 20
 """Bytes that one memo of edited texts takes between two blocks, at most."""
-
-MAX_TEXT = 4096
-"""Bytes of the longest text whose edit is remembered."""
 
 _OVERHEAD = 250  # bytes for an edit besides its texts, approximately
 

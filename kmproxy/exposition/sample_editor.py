@@ -38,7 +38,7 @@ MAX_SHAPES = 2 << 20
 """Bytes that an editor may remember about shapes and their changes."""
 
 MAX_TEXT = 4096
-"""Bytes of the longest text whose shape is remembered."""
+"""Bytes of the longest text whose shape, change or edit is remembered."""
 
 MAX_PREFIXED = 1 << 20
 """Bytes that an editor may remember about labels with prefixes."""
