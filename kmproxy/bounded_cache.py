@@ -21,11 +21,11 @@ class BoundedCache(Generic[K, V]):
     """Values by key: at most `number`, which together weigh at most `size`.
 
     `weigh` returns the bytes that a key and a value take. Without it, every entry takes `ENTRY`,
-    and `size` needs not be given. If the cache is full, it drops the entries that were not used
+    and `size` may be left out. If the cache is full, it drops the entries that were not used
     for the longest time. A value that is heavier than `size` is not kept.
 
     An entry whose lifetime has ended stays until it is dropped, so `in` tells whether it was once
-    put. To put or to get it is a use; `in`, `items` and `values` are none.
+    put. `put` and `get` use an entry; `in`, `items` and `values` do not.
     """
 
     def __init__(
@@ -79,9 +79,10 @@ class BoundedCache(Generic[K, V]):
             self.weight -= gone[2]
 
     def expire(self, now: float) -> None:
-        """Drop entries whose lifetime has ended, as far as no entry that lasts was used before.
+        """Drop entries whose lifetime has ended. Stops at the first entry that lasts.
 
-        If all lifetimes are equal and no entry is used again, these are all of them.
+        The entry that was not used for the longest time comes first. If all lifetimes are equal
+        and no entry is used again, every ended entry is dropped.
         """
         while self._entries and next(iter(self._entries.values()))[1] <= now:
             self.weight -= self._entries.popitem(last=False)[1][2]

@@ -1,11 +1,11 @@
-"""Calls that all tasks with the same wish share, and values that are fetched by such calls.
+"""Calls that run once for all tasks that wait for the result, and values that calls fetch.
 
 Knows calls in flight, the tasks that wait for them, and the age of a value. Must not know what
 is called. Clocks are passed in, in seconds.
 
 For every call here:
 
-- Only one runs at a time. A task that asks while it runs waits for it and gets its result.
+- Only one runs at a time. A task that asks meanwhile waits for the same result.
 - A waiting task that is cancelled stops waiting. The call goes on, also when no task waits.
   Without `keep`, a call that no task waits for any more is cancelled. The last task waits for its
   end, and a new call may begin meanwhile.

@@ -52,8 +52,8 @@ class RequestAttributes:
     `path` is the path as the client sent it. `node` is the name of the node, or empty if it is
     not known. With `by_name` the path itself names the node, and that node may not exist.
     `wanted` tells whether the request asks for a namespace. It is None if the response cannot be
-    narrowed to namespaces. Without `exists` nothing is served at the path. A caller that is not
-    authorized for the path must not learn that.
+    narrowed to namespaces. `exists` is False if nothing is served at the path. A caller that is
+    not authorized for the path must not learn that.
     """
 
     path: str

@@ -13,7 +13,7 @@ from itertools import chain, islice
 
 from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.exposition.finder import sample_finder, split_at, split_at_pairs
-from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unquote
+from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unescape
 from kmproxy.exposition.lines import WholeLines
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.kube.reviews import is_namespace
@@ -120,32 +120,23 @@ class TenantFilter:
         return b"".join([*passing, b"\n" * self._lines.ended])[1:] if passing else b""
 
     def _verdict(self, owners: tuple[bytes, ...]) -> str:
-        """The verdict for a sample of several namespaces: that of the strictest one."""
+        """The verdict for a sample of several namespaces: the strictest one of theirs."""
         verdicts = {self._verdicts[owner] for owner in owners}
         return next((verdict for verdict in ("tenant", "namespace") if verdict in verdicts), PASSES)
 
     def _undecided(self) -> set[str]:
-        """Hold the new lines. Returns the undecided namespaces of all held lines.
-
-        Denies names that no namespace can have.
-        """
+        """Hold the new lines. Returns the undecided namespaces of all held lines."""
         blocks, too_long = self._lines.take()
         self.dropped["unparsed"] += too_long
         for block in blocks:
             self._hold(block)
         if len(self._verdicts) > MAX_NAMESPACES:
             self._verdicts = _first_verdicts()
-        asked = set()
         owners = set(self._owners).difference(self._verdicts)
         self._several = {owner for owner in owners if isinstance(owner, tuple)}
         single = {owner for owner in owners if isinstance(owner, bytes)}
-        for namespace in single.union(*self._several).difference(self._verdicts):
-            text = namespace.decode("ascii", "replace")
-            if not is_namespace(text):
-                self._verdicts[namespace] = "tenant"
-            else:
-                asked.add(text)
-        return asked
+        undecided = single.union(*self._several).difference(self._verdicts)
+        return {namespace.decode("ascii") for namespace in undecided}
 
     def _hold(self, block: bytes) -> None:
         """Hold the lines of a block. Each line is complete and ends with a newline."""
@@ -171,7 +162,7 @@ class TenantFilter:
             between, head, value, rest = parts[at : at + 4]
             if between:
                 self._hold_several(between + b"\n")
-            namespace = unquote(b'"%b"' % value) if b"\\" in value else value
+            namespace = unescape(value)
             if namespace in self._verdicts or self._may_be(namespace):
                 self._hold_line(namespace, b'%b%b"%b' % (head, value, rest))
         if len(parts[-1]) > 1:
@@ -194,24 +185,19 @@ class TenantFilter:
 
     def _hold_sample(self, sample: Sample, line: bytes) -> None:
         """Hold a sample of any number of namespace labels, unless it names no namespace."""
-        borne: dict[bytes, bytes] = {}
-        for name, pair in sample.labels():
-            if name in self._labels.names:
-                if name in borne:
-                    self.dropped["unparsed"] += 1
-                    return
-                borne[name] = unquote(pair["value"])
-        named = tuple(borne[name] for name in self._labels.naming(borne))
-        if not named:
-            self.dropped["tenant"] += 1
-        elif all(is_namespace(namespace.decode("ascii", "replace")) for namespace in named):
-            self._hold_line(named, line)
+        named = self._labels.named(sample.labels())
+        if named is None:
+            self.dropped["unparsed"] += 1
+            return
+        owners = tuple(map(unescape, named))
+        if owners and all(map(_can_exist, owners)):
+            self._hold_line(owners, line)
         else:
             self.dropped["tenant"] += 1
 
     def _may_be(self, namespace: bytes) -> bool:
         """Whether a namespace can have this name. If not, counts one sample as dropped."""
-        if is_namespace(namespace.decode("ascii", "replace")):
+        if _can_exist(namespace):
             return True
         self.dropped["tenant"] += 1
         return False
@@ -258,6 +244,11 @@ class Recent:
 def _weight(path: str, namespaces: frozenset[str]) -> int:
     """The bytes of a path and its namespaces, each with its place in the set."""
     return ENTRY + len(path) + sum(map(len, namespaces)) + 120 * len(namespaces)
+
+
+def _can_exist(namespace: bytes) -> bool:
+    """Whether a namespace can have this name."""
+    return is_namespace(namespace.decode("ascii", "replace"))
 
 
 def _first_verdicts() -> dict[_Owner, str]:

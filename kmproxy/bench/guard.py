@@ -1,9 +1,9 @@
-"""Ends what a measurement has started, if the measuring process is killed before it can.
+"""Ends the processes of a measurement, if the measuring process is killed before it can.
 
 `python -m kmproxy.bench.guard FOLDER`: the measuring process holds the other end of the guard's
-standard input, and writes the id of each process that it starts. It takes its leave by `DONE`. If
-the input ends without that, the measuring process was killed: the guard kills the other processes
-and removes the folder. Must not know what is measured.
+standard input. It writes the id of each process that it starts, and `DONE` at the end. If the input
+ends without `DONE`, the measuring process was killed: the guard kills the other processes and
+removes the folder. Must not know what is measured.
 """
 
 from __future__ import annotations

@@ -23,7 +23,10 @@ _START: Final = 1_800_000_000 * 10**9
 
 @dataclass(frozen=True, slots=True)
 class LogFigures:
-    """Lines a second of one core, of so many bytes in the mean; pushed bytes after gzip."""
+    """One round on one core: the lines, the bytes of their texts, and the seconds.
+
+    `pushed_bytes` are the bytes of all pushes together, after gzip.
+    """
 
     lines: int
     bytes: int
@@ -33,7 +36,7 @@ class LogFigures:
 
 
 def measure(seconds: float) -> LogFigures:
-    """Send the same lines again and again for so many seconds. The fastest round counts."""
+    """Make pushes of the same lines for about `seconds`, in rounds. The fastest round counts."""
     lines = _lines()
     best: LogFigures | None = None
     end = time.perf_counter() + seconds

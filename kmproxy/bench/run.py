@@ -50,8 +50,8 @@ def bench(config: BenchConfig, say: Callable[[str], None]) -> str:
         "discovery": dataclasses.asdict(
             benchdiscovery.measure(namespaces_of([]), config.seconds / 20)
         ),
+        "log_lines": dataclasses.asdict(log_lines.measure(config.seconds / 20)),
     }
-    document["log_lines"] = dataclasses.asdict(log_lines.measure(config.seconds / 20))
     if config.daemon:
         figures, skipped = _measure_daemon(given, payloads[0][1], spaces, config.seconds, say)
         document["daemon"] = _daemon_document(figures, skipped)

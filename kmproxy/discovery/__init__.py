@@ -4,7 +4,7 @@ Knows Prometheus' target documents. Must not know samples.
 
     fitting        keeps as many items as fit into a number of bytes
     target_labels  the labels that objects and namespaces give to targets
-    documents      the document of pods' targets
+    documents      the JSON document of pods' targets
     pods           makes targets of a kubelet's list of pods
     nodes          nodes as targets, and their document
     targets        lists of pods and nodes, each fetched once for all requests

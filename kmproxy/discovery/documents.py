@@ -1,4 +1,4 @@
-"""Pods as scrape targets, in the JSON of Prometheus' HTTP service discovery.
+"""The JSON documents of Prometheus' HTTP service discovery, with pods as scrape targets.
 
 Knows the form of a document, and how many bytes of it are held. Must not know how targets are
 made, the source of a list, the caller, or the time.
@@ -6,7 +6,7 @@ made, the source of a list, the caller, or the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kmproxy.discovery.fitting import Fitting
@@ -108,10 +108,19 @@ class Document:
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces of the document, always the same."""
-        before = b"["
+        return json_list(self._groups())
+
+    def _groups(self) -> Iterator[bytes]:
         for pod in self.pods:
             after = b"%b%b}}" % (pod.labels, self.spaces[pod.namespace])
             for group in pod.groups:
-                yield before + group + after
-                before = b",\n"
-        yield b"]\n" if before != b"[" else b"[]\n"
+                yield group + after
+
+
+def json_list(items: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of a JSON list, one for each item, and its end."""
+    before = b"["
+    for item in items:
+        yield before + item
+        before = b",\n"
+    yield b"]\n" if before != b"[" else b"[]\n"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from kmproxy.discovery.documents import json_list
 from kmproxy.discovery.fitting import Fitting
 from kmproxy.discovery.target_labels import MAX_METADATA, MAX_VALUE, META, encode, metadata
 from kmproxy.labels.rendering import Choice
@@ -81,7 +82,9 @@ class NodeDocument:
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces of the document, always the same."""
-        before = b"["
+        return json_list(self._groups())
+
+    def _groups(self) -> Iterator[bytes]:
         for node in sorted(self.nodes, key=lambda node: node.name):
             labels = {
                 "__metrics_path__": self.path(node.name),
@@ -90,6 +93,4 @@ class NodeDocument:
                 "node": node.name,
                 **node.labels(),
             }
-            yield before + encode({"targets": [self.address], "labels": labels})
-            before = b",\n"
-        yield b"]\n" if before != b"[" else b"[]\n"
+            yield encode({"targets": [self.address], "labels": labels})

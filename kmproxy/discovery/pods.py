@@ -208,7 +208,8 @@ def _pod_labels(pod: _Pod, left_out: Counter[str]) -> dict[str, str]:
 def _controller_labels(meta: _Meta, node: str) -> dict[str, str]:
     """The labels of a pod's controller, as with `attach_metadata` for Deployments and Jobs.
 
-    Prometheus reads ReplicaSets and Jobs for them. Here their names tell, as for `workload`.
+    Prometheus reads ReplicaSets and Jobs for them. Here the names of these are enough, as for
+    `workload`.
     """
     owner = meta.controller
     if owner is None and meta.source in STATIC_SOURCES and node:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qs
 
-import msgspec
 from aiohttp import hdrs, web
 
+from kmproxy.discovery.documents import json_list
 from kmproxy.discovery.handler import CONTENT_TYPE, is_known, own_address, tagged
+from kmproxy.discovery.target_labels import encode
 from kmproxy.discovery.targets import DiscoveryMetrics
 from kmproxy.exposition.selection import QueryError, check_keys
 from kmproxy.web.responses import Handler, plain
@@ -40,16 +41,16 @@ class UpstreamDocument:
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces of the document, always the same."""
-        before = b"["
+        return json_list(self._groups())
+
+    def _groups(self) -> Iterator[bytes]:
         for target in self.targets:
             labels = {
                 "__metrics_path__": target.path,
                 "instance": target.instance,
                 "job": target.name,
             }
-            yield before + msgspec.json.encode({"targets": [self.address], "labels": labels})
-            before = b",\n"
-        yield b"]\n"
+            yield encode({"targets": [self.address], "labels": labels})
 
 
 class UpstreamDiscovery:

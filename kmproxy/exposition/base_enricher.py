@@ -1,19 +1,28 @@
-"""Counts what is done to the samples of an exposition, and holds back lines that are too long.
+"""The part that all enrichers have in common: the counts, and the label names that are searched.
 
-Knows the counts that every enricher has. Must not know how labels are added.
+A line that is too long passes unread. Must not know how labels are added.
 """
 
 from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
+from typing import Literal
 
+from kmproxy.exposition.finder import NAMESPACE
 from kmproxy.exposition.lines import LineFilter
-from kmproxy.exposition.remembered import RememberedLabels
+from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
+
+OnConflict = Literal["keep", "overwrite"]
+"""The label that stays if a sample already bears one to be added: its own, or the added one."""
+
+MAX_TURNS = 8
+"""How often new label names may join the search in one exposition. After that, lines are read one
+by one."""
 
 
 class BaseEnricher(LineFilter, ABC):
-    """The part that all enrichers have in common: the labels that were looked up, and the counts.
+    """Remembers the labels that were looked up, and counts samples.
 
     `samples` counts sample lines that were understood. `enriched` counts samples that
     got a label or a new value. `unparsed` counts lines that were not understood or are
@@ -21,11 +30,22 @@ class BaseEnricher(LineFilter, ABC):
     already bore. `unknown_pods` counts samples that were left out because their pod is not known.
     """
 
-    __slots__ = ("_labels", "conflicts", "enriched", "samples", "unknown_pods", "unparsed")
+    __slots__ = (
+        "_labels",
+        "_searched",
+        "_turns",
+        "conflicts",
+        "enriched",
+        "samples",
+        "unknown_pods",
+        "unparsed",
+    )
 
     def __init__(self, labels: RememberedLabels, max_line: int) -> None:
         super().__init__(max_line)
         self._labels = labels
+        self._searched = labels.names  # the names that the last splitter knew
+        self._turns = 0  # how often new names joined these
         self.samples = 0
         self.enriched = 0
         self.unparsed = 0
@@ -50,3 +70,17 @@ class BaseEnricher(LineFilter, ABC):
         if not line[: self._max_line].lstrip(b" \t").startswith(b"#"):
             self.unparsed += 1
         return line
+
+    def _search(self, names: frozenset[bytes]) -> bool:
+        """Whether a splitter may search for these names. Not if they are or grow too many."""
+        if names != self._searched:
+            self._searched = names
+            self._turns += 1
+        return self._turns <= MAX_TURNS and len(names) <= MAX_NAMES
+
+    def _count_lines(self, lines: bytes) -> None:
+        """Counts lines without a namespace. A newline leads each, and one more ends the text."""
+        if len(lines) > 1:
+            samples, unparsed = NAMESPACE.count_kinds(lines[1:])
+            self.samples += samples
+            self.unparsed += unparsed

@@ -9,24 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Literal
 
-from kmproxy.exposition.base_enricher import BaseEnricher
+from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
 from kmproxy.exposition.finder import NAMESPACE, pairs_of_namespace, split_at
-from kmproxy.exposition.grammar import bare_name, by_lines, pair_parts, unquote
+from kmproxy.exposition.grammar import bare_name, by_lines, pair_parts, unescape
 from kmproxy.exposition.lines import MAX_LINE
-from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
+from kmproxy.exposition.remembered import RememberedLabels
 from kmproxy.exposition.splitter import PlainSplitter, plain_splitter
-
-OnConflict = Literal["keep", "overwrite"]
 
 _Edit = Callable[
     [bytes, bytes, bytes, bytes, Mapping[bytes, bytes]], tuple[bytes, bytes, bytes]
 ]  # edits a sample: (head, value, rest, bytes to add, their pairs) -> new head, value, rest
-
-MAX_TURNS = 8
-"""How often new label names may join the search in one exposition. After that, lines are read one
-by one."""
 
 
 class Enricher(BaseEnricher):
@@ -45,12 +38,12 @@ class Enricher(BaseEnricher):
     The joined output does not depend on how the input is cut into pieces. Where
     nothing is added, the output is the input.
 
-    `PlainSplitter` reads a block, at most twice. Then at most six expressions of
-    the grammar read the lines that are not plain. Each expression is linear. Only a
-    sample that already bears a label to be added is read by itself.
+    `PlainSplitter` reads a block, at most twice. Then a fixed number of expressions
+    read the lines that are not plain. Each expression is linear. Only a sample that
+    already bears a label to be added is read by itself.
     """
 
-    __slots__ = ("_overwrite", "_searched", "_tagged", "_turns")
+    __slots__ = ("_overwrite", "_tagged")
 
     def __init__(
         self,
@@ -63,8 +56,6 @@ class Enricher(BaseEnricher):
         super().__init__(RememberedLabels(lookup, names | {b"namespace"}), max_line)
         self._overwrite = on_conflict == "overwrite"
         self._tagged: dict[bytes, bytes] = {}  # namespace -> its pair and the bytes to add
-        self._searched = self._labels.names  # the names that the last splitter knew
-        self._turns = 0  # how often new names joined these
 
     def _block(self, block: bytes) -> bytes:
         """Enriches whole lines, each ending in a newline.
@@ -110,12 +101,8 @@ class Enricher(BaseEnricher):
 
     def _splitter(self) -> PlainSplitter | None:
         """Returns the splitter for the names known so far; None if they are or grow too many."""
-        if self._searched != self._labels.names:
-            self._searched = self._labels.names
-            self._turns += 1
-        if self._turns > MAX_TURNS or len(self._labels.names) > MAX_NAMES:
-            return None
-        return plain_splitter(self._labels.names)
+        names = self._labels.names
+        return plain_splitter(names) if self._search(names) else None
 
     def _between(self, text: bytes) -> bytes:
         """Enriches whole lines of any shape. Mostly they are passing lines and one odd line."""
@@ -170,7 +157,7 @@ class Enricher(BaseEnricher):
         if self._may_conflict(others) and NAMESPACE.any_spelling.search(others):
             parts[::4] = map(self._conflicts_in, parts[::4])
         else:
-            self._count(others)
+            self._count_lines(others)
         return b"".join([*parts, b"\n"])[1:]
 
     def _may_conflict(self, lines: bytes) -> bool:
@@ -192,7 +179,7 @@ class Enricher(BaseEnricher):
         if NAMESPACE.any_spelling.search(between):
             parts[::7] = map(self._other_conflicts, parts[::7])
         else:
-            self._count(between)
+            self._count_lines(between)
         return b"".join(parts)
 
     def _usual_conflicts(self, lines: bytes) -> list[bytes]:
@@ -243,20 +230,20 @@ class Enricher(BaseEnricher):
                 self.conflicts += sum(count for value, count in counts.items() if known[value])
                 parts[2::4] = [value + b'"' for value in parts[2::4]]
                 parts[-1] = parts[-1][:-1]
-                self._count(b"".join([*parts[::4], b"\n"]))
+                self._count_lines(b"".join([*parts[::4], b"\n"]))
                 return b"".join(parts)
         parts = self._one_by_one(NAMESPACE.plain.split(lines + b"\n"), self._plain_conflict)
         between = b"".join([*parts[::4], b"\n"])
         if NAMESPACE.any_spelling.search(between):
             parts[::4] = map(self._odd_conflicts, parts[::4])
         else:
-            self._count(between)
+            self._count_lines(between)
         return b"".join(parts)
 
     def _odd_conflicts(self, lines: bytes) -> bytes:
         """Edits conflicting samples that are not plain."""
         parts = self._one_by_one(split_at(NAMESPACE.any_spelling, lines + b"\n"), self._conflict)
-        self._count(b"".join([*parts[::4], b"\n"]))
+        self._count_lines(b"".join([*parts[::4], b"\n"]))
         return b"".join(parts)
 
     def _one_by_one(self, parts: list[bytes], edit: _Edit) -> list[bytes]:
@@ -296,16 +283,9 @@ class Enricher(BaseEnricher):
                     pieces[2 * at + 1] = pairs[name][1:-1]
         return b'"'.join(pieces), b"", b""
 
-    def _count(self, lines: bytes) -> None:
-        """Counts lines without a namespace. A newline leads each, and one more ends the text."""
-        if len(lines) > 1:
-            samples, unparsed = NAMESPACE.count_kinds(lines[1:])
-            self.samples += samples
-            self.unparsed += unparsed
-
     def _labels_at(self, value: bytes) -> bytes:
         """Returns the bytes to add for the value of a namespace, as a sample writes it."""
-        return self._labels.of(unquote(b'"%b"' % value) if b"\\" in value else value)
+        return self._labels.of(unescape(value))
 
     def _conflict(
         self, head: bytes, value: bytes, rest: bytes, rendered: bytes, pairs: Mapping[bytes, bytes]

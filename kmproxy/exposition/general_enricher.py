@@ -9,22 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from kmproxy.exposition.base_enricher import BaseEnricher
-from kmproxy.exposition.enricher import MAX_TURNS, OnConflict
-from kmproxy.exposition.finder import NAMESPACE, PLAIN_PAIRS, sample_finder, split_at_pairs
+from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
+from kmproxy.exposition.finder import PLAIN_PAIRS, sample_finder, split_at_pairs
 from kmproxy.exposition.grammar import by_lines
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pods import PodLookup, PodsNeededError
-from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
-from kmproxy.exposition.sample_editor import NOTHING, Edit, Outcome, SampleEditor
+from kmproxy.exposition.remembered import RememberedLabels
+from kmproxy.exposition.sample_editor import MAX_TEXT, NOTHING, Edit, Outcome, SampleEditor
 from kmproxy.exposition.splitter import KeySplitter, key_splitter
 
 MAX_EDITS = 2 << 20
 """Bytes that one memo of edited texts takes between two blocks, at most."""
-
-MAX_TEXT = 4096
-"""Bytes of the longest text whose edit is remembered."""
 
 _OVERHEAD = 250  # bytes for an edit besides its texts, approximately
 
@@ -64,10 +60,10 @@ class GeneralEnricher(BaseEnricher):
     pieces. Where nothing is added, the output is the input.
 
     A plain line that bears one namespace label, and its pod right behind it, costs one
-    look-up of both in a dictionary (`KeySplitter`). The other lines are read by four
-    expressions at most. A sample among them costs one look-up of the text in its braces.
-    Each text is edited by itself, in linear time. Edits are remembered, in
-    `MAX_EDITS` bytes and the texts of one block.
+    look-up of both in a dictionary (`KeySplitter`). A fixed number of expressions read the
+    other lines. Each expression is linear. A sample among these lines costs one look-up of
+    the text in its braces. Each text is edited by itself, in linear time. Edits are
+    remembered, in `MAX_EDITS` bytes and the texts of one block.
 
     If the look-up of a pod raises PodsNeededError, `feed` and `finish` raise it.
     Then nothing was taken and nothing was counted, and the call can be repeated.
@@ -78,10 +74,7 @@ class GeneralEnricher(BaseEnricher):
         "_edits",
         "_finder",
         "_keys",
-        "_odd_edits",
-        "_searched",
         "_spaces",
-        "_turns",
     )
 
     def __init__(
@@ -100,7 +93,6 @@ class GeneralEnricher(BaseEnricher):
         self._finder = sample_finder(self._spaces | ({b"pod"} if pods else set()))
         self._keys = EditMemo(self._edit_key)
         self._searched = self._editor.names  # the names that the last splitter knew
-        self._turns = 0  # how often new names joined these
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next piece. Returns the bytes that can be passed on already."""
@@ -176,12 +168,10 @@ class GeneralEnricher(BaseEnricher):
 
     def _splitter(self) -> KeySplitter | None:
         """Returns the splitter for the names known so far; None if they are or grow too many."""
-        if self._searched != self._editor.names:
-            self._searched = self._editor.names
-            self._turns += 1
-        if self._turns > MAX_TURNS or len(self._searched) > MAX_NAMES:
+        names = self._editor.names
+        if not self._search(names):
             return None
-        return key_splitter(self._searched, self._spaces, pods=self._labels.pods)
+        return key_splitter(names, self._spaces, pods=self._labels.pods)
 
     def _between(self, text: bytes) -> bytes:
         """Enriches whole lines of any shape. The first of them are mostly passing lines."""
@@ -202,10 +192,7 @@ class GeneralEnricher(BaseEnricher):
             found[-1] = found[-1][:-1]
             others += found[::4]
             parts[at] = b"".join(found)
-        if text_left := b"".join(others):
-            samples, unparsed = NAMESPACE.count_kinds(text_left[1:] + b"\n")
-            self.samples += samples
-            self.unparsed += unparsed
+        self._count_lines(b"".join([*others, b"\n"]))
         return passed + b"".join([*parts, b"\n"])[1:]
 
     def _edit_parts(self, parts: list[bytes], edit: Callable[[bytes], Edit]) -> None:

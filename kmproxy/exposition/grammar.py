@@ -166,16 +166,23 @@ class Sample:
 
 
 def unquote(string: bytes) -> bytes:
-    """Returns the text of a quoted string. A backslash before other bytes stands for itself."""
-    text = string[1:-1]
-    if b"\\" in text:
-        # The first two of a run of backslashes are one, so no backslash is left behind another.
-        parts = text.split(b"\\\\")
-        parts = [part.replace(b'\\"', b'"').replace(b"\\n", b"\n") for part in parts]
-        return b"\\".join(parts)
-    return text
+    """Returns the text of a quoted string, unescaped."""
+    return unescape(string[1:-1])
+
+
+def unescape(text: bytes) -> bytes:
+    """Returns the value that is spelled as `text` between quotes.
+
+    A backslash before other bytes stands for itself.
+    """
+    if b"\\" not in text:
+        return text
+    # The first two of a run of backslashes are one, so no backslash is left behind another.
+    parts = text.split(b"\\\\")
+    parts = [part.replace(b'\\"', b'"').replace(b"\\n", b"\n") for part in parts]
+    return b"\\".join(parts)
 
 
 def escape(value: bytes) -> bytes:
-    """Returns the value of a label as it is spelled between quotes. `unquote` is the inverse."""
+    """Returns the value of a label as it is spelled between quotes. `unescape` is the inverse."""
     return value.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")

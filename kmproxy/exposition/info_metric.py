@@ -82,8 +82,8 @@ def _is_of_family(line: bytes) -> bool:
 class InfoStage:
     """Adds the info metric at the end, before OpenMetrics' end marker if the input has one.
 
-    An exposition that has the family already, as that of kube-state-metrics may, is left as it
-    is. Between calls the stage holds at most the bytes of that marker, and the copy of one
+    An exposition that has the family already is left as it is: kube-state-metrics may serve it.
+    Between calls the stage holds at most the bytes of that marker, and the copy of one
     unfinished line of `max_line` bytes.
     """
 

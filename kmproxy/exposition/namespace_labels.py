@@ -6,7 +6,8 @@ comes from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -50,3 +51,16 @@ class NamespaceLabels:
         """
         found = [name for name in self.names if borne.get(name)]
         return found if self.prefixes else found[:1]
+
+    def named(self, labels: Iterable[tuple[bytes, re.Match[bytes]]]) -> list[bytes] | None:
+        """Returns the namespaces that a sample names, in order, as it spells them between quotes.
+
+        `labels` are those of `Sample.labels`. Returns None if the sample is not understood.
+        """
+        borne: dict[bytes, bytes] = {}
+        for name, pair in labels:
+            if name in self.names:
+                if name in borne:
+                    return None
+                borne[name] = pair["value"][1:-1]
+        return [borne[name] for name in self.naming(borne)]

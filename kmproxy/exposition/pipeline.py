@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
-from kmproxy.exposition.base_enricher import BaseEnricher
+from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
 from kmproxy.exposition.enricher import Enricher
 from kmproxy.exposition.general_enricher import GeneralEnricher
 from kmproxy.exposition.info_metric import InfoStage
@@ -34,7 +33,7 @@ class Recipe:
     """
 
     names: frozenset[bytes] = frozenset()
-    on_conflict: Literal["keep", "overwrite"] = "keep"
+    on_conflict: OnConflict = "keep"
     selection: Selection = field(default_factory=Selection)
     info: bool = False
     max_line: int = MAX_LINE

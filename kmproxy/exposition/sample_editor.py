@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
 
-from kmproxy.exposition.grammar import bare_name, pair_parts, unquote
+from kmproxy.exposition.grammar import bare_name, pair_parts, unescape
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What one sample adds to the counts of an enricher."""
+    """The counts of one sample, which are added to the counts of an enricher."""
 
     samples: int = 0
     enriched: int = 0
@@ -38,7 +38,7 @@ MAX_SHAPES = 2 << 20
 """Bytes that an editor may remember about shapes and their changes."""
 
 MAX_TEXT = 4096
-"""Bytes of the longest text whose shape is remembered."""
+"""Bytes of the longest text whose shape, change or edit is remembered."""
 
 MAX_PREFIXED = 1 << 20
 """Bytes that an editor may remember about labels with prefixes."""
@@ -57,7 +57,7 @@ def _outcome(enriched: int, conflicts: int) -> Outcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Change:
-    """What is done to the samples of one shape that name the same namespaces and pod.
+    """The change to the samples of one shape that name the same namespaces and pod.
 
     `replaced` are new values, and `added` is text to append to values, both by place.
     """
@@ -125,7 +125,7 @@ class SampleEditor:
         self._labels = labels
         self._spaces = spaces
         self._overwrite = overwrite
-        # Finds the names that count, in any place: without them nothing is to be done.
+        # Finds the names that count, in any place. A text without them is not changed.
         words = [*spaces.names, *[b"pod"] * labels.pods]
         self._named_in = re.compile(b"|".join(map(re.escape, words))).search
         self._shapes: dict[tuple[bytes, ...], _Shape] = {}
@@ -261,13 +261,13 @@ class SampleEditor:
             named = named[:1]
         found: list[tuple[int, _Labels]] = []
         if shape.pod and named and (pod := pieces[shape.pod]):
-            namespace = _unescaped(pieces[named[0][0]])
-            rendered = self._labels.of_pod(namespace, _unescaped(pod))
+            namespace = unescape(pieces[named[0][0]])
+            rendered = self._labels.of_pod(namespace, unescape(pod))
             if rendered is None:
                 return None
             found.append((shape.pod, (self._labels.pairs(rendered), rendered)))
         for at, prefix in named:
-            rendered = self._labels.of(_unescaped(pieces[at]))
+            rendered = self._labels.of(unescape(pieces[at]))
             found.append((at, self._with_prefix(prefix, rendered)))
         return found
 
@@ -288,8 +288,3 @@ class SampleEditor:
         if self._spaces.prefixes and len(self._names) <= MAX_NAMES:
             self._names = self._names.union(pairs)
         return known
-
-
-def _unescaped(value: bytes) -> bytes:
-    """Returns the text of a value as a sample writes it, without quotes."""
-    return unquote(b'"%b"' % value) if b"\\" in value else value

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 
 from kmproxy.exposition.finder import STAMP, sample_finder
-from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unquote
+from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unescape, unquote
 from kmproxy.exposition.lines import MAX_LINE, LineFilter
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.selection import Selection
@@ -225,10 +225,10 @@ class Selector(LineFilter):
         if selection.strip_timestamps and sample.stamp:
             edits.append(sample.stamp)
         labels = list(sample.labels())
-        named = self._namespaces_of(labels)
+        named = self._namespace_labels.named(labels)
         if named is None:
             return line  # its namespace is unclear: it passes as if not understood
-        if not all(map(self._wants_namespace, named)):
+        if not all(map(self._wants_namespace, named or [b""])):
             self.dropped["namespace"] += 1
             return None
         if selection.drop_labels:
@@ -241,16 +241,6 @@ class Selector(LineFilter):
             pieces.append(line[at:start])
             at = end
         return b"".join([*pieces, line[at:]])
-
-    def _namespaces_of(self, labels: Sequence[Label]) -> list[bytes] | None:
-        """Returns the namespaces that a sample names, or one empty name; None if it is unclear."""
-        spaces: dict[bytes, bytes] = {}
-        for name, pair in labels:
-            if name in self._namespace_labels.names:
-                if name in spaces:
-                    return None
-                spaces[name] = pair["value"][1:-1]
-        return [spaces[name] for name in self._namespace_labels.naming(spaces)] or [b""]
 
     def _wants_metadata(self, line: bytes) -> bool:
         """Whether a line that is no sample passes. Its family is that of the lines that follow."""
@@ -280,7 +270,7 @@ class Selector(LineFilter):
         wanted = self._namespaces.get(namespace)
         if wanted is None:
             self._make_room(len(namespace))
-            text = unquote(b'"%b"' % namespace).decode(errors="replace")
+            text = unescape(namespace).decode(errors="replace")
             wanted = self._namespaces[namespace] = self._selection.wants_namespace(text)
         return wanted
 

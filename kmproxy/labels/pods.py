@@ -16,7 +16,7 @@ from kmproxy.config.pod_labels import WORKLOAD, WORKLOAD_TYPE, PodConfig
 from kmproxy.errors import UpstreamError
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.kube.pod_list import CONFIG_SOURCE, PodListReader, PodMeta
-from kmproxy.labels.rendering import NAMESPACE_BYTES, Choice, render_pairs
+from kmproxy.labels.rendering import Choice, label_bytes, render_pairs
 from kmproxy.labels.workloads import workload
 
 RETENTION = 300.0
@@ -141,7 +141,7 @@ class PodLabelReader:
             raise UpstreamError("too_large", f"the labels of the pods are over {MAX_MAP} bytes")
 
     def _rendered(self, meta: _Meta) -> bytes:
-        chosen = Choice(self._max_value, max(NAMESPACE_BYTES, 8 * self._max_value))
+        chosen = Choice(self._max_value, label_bytes(self._max_value))
         for name, value in self._values(meta):
             if value and chosen.admits(name, value):
                 chosen.pairs[name] = value

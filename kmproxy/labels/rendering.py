@@ -21,7 +21,7 @@ from kmproxy.config.label_rules import (
     name_problem,
 )
 from kmproxy.errors import SnapshotError
-from kmproxy.exposition.grammar import escape, unquote
+from kmproxy.exposition.grammar import escape, unescape
 
 NAMESPACE_BYTES = 8192
 """The most bytes that the labels of one namespace take, or eight of the longest values if that is
@@ -73,7 +73,7 @@ class KnownLabels:
     def of(cls, name: bytes, rendering: Rendering, deleted: float | None) -> KnownLabels:
         """Return the names and values from which a rendering was made."""
         pairs = {
-            label.decode(): unquote(b'"%b"' % value).decode()
+            label.decode(): unescape(value).decode()
             for label, value in _PAIR.findall(rendering.labels)
         }
         known = name.decode(), pairs, rendering.lacking, rendering.too_long, rendering.too_many
@@ -107,6 +107,14 @@ class Choice:
         return True
 
 
+def label_bytes(max_value: int) -> int:
+    """Return the most bytes that the labels of one namespace, or of one pod, take.
+
+    `max_value` are the bytes of the longest value.
+    """
+    return max(NAMESPACE_BYTES, 8 * max_value)
+
+
 class Renderer:
     """Renders the labels of namespaces by the label rules.
 
@@ -129,7 +137,7 @@ class Renderer:
         self.rules = tuple(rules)
         self.reserved = reserved
         self.max_value = max_value
-        self.budget = max(NAMESPACE_BYTES, 8 * max_value)
+        self.budget = label_bytes(max_value)
         self.named = frozenset(rule.name for rule in rules if rule.key and rule.name)
         self._defaults = {rule.name: rule.default for rule in rules if rule.default}
         self._wild = any(rule.key == WILDCARD for rule in rules)

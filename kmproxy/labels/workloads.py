@@ -29,7 +29,7 @@ class Workload(NamedTuple):
 
 
 def workload(meta: PodMeta, source: str) -> Workload:
-    """The workload of a pod. `source` is where its kubelet has it from, such as `api`."""
+    """The workload of a pod. `source` is the kubelet's source of the pod, such as `api`."""
     controller = meta.controller
     if source in STATIC_SOURCES or (controller is not None and controller.kind == "Node"):
         return Workload(meta.name, "staticpod")

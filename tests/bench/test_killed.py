@@ -49,7 +49,10 @@ def test_nothing_stays_of_a_killed_bench(tmp_path):
     payload.write_bytes(NodeMetrics(node).text("/metrics/cadvisor", 1_795_000_000.0))
     with (tmp_path / "said").open("wb") as said:
         bench = subprocess.Popen(
-            [sys.executable, "-m", "kmproxy", "bench", "--daemon", f"--payload={payload}"],
+            [
+                *(sys.executable, "-m", "kmproxy", "bench"),
+                *("--daemon", "--seconds=5", f"--payload={payload}"),
+            ],
             env=os.environ | {"TMPDIR": str(temporary)},
             stdout=said,
             stderr=said,

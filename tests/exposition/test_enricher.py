@@ -326,7 +326,7 @@ def test_what_is_too_long_for_a_namespace_gets_the_defaults():
 
 def test_new_names_are_searched_for_a_bounded_number_of_times(monkeypatch):
     """With a new label for each namespace, lines are soon read one by one, and stay right."""
-    monkeypatch.setattr("kmproxy.exposition.enricher.MAX_TURNS", 3)
+    monkeypatch.setattr("kmproxy.exposition.base_enricher.MAX_TURNS", 3)
     made = []
     monkeypatch.setattr(
         "kmproxy.exposition.enricher.plain_splitter",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmproxy.exposition.grammar import escape, unquote
+from kmproxy.exposition.grammar import escape, unescape, unquote
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ def test_three_characters_are_escaped(value, spelled):
 
 
 @given(st.binary(max_size=40) | st.text('a\\"\n', max_size=40).map(str.encode))
-def test_unquote_is_the_inverse(value):
+def test_unescape_is_the_inverse(value):
     """Whatever bytes the value has. No line feed and no bare quote is left in it."""
     spelled = escape(value)
-    assert unquote(b'"%b"' % spelled) == value
+    assert unescape(spelled) == unquote(b'"%b"' % spelled) == value
     assert b"\n" not in spelled
