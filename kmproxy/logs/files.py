@@ -134,7 +134,7 @@ class FileSource(Source[FileReading]):
                 if found and not is_proved:
                     is_proved = await self._prove()
                 self._update(found)
-                delay = PODS_INTERVAL
+                delay, backoff = PODS_INTERVAL, Backoff(uniform=self.uniform)
             await asyncio.sleep(delay)
 
     async def _list(self, reader: Reader) -> None:

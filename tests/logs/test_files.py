@@ -4,9 +4,8 @@ import asyncio
 import json
 import time
 
-import pytest
-
 from kmproxy.errors import UpstreamError
+from kmproxy.logs import files
 from kmproxy.logs.batches import Batches, BatchLimits
 from kmproxy.logs.files import FOLDER, FileSource
 from kmproxy.logs.pods import LogSelection
@@ -21,14 +20,18 @@ from tests.support.loki import until
 
 
 class Kubelet:
-    """Lists pods. The request for a log with number N fails if `fails` of N is true."""
+    """The request for a log with number N fails if `fails` of N is true; of a list, likewise."""
 
-    def __init__(self, logs, fails):
+    def __init__(self, logs, fails=lambda _: False, fails_to_list=lambda _: False):
         self.logs = logs
         self.fails = fails
-        self.asked = 0
+        self.fails_to_list = fails_to_list
+        self.asked = self.listed = 0
 
     async def pods(self, reader):
+        self.listed += 1
+        if self.fails_to_list(self.listed):
+            raise UpstreamError("refused", "the kubelet is away")
         document = {"kind": "PodList", "apiVersion": "v1", "items": self.logs.documents()}
         reader.feed(json.dumps(document).encode())
 
@@ -41,31 +44,22 @@ class Kubelet:
         return LogAnswer(404, "", b"")
 
 
-@pytest.mark.parametrize(
-    ("fails", "bounds"),
-    [
-        (lambda number: number % 2, [0.8] * 6),
-        (lambda _: True, [0.8, 1.6, 3.2, 6.4, 8.0, 8.0]),
-    ],
-    ids=["now and then", "always"],
-)
-async def test_the_pauses_after_failures(tmp_path, fails, bounds):
-    """They grow from failure to failure. A good answer ends the pause: the next one is short."""
-    drawn = []
+async def drawn(directory, number, **fails):
+    """The bounds of the first delays after failures, of which each is drawn as 0."""
+    bounds = []
 
     def uniform(_, high):
-        drawn.append(high)
+        bounds.append(high)
         return 0.0
 
     registry = open_registry()
     lost = SendMetrics(registry).lost
-    with SimLogs(tmp_path) as logs:
-        for number in range(12):
-            logs.start("shop", f"web-{number}")
-        kubelet = Kubelet(logs, fails)
+    with SimLogs(directory) as logs:
+        for each in range(12):
+            logs.start("shop", f"web-{each}")
         labels = StreamLabels(StreamOptions(), lambda _: b"")
         source = FileSource(
-            source=kubelet,
+            source=Kubelet(logs, **fails),
             selection=LogSelection(),
             batches=Batches(BatchLimits(), labels, clock=time.monotonic, count=lambda *_: None),
             book=PositionBook(),
@@ -78,7 +72,24 @@ async def test_the_pauses_after_failures(tmp_path, fails, bounds):
             uniform=uniform,
         )
         running = asyncio.create_task(source.run())
-        await until(lambda: len(drawn) >= len(bounds))
+        await until(lambda: len(bounds) >= number)
         running.cancel()
         await asyncio.wait({running})
-    assert drawn[: len(bounds)] == bounds
+    return bounds[:number]
+
+
+async def test_the_pauses_after_failures(tmp_path):
+    """They grow from failure to failure. A good answer ends the pause: the next one is short."""
+    now_and_then = await drawn(tmp_path / "a", 6, fails=lambda number: number % 2)
+    assert now_and_then == [0.8] * 6
+    always = await drawn(tmp_path / "b", 6, fails=lambda _: True)
+    assert always == [0.8, 1.6, 3.2, 6.4, 8.0, 8.0]
+
+
+async def test_lists_after_failures(tmp_path, monkeypatch):
+    """Likewise for lists of pods: a good list is followed by the next one at its usual time."""
+    monkeypatch.setattr(files, "PODS_INTERVAL", 0.01)
+    found = await drawn(tmp_path / "a", 4, fails_to_list=lambda number: number % 2)
+    assert found == [0.8] * 4
+    found = await drawn(tmp_path / "b", 4, fails_to_list=lambda _: True)
+    assert found == [0.8, 1.6, 3.2, 6.4]
