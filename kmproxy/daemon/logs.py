@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypedDict
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 from kmproxy.client.factory import UpstreamFactory
@@ -45,7 +45,7 @@ from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.positions import PositionBook
 from kmproxy.logs.sender import NAME, Sender
 from kmproxy.logs.shipper import LogsPort, Shipper, saved
-from kmproxy.logs.source import Source
+from kmproxy.logs.source import ReadMetrics, Source
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.own_file import aside
 from kmproxy.sources.kubelet import Kubelet, LogAnswer, Reader
@@ -76,6 +76,10 @@ class NodeLogs:
 class _Common(TypedDict):
     """The arguments that each source takes."""
 
+    selection: LogSelection
+    batches: Batches
+    book: PositionBook
+    metrics: ReadMetrics
     room: Callable[[], Awaitable[int]]
     max_line: int
     max_age: float
@@ -265,6 +269,10 @@ class LogsDaemon:
             uniform=runtime.uniform,
         )
         common = _Common(
+            selection=LogSelection.of(logs),
+            batches=batches,
+            book=book,
+            metrics=metrics.read,
             room=sender.room,
             max_line=logs.max_line_bytes,
             max_age=logs.max_age,
@@ -273,28 +281,17 @@ class LogsDaemon:
             uniform=runtime.uniform,
         )
         if isinstance(known, WatchedPodLabels) or logs.source == "api":
-            source: Source = ApiSource(
-                clients.api,
-                only_node(config),
-                logs.namespace,
-                LogSelection.of(logs),
-                batches,
-                book,
-                metrics.read,
-                metrics.follow,
+            source: Source[Any] = ApiSource(
+                api=clients.api,
+                node=only_node(config),
+                namespaces=logs.namespace,
+                follow_metrics=metrics.follow,
                 labels=known if isinstance(known, WatchedPodLabels) else None,
                 **common,
             )
         else:
-            source = FileSource(
-                NodeLogs(clients.kubelet, clients.kubelet.configured),
-                LogSelection.of(logs),
-                batches,
-                book,
-                metrics.read,
-                labels=known,
-                **common,
-            )
+            node = NodeLogs(clients.kubelet, clients.kubelet.configured)
+            source = FileSource(source=node, labels=known, **common)
         return Shipper(source, batches, sender, positions)
 
     def _collect(self) -> None:

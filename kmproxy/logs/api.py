@@ -7,10 +7,8 @@ know labels or pushes: an `ApiReader` for each container decides what is asked.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,18 +18,12 @@ from kmproxy.errors import ApiError, CredentialError, UpstreamError
 from kmproxy.kube.apiserver import REQUEST_TIMEOUT, ApiServer
 from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.permissions import POD_LOG, advice
-from kmproxy.kube.reviews import LogThrottle
 from kmproxy.logs.api_pods import Found, PodWatcher, places
 from kmproxy.logs.api_reader import ApiReader, ApiRequest
-from kmproxy.logs.batches import Batches
-from kmproxy.logs.files import HELD, PAUSE
-from kmproxy.logs.lines import Container, Mark
 from kmproxy.logs.pod_labels import WatchedPodLabels
-from kmproxy.logs.pods import Followed, LogSelection
-from kmproxy.logs.positions import ApiPosition, PositionBook
-from kmproxy.logs.progress import Tally
-from kmproxy.logs.source import ReadMetrics
-from kmproxy.telemetry import bounded
+from kmproxy.logs.pods import Followed
+from kmproxy.logs.positions import ApiPosition
+from kmproxy.logs.source import HELD, Reading, Source
 
 MAX_FOLLOWERS: Final = 200
 """Containers that are followed at the same time. Each has a connection of its own."""
@@ -48,8 +40,6 @@ QUIET: Final = 5.0
 SILENCE: Final = (600.0, 900.0)
 """Seconds without a byte after which a log is asked for again: the connection may be dead. The
 answer for a container that writes nothing does not even begin."""
-
-_log = logging.getLogger(__package__)
 
 
 class FollowMetrics:
@@ -74,67 +64,33 @@ class FollowMetrics:
 
 
 @dataclass(slots=True, eq=False)
-class ApiReading:
+class ApiReading(Reading[ApiReader]):
     """One container that is read. `task` reads the answer of a request under way."""
 
-    seen: Followed
-    reader: ApiReader
     task: asyncio.Task[None] | None = None
     is_following: bool = False
     is_dismissed: bool = False
     heard: float = 0.0
-    last_error: str | None = None
-    added: int = 0
-    taken: int = 0
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether every line that was handed on has been acknowledged."""
-        return self.added == self.taken
-
-    def acknowledge(self, mark: Mark) -> None:
-        """Move the container's position."""
-        self.taken = max(self.taken, mark.number)
-        self.reader.acknowledge(mark)
 
 
-@dataclass(slots=True, eq=False)
-class ApiSource:
+@dataclass(slots=True, eq=False, kw_only=True)
+class ApiSource(Source[ApiReading]):
     """Reads the logs of the pods that the API server lists.
 
-    `node` is the name of the only node, or None. `room` returns when lines may be added. `max_age`
-    is in seconds. A container of a pod that was deleted is read to the end of its open answer.
+    `node` is the name of the only node, or None. A container of a pod that was deleted is read to
+    the end of its open answer.
     """
 
     api: ApiServer
     node: str | None
     namespaces: tuple[str, ...]
-    selection: LogSelection
-    batches: Batches
-    book: PositionBook
-    metrics: ReadMetrics
     follow_metrics: FollowMetrics
-    _: KW_ONLY
-    room: Callable[[], Awaitable[int]]
-    max_line: int
-    max_age: float
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    uniform: Callable[[float, float], float]
     labels: WatchedPodLabels | None = None
-    listed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-    """Set once all pods were listed."""
-    trouble: str | None = field(init=False, default=None)
-    """Why the pods cannot be listed or the logs not be read, or None."""
     followers: int = field(init=False, default=0)
     waiting: int = field(init=False, default=0)
     _watchers: list[PodWatcher] = field(init=False, default_factory=list)
     _known: dict[str, dict[str, tuple[Followed, ...]]] = field(init=False, default_factory=dict)
-    _readings: dict[Container, ApiReading] = field(init=False, default_factory=dict)
     _reads: int = field(init=False, default=0)
-    _tally: Tally = field(init=False, default_factory=Tally)
-    _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-    _throttle: LogThrottle = field(init=False, default_factory=lambda: LogThrottle(PAUSE))
 
     def __post_init__(self) -> None:
         self._watchers = [
@@ -144,24 +100,8 @@ class ApiSource:
             )
             for path in places(self.namespaces)
         ]  # fmt: skip
-        self.metrics.follow(self)
+        super(ApiSource, self).__post_init__()
         self.follow_metrics.follow(self)
-
-    def __repr__(self) -> str:
-        return f"<ApiSource {len(self)} containers>"
-
-    def __len__(self) -> int:
-        return len(self._readings)
-
-    def all(self) -> Iterator[ApiReading]:
-        """Yield what is read."""
-        yield from tuple(self._readings.values())
-
-    def collect(self) -> None:
-        """Bring the book of positions up to date."""
-        now = self.wall()
-        for each in self.all():
-            self._keep(each, now)
 
     async def run(self) -> None:
         """Read until it is cancelled. What was added to the batches stays there."""
@@ -178,11 +118,9 @@ class ApiSource:
             self._delete(before[uid])
         for containers in found.values():
             self._observe(containers)
-        if left_out := sum(each.left_out for each in self._watchers):
-            self._say("left_out", f"{left_out} containers are not read: too many, or no names")
-        if len(self._known) == len(self._watchers) and not self.listed.is_set():
-            self.listed.set()
-            _log.info("%d containers to read", len(self))
+        self._say_left_out(sum(each.left_out for each in self._watchers))
+        if len(self._known) == len(self._watchers):
+            self._is_listed()
         if self.trouble is not None and all(each.is_live for each in self._watchers):
             self.trouble = None
 
@@ -198,10 +136,7 @@ class ApiSource:
 
     def note_failure(self, error: UpstreamError | CredentialError, what: str, message: str) -> None:
         """Count and say a failure."""
-        reason = error.reason if isinstance(error, UpstreamError) else "credential"
-        self.metrics.errors.count("apiserver", reason)
-        self.trouble = message
-        self._say(f"{what} {bounded(reason)}", message)
+        self._failed(error, "apiserver", what, message)
 
     def _observe(self, containers: tuple[Followed, ...]) -> None:
         now = self.clock()
@@ -228,15 +163,10 @@ class ApiSource:
             position if isinstance(position, ApiPosition) else None,
             self._tally,
             max_line=self.max_line,
-            oldest=int((self.wall() - self.max_age) * 1e9),
+            oldest=self._oldest(),
             backoff=Backoff(uniform=self.uniform),
         )
         return ApiReading(seen, reader, heard=self.clock())
-
-    def _keep(self, reading: ApiReading, now: float) -> None:
-        if (position := reading.reader.position) is not None:
-            container = reading.reader.container
-            self.book.set((container.uid, container.name), position, now)
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
         """Begin requests that are due, as long as there are places for them."""
@@ -249,8 +179,7 @@ class ApiSource:
                 if each.task is not None:
                     self._dismiss(each, now)
                 elif each.reader.finished and each.is_settled:
-                    self._keep(each, self.wall())
-                    del self._readings[each.reader.container]
+                    self._drop(each)
                 elif each.reader.due <= now and is_live:
                     due.append(each)
             self.waiting = 0
@@ -326,27 +255,20 @@ class ApiSource:
             self._answered(reading)
             async for piece in pieces:
                 await self._admit(reading)
-                self._add(reading, piece)
+                reading.heard = self.clock()
+                self._add(reading, reader.feed(piece))
+                self.metrics.take(self._tally)
                 if reader.is_doubtful:
                     reader.fail(self.clock())
                     return
                 await self._admit(reading)  # the socket is not read before there is room
-        for line, mark in reader.end(self.clock()):
-            reading.added = mark.number
-            self.batches.add(line, mark, reading.acknowledge)
+        self._add(reading, reader.end(self.clock()))
 
     async def _admit(self, reading: ApiReading) -> None:
         """Wait until lines of this container may be added."""
         while await self.room() <= 0 or not self.batches.takes(reading.reader.container):
             reading.heard = self.clock()
             await asyncio.sleep(HELD)
-
-    def _add(self, reading: ApiReading, piece: bytes) -> None:
-        reading.heard = self.clock()
-        for line, mark in reading.reader.feed(piece):
-            reading.added = mark.number
-            self.batches.add(line, mark, reading.acknowledge)
-        self.metrics.take(self._tally)
 
     def _answered(self, reading: ApiReading) -> None:
         reading.last_error = None
@@ -366,8 +288,3 @@ class ApiSource:
             message = f"the API server forbids to read logs: {advice(POD_LOG)}"
         reading.last_error = message
         self.note_failure(error, "logs", message)
-
-    def _say(self, reason: str, message: str) -> None:
-        if (unsaid := self._throttle.lets(reason, self.clock())) is not None:
-            more = f" ({unsaid} more of such lines were left out)" if unsaid else ""
-            _log.warning("%s%s", message, more)

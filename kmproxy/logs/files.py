@@ -7,29 +7,23 @@ know files' contents, labels or pushes: a `LogReader` for each container decides
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final, Protocol
 
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.backoff import Backoff
-from kmproxy.kube.reviews import LogThrottle
 from kmproxy.labels.pods import PodLabelReader
-from kmproxy.logs.batches import Batches
 from kmproxy.logs.exchange import Response
-from kmproxy.logs.lines import Container, Mark
+from kmproxy.logs.lines import Container
 from kmproxy.logs.pod_labels import NodePodLabels
-from kmproxy.logs.pods import Followed, LogPodReader, LogSelection
-from kmproxy.logs.positions import FilePosition, PositionBook
-from kmproxy.logs.progress import Tally
+from kmproxy.logs.pods import Followed, LogPodReader
+from kmproxy.logs.positions import FilePosition
 from kmproxy.logs.reader import LogReader
-from kmproxy.logs.source import ReadMetrics
+from kmproxy.logs.source import HELD, Reading, Source
 from kmproxy.sources.kubelet import LogAnswer, Reader
-from kmproxy.telemetry import bounded
 
 PODS_INTERVAL: Final = 2.0
 """Seconds between two lists of pods."""
@@ -46,12 +40,6 @@ TICK: Final = 0.05
 ENDING: Final = 0.25
 """Seconds between two requests for a file whose pod may be removed soon."""
 
-HELD: Final = 0.5
-"""Seconds after which a container is looked at again whose lines wait for their labels."""
-
-PAUSE: Final = 300.0
-"""Seconds between two log lines with one reason."""
-
 PODS_PATIENCE: Final = 20.0
 """Seconds for a whole list of pods. A kubelet that hangs is asked again after it."""
 
@@ -61,8 +49,6 @@ ELSEWHERE: Final = "and its log files cannot be read; see --source=api"
 
 _OF_ONE_FILE: Final = frozenset({"status", "framing", "too_large", "cut", "short"})
 """Failures of which other files may be free."""
-
-_log = logging.getLogger(__package__)
 
 
 class LogSource(Protocol):
@@ -89,26 +75,11 @@ class _Both:
 
 
 @dataclass(slots=True, eq=False)
-class Reading:
+class FileReading(Reading[LogReader]):
     """One container that is read. `is_busy` while a request for it is under way or waits."""
 
-    seen: Followed
-    reader: LogReader
     is_busy: bool = False
-    last_error: str | None = None
-    added: int = 0
-    taken: int = 0
     was_named: bool = False
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether every line that was handed on has been acknowledged."""
-        return self.added == self.taken
-
-    def acknowledge(self, mark: Mark) -> None:
-        """Move the container's position."""
-        self.taken = max(self.taken, mark.number)
-        self.reader.acknowledge(mark)
 
     def is_due(self, now: float) -> bool:
         """Whether a request, or bytes that are already here, wait to be handled."""
@@ -116,62 +87,24 @@ class Reading:
         return not reader.finished and (reader.has_backlog or reader.due <= now)
 
 
-@dataclass(slots=True, eq=False)
-class FileSource:
-    """Reads the log files of a node's containers.
-
-    `room` returns when lines may be added, and the bytes that may be fetched. `max_age` is in
-    seconds. A container that left the list is read to its end.
-    """
+@dataclass(slots=True, eq=False, kw_only=True)
+class FileSource(Source[FileReading]):
+    """Reads the log files of a node's containers. One that left the list is read to its end."""
 
     source: LogSource
-    selection: LogSelection
-    batches: Batches
-    book: PositionBook
-    metrics: ReadMetrics
-    _: KW_ONLY
-    room: Callable[[], Awaitable[int]]
-    max_line: int
-    max_age: float
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    uniform: Callable[[float, float], float]
     labels: NodePodLabels | None = None
-    listed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-    """Set once the pods were listed."""
-    trouble: str | None = field(init=False, default=None)
-    """Why the pods cannot be listed or the logs not be read, or None."""
-    _readings: dict[Container, Reading] = field(init=False, default_factory=dict)
-    _tally: Tally = field(init=False, default_factory=Tally)
-    _queue: deque[Reading] = field(init=False, default_factory=deque)
+    _queue: deque[FileReading] = field(init=False, default_factory=deque)
     _queued: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(0))
-    _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _reserved: int = field(init=False, default=0)
+    _answers: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    """Cleared by a failure of the kubelet, until it answers: requests wait until `_paused`."""
     _paused: float = field(init=False, default=0.0)
     _pause: Backoff = field(init=False)
-    _throttle: LogThrottle = field(init=False, default_factory=lambda: LogThrottle(PAUSE))
 
     def __post_init__(self) -> None:
         self._pause = Backoff(uniform=self.uniform)
-        self.metrics.follow(self)
-
-    def __repr__(self) -> str:
-        return f"<FileSource {len(self)} containers>"
-
-    def __len__(self) -> int:
-        return len(self._readings)
-
-    def all(self) -> Iterator[Reading]:
-        """Yield what is read."""
-        yield from tuple(self._readings.values())
-
-    def collect(self) -> None:
-        """Bring the book of positions up to date."""
-        now = self.wall()
-        for each in self.all():
-            if (position := each.reader.position) is not None:
-                container = each.reader.container
-                self.book.set((container.uid, container.name), position, now)
+        self._answers.set()
+        super(FileSource, self).__post_init__()
 
     async def run(self) -> None:
         """Read until it is cancelled. What was added to the batches stays there."""
@@ -194,16 +127,14 @@ class FileSource:
                 if self.labels and labels:
                     self.labels.take(labels, self.clock())
             except (UpstreamError, CredentialError) as error:
-                self._failed(error, "pods")
+                self._failed(error, "kubelet", "pods", str(error))
                 delay = max(PODS_INTERVAL, backoff.delay(self.clock()))
             else:
-                if reader.left_out:
-                    what = f"{reader.left_out} containers are not read: too many, or no names"
-                    self._say("left_out", what)
+                self._say_left_out(reader.left_out)
                 if found and not is_proved:
                     is_proved = await self._prove()
                 self._update(found)
-                delay = PODS_INTERVAL
+                delay, backoff = PODS_INTERVAL, Backoff(uniform=self.uniform)
             await asyncio.sleep(delay)
 
     async def _list(self, reader: Reader) -> None:
@@ -220,7 +151,7 @@ class FileSource:
         try:
             answer = await self.source.log(FOLDER, None)
         except (UpstreamError, CredentialError) as error:
-            self._failed(error, "logs")
+            self._failed(error, "kubelet", "logs", str(error))
             return False
         if answer.status == 404:
             self.trouble = f"the kubelet has no {FOLDER}: its podLogsDir is elsewhere, {ELSEWHERE}"
@@ -248,25 +179,16 @@ class FileSource:
             else:
                 latest = reading.seen.latest
                 reading.reader.observe(latest, now, is_ended=True, is_deleted=True)
-        if not self.listed.is_set():
-            self.listed.set()
-            _log.info("%d containers to read", len(self))
+        self._is_listed()
         self._wake.set()
 
-    def _begin(self, seen: Followed) -> Reading:
+    def _begin(self, seen: Followed) -> FileReading:
         container = seen.container
         position = self.book.get((container.uid, container.name))
-        oldest = int((self.wall() - self.max_age) * 1e9)
         kept = position if isinstance(position, FilePosition) else None
+        oldest = self._oldest()
         reader = LogReader(container, kept, self._tally, max_line=self.max_line, oldest=oldest)
-        return Reading(seen, reader)
-
-    def _drop(self, reading: Reading) -> None:
-        """Forget a container. Its position stays for a while, as it may be listed again."""
-        container = reading.reader.container
-        if (position := reading.reader.position) is not None:
-            self.book.set((container.uid, container.name), position, self.wall())
-        del self._readings[container]
+        return FileReading(seen, reader)
 
     async def _dispatch(self) -> None:
         """Queue what is due."""
@@ -292,7 +214,7 @@ class FileSource:
                     await self._wake.wait()
             await asyncio.sleep(max(0.0, now + TICK - self.clock()))
 
-    def _enqueue(self, reading: Reading) -> None:
+    def _enqueue(self, reading: FileReading) -> None:
         reading.is_busy = True
         self._queue.append(reading)
         self._queued.release()
@@ -316,12 +238,15 @@ class FileSource:
             self._wake.set()
             await asyncio.sleep(0)
 
-    async def _step(self, reading: Reading) -> bool:
+    async def _step(self, reading: FileReading) -> bool:
         """Ask for the next bytes of one container, and add their lines.
 
         Returns whether there was something to ask for.
         """
-        await asyncio.sleep(max(0.0, self._paused - self.clock()))
+        if not self._answers.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._paused - self.clock()):
+                    await self._answers.wait()
         reader = reading.reader
         room = await self._reserve()
         try:
@@ -338,19 +263,21 @@ class FileSource:
                 answer = await self.source.log(request.path, span)
                 response = Response.of(answer.status, answer.content_range, answer.body)
                 lines = reader.respond(response, self.clock(), room)
-            for line, mark in lines:
-                reading.added = mark.number
-                self.batches.add(line, mark, reading.acknowledge)
+            self._add(reading, lines)
         except (UpstreamError, CredentialError) as error:
             reader.retry(self.clock())
             reading.last_error = str(error)
-            self._failed(error, "logs")
-            if getattr(error, "reason", "") not in _OF_ONE_FILE:
-                now = self.clock()
-                self._paused = max(self._paused, now + self._pause.delay(now, unreached=True))
+            self._failed(error, "kubelet", "logs", str(error))
+            now = self.clock()
+            if getattr(error, "reason", "") not in _OF_ONE_FILE and now >= self._paused:
+                self._paused = now + self._pause.delay(now, unreached=True)
+                self._answers.clear()
         else:
             reading.last_error = None
             self.trouble = None
+            if not self._answers.is_set():
+                self._paused, self._pause = 0.0, Backoff(uniform=self.uniform)
+                self._answers.set()
         finally:
             self._reserved -= room
             self.metrics.take(self._tally)
@@ -368,15 +295,3 @@ class FileSource:
                 self._reserved += room
                 return room
             await asyncio.sleep(TICK)
-
-    def _failed(self, error: UpstreamError | CredentialError, what: str) -> None:
-        """Count and say a failure of the kubelet."""
-        reason = error.reason if isinstance(error, UpstreamError) else "credential"
-        self.metrics.errors.count("kubelet", reason)
-        self.trouble = str(error)
-        self._say(f"{what} {bounded(reason)}", str(error))
-
-    def _say(self, reason: str, message: str) -> None:
-        if (unsaid := self._throttle.lets(reason, self.clock())) is not None:
-            more = f" ({unsaid} more of such lines were left out)" if unsaid else ""
-            _log.warning("%s%s", message, more)

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from kmproxy.errors import OwnFileError, PositionsError
@@ -31,10 +30,10 @@ _log = logging.getLogger(__package__)
 class PositionFile:
     """Keeps a PositionBook in a file of mode 0600, which is replaced as a whole.
 
-    `run` writes it at most once in `INTERVAL` seconds, and at the end. `flush` writes at once, for
-    a caller that must not go on before the positions are on disk: callers at the same time share a
-    write. `clock` gives seconds since 1970. `collect` is called before each write, and puts the
-    current positions into the book.
+    `run` writes it at most once in `INTERVAL` seconds. `flush` writes at once, for a caller that
+    must not go on before the positions are on disk: callers at the same time share a write. `clock`
+    gives seconds since 1970. `collect` is called before each write, and puts the current positions
+    into the book.
 
     A failed write causes a log line and is counted. The file then keeps the older positions, so a
     restart repeats lines but loses none.
@@ -54,7 +53,6 @@ class PositionFile:
         """Failures by operation, `read` or `write`."""
         self._clock = clock
         self._collect = collect
-        self._stopping = asyncio.Event()
         self._writing: asyncio.Lock = asyncio.Lock()
         self._wanted = 0  # calls of `flush`; the write that began last serves those before it
         self._served = 0
@@ -89,16 +87,11 @@ class PositionFile:
             return number <= self._served or await self._write()
 
     async def run(self) -> None:
-        """Write changed positions, until `stop`, and once more then."""
+        """Write changed positions, until it is cancelled."""
         wait = INTERVAL
-        while not self._stopping.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait)
+        while True:
+            await asyncio.sleep(wait)
             wait = INTERVAL if await self.flush() else RETRY
-
-    def stop(self) -> None:
-        """Tell `run` to write the positions and end."""
-        self._stopping.set()
 
     async def _write(self) -> bool:
         wanted = self._wanted

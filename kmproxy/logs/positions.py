@@ -147,10 +147,6 @@ class PositionBook:
             entry.seen, entry.position = int(now), position
         self.changed = True
 
-    def forget(self, key: Key) -> None:
-        """Drop the position of a container whose last instance was read to its end."""
-        self.changed |= self._entries.pop(key, None) is not None
-
     def encode(self, now: float) -> bytes:
         """Return the text, without the containers that were gone for too long at `now`."""
         oldest = int(now - self._kept)

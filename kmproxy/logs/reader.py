@@ -12,6 +12,8 @@ Invariants:
   read, shows that no file was renamed before.
 - A renamed file is finished when its end was seen `SETTLE` seconds after its successor was. The
   last file of an instance is finished when its end was seen `SETTLE` seconds after the instance's.
+- If the last file of an instance is deleted before that, one gap is counted, unless its end was
+  seen after the instance's: nothing was left to read then.
 - If a file is not found in two listings, one gap is counted, and reading goes on with the oldest
   file that is left.
 - `position` moves only by `acknowledge`, and over bytes without lines.
@@ -87,6 +89,7 @@ class LogReader:
         self._was_rotated = False  # the file that is looked for had been found as a rotated one
         self._is_counted = False  # a gap before this file was
         self._doubts = 0  # how often the file was looked for and not found
+        self._read_up = -inf  # when the last request was sent that showed the end of the log
 
     def __repr__(self) -> str:
         place = self._cri.place
@@ -186,6 +189,8 @@ class LogReader:
         if new and (self.lag or response.size is None):
             self.due = now
             return lines
+        if not self._file and not self.lag:
+            self._read_up = self._asked
         limit = self._successor if self._file and self._successor is not None else self._ended()
         if limit is not None and self._asked >= limit + SETTLE and not self.lag:
             return lines + (self._end_file(now) if self._file else self._end_instance(now))
@@ -338,9 +343,11 @@ class LogReader:
             return []
         if has_current:
             return self._miss("rotated" if self._was_rotated else "truncated", now)
-        after = self._point.after
-        if self._point.offset or not listing.has_rotated(self._instance, after):
-            self._progress.lose("deleted")  # else it ended before its next file was made
+        is_read = ended is not None and self._read_up >= ended
+        if not self._point.offset and listing.has_rotated(self._instance, self._point.after):
+            is_read = True  # it ended before its next file was made
+        if not is_read or (later and later[0] > self._instance + 1):
+            self._progress.lose("deleted")
         if not later:
             return self._end_instance(now)
         lines = self._end_open()

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -23,7 +23,7 @@ from kmproxy.logs.batches import Batches
 from kmproxy.logs.page import State, Target, logs_page, targets_document
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.sender import Sender
-from kmproxy.logs.source import Shown, Source
+from kmproxy.logs.source import Reading, Source
 from kmproxy.web.health import Readiness
 from kmproxy.web.responses import application, not_allowed, plain, reads
 
@@ -76,7 +76,7 @@ async def saved(positions: PositionFile) -> None:
 class Shipper:
     """The parts of `kmproxy logs`. `run` must be called once."""
 
-    source: Source
+    source: Source[Any]
     batches: Batches
     sender: Sender
     positions: PositionFile
@@ -125,7 +125,7 @@ class Shipper:
         found = [self._target(each) for each in self.source.all()]
         return sorted(found, key=lambda each: (each.namespace, each.pod, each.container))
 
-    def _target(self, reading: Shown) -> Target:
+    def _target(self, reading: Reading[Any]) -> Target:
         reader, container = reading.reader, reading.reader.container
         labels: dict[str, str] = {}
         tenant = None

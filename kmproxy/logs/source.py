@@ -1,25 +1,39 @@
-"""What is alike for the sources of logs: what they show of a container, and what they count.
+"""What is alike for the sources of logs: the containers that are read, and what is counted.
 
-Must not know how a log is read.
+Knows positions, batches and log lines about failures. Must not know how a log is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from typing import Protocol
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from kmproxy.logs.lines import Container
-from kmproxy.logs.pods import Followed
-from kmproxy.logs.positions import Position
+from kmproxy.errors import CredentialError, UpstreamError
+from kmproxy.kube.reviews import LogThrottle
+from kmproxy.logs.batches import Batches
+from kmproxy.logs.lines import Container, Line, Mark
+from kmproxy.logs.pods import Followed, LogSelection
+from kmproxy.logs.positions import Position, PositionBook
 from kmproxy.logs.progress import Tally
-from kmproxy.telemetry import UpstreamErrors
+from kmproxy.telemetry import UpstreamErrors, bounded
+
+HELD: Final = 0.5
+"""Seconds after which a wait is looked at again: for labels or for room."""
+
+PAUSE: Final = 300.0
+"""Seconds between two log lines with one reason."""
+
+_log = logging.getLogger(__package__)
 
 
-class Measured(Protocol):
-    """A reader, as the metrics and the page show it."""
+class ContainerReader(Protocol):
+    """Reads one container's log."""
 
     @property
     def container(self) -> Container:
@@ -41,44 +55,8 @@ class Measured(Protocol):
     def is_docker(self) -> bool:
         """Whether the log is in docker's format, which is not read."""
 
-
-class Shown(Protocol):
-    """A container that is read."""
-
-    @property
-    def seen(self) -> Followed:
-        """The pod's status."""
-
-    @property
-    def reader(self) -> Measured:
-        """Its reader."""
-
-    @property
-    def last_error(self) -> str | None:
-        """The failure of the last request, if it failed."""
-
-
-class Source(Protocol):
-    """Reads logs, of files or from the API server. `trouble` says why it cannot, or is None."""
-
-    listed: asyncio.Event
-    trouble: str | None
-
-    def __len__(self) -> int:
-        """The number of containers."""
-
-    @property
-    def wall(self) -> Callable[[], float]:
-        """The clock, in seconds since 1970."""
-
-    def all(self) -> Iterator[Shown]:
-        """Yield what is read."""
-
-    def collect(self) -> None:
-        """Bring the book of positions up to date."""
-
-    async def run(self) -> None:
-        """Read until it is cancelled."""
+    def acknowledge(self, mark: Mark) -> None:
+        """Move the position behind a line."""
 
 
 class ReadMetrics:
@@ -131,8 +109,131 @@ class ReadMetrics:
         tally.lines = tally.bytes = tally.cut = tally.unfinished = 0
         tally.lost.clear()
 
-    def follow(self, source: Source) -> None:
+    def follow(self, source: Source[Any]) -> None:
         """Show the state of the source whenever the metrics are read."""
         self._containers.set_function(lambda: len(source))
         self._lag.set_function(lambda: sum(each.reader.lag for each in source.all()))
         self._unsupported.set_function(lambda: sum(each.reader.is_docker for each in source.all()))
+
+
+R = TypeVar("R", bound="ContainerReader")
+
+
+@dataclass(slots=True, eq=False)
+class Reading(Generic[R]):
+    """One container that is read. `seen` is its status, `last_error` the last request's failure."""
+
+    seen: Followed
+    reader: R
+    last_error: str | None = None
+    added: int = 0
+    taken: int = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every line that was handed on has been acknowledged."""
+        return self.added == self.taken
+
+    def acknowledge(self, mark: Mark) -> None:
+        """Move the container's position."""
+        self.taken = max(self.taken, mark.number)
+        self.reader.acknowledge(mark)
+
+
+G = TypeVar("G", bound="Reading[Any]")
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Source(ABC, Generic[G]):
+    """Reads logs, of files or from the API server.
+
+    `room` returns when lines may be added, and the bytes that may be fetched. `max_age` is in
+    seconds, `wall` gives seconds since 1970.
+    """
+
+    selection: LogSelection
+    batches: Batches
+    book: PositionBook
+    metrics: ReadMetrics
+    room: Callable[[], Awaitable[int]]
+    max_line: int
+    max_age: float
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    uniform: Callable[[float, float], float]
+    listed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    """Set once the pods were listed."""
+    trouble: str | None = field(init=False, default=None)
+    """Why the pods cannot be listed or the logs not be read, or None."""
+    _readings: dict[Container, G] = field(init=False, default_factory=dict)
+    _tally: Tally = field(init=False, default_factory=Tally)
+    _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    _throttle: LogThrottle = field(init=False, default_factory=lambda: LogThrottle(PAUSE))
+
+    def __post_init__(self) -> None:
+        self.metrics.follow(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {len(self)} containers>"
+
+    def __len__(self) -> int:
+        return len(self._readings)
+
+    def all(self) -> Iterator[G]:
+        """Yield what is read."""
+        yield from tuple(self._readings.values())
+
+    def collect(self) -> None:
+        """Bring the book of positions up to date."""
+        now = self.wall()
+        for each in self.all():
+            self._keep(each, now)
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Read until it is cancelled. What was added to the batches stays there."""
+
+    def _keep(self, reading: G, now: float) -> None:
+        """Put a container's position into the book."""
+        if (position := reading.reader.position) is not None:
+            container = reading.reader.container
+            self.book.set((container.uid, container.name), position, now)
+
+    def _drop(self, reading: G) -> None:
+        """Forget a container. Its position stays for a while, as it may be listed again."""
+        self._keep(reading, self.wall())
+        del self._readings[reading.reader.container]
+
+    def _oldest(self) -> int:
+        """Return the time from which lines of a new container are sent, in nanoseconds."""
+        return int((self.wall() - self.max_age) * 1e9)
+
+    def _add(self, reading: G, lines: Iterable[tuple[Line, Mark]]) -> None:
+        """Hand lines on."""
+        for line, mark in lines:
+            reading.added = mark.number
+            self.batches.add(line, mark, reading.acknowledge)
+
+    def _is_listed(self) -> None:
+        """Say once that the pods were listed."""
+        if not self.listed.is_set():
+            self.listed.set()
+            _log.info("%d containers to read", len(self))
+
+    def _failed(
+        self, error: UpstreamError | CredentialError, upstream: str, what: str, message: str
+    ) -> None:
+        """Count and say a failure."""
+        reason = error.reason if isinstance(error, UpstreamError) else "credential"
+        self.metrics.errors.count(upstream, reason)
+        self.trouble = message
+        self._say(f"{what} {bounded(reason)}", message)
+
+    def _say_left_out(self, number: int) -> None:
+        if number:
+            self._say("left_out", f"{number} containers are not read: too many, or no names")
+
+    def _say(self, reason: str, message: str) -> None:
+        if (unsaid := self._throttle.lets(reason, self.clock())) is not None:
+            more = f" ({unsaid} more of such lines were left out)" if unsaid else ""
+            _log.warning("%s%s", message, more)

@@ -8,45 +8,28 @@ rendered bytes of a namespace and of a pod.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
 from kmproxy.bounded_cache import BoundedCache
-from kmproxy.config.label_rules import WILDCARD, LabelRule
+from kmproxy.config.logs import ALWAYS_KNOWN, MAX_STREAM_LABELS, OF_LINES, is_account
 from kmproxy.exposition.grammar import PAIR, unquote
 from kmproxy.logs.lines import Container
 
-DEFAULT_LABELS: Final = ("namespace", "container", "stream")
-"""The stream labels without `--stream-label`."""
-
-OF_LINES: Final = (*DEFAULT_LABELS, "pod", "node", "instance")
+OWN: Final = (*OF_LINES, "instance")
 """The names that each line has a value for. `instance` is never a stream label: each restart of a
 container would make another stream."""
-
-OF_PODS: Final = ("workload", "workload_type", "app")
-"""The names of labels that come from pods."""
-
-CHOICES: Final = (*DEFAULT_LABELS, "pod", "node", *OF_PODS)
-"""The names that `--stream-label` takes."""
-
-MAX_LABELS: Final = 15
-"""Labels of a stream that Loki takes by default. It refuses a line with more."""
 
 MAX_VALUE: Final = 2048
 """Bytes of a stream label's value that Loki takes by default."""
 
-MAX_TENANT: Final = 150
-
 _CACHE_ENTRIES: Final = 8192
 _CACHE_BYTES: Final = 4 << 20
 
-_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
-_TENANT = re.compile(r"[a-zA-Z0-9!_.*'()-]+", re.ASCII)
-_ACCOUNT = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?", re.ASCII)
-_UINT32 = 1 << 32
+_TENANT = re.compile(r"[a-zA-Z0-9!_.*'()-]{1,150}", re.ASCII)
 
 Pairs = tuple[tuple[str, str], ...]
 Lookup = Callable[[bytes], bytes | None]
@@ -65,7 +48,7 @@ class StreamOptions:
     `account:project`, as VictoriaLogs wants it.
     """
 
-    labels: tuple[str, ...] = DEFAULT_LABELS
+    labels: tuple[str, ...] = ALWAYS_KNOWN
     external: Pairs = ()
     tenant_label: str | None = None
     tenants: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +82,7 @@ class StreamLabels:
     `unknown` is the rendering for a namespace that does not exist. A label that Loki would refuse
     for its number or its length becomes structured metadata instead, so that no line is refused for
     the labels of its namespace. `external` labels and `--stream-label` go before the labels of
-    rules. A label of a `*` rule with a name of `OF_LINES` or of the pod's labels is left out.
+    rules. A label of a `*` rule with a name of `OWN` or of the pod's labels is left out.
     """
 
     def __init__(
@@ -161,9 +144,11 @@ class StreamLabels:
         for name, value in chosen:
             if not value or name in labels or name in metadata:
                 continue
-            fits = len(labels) < MAX_LABELS and len(value.encode(errors="replace")) <= MAX_VALUE
+            fits = (
+                len(labels) < MAX_STREAM_LABELS and len(value.encode(errors="replace")) <= MAX_VALUE
+            )
             (labels if fits else metadata)[name] = value
-        for name in (*OF_LINES, *pod):
+        for name in (*OWN, *pod):
             if values[name] and name not in labels:
                 metadata.setdefault(name, values[name])
         encode = msgspec.json.encode
@@ -174,7 +159,7 @@ class StreamLabels:
         value = labels.get(options.tenant_label) if options.tenant_label else None
         if value is not None:
             tenant = options.tenants.get(value, value)
-            if tenant_problem(tenant, accounts=options.accounts) is None:
+            if _is_tenant(tenant, accounts=options.accounts):
                 return tenant
         return options.default_tenant
 
@@ -195,89 +180,8 @@ def _weigh(rendered: bytes, pairs: Pairs) -> int:
     return 400 + len(rendered) + sum(200 + 4 * len(name) + 4 * len(value) for name, value in pairs)
 
 
-def tenant_problem(tenant: str, *, accounts: bool) -> str | None:
-    """Returns why a tenant cannot be sent, or None if it can."""
+def _is_tenant(tenant: str, *, accounts: bool) -> bool:
+    """Whether the endpoint takes this tenant."""
     if accounts:
-        match = _ACCOUNT.fullmatch(tenant)
-        if match and all(int(number or "0") < _UINT32 for number in match.groups()):
-            return None
-        return "VictoriaLogs takes account:project, two numbers, such as 12:0"
-    if tenant in {".", ".."} or len(tenant) > MAX_TENANT or not _TENANT.fullmatch(tenant):
-        return f"Loki takes letters, digits and !-_.*'() only, at most {MAX_TENANT} of them"
-    return None
-
-
-def stream_problems(
-    options: StreamOptions, rules: Sequence[LabelRule], of_pods: Iterable[str] = ()
-) -> list[str]:
-    """Returns a line for each problem of the settings of streams and tenants.
-
-    `of_pods` are the names of the labels that the configuration adds from pods.
-    """
-    of_pods = tuple(of_pods)
-    given = options.labels != DEFAULT_LABELS
-    problems = []
-    sources = [
-        *(
-            (name, f"--stream-label {name}" if given else "a stream label")
-            for name in options.labels
-        ),
-        *((name, f"the label rule for {name!r}") for name in _rule_names(rules)),
-        *((name, f"--external-label {name}") for name, _ in options.external),
-    ]
-    taken: dict[str, str] = {}
-    for name, source in sources:
-        if problem := _name_problem(name):
-            problems.append(f"{source}: {problem}")
-        if name in taken:
-            problems.append(f"{source}: the label is already made by {taken[name]}")
-        taken.setdefault(name, source)
-    for name in options.labels:
-        if name not in CHOICES and name not in of_pods:
-            why = f"it is not one of {', '.join(CHOICES)}; other labels come by --label"
-            problems.append(f"--stream-label {name}: {why}")
-        elif name in OF_PODS and name not in of_pods:
-            problems.append(f"--stream-label {name}: no setting makes this label of pods")
-    problems += [
-        f"the label rule for {name!r}: each line has another value of this name"
-        for name in _rule_names(rules)
-        if name not in options.labels and (name in OF_LINES or name in of_pods)
-    ]
-    for name, value in options.external:
-        if not 1 <= len(value.encode(errors="replace")) <= MAX_VALUE:
-            why = f"its value has to have 1 to {MAX_VALUE} bytes"
-            problems.append(f"--external-label {name}: {why}")
-    if len(taken) > MAX_LABELS:
-        names = ", ".join(taken)
-        problems.append(f"{len(taken)} stream labels, and Loki takes {MAX_LABELS}: {names}")
-    wildcard = any(rule.key == WILDCARD for rule in rules)
-    return problems + _tenant_problems(options, taken, wildcard=wildcard)
-
-
-def _rule_names(rules: Sequence[LabelRule]) -> Iterable[str]:
-    """The names of the labels of rules. A rule and a default of the same name make one label."""
-    return dict.fromkeys(rule.name for rule in rules if rule.name)
-
-
-def _tenant_problems(options: StreamOptions, labels: Iterable[str], *, wildcard: bool) -> list[str]:
-    problems = []
-    label = options.tenant_label
-    if label is None and options.tenants:
-        problems.append("tenants: they are chosen by a label: give --tenant-label")
-    if label is not None and label not in labels and not (wildcard and _NAME.fullmatch(label)):
-        problems.append(f"--tenant-label {label}: it is not a label of the streams")
-    given = [(f"tenants.{value}", tenant) for value, tenant in options.tenants.items()]
-    if options.default_tenant is not None:
-        given.append(("--default-tenant", options.default_tenant))
-    for where, tenant in given:
-        if problem := tenant_problem(tenant, accounts=options.accounts):
-            problems.append(f"{where}: {tenant[:80]!r}: {problem}")
-    return problems
-
-
-def _name_problem(name: str) -> str | None:
-    if not _NAME.fullmatch(name):
-        return "it is not a label name of Loki: [a-zA-Z_][a-zA-Z0-9_]*"
-    if name.startswith("__"):
-        return "it begins with two underscores, which Loki keeps for itself"
-    return None
+        return is_account(tenant)
+    return tenant not in {".", ".."} and _TENANT.fullmatch(tenant) is not None

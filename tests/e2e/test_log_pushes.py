@@ -16,7 +16,8 @@ from kmproxy.logs.batches import Batches, BatchLimits
 from kmproxy.logs.sender import NAME, Sender, SendMetrics
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.telemetry import CredentialErrors, open_registry
-from tests.support.log_endpoint import Reader, container, line, until
+from tests.support.log_endpoint import Reader, container, line
+from tests.support.loki import until
 from tests.support.programs import VictoriaLogs, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.program("victoria-logs")]

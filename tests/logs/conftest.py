@@ -1,4 +1,4 @@
-"""A sender in front of an endpoint on a real socket."""
+"""A sender, or `kmproxy logs` as a process, in front of an endpoint on a real socket."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from kmproxy.config.http_options import Access
 from kmproxy.logs.batches import Batches, BatchLimits
 from kmproxy.logs.sender import NAME, Sender, SendMetrics
 from kmproxy.logs.streams import StreamLabels, StreamOptions
+from kmproxy.simulator.cluster import SimCluster
+from kmproxy.simulator.logs import SimLogs
 from kmproxy.telemetry import CredentialErrors, open_registry
 from tests.support.log_endpoint import LogEndpoint, Reader
+from tests.support.loki import Loki, arguments
 
 LABELS = {b"shop": b',team="a"', b"blog": b',team="b"'}
 
@@ -101,3 +104,52 @@ async def stack():
 async def shipping(stack):
     """An endpoint, and what sends to it once it is started."""
     return Shipping(await LogEndpoint().start(stack), stack)
+
+
+@pytest.fixture
+def source():
+    """Where `kmproxy logs` reads logs. A test that has to hold for both gives each of them."""
+    return "files"
+
+
+@pytest.fixture
+async def cluster(source):
+    """A cluster whose daemon may read logs from the source, and from no other one."""
+    async with SimCluster(["node-a"], {"shop": {"team": "red"}}, pods_per_namespace=0) as made:
+        if source == "files":
+            made.api.allow("get", "nodes/log")
+        else:
+            for verb, resource in (("get", "pods/log"), ("list", "pods"), ("watch", "pods")):
+                made.api.allow(verb, resource)
+            for each in made.kubelets.values():
+                await each.stop()
+        yield made
+
+
+@pytest.fixture
+def kubelet(cluster):
+    """The kubelet of node-a."""
+    return cluster.kubelets["node-a"]
+
+
+@pytest.fixture
+def logs(cluster, tmp_path):
+    """The log files of node-a."""
+    with SimLogs(tmp_path / "log") as made:
+        cluster.show_logs("node-a", made)
+        yield made
+
+
+@pytest.fixture
+async def loki():
+    """A push endpoint."""
+    made = Loki()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+def command(cluster, tmp_path, loki, source):
+    """The environment and the command line of `kmproxy logs`."""
+    return arguments(cluster, tmp_path, loki, source)

@@ -5,41 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.simulator.cluster import SimCluster
 from kmproxy.simulator.kubelet_faults import Fault
-from kmproxy.simulator.logs import SimLogs
-from tests.support.loki import Loki, arguments, shipping, until
-
-
-@pytest.fixture
-async def cluster():
-    """A cluster whose daemon may read logs."""
-    async with SimCluster(["node-a"], {"shop": {"team": "red"}}) as made:
-        made.api.allow("get", "nodes/log")
-        yield made
-
-
-@pytest.fixture
-def kubelet(cluster):
-    """The kubelet of node-a."""
-    return cluster.kubelets["node-a"]
-
-
-@pytest.fixture
-def logs(kubelet, tmp_path):
-    """The log files of node-a."""
-    with SimLogs(tmp_path / "log") as made:
-        kubelet.logs = made
-        yield made
-
-
-@pytest.fixture
-async def loki():
-    """A push endpoint."""
-    made = Loki()
-    await made.start()
-    yield made
-    await made.stop()
+from tests.support.loki import shipping, until
 
 
 def asked(kubelet, before, path):
@@ -59,10 +26,10 @@ def asked(kubelet, before, path):
         (Fault.NO_FRAMING, {}),
     ],
 )
-async def test_a_kubelet_that_fails(cluster, kubelet, logs, loki, tmp_path, fault, needs):
+async def test_a_kubelet_that_fails(kubelet, logs, loki, command, fault, needs):
     """Requests for log files fail for a while; then reading goes on where it was."""
     app = logs.start("shop", "web-0").containers["app"]
-    async with shipping(*arguments(cluster, tmp_path, loki)):
+    async with shipping(*command):
         app.write("one")
         await loki.has("one")
         kubelet.fail(fault, path="/logs", **needs)
@@ -75,10 +42,10 @@ async def test_a_kubelet_that_fails(cluster, kubelet, logs, loki, tmp_path, faul
     assert loki.texts == ["one", "two", "three"]
 
 
-async def test_a_list_without_the_pods(cluster, kubelet, logs, loki, tmp_path):
+async def test_a_list_without_the_pods(kubelet, logs, loki, command):
     """As after a restart of the kubelet: the pods come back, and no line is sent again."""
     app = logs.start("shop", "web-0").containers["app"]
-    async with shipping(*arguments(cluster, tmp_path, loki)):
+    async with shipping(*command):
         app.write("one")
         await loki.has("one")
         kubelet.pods = []
@@ -92,14 +59,14 @@ async def test_a_list_without_the_pods(cluster, kubelet, logs, loki, tmp_path):
     assert loki.texts == ["one", "two", "three"]
 
 
-async def test_more_than_fits_into_memory(cluster, logs, loki, tmp_path):
+async def test_more_than_fits_into_memory(logs, loki, command):
     """While the endpoint is away reading waits; then every line comes, each once, in order."""
     app = logs.start("shop", "web-0").containers["app"]
     loki.status = 503
     lines = [f"{number} " + "x" * 1000 for number in range(4000)]
     for line in lines:
         app.write(line)
-    environment, flags = arguments(cluster, tmp_path, loki)
+    environment, flags = command
     flags += ["--max-buffer-bytes=1MiB", "--batch-bytes=256KiB", "--max-line-bytes=64KiB"]
     async with shipping(environment, flags) as (process, _):
         await until(lambda: loki.pushes >= 2)
@@ -116,11 +83,11 @@ async def _resident(pid):
     return int(text.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-async def test_a_namespace_that_is_not_known_yet(cluster, logs, loki, tmp_path):
+async def test_a_namespace_that_is_not_known_yet(cluster, logs, loki, command):
     """Its lines wait for its labels, and are never sent without them."""
     app = logs.start("new", "web-0").containers["app"]
     known = logs.start("shop", "web-0").containers["app"]
-    async with shipping(*arguments(cluster, tmp_path, loki)):
+    async with shipping(*command):
         app.write("early")
         known.write("other")
         await loki.has("other")
@@ -131,10 +98,10 @@ async def test_a_namespace_that_is_not_known_yet(cluster, logs, loki, tmp_path):
     assert [entry.stream["team"] for entry in loki.entries] == ["red", "green"]
 
 
-async def test_the_end_while_the_endpoint_is_away(cluster, logs, loki, tmp_path):
+async def test_the_end_while_the_endpoint_is_away(logs, loki, command):
     """The process ends in its grace period, and the next one sends what was not taken."""
     app = logs.start("shop", "web-0").containers["app"]
-    environment, flags = arguments(cluster, tmp_path, loki)
+    environment, flags = command
     async with shipping(environment, flags) as (process, _):
         app.write("one")
         await loki.has("one")
@@ -151,10 +118,10 @@ async def test_the_end_while_the_endpoint_is_away(cluster, logs, loki, tmp_path)
     assert loki.texts == ["one", "two", "three"]
 
 
-async def test_a_list_of_pods_that_hangs(cluster, kubelet, logs, loki, tmp_path):
+async def test_a_list_of_pods_that_hangs(kubelet, logs, loki, command):
     """The kubelet is asked again, and reading begins."""
     kubelet.fail(Fault.HANG_BEFORE_HEADERS, path="/pods", times=1)
     logs.start("shop", "web-0").containers["app"].write("one")
-    async with shipping(*arguments(cluster, tmp_path, loki)) as (process, _):
+    async with shipping(*command) as (process, _):
         await loki.has("one")
         assert any("did not list its pods" in line for line in process.said)

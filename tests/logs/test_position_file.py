@@ -7,8 +7,10 @@ import stat
 import pytest
 
 from kmproxy.errors import PositionsError
+from kmproxy.logs import position_file
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.positions import FilePosition, Point, PositionBook
+from tests.support.loki import until
 
 KEY = ("uid-1", "web")
 HERE = FilePosition(0, Point("", 64, 64, 7))
@@ -63,13 +65,14 @@ async def test_those_who_wait_share_a_write(kept):
     assert len(writes) in {1, 2}
 
 
-async def test_the_last_positions_are_written_at_the_end(kept):
-    """`stop` makes `run` write at once, without waiting for its interval."""
+async def test_changed_positions_are_written_by_themselves(kept, monkeypatch):
+    """Nobody has to wait for them."""
+    monkeypatch.setattr(position_file, "INTERVAL", 0.01)
     running = asyncio.create_task(kept.file.run())
-    await asyncio.sleep(0)
     kept.book.set(KEY, HERE, 1000.0)
-    kept.file.stop()
-    await running
+    await until(kept.path.exists)
+    running.cancel()
+    await asyncio.wait({running})
     assert "uid-1" in kept.path.read_text()
 
 

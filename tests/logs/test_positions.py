@@ -49,12 +49,6 @@ def test_a_change_is_seen():
     assert not made.changed
     made.set(KEY, THERE, 100_001.0)
     assert made.changed
-    made.encode(100_000.0)
-    made.forget(("uid-9", "web"))
-    assert not made.changed
-    made.forget(KEY)
-    assert made.changed
-    assert made.get(KEY) is None
 
 
 def test_a_container_that_is_gone_is_dropped_after_a_day():

@@ -243,6 +243,19 @@ def test_an_instance_that_is_gone():
     assert site.tally.lost == {"deleted": 1}
 
 
+def test_an_instance_between_that_is_gone():
+    """The one before was read to its end, so the gap is the instance that nobody saw."""
+    for latest, lost in ((1, {}), (2, {"deleted": 1})):
+        site = Site({"0.log": line(1)})
+        site.read(5.0)
+        site.reader.observe(latest, site.now, is_ended=False)
+        site.read(0.3)
+        site.files.clear()
+        site.files[f"{latest}.log"] = line(9, b"nine")
+        assert site.read() == [b"nine"]
+        assert site.tally.lost == lost
+
+
 def test_a_container_that_ends():
     """Four times a second; its end is believed a second after its exit; then nothing is asked."""
     site = Site({"0.log": line(1) + line(2, b"open", b"P")})
@@ -268,12 +281,13 @@ def test_a_container_that_ends():
 
 
 def test_the_folder_of_a_deleted_pod():
-    """If it goes before the end was seen, one gap is counted; if after, none."""
-    for seconds, lost in ((0.3, {"deleted": 1}), (5.0, {})):
+    """If it goes before the end was seen after the exit, one gap is counted; if after, none."""
+    for seconds, lost in ((None, {"deleted": 1}), (0.3, {}), (5.0, {})):
         site = Site({"0.log": line(1)})
         assert site.read(5.0) == [b"x"]
-        site.reader.observe(0, site.now, is_ended=True)
-        site.read(seconds)
+        if seconds is not None:
+            site.reader.observe(0, site.now, is_ended=True)
+            site.read(seconds)
         site.files.clear()
         site.reader.observe(0, site.now, is_ended=True, is_deleted=True)
         site.read(10.0)

@@ -10,7 +10,8 @@ from kmproxy.config.http_options import Access, Authorization, BasicAuth
 from kmproxy.config.types import Secret
 from kmproxy.logs.batches import BatchLimits
 from kmproxy.logs.streams import StreamOptions
-from tests.support.log_endpoint import container, line, until
+from tests.support.log_endpoint import container, line
+from tests.support.loki import until
 
 
 async def test_lines_are_taken(shipping):

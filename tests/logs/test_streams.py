@@ -4,11 +4,8 @@ import json
 
 import pytest
 
-from kmproxy.config.label_rules import LabelRule
-from kmproxy.logs.streams import Rendering, StreamLabels, StreamOptions, stream_problems
+from kmproxy.logs.streams import Rendering, StreamLabels, StreamOptions
 from tests.support.log_endpoint import container
-
-TEAM = LabelRule("label", "team", "team")
 
 
 def stream(options=None, rendered=b',team="a"', pod=b"", pods=None, instance=2):
@@ -102,56 +99,3 @@ def test_unknown_namespaces_and_pods():
     assert labels.assumed(container()) == Rendering(b',team="a"')
     pods[b"shop", b"web-1"] = b',workload="web"'
     assert labels.find(container()) == Rendering(b',team="a"', b',workload="web"')
-
-
-GOOD = [
-    (StreamOptions(), ()),
-    (StreamOptions(external=(("cluster", "eu"),)), ()),
-    (StreamOptions(("namespace", "workload")), ("workload", "workload_type")),
-    (StreamOptions(tenant_label="team", tenants={"a": "b"}, default_tenant="c"), ()),
-    (StreamOptions(tenant_label="namespace"), ()),
-    (StreamOptions(default_tenant="12:7", accounts=True), ()),
-]
-BAD = [
-    (StreamOptions(("nodes",)), "--stream-label nodes: it is not one of"),
-    (StreamOptions(("instance",)), "--stream-label instance: it is not one of"),
-    (StreamOptions(("workload",)), "no setting makes this label"),
-    (StreamOptions(("pod", "pod")), "already made by --stream-label pod"),
-    (StreamOptions(external=(("a-b", "x"),)), "is not a label name of Loki"),
-    (StreamOptions(external=(("__a", "x"),)), "two underscores"),
-    (StreamOptions(external=(("a", ""),)), "has to have 1 to 2048 bytes"),
-    (StreamOptions(external=(("team", "x"),)), "already made by the label rule for 'team'"),
-    (StreamOptions(external=(("stream", "x"),)), "already made by a stream label"),
-    (
-        StreamOptions(external=tuple((f"x{n}", "x") for n in range(12))),
-        "16 stream labels, and Loki takes 15",
-    ),
-    (StreamOptions(tenant_label="pod"), "--tenant-label pod: it is not a label of the streams"),
-    (StreamOptions(tenants={"a": "b"}), "give --tenant-label"),
-    (StreamOptions(default_tenant="a b"), "--default-tenant: 'a b': Loki takes letters"),
-    (StreamOptions(tenant_label="team", tenants={"a": "x|y"}), "tenants.a: 'x|y': Loki takes"),
-    (StreamOptions(default_tenant="web", accounts=True), "VictoriaLogs takes account:project"),
-]
-
-
-@pytest.mark.parametrize(("options", "of_pods"), GOOD)
-def test_good_settings(options, of_pods):
-    """No line is said of them."""
-    assert stream_problems(options, [TEAM], of_pods) == []
-
-
-@pytest.mark.parametrize(("options", "problem"), BAD)
-def test_bad_settings(options, problem):
-    """Each is one line that names the setting."""
-    (found,) = stream_problems(options, [TEAM])
-    assert problem in found
-
-
-def test_a_rule_for_a_name_of_lines():
-    """A rule cannot make a label that the streams have already; with `*` any tenant label may be."""
-    assert (
-        "already made by a stream label"
-        in stream_problems(StreamOptions(), [LabelRule("label", "x", "container")])[0]
-    )
-    assert "another value" in stream_problems(StreamOptions(), [LabelRule("label", "x", "pod")])[0]
-    assert stream_problems(StreamOptions(tenant_label="org"), [LabelRule("label", "*", "")]) == []

@@ -30,6 +30,7 @@ class Run:
         self.rng = random.Random(seed)
         self.files = LogFiles(random.Random(seed + 1), rates or Rates())
         self.crash_rate, self.room = crash, room
+        self.fails = 0.02  # how likely a request has no answer
         self.tally = Tally()
         self.taken = []  # lines that were acknowledged
         self.repeated = Counter()  # how often a line may have come again, by its key
@@ -110,7 +111,7 @@ class Run:
         elif reader.has_backlog:
             self.take(reader.resume(files.now, room))
         elif request := reader.request(files.now, room):
-            if rng.random() < 0.02:
+            if rng.random() < self.fails:
                 reader.retry(files.now)
             else:
                 self.answer = files.answer(request)
@@ -132,6 +133,15 @@ class Run:
             self.crash()
         if rng.random() < self.files.rates.truncate and self.knows_file():
             self.files.truncate()
+
+    def read_for(self, seconds):
+        """Let the reader read for a time in which nothing else happens."""
+        end = self.files.now + seconds
+        while self.files.now < end:
+            self.read()
+            if self.answer is None and not self.reader.has_backlog:
+                self.acknowledge()
+                self.files.now = max(self.files.now, min(self.reader.due, end))
 
     def drain(self, *, is_deleted=False):
         """End the container, and let the reader read what is left."""
@@ -262,6 +272,39 @@ def test_what_is_lost_is_counted(seed):
         run.files.delete()
     run.drain(is_deleted=seed % 2 == 1)
     assert check_counted(run)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("outage", ["after the end was seen", "before"])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_pod_that_goes_while_the_kubelet_fails(seed, outage, is_told):
+    """One gap is counted, unless the end of the log was seen after the container's end was told."""
+    run = Run(seed, crash=0.0)
+    for _ in range(300):
+        run.step()
+    run.files.restart()
+    run.look()
+    for _ in range(2):
+        run.files.wait(4.0)
+        run.files.open_anew()
+    run.read_for(60.0)
+    for _ in range(run.rng.randrange(5)):
+        run.files.write()
+    run.files.end()
+    if is_told:
+        run.look()
+    if outage == "before":
+        run.fails = 1.0
+    run.read_for(0.9)
+    run.fails = 1.0
+    run.read_for(run.rng.uniform(0.2, 30.0))
+    run.files.delete()
+    run.fails = 0.02
+    run.drain(is_deleted=True)
+    is_read = is_told and outage != "before"
+    assert run.tally.lost["deleted"] == (not is_read)
+    if is_read:
+        check_exact(run)
 
 
 def test_a_million_lines():

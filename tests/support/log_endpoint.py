@@ -136,10 +136,3 @@ class LogEndpoint:
             self.store.keep(request.headers.get("X-Scope-OrgID"), document)
             return web.Response(status=204)
         return web.Response(status=status, text=body, headers=self.extra)
-
-
-async def until(condition, seconds=60.0):
-    """Wait until a condition holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - a test waits for any condition
-            await asyncio.sleep(0.005)

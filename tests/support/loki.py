@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import aiohttp
 from aiohttp import web
 
 from tests.support.process import in_a_pod
@@ -103,9 +104,11 @@ class Loki:
         return {text: count for text, count in Counter(self.texts).items() if count > 1}
 
 
-def arguments(cluster, directory, loki):
-    """The environment and the command line of `kmproxy logs` for node-a."""
+def arguments(cluster, directory, loki, source="files"):
+    """The environment and the command line of `kmproxy logs`: for node-a, or by the API server."""
     environment, flags = in_a_pod(cluster, directory / "sa")
+    if source == "api":
+        flags = [*(each for each in flags if not each.startswith("--node-")), "--source=api"]
     return environment, [
         "logs",
         *flags,
@@ -113,6 +116,13 @@ def arguments(cluster, directory, loki):
         f"--positions={directory / 'positions.json'}",
         "--batch-wait=100ms",
     ]
+
+
+async def got(port, path):
+    """The text of one answer of the process."""
+    url = f"http://127.0.0.1:{port}{path}"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return await response.text()
 
 
 @asynccontextmanager
