@@ -50,6 +50,10 @@ OF_LINES: Final = ("namespace", "container", "stream", "pod", "node")
 """The names that --stream-label always knows. It knows those of labels of pods, too. The label
 rules' names are always labels of streams."""
 
+OWN_NAMES: Final = (*OF_LINES, "instance")
+"""The names of labels and of structured metadata that each line has a value for. `instance` is
+never a label of a stream: each restart of a container would make another stream."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogsConfig:

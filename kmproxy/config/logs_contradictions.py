@@ -11,19 +11,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from kmproxy.config.label_rules import WILDCARD
-from kmproxy.config.logs import LOKI_KEY, OF_LINES, TENANTS_KEY, LogsCommand, only_node
-from kmproxy.config.logs_values import is_account
+from kmproxy.config.logs import LOKI_KEY, OF_LINES, OWN_NAMES, TENANTS_KEY, LogsCommand, only_node
+from kmproxy.config.logs_values import MAX_STREAM_LABELS, is_account
 from kmproxy.config.sections import Config, KubeletConfig
 from kmproxy.config.settings import settings
 from kmproxy.config.types import shown_key
 
-OWN_NAMES: Final = frozenset((*OF_LINES, "instance"))
-"""The names that kmproxy gives to labels and structured metadata."""
-
 NO_URL: Final = "--loki-url is missing: a push endpoint, such as http://HOST:PORT/loki/api/v1/push"
-
-MAX_STREAM_LABELS: Final = 15
-"""Labels of a stream. Loki refuses more, unless its `max_label_names_per_series` was raised."""
 
 _TENANT_HEADER = "x-scope-orgid"
 

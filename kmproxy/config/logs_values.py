@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kmproxy.config.label_rules import name_problem
 from kmproxy.config.types import (
@@ -17,11 +17,11 @@ from kmproxy.config.types import (
     parse_text,
 )
 
-if TYPE_CHECKING:
-    pass
-
 ALWAYS_KNOWN: Final = ("namespace", "container", "stream")
 """The labels of a stream without --stream-label, besides those of the label rules."""
+
+MAX_STREAM_LABELS: Final = 15
+"""Labels of a stream. Loki refuses more, unless its `max_label_names_per_series` was raised."""
 
 USUAL_PATH: Final = "/loki/api/v1/push"
 
@@ -32,7 +32,6 @@ _FACTORS: Final[Mapping[str, int]] = {
 }  # fmt: skip
 
 _SHARD = re.compile(r"([0-9]{1,4})/([0-9]{1,4})", re.ASCII)
-
 
 _TENANT = re.compile(r"[a-zA-Z0-9!_.*'()-]{1,150}", re.ASCII)
 
@@ -99,9 +98,7 @@ def parse_push_url(text: str) -> str:
 
 def parse_tenant(text: str) -> str:
     """Reads a tenant as Loki accepts it, or as VictoriaLogs does."""
-    if is_account(text):
-        return text
-    if not _TENANT.fullmatch(text) or text in {".", ".."}:
+    if not is_account(text) and not is_tenant(text):
         raise ValueError(f"{text[:60]!r} is no tenant: at most 150 of a-z A-Z 0-9 ! _ . * ' ( ) -")
     return text
 
@@ -123,6 +120,11 @@ def parse_stream_label(text: str) -> str:
     if problem := None if text == "namespace" else name_problem(text[:80]):
         raise ValueError(problem)
     return text
+
+
+def is_tenant(text: str) -> bool:
+    """Tells whether Loki takes this tenant."""
+    return text not in {".", ".."} and _TENANT.fullmatch(text) is not None
 
 
 def is_account(tenant: str) -> bool:

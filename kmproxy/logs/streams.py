@@ -7,7 +7,6 @@ rendered bytes of a namespace and of a pod.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,21 +14,16 @@ from typing import Final
 import msgspec
 
 from kmproxy.bounded_cache import BoundedCache
-from kmproxy.config.logs import ALWAYS_KNOWN, MAX_STREAM_LABELS, OF_LINES, is_account
+from kmproxy.config.logs import OWN_NAMES
+from kmproxy.config.logs_values import ALWAYS_KNOWN, MAX_STREAM_LABELS, is_account, is_tenant
 from kmproxy.exposition.grammar import PAIR, unquote
 from kmproxy.logs.lines import Container
-
-OWN: Final = (*OF_LINES, "instance")
-"""The names that each line has a value for. `instance` is never a stream label: each restart of a
-container would make another stream."""
 
 MAX_VALUE: Final = 2048
 """Bytes of a stream label's value that Loki takes by default."""
 
 _CACHE_ENTRIES: Final = 8192
 _CACHE_BYTES: Final = 4 << 20
-
-_TENANT = re.compile(r"[a-zA-Z0-9!_.*'()-]{1,150}", re.ASCII)
 
 Pairs = tuple[tuple[str, str], ...]
 Lookup = Callable[[bytes], bytes | None]
@@ -82,7 +76,7 @@ class StreamLabels:
     `unknown` is the rendering for a namespace that does not exist. A label that Loki would refuse
     for its number or its length becomes structured metadata instead, so that no line is refused for
     the labels of its namespace. `external` labels and `--stream-label` go before the labels of
-    rules. A label of a `*` rule with a name of `OWN` or of the pod's labels is left out.
+    rules. A label of a `*` rule with a name of `OWN_NAMES` or of the pod's labels is left out.
     """
 
     def __init__(
@@ -148,7 +142,7 @@ class StreamLabels:
                 len(labels) < MAX_STREAM_LABELS and len(value.encode(errors="replace")) <= MAX_VALUE
             )
             (labels if fits else metadata)[name] = value
-        for name in (*OWN, *pod):
+        for name in (*OWN_NAMES, *pod):
             if values[name] and name not in labels:
                 metadata.setdefault(name, values[name])
         encode = msgspec.json.encode
@@ -184,4 +178,4 @@ def _is_tenant(tenant: str, *, accounts: bool) -> bool:
     """Whether the endpoint takes this tenant."""
     if accounts:
         return is_account(tenant)
-    return tenant not in {".", ".."} and _TENANT.fullmatch(tenant) is not None
+    return is_tenant(tenant)
