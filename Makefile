@@ -54,11 +54,13 @@ bench: $(BIN)/kmproxy ## measure the engine, the daemon and nginx, side by side
 
 # Empty for the tests alone, which take two thirds of the time.
 COVERAGE = --cov --cov-report=term
+# How many test files run at once: as many as there are processors. Empty for one process.
+JOBS     = $(if $(ARGS),,auto)
 
 .PHONY: test
 test: $(VENV)/dev ## run all tests, with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/pytest --durations=15 $(COVERAGE) $(ARGS)
+	$(BIN)/pytest $(if $(JOBS),--numprocesses=$(JOBS) --dist=loadfile) --durations=15 $(COVERAGE) $(ARGS)
 
 .PHONY: e2e
 e2e: $(VENV)/dev $(if $(shell command -v go),cluster-tools) ## the proof with the real API server, Prometheus and Alertmanager

@@ -32,7 +32,7 @@ CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 # Programs that are to end with their terminal do, whatever this process was started to ignore.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Flags and variables of a make that runs the tests are not for the ones that a test runs.
-for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "COVERAGE", "VENV"):
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "COVERAGE", "JOBS", "VENV"):
     os.environ.pop(_name, None)
 # A promtool beside the Prometheus that is tested.
 os.environ["PATH"] = os.pathsep.join([str(TOOLS), os.environ.get("PATH", "")])
