@@ -135,25 +135,38 @@ def _demo(arguments: list[str]) -> int:
 
 def _enrich(arguments: list[str]) -> int:
     files, labels, selection = read_sections("enrich", arguments)
-    from kmproxy.enrich import enrich, labels_of, read_namespaces  # noqa: PLC0415 - the daemon does not need it
+    from kmproxy.cli.progress import shown_progress  # noqa: PLC0415 - the daemon does not need it
+    from kmproxy.enrich import enrich, labels_of, read_namespaces  # noqa: PLC0415 - nor this
 
     spaces = labels_of(read_namespaces(files.namespaces), labels)
     if sys.stdin is None or sys.stdout is None:
         raise StreamError("standard input or output is closed")
-    pipeline = enrich(labels, selection, spaces, sys.stdin.buffer, sys.stdout.buffer)
-    done = pipeline.enricher
-    if pipeline.selector is not None and (merged := pipeline.selector.dropped["merged"]):
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    with shown_progress(sys.stdin, sys.stdout, sys.stderr) as progress:
+        copied = enrich(labels, selection, spaces, source, sink, progress)
+    done = copied.enricher
+    if copied.selector is not None and (merged := copied.selector.dropped["merged"]):
         _say(f"{merged} samples were left out: without the dropped labels they equal others")
     if long := spaces.left_out("value"):
         _say(f"values left out, each over {labels.max_label_value_bytes} bytes: {long}")
     if more := spaces.left_out("namespace") + spaces.left_out("map"):
         _say(f"values left out, because the labels of a namespace are too long together: {more}")
     if done.unparsed:
-        _say(f"{done.unparsed} lines could not be understood and were passed on unchanged")
+        _say(_not_understood(copied.unparsed_lines, done.unparsed))
     if done.conflicts:
         what = "kept" if labels.on_conflict == "keep" else "overwritten"
         _say(f"{done.conflicts} labels that samples already had were {what}")
-    return 0
+    return 1 if files.strict and done.unparsed else 0
+
+
+def _not_understood(numbers: list[int], count: int) -> str:
+    """Says how many lines were not understood, and names the first ones by their numbers."""
+    lines, were = ("lines", "were") if count > 1 else ("line", "was")
+    more = f" and {count - len(numbers)} more" if count > len(numbers) else ""
+    return (
+        f"{count} {lines} could not be understood and {were} passed on unchanged: "
+        f"{lines} {', '.join(map(str, numbers))}{more}"
+    )
 
 
 def _bench(arguments: list[str]) -> int:
