@@ -13,7 +13,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from kmproxy import __version__
@@ -22,7 +23,7 @@ from kmproxy.cli.log import configure_log
 from kmproxy.cli.read import read_config, read_logs, read_logs_with, read_sections, read_with
 from kmproxy.config.commands import CheckConfig
 from kmproxy.errors import ConfigError, KmproxyError, StartupError, StreamError
-from kmproxy.revision import revision
+from kmproxy.revision import checkout_revision, revision
 
 _log = logging.getLogger("kmproxy")
 
@@ -57,7 +58,7 @@ def _run(command: str, arguments: list[str]) -> int:
     if {"-h", "-help", "--help"} & set(arguments):
         return _print(help_text(command))
     if {"-version", "--version"} & set(arguments):
-        built = f" (revision {found})" if (found := revision()) else ""
+        built = f" (revision {found})" if (found := revision() or checkout_revision()) else ""
         return _print(f"kmproxy {__version__}{built}\n")
     from kmproxy.exposition.self_test import self_test  # noqa: PLC0415 - help does not need the engine
 
@@ -124,13 +125,26 @@ def _logs(arguments: list[str]) -> int:
 
 def _demo(arguments: list[str]) -> int:
     (config,) = read_sections("demo", arguments)
-    from kmproxy.demo import demo  # noqa: PLC0415 - only this command simulates a cluster
+    with _extra("demo"):
+        from kmproxy.demo import demo  # noqa: PLC0415 - only this command simulates a cluster
 
     async def run() -> None:
         await demo(config, _stop_event(signal.SIGHUP))
 
     asyncio.run(run())
     return 0
+
+
+@contextmanager
+def _extra(command: str) -> Iterator[None]:
+    """Imports modules of the package kmproxy-demo. Raises StartupError if they are not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"kmproxy {command} is not part of this installation ({error.name} is missing): "
+            f"pip install 'kmproxy[demo]=={__version__}'"
+        ) from error
 
 
 def _enrich(arguments: list[str]) -> int:
@@ -171,7 +185,8 @@ def _not_understood(numbers: list[int], count: int) -> str:
 
 def _bench(arguments: list[str]) -> int:
     (config,) = read_sections("bench", arguments)
-    from kmproxy.bench.run import bench  # noqa: PLC0415 - only this command measures
+    with _extra("bench"):
+        from kmproxy.bench.run import bench  # noqa: PLC0415 - only this command measures
 
     return _print(bench(config, _say))
 

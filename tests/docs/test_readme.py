@@ -134,7 +134,17 @@ def test_the_image():
     final = (ROOT / "Dockerfile").read_text("utf-8").rpartition("\nFROM ")[2]
     assert "USER 65532:65532\n" in final
     assert 'ENTRYPOINT ["kmproxy"]' in final
-    assert "LABEL org.opencontainers.image.revision=$REVISION\n" in final
+    labels = dict(re.findall(r"org\.opencontainers\.image\.([\w.]+)=(\S+)", final))
+    assert (
+        labels.items()
+        >= {
+            "revision": "$REVISION",
+            "version": "$VERSION",
+            "created": "$CREATED",
+            "base.name": "$BASE",
+        }.items()
+    )
+    assert {"title", "description", "licenses", "url", "source", "documentation"} <= labels.keys()
     (run,) = re.findall(r"^RUN (.*?[^\\])\n", final, re.MULTILINE | re.DOTALL)
     for gone in ("uninstall --yes", " /usr/bin/apt*", " /usr/bin/dpkg*", " /bin/sh", " /bin/bash"):
         assert gone in run
