@@ -4,11 +4,15 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-IMG    ?= kmproxy:latest
 
 KUBECTL ?= kubectl
 # Which of manifests/overlays is deployed.
 OVERLAY ?= daemonset
+
+# The one place of the version.
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' $(dir $(lastword $(MAKEFILE_LIST)))kmproxy/__init__.py)
+# The image that is built and deployed.
+IMG     ?= kmproxy:$(if $(filter development,$(OVERLAY)),dev,$(VERSION))
 
 .DEFAULT_GOAL := help
 
@@ -162,7 +166,6 @@ check-locks: ## try to install each lock, with the oldest pip that is supported 
 
 # What the image says that it was built from: the commit, and whether something is changed since.
 REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
-VERSION  := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' kmproxy/__init__.py)
 # The commit's time, not the build's: the same source has the same labels.
 CREATED  ?= $(shell git log -1 --format=%cI 2>/dev/null)
 BUILD_ARGS = --build-arg REVISION=$(REVISION) --build-arg VERSION=$(VERSION) --build-arg CREATED=$(CREATED)
@@ -224,7 +227,7 @@ chart: $(VENV)/dev ## package the Helm chart into dist/
 build-installer: ## write OVERLAY with the image IMG to dist/install.yaml
 	mkdir -p dist
 	$(KUBECTL) kustomize manifests/overlays/$(OVERLAY) >dist/overlay.yaml
-	sed 's|image: kmproxy:latest$$|image: $(IMG)|' dist/overlay.yaml >dist/install.yaml
+	sed 's|image: kmproxy:[^ ]*$$|image: $(IMG)|' dist/overlay.yaml >dist/install.yaml
 	rm dist/overlay.yaml
 
 .PHONY: deploy

@@ -161,6 +161,7 @@ RUN_BY = {
     "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",
     "$ kubectl --server=http://localhost:8001 get namespaces": "test_examples.test_labels_without_a_daemon",
     "make docker-build docker-push": "test_examples.test_make_builds_and_pushes_the_image",
+    "kind create cluster": "test_make_deploy.test_the_development_overlay",
     "helm install kmproxy": "test_chart_release.test_the_documents_install_it",
     "apiVersion: kustomize": "test_manifests_documented.test_the_example_of_a_component",
     "openssl req ": "test_manifests_documented.test_the_example_of_a_certificate",
