@@ -223,6 +223,25 @@ chart: $(VENV)/dev ## package the Helm chart into dist/
 	mkdir -p dist
 	$(BIN)/python -c 'import helm_python; print(helm_python.package("manifests/chart", destination="dist"))'
 
+# The version that `make version` writes: make version NEW=0.2.0
+NEW ?=
+# The tag that is released, if there is one.
+TAG ?=
+
+.PHONY: news
+news: $(VENV)/dev ## print what the fragments of changelog.d will add to the changelog
+	@$(BIN)/python -m tests.support.release news
+
+.PHONY: version
+version: $(VENV)/dev ## write the version NEW wherever it stands, and the fragments into the changelog
+	$(BIN)/python -m tests.support.release write --version='$(NEW)'
+	$(MAKE) chart-documents
+
+.PHONY: release
+release: $(VENV)/dev ## check that version, chart, image tags and changelog agree, before a tag is pushed
+	@$(BIN)/python -m tests.support.release check --tag='$(TAG)'
+	@[ -n '$(TAG)' ] || echo "Now: git tag -a v$(VERSION) -m 'kmproxy $(VERSION)' && git push origin v$(VERSION)"
+
 .PHONY: build-installer
 build-installer: ## write OVERLAY with the image IMG to dist/install.yaml
 	mkdir -p dist
