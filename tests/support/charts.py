@@ -22,6 +22,14 @@ CHART = MANIFESTS / "chart"
 CI = sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*-values.yaml"))
 """The supported ways of running, each with a file of values."""
 
+METRICS = [
+    name for name in CI if "mode: none" not in (CHART / f"ci/{name}-values.yaml").read_text()
+]
+"""Those that serve metrics."""
+
+LOGS = [name for name in CI if "\nlogs:\n" in (CHART / f"ci/{name}-values.yaml").read_text()]
+"""Those that send logs."""
+
 NOTES = "NOTES.txt"
 
 
@@ -56,6 +64,22 @@ def rendered(values, *, tests=False, **release):
         if one is not None
     ]
     return [one for one in objects if is_hook(one) is tests]
+
+
+def parts(values, **release):
+    """The objects for metrics, and those for logs. Neither has the namespace."""
+    objects = [one for one in rendered(values, **release) if one["kind"] != "Namespace"]
+    logs = [
+        one for one in objects if "-logs" in one["metadata"]["labels"]["app.kubernetes.io/name"]
+    ]
+    return [one for one in objects if one not in logs], logs
+
+
+def check_pod(values, *arguments):
+    """The pod of `helm test` that runs `kmproxy check` with these arguments."""
+    checks = rendered(values, tests=True)
+    (found,) = [one for one in checks if one["spec"]["containers"][0]["args"] == ["check", *arguments]]  # fmt: skip
+    return found
 
 
 def is_hook(one):
