@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
-import yaml
 
 from tests.support.charts import CI, ci_values, helm, rendered
 from tests.support.kustomize import build
 from tests.support.manifests import by_name
 from tests.support.overlays import MANIFESTS, OVERLAYS, built, of_kind
+from tests.support.yaml_text import read
 
 pytestmark = [helm]
 
@@ -108,8 +109,13 @@ def plain(one):
         if key in ORDER_IS_NOTHING:
             found[key] = sorted(value, key=lambda each: each["name"])
         elif key.endswith(FILES):
-            found[key] = yaml.safe_load(value)
+            found[key] = read(value)
     return {key: value for key, value in found.items() if (key, value) != ("annotations", {})}
+
+
+def as_text(one):
+    """An object as lines, which tell a number from a text and from a switch."""
+    return json.dumps(one, indent=1, sort_keys=True)
 
 
 def same(ours, theirs):
@@ -118,7 +124,7 @@ def same(ours, theirs):
     theirs = {key: plain(one) for key, one in by_name(theirs).items()}
     assert set(ours) == set(theirs)
     for key, one in ours.items():
-        assert yaml.safe_dump(one) == yaml.safe_dump(theirs[key]), key
+        assert as_text(one) == as_text(theirs[key]), key
 
 
 def with_values(first, second):

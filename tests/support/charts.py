@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.support.overlays import MANIFESTS
+from tests.support.yaml_text import read, read_all
 
 CHART = MANIFESTS / "chart"
 CI = sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*-values.yaml"))
@@ -46,7 +46,7 @@ helm = pytest.mark.skipif(
 
 def ci_values(name):
     """The values of a file in ci/."""
-    return yaml.safe_load((CHART / f"ci/{name}-values.yaml").read_text("utf-8"))
+    return read((CHART / f"ci/{name}-values.yaml").read_text("utf-8"))
 
 
 def texts(values, *, name="kmproxy", namespace="kmproxy-system"):
@@ -60,8 +60,7 @@ def rendered(values, *, tests=False, **release):
         one
         for path, text in texts(values, **release).items()
         if path != NOTES and not path.startswith("_")
-        for one in yaml.safe_load_all(text)
-        if one is not None
+        for one in read_all(text)
     ]
     return [one for one in objects if is_hook(one) is tests]
 
