@@ -96,6 +96,14 @@ $(CLUSTER_TOOLS)/victoria-logs: tests/victorialogs/go.mod tests/victorialogs/go.
 	  && cd tests/victorialogs && go build -trimpath -buildvcs=false -ldflags '-s -w' \
 	  -o $@ github.com/VictoriaMetrics/VictoriaLogs/app/$(@F)
 
+.PHONY: helm-tool
+helm-tool: $(CLUSTER_TOOLS)/helm ## build the program of Helm 3 for the tests of the chart (needs Go)
+
+$(CLUSTER_TOOLS)/helm: tests/helm/go.mod tests/helm/go.sum
+	@echo "building $(@F): some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
+	  && cd tests/helm && go build -trimpath -buildvcs=false -ldflags '-s -w' \
+	  -o $@ helm.sh/helm/v3/cmd/$(@F)
+
 .PHONY: fuzz
 fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
 	mkdir -p .fuzz

@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items):
         for marker in item.iter_markers("program"):
             missing = [name for name in marker.args if which(name) is None]
             if missing:
-                reason = f"not installed, nor built by make cluster-tools: {', '.join(missing)}"
+                reason = f"not installed, nor built by make cluster-tools or make helm-tool: {', '.join(missing)}"
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
