@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
+from kmproxy.exposition.engine import Engine, named
 from kmproxy.exposition.enricher import Enricher
 from kmproxy.exposition.general_enricher import GeneralEnricher
 from kmproxy.exposition.info_metric import InfoStage
@@ -61,6 +62,9 @@ class Pipeline:
     PodsNeededError, so do `feed` and `finish`: then no byte is lost and nothing counted.
     After the list of pods was fetched, the caller goes on with `feed(b"")`, or with
     `finish()` again. Raises ValueError if the recipe asks for pods without a look-up.
+
+    `engine` is the engine that reads the lines, by default the one in use. Raises EngineError if
+    it cannot be used.
     """
 
     def __init__(
@@ -70,7 +74,9 @@ class Pipeline:
         *,
         room: SeriesRoom | None = None,
         pods: PodLookup | None = None,
+        engine: Engine | None = None,
     ) -> None:
+        self.engine = named(engine)
         self.enricher = _enricher(lookup, recipe, pods)
         self.selector = None
         if not recipe.selection.everything:
