@@ -144,12 +144,12 @@ def _blank(case, name, value):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_the_server_reads_the_labels_added(cases, overwrite):
+def test_the_server_reads_the_labels_added(engine, cases, overwrite):
     """What the engine writes has, for the server, exactly the labels of the namespace besides."""
     known = [case for case in cases if case.sample is not None and case.server is not None]
     known = known[overwrite::2]
     text = b"\n".join([case.line for case in known])
-    output, counts = lines.by_engine(text, overwrite=overwrite), 0
+    output, counts = lines.by_engine(text, overwrite=overwrite, engine=engine), 0
     assert (output.samples, output.unparsed) == (len(known), 0)
     read = server_parser.read(output.output.split(b"\n"))
     for case, readings in zip(known, read, strict=True):
@@ -166,10 +166,10 @@ def test_the_server_reads_the_labels_added(cases, overwrite):
     assert counts > LINES // 20
 
 
-def test_lines_that_the_server_refuses_are_no_samples(cases):
+def test_lines_that_the_server_refuses_are_no_samples(engine, cases):
     """The engine counts none of them as a sample, and changes none."""
     refused = [case.line for case in cases if case.server is None and case.sample is None]
     text = b"\n".join(refused)
-    reading = lines.by_engine(text)
+    reading = lines.by_engine(text, engine=engine)
     assert (reading.output, reading.samples) == (text, 0)
     assert reading.unparsed > LINES // 20

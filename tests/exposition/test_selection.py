@@ -290,31 +290,37 @@ def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
         assert sum(map(len, held)) < 300_000
 
 
-def test_series_are_bounded(monkeypatch):
+def test_series_are_bounded(engine, monkeypatch):
     """Over the bound the exposition ends with an error, so no series appears twice."""
     monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
     lines = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
     expected = b"".join(lines[:10]).replace(b',x="1"', b"")
-    selector = Selector(selection("--drop-label=x"))
-    assert selector.feed(b"".join(lines[:10])) == expected
-    assert selector.feed(lines[0].replace(b'x="1"', b'x="2"')) == b""
-    assert selector.dropped["merged"] == 1
+    pipeline = dropping(engine, SeriesRoom())
+    assert pipeline.feed(b"".join(lines[:10])) == expected
+    assert pipeline.feed(lines[0].replace(b'x="1"', b'x="2"')) == b""
+    assert pipeline.dropped["merged"] == 1
     with pytest.raises(SeriesError, match="over 10 series"):
-        selector.feed(lines[10])
+        pipeline.feed(lines[10])
 
 
-def test_series_are_bounded_together(monkeypatch):
+def dropping(engine, room):
+    """A pipeline that takes one label off."""
+    recipe = Recipe(selection=selection("--drop-label=x"))
+    return Pipeline(lambda _: b"", recipe, room=room, engine=engine)
+
+
+def test_series_are_bounded_together(engine, monkeypatch):
     """Over the total bound the largest exposition ends, and frees its memory."""
     monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
-    room, chosen = SeriesRoom(), selection("--drop-label=x")
-    large, small, later = (Selector(chosen, room=room) for _ in range(3))
+    room = SeriesRoom()
+    large, small, later = (dropping(engine, room) for _ in range(3))
     lines = [b'm{a="%d"} 1\n' % number for number in range(20)]
     assert large.feed(b"".join(lines[:7]))
     for line in lines[:5]:
         assert small.feed(line) == line
     with pytest.raises(SeriesError, match="over 6 series"):
         large.feed(lines[0])
-    small.forget()
+    small.close()
     assert later.feed(b"".join(lines[:10])) == b"".join(lines[:10])
     assert repr(room) == "<SeriesRoom 10 series of 1 expositions>"
 
