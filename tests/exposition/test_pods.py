@@ -163,11 +163,11 @@ def test_the_wait_for_the_list(cut, overlong, chosen):
 
     made, output = pipeline(pods=later, **options), []
     for at in range(0, len(TEXT), cut):
-        before = made.enricher._counts()
+        before = made.enricher.counts()
         try:
             output.append(made.feed(TEXT[at : at + cut]))
         except PodsNeededError:
-            assert made.enricher._counts() == before
+            assert made.enricher.counts() == before
             known[b"shop", b"new-1"] = b',workload="new"'
             output.append(made.feed(b""))
     output.append(made.finish())
@@ -176,7 +176,7 @@ def test_the_wait_for_the_list(cut, overlong, chosen):
     whole, other = run(TEXT, pods=lambda *key: fresh.get(key), **options)
     assert b"".join(output) == whole
     assert b'workload="new"' in whole
-    assert made.enricher._counts() == other.enricher._counts()
+    assert made.enricher.counts() == other.enricher.counts()
     assert made.dropped == other.dropped
 
 
