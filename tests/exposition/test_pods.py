@@ -10,7 +10,7 @@ from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selection import Globs, Selection
 from kmproxy.exposition.splitter import KeySplitter
-from tests.support.engines import counts, fed
+from tests.support.engines import fed
 
 NAMESPACES = {
     b"shop": b',team="a"',
@@ -163,11 +163,11 @@ def test_the_wait_for_the_list(engine, cut, overlong, chosen):
 
     made, output = pipeline(engine, pods=later, **options), []
     for at in range(0, len(TEXT), cut):
-        before = counts(made)
+        before = made.enricher.counts()
         try:
             output.append(made.feed(TEXT[at : at + cut]))
         except PodsNeededError:
-            assert counts(made) == before
+            assert made.enricher.counts() == before
             known[b"shop", b"new-1"] = b',workload="new"'
             output.append(made.feed(b""))
     output.append(made.finish())
@@ -176,7 +176,7 @@ def test_the_wait_for_the_list(engine, cut, overlong, chosen):
     whole, other = run(engine, TEXT, pods=lambda *key: fresh.get(key), **options)
     assert b"".join(output) == whole
     assert b'workload="new"' in whole
-    assert counts(made) == counts(other)
+    assert made.enricher.counts() == other.enricher.counts()
     assert made.dropped == other.dropped
 
 
