@@ -54,7 +54,9 @@ run: $(BIN)/kmproxy ## start the demo: a simulated cluster with the daemon in fr
 
 .PHONY: bench
 bench: $(BIN)/kmproxy ## measure the engine, the daemon and nginx, side by side
-	$(BIN)/kmproxy bench --daemon $(ARGS)
+	@command -v go >/dev/null && $(MAKE) --no-print-directory $(CLUSTER_TOOLS)/expfmt \
+	  || echo "without Go, the way of kubelet-meta-proxy is not measured" >&2
+	PATH=$(CLUSTER_TOOLS):$$PATH $(BIN)/kmproxy bench --daemon $(ARGS)
 
 # Empty for the tests alone, which take two thirds of the time.
 COVERAGE = --cov --cov-report=term
@@ -76,9 +78,12 @@ CLUSTER_GO    := tests/cluster/go.mod tests/cluster/go.sum
 K8S_VERSION   := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' tests/cluster/go.mod)
 
 .PHONY: cluster-tools
-cluster-tools: $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus victoria-logs) ## build a real API server, etcd, Prometheus and VictoriaLogs for the tests (needs Go)
+cluster-tools: engine-tools $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus victoria-logs) ## build a real API server, etcd, Prometheus and VictoriaLogs for the tests (needs Go)
 
-GO_BUILD = @echo "building $(@F): some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
+.PHONY: engine-tools
+engine-tools: $(CLUSTER_TOOLS)/textparse $(CLUSTER_TOOLS)/expfmt ## build two programs with Prometheus' own parsers, for the tests and the bench (needs Go)
+
+GO_BUILD = @echo "building $(@F): up to some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
   && cd tests/cluster && go build -trimpath -buildvcs=false
 
 $(CLUSTER_TOOLS)/etcd: $(CLUSTER_GO)
@@ -90,6 +95,9 @@ $(CLUSTER_TOOLS)/kube-apiserver: $(CLUSTER_GO)
 
 $(CLUSTER_TOOLS)/promtool $(CLUSTER_TOOLS)/prometheus: $(CLUSTER_GO)
 	$(GO_BUILD) -ldflags '-s -w' -o $@ github.com/prometheus/prometheus/cmd/$(@F)
+
+$(CLUSTER_TOOLS)/textparse $(CLUSTER_TOOLS)/expfmt: $(CLUSTER_TOOLS)/%: tests/cluster/%/main.go $(CLUSTER_GO)
+	$(GO_BUILD) -ldflags '-s -w' -o $@ ./$(@F)
 
 $(CLUSTER_TOOLS)/victoria-logs: tests/victorialogs/go.mod tests/victorialogs/go.sum
 	@echo "building $(@F): a minute the first time" && mkdir -p $(CLUSTER_TOOLS) \
