@@ -18,6 +18,9 @@ from kmproxy.client.upstream import Upstream
 from kmproxy.content_coding import GzipDecoder
 from kmproxy.errors import UpstreamError
 
+TURN = 0.004
+"""Seconds of work with an answer, after which the event loop serves other requests."""
+
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
 
 
@@ -55,8 +58,8 @@ class Answer:
 class Exposition:
     """An answer with metrics: its own Content-Type, and its decoded body, in pieces as they arrive.
 
-    `pieces` ends only at the proven end of the body. Otherwise it raises UpstreamError. The event
-    loop runs between any two pieces that are decoded.
+    `pieces` ends only at the proven end of the body. Otherwise it raises UpstreamError. Between two
+    pieces, the event loop runs if it has not run for `TURN` seconds.
     """
 
     content_type: str
@@ -94,13 +97,17 @@ async def decoded(answer: Answer, size: Size) -> AsyncGenerator[bytes, None]:
     """Decode an answer, to its proven end. Raises UpstreamError, also if it is too large."""
     left = size.most
     decoder = None if answer.coding == "identity" else GzipDecoder(size.name)
+    now = asyncio.get_running_loop().time
+    turn = now() + TURN
     async for piece in answer.pieces:
         for part in decoder.feed(piece) if decoder else (piece,):
             left -= len(part)
             if left < 0:
                 raise size.error()
             yield part
-            await asyncio.sleep(0)  # 64 KiB can decode to 64 MiB of text without any wait
+            if now() >= turn:  # 64 KiB can decode to 64 MiB of text without any wait
+                await asyncio.sleep(0)
+                turn = now() + TURN
     if decoder:
         decoder.finish()
 
