@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -81,16 +80,12 @@ class Size:
         )
 
 
-@asynccontextmanager
-async def opened(
-    upstream: Upstream, response: aiohttp.ClientResponse, size: Size
-) -> AsyncIterator[Answer]:
+def opened(upstream: Upstream, response: aiohttp.ClientResponse, size: Size) -> Answer:
     """An answer whose form is checked already. Raises UpstreamError if it announces too much."""
     coding = coding_of(response)
     if coding == "identity" and (response.content_length or 0) > size.most:
         raise size.error()
-    async with aclosing(upstream.pieces(response)) as pieces:
-        yield Answer(response.headers["Content-Type"], coding, pieces)
+    return Answer(response.headers["Content-Type"], coding, upstream.pieces(response))
 
 
 async def decoded(answer: Answer, size: Size) -> AsyncGenerator[bytes, None]:
