@@ -24,7 +24,8 @@ from kmproxy.logs.positions import FilePosition
 from kmproxy.logs.queues import OVERHEAD
 from kmproxy.logs.reader import LogReader
 from kmproxy.logs.source import HELD, Reading, Source
-from kmproxy.sources.kubelet import LogAnswer, Reader
+from kmproxy.sources.kubelet import Reader
+from kmproxy.sources.log_answer import LogAnswer
 
 PODS_INTERVAL: Final = 2.0
 """Seconds between two lists of pods."""
@@ -58,7 +59,7 @@ FOLDER: Final = "/logs/pods/"
 
 ELSEWHERE: Final = "and its log files cannot be read; see --source=api"
 
-_OF_ONE_FILE: Final = frozenset({"status", "framing", "too_large", "cut", "short"})
+_OF_ONE_FILE: Final = frozenset({"status", "framing", "garbage", "too_large", "cut", "short"})
 """Failures of which other files may be free."""
 
 
