@@ -48,7 +48,8 @@ from kmproxy.logs.shipper import LogsPort, Shipper, saved
 from kmproxy.logs.source import ReadMetrics, Source
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.own_file import aside
-from kmproxy.sources.kubelet import Kubelet, LogAnswer, Reader
+from kmproxy.sources.kubelet import Kubelet, Reader
+from kmproxy.sources.log_answer import LogAnswer
 from kmproxy.web.health import Readiness
 
 PROBE_TIMEOUT = 5.0

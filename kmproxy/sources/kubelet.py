@@ -44,6 +44,7 @@ from kmproxy.sources.answer import (
     require_form,
 )
 from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS
+from kmproxy.sources.log_answer import LogAnswer, log_answer
 
 ACCEPT = "text/plain;version=0.0.4"
 """The requested format: text, never protobuf."""
@@ -82,15 +83,6 @@ class _Kind:
     form: Form
     permission: Permission
     lost: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LogAnswer:
-    """The whole answer to a request for a log file or a folder: 200, 206, 404 or 416."""
-
-    status: int
-    content_range: str
-    body: bytes
 
 
 _METRICS = _Kind(METRICS_TEXT, NODE_METRICS)
@@ -237,8 +229,9 @@ class Kubelet:
                     raise UpstreamError("too_large", message)
                 if len(body) > MAX_INDEX and response.status >= 300:
                     raise UpstreamError("too_large", "a refusal is too long")
-            kept = bytes(body) if response.status < 300 else b""
-            return LogAnswer(response.status, response.headers.get("Content-Range", ""), kept)
+            content_range = response.headers.get("Content-Range", "")
+            name = self._upstream.name
+            return log_answer(name, response.status, content_range, bytes(body), span)
 
     def _log_refusal(self, status: int) -> UpstreamError:
         """The error for a status that tells nothing about a log file."""
