@@ -17,6 +17,7 @@ from kmproxy.status.scrape_section import nodes_section, scrape_table, scrapes_s
 from kmproxy.status.tables import (
     Column,
     facts,
+    path_link,
     section,
     shell,
     state,
@@ -175,15 +176,7 @@ def _labels(labels: Labels) -> Markup:
 
 
 def _paths(status: Status) -> Markup:
-    shown = [
-        element(
-            "li",
-            element("code", path)
-            if "{" in path
-            else element("a", element("code", path), href=path),
-        )
-        for path in status.paths
-    ]
+    shown = [element("li", path_link(path, element("code", path))) for path in status.paths]
     pairs: list[tuple[str, Child]] = []
     if shown:
         pairs.append(("Served besides", element("ul", join(shown), class_="names")))

@@ -13,7 +13,7 @@ from kmproxy.status import words
 from kmproxy.status.markup import Child, Markup, element, join
 from kmproxy.status.model import Nodes, Scrape
 from kmproxy.status.query import PageQuery
-from kmproxy.status.tables import Column, history, part, search, section, state, table
+from kmproxy.status.tables import Column, history, part, path_link, search, section, state, table
 
 _STATES: Final = {"well": "well", "failing": "failing", "left": "cut", "never": "never scraped"}
 _ORDER: Final = ("failing", "left", "well", "never")
@@ -62,15 +62,11 @@ def _scrape(scrape: Scrape) -> list[Child]:
 
 
 def _path(scrape: Scrape) -> Markup:
-    path = scrape.path
-    if scrape.node:
-        node = element("b", scrape.node)
-        endpoint = path.partition("/proxy")[2]
-        target = path.replace("{node}", quote(scrape.node, safe=""))
-        shown = element("a", element("code", endpoint), href=target)
-        return join((node, " ", shown))
-    shown = element("code", path)
-    return shown if "{" in path else element("a", shown, href=path)
+    if not scrape.node:
+        return path_link(scrape.path, element("code", scrape.path))
+    endpoint = element("code", scrape.path.partition("/proxy")[2])
+    target = scrape.path.replace("{node}", quote(scrape.node, safe="", errors="replace"))
+    return join((element("b", scrape.node), " ", path_link(target, endpoint)))
 
 
 def nodes_section(nodes: Nodes, query: PageQuery) -> Markup:

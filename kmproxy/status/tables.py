@@ -173,9 +173,17 @@ def part(value: float | None) -> Markup | None:
     return join((bar, share(value)))
 
 
+def path_link(path: str, label: Child) -> Markup:
+    """A link to a path of this server. Without one if the path has a placeholder or is no path."""
+    ours = path.startswith("/") and not path.startswith(("//", "/\\")) and "{" not in path
+    return element("a", label, href=path) if ours else element("span", label)
+
+
 def link(keys: Mapping[str, str], label: Child, anchor: str = "", **attributes: str) -> Markup:
     """A link to this page with another query."""
-    pairs = "&".join(f"{quote(key)}={quote(value, safe='')}" for key, value in keys.items())
+    pairs = "&".join(
+        f"{quote(key)}={quote(value, safe='', errors='replace')}" for key, value in keys.items()
+    )
     target = f"?{pairs}" if pairs else "./"
     return element("a", label, href=f"{target}#{anchor}" if anchor else target, **attributes)
 
