@@ -40,6 +40,7 @@ kube.pod_list labels.label_map labels.rendering labels.workloads labels.pods
 scrape.routes check.report check.observations
 status.outcomes status.namespaces status.settings status.model status.words status.markup
 status.tables status.page status.query status.scrape_section status.namespace_section
+status.process_section
 """
 """Modules, and folders of modules, without an event loop, socket, clock, file, log or chance."""
 

@@ -12,6 +12,7 @@ Must not do itself any work of a folder below.
     authorization  makes the authorizer
     pages          makes the handlers of targets and of the info metric
     status         answers requests for the status page, and collects its facts
+    process        collects the facts of status pages about the process
     scrapes        makes the metrics port
     ports          opens both ports
     lifecycle      waits for the namespaces, and for the end

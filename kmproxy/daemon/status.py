@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 from aiohttp import web
-from prometheus_client import Counter, Gauge
 
-from kmproxy import __version__
 from kmproxy.auth.middleware import DECISION
 from kmproxy.config.sections import ACCESS_KEY, SECTIONS, Config
-from kmproxy.daemon.metrics import SharedMetrics
+from kmproxy.daemon.process import certificates, process, values
 from kmproxy.daemon.runtime import Runtime
 from kmproxy.errors import AccessError, one_line
 from kmproxy.exposition.selection import QueryError
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
-from kmproxy.revision import revision
 from kmproxy.status import page
 from kmproxy.status.model import (
-    Certificate,
     Health,
     Labels,
     Nodes,
-    Process,
     Rule,
     Scrape,
     Setting,
@@ -113,7 +108,7 @@ class StatusPage:
 
         A tenant is named by `caller`, and sees the namespaces `seen` and its own scrapes.
         """
-        config = self.runtime.config
+        runtime, config = self.runtime, self.runtime.config
         namespaces = await in_steps(find_namespaces(self.labels, query.namespaces, seen))
         survey = Survey.of(self.outcomes.nodes() if caller is None else [])
         await asyncio.sleep(0)
@@ -134,8 +129,10 @@ class StatusPage:
             namespaces=namespaces,
             labels=self._labels(whole=whole),
             paths=list(self.paths.others),
-            certificates=self._certificates() if whole else [],
-            process=self._process() if whole else None,
+            certificates=certificates(runtime.metrics, runtime.wall()) if whole else [],
+            process=process(config.server.telemetry_listen, runtime.clock() - self.started)
+            if whole
+            else None,
             settings=_settings(config) if whole else None,
         )
 
@@ -221,18 +218,6 @@ class StatusPage:
             write_errors=int(errors.get("write", 0)),
         )
 
-    def _certificates(self) -> list[Certificate]:
-        return certificates(self.runtime.metrics, self.runtime.wall())
-
-    def _process(self) -> Process:
-        address = self.runtime.config.server.telemetry_listen
-        return Process(
-            version=__version__,
-            revision=revision(),
-            up=self.runtime.clock() - self.started,
-            telemetry=str(address),
-        )
-
 
 def _of_nodes(scrape: Scrape, survey: Survey) -> Scrape:
     """The path that all nodes share is failing if one of them is."""
@@ -241,22 +226,6 @@ def _of_nodes(scrape: Scrape, survey: Survey) -> Scrape:
         return scrape
     error = f"{failing} of {survey.counts[scrape.path]} nodes failing, see Nodes"
     return msgspec.structs.replace(scrape, state="failing", error=error, error_ago=None)
-
-
-def certificates(metrics: SharedMetrics, wall: float) -> list[Certificate]:
-    """When the certificates of the metrics port end. `wall` is in seconds since 1970."""
-    ends = values(metrics.web_file.certificate_expiry)
-    return [Certificate(name=name, ends_in=end - wall) for name, end in sorted(ends.items())]
-
-
-def values(metric: Gauge | Counter) -> Mapping[str, float]:
-    """The values of an own metric, by the value of its label, or by an empty text without one."""
-    return {
-        next(iter(sample.labels.values()), ""): sample.value
-        for family in metric.collect()
-        for sample in family.samples
-        if not sample.name.endswith("_created")
-    }
 
 
 def _settings(config: Config) -> list[Setting]:

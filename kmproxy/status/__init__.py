@@ -13,6 +13,7 @@ answered or how labels are kept up to date. The facts are collected by the daemo
     document           the frame of every page, and its Content-Security-Policy
     scrape_section     makes the sections of scrapes
     namespace_section  makes the section of namespaces
+    process_section    makes the parts about certificates, settings and version
     page               makes the page of the daemon
     query              reads the query of the page
     responses          chooses between HTML and JSON, and sets the headers

@@ -5,13 +5,14 @@ Knows which facts come first, and their words. Must not know where the facts com
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from kmproxy.status import words
 from kmproxy.status.markup import Child, Markup, element, join
-from kmproxy.status.model import Labels, Namespaces, Process, Scrape, Setting, Status
+from kmproxy.status.model import Labels, Namespaces, Scrape, Status
 from kmproxy.status.namespace_section import namespaces_section
+from kmproxy.status.process_section import certificate_tiles, foot, process_facts, settings_section
 from kmproxy.status.query import PageQuery
 from kmproxy.status.scrape_section import nodes_section, scrape_table, scrapes_section
 from kmproxy.status.tables import (
@@ -24,12 +25,6 @@ from kmproxy.status.tables import (
     table,
     tiles,
 )
-
-DOCS: Final = "https://kmproxy.example.com/docs"
-"""Where the documentation is published. The alert rules name the same place."""
-
-SOON: Final = 14 * 86400.0
-"""Seconds before the end of a certificate at which the page warns. The alert rules do then, too."""
 
 OLD: Final = 300.0
 """Seconds after which labels that nobody confirmed are old. Bookmarks confirm them every minute."""
@@ -53,10 +48,10 @@ def body(status: Status, query: PageQuery) -> Markup:
     parts += [namespaces_section(status.namespaces, query), _labels(status.labels), _paths(status)]
     links += [("namespaces", "Namespaces"), ("labels", "Labels")]
     if status.settings is not None:
-        parts.append(_settings(status.settings))
+        parts.append(settings_section(status.settings))
         links.append(("settings", "Settings"))
     version = status.process.version if status.process else ""
-    return shell("kmproxy", version, links, join(parts), _foot())
+    return shell("kmproxy", version, links, join(parts), foot())
 
 
 def title(status: Status) -> str:
@@ -116,10 +111,7 @@ def _tiles(status: Status) -> Iterator[tuple[str, Child, str, str]]:
         yield "Endpoints of nodes well", well, "scraped by name", "failing" if nodes.failing else ""
     yield _namespace_tile(status.namespaces)
     yield _label_tile(status.labels)
-    for each in status.certificates:
-        left = words.age(each.ends_in) if each.ends_in > 0 else "ended"
-        kind = "failing" if each.ends_in <= 0 else "left" if each.ends_in < SOON else ""
-        yield "Certificate ends in", left, each.name.replace("_", " "), kind
+    yield from certificate_tiles(status.certificates)
     if status.process is not None:
         yield "Up for", words.age(status.process.up), status.process.version, ""
 
@@ -182,50 +174,5 @@ def _paths(status: Status) -> Markup:
         pairs.append(("Served besides", element("ul", join(shown), class_="names")))
     pairs.append(("This page as JSON", element("code", "curl -H 'Accept: application/json'")))
     if (process := status.process) is not None:
-        pairs += _process(process)
+        pairs += process_facts(process)
     return section("process", "This process", facts(pairs))
-
-
-def _process(process: Process) -> list[tuple[str, Child]]:
-    port = process.telemetry.rpartition(":")[2]
-    own = element("span", "port ", port, ", /metrics", data_own_metrics=port)
-    pairs: list[tuple[str, Child]] = [
-        ("Version", process.version),
-        ("Up for", words.age(process.up)),
-        ("Own metrics", own),
-    ]
-    if process.revision:
-        pairs.insert(1, ("Revision", element("code", process.revision)))
-    return pairs
-
-
-def _settings(settings: Sequence[Setting]) -> Markup:
-    columns = (Column("Setting"), Column("Value"), Column("Set"))
-    rows = (
-        [
-            element("code", each.name),
-            join(element("code", line, class_="pair") for line in each.value.split("\n") if line)
-            or "none",
-            "default" if each.default else "yes",
-        ]
-        for each in sorted(settings, key=lambda each: each.default)
-    )
-    changed = sum(not each.default for each in settings)
-    shown = table("The effective settings", columns, rows, "None.")
-    summary = element("summary", f"{changed} of {len(settings)} settings differ from their default")
-    note = "Secrets are not shown."
-    return section("settings", "Settings", element("details", summary, shown), note=note)
-
-
-def _foot() -> Markup:
-    pages = (
-        ("Documentation", f"{DOCS}/getting-started.md"),
-        ("This page", f"{DOCS}/status-page.md"),
-        ("Runbooks", f"{DOCS}/runbooks.md"),
-        ("Troubleshooting", f"{DOCS}/troubleshooting.md"),
-        ("Own metrics", f"{DOCS}/operations.md#own-metrics"),
-    )
-    links = (
-        element("li", element("a", name, href=target, rel="noreferrer")) for name, target in pages
-    )
-    return element("nav", element("ul", join(links)), aria_label="Documentation")
