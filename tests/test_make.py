@@ -111,6 +111,21 @@ def test_the_locks_hold_the_extras(lock):
     assert lacking == []
 
 
+def test_no_rust(tmp_path):
+    """The compiled engine is not built, and the message says that it is optional."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "kmproxy").touch()
+    for name in ("sh", "env", "make"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    status, out, err = make("engine", f"VENV={venv}", PATH=str(tmp_path))
+    assert (status, out) == (2, "")
+    assert "There is no cargo. The compiled engine needs Rust 1.88 or newer" in err
+    assert "Without it kmproxy uses the pure engine" in err
+    manifest = (ROOT / "engine" / "Cargo.toml").read_text("utf-8")
+    assert 'rust-version = "1.88"' in manifest
+
+
 def dockerfile(directory):
     """The base images of the one Dockerfile: of what runs, and of the compiled engine's build."""
     text = (directory / "Dockerfile").read_text("utf-8")
