@@ -60,7 +60,7 @@ class Engine:
 
         There is room for some new series.
 
-        Returns the lines as they pass, and the lines that are neither samples, comments nor blank.
+        Returns the lines as they pass, and those that were taken for no samples, but may look like some.
         Raises RuntimeError if the engine fails; from then on it always does.
         """
     def enter(

@@ -129,7 +129,7 @@ def test_an_error_of_a_look_up():
 
 def test_a_line_that_the_compiled_engine_misreads(monkeypatch):
     """If a line that it takes for no sample is one, the pure engine works on its whole block."""
-    text = b'# TYPE m gauge\nm{namespace="web",a="1"} 1\nx\nm{namespace="web",a="2"} 1\n'
+    text = b'# TYPE m gauge\nm{namespace="web",a="1"} 1\nxyz 1 2 3\nm{namespace="web",a="2"} 1\n'
     recipe = Recipe(
         selection=Selection(drop_labels=frozenset({b"a"}), drop_metrics=(Globs(("up",)),))
     )
