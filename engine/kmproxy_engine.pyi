@@ -42,14 +42,23 @@ class Engine:
         ask_namespace: Callable[[bytes], bool],
         ask_room: Callable[[int], int],
     ) -> Self: ...
-    def read(self, block: bytes, room: int) -> tuple[bytes, bytes, Counts]:
-        """Reads whole lines, each with its newline. There is room for some new series.
+    def read(
+        self, first: bytes, data: bytes, start: int, end: int, room: int
+    ) -> tuple[bytes, bytes, Counts]:
+        """Reads whole lines, each with its newline: `first`, then `data` from `start` to `end`.
+
+        There is room for some new series.
 
         Returns the lines as they pass, and the lines that are neither samples, comments nor blank.
         Raises RuntimeError if the engine fails; from then on it always does.
         """
-    def enter(self, kept: Sequence[bytes], dropped: Sequence[bytes]) -> bool | None:
-        """Enters a series by its name and kept labels, and its dropped labels.
+    def enter(
+        self,
+        metric: bytes,
+        kept: Sequence[tuple[bytes, bytes]],
+        dropped: Sequence[tuple[bytes, bytes]],
+    ) -> bool | None:
+        """Enters a series: its labels that are not empty, kept and dropped ones.
 
         Returns None if it is new, else whether it is another one with the same kept labels.
         """

@@ -4,7 +4,7 @@
 //! Knows the rules of `kmproxy/exposition/selector.py` and `sample_editor.py`. Must not know Python.
 
 use crate::grammar::{self, Pair, Sample, Span};
-use crate::memory::{Added, Labels, Seen, Series, Verdicts};
+use crate::memory::{Added, Labels, Seen, Series, Verdicts, same};
 
 /// Bytes of the longest name of a namespace whose labels are remembered.
 const MAX_NAMESPACE: usize = 63;
@@ -55,7 +55,7 @@ pub struct Rules {
 
 impl Rules {
     fn drops(&self, name: &[u8]) -> bool {
-        self.drop.iter().any(|each| each == name)
+        self.drop.iter().any(|each| same(each, name))
     }
 
     fn bits(&self) -> u64 {
@@ -99,13 +99,11 @@ struct Edit {
 /// The engine of one exposition.
 #[derive(Debug, Default)]
 pub struct Engine {
-    /// The output of the last block, if it is not the block itself.
+    /// The output of the last blocks.
     pub output: Vec<u8>,
-    /// Whether the output of the last block is not the block itself.
-    pub changed: bool,
-    /// The lines of the last block that are neither samples nor comments nor blank.
+    /// The lines of the last blocks that are neither samples nor comments nor blank.
     pub odd: Vec<u8>,
-    /// The counts of the last block.
+    /// The counts of the last blocks.
     pub counts: Counts,
     /// The family of the last HELP, TYPE or UNIT line, unescaped.
     pub family: Vec<u8>,
@@ -141,15 +139,24 @@ impl Engine {
         }
     }
 
-    /// Reads whole lines, each with its newline. There is room for some new series.
+    /// Reads blocks of whole lines, each with its newline. There is room for some new series.
     ///
     /// After an error, `output` and `counts` mean nothing; the same lines can be read again if
     /// `set_family` is called before.
-    pub fn read<H: Host>(&mut self, block: &[u8], room: u64, host: &mut H) -> Result<(), H::Error> {
+    pub fn read<H: Host>(
+        &mut self,
+        blocks: &[&[u8]],
+        room: u64,
+        host: &mut H,
+    ) -> Result<(), H::Error> {
         self.output.clear();
         self.odd.clear();
         self.counts = Counts::default();
         self.room = room;
+        blocks.iter().try_for_each(|block| self.block(block, host))
+    }
+
+    fn block<H: Host>(&mut self, block: &[u8], host: &mut H) -> Result<(), H::Error> {
         let mut copied = 0;
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', block) {
@@ -172,10 +179,7 @@ impl Engine {
             }
             start = end + 1;
         }
-        self.changed = copied > 0;
-        if self.changed {
-            self.output.extend_from_slice(&block[copied..]);
-        }
+        self.output.extend_from_slice(&block[copied..]);
         Ok(())
     }
 
@@ -273,10 +277,10 @@ impl Engine {
             if drops {
                 self.dropped.push(at);
             }
-            if let Some(label) = self.rules.naming.iter().position(|each| each == name) {
+            if let Some(label) = self.rules.naming.iter().position(|each| same(each, name)) {
                 twice |= self.places[label].is_some();
                 self.places[label] = Some(at);
-            } else if self.rules.pods && name == b"pod" && !drops {
+            } else if self.rules.pods && same(name, b"pod") && !drops {
                 self.pod = Some(at);
                 pods += 1;
             }
@@ -297,7 +301,7 @@ impl Engine {
     fn wants_sample<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
         let spelled = self.sample.name.of(line);
         // A name in quotes is no other one. An empty one is never the last one.
-        if self.last.0 == spelled && !spelled.is_empty() && !self.sample.escaped {
+        if same(&self.last.0, spelled) && !spelled.is_empty() && !self.sample.escaped {
             return Ok(self.last.1);
         }
         let name = plain(spelled, self.sample.escaped);
@@ -350,23 +354,17 @@ impl Engine {
 
     /// Whether an earlier, other series equals this one without the labels that are taken off.
     fn is_merged<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
-        let mut pairs: Vec<(Text<'_>, Text<'_>, bool)> = Vec::new();
-        for (at, pair) in self.sample.pairs.iter().enumerate() {
-            if !is_empty(&pair.value) {
-                let name = plain(pair.name.of(line), pair.odd_name);
-                let value = plain(pair.value.of(line), pair.escaped);
-                pairs.push((name, value, self.dropped.binary_search(&at).is_ok()));
-            }
-        }
-        if !pairs.is_sorted() {
-            pairs.sort();
-        }
+        let Sample { pairs, name, escaped, .. } = &self.sample;
         let [mut kept, mut dropped] = [self.series.digest(); 2];
-        kept.add(&plain(self.sample.name.of(line), self.sample.escaped));
-        for (name, value, drops) in &pairs {
-            let digest = if *drops { &mut dropped } else { &mut kept };
-            digest.add(name);
-            digest.add(value);
+        kept.metric(&plain(name.of(line), *escaped));
+        let mut drops = self.dropped.iter().peekable();
+        for (at, Pair { name, value, odd_name, escaped, .. }) in pairs.iter().enumerate() {
+            let digest =
+                if drops.next_if(|each| **each == at).is_some() { &mut dropped } else { &mut kept };
+            if !is_empty(value) {
+                let name = plain(name.of(line), *odd_name);
+                digest.add(&name, &plain(value.of(line), *escaped));
+            }
         }
         let seen = self.series.enter(kept, dropped);
         if seen == Seen::New {

@@ -25,7 +25,7 @@ impl Span {
 }
 
 /// The length of the longest line that is read.
-pub const MAX_LINE: usize = 1 << 31;
+pub const MAX_LINE: usize = 1 << 28;
 
 /// A pair in the braces of a sample.
 #[derive(Clone, Copy, Debug, Default)]
@@ -271,20 +271,49 @@ fn eight(line: &[u8], at: usize) -> Option<u64> {
 }
 
 /// The position of the next quote or backslash.
-fn quote_or_backslash(line: &[u8], mut at: usize) -> Option<usize> {
+#[inline(always)]
+fn quote_or_backslash(line: &[u8], start: usize) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
-    while let Some(eight) = eight(line, at) {
-        // The lowest bit that is set in `zeros` is that of the first byte that is zero.
-        let zeros = |x: u64| x.wrapping_sub(ONES) & !x;
+    // The lowest bit that is set in `zeros` is that of the first byte that is zero.
+    let zeros = |x: u64| x.wrapping_sub(ONES) & !x;
+    let mut at = start;
+    while at < start + 24
+        && let Some(eight) = eight(line, at)
+    {
         let found = (zeros(eight ^ (ONES * 0x22)) | zeros(eight ^ (ONES * 0x5c))) & TOPS;
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize / 8);
         }
         at += 8;
     }
-    let rest = line.get(at..)?;
-    Some(at + rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?)
+    Some(at + memchr::memchr2(b'"', b'\\', line.get(at..)?)?)
+}
+
+/// Reads a pair of plain spelling: a word, and a string without a backslash right behind it.
+#[inline(always)]
+fn plain_pair(line: &[u8], start: usize) -> Option<Pair> {
+    let rest = line.get(start..)?;
+    if !is(*rest.first()?, START) {
+        return None;
+    }
+    let name = rest.iter().position(|byte| !is(*byte, WORD))?;
+    if rest.get(name..)?.first_chunk::<2>()? != b"=\"" {
+        return None;
+    }
+    let value = start + name + 2;
+    let end = quote_or_backslash(line, value)?;
+    if line[end] != b'"' {
+        return None;
+    }
+    Some(Pair {
+        name: Span::new(start, start + name),
+        value: Span::new(value, end),
+        start: start as u32,
+        bit: bit(&rest[..name]),
+        odd_name: false,
+        escaped: false,
+    })
 }
 
 impl Sample {
@@ -359,8 +388,18 @@ impl Sample {
 
     /// Reads pairs, each with a comma that may be absent.
     fn list(&mut self, cursor: &mut Cursor<'_>) {
-        while let Some(pair) = cursor.pair() {
-            self.bits |= 1 << pair.bit;
+        let mut bits = self.bits;
+        loop {
+            // Nearly all pairs are plain. Another one is read twice.
+            let pair = if let Some(pair) = plain_pair(cursor.line, cursor.at) {
+                cursor.at = pair.value.end as usize + 1;
+                pair
+            } else if let Some(pair) = cursor.pair() {
+                pair
+            } else {
+                break;
+            };
+            bits |= 1 << pair.bit;
             self.pairs.push(pair);
             if cursor.peek() != b',' {
                 cursor.blanks();
@@ -369,6 +408,7 @@ impl Sample {
                 cursor.blanks();
             }
         }
+        self.bits = bits;
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyIndexError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -29,7 +29,8 @@ struct Questions {
 
 struct Asking<'py, 'q>(Python<'py>, &'q Questions);
 
-type Pairs = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
+type Text = (Vec<u8>, Vec<u8>);
+type Pairs = (Vec<u8>, Vec<Text>);
 
 impl Host for Asking<'_, '_> {
     type Error = PyErr;
@@ -104,26 +105,31 @@ impl PyEngine {
         PyEngine { engine: Engine::new(rules), questions, broken: false }
     }
 
-    /// Reads whole lines, each with its newline.
+    /// Reads whole lines, each with its newline: `first`, then `data` from `start` to `end`.
     fn read<'py>(
         &mut self,
         py: Python<'py>,
-        block: Bound<'py, PyBytes>,
+        first: &[u8],
+        data: &[u8],
+        start: usize,
+        end: usize,
         room: u64,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, Counts)> {
         if self.broken {
             return Err(PyRuntimeError::new_err("the compiled engine has failed before"));
         }
-        let text = block.as_bytes();
+        let Some(data) = data.get(start..end) else {
+            return Err(PyIndexError::new_err("the span is not in the data"));
+        };
         let mut host = Asking(py, &self.questions);
         let engine = &mut self.engine;
-        let read = catch_unwind(AssertUnwindSafe(|| engine.read(text, room, &mut host)));
+        let read = catch_unwind(AssertUnwindSafe(|| engine.read(&[first, data], room, &mut host)));
         let Ok(read) = read else {
             self.broken = true;
             return Err(PyRuntimeError::new_err("the compiled engine failed on a block of lines"));
         };
         read?;
-        let output = if engine.changed { PyBytes::new(py, &engine.output) } else { block };
+        let output = PyBytes::new(py, &engine.output);
         let odd = PyBytes::new(py, &engine.odd);
         let c = &engine.counts;
         let counts = (
@@ -141,13 +147,14 @@ impl PyEngine {
     }
 
     /// Enters a series: None if it is new, else whether it is merged.
-    fn enter(&mut self, kept: Vec<Vec<u8>>, dropped: Vec<Vec<u8>>) -> Option<bool> {
-        let digests = [kept, dropped].map(|parts| {
+    fn enter(&mut self, metric: &[u8], kept: Vec<Text>, dropped: Vec<Text>) -> Option<bool> {
+        let [mut kept, dropped] = [kept, dropped].map(|labels| {
             let mut digest = self.engine.series.digest();
-            parts.iter().for_each(|part| digest.add(part));
+            labels.iter().for_each(|(name, value)| digest.add(name, value));
             digest
         });
-        match self.engine.series.enter(digests[0], digests[1]) {
+        kept.metric(metric);
+        match self.engine.series.enter(kept, dropped) {
             Seen::New => None,
             seen => Some(seen == Seen::Merged),
         }

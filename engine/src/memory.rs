@@ -3,6 +3,7 @@
 //! The maps' hashes have random keys, so no input can choose names that collide.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 /// Bytes that the labels of namespaces and pods take, at most. Above it all are forgotten, and
@@ -14,7 +15,7 @@ pub const MAX_VERDICTS: usize = 2 << 20;
 
 const ENTRY: usize = 250; // bytes for an entry besides its bytes, approximately
 
-type Map<V> = HashMap<Box<[u8]>, V>;
+type Map<V> = HashMap<Box<[u8]>, V, Hash<1>>;
 
 /// Labels to add to a sample.
 #[derive(Debug, Default)]
@@ -56,20 +57,54 @@ impl Added {
 #[derive(Debug, Default)]
 pub struct Labels {
     known: Vec<Map<Option<usize>>>,
+    recent: Vec<Recent>, // one for each slot
     added: Vec<Added>,
     size: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Recent {
+    kind: usize,
+    key: Vec<u8>, // empty if there is none
+    number: Option<usize>,
+}
+
+const SLOTS: usize = 256;
+
+/// The slot of a key. Keys often differ in their last bytes.
+#[inline(always)]
+fn slot(kind: usize, key: &[u8]) -> usize {
+    let last = key.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
+    let mixed = last.wrapping_mul(0x9e37_79b1).wrapping_add((key.len() * 37 + kind) as u32 * 0x0101);
+    (mixed >> 16) as usize % SLOTS
 }
 
 impl Labels {
     /// A memory for some kinds of keys.
     pub fn new(kinds: usize) -> Labels {
-        Labels { known: (0..kinds).map(|_| Map::new()).collect(), ..Labels::default() }
+        Labels {
+            known: (0..kinds).map(|_| Map::default()).collect(),
+            recent: vec![Recent::default(); SLOTS],
+            ..Labels::default()
+        }
     }
 
-    /// The labels of a key, as a number; None if they are not known, Some(None) if there are none
-    /// and the sample is left out.
-    pub fn get(&self, kind: usize, key: &[u8]) -> Option<Option<usize>> {
-        self.known[kind].get(key).copied()
+    /// The labels of a key that is not empty, as a number; None if they are not remembered,
+    /// Some(None) if there are none and the sample is left out.
+    #[inline(always)]
+    pub fn get(&mut self, kind: usize, key: &[u8]) -> Option<Option<usize>> {
+        let recent = &mut self.recent[slot(kind, key)];
+        if recent.kind == kind && same(&recent.key, key) {
+            return Some(recent.number);
+        }
+        let number = self.known[kind].get(key).copied()?;
+        if key.len() <= 128 {
+            recent.kind = kind;
+            recent.key.clear();
+            recent.key.extend_from_slice(key);
+            recent.number = number;
+        }
+        Some(number)
     }
 
     /// Holds labels until the next `trim`; with a key they are remembered.
@@ -91,12 +126,30 @@ impl Labels {
     }
 
     /// Forgets all labels if they take too many bytes. Their numbers hold until then.
+    #[inline(always)]
     pub fn trim(&mut self) {
         if self.size > MAX_LABELS {
             self.known.iter_mut().for_each(Map::clear);
+            self.recent.iter_mut().for_each(|recent| recent.key.clear());
             self.added.clear();
             self.size = 0;
         }
+    }
+}
+
+/// Whether two texts are equal, without a call for short ones.
+#[inline(always)]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match (a.first_chunk::<8>(), b.first_chunk::<8>(), a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(first), Some(other), Some(last), Some(ends)) if a.len() <= 16 => {
+            u64::from_ne_bytes(*first) == u64::from_ne_bytes(*other)
+                && u64::from_ne_bytes(*last) == u64::from_ne_bytes(*ends)
+        }
+        (Some(_), ..) => a == b,
+        _ => a.iter().zip(b).all(|(x, y)| x == y),
     }
 }
 
@@ -124,90 +177,171 @@ impl Verdicts {
     }
 }
 
-/// A hash of 122 bits: two polynomials over the bytes, modulo the prime 2**61 - 1.
+/// Polynomials over the bytes of texts, modulo the prime 2**61 - 1, each at a random place.
 ///
-/// For two different texts of n bytes, at most n / 7 + 1 of the 2**61 keys of each polynomial give
-/// the same hash, whoever chose the texts without knowing the keys. That is one chance in 2**90 for
-/// texts of a megabyte.
+/// Of the 2**59 places at least, no more than n / 7 + 2 give the same sum for two different texts
+/// of n bytes together, whoever chose the texts without knowing the place.
 #[derive(Clone, Copy, Debug)]
-pub struct Digest {
-    keys: [u64; 2],
-    sums: [u64; 2],
+pub struct Hash<const N: usize> {
+    places: [u64; N],
+    squares: [u64; N],
+    sums: [u64; N], // each less than 2**62
 }
 
 const PRIME: u64 = (1 << 61) - 1;
 
+/// Equal to a number modulo the prime, and less than 2**62 if the number is less than 2**122.
+fn fold(number: u128) -> u64 {
+    (number as u64 & PRIME) + (number >> 61) as u64
+}
+
+fn product(a: u64, b: u64) -> u128 {
+    u128::from(a) * u128::from(b)
+}
+
+/// A random place and its square. Both are so small that no sum reaches 2**62.
+fn place() -> (u64, u64) {
+    loop {
+        let place = RandomState::new().build_hasher().finish() >> 4;
+        let square = fold(product(place, place)) % PRIME;
+        if place > 1 && square < 1 << 60 {
+            return (place, square);
+        }
+    }
+}
+
+impl<const N: usize> Default for Hash<N> {
+    fn default() -> Hash<N> {
+        let both = [(); N].map(|()| place());
+        Hash { places: both.map(|each| each.0), squares: both.map(|each| each.1), sums: [0; N] }
+    }
+}
+
+impl<const N: usize> Hash<N> {
+    #[inline(always)]
+    fn number(&mut self, number: u64) {
+        for at in 0..N {
+            self.sums[at] = fold(product(self.sums[at], self.places[at]) + u128::from(number));
+        }
+    }
+
+    #[inline(always)]
+    fn text(&mut self, text: &[u8]) {
+        let mut rest = text;
+        while let [a, b, c, d, e, f, g, tail @ ..] = rest
+            && let [h, i, j, k, l, m, n, tail @ ..] = tail
+        {
+            let first = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, 0]);
+            let second = u64::from_le_bytes([*h, *i, *j, *k, *l, *m, *n, 0]);
+            for at in 0..N {
+                let two = product(first, self.places[at]) + u128::from(second);
+                self.sums[at] = fold(product(self.sums[at], self.squares[at]) + two);
+            }
+            rest = tail;
+        }
+        while !rest.is_empty() {
+            let (bytes, tail) = rest.split_at(rest.len().min(7));
+            self.number(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)));
+            rest = tail;
+        }
+    }
+}
+
+impl BuildHasher for Hash<1> {
+    type Hasher = Hash<1>;
+
+    fn build_hasher(&self) -> Hash<1> {
+        *self
+    }
+}
+
+impl Hasher for Hash<1> {
+    fn finish(&self) -> u64 {
+        (self.sums[0] % PRIME).rotate_left(3) // the map takes the highest bits and the lowest
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.text(bytes);
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.number(length as u64);
+    }
+}
+
+/// A digest of a set of labels, in any order: two independent products of the labels' hashes, each
+/// added to a random number, modulo the prime.
+///
+/// Two different sets have the same product at few of the random numbers only: at no more than the
+/// sets have labels. So for texts of a megabyte two digests are equal with a chance of 2**-80.
+#[derive(Clone, Copy, Debug)]
+pub struct Digest {
+    hash: Hash<2>,
+    random: [u64; 2],
+    products: [u64; 2],
+}
+
 impl Digest {
-    /// An empty digest with random keys.
-    pub fn new() -> Digest {
-        let key = || RandomState::new().build_hasher().finish() % (PRIME - 1) + 1;
-        Digest { keys: [key(), key()], sums: [0, 0] }
+    /// Adds a label.
+    #[inline(always)]
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        self.enter((name.len() as u64) << 32 | value.len() as u64, name, value);
     }
 
-    /// Adds a text, in a way that keeps it apart from those before and behind it.
-    pub fn add(&mut self, text: &[u8]) {
-        self.step(text.len() as u64 + 1);
-        let (words, rest) = text.as_chunks::<7>();
-        for [a, b, c, d, e, f, g] in words {
-            self.step(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, 0]));
-        }
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            self.step(u64::from_le_bytes(last));
-        }
+    /// Adds the name of the metric.
+    pub fn metric(&mut self, name: &[u8]) {
+        self.enter(1 << 60 | name.len() as u64, name, b"");
     }
 
-    fn step(&mut self, word: u64) {
-        for (sum, key) in self.sums.iter_mut().zip(self.keys) {
-            let product = u128::from(*sum) * u128::from(key) + u128::from(word);
-            let folded = (product as u64 & PRIME) + (product >> 61) as u64;
-            *sum = if folded >= PRIME { folded - PRIME } else { folded };
+    #[inline(always)]
+    fn enter(&mut self, lengths: u64, name: &[u8], value: &[u8]) {
+        let mut hash = self.hash;
+        hash.number(lengths); // each is less than 2**28
+        hash.text(name);
+        hash.text(value);
+        for at in 0..2 {
+            let label = self.random[at] + hash.sums[at] % PRIME;
+            self.products[at] = fold(product(self.products[at], label)) % PRIME;
         }
-    }
-
-    /// The hash.
-    pub fn sums(&self) -> [u64; 2] {
-        self.sums
     }
 }
 
 impl Default for Digest {
     fn default() -> Digest {
-        Digest::new()
+        Digest { hash: Hash::default(), random: [place().0, place().0], products: [1; 2] }
     }
 }
 
-/// Takes the digest itself as its hash.
+/// Takes a digest as its hash.
 #[derive(Default)]
 pub struct Taken(u64);
 
 impl Hasher for Taken {
     fn finish(&self) -> u64 {
-        self.0
+        self.0.rotate_left(3)
     }
 
     fn write(&mut self, _: &[u8]) {}
 
-    fn write_u64(&mut self, sum: u64) {
-        self.0 = self.0.rotate_left(3) ^ sum;
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
     }
+
 }
 
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-struct Sums([u64; 2]);
+#[derive(Debug, PartialEq, Eq)]
+struct Key([u64; 2]);
 
-impl std::hash::Hash for Sums {
+impl std::hash::Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0[0]);
-        state.write_u64(self.0[1]);
     }
 }
 
 /// The series of an exposition: the digest of a series without some labels, and of these labels.
 #[derive(Debug, Default)]
 pub struct Series {
-    known: HashMap<Sums, [u64; 2], BuildHasherDefault<Taken>>,
+    known: HashMap<Key, [u64; 2], BuildHasherDefault<Taken>>,
     empty: Digest,
 }
 
@@ -225,14 +359,14 @@ pub enum Seen {
 impl Series {
     /// Enters a series: its name and labels that are kept, and the labels that are dropped.
     pub fn enter(&mut self, kept: Digest, dropped: Digest) -> Seen {
-        let key = Sums(kept.sums());
-        match self.known.get(&key) {
-            None => {
-                self.known.insert(key, dropped.sums());
+        let dropped = dropped.products;
+        match self.known.entry(Key(kept.products)) {
+            Entry::Vacant(entry) => {
+                entry.insert(dropped);
                 Seen::New
             }
-            Some(known) if *known == dropped.sums() => Seen::Again,
-            Some(_) => Seen::Merged,
+            Entry::Occupied(entry) if *entry.get() == dropped => Seen::Again,
+            Entry::Occupied(_) => Seen::Merged,
         }
     }
 

@@ -44,7 +44,7 @@ class CompiledSelector(Selector):
 
     def _enter(self, name: bytes, labels: Sequence[Label], kept: Sequence[Label]) -> bool | None:
         dropped = [each for each in labels if each[0] in self._selection.drop_labels]
-        return self.engine.enter([name, *_parts(kept)], _parts(dropped))
+        return self.engine.enter(name, _texts(kept), _texts(dropped))
 
     @property
     def room(self) -> int:
@@ -116,14 +116,25 @@ class CompiledLines(LineFilter):
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next piece. Returns the bytes that can be passed on already."""
-        if not self._pods:
-            return super().feed(data)
-        counts = self._counts()
+        counts = self._counts() if self._pods else None
         try:
-            return super().feed(data)
+            return self._feed(data)
         except PodsNeededError:
-            self._restore(counts)
+            if counts:
+                self._restore(counts)
             raise
+
+    def _feed(self, data: bytes) -> bytes:
+        first, end = data.find(b"\n") + 1, data.rfind(b"\n") + 1
+        most = max(len(self._tail) + first, end - first)
+        if self._overlong or not end or most > self._max_line:
+            return super().feed(data)
+        # All lines are short: those behind the first need not be copied.
+        passed = self._pass(bytes(self._tail) + data[:first], data, first, end)
+        self._tail = bytearray(memoryview(data)[end:])
+        if len(self._tail) > self._max_line:
+            return passed + super().feed(b"")
+        return passed
 
     def finish(self) -> bytes:
         """Ends the input. Returns the rest, which may be a line without a newline."""
@@ -150,11 +161,18 @@ class CompiledLines(LineFilter):
         return self._block(line + b"\n")[:-1]
 
     def _block(self, block: bytes) -> bytes:
+        return self._pass(b"", block, 0, len(block))
+
+    def _pass(self, first: bytes, data: bytes, start: int, end: int) -> bytes:
+        """Works on whole lines of at most `max_line` bytes: `first`, and those in a span of `data`.
+
+        Each has its newline.
+        """
         family = self._engine.family
-        passed, odd, counts = self._read(block)
+        passed, odd, counts = self._read(first, data, start, end)
         if odd and _NO_SAMPLES.fullmatch(odd) is None:
             self._engine.family = family
-            return self._pure(block)
+            return self._pure(first + data[start:end])
         enricher = self._enricher
         samples, enriched, unparsed, conflicts, unknown, metric, namespace, merged, _ = counts
         enricher.samples += samples
@@ -169,14 +187,16 @@ class CompiledLines(LineFilter):
             dropped["merged"] += merged
         return passed
 
-    def _read(self, block: bytes) -> tuple[bytes, bytes, kmproxy_engine.Counts]:
-        """Reads a block with the compiled engine, and takes room for its series."""
+    def _read(
+        self, first: bytes, data: bytes, start: int, end: int
+    ) -> tuple[bytes, bytes, kmproxy_engine.Counts]:
+        """Reads lines with the compiled engine, and takes room for their series."""
         selector = self._selector
         if selector is None:
-            return self._engine.read(block, 0)
+            return self._engine.read(first, data, start, end, 0)
         selector.reading = True
         try:
-            found = self._engine.read(block, selector.room)
+            found = self._engine.read(first, data, start, end, selector.room)
         finally:
             selector.reading = False
         if series := found[2][-1]:
@@ -217,7 +237,6 @@ def _unasked(*_: object) -> bool:
     raise AssertionError
 
 
-def _parts(labels: Sequence[Label]) -> list[bytes]:
-    """The names and values of labels that are not empty, in order."""
-    values = sorted((label, unquote(pair["value"])) for label, pair in labels)
-    return [part for label, value in values if value for part in (label, value)]
+def _texts(labels: Sequence[Label]) -> list[tuple[bytes, bytes]]:
+    """The names and values of labels that are not empty."""
+    return [(name, value) for name, pair in labels if (value := unquote(pair["value"]))]
