@@ -4,7 +4,7 @@
 //! Knows the rules of `kmproxy/exposition/selector.py` and `sample_editor.py`. Must not know Python.
 
 use crate::grammar::{self, Pair, Sample, Span};
-use crate::memory::{Added, Labels, Seen, Series, Verdicts, same};
+use crate::memory::{Added, Edit, Labels, Outcome, Seen, Series, Texts, Verdicts, same};
 
 /// Bytes of the longest name of a namespace whose labels are remembered.
 const MAX_NAMESPACE: usize = 63;
@@ -88,14 +88,6 @@ pub struct Counts {
     pub series: u64,
 }
 
-/// An edit of a line: a span of it is replaced by a part of `Engine::text`.
-#[derive(Clone, Copy, Debug)]
-struct Edit {
-    start: usize,
-    end: usize,
-    text: (usize, usize),
-}
-
 /// The engine of one exposition.
 #[derive(Debug, Default)]
 pub struct Engine {
@@ -120,6 +112,7 @@ pub struct Engine {
     found: Vec<(usize, usize)>, // the places at which labels are added, with their number
     edits: Vec<Edit>,
     text: Vec<u8>,
+    texts: Texts,
     labels: Labels,
     metrics: Verdicts,
     namespaces: Verdicts,
@@ -162,7 +155,7 @@ impl Engine {
         for end in memchr::memchr_iter(b'\n', block) {
             let line = &block[start..end];
             self.edits.clear();
-            let passes = if self.sample.read(line) {
+            let passes = if self.sample.read(line, |rest| self.texts.find(rest)) {
                 self.sample(line, host)?
             } else {
                 self.other(line, host)?
@@ -213,6 +206,30 @@ impl Engine {
             self.counts.metric += 1;
             return Ok(false);
         }
+        self.text.clear();
+        let start = self.sample.braces.start as usize;
+        if !self.sample.known {
+            return self.new_sample(line, host);
+        }
+        let outcome = self.texts.outcome().0;
+        if !self.rules.drop.is_empty()
+            && self.is_merged(line, outcome.kept, outcome.dropped, host)?
+        {
+            return Ok(false);
+        }
+        self.counts.samples += 1;
+        self.counts.enriched += u64::from(outcome.enriched);
+        self.counts.conflicts += outcome.conflicts;
+        let (_, edits, new) = self.texts.outcome();
+        self.text.extend_from_slice(new);
+        let moved = |e: &Edit| Edit { start: start + e.start, end: start + e.end, ..*e };
+        self.edits.extend(edits.iter().map(moved));
+        self.cut_stamp();
+        Ok(true)
+    }
+
+    /// Edits a sample whose pairs were read. Returns whether it passes.
+    fn new_sample<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
         self.named.clear();
         self.dropped.clear();
         self.pod = None;
@@ -230,37 +247,69 @@ impl Engine {
             self.counts.namespace += 1;
             return Ok(false);
         }
-        self.text.clear();
-        if self.rules.strip
-            && let Some(stamp) = self.sample.stamp
-        {
-            self.cut(stamp.start, stamp.end);
-        }
+        let mut digests = ([1; 2], [1; 2]);
         if !self.rules.drop.is_empty() {
-            if self.is_merged(line, host)? {
-                self.counts.merged += 1;
+            digests = self.digests(line);
+            if self.is_merged(line, digests.0, digests.1, host)? {
                 return Ok(false);
             }
             self.cut_dropped(line);
             let dropped = &self.dropped;
             self.named.retain(|(at, _)| dropped.binary_search(at).is_err());
         }
+        let mut fits = true;
         if pods > 1 {
             self.counts.unparsed += 1;
-        } else if !self.named.is_empty() {
-            if !self.look_up(line, host)? {
-                self.counts.unknown_pods += 1;
-                return Ok(false);
-            }
-            self.counts.samples += 1;
-            self.add(line);
         } else {
+            let before = self.counts;
             self.counts.samples += 1;
+            if !self.named.is_empty() {
+                match self.look_up(line, host)? {
+                    Some(found) => fits = found,
+                    None => {
+                        self.counts.samples -= 1;
+                        self.counts.unknown_pods += 1;
+                        return Ok(false);
+                    }
+                }
+                self.add(line);
+            }
+            if !self.sample.quoted && self.sample.braces.end > 0 && fits && self.texts.came() {
+                self.hold(line, before, digests);
+            }
         }
+        self.cut_stamp();
         if self.edits.len() > 1 {
             self.edits.sort_by_key(|edit| (edit.start, edit.end));
         }
         Ok(true)
+    }
+
+    /// Holds the outcome for the text in the braces of this sample.
+    fn hold(&mut self, line: &[u8], before: Counts, (kept, dropped): ([u64; 2], [u64; 2])) {
+        let Span { start, end } = self.sample.braces;
+        let (start, end) = (start as usize, end as usize + 1);
+        self.edits.sort_by_key(|edit| (edit.start, edit.end));
+        let edits: Vec<Edit> = self
+            .edits
+            .iter()
+            .map(|e| Edit { start: e.start - start, end: e.end - start, ..*e })
+            .collect();
+        let outcome = Outcome {
+            enriched: self.counts.enriched > before.enriched,
+            conflicts: self.counts.conflicts - before.conflicts,
+            kept,
+            dropped,
+        };
+        self.texts.hold(&line[start..end], outcome, &edits, &self.text);
+    }
+
+    fn cut_stamp(&mut self) {
+        if self.rules.strip
+            && let Some(stamp) = self.sample.stamp
+        {
+            self.cut(stamp.start, stamp.end);
+        }
     }
 
     /// Finds the pairs that count: `named`, `dropped` and `pod`. Returns the number of pods, or
@@ -352,21 +401,33 @@ impl Engine {
         Ok(true)
     }
 
-    /// Whether an earlier, other series equals this one without the labels that are taken off.
-    fn is_merged<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
-        let Sample { pairs, name, escaped, .. } = &self.sample;
-        let [mut kept, mut dropped] = [self.series.digest(); 2];
-        kept.metric(&plain(name.of(line), *escaped));
+    /// The digests of the labels that are kept, and of those that are taken off.
+    fn digests(&self, line: &[u8]) -> ([u64; 2], [u64; 2]) {
+        let [mut kept, mut dropped] = [self.series.digest([1; 2]); 2];
         let mut drops = self.dropped.iter().peekable();
-        for (at, Pair { name, value, odd_name, escaped, .. }) in pairs.iter().enumerate() {
-            let digest =
-                if drops.next_if(|each| **each == at).is_some() { &mut dropped } else { &mut kept };
-            if !is_empty(value) {
-                let name = plain(name.of(line), *odd_name);
-                digest.add(&name, &plain(value.of(line), *escaped));
+        for (at, pair) in self.sample.pairs.iter().enumerate() {
+            let drops = drops.next_if(|each| **each == at).is_some();
+            if !is_empty(&pair.value) {
+                let name = plain(pair.name.of(line), pair.odd_name);
+                let value = plain(pair.value.of(line), pair.escaped);
+                (if drops { &mut dropped } else { &mut kept }).add(&name, &value);
             }
         }
-        let seen = self.series.enter(kept, dropped);
+        (kept.products, dropped.products)
+    }
+
+    /// Enters a series. Returns whether an earlier, other one equals it without the labels that are
+    /// taken off.
+    fn is_merged<H: Host>(
+        &mut self,
+        line: &[u8],
+        kept: [u64; 2],
+        dropped: [u64; 2],
+        host: &mut H,
+    ) -> Result<bool, H::Error> {
+        let mut kept = self.series.digest(kept);
+        kept.metric(&plain(self.sample.name.of(line), self.sample.escaped));
+        let seen = self.series.enter(kept.products, dropped);
         if seen == Seen::New {
             self.counts.series += 1;
             if self.counts.series > self.room {
@@ -374,6 +435,7 @@ impl Engine {
                 self.counts.series = 0;
             }
         }
+        self.counts.merged += u64::from(seen == Seen::Merged);
         Ok(seen == Seen::Merged)
     }
 
@@ -414,7 +476,7 @@ impl Engine {
             match kept {
                 Some(end) => self.cut(end, last),
                 None => {
-                    let braces = &line[..self.sample.braces_end as usize];
+                    let braces = &line[..self.sample.braces.end as usize];
                     let end = braces.iter().rposition(|byte| !matches!(byte, b' ' | b'\t'));
                     self.cut(first, end.map_or(first, |end| end as u32 + 1));
                 }
@@ -422,8 +484,10 @@ impl Engine {
         }
     }
 
-    /// Looks up the labels to add. Returns false if the sample's pod is not known.
-    fn look_up<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
+    /// Looks up the labels to add. Returns whether all of them may be remembered, or None if the
+    /// sample's pod is not known.
+    fn look_up<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<Option<bool>, H::Error> {
+        let mut all = true;
         self.found.clear();
         self.labels.trim();
         let value = |at: usize| self.sample.pairs[at].value.of(line);
@@ -438,13 +502,14 @@ impl Engine {
                 Some(known) => known,
                 None => {
                     let fits = namespace.len() <= MAX_NAMESPACE && pod.len() <= MAX_POD;
+                    all &= fits;
                     let added = host.pod(namespace, pod)?;
                     self.labels.hold(kind, fits.then_some(&self.key[..]), added)
                 }
             };
             match known {
                 Some(number) => self.found.push((at, number)),
-                None => return Ok(false),
+                None => return Ok(None),
             }
         }
         for (at, label) in &self.named {
@@ -454,13 +519,14 @@ impl Engine {
                 Some(known) => known,
                 None => {
                     let fits = namespace.len() <= MAX_NAMESPACE;
+                    all &= fits;
                     let added = host.labels(*label, namespace)?;
                     self.labels.hold(kind, fits.then_some(namespace), Some(added))
                 }
             };
             self.found.extend(known.map(|number| (*at, number)));
         }
-        Ok(true)
+        Ok(Some(all))
     }
 
     /// Adds the labels that were found.

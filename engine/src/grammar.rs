@@ -55,8 +55,10 @@ pub struct Sample {
     pub quoted: bool,
     /// Whether the metric's name has a backslash.
     pub escaped: bool,
-    /// The position of the brace that ends the pairs, or 0 without braces.
-    pub braces_end: u32,
+    /// The positions of the brace that begins the pairs, and of the one that ends them; or 0.
+    pub braces: Span,
+    /// Whether the text in the braces was known. Then `pairs` and `bits` are empty.
+    pub known: bool,
     /// The timestamp and the blanks before it.
     pub stamp: Option<Span>,
     /// The bits of the names of all pairs.
@@ -318,29 +320,45 @@ fn plain_pair(line: &[u8], start: usize) -> Option<Pair> {
 
 impl Sample {
     /// Reads a whole line. Returns whether it is a sample.
-    pub fn read(&mut self, line: &[u8]) -> bool {
+    ///
+    /// `known` is asked for the length of a text that was read before, from the brace that begins
+    /// the pairs to the one that ends them, if the line goes on with that.
+    pub fn read(&mut self, line: &[u8], known: impl FnOnce(&[u8]) -> Option<usize>) -> bool {
         self.pairs.clear();
         self.bits = 0;
-        self.braces_end = 0;
+        self.braces = Span::default();
+        self.known = false;
         self.quoted = false;
         self.escaped = false;
         self.stamp = None;
-        line.len() < MAX_LINE && self.read_line(&mut Cursor { line, at: 0 }).is_some()
+        line.len() < MAX_LINE && self.read_line(&mut Cursor { line, at: 0 }, known).is_some()
     }
 
-    fn read_line(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+    fn read_line(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        known: impl FnOnce(&[u8]) -> Option<usize>,
+    ) -> Option<()> {
         if !is(cursor.peek(), START | COLON) {
             cursor.blanks();
         }
         if is(cursor.peek(), START | COLON) {
             self.name = cursor.word(WORD | COLON);
             let blank = cursor.blanks();
-            if cursor.take(b'{') {
-                self.braces(cursor)?;
+            if cursor.peek() == b'{' {
+                let start = cursor.at;
+                if let Some(length) = known(&cursor.line[start..]) {
+                    self.known = true;
+                    cursor.at += length;
+                    self.braces = Span::new(start, cursor.at - 1);
+                    cursor.blanks();
+                } else {
+                    self.braces(cursor)?;
+                }
             } else if !blank {
                 return None;
             }
-        } else if cursor.take(b'{') {
+        } else if cursor.peek() == b'{' {
             self.quoted = true;
             self.braces(cursor)?;
         } else {
@@ -366,8 +384,10 @@ impl Sample {
         Some(())
     }
 
-    /// Reads the text behind the brace that begins the pairs, the brace that ends them, and blanks.
+    /// Reads the brace that begins the pairs, up to the one that ends them, and blanks.
     fn braces(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        let start = cursor.at;
+        cursor.at += 1;
         cursor.blanks();
         self.list(cursor);
         if self.quoted {
@@ -378,7 +398,7 @@ impl Sample {
                 self.list(cursor);
             }
         }
-        self.braces_end = cursor.at as u32;
+        self.braces = Span::new(start, cursor.at);
         if !cursor.take(b'}') {
             return None;
         }

@@ -149,12 +149,12 @@ impl PyEngine {
     /// Enters a series: None if it is new, else whether it is merged.
     fn enter(&mut self, metric: &[u8], kept: Vec<Text>, dropped: Vec<Text>) -> Option<bool> {
         let [mut kept, dropped] = [kept, dropped].map(|labels| {
-            let mut digest = self.engine.series.digest();
+            let mut digest = self.engine.series.digest([1; 2]);
             labels.iter().for_each(|(name, value)| digest.add(name, value));
             digest
         });
         kept.metric(metric);
-        match self.engine.series.enter(kept, dropped) {
+        match self.engine.series.enter(kept.products, dropped.products) {
             Seen::New => None,
             seen => Some(seen == Seen::Merged),
         }

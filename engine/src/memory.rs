@@ -10,6 +10,9 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 /// asked for again.
 pub const MAX_LABELS: usize = 4 << 20;
 
+/// Bytes that the texts in braces take, at most.
+pub const MAX_TEXTS: usize = 1 << 20;
+
 /// Bytes that the verdicts about names take, at most.
 pub const MAX_VERDICTS: usize = 2 << 20;
 
@@ -75,7 +78,8 @@ const SLOTS: usize = 256;
 #[inline(always)]
 fn slot(kind: usize, key: &[u8]) -> usize {
     let last = key.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
-    let mixed = last.wrapping_mul(0x9e37_79b1).wrapping_add((key.len() * 37 + kind) as u32 * 0x0101);
+    let mixed =
+        last.wrapping_mul(0x9e37_79b1).wrapping_add((key.len() * 37 + kind) as u32 * 0x0101);
     (mixed >> 16) as usize % SLOTS
 }
 
@@ -150,6 +154,142 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
         }
         (Some(_), ..) => a == b,
         _ => a.iter().zip(b).all(|(x, y)| x == y),
+    }
+}
+
+/// The outcome for the text in the braces of samples that pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Labels to be added that the text bears.
+    pub conflicts: u64,
+    /// Whether labels are added or replaced.
+    pub enriched: bool,
+    /// The digest of the labels that are kept.
+    pub kept: [u64; 2],
+    /// The digest of the labels that are taken off.
+    pub dropped: [u64; 2],
+}
+
+/// An edit: a span is replaced by a part of another text.
+#[derive(Clone, Copy, Debug)]
+pub struct Edit {
+    /// The beginning of the span.
+    pub start: usize,
+    /// The end of the span.
+    pub end: usize,
+    /// The part of the other text.
+    pub text: (usize, usize),
+}
+
+/// The texts in braces that were read before, with their outcomes.
+///
+/// The samples of a container bear the same text in family after family. A text is held when it
+/// comes for the second time, as far as a few of its bytes tell. Where texts do not repeat, few
+/// are held.
+#[derive(Debug)]
+pub struct Texts {
+    seen: Vec<u32>,          // the few bytes of texts that came
+    ways: Vec<(u32, usize)>, // two for each few bytes: these, and the number of a text
+    held: Vec<Held>,         // of each text
+    bytes: Vec<u8>,          // of all texts, each behind its new text
+    edits: Vec<Edit>,        // of all texts
+    credit: u32,             // how many more texts may be held, before one of them comes again
+    asked: u32,              // the few bytes of the text that was asked for last
+    found: usize,            // the text that was found last
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    new: usize,
+    text: usize,
+    end: usize,
+    edits: (usize, usize),
+    outcome: Outcome,
+}
+
+const WAYS: usize = 1 << 12;
+const MAX_TEXT: usize = 1024; // bytes of the longest text that is held
+const CREDIT: u32 = 1 << 10;
+
+impl Default for Texts {
+    fn default() -> Texts {
+        Texts {
+            seen: vec![0; WAYS],
+            ways: vec![(0, 0); WAYS],
+            held: vec![Held::default()], // no text
+            bytes: Vec::new(),
+            edits: Vec::new(),
+            credit: CREDIT,
+            asked: 0,
+            found: 0,
+        }
+    }
+}
+
+impl Texts {
+    /// The length of the text that a line goes on with, if it is held.
+    #[inline(always)]
+    pub fn find(&mut self, rest: &[u8]) -> Option<usize> {
+        let mut few = 1;
+        for eight in rest[..rest.len().min(192)].chunks(32).filter_map(|chunk| chunk.last_chunk()) {
+            let mixed = product(few ^ u64::from_le_bytes(*eight), 0x9e37_79b9_7f4a_7c15);
+            few = mixed as u64 ^ (mixed >> 64) as u64;
+        }
+        self.asked = few as u32;
+        let at = self.asked as usize % WAYS & !1;
+        for (few, number) in &self.ways[at..at + 2] {
+            if *few == self.asked && *number > 0 {
+                let held = self.held[*number];
+                if rest.starts_with(&self.bytes[held.text..held.end]) {
+                    self.found = *number;
+                    self.credit = (self.credit + 2).min(CREDIT);
+                    return Some(held.end - held.text);
+                }
+            }
+        }
+        None
+    }
+
+    /// The outcome of the text that was found last, its edits, and the new text of these.
+    #[inline(always)]
+    pub fn outcome(&self) -> (Outcome, &[Edit], &[u8]) {
+        let held = &self.held[self.found];
+        let (start, end) = held.edits;
+        (held.outcome, &self.edits[start..end], &self.bytes[held.new..held.text])
+    }
+
+    /// Whether the text that was asked for last, and is not held, came before.
+    pub fn came(&mut self) -> bool {
+        let seen = &mut self.seen[self.asked as usize % WAYS];
+        std::mem::replace(seen, self.asked) == self.asked && self.credit > 0
+    }
+
+    /// Holds the text that was asked for last, with its outcome.
+    pub fn hold(&mut self, text: &[u8], outcome: Outcome, edits: &[Edit], new: &[u8]) {
+        if text.len() + new.len() > MAX_TEXT || edits.len() > 8 {
+            return;
+        }
+        if self.bytes.len() + ENTRY * self.held.len() > MAX_TEXTS {
+            self.ways.fill((0, 0));
+            self.held.truncate(1);
+            self.bytes.clear();
+            self.edits.clear();
+        }
+        self.credit -= 1;
+        let at = self.asked as usize % WAYS & !1 | (self.credit & 1) as usize;
+        self.ways[at] = (self.asked, self.held.len());
+        let place = self.bytes.len();
+        self.bytes.extend_from_slice(new);
+        self.bytes.extend_from_slice(text);
+        let first = self.edits.len();
+        self.edits.extend_from_slice(edits);
+        self.held.push(Held {
+            new: place,
+            text: place + new.len(),
+            end: self.bytes.len(),
+            edits: (first, self.edits.len()),
+            outcome,
+        });
     }
 }
 
@@ -278,7 +418,8 @@ impl Hasher for Hash<1> {
 pub struct Digest {
     hash: Hash<2>,
     random: [u64; 2],
-    products: [u64; 2],
+    /// The digest, but for the keys.
+    pub products: [u64; 2],
 }
 
 impl Digest {
@@ -326,7 +467,6 @@ impl Hasher for Taken {
     fn write_u64(&mut self, number: u64) {
         self.0 = number;
     }
-
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -358,9 +498,8 @@ pub enum Seen {
 
 impl Series {
     /// Enters a series: its name and labels that are kept, and the labels that are dropped.
-    pub fn enter(&mut self, kept: Digest, dropped: Digest) -> Seen {
-        let dropped = dropped.products;
-        match self.known.entry(Key(kept.products)) {
+    pub fn enter(&mut self, kept: [u64; 2], dropped: [u64; 2]) -> Seen {
+        match self.known.entry(Key(kept)) {
             Entry::Vacant(entry) => {
                 entry.insert(dropped);
                 Seen::New
@@ -370,9 +509,10 @@ impl Series {
         }
     }
 
-    /// An empty digest with the keys of this exposition.
-    pub fn digest(&self) -> Digest {
-        self.empty
+    /// A digest that begins with other labels.
+    #[inline(always)]
+    pub fn digest(&self, products: [u64; 2]) -> Digest {
+        Digest { products, ..self.empty }
     }
 
     /// Forgets all series.

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -348,9 +349,15 @@ def test_every_command_explains_itself(capsys, command, flag):
 
 @pytest.mark.parametrize("flag", ["--version", "-version"])
 def test_the_version(capsys, flag):
-    """It is the version of the package, with the engine in use."""
+    """It is the version of the package, with the revision of a checkout and the engine in use."""
     assert main([flag]) == 0
-    assert capsys.readouterr() == (f"kmproxy {kmproxy.__version__} ({IN_USE} engine)\n", "")
+    output, said = capsys.readouterr()
+    assert re.fullmatch(
+        rf"kmproxy {re.escape(kmproxy.__version__)} "
+        rf"\((revision [0-9a-f]{{12}}(-dirty)?, )?{IN_USE} engine\)\n",
+        output,
+    )
+    assert said == ""
 
 
 @pytest.mark.parametrize(

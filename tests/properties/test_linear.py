@@ -8,6 +8,7 @@ the figures.
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import time
@@ -323,6 +324,15 @@ def ratio(
         plain = nanoseconds(beside, len(text), 2)
         cost = min(cost, nanoseconds(lambda: run(text), len(text), 2) / plain)
     return cost
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_objects():
+    """Python's garbage collector passes over the objects of the other tests, which are many."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def all_costs(stage: str, size: int) -> tuple[float, dict[str, float]]:
