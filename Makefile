@@ -125,10 +125,18 @@ engine: $(BIN)/kmproxy ## build the compiled engine, and install it into .venv (
 	@$(BIN)/kmproxy --version
 
 .PHONY: fuzz
-fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
-	mkdir -p .fuzz
-	$(BIN)/python -m tests.fuzz.fuzz_exposition -max_total_time=$(SECONDS) -print_final_stats=1 \
-	  -dict=tests/fuzz/exposition.dict -artifact_prefix=tests/fuzz/corpus/ .fuzz tests/fuzz/corpus
+fuzz: $(VENV)/fuzz ## search for what the engines read wrongly, for SECONDS; with TARGET=pipeline, with all options
+	mkdir -p .fuzz/$(TARGET)
+	$(BIN)/python -m tests.fuzz.fuzz_$(TARGET) -max_total_time=$(SECONDS) -print_final_stats=1 \
+	  -dict=tests/fuzz/exposition.dict -artifact_prefix=tests/fuzz/corpus/ \
+	  .fuzz/$(TARGET) tests/fuzz/corpus
+
+TARGET ?= exposition
+
+.PHONY: fuzz-engine
+fuzz-engine: ## search for bytes at which the compiled engine fails, for SECONDS (needs cargo-fuzz and a nightly Rust)
+	cd engine && cargo +nightly fuzz run --sanitizer none lines -- \
+	  -max_total_time=$(SECONDS) -print_final_stats=1 -dict=../tests/fuzz/exposition.dict
 
 SECONDS ?= 60
 
