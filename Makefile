@@ -193,6 +193,11 @@ image-base: ## pin the newest of the Dockerfile's base image by its digest (need
 docker-push: ## push the image IMG
 	docker push $(IMG)
 
+.PHONY: man
+man: $(VENV)/dev ## write the man page into dist/
+	mkdir -p dist
+	$(BIN)/python -m tests.support.man_page dist/kmproxy.1
+
 # Where docs/runbooks.md can be read: what alerts lead to.
 RUNBOOKS ?= https://kmproxy.example.com/docs/runbooks.md
 
