@@ -7,7 +7,7 @@ import pytest
 
 from kmproxy import __version__
 from tests.support.documents import ROOT
-from tests.support.release import fragments, main, places, problems, section, write_version
+from tests.support.release import fragments, main, notes, places, problems, section, write_version
 
 FILES = (
     *("kmproxy/__init__.py", "pyproject.toml", "demo/pyproject.toml", "CHANGELOG.md", "README.md"),
@@ -93,6 +93,12 @@ def test_a_section_that_was_begun(tree):
     assert text.startswith("# C\n\n## 9.0.0 - 2030-01-02\n\nText.\n\n### Breaking\n\n- ")
     assert text.endswith("\n\n## 8.0.0 - 2029-01-02\n\nOld.\n")
     assert problems(tree) == []
+    assert notes(tree).startswith("Text.\n\n### Breaking\n\n- ")
+    assert "Old." not in notes(tree)
+    write_version(tree, "9.0.1", "2030-01-03")
+    replaced(tree / "CHANGELOG.md", "## 9.0.1", "## 9.0.2")
+    with pytest.raises(ValueError, match=r"CHANGELOG.md: there is no section of 9\.0\.1"):
+        notes(tree)
 
 
 @pytest.mark.parametrize(
