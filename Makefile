@@ -57,15 +57,19 @@ run: $(BIN)/kmproxy ## start the demo: a simulated cluster with the daemon in fr
 
 .PHONY: bench
 bench: $(BIN)/kmproxy ## measure the engine, the daemon and nginx, side by side
-	$(BIN)/kmproxy bench --daemon $(ARGS)
+	@command -v go >/dev/null && $(MAKE) --no-print-directory $(CLUSTER_TOOLS)/expfmt \
+	  || echo "without Go, the way of kubelet-meta-proxy is not measured" >&2
+	PATH=$(CLUSTER_TOOLS):$$PATH $(BIN)/kmproxy bench --daemon $(ARGS)
 
 # Empty for the tests alone, which take two thirds of the time.
 COVERAGE = --cov --cov-report=term
+# How many test files run at once: as many as there are processors. Empty for one process.
+JOBS     = $(if $(ARGS),,auto)
 
 .PHONY: test
 test: $(VENV)/dev ## run all tests, with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/pytest --durations=15 $(COVERAGE) $(ARGS)
+	$(BIN)/pytest $(if $(JOBS),--numprocesses=$(JOBS) --dist=loadfile) --durations=15 $(COVERAGE) $(ARGS)
 
 .PHONY: e2e
 e2e: $(VENV)/dev $(if $(shell command -v go),cluster-tools) ## the proof with the real API server, Prometheus and Alertmanager
@@ -77,9 +81,12 @@ CLUSTER_GO    := tests/cluster/go.mod tests/cluster/go.sum
 K8S_VERSION   := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' tests/cluster/go.mod)
 
 .PHONY: cluster-tools
-cluster-tools: $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus victoria-logs) ## build a real API server, etcd, Prometheus and VictoriaLogs for the tests (needs Go)
+cluster-tools: engine-tools $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus victoria-logs) ## build a real API server, etcd, Prometheus and VictoriaLogs for the tests (needs Go)
 
-GO_BUILD = @echo "building $(@F): some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
+.PHONY: engine-tools
+engine-tools: $(CLUSTER_TOOLS)/textparse $(CLUSTER_TOOLS)/expfmt ## build two programs with Prometheus' own parsers, for the tests and the bench (needs Go)
+
+GO_BUILD = @echo "building $(@F): up to some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
   && cd tests/cluster && go build -trimpath -buildvcs=false
 
 $(CLUSTER_TOOLS)/etcd: $(CLUSTER_GO)
@@ -92,10 +99,21 @@ $(CLUSTER_TOOLS)/kube-apiserver: $(CLUSTER_GO)
 $(CLUSTER_TOOLS)/promtool $(CLUSTER_TOOLS)/prometheus: $(CLUSTER_GO)
 	$(GO_BUILD) -ldflags '-s -w' -o $@ github.com/prometheus/prometheus/cmd/$(@F)
 
+$(CLUSTER_TOOLS)/textparse $(CLUSTER_TOOLS)/expfmt: $(CLUSTER_TOOLS)/%: tests/cluster/%/main.go $(CLUSTER_GO)
+	$(GO_BUILD) -ldflags '-s -w' -o $@ ./$(@F)
+
 $(CLUSTER_TOOLS)/victoria-logs: tests/victorialogs/go.mod tests/victorialogs/go.sum
 	@echo "building $(@F): a minute the first time" && mkdir -p $(CLUSTER_TOOLS) \
 	  && cd tests/victorialogs && go build -trimpath -buildvcs=false -ldflags '-s -w' \
 	  -o $@ github.com/VictoriaMetrics/VictoriaLogs/app/$(@F)
+
+.PHONY: helm-tool
+helm-tool: $(CLUSTER_TOOLS)/helm ## build the program of Helm 3 for the tests of the chart (needs Go)
+
+$(CLUSTER_TOOLS)/helm: tests/helm/go.mod tests/helm/go.sum
+	@echo "building $(@F): some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
+	  && cd tests/helm && go build -trimpath -buildvcs=false -ldflags '-s -w' \
+	  -o $@ helm.sh/helm/v3/cmd/$(@F)
 
 .PHONY: fuzz
 fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS

@@ -23,6 +23,7 @@ from kmproxy.cli.log import configure_log
 from kmproxy.cli.read import read_config, read_logs, read_logs_with, read_sections, read_with
 from kmproxy.config.commands import CheckConfig
 from kmproxy.errors import ConfigError, KmproxyError, StartupError, StreamError
+from kmproxy.exposition.engine import IN_USE, PROBLEM
 from kmproxy.revision import checkout_revision, revision
 
 _log = logging.getLogger("kmproxy")
@@ -58,13 +59,25 @@ def _run(command: str, arguments: list[str]) -> int:
     if {"-h", "-help", "--help"} & set(arguments):
         return _print(help_text(command))
     if {"-version", "--version"} & set(arguments):
-        built = f" (revision {found})" if (found := revision() or checkout_revision()) else ""
-        return _print(f"kmproxy {__version__}{built}\n")
+        return _print(_version())
+    _check_engine()
+    return _FUNCTIONS[command](arguments)
+
+
+def _check_engine() -> None:
+    if PROBLEM:
+        raise ConfigError([PROBLEM])
     from kmproxy.exposition.self_test import self_test  # noqa: PLC0415 - help does not need the engine
 
     if problem := self_test():
         raise StartupError(problem)
-    return _FUNCTIONS[command](arguments)
+
+
+def _version() -> str:
+    if PROBLEM:
+        raise ConfigError([PROBLEM])
+    built = f"revision {found}, " if (found := revision() or checkout_revision()) else ""
+    return f"kmproxy {__version__} ({built}{IN_USE} engine)\n"
 
 
 def _print(text: str) -> int:
