@@ -310,7 +310,7 @@ news: $(VENV)/dev ## print what the fragments of changelog.d will add to the cha
 .PHONY: version
 version: $(VENV)/dev ## write the version NEW wherever it stands, and the fragments into the changelog
 	$(BIN)/python -m tests.support.release write --version='$(NEW)'
-	$(MAKE) chart-documents
+	$(BIN)/python -m tests.support.chart_documents
 
 .PHONY: release
 release: $(VENV)/dev ## check that version, chart, image tags and changelog agree, before a tag is pushed
