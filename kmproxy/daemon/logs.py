@@ -353,10 +353,10 @@ class LogsDaemon:
                 advice = "--positions-damaged=begin does so, and sends lines again"
                 raise ConfigError([f"--positions: {error}; {advice}"]) from error
             _log.warning("--positions: %s; reading begins anew", error)
-        book.changed = True
-        if not await file.flush():
-            what = "cannot be written: give a file on a writable volume"
-            raise ConfigError([f"--positions: {logs.positions} {what}"])
+        try:
+            await file.prove()
+        except PositionsError as error:
+            raise ConfigError([f"--positions: {error}"]) from error
         return book, file
 
 

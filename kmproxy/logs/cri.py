@@ -22,10 +22,7 @@ from zlib import crc32
 import msgspec
 
 from kmproxy.logs.open_lines import OpenLines
-from kmproxy.logs.positions import Open, Point
-
-MAX_BACK = 32 << 10
-"""Bytes at most of the evidence before a place. A line that a runtime writes is shorter."""
+from kmproxy.logs.positions import MAX_BACK, Open, Point
 
 _HEADER = 128
 """Bytes that are more than any header has, by the pattern below."""

@@ -63,6 +63,9 @@ MAX_INDEX = 1 << 20
 LOG_PATIENCE = 10.0
 """Seconds for the head of an answer with log lines, and between two of its pieces."""
 
+LOG_LIMIT = 60.0
+"""Seconds for a whole answer with log lines, of which so few are asked for at once."""
+
 MAX_REFUSAL = 4096
 _REVIEW_FAILED = b"Authorization error"
 """The beginning of the body of a 500 response if the review of a request failed."""
@@ -207,6 +210,14 @@ class Kubelet:
         """
         if not path.startswith(LOGS) or not _LOG_PATH.fullmatch(path) or "/.." in path:
             raise ValueError(path)
+        try:
+            async with asyncio.timeout(LOG_LIMIT):
+                return await self._log(node, path, span)
+        except TimeoutError as error:
+            message = f"the {self._upstream.name} sent a part of a log for {LOG_LIMIT:g} s"
+            raise UpstreamError("timeout", message, status=504) from error
+
+    async def _log(self, node: Node, path: str, span: tuple[int, int] | None) -> LogAnswer:
         limit = span[1] - span[0] + 1 if span else MAX_INDEX
         async with self._upstream.get(
             self._url(node, path),
@@ -215,6 +226,9 @@ class Kubelet:
             silence=LOG_PATIENCE,
             peer=self.peer(node),
         ) as response:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                message = f"the {self._upstream.name} encoded a log, which was not asked for"
+                raise UpstreamError("encoding", message)
             if response.status not in {200, 206, 404, 416}:
                 await self._require_reviewed(response)
                 raise self._log_refusal(response.status)
