@@ -15,11 +15,10 @@ import aiohttp
 import msgspec
 
 from kmproxy.client.upstream import Upstream
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
 from kmproxy.kube.identity import Identity
 from kmproxy.kube.object_list import ListReader
-from kmproxy.kube.objects import parse_status
+from kmproxy.kube.objects import ObjectMeta, parse_status
 from kmproxy.kube.watch import LIST_ACCEPT
 
 REQUEST_TIMEOUT = 60.0
@@ -59,7 +58,7 @@ class ApiServer:
 
     async def objects(
         self, path: str, params: Mapping[str, str], reader: ListReader
-    ) -> AsyncGenerator[list[Namespace], None]:
+    ) -> AsyncGenerator[list[ObjectMeta], None]:
         """Yield the objects of a list, or of one page of it, as they arrive.
 
         `reader` keeps the metadata of the list. Other tasks can run between two portions. Raises
