@@ -14,11 +14,11 @@ import pytest
 
 import kmproxy
 from kmproxy.cli.progress import AFTER, Progress
-from kmproxy.kube.objects import ObjectMeta
 from kmproxy.config.loader import Layer, load_sections
 from kmproxy.config.samples import LabelConfig, SelectionConfig
 from kmproxy.enrich import MAX_SHOWN, PIECE, enrich, labels_of
 from kmproxy.errors import StreamError
+from kmproxy.kube.objects import ObjectMeta
 
 ROOT = Path(kmproxy.__file__).parents[1]
 SPACES = "metadata: {name: a, labels: {team: x}}\n"
