@@ -35,7 +35,10 @@ MAX_VALUE: Final = 200
 """Characters of a label's value that are shown at most."""
 
 STEP: Final = 500
-"""Sets of labels that are read in one step. It takes about a millisecond."""
+"""Sets of labels in which an owner is found in one step. It takes about a millisecond."""
+
+SEARCH_STEP: Final = 100
+"""Sets of labels that are read whole in one step. It takes about a millisecond."""
 
 _REST_OF_VALUE = re.compile(rb'((?:[^"\\]++|\\.)*+)"')
 
@@ -160,7 +163,7 @@ class _Search:
         for number, labels in enumerate(set(held.values()), 1):
             if any(folded in value.lower() for value in read_pairs(labels).values()):
                 matching.add(labels)
-            if not number % STEP:
+            if not number % SEARCH_STEP:
                 yield
         return [name for name in names if wanted in name or held[name] in matching]
 

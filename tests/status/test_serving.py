@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import subprocess
 
 import msgspec
+import pytest
 
 from kmproxy.simulator.kubelet import Fault
 from kmproxy.status.model import Status
+from kmproxy.status.query import KEYS
 from tests.conftest import until
+from tests.support.documents import PAGES, blocks
 from tests.support.exporters import Exporter, answer, config_file
 from tests.support.pages import Page
 from tests.support.tenants import bearer, grant
@@ -148,6 +154,23 @@ async def test_hostile_labels_from_the_cluster(front, cluster):
     assert seen.tags.count("script") == 1
     assert not [name for _, name, _ in seen.attributes if name.startswith("on")]
     assert "</td><script>alert(1)</script>\\u202e" in seen.text
+
+
+@pytest.mark.program("curl")
+async def test_the_command_of_the_documents(front):
+    """It prints the facts as JSON, and each documented key and query is known."""
+    proxy = await front("--label=team", "--annotation=cost-center", "--all-nodes")
+    page = PAGES["docs/status-page.md"]
+    (command,) = [each.text for each in blocks("docs/status-page.md")]
+    process = await asyncio.create_subprocess_shell(
+        command.replace("http://localhost:8080", proxy.url), stdout=subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert json.loads(printed)["health"] == "waiting"
+    queries = re.findall(r"^\| `(\?.*?)` \|", page, re.MULTILINE)
+    assert {each[1:].partition("=")[0] for each in queries} == set(KEYS)
+    for query in queries:
+        assert (await proxy.get(f"/{query}"))[0] == 200
 
 
 async def test_only_get(front):
