@@ -94,7 +94,8 @@ def find_namespaces(
     yield
     pages = max(1, -(-len(found) // PAGE_ROWS))
     page = min(query.page, pages)
-    chosen = islice(search.ordered(found, query.sort), (page - 1) * PAGE_ROWS, page * PAGE_ROWS)
+    end = page * PAGE_ROWS
+    chosen = islice(search.ordered(found, query.sort, end), end - PAGE_ROWS, end)
     return Namespaces(
         total=len(held),
         found=len(found),
@@ -167,10 +168,14 @@ class _Search:
                 yield
         return [name for name in names if wanted in name or held[name] in matching]
 
-    def ordered(self, names: list[bytes], sort: Sort) -> Iterator[bytes]:
-        """The namespaces in an order. By owner, the ones without an owner come first."""
+    def ordered(self, names: list[bytes], sort: Sort, most: int) -> Iterator[bytes]:
+        """The first namespaces in an order, `most` at least.
+
+        By owner, the ones without an owner come first.
+        """
         if sort == "name":
-            yield from sorted(names)
+            few = most < len(names) // 10
+            yield from heapq.nsmallest(most, names) if few else sorted(names)
             return
         owned: dict[bytes, list[bytes]] = {}
         for name in names:
