@@ -10,8 +10,9 @@ import subprocess
 import msgspec
 import pytest
 
+from kmproxy.daemon.process import certificates
 from kmproxy.simulator.kubelet import Fault
-from kmproxy.status.model import Status
+from kmproxy.status.model import Certificate, Status
 from kmproxy.status.query import KEYS
 from tests.conftest import until
 from tests.support.documents import PAGES, blocks
@@ -141,6 +142,31 @@ async def test_namespaces_follow_the_cluster(front, cluster):
 
     await until(moved)
     assert (await facts(proxy))["namespaces"]["missing"][0]["count"] == 3
+
+
+async def test_the_label_snapshot(front, tmp_path):
+    """The page tells when it was written, and how often that failed."""
+    proxy = await front(f"--label-snapshot={tmp_path / 'labels'}")
+
+    async def written():
+        snapshot = (await facts(proxy))["labels"]["snapshot"]
+        return snapshot if snapshot["written"] is not None else None
+
+    snapshot = await until(written)
+    assert snapshot["file"] == str(tmp_path / "labels")
+    assert 0 <= snapshot["written"] < 60
+    assert (snapshot["read_errors"], snapshot["write_errors"]) == (0, 0)
+
+
+def test_certificates(own_metrics):
+    """The end of each certificate comes from the metric that warns of it."""
+    assert certificates(own_metrics, 400.0) == []
+    for name, end in (("serving", 1000.0), ("client_ca", 300.0)):
+        own_metrics.web_file.certificate_expiry.labels(name).set(end)
+    assert certificates(own_metrics, 400.0) == [
+        Certificate(name="client_ca", ends_in=-100.0),
+        Certificate(name="serving", ends_in=600.0),
+    ]
 
 
 async def test_hostile_labels_from_the_cluster(front, cluster):
