@@ -58,7 +58,8 @@ from kmproxy.logs.shipper import Shipper, saved
 from kmproxy.logs.source import ReadMetrics, Source
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.own_file import aside
-from kmproxy.sources.kubelet import Kubelet, LogAnswer, Reader
+from kmproxy.sources.kubelet import Kubelet, Reader
+from kmproxy.sources.log_answer import LogAnswer
 from kmproxy.status.settings import effective, section_given
 from kmproxy.web.health import Readiness
 
@@ -352,10 +353,10 @@ class LogsDaemon:
                 advice = "--positions-damaged=begin does so, and sends lines again"
                 raise ConfigError([f"--positions: {error}; {advice}"]) from error
             _log.warning("--positions: %s; reading begins anew", error)
-        book.changed = True
-        if not await file.flush():
-            what = "cannot be written: give a file on a writable volume"
-            raise ConfigError([f"--positions: {logs.positions} {what}"])
+        try:
+            await file.prove()
+        except PositionsError as error:
+            raise ConfigError([f"--positions: {error}"]) from error
         return book, file
 
 

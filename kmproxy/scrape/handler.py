@@ -174,7 +174,9 @@ class MetricsPort:
             self.metrics.requests.labels(route.path, "404").inc()
             return plain(404, "no upstream has this name, see /")
         try:
-            recipe = replace(source.recipe, selection=self._selected(query))
+            recipe = source.recipe
+            if query:
+                recipe = replace(recipe, selection=self._selected(query))
         except QueryError as error:  # the whole exposition must not be served instead
             self.metrics.requests.labels(route.path, "400").inc()
             return plain(400, str(error))

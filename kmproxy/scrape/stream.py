@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from kmproxy.auth.tenant import TenantStream
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
-from kmproxy.exposition.lines import portions, work
+from kmproxy.exposition.lines import portions
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
@@ -27,12 +27,6 @@ from kmproxy.scrape.source import Source
 from kmproxy.sources.answer import Exposition
 from kmproxy.sources.slots import Slot
 from kmproxy.status.outcomes import Attempt
-
-_TURN = 1 << 19
-"""Work, in the unit of `lines.work`, after which the event loop serves other requests.
-
-This much work takes some milliseconds.
-"""
 
 _LEAST_LABEL = len(b',a="b"')
 
@@ -115,7 +109,7 @@ class Streamer:
         head = request.method == hdrs.METH_HEAD
         growth = self._growth(recipe.namespace_labels, pods)
         try:
-            async with aclosing(_by_work(exposition.pieces, growth)) as pieces:
+            async with aclosing(_portions(exposition.pieces, growth)) as pieces:
                 async for piece in pieces:
                     data = await tenant.feed(piece) if tenant else piece
                     data = await _fed(pipeline, data, pods)
@@ -170,20 +164,17 @@ async def _finished(pipeline: Pipeline, pods: ScrapePods | None) -> bytes:
     return pipeline.finish()
 
 
-async def _by_work(
+async def _portions(
     pieces: AsyncIterator[bytes], longest: Callable[[], int]
 ) -> AsyncGenerator[bytes, None]:
-    """Cut the pieces into portions, and let the event loop serve others after each `_TURN`.
+    """Cut the pieces into portions. The event loop runs after each part of a piece.
 
     `longest` returns the most bytes that a sample's labels have now.
     """
-    done = 0
     async for piece in pieces:
         for portion in portions(piece, longest()):
             yield portion
-            done += work(portion)
-            if done >= _TURN:
-                done = 0
+            if len(portion) < len(piece):
                 await asyncio.sleep(0)
 
 

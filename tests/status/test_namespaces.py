@@ -2,7 +2,8 @@
 
 import pytest
 
-from kmproxy.config.label_rules import LabelRule, Namespace
+from kmproxy.config.label_rules import LabelRule
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.status.namespaces import (
     MAX_LABELS,
@@ -18,11 +19,11 @@ from tests.support.pages import whole
 TEAM = LabelRule("label", "team", "team")
 COST = LabelRule("annotation", "cost", "cc", "none")
 SPACES = [
-    Namespace("cart", {"team": "checkout"}, {"cost": "7"}),
-    Namespace("default"),
-    Namespace("pay", {"team": "payments"}),
-    Namespace("pay-eu", {"team": "payments"}, {"cost": "8"}),
-    Namespace("zoo", {"team": ""}),
+    ObjectMeta("cart", {"team": "checkout"}, {"cost": "7"}),
+    ObjectMeta("default"),
+    ObjectMeta("pay", {"team": "payments"}),
+    ObjectMeta("pay-eu", {"team": "payments"}, {"cost": "8"}),
+    ObjectMeta("zoo", {"team": ""}),
 ]
 
 
@@ -88,7 +89,7 @@ def test_order():
 
 def test_pages():
     """Each namespace is on one page. A page after the last is the last."""
-    labels = label_map([Namespace(f"n{number:03}") for number in range(2 * PAGE_ROWS + 1)])
+    labels = label_map([ObjectMeta(f"n{number:03}") for number in range(2 * PAGE_ROWS + 1)])
     pages = [found(labels, page=number) for number in (1, 2, 3)]
     assert [len(each.rows) for each in pages] == [PAGE_ROWS, PAGE_ROWS, 1]
     assert len({name for each in pages for name in names(each)}) == 2 * PAGE_ROWS + 1
@@ -118,7 +119,7 @@ def test_a_deleted_namespace_is_not_shown():
 def test_a_row_is_bounded():
     """Many and long labels are cut, and the rest is counted."""
     many = {f"l{number}": "x" * 900 for number in range(MAX_LABELS + 2)}
-    labels = label_map([Namespace("n", many)], [LabelRule("label", "*", "")])
+    labels = label_map([ObjectMeta("n", many)], [LabelRule("label", "*", "")])
     (row,) = found(labels).rows
     assert (len(row.labels), row.more) == (
         len(row.labels),
@@ -142,7 +143,7 @@ def test_without_rules():
 def test_values_that_look_like_labels():
     """A value with quotes, commas and an equals sign is one value."""
     evil = 'a",team="b\\'
-    labels = label_map([Namespace("n", {}, {"note": evil, "team": "real"})],
+    labels = label_map([ObjectMeta("n", {}, {"note": evil, "team": "real"})],
                        [LabelRule("annotation", "note", "note"), LabelRule("annotation", "team", "team")])  # fmt: skip
     assert [each.name for each in found(labels, by="team").owners] == ["real"]
     assert [each.name for each in found(labels, by="note").owners] == [evil]
@@ -151,7 +152,7 @@ def test_values_that_look_like_labels():
 
 def test_many_namespaces_are_read_in_steps():
     """Scrapes are served between the steps, and one page stays one page."""
-    spaces = [Namespace(f"n{number}", {"team": f"t{number}"}) for number in range(5 * STEP)]
+    spaces = [ObjectMeta(f"n{number}", {"team": f"t{number}"}) for number in range(5 * STEP)]
     labels = label_map(spaces, [TEAM])
     for query, steps in (({}, 6), ({"text": "t7"}, 30)):
         turns = list(find_namespaces(labels, NamespaceQuery(**query)))

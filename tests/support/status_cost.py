@@ -11,8 +11,9 @@ import time
 
 import msgspec
 
-from kmproxy.config.label_rules import LabelRule, Namespace
+from kmproxy.config.label_rules import LabelRule
 from kmproxy.daemon.status import LEAST_NODES, MOST_NODES
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.status import page
 from kmproxy.status.document import frame
@@ -29,7 +30,7 @@ def label_map(number, owners):
     labels = LabelMap([LabelRule("label", "team", "team"), LabelRule("label", "cost-center", "cc")])
     labels.replace(
         (
-            Namespace(
+            ObjectMeta(
                 f"namespace-{each * 7919 % number:05d}",
                 {}
                 if each % 20 == 0
