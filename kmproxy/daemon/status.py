@@ -99,7 +99,7 @@ class StatusPage:
             seen = [name for name, visible in reviewed.items() if visible]
         async with self._turn:
             status = await self._status(query, caller, seen)
-            return respond(request, status, page.title(status), lambda: page.body(status, query))
+            return await respond(request, status, page.title(status), page.body(status, query))
 
     async def _status(
         self, query: PageQuery, caller: str | None, seen: Sequence[str] | None
