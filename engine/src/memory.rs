@@ -294,20 +294,26 @@ impl Texts {
 }
 
 /// Verdicts about names.
-#[derive(Debug, Default)]
-pub struct Verdicts {
-    known: Map<bool>,
+#[derive(Debug)]
+pub struct Verdicts<V> {
+    known: Map<V>,
     size: usize,
 }
 
-impl Verdicts {
+impl<V> Default for Verdicts<V> {
+    fn default() -> Verdicts<V> {
+        Verdicts { known: Map::default(), size: 0 }
+    }
+}
+
+impl<V: Copy> Verdicts<V> {
     /// The verdict about a key.
-    pub fn get(&self, key: &[u8]) -> Option<bool> {
+    pub fn get(&self, key: &[u8]) -> Option<V> {
         self.known.get(key).copied()
     }
 
     /// Remembers a verdict. All others are forgotten if they take too many bytes.
-    pub fn put(&mut self, key: &[u8], verdict: bool) {
+    pub fn put(&mut self, key: &[u8], verdict: V) {
         self.size += key.len() + ENTRY;
         if self.size > MAX_VERDICTS {
             self.known.clear();
