@@ -68,11 +68,13 @@ class CompiledTenantFilter(TenantFilter):
 
     def decide(self, allowed: Mapping[str, bool]) -> None:
         """Record for each namespace whether the tenant may see it."""
-        before = dict(self._verdicts)
-        super().decide(allowed)
-        self._passed = None
         names = [name.encode() for name in allowed]
-        if any(before.get(name, self._verdicts[name]) != self._verdicts[name] for name in names):
+        before = [self._verdicts.get(name) for name in names]
+        super().decide(allowed)
+        after = [self._verdicts[name] for name in names]
+        if after:
+            self._passed = None
+        if any(old not in {None, new} for old, new in zip(before, after, strict=True)):
             self._engine = self._new_engine()  # it remembers verdicts
 
     def take(self) -> bytes:
