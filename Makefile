@@ -112,6 +112,18 @@ $(CLUSTER_TOOLS)/helm: tests/helm/go.mod tests/helm/go.sum
 	  && cd tests/helm && go build -trimpath -buildvcs=false -ldflags '-s -w' \
 	  -o $@ helm.sh/helm/v3/cmd/$(@F)
 
+.PHONY: engine
+engine: $(BIN)/kmproxy ## build the compiled engine, and install it into .venv (needs Rust)
+	@command -v cargo >/dev/null || { \
+	  echo "There is no cargo. The compiled engine needs Rust 1.88 or newer: https://rustup.rs" >&2; \
+	  echo "Without it kmproxy uses the pure engine, which does the same more slowly." >&2; exit 1; }
+	@$(INSTALL) --require-hashes -r requirements-engine.lock
+	@rm -rf dist/engine
+	$(BIN)/maturin build --quiet --release --locked --manifest-path engine/Cargo.toml \
+	  --interpreter $(BIN)/python --out dist/engine
+	@$(INSTALL) --no-deps --force-reinstall dist/engine/*.whl
+	@$(BIN)/kmproxy --version
+
 .PHONY: fuzz
 fuzz: $(VENV)/fuzz ## search for what the engines read wrongly, for SECONDS; with TARGET=pipeline, with all options
 	mkdir -p .fuzz/$(TARGET)
@@ -166,6 +178,7 @@ lock: ## choose the newest packages anew and lock them (needs uv)
 	  --output-file requirements-dev.lock
 	$(COMPILE) --upgrade --constraint requirements-dev.lock --group build \
 	  --output-file requirements-build.lock
+	$(COMPILE) --upgrade --group engine --output-file requirements-engine.lock
 	$(COMPILE) --upgrade --group fuzz --output-file requirements-fuzz.lock
 
 COMPILE = uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes \
@@ -209,11 +222,13 @@ docker-build: ## build the image IMG
 	docker build $(BUILD_ARGS) --tag $(IMG) .
 
 .PHONY: image-base
-image-base: ## pin the newest of the Dockerfile's base image by its digest (needs docker buildx)
-	base=$$(sed -n 's/^ARG BASE=\([^@]*\).*/\1/p' Dockerfile) && \
-	digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}') && \
-	expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null && \
-	sed -i "s/^ARG BASE=.*/ARG BASE=$$base@$$digest/" Dockerfile
+image-base: ## pin the newest of the Dockerfile's base images by their digests (needs docker buildx)
+	for name in BASE RUST; do \
+	  base=$$(sed -n "s/^ARG $$name=\([^@]*\).*/\1/p" Dockerfile) && \
+	  digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}') && \
+	  expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null && \
+	  sed -i "s/^ARG $$name=.*/ARG $$name=$$base@$$digest/" Dockerfile || exit; \
+	done
 
 .PHONY: docker-push
 docker-push: ## push the image IMG
@@ -291,4 +306,4 @@ undeploy: build-installer ## take OVERLAY out of the cluster
 
 .PHONY: clean
 clean: ## remove what was set up and built
-	rm -rf $(VENV) .venv-* .fuzz dist build .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf $(VENV) .venv-* .fuzz dist build engine/target .pytest_cache .mypy_cache .ruff_cache .coverage*

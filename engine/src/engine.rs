@@ -93,7 +93,7 @@ pub struct Counts {
 pub struct Engine {
     /// The output of the last blocks.
     pub output: Vec<u8>,
-    /// The lines of the last blocks that are neither samples nor comments nor blank.
+    /// The lines of the last blocks that were taken for no samples, but may look like some.
     pub odd: Vec<u8>,
     /// The counts of the last blocks.
     pub counts: Counts,
@@ -188,8 +188,10 @@ impl Engine {
     fn other<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
         if !grammar::is_silent(line) {
             self.counts.unparsed += 1;
-            self.odd.extend_from_slice(line);
-            self.odd.push(b'\n');
+            if grammar::may_be_sample(line) {
+                self.odd.extend_from_slice(line);
+                self.odd.push(b'\n');
+            }
         } else if self.rules.metrics
             && let Some((name, escaped)) = grammar::family(line)
         {

@@ -458,6 +458,12 @@ pub fn is_silent(line: &[u8]) -> bool {
     cursor.at == line.len() || cursor.peek() == b'#'
 }
 
+/// Whether a line has the length and the first byte of a sample.
+pub fn may_be_sample(line: &[u8]) -> bool {
+    let first = line.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
+    line.len() > 2 && first.is_some_and(|byte| is(*byte, START | COLON) || *byte == b'{')
+}
+
 /// Appends the value that is spelled as `text` between quotes.
 pub fn unescape(text: &[u8], value: &mut Vec<u8>) {
     let mut at = 0;

@@ -7,6 +7,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::exceptions::{PyIndexError, PyRuntimeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -17,67 +18,67 @@ pub mod memory;
 use engine::{Engine, Host, Rules};
 use memory::{Added, Seen};
 
-/// Questions to Python.
-#[derive(Debug)]
-struct Questions {
-    labels: Py<PyAny>,
-    pod: Py<PyAny>,
-    metric: Py<PyAny>,
-    namespace: Py<PyAny>,
-    room: Py<PyAny>,
-}
-
-struct Asking<'py, 'q>(Python<'py>, &'q Questions);
+/// Questions to an object of Python, by the names of its methods.
+struct Asking<'a, 'py>(&'a Bound<'py, PyAny>);
 
 type Text = (Vec<u8>, Vec<u8>);
 type Pairs = (Vec<u8>, Vec<Text>);
+
+impl<'py> Asking<'_, 'py> {
+    fn bytes(&self, text: &[u8]) -> Bound<'py, PyBytes> {
+        PyBytes::new(self.0.py(), text)
+    }
+}
 
 impl Host for Asking<'_, '_> {
     type Error = PyErr;
 
     fn labels(&mut self, label: usize, namespace: &[u8]) -> PyResult<Added> {
-        let asked = (label, PyBytes::new(self.0, namespace));
-        let (bytes, pairs): Pairs = self.1.labels.call1(self.0, asked)?.extract(self.0)?;
-        Ok(Added::new(bytes, pairs))
+        let name = intern!(self.0.py(), "ask_labels");
+        let found = self.0.call_method1(name, (label, self.bytes(namespace)))?;
+        Ok(added(found.extract()?))
     }
 
     fn pod(&mut self, namespace: &[u8], pod: &[u8]) -> PyResult<Option<Added>> {
-        let asked = (PyBytes::new(self.0, namespace), PyBytes::new(self.0, pod));
-        let found: Option<Pairs> = self.1.pod.call1(self.0, asked)?.extract(self.0)?;
-        Ok(found.map(|(bytes, pairs)| Added::new(bytes, pairs)))
+        let name = intern!(self.0.py(), "ask_pod");
+        let found = self.0.call_method1(name, (self.bytes(namespace), self.bytes(pod)))?;
+        Ok(found.extract::<Option<Pairs>>()?.map(added))
     }
 
     fn metric(&mut self, name: &[u8], family: &[u8]) -> PyResult<bool> {
-        let asked = (PyBytes::new(self.0, name), PyBytes::new(self.0, family));
-        self.1.metric.call1(self.0, asked)?.extract(self.0)
+        let asked = (self.bytes(name), self.bytes(family));
+        self.0.call_method1(intern!(self.0.py(), "ask_metric"), asked)?.extract()
     }
 
     fn namespace(&mut self, namespace: &[u8]) -> PyResult<bool> {
-        self.1.namespace.call1(self.0, (PyBytes::new(self.0, namespace),))?.extract(self.0)
+        let asked = (self.bytes(namespace),);
+        self.0.call_method1(intern!(self.0.py(), "ask_namespace"), asked)?.extract()
     }
 
     fn room(&mut self, series: u64) -> PyResult<u64> {
-        self.1.room.call1(self.0, (series,))?.extract(self.0)
+        self.0.call_method1(intern!(self.0.py(), "ask_room"), (series,))?.extract()
     }
 }
 
-/// Counts of a block, in the order of the attributes of the stub.
+fn added((bytes, pairs): Pairs) -> Added {
+    Added::new(bytes, pairs)
+}
+
+/// Counts of a block, in the order of the stub.
 type Counts = (u64, u64, u64, u64, u64, u64, u64, u64, u64);
 
-/// The engine of one exposition.
+/// The engine of one exposition. It refers to no object of Python.
 #[pyclass(name = "Engine", module = "kmproxy_engine")]
 #[derive(Debug)]
 struct PyEngine {
     engine: Engine,
-    questions: Questions,
     broken: bool,
 }
 
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (*, naming, each, pods, overwrite, metrics, namespaces, drop, strip,
-        ask_labels, ask_pod, ask_metric, ask_namespace, ask_room))]
+    #[pyo3(signature = (*, naming, each, pods, overwrite, metrics, namespaces, drop, strip))]
     #[allow(clippy::too_many_arguments)] // each of them is named
     fn new(
         naming: Vec<Vec<u8>>,
@@ -88,24 +89,13 @@ impl PyEngine {
         namespaces: bool,
         drop: Vec<Vec<u8>>,
         strip: bool,
-        ask_labels: Py<PyAny>,
-        ask_pod: Py<PyAny>,
-        ask_metric: Py<PyAny>,
-        ask_namespace: Py<PyAny>,
-        ask_room: Py<PyAny>,
     ) -> PyEngine {
         let rules = Rules { naming, each, pods, overwrite, metrics, namespaces, drop, strip };
-        let questions = Questions {
-            labels: ask_labels,
-            pod: ask_pod,
-            metric: ask_metric,
-            namespace: ask_namespace,
-            room: ask_room,
-        };
-        PyEngine { engine: Engine::new(rules), questions, broken: false }
+        PyEngine { engine: Engine::new(rules), broken: false }
     }
 
     /// Reads whole lines, each with its newline: `first`, then `data` from `start` to `end`.
+    #[allow(clippy::too_many_arguments)] // as bytes are not copied
     fn read<'py>(
         &mut self,
         py: Python<'py>,
@@ -114,6 +104,7 @@ impl PyEngine {
         start: usize,
         end: usize,
         room: u64,
+        host: &Bound<'py, PyAny>,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, Counts)> {
         if self.broken {
             return Err(PyRuntimeError::new_err("the compiled engine has failed before"));
@@ -121,9 +112,10 @@ impl PyEngine {
         let Some(data) = data.get(start..end) else {
             return Err(PyIndexError::new_err("the span is not in the data"));
         };
-        let mut host = Asking(py, &self.questions);
+        let mut asking = Asking(host);
         let engine = &mut self.engine;
-        let read = catch_unwind(AssertUnwindSafe(|| engine.read(&[first, data], room, &mut host)));
+        let read =
+            catch_unwind(AssertUnwindSafe(|| engine.read(&[first, data], room, &mut asking)));
         let Ok(read) = read else {
             self.broken = true;
             return Err(PyRuntimeError::new_err("the compiled engine failed on a block of lines"));

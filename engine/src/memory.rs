@@ -236,7 +236,7 @@ impl Texts {
             few = mixed as u64 ^ (mixed >> 64) as u64;
         }
         self.asked = few as u32;
-        let at = self.asked as usize % WAYS & !1;
+        let at = (self.asked as usize % WAYS) & !1;
         for (few, number) in &self.ways[at..at + 2] {
             if *few == self.asked && *number > 0 {
                 let held = self.held[*number];
@@ -276,7 +276,7 @@ impl Texts {
             self.edits.clear();
         }
         self.credit -= 1;
-        let at = self.asked as usize % WAYS & !1 | (self.credit & 1) as usize;
+        let at = (self.asked as usize % WAYS) & !1 | (self.credit & 1) as usize;
         self.ways[at] = (self.asked, self.held.len());
         let place = self.bytes.len();
         self.bytes.extend_from_slice(new);

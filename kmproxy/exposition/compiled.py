@@ -26,9 +26,6 @@ _NO_SAMPLES = re.compile(
     rb"(?:(?!%b\n|[ \t]*+[#\n])[^\n]++\n)*+" % re.sub(rb"\?P<[a-z]+>", rb"?:", SAMPLE)
 )
 
-_Labels = tuple[bytes, list[tuple[bytes, bytes]]]
-"""The bytes to add to a sample, and the names with the quoted values in them."""
-
 
 class CompiledSelector(Selector):
     """A selector whose series the compiled engine remembers.
@@ -105,11 +102,6 @@ class CompiledLines(LineFilter):
             namespaces=selection.by_namespace,
             drop=sorted(selection.drop_labels),
             strip=selection.strip_timestamps,
-            ask_labels=self._labels_of,
-            ask_pod=self._labels_of_pod,
-            ask_metric=selector.wants_metric if selector else _unasked,
-            ask_namespace=selector.wants_namespace if selector else _unasked,
-            ask_room=self._take_room,
         )
         if selector is not None:
             selector.engine, selector.reading = self._engine, False
@@ -193,10 +185,10 @@ class CompiledLines(LineFilter):
         """Reads lines with the compiled engine, and takes room for their series."""
         selector = self._selector
         if selector is None:
-            return self._engine.read(first, data, start, end, 0)
+            return self._engine.read(first, data, start, end, 0, self)
         selector.reading = True
         try:
-            found = self._engine.read(first, data, start, end, selector.room)
+            found = self._engine.read(first, data, start, end, selector.room, self)
         finally:
             selector.reading = False
         if series := found[2][-1]:
@@ -211,30 +203,38 @@ class CompiledLines(LineFilter):
             self._engine.family = self._selector.family
         return self._enricher.feed(block)
 
-    def _labels_of(self, label: int, namespace: bytes) -> _Labels:
+    def ask_labels(self, label: int, namespace: bytes) -> kmproxy_engine.Labels:
+        """Returns the labels of a namespace that the namespace label with a number names."""
         rendered = self._labels.of(unescape(namespace))
+        if not rendered:
+            return b"", []
         pairs = list(self._labels.pairs(rendered).items())
         if prefix := self._prefixes[label]:
             pairs = [(prefix + name, value) for name, value in pairs]
             rendered = b"".join([b",%b=%b" % pair for pair in pairs])
         return rendered, pairs
 
-    def _labels_of_pod(self, namespace: bytes, pod: bytes) -> _Labels | None:
+    def ask_pod(self, namespace: bytes, pod: bytes) -> kmproxy_engine.Labels | None:
+        """Returns the labels of a pod, or None if it is not known. Raises PodsNeededError."""
         rendered = self._labels.of_pod(unescape(namespace), unescape(pod))
         if rendered is None:
             return None
         return rendered, list(self._labels.pairs(rendered).items())
 
-    def _take_room(self, series: int) -> int:
+    def ask_metric(self, name: bytes, family: bytes) -> bool:
+        """Whether a metric is selected, by its name and its family's. Both are unescaped."""
+        return self._selector is None or self._selector.wants_metric(name, family)
+
+    def ask_namespace(self, namespace: bytes) -> bool:
+        """Whether samples of a namespace are selected."""
+        return self._selector is None or self._selector.wants_namespace(namespace)
+
+    def ask_room(self, series: int) -> int:
+        """Takes room for new series. Raises SeriesError."""
         if self._selector is None:
-            return _unasked(series)
+            return 0
         self._selector.take(series)
         return self._selector.room
-
-
-def _unasked(*_: object) -> bool:
-    """Stands for a question that the engine does not ask without a selection."""
-    raise AssertionError
 
 
 def _texts(labels: Sequence[Label]) -> list[tuple[bytes, bytes]]:

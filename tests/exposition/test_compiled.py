@@ -1,7 +1,9 @@
 """The compiled engine beside the pure one, where the two work in different ways."""
 
+import gc
 import random
 import re
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -127,7 +129,7 @@ def test_an_error_of_a_look_up():
 
 def test_a_line_that_the_compiled_engine_misreads(monkeypatch):
     """If a line that it takes for no sample is one, the pure engine works on its whole block."""
-    text = b'# TYPE m gauge\nm{namespace="web",a="1"} 1\nx\nm{namespace="web",a="2"} 1\n'
+    text = b'# TYPE m gauge\nm{namespace="web",a="1"} 1\nxyz 1 2 3\nm{namespace="web",a="2"} 1\n'
     recipe = Recipe(
         selection=Selection(drop_labels=frozenset({b"a"}), drop_metrics=(Globs(("up",)),))
     )
@@ -153,17 +155,43 @@ def noted(method, blocks):
     return call
 
 
+def new_engine():
+    """An engine by itself, with the default rules."""
+    return kmproxy_engine.Engine(
+        naming=[b"namespace"], each=False, pods=False, overwrite=False, metrics=False,
+        namespaces=False, drop=[], strip=False,
+    )  # fmt: skip
+
+
 def test_what_the_engine_refuses():
     """A span outside of the data, and a call while it reads."""
-    engine = kmproxy_engine.Engine(
-        naming=[b"namespace"], each=False, pods=False, overwrite=False, metrics=False,
-        namespaces=False, drop=[], strip=False, ask_labels=lambda *_: engine.forget(), ask_pod=None,
-        ask_metric=None, ask_namespace=None, ask_room=None,
-    )  # fmt: skip
+    engine = new_engine()
+
+    class Host:
+        def ask_labels(self, *_):
+            engine.forget()
+
     with pytest.raises(RuntimeError, match="lready"):
-        engine.read(b"", b'm{namespace="a"} 1\n', 0, 19, 0)
+        engine.read(b"", b'm{namespace="a"} 1\n', 0, 19, 0, Host())
     with pytest.raises(IndexError):
-        engine.read(b"", b"m 1\n", 0, 5, 0)
+        engine.read(b"", b"m 1\n", 0, 5, 0, Host())
+
+
+def test_nothing_is_left_of_an_exposition():
+    """The memory is freed at once: there is no circle of references."""
+    pipeline = Pipeline(lambda _: b',team="x"', Recipe(selection=ALL), engine="compiled")
+    pipeline.feed(b'm{namespace="a"} 1\n')
+    gone = weakref.ref(pipeline)
+    gc.disable()
+    try:
+        del pipeline
+        assert gone() is None
+        assert not [each for each in gc.get_objects() if isinstance(each, compiled.CompiledLines)]
+    finally:
+        gc.enable()
+
+
+ALL = Selection(drop_labels=frozenset({b"x"}), exclude_namespaces=Globs(("none",)))
 
 
 def removing(room):
