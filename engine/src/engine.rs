@@ -409,10 +409,17 @@ impl Engine {
         let mut drops = self.dropped.iter().peekable();
         for (at, pair) in self.sample.pairs.iter().enumerate() {
             let drops = drops.next_if(|each| **each == at).is_some();
-            if !is_empty(&pair.value) {
-                let name = plain(pair.name.of(line), pair.odd_name);
-                let value = plain(pair.value.of(line), pair.escaped);
-                (if drops { &mut dropped } else { &mut kept }).add(&name, &value);
+            if is_empty(&pair.value) {
+                continue;
+            }
+            let digest = if drops { &mut dropped } else { &mut kept };
+            let Pair { name, value, odd_name, escaped, .. } = *pair;
+            if !odd_name && !escaped && name.end + 2 == value.start {
+                let both = Span { start: name.start, end: value.end }.of(line);
+                digest.add(name.of(line).len(), value.of(line).len(), both);
+            } else {
+                let (name, value) = (plain(name.of(line), odd_name), plain(value.of(line), escaped));
+                digest.add(name.len(), value.len(), &[&name, &b"=\""[..], &value].concat());
             }
         }
         (kept.products, dropped.products)

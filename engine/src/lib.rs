@@ -142,7 +142,10 @@ impl PyEngine {
     fn enter(&mut self, metric: &[u8], kept: Vec<Text>, dropped: Vec<Text>) -> Option<bool> {
         let [mut kept, dropped] = [kept, dropped].map(|labels| {
             let mut digest = self.engine.series.digest([1; 2]);
-            labels.iter().for_each(|(name, value)| digest.add(name, value));
+            for (name, value) in labels {
+                let both = [&name[..], b"=\"", &value].concat();
+                digest.add(name.len(), value.len(), &both);
+            }
             digest
         });
         kept.metric(metric);

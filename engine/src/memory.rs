@@ -423,25 +423,24 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Adds a label.
+    /// Adds a label: its name, `="` and its value, in one text, with the lengths of both.
     #[inline(always)]
-    pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        self.enter((name.len() as u64) << 32 | value.len() as u64, name, value);
+    pub fn add(&mut self, name: usize, value: usize, both: &[u8]) {
+        self.enter((name as u64) << 32 | value as u64, both);
     }
 
     /// Adds the name of the metric.
     pub fn metric(&mut self, name: &[u8]) {
-        self.enter(1 << 60 | name.len() as u64, name, b"");
+        self.enter(1 << 60 | name.len() as u64, name);
     }
 
     #[inline(always)]
-    fn enter(&mut self, lengths: u64, name: &[u8], value: &[u8]) {
+    fn enter(&mut self, lengths: u64, text: &[u8]) {
         let mut hash = self.hash;
         hash.number(lengths); // each is less than 2**28
-        hash.text(name);
-        hash.text(value);
+        hash.text(text);
         for at in 0..2 {
-            let label = self.random[at] + hash.sums[at] % PRIME;
+            let label = self.random[at] + hash.sums[at]; // less than 2**63
             self.products[at] = fold(product(self.products[at], label)) % PRIME;
         }
     }
