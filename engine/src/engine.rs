@@ -418,7 +418,8 @@ impl Engine {
                 let both = Span { start: name.start, end: value.end }.of(line);
                 digest.add(name.of(line).len(), value.of(line).len(), both);
             } else {
-                let (name, value) = (plain(name.of(line), odd_name), plain(value.of(line), escaped));
+                let (name, value) =
+                    (plain(name.of(line), odd_name), plain(value.of(line), escaped));
                 digest.add(name.len(), value.len(), &[&name, &b"=\""[..], &value].concat());
             }
         }
