@@ -12,7 +12,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -124,8 +124,9 @@ class Upstream:
         authorization: str | None = None,
         headers: Mapping[str, str] | None = None,
         silence: float | None = None,
+        method: Literal["POST", "PUT"] = "POST",
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Send a POST for a response in JSON. Otherwise it is like `get`.
+        """Send a POST or PUT for a response in JSON. Otherwise it is like `get`.
 
         `authorization` is sent unchanged if the upstream has no credential. Further
         `headers` are no secrets: they are sent over plain HTTP, too.
@@ -138,7 +139,7 @@ class Upstream:
         }
         if authorization:
             sent["Authorization"] = authorization
-        return self._request("POST", url, sent, body=body, silence=silence)
+        return self._request(method, url, sent, body=body, silence=silence)
 
     @asynccontextmanager
     async def _request(

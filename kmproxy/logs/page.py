@@ -40,6 +40,7 @@ class State(msgspec.Struct, frozen=True):
     sending: str | None
     source: str
     endpoint: str
+    events: str | None
     held: int
     buffer: int
     oldest: float
@@ -58,6 +59,7 @@ def logs_page(state: State, targets: Sequence[Target]) -> str:
         ("Trouble with reading", state.reading or "none"),
         ("Lines to", state.endpoint),
         ("Trouble with sending", state.sending or "none"),
+        *([("Kubernetes events", state.events)] if state.events else []),
         ("Held in memory", f"{state.held:,} of {state.buffer:,} bytes"),
         ("Oldest unsent line", f"{state.oldest:.0f} s old" if state.oldest else "none"),
         ("Containers", str(len(targets))),

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from kmproxy import __version__
 from kmproxy.logs.batches import Batches
+from kmproxy.logs.event_shipper import EventShipper
 from kmproxy.logs.page import State, Target, logs_page, targets_document
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.sender import Sender
@@ -95,8 +96,8 @@ class Shipper:
         for task in done:
             await task
 
-    async def stop(self) -> None:
-        """Read no more, send what was read for `GRACE` seconds, and write the positions.
+    async def stop(self, grace: float) -> None:
+        """Read no more, send what was read for `grace` seconds, and write the positions.
 
         Lines that were not taken by then are read again by the next process.
         """
@@ -105,7 +106,7 @@ class Shipper:
         self._reading.cancel()
         await asyncio.wait({self._reading})
         with suppress(asyncio.CancelledError):
-            await self.sender.close(GRACE)
+            await self.sender.close(grace)
         for task in self._tasks[1:]:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -151,11 +152,12 @@ class Shipper:
 
 @dataclass(frozen=True, slots=True)
 class LogsPort:
-    """Serves the page and `/targets`. `source` names the kubelet for a person."""
+    """Serves the page and `/targets`. `source` names the kubelet or the API server for a person."""
 
     shipper: Shipper
     readiness: Readiness
     source: str
+    events: EventShipper | None = None
 
     def application(self) -> web.Application:
         """Return the application for the port."""
@@ -178,7 +180,7 @@ class LogsPort:
         return web.Response(body=text.encode(errors="replace"), headers=headers)
 
     def _state(self) -> State:
-        batches, sender = self.shipper.batches, self.shipper.sender
+        batches, sender, events = self.shipper.batches, self.shipper.sender, self.events
         oldest = batches.oldest()
         return State(
             version=__version__,
@@ -187,6 +189,7 @@ class LogsPort:
             sending=sender.last_error,
             source=self.source,
             endpoint=urlsplit(sender.url)._replace(query="").geturl(),
+            events=None if events is None else events.options.trouble or events.state,
             held=batches.held,
             buffer=batches.limits.buffer,
             oldest=0.0 if oldest is None else max(0.0, self.shipper.source.wall() - oldest / 1e9),
