@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.logs import LogsCommand
@@ -101,7 +102,8 @@ def open_events(
         clock=_awake_or_not,
         wall=runtime.wall,
         uniform=runtime.uniform,
-        failed=options.failed,
+        failed=partial(options.failed, "lease"),
+        well=partial(options.well, "lease"),
     )
 
     def begin(admitted: _Wait, saved: _Wait) -> tuple[Batches, Sender]:

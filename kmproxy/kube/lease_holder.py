@@ -32,7 +32,7 @@ class LeaseHolder:
     """One process that wants to hold a Lease: `acquire`, then `hold`, and again.
 
     `clock` only goes forward, and goes on while the machine sleeps. `failed` is told of each
-    failure, with a message that names the remedy.
+    failure, with a message that names the remedy, and `well` is called when it is over.
     """
 
     api: ApiServer
@@ -42,6 +42,7 @@ class LeaseHolder:
     wall: Callable[[], float]
     uniform: Callable[[float, float], float]
     failed: Callable[[UpstreamError | CredentialError, str], None]
+    well: Callable[[], None] = lambda: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     until: float = field(init=False, default=-math.inf)
     """The time by `clock` until which this process may act as the holder."""
@@ -136,6 +137,7 @@ class LeaseHolder:
         await self._look()
         election, began = self.election, self.clock()
         if not election.may_take(began):
+            self.well()
             return False
         was_released = not election.holder
         try:
@@ -144,6 +146,7 @@ class LeaseHolder:
             if error.code == 409:
                 return False
             raise
+        self.well()
         self.until, self.was_released = began + self.election.times.deadline, was_released
         return True
 
@@ -161,6 +164,7 @@ class LeaseHolder:
             return self.election.is_ours or not self.election.holder
         self.until = began + self.election.times.deadline
         self._served = wanted
+        self.well()
         self._written.set()
         return True
 

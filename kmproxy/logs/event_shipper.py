@@ -129,6 +129,7 @@ class EventShipper:
                 # Without `hold` the Lease runs out, and it may be taken again then.
                 await self.holder.sleep(self.holder.election.times.retry)
                 continue
+            self.options.well("positions")
             how = "released" if self.holder.was_released else "expired"
             self.options.metrics.terms.labels(how).inc()
             _log.info("this process sends events: it has the Lease %s", self.holder.election.name)
@@ -151,8 +152,7 @@ class EventShipper:
                 _log.warning("%s; reading begins anew", where)
                 return {}
             advice = "remove it to begin anew, or set --positions-damaged=begin"
-            self.options.trouble = f"no event is sent: {where}; {advice}"
-            self.options.say("positions", self.options.trouble)
+            self.options.refused("positions", "positions", f"no event is sent: {where}; {advice}")
             return None
 
     async def _lead(self, positions: dict[str, EventPosition]) -> None:

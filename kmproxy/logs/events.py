@@ -119,22 +119,30 @@ class EventOptions:
     clock: Callable[[], float]
     wall: Callable[[], float]
     uniform: Callable[[float, float], float]
-    trouble: str | None = None
-    """Why events cannot be read or sent, or None."""
+    _troubles: dict[str, str] = field(init=False, default_factory=dict)
     _throttle: LogThrottle = field(init=False, default_factory=lambda: LogThrottle(PAUSE))
 
-    def failed(self, error: UpstreamError | CredentialError, message: str) -> None:
-        """Count and say a failure of the API server."""
+    @property
+    def trouble(self) -> str | None:
+        """Why events cannot be read or sent, or None."""
+        return next(iter(self._troubles.values()), None)
+
+    def failed(self, part: str, error: UpstreamError | CredentialError, message: str) -> None:
+        """Count and say a failure of the API server. A part has one trouble until it is well."""
         reason = error.reason if isinstance(error, UpstreamError) else "credential"
         self.metrics.errors.count("apiserver", reason)
-        self.trouble = message
-        self.say(bounded(reason), message)
+        self.refused(part, bounded(reason), message)
 
-    def say(self, reason: str, message: str) -> None:
-        """Write a log line, unless one with this reason was written lately."""
+    def refused(self, part: str, reason: str, message: str) -> None:
+        """Say why a part cannot go on, unless a line with this reason was written lately."""
+        self._troubles[part] = message
         if (unsaid := self._throttle.lets(reason, self.clock())) is not None:
             more = f" ({unsaid} more of such lines were left out)" if unsaid else ""
             _log.warning("%s%s", message, more)
+
+    def well(self, part: str) -> None:
+        """Record that a part goes on."""
+        self._troubles.pop(part, None)
 
 
 @dataclass(slots=True, eq=False)
@@ -280,7 +288,8 @@ class EventReader:
         return int(self.options.wall() * 1e9)
 
     def _is_well(self) -> None:
-        self.stale_since = self.options.trouble = None
+        self.stale_since = None
+        self.options.well(event_path(self.namespace))
 
     def _failed(self, error: UpstreamError | CredentialError, *, listing: bool) -> Next:
         """Record a failure, and return the next step."""
@@ -299,7 +308,7 @@ class EventReader:
                 message = f"the API server forbids to {verb} events: {advice(*EVENTS)}"
             elif is_gone(error):
                 message = "the API server has no history since the last event"
-        options.failed(error, f"cannot {verb} events: {message}")
+        options.failed(event_path(self.namespace), error, f"cannot {verb} events: {message}")
         if self.stale_since is None:
             self.stale_since = now
         return step
