@@ -136,6 +136,8 @@ class EventShipper:
             try:
                 await self._lead(positions)
             finally:
+                for each in self.term.readers if self.term else ():
+                    each.leave()
                 self.term = None
             _log.warning("another process may send events: the Lease was not renewed in time")
 

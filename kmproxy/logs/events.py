@@ -194,6 +194,10 @@ class EventReader:
             finally:
                 options.metrics.take(self.progress.tally)
 
+    def leave(self) -> None:
+        """Forget the trouble: another process has the events now."""
+        self._is_well()
+
     async def _list(self, *, is_gap: bool) -> Next:
         """List all events, and hand on those that are new. Count a gap if there may be one."""
         progress = self.progress
