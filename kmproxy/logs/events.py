@@ -205,10 +205,7 @@ class EventReader:
         # The first page has one event only. Then the version of the list is known before the
         # others come, and all further pages are of this version.
         first: list[bytes] = []
-        token, version = await self._page(self._watch_state.list_params(limit=1), first.append)
-        number = version_of(version)
-        if number is None:
-            raise ApiError(200, "garbage", "the resource version of events is not a number")
+        token, number = await self._page(self._watch_state.list_params(limit=1), first.append)
         self._seen_at = self.options.clock()
         is_gap = progress.begin_list(number) or is_gap
         for each in first:
@@ -223,7 +220,7 @@ class EventReader:
 
     async def _page(
         self, params: Mapping[str, str], take: Callable[[bytes], Awaitable[None] | None]
-    ) -> tuple[str, str]:
+    ) -> tuple[str, int]:
         """Hand the objects of one page on. Return the token of the next one, and the version."""
         page, number = ListReader(), 0
         async with self.options.api.stream(
@@ -237,7 +234,10 @@ class EventReader:
                     if number % SLICE == 0:
                         await asyncio.sleep(0)
         end = page.finish()
-        return end.continue_, end.resource_version
+        version = version_of(end.resource_version)
+        if version is None:
+            raise ApiError(200, "garbage", "the resource version of events is not a number")
+        return end.continue_, version
 
     async def _list_one(self, data: bytes) -> None:
         options = self.options
@@ -251,6 +251,11 @@ class EventReader:
 
     async def _watch(self) -> Next:
         options, progress, state = self.options, self.progress, self._watch_state
+        # A watch from a version of the future is silent. So it would not show that the API server
+        # was restored from a backup, until its versions have passed ours.
+        _, version = await self._page(state.list_params(limit=1), lambda _: None)
+        if version < progress.version:
+            raise ApiError(410, "Expired", "the API server was restored from a backup")
         began = options.clock()
         async with options.api.stream(
             event_path(self.namespace), state.watch_params(progress.version),

@@ -8,7 +8,7 @@ import pytest
 from kmproxy.simulator.answers import ApiFault
 from tests.support.event_objects import notes
 from tests.support.event_senders import TIMES, senders_of
-from tests.support.loki import got, until
+from tests.support.loki import Loki, got, until
 
 SPACES = {"shop": {"team": "red"}, "blog": {"team": "blue"}, "kmproxy": {}}
 
@@ -39,15 +39,18 @@ def stored(senders):
     return json.loads(text)["positions"][""]
 
 
+def version(senders):
+    """The version in the Lease up to which all lines were taken."""
+    return stored(senders).get("place", {}).get("version", 0)
+
+
 async def test_the_leader_is_killed(senders, loki):
     """The other one waits for the Lease to run out, and sends what came since the position."""
     first, second = await two(senders)
     senders.put("a", "one")
     await has(loki, "one")
-    version = int(
-        senders.cluster.api.store.objects["events"]["shop/a"]["metadata"]["resourceVersion"]
-    )
-    await until(lambda: stored(senders)["place"]["version"] >= version)
+    one = senders.cluster.api.store.objects["events"]["shop/a"]
+    await until(lambda: version(senders) >= int(one["metadata"]["resourceVersion"]))
     page = await got(second.daemon.page_port, "/")
     assert f"sent by {senders.lease['spec']['holderIdentity']}" in page
     assert (second.leads, second.value("events_leader")) == (False, 0)
@@ -61,27 +64,43 @@ async def test_the_leader_is_killed(senders, loki):
     assert senders.lease["spec"]["leaseTransitions"] == 1
 
 
-async def test_a_kill_with_a_push_under_way(senders, loki):
+class Forgetful(Loki):
+    """An endpoint that stores a push with the text `last`, and answers no push from then on."""
+
+    last = None
+
+    async def _push(self, request):
+        if self.last is not None:
+            self.store_and_fail = 1
+        response = await super()._push(request)
+        if self.last in notes(self):
+            self.status = 503
+        return response
+
+
+async def test_a_kill_with_a_push_under_way(tmp_path, monkeypatch):
     """Only the lines of that push may come twice, and no line of another tenant."""
-    flags = ("--tenant-label=team",)
-    first, second = await two(senders, *flags)
-    for number in range(30):
-        senders.put(f"a{number}", f"blue {number}", namespace="blog")
-    await has(loki, *(f"blue {number}" for number in range(30)))
-    loki.store_and_fail = 1
-    senders.put("x", "red 0")
-    await has(loki, "red 0")
-    loki.status = 503
-    await until(lambda: stored(senders).get("behind"))
-    await first.kill()
-    loki.status = 204
-    senders.put("y", "red 1")
-    await until(lambda: second.leads)
-    await has(loki, "red 1")
-    await until(lambda: len(second.shipper.term.readers[0].progress) == 0)
-    again = loki.repeated()
-    assert len(again) == 1
-    assert all(text.endswith('msg="red 0"') for text in again)
+    loki = Forgetful()
+    await loki.start()
+    try:
+        async with senders_of(SPACES, tmp_path, loki, monkeypatch) as senders:
+            first, second = await two(senders, "--tenant-label=team")
+            for number in range(30):
+                senders.put(f"a{number}", f"blue {number}", namespace="blog")
+            await has(loki, *(f"blue {number}" for number in range(30)))
+            loki.last = "red 0"
+            senders.put("x", "red 0")
+            await until(lambda: stored(senders).get("behind"))
+            await first.kill()
+            loki.last, loki.status, loki.store_and_fail = None, 204, 0
+            senders.put("y", "red 1")
+            await has(loki, "red 1")
+            await until(lambda: second.leads and not stored(senders).get("behind"))
+    finally:
+        await loki.stop()
+    assert sorted(notes(loki)) == sorted(
+        [*(f"blue {number}" for number in range(30)), "red 0", "red 0", "red 1"]
+    )
 
 
 async def test_a_leader_that_cannot_renew(senders, loki):
@@ -119,7 +138,7 @@ async def test_a_lease_that_another_one_has_taken(senders, loki):
     first = await senders.start()
     senders.put("a", "one")
     await has(loki, "one")
-    await until(lambda: stored(senders)["place"]["version"] > 1000)
+    await until(lambda: version(senders) > 1000)
     kept = '{"format":1,"positions":{"":{"place":{"version":7}}}}'
     spec = {"holderIdentity": "somebody", "leaseDurationSeconds": 3600}
     senders.change_lease(spec=spec, annotation=kept)
@@ -144,7 +163,7 @@ async def test_another_annotation_changes(senders, loki):
     senders.put("a", "one")
     await has(loki, "one")
     await until(lambda: "events-positions" in str(senders.lease["metadata"].get("annotations")))
-    await until(lambda: stored(senders)["place"]["version"] > 1000)
+    await until(lambda: version(senders) > 1000)
     assert first.shipper.term is term
     assert senders.lease["metadata"]["labels"] == {"edited": "yes"}
 
@@ -196,7 +215,7 @@ async def test_the_release_meets_a_lost_answer(senders, loki):
     await asyncio.sleep(TIMES.retry * 2)
     await first.stop()
     assert senders.lease["spec"]["holderIdentity"] == ""
-    assert stored(senders)["place"]["version"] > 1000
+    assert version(senders) > 1000
 
 
 async def test_a_name_of_its_own(senders, loki):

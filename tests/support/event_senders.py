@@ -15,7 +15,7 @@ from kmproxy.telemetry import render
 from tests.support.event_objects import event
 from tests.support.loki import arguments
 
-TIMES = LeaseTimes(duration=1, deadline=0.6, retry=0.1, interval=0.05)
+TIMES = LeaseTimes(duration=2, deadline=1.4, retry=0.1, interval=0.05)
 LEASE = "kmproxy/kmproxy-logs-events"
 RIGHTS = (
     ("list", "events"), ("watch", "events"),
