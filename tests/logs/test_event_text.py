@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kmproxy.logs.event_text import read_event, version_of, whole_text
+from tests.support.documents import blocks
 from tests.support.event_objects import event
 
 LIMIT = 256 << 10
@@ -31,6 +32,13 @@ def test_the_text():
     )
     assert (found.version, found.key, found.namespace) == (7, "shop/e", "shop")
     assert not found.is_cut
+
+
+def test_the_documented_line():
+    """The line in the documentation is that of such an event."""
+    (shown,) = (each.text for each in blocks("docs/logs.md") if each.text.startswith("name="))
+    found = read(event("e", "Successfully pulled image", count=3), version="4711")
+    assert shown.encode() == found.text + b"\n"
 
 
 @pytest.mark.parametrize(
