@@ -27,9 +27,14 @@ RUN printf '%s\n' "$REVISION" >kmproxy/REVISION \
 
 FROM ${BASE}
 
+ARG BASE
 LABEL org.opencontainers.image.title="kmproxy" \
       org.opencontainers.image.description="Namespace labels on every kubelet metric" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.url="https://kmproxy.example.com" \
+      org.opencontainers.image.documentation="https://kmproxy.example.com/docs" \
+      org.opencontainers.image.source="https://kmproxy.example.com/source" \
+      org.opencontainers.image.base.name=$BASE
 
 # pip, apt, perl and shells are of no use to a daemon, and of some to an intruder. The list of
 # Debian's packages stays, for scanners; the shell goes last, for it runs this.
@@ -45,8 +50,13 @@ ENV PATH=/opt/kmproxy/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     MALLOC_ARENA_MAX=2
 
+# Last, as they differ from build to build. CREATED is the time of the commit.
 ARG REVISION=
-LABEL org.opencontainers.image.revision=$REVISION
+ARG VERSION=
+ARG CREATED=
+LABEL org.opencontainers.image.revision=$REVISION \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.created=$CREATED
 
 USER 65532:65532
 EXPOSE 8080 8081

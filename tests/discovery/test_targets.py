@@ -80,9 +80,9 @@ def service(clock, kubelet, nodes=None, *, slots=5, metrics=None, **config):
     """A service in front of these kubelets."""
     metrics = metrics or OwnMetrics()
     return TargetService(
-        DiscoveryConfig(enabled=True, **config),
+        config=DiscoveryConfig(enabled=True, **config),
         kubelet=kubelet,
-        nodes=nodes,
+        directory=nodes,
         slots=ConcurrencyLimit(slots, metrics.slots),
         metrics=metrics.discovery,
         clock=clock,

@@ -37,7 +37,7 @@ class Nodes:
 
 def directory_of(api, clock=lambda: 0.0, metrics=None):
     """A node directory that asks this API server."""
-    return NodeDirectory(api, clock=clock, errors=(metrics or OwnMetrics()).upstream_errors)
+    return NodeDirectory(api=api, clock=clock, errors=(metrics or OwnMetrics()).upstream_errors)
 
 
 def node(port=None, **addresses):

@@ -8,6 +8,7 @@ the figures.
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import time
@@ -292,6 +293,15 @@ def ratio(run: Callable[[bytes], object], text: bytes, beside: bytes, plain: flo
         plain = nanoseconds(lambda: run(beside), len(beside), 2)
         cost = min(cost, nanoseconds(lambda: run(text), len(text), 2) / plain)
     return cost
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_objects():
+    """Python's garbage collector passes over the objects of the other tests, which are many."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("size", SIZES)
