@@ -90,7 +90,7 @@ async def test_a_kill_with_a_push_under_way(tmp_path, monkeypatch):
             await has(loki, *(f"blue {number}" for number in range(30)))
             loki.last = "red 0"
             senders.put("x", "red 0")
-            await until(lambda: stored(senders).get("behind"))
+            await until(lambda: "red 0" in notes(loki) and stored(senders).get("behind"))
             await first.kill()
             loki.last, loki.status, loki.store_and_fail = None, 204, 0
             senders.put("y", "red 1")
