@@ -103,6 +103,21 @@ async def test_a_kill_with_a_push_under_way(tmp_path, monkeypatch):
     )
 
 
+async def test_a_position_that_cannot_be_written(senders, loki):
+    """The next push waits for it: a kill at this moment repeats one push, not two."""
+    first = await senders.start()
+    await until(lambda: first.leads)
+    senders.cluster.api.fail("update leases", ApiFault.STATUS, status=503)
+    senders.put("a", "one")
+    await has(loki, "one")
+    senders.put("b", "two")
+    await until(lambda: not first.leads or len(first.shipper.term.readers[0].progress))
+    await asyncio.sleep(0.4)
+    assert notes(loki) == ["one"]
+    senders.cluster.api.recover()
+    await has(loki, "two")
+
+
 async def test_a_leader_that_cannot_renew(senders, loki):
     """It stops before another one may begin, and drops the lines that it has not sent."""
     first, second = await two(senders)
