@@ -12,5 +12,6 @@ Knows which checks are made, and the meaning of their results. Must not change a
     kubelet       tries a node: its certificate, its metrics, its pods
     upstreams     tries each upstream: its certificate, its metrics, its namespace labels
     logs          tries a list of pods and one log, for `kmproxy logs`
+    events        tries a list of events and the Lease, for `kmproxy logs --events`
     preflight     runs all checks in order
 """

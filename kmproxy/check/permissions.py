@@ -13,18 +13,22 @@ import msgspec
 
 from kmproxy.check.report import Access, Finding, Result
 from kmproxy.check.steps import Steps
+from kmproxy.config.logs_values import LeaseName
 from kmproxy.errors import ApiError
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.permissions import (
+    EVENTS,
     EVERYTHING,
     NODE_PODS,
     NODE_PROXY,
     Permission,
+    lease,
     needed,
     needed_by_logs,
     unneeded,
     unneeded_by_logs,
 )
+from kmproxy.kube.service_account import own_namespace
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -68,9 +72,11 @@ class PermissionCheck:
         config = self._steps.config
         wanted, unwanted = needed(config), unneeded(config)
         if self._steps.logs is not None:
-            source = self._steps.logs.logs.source
-            wanted = needed_by_logs(config, source)
-            unwanted = unneeded_by_logs(config, source)
+            logs = self._steps.logs.logs
+            wanted = needed_by_logs(config, logs.source)
+            unwanted = unneeded_by_logs(config, logs.source)
+            if logs.events:
+                wanted += (*EVENTS, *self._lease(logs.events_lease))
         access = self._steps.report.access
         heading = (
             f"Permissions, asked of {self._steps.clients.identity.server}: "
@@ -88,6 +94,12 @@ class PermissionCheck:
                     break
         asked = {each.permission for each in access}
         access += [Access(each, True, None) for each in wanted if each not in asked]
+
+    def _lease(self, name: LeaseName) -> tuple[Permission, ...]:
+        """The permissions for the Lease. None if its namespace is not known: a later step tells."""
+        directory = self._steps.config.apiserver.service_account_dir
+        namespace = name.namespace or own_namespace(directory)
+        return lease(namespace, name.name) if namespace else ()
 
     def prove(self, permission: Permission) -> None:
         """Remember that a kubelet answered a request that needs this permission."""

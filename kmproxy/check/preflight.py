@@ -90,12 +90,14 @@ async def _run(steps: Steps, try_node: str | None) -> None:
     if steps.config.authorization.mode != "none":
         await check_everybody(steps)
     labels = await list_labels(steps)
-    through_api = steps.logs is not None and steps.logs.logs.source == "api"
-    node = None if through_api else await find_node(steps, try_node)
-    if through_api:
+    source = None if steps.logs is None else steps.logs.logs.source
+    node = await find_node(steps, try_node) if source in {None, "files"} else None
+    if source == "api":
         from kmproxy.check.logs import check_api_logs  # noqa: PLC0415 - most have none
 
         await check_api_logs(steps, permissions)
+    elif source == "none":
+        pass
     elif node is None:
         report.add("metrics", "metrics", "skipped", "no node to try")
     else:
@@ -109,6 +111,10 @@ async def _run(steps: Steps, try_node: str | None) -> None:
         listed = steps.config.discovery.enabled or steps.config.pods.enabled
         pods = await check_pods(steps, node, permissions) if listed else None
         await check_metrics(steps, node, labels, permissions, pods)
+    if steps.logs is not None and steps.logs.logs.events:
+        from kmproxy.check.events import check_events  # noqa: PLC0415 - most have none
+
+        await check_events(steps, steps.logs.logs)
     if steps.config.upstreams:
         from kmproxy.check.upstreams import check_upstreams  # noqa: PLC0415 - most have none
 

@@ -216,6 +216,15 @@ class Report:
         """The permissions that must be granted: they are needed and not allowed."""
         return [each.permission for each in self.access if each.needed and each.allowed is False]
 
+    @property
+    def missing_in(self) -> dict[str, list[Permission]]:
+        """The permissions that must be granted in single namespaces."""
+        found: dict[str, list[Permission]] = {}
+        for each in self.missing:
+            if each.namespace:
+                found.setdefault(each.namespace, []).append(each)
+        return found
+
     def add(self, check: str, subject: str, result: Result, message: str) -> None:
         """Add a row to the table."""
         self.findings.append(Finding(check, subject, result, message))
@@ -226,9 +235,12 @@ class Report:
         lines = [
             f"{marks[row.result]} {row.subject:<{width}}  {row.message}" for row in self.findings
         ]
-        if missing := self.missing:
+        if missing := [each for each in self.missing if not each.namespace]:
             lines += ["", "Add to the rules of the ClusterRole of this identity:", ""]
             lines += rules_yaml(missing).splitlines()
+        for namespace, missing in self.missing_in.items():
+            where = f"the Role of this identity in the namespace {namespace}"
+            lines += ["", f"Add to the rules of {where}:", "", *rules_yaml(missing).splitlines()]
         return "\n".join(map(printable, lines))
 
     def document(self) -> dict[str, Any]:
@@ -244,7 +256,8 @@ class Report:
                 | {"needed": each.needed, "allowed": each.allowed}
                 for each in self.access
             ],
-            "rules_to_add": rules(self.missing),
+            "rules_to_add": rules(each for each in self.missing if not each.namespace),
+            "role_rules_to_add": {name: rules(each) for name, each in self.missing_in.items()},
             "node": self.node,
             "certificate": self.certificate and self.certificate.document(),
             "metrics": self.metrics and dataclasses.asdict(self.metrics),

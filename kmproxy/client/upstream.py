@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -125,8 +125,9 @@ class Upstream:
         authorization: str | None = None,
         headers: Mapping[str, str] | None = None,
         silence: float | None = None,
+        method: Literal["POST", "PUT"] = "POST",
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Send a POST for a response in JSON. Otherwise it is like `get`.
+        """Send a POST or PUT for a response in JSON. Otherwise it is like `get`.
 
         `authorization` is sent unchanged if the upstream has no credential. Further
         `headers` are no secrets: they are sent over plain HTTP, too.
@@ -139,7 +140,7 @@ class Upstream:
         }
         if authorization:
             sent["Authorization"] = authorization
-        return self._request("POST", url, sent, body=body, silence=silence)
+        return self._request(method, url, sent, body=body, silence=silence)
 
     @asynccontextmanager
     async def _request(

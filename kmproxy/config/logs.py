@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 from kmproxy.config.logs_values import (
     ALWAYS_KNOWN,
     USUAL_PATH,
+    LeaseName,
     Shard,
     Size,
     parse_external_label,
+    parse_lease,
     parse_push_url,
     parse_shard,
     parse_stream_label,
@@ -37,6 +39,7 @@ from kmproxy.config.types import (
     Address,
     one_of,
     parse_address,
+    parse_bool,
     parse_duration,
     parse_file,
     parse_word,
@@ -64,8 +67,8 @@ class LogsConfig:
         f"the push endpoint, such as http://HOST:PORT{USUAL_PATH}; needed",
     )  # fmt: skip
     source: str = setting(
-        "source", one_of("files", "api"), "files", "files|api",
-        "the log files of the node's kubelet, or the API server's pods/log",
+        "source", one_of("files", "api", "none"), "files", "files|api|none",
+        "the log files of the node's kubelet, the API server's pods/log, or no container's log",
     )  # fmt: skip
     namespace: tuple[str, ...] = setting(
         "namespace", parse_word, (), "GLOB",
@@ -133,6 +136,15 @@ class LogsConfig:
     shard: Shard = setting(
         "shard", parse_shard, Shard(0, 1), "I/N",
         "this process reads the pods whose UID hashes to I, of 0 to N-1",
+    )  # fmt: skip
+    events: bool = setting(
+        "events", parse_bool, False, "",
+        "also send the events of the cluster, from one process of all that have this flag",
+    )  # fmt: skip
+    events_lease: LeaseName = setting(
+        "events-lease", parse_lease, LeaseName("kmproxy-logs-events"), "[NAMESPACE/]NAME",
+        "the Lease by which the processes find the one that sends events, and that keeps their "
+        "position; in the pod's own namespace unless another one is given",
     )  # fmt: skip
     listen: Address = setting(
         "listen", parse_address, Address("127.0.0.1", 8080), "ADDR:PORT",

@@ -26,8 +26,10 @@ def logs_contradictions(given: LogsCommand) -> tuple[list[str], list[str]]:
     """Returns problems and warnings about values that make no sense together."""
     logs = given.logs
     problems = [*_endpoint_problems(given), *_label_problems(given), *_tenant_problems(given)]
-    if logs.source == "api":
-        problems += _kubelet_problems(given.config)
+    if logs.source != "files":
+        problems += _kubelet_problems(given.config, logs.source)
+    if logs.source == "none" and not logs.events:
+        problems.append("--source=none: nothing is left to send without --events")
     if logs.batch_bytes > logs.max_buffer_bytes:
         problems.append("--batch-bytes is more than --max-buffer-bytes")
     if logs.max_line_bytes > logs.batch_bytes:
@@ -135,9 +137,9 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _kubelet_problems(config: Config) -> list[str]:
+def _kubelet_problems(config: Config, source: str) -> list[str]:
     """Returns a line for each setting of kubelets: the API server's pods/log asks no kubelet."""
-    why = "makes no sense beside --source=api, which asks no kubelet itself"
+    why = f"makes no sense beside --source={source}, which asks no kubelet itself"
     blank = KubeletConfig()
     given = [
         f"--{spec.name}"
@@ -145,7 +147,9 @@ def _kubelet_problems(config: Config) -> list[str]:
         if key != "node" and getattr(config.kubelet, key) != getattr(blank, key)
     ]
     problems = [f"{', '.join(given)} {why}"] if given else []
-    if _is_address(only_node(config) or ""):
+    if source == "none" and only_node(config) is not None:
+        problems.append(f"--node-name-or-ip {why}")
+    elif _is_address(only_node(config) or ""):
         what = "an address, but --source=api selects the pods of a node by its name"
         problems.append(f"--node-name-or-ip: {what} (spec.nodeName)")
     if config.access is not None:

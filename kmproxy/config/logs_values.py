@@ -33,6 +33,11 @@ _FACTORS: Final[Mapping[str, int]] = {
 
 _SHARD = re.compile(r"([0-9]{1,4})/([0-9]{1,4})", re.ASCII)
 
+_LEASE = re.compile(
+    r"(?:([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)/)?([a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?)",
+    re.ASCII,
+)
+
 _TENANT = re.compile(r"[a-zA-Z0-9!_.*'()-]{1,150}", re.ASCII)
 
 _ACCOUNT = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?", re.ASCII)
@@ -57,6 +62,25 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseName:
+    """The name of a Lease. Without a namespace it is in that of the pod."""
+
+    name: str
+    namespace: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def parse_lease(text: str) -> LeaseName:
+    """Reads the name of a Lease, with its namespace or without."""
+    match = _LEASE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:80]!r} is not NAME or NAMESPACE/NAME of a Lease")
+    return LeaseName(match[2], match[1])
 
 
 def parse_size(text: str) -> Size:

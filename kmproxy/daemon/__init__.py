@@ -18,5 +18,6 @@ Must not do itself any work of a folder below.
     lifecycle      waits for the namespaces, and for the end
     daemon         starts, runs and stops the daemon
     logs           the daemon of `kmproxy logs`, with all its parts
+    logs_events    the parts that send Kubernetes events
     logs_metrics   the table of own metrics of `kmproxy logs`
 """

@@ -32,6 +32,7 @@ from kmproxy.daemon.clients import Clients, open_clients
 from kmproxy.daemon.keepers import keep_labels, keep_pins
 from kmproxy.daemon.label_maps import LabelMaps, open_label_maps
 from kmproxy.daemon.lifecycle import until_loaded, until_stopped
+from kmproxy.daemon.logs_events import EventSending, limits_of, open_events
 from kmproxy.daemon.logs_metrics import LogsMetrics
 from kmproxy.daemon.ports import open_ports
 from kmproxy.daemon.process import certificates, process
@@ -46,7 +47,8 @@ from kmproxy.errors import (
 )
 from kmproxy.kube.nodes import Node
 from kmproxy.logs.api import ApiSource
-from kmproxy.logs.batches import Batches, BatchLimits
+from kmproxy.logs.batches import Batches
+from kmproxy.logs.event_shipper import EventShipper
 from kmproxy.logs.files import FileSource
 from kmproxy.logs.pod_labels import NodePodLabels, WatchedPodLabels
 from kmproxy.logs.pods import LogSelection
@@ -54,8 +56,8 @@ from kmproxy.logs.port import LogsPort, ProcessFacts
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.positions import PositionBook
 from kmproxy.logs.sender import NAME, Sender
-from kmproxy.logs.shipper import Shipper, saved
-from kmproxy.logs.source import ReadMetrics, Source
+from kmproxy.logs.shipper import GRACE, Shipper, saved
+from kmproxy.logs.source import NoSource, ReadMetrics, Source
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.own_file import aside
 from kmproxy.sources.kubelet import Kubelet, Reader
@@ -117,6 +119,7 @@ class LogsDaemon:
         )
         self._labels: LabelMaps | None = None
         self._shipper: Shipper | None = None
+        self._events: EventShipper | None = None
         self._readiness: Readiness | None = None
         self._watching: asyncio.Task[None] | None = None
         self.page_port = 0
@@ -146,8 +149,7 @@ class LogsDaemon:
             lambda: labels.watcher.unloaded() or shipper.unlisted(),
             lambda: labels.watcher.sync_age,
         )
-        api = logs.source == "api"
-        source = clients.api.server if api else clients.kubelet.source
+        source = clients.kubelet.source if logs.source == "files" else clients.api.server
         started = runtime.clock()
         port = LogsPort(
             shipper,
@@ -155,6 +157,7 @@ class LogsDaemon:
             source,
             lambda: labels.watcher.sync_age,
             lambda: self._process(started),
+            self._events,
         )
         self.page_port, self.telemetry_port = await open_ports(
             runtime,
@@ -191,9 +194,12 @@ class LogsDaemon:
             if stopped.done():
                 return
             shipper.start()
-            shipping = asyncio.create_task(shipper.wait())
-            tasks.add(shipping)
-            await until_stopped(stopped, shipping, watching)
+            shipping = [asyncio.create_task(shipper.wait())]
+            if self._events is not None:
+                self._events.start()
+                shipping.append(asyncio.create_task(self._events.wait()))
+            tasks.update(shipping)
+            await until_stopped(stopped, *shipping, watching)
         finally:
             for each in tasks:
                 each.cancel()
@@ -202,8 +208,8 @@ class LogsDaemon:
         """Become unready, send the lines already read, write the positions, and close all."""
         if self._readiness is not None:
             self._readiness.stopping = True
-        if self._shipper is not None:
-            await self._shipper.stop()
+        ends = [each.stop(GRACE) for each in (self._shipper, self._events) if each is not None]
+        await asyncio.gather(*ends)
         await self._runtime.stack.aclose()
 
     def _process(self, started: float) -> ProcessFacts:
@@ -284,8 +290,17 @@ class LogsDaemon:
             default_tenant=logs.default_tenant,
             accounts=urlsplit(logs.loki_url or "").path.startswith("/insert/"),
         )
+        limits, event_limits = limits_of(self._command)
+
+        def watched() -> bool:
+            return labels.watcher.trouble is None and not labels.watcher.restored
+
+        if logs.events:
+            plain = StreamLabels(options, names.find, unknown=names.lookup(b""))
+            sending = EventSending(upstream, plain, event_limits, watched)
+            self._events = open_events(self._command, runtime, clients, sending)
         batches = Batches(
-            BatchLimits(logs.batch_bytes, logs.batch_wait, logs.max_buffer_bytes),
+            limits,
             StreamLabels(
                 options,
                 names.find,
@@ -294,9 +309,10 @@ class LogsDaemon:
             ),
             clock=runtime.clock,
             count=metrics.send.count,
-            watched=lambda: labels.watcher.trouble is None and not labels.watcher.restored,
+            watched=watched,
         )
-        metrics.send.show(batches, runtime.wall)
+        events = self._events
+        metrics.send.show(lambda: (batches, *(events.all_batches if events else ())), runtime.wall)
         sender = Sender(
             upstream,
             logs.loki_url or "",
@@ -318,8 +334,11 @@ class LogsDaemon:
             wall=runtime.wall,
             uniform=runtime.uniform,
         )
-        if isinstance(known, WatchedPodLabels) or logs.source == "api":
-            source: Source[Any] = ApiSource(
+        source: Source[Any]
+        if logs.source == "none":
+            source = NoSource(**common)
+        elif isinstance(known, WatchedPodLabels) or logs.source == "api":
+            source = ApiSource(
                 api=clients.api,
                 node=only_node(config),
                 namespaces=logs.namespace,
@@ -346,6 +365,8 @@ class LogsDaemon:
         book = PositionBook()
         file = PositionFile(logs.positions, book, clock=runtime.wall, collect=self._collect)
         runtime.metrics.positions.follow(file)
+        if logs.source == "none":
+            return book, file  # the position of events is in the Lease
         try:
             await aside(file.load, "log-positions")
         except PositionsError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kmproxy.daemon.metrics import SharedMetrics
 from kmproxy.logs.api import FollowMetrics
+from kmproxy.logs.events import EventMetrics
 from kmproxy.logs.sender import SendMetrics
 from kmproxy.logs.shipper import PositionMetrics
 from kmproxy.logs.source import ReadMetrics
@@ -20,5 +21,8 @@ class LogsMetrics(SharedMetrics):
         super().__init__()
         self.send = SendMetrics(self.registry)
         self.read = ReadMetrics(self.registry, self.send.lost, self.upstream_errors)
+        self.events = EventMetrics(
+            self.registry, self.send.lost, self.read.cut, self.upstream_errors
+        )
         self.follow = FollowMetrics(self.registry)
         self.positions = PositionMetrics(self.registry)

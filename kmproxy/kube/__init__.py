@@ -20,6 +20,8 @@ sample gets, or what kmproxy serves.
     watch              the state of list and watch
     pod_list           reads a kubelet's list of pods while it arrives
     outage             since when the API server has been away
+    lease              a Lease that one of several processes holds: who may take it
+    lease_holder       takes a Lease, holds it and writes its annotation
     permissions        the permissions that kmproxy needs
     reviews            documents of token reviews and access reviews
     nodes              finds the addresses of nodes by name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import msgspec
@@ -71,7 +71,12 @@ class ApiServer:
                     await asyncio.sleep(0)
 
     async def post(
-        self, path: str, document: Mapping[str, Any], *, most: int = MAX_BODY
+        self,
+        path: str,
+        document: Mapping[str, Any],
+        *,
+        most: int = MAX_BODY,
+        method: Literal["POST", "PUT"] = "POST",
     ) -> bytearray:
         """Send a document. Return the body of the response, of at most `most` bytes.
 
@@ -79,7 +84,9 @@ class ApiServer:
         """
         url = await self._url(path)
         body = msgspec.json.encode(document)
-        async with self._upstream.post(url, body, silence=REQUEST_TIMEOUT) as response:
+        async with self._upstream.post(
+            url, body, silence=REQUEST_TIMEOUT, method=method
+        ) as response:
             return await _collect(await self._answer(response, REQUEST_TIMEOUT), most)
 
     @asynccontextmanager

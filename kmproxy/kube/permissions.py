@@ -17,10 +17,11 @@ _EXEC = "it can run commands in every pod"
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """The right to use a verb on a resource in the whole cluster.
+    """The right to use a verb on a resource in the whole cluster, or in one namespace.
 
     `resource` may have a subresource, as in `nodes/metrics`. `group` is the API group, empty for
     the core group. `name` is the name of the only object that is meant, empty for all objects.
+    `namespace` is empty for the whole cluster.
     `why` says what kmproxy needs the permission for, or its danger if it is not needed.
     """
 
@@ -29,11 +30,13 @@ class Permission:
     why: str = field(compare=False)
     group: str = ""
     name: str = ""
+    namespace: str = ""
 
     def __str__(self) -> str:
         everything = self.group == self.resource == self.verb == "*"
         dotted = f".{self.group}" if self.group and not everything else ""
-        return f"{self.verb} {self.resource}{dotted}" + (f" {self.name}" if self.name else "")
+        where = f" in {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {self.resource}{dotted}{f' {self.name}' if self.name else ''}{where}"
 
     @property
     def kind(self) -> tuple[str, str, str]:
@@ -44,7 +47,7 @@ class Permission:
         """Return the resourceAttributes of an access review for this permission."""
         resource, _, subresource = self.resource.partition("/")
         given = {"group": self.group, "resource": resource, "subresource": subresource}
-        given |= {"verb": self.verb, "name": self.name}
+        given |= {"verb": self.verb, "name": self.name, "namespace": self.namespace}
         return {key: value for key, value in given.items() if value}
 
 
@@ -66,6 +69,10 @@ NODES_LISTED = Permission("list", "nodes", "the nodes as scrape targets")
 PODS = (
     Permission("list", "pods", "the containers whose logs are read"),
     Permission("watch", "pods", "containers that come, restart and go"),
+)
+EVENTS = (
+    Permission("list", "events", "the events of the cluster", "events.k8s.io"),
+    Permission("watch", "events", "events that come and change", "events.k8s.io"),
 )
 POD_LOG = Permission("get", "pods/log", "the logs of containers, through the API server")
 
@@ -147,8 +154,20 @@ def needed(config: Config) -> tuple[Permission, ...]:
     return tuple(found.values())
 
 
+def lease(namespace: str, name: str) -> tuple[Permission, ...]:
+    """Return the permissions to take and hold one Lease. No role can bound `create` by a name."""
+    group, why = "coordination.k8s.io", "one replica of all sends events, and keeps the position"
+    return (
+        Permission("get", "leases", why, group, name, namespace),
+        Permission("update", "leases", why, group, name, namespace),
+        Permission("create", "leases", "the Lease, if it is not there", group, "", namespace),
+    )
+
+
 def needed_by_logs(config: Config, source: str = "files") -> tuple[Permission, ...]:
-    """Return the permissions that `kmproxy logs` needs to read from the source."""
+    """Return the permissions that `kmproxy logs` needs to read containers' logs of the source."""
+    if source == "none":
+        return NAMESPACES
     if source == "api":
         return (*NAMESPACES, *PODS, POD_LOG)
     if _through_the_api_server(config):
@@ -177,25 +196,30 @@ def unneeded_by_logs(config: Config, source: str = "files") -> tuple[Permission,
 
 
 def rules(permissions: Iterable[Permission]) -> list[dict[str, list[str]]]:
-    """Return ClusterRole rules that grant permissions: one per resource, for all its objects."""
-    verbs: dict[tuple[str, str], list[str]] = {}
+    """Return rules that grant permissions. Those of a ClusterRole are for all objects."""
+    verbs: dict[tuple[str, str, str], list[str]] = {}
     for each in permissions:
-        known = verbs.setdefault((each.group, each.resource), [])
+        name = each.name if each.namespace else ""
+        known = verbs.setdefault((each.group, each.resource, name), [])
         if each.verb not in known:
             known.append(each.verb)
     return [
-        {"apiGroups": [group], "resources": [resource], "verbs": granted}
-        for (group, resource), granted in verbs.items()
+        {"apiGroups": [group], "resources": [resource]}
+        | ({"resourceNames": [name]} if name else {})
+        | {"verbs": granted}
+        for (group, resource, name), granted in verbs.items()
     ]
 
 
 def rules_yaml(permissions: Iterable[Permission]) -> str:
-    """Return the rules of `rules` as YAML, to be written under `rules:` of a ClusterRole."""
+    """Return the rules of `rules` as YAML, to be written under `rules:` of a role."""
     lines = []
     for rule in rules(permissions):
         groups = ", ".join(group or '""' for group in rule["apiGroups"])
         lines.append(f"- apiGroups: [{groups}]")
         lines.append(f"  resources: [{', '.join(rule['resources'])}]")
+        if names := rule.get("resourceNames"):
+            lines.append(f"  resourceNames: [{', '.join(names)}]")
         lines.append(f"  verbs: [{', '.join(rule['verbs'])}]")
     return "\n".join(lines)
 
@@ -203,6 +227,10 @@ def rules_yaml(permissions: Iterable[Permission]) -> str:
 def advice(*permissions: Permission) -> str:
     """Return one line that tells how to grant missing permissions to one resource."""
     (rule,) = rules(permissions)
+    (where,) = {each.namespace for each in permissions}
+    role = f"a Role rule in the namespace {where}" if where else "a ClusterRole rule"
     groups = f"apiGroups [{', '.join(rule['apiGroups'])}], " if any(rule["apiGroups"]) else ""
     resources, verbs = (", ".join(rule[key]) for key in ("resources", "verbs"))
-    return f"add a ClusterRole rule with {groups}resources [{resources}] and verbs [{verbs}]"
+    names = rule.get("resourceNames")
+    only = f", resourceNames [{', '.join(names)}]" if names else ""
+    return f"add {role} with {groups}resources [{resources}]{only} and verbs [{verbs}]"

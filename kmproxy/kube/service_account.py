@@ -70,6 +70,14 @@ class ServiceAccount(Identity):
         return f"Bearer {self._token.current(anew=anew)}"
 
 
+def own_namespace(directory: str) -> str | None:
+    """Return the namespace of the pod with these service-account files, or None without them."""
+    try:
+        return Path(directory, "namespace").read_text("utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 async def find_identity(
     config: ApiServerConfig,
     environment: Mapping[str, str],

@@ -29,6 +29,11 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     batches         collects lines into batches, within a bound of memory
     sender          pushes batches, again and again if need be, and acknowledges lines
     page            the status page, and the targets as JSON
+    event_text      reads a Kubernetes event, and makes the text of its line
+    event_progress  the lines of events that were given out, and the acknowledged position
+    event_watch     list and watch of events: requests, bytes, and what follows
+    events          reads events, and hands them on as lines
+    event_shipper   sends events from the one process that holds the Lease
     shipper         puts reading, sending and positions together, and stops them in order
     port            serves the status page and /targets
 """

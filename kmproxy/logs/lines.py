@@ -6,6 +6,7 @@ Knows identities and times. Must not know files, requests, labels or pushes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -24,14 +25,18 @@ class Container:
     """The pod's `spec.nodeName`."""
 
 
+NO_INSTANCE: Final = -1
+"""The instance of a line that no container wrote, such as that of a Kubernetes event."""
+
+
 class Line(msgspec.Struct, frozen=True, gc=False):
     """One whole line as the container wrote it: its parts are joined."""
 
     container: Container
     instance: int
-    """The restart that wrote the line: 0 is the container's first run."""
+    """The restart that wrote the line: 0 is the container's first run. Or `NO_INSTANCE`."""
     stream: str
-    """`stdout` or `stderr`."""
+    """`stdout` or `stderr`, empty if that is not known, `event` for a Kubernetes event."""
     time: int
     """Nanoseconds since 1970, of the line's first part. Times of one container may go back."""
     text: bytes

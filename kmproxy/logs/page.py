@@ -90,6 +90,7 @@ class Shipping(msgspec.Struct, frozen=True, kw_only=True):
     reading: str | None
     endpoint: str
     sending: str | None
+    events: str | None = None
     held: int
     buffer: int
     oldest: float | None
@@ -333,5 +334,6 @@ def _shipping(status: LogsStatus) -> Markup:
         ("Trouble with reading", shipping.reading or "none"),
         ("Lines to", shipping.endpoint),
         ("Trouble with sending", shipping.sending or "none"),
+        *([("Kubernetes events", shipping.events)] if shipping.events else []),
     ]
     return section("shipping", "Lines", facts(pairs), live=True)

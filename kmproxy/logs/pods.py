@@ -62,11 +62,15 @@ class LogSelection:
             config.shard,
         )
 
-    def wants_pod(self, namespace: str, uid: str) -> bool:
-        """Tell whether a pod's logs may be wanted."""
+    def wants_namespace(self, namespace: str) -> bool:
+        """Tell whether lines of a namespace may be wanted."""
         if self.namespaces is not None and not self.namespaces.match(namespace):
             return False
-        return not self.without_namespaces.match(namespace) and in_shard(uid, self.shard)
+        return not self.without_namespaces.match(namespace)
+
+    def wants_pod(self, namespace: str, uid: str) -> bool:
+        """Tell whether a pod's logs may be wanted."""
+        return self.wants_namespace(namespace) and in_shard(uid, self.shard)
 
     def wants_container(self, name: str) -> bool:
         """Tell whether the logs of containers of this name are wanted."""

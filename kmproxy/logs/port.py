@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 
 from kmproxy.errors import one_line
 from kmproxy.exposition.selection import QueryError, check_keys
+from kmproxy.logs.event_shipper import EventShipper
 from kmproxy.logs.page import (
     KEYS,
     Containers,
@@ -60,6 +61,7 @@ class LogsPort:
     source: str
     label_age: Callable[[], float]
     process: Callable[[], ProcessFacts]
+    events: EventShipper | None = None
     _turn: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
     def application(self) -> web.Application:
@@ -96,9 +98,11 @@ class LogsPort:
 
     def _status(self, containers: Containers) -> LogsStatus:
         source, batches, sender = self.shipper.source, self.shipper.batches, self.shipper.sender
+        events = self.events
         oldest, age, facts = batches.oldest(), self.label_age(), self.process()
         problem = self.readiness.problem()
-        troubled = source.trouble or sender.last_error or containers.failing
+        trouble = events and events.options.trouble
+        troubled = source.trouble or trouble or sender.last_error or containers.failing
         return LogsStatus(
             health="unready" if problem else "failing" if troubled else "well",
             problem=one_line(problem) if problem else None,
@@ -107,6 +111,7 @@ class LogsPort:
                 reading=source.trouble and one_line(source.trouble),
                 endpoint=urlsplit(sender.url)._replace(query="").geturl(),
                 sending=sender.last_error and one_line(sender.last_error),
+                events=None if events is None else one_line(trouble or events.state),
                 held=batches.held,
                 buffer=int(batches.limits.buffer),  # a size of the configuration is no plain int
                 oldest=None if oldest is None else max(0.0, source.wall() - oldest / 1e9),

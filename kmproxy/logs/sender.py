@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
@@ -140,24 +140,26 @@ class SendMetrics:
             case _:
                 self.lost.labels(what).inc(number)
 
-    def show(self, batches: Batches, wall_clock: Callable[[], float]) -> None:
-        """Show the state of the batches whenever the metrics are read."""
+    def show(
+        self, batches: Callable[[], Iterable[Batches]], wall_clock: Callable[[], float]
+    ) -> None:
+        """Show the state of all batches of the moment whenever the metrics are read."""
 
         def age() -> float:
-            oldest = batches.oldest()
-            return 0.0 if oldest is None else max(0.0, wall_clock() - oldest / 1e9)
+            times = [oldest for each in batches() if (oldest := each.oldest()) is not None]
+            return max(0.0, wall_clock() - min(times) / 1e9) if times else 0.0
 
         self._oldest.set_function(age)
-        self._held.set_function(lambda: batches.held)
-        self._unlabelled.set_function(lambda: batches.unlabelled)
+        self._held.set_function(lambda: sum(each.held for each in batches()))
+        self._unlabelled.set_function(lambda: sum(each.unlabelled for each in batches()))
 
 
 @dataclass(slots=True, eq=False)
 class Sender:
     """Sends the batches of `batches` to one URL, until it is closed.
 
-    `saved` returns when the acknowledged positions are on disk. `uniform` draws the jitter. An
-    answer may take `patience` seconds.
+    `saved` returns when the acknowledged positions are on disk. `uniform` draws the jitter. Each
+    push waits for `admitted`. An answer may take `patience` seconds.
     """
 
     upstream: Upstream
@@ -169,6 +171,7 @@ class Sender:
     clock: Callable[[], float]
     uniform: Callable[[float, float], float]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    admitted: Callable[[], Awaitable[None]] | None = None
     patience: float = PATIENCE
     endpoint: Endpoint = field(default_factory=Endpoint)
     last_error: str | None = field(init=False, default=None)
@@ -258,6 +261,8 @@ class Sender:
         if tenant is not None:
             headers["X-Scope-OrgID"] = tenant
         async with self._turns:
+            if self.admitted is not None:
+                await self.admitted()
             begin = self.clock()
             try:
                 async with self.upstream.post(

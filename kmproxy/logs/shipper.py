@@ -90,8 +90,8 @@ class Shipper:
         for task in done:
             await task
 
-    async def stop(self) -> None:
-        """Read no more, send what was read for `GRACE` seconds, and write the positions.
+    async def stop(self, grace: float) -> None:
+        """Read no more, send what was read for `grace` seconds, and write the positions.
 
         Lines that were not taken by then are read again by the next process.
         """
@@ -100,7 +100,7 @@ class Shipper:
         self._reading.cancel()
         await asyncio.wait({self._reading})
         with suppress(asyncio.CancelledError):
-            await self.sender.close(GRACE)
+            await self.sender.close(grace)
         for task in self._tasks[1:]:
             task.cancel()
         await asyncio.wait(self._tasks)

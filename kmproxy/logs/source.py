@@ -72,7 +72,7 @@ class ReadMetrics:
         self._bytes = Counter(
             "kmproxy_log_bytes_read", "Bytes of the lines that were read.", registry=registry
         )
-        self._cut = Counter(
+        self.cut = Counter(
             "kmproxy_log_lines_cut", "Lines cut at --max-line-bytes.", registry=registry
         )
         self._unfinished = Counter(
@@ -103,7 +103,7 @@ class ReadMetrics:
         """Count what a tally has, and empty it."""
         self._lines.inc(tally.lines)
         self._bytes.inc(tally.bytes)
-        self._cut.inc(tally.cut)
+        self.cut.inc(tally.cut)
         self._unfinished.inc(tally.unfinished)
         for reason, number in tally.lost.items():
             self._lost.labels(reason).inc(number)
@@ -240,3 +240,16 @@ class Source(ABC, Generic[G]):
         if (unsaid := self._throttle.lets(reason, self.clock())) is not None:
             more = f" ({unsaid} more of such lines were left out)" if unsaid else ""
             _log.warning("%s%s", message, more)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class NoSource(Source[Reading[Any]]):
+    """Reads no container's log."""
+
+    def __post_init__(self) -> None:
+        self.listed.set()
+        super(NoSource, self).__post_init__()
+
+    async def run(self) -> None:
+        """Wait until it is cancelled."""
+        await asyncio.Event().wait()

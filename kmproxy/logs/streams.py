@@ -17,7 +17,7 @@ from kmproxy.bounded_cache import BoundedCache
 from kmproxy.config.logs import OWN_NAMES
 from kmproxy.config.logs_values import ALWAYS_KNOWN, MAX_STREAM_LABELS, is_account, is_tenant
 from kmproxy.exposition.grammar import PAIR, unquote
-from kmproxy.logs.lines import Container
+from kmproxy.logs.lines import NO_INSTANCE, Container
 
 MAX_VALUE: Final = 2048
 """Bytes of a stream label's value that Loki takes by default."""
@@ -129,7 +129,7 @@ class StreamLabels:
             "stream": stream,
             "pod": container.pod,
             "node": container.node,
-            "instance": str(instance),
+            "instance": "" if instance == NO_INSTANCE else str(instance),
         }
         chosen = [(name, values[name]) for name in options.labels if name in values]
         chosen += [pair for pair in self._pairs(rendering.namespace) if pair[0] not in values]

@@ -223,7 +223,8 @@ class SimAPI:
         if failure is not None and failure.fault in _SPOILING:
             return self._spoil(failure, view.bookmark(self.store.version))
         text = request.query.get("resourceVersion", "")
-        version = int(text) if self.future_watch_waits and text else self.store.reached(text)
+        waits = self.future_watch_waits or not KINDS[view.resource].cached
+        version = int(text) if waits and text else self.store.reached(text)
         expired = StatusError(410, f"too old resource version: {version} ({self.store.floor})")
         too_old = text not in ("", "0") and version < self.store.floor
         if too_old and self.expired_as == "status":
@@ -257,6 +258,7 @@ class SimAPI:
         clock = asyncio.get_running_loop().time
         end = clock() + float(query.get("timeoutSeconds") or 1800)
         marks = query.get("allowWatchBookmarks", "") in ("true", "1")
+        marks = marks and KINDS[view.resource].cached
         mark = clock() + self.bookmark_interval
         seen = int(query.get("resourceVersion") or 0)
         lines: list[bytes] = []

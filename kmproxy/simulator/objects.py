@@ -16,12 +16,17 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object: its name, its API version, and whether it lives in namespaces."""
+    """A kind of object: its name, its API version, and whether it lives in namespaces.
+
+    Of most kinds the API server has a cache. Without one, a watch gets no bookmarks and waits for a
+    version of the future, and a list of any version has pages.
+    """
 
     name: str
     version: str = "v1"
     short: str = ""
     namespaced: bool = True
+    cached: bool = True
 
 
 KINDS = {
@@ -31,6 +36,8 @@ KINDS = {
     "pods": Kind("Pod", short="po"),
     "services": Kind("Service", short="svc"),
     "endpointslices": Kind("EndpointSlice", "discovery.k8s.io/v1"),
+    "events": Kind("Event", "events.k8s.io/v1", short="ev", cached=False),
+    "leases": Kind("Lease", "coordination.k8s.io/v1"),
 }
 """The kinds of objects, by resource."""
 

@@ -84,12 +84,12 @@ class View:
     ) -> None:
         self.query = query
         self._store = store
-        self._resource = resource
+        self.resource = resource
         self._namespace = namespace
         self._metadata_only = "as=PartialObjectMetadata" in accept
 
     def __repr__(self) -> str:
-        return f"<View of {self._resource}{', metadata only' if self._metadata_only else ''}>"
+        return f"<View of {self.resource}{', metadata only' if self._metadata_only else ''}>"
 
     def selects(self, item: Object) -> bool:
         """Tell whether an object is in the namespace and the selectors match it.
@@ -117,7 +117,7 @@ class View:
 
     def items(self) -> list[Object]:
         """Return the selected objects, sorted by key, before `shape`."""
-        everything = sorted(self._store.objects[self._resource].items())
+        everything = sorted(self._store.objects[self.resource].items())
         return [item for _, item in everything if self.selects(item)]
 
     def document(self, items: list[Object], metadata: Object) -> Object:
@@ -126,7 +126,7 @@ class View:
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
             items = [self.shape(each) for each in items]
         else:
-            kind = KINDS[self._resource]
+            kind = KINDS[self.resource]
             head = {"kind": f"{kind.name}List", "apiVersion": kind.version}
             items = [_without(each, "kind", "apiVersion") for each in items]
         return {**head, "metadata": metadata, "items": items}
@@ -145,7 +145,7 @@ class View:
     def since(self, version: int) -> tuple[int, list[bytes]]:
         """Return the version after the last change, and lines for the changes after `version`."""
         lines = []
-        for at, kind, item in self._store.since(self._resource, version):
+        for at, kind, item in self._store.since(self.resource, version):
             version = at
             if self.selects(item):
                 lines.append(event_line(kind, self.shape(item)))
@@ -156,7 +156,7 @@ class View:
         metadata: Object = {"resourceVersion": str(version), "creationTimestamp": None}
         if initial:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-        kind = KINDS[self._resource]
+        kind = KINDS[self.resource]
         item = {"kind": kind.name, "apiVersion": kind.version, "metadata": metadata}
         return event_line("BOOKMARK", self.shape(item))
 
@@ -191,7 +191,7 @@ class Pages:
             else:
                 self._store.reached(wanted)
         metadata: Object = {"resourceVersion": str(version)}
-        if wanted == "0":
+        if wanted == "0" and KINDS[view.resource].cached:
             limit = 0
         if limit and len(items) > limit:
             metadata["continue"] = secrets.token_urlsafe(16)

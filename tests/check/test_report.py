@@ -147,10 +147,11 @@ def test_the_json_document():
         "identity": "me",
         "checks": [{"check": "a", "subject": "b", "result": "ok", "message": "c"}],
         "permissions": [
-            {"verb": "get", "group": "", "resource": "nodes/metrics", "name": "",
+            {"verb": "get", "group": "", "resource": "nodes/metrics", "name": "", "namespace": "",
              "why": NODE_METRICS.why, "needed": True, "allowed": True},
         ],
         "rules_to_add": [],
+        "role_rules_to_add": {},
         "node": "node-a",
         "certificate": {
             "name": "kubelet", "server": "10.0.0.1:10250", "subject": "CN=node", "issuer": "CN=ca",

@@ -198,6 +198,7 @@ RUN_BY = {
     "tests/cluster/": "test_examples.test_make_e2e",
     "args:\n": "test_examples.test_arguments_of_kubelet_meta_proxy",
     "sum by (team) (rate(": "test_rules.test_the_joins_of_the_documents",
+    "name=web-0 kind=Pod action=Pulling": "test_event_text.test_the_documented_line",
     'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'
     "  * on (namespace) group_left (label_team)\n    kube_": "test_rules.test_the_joins_of_the_documents",
     'sum by (label_team) (\n    rate(container_cpu_usage_seconds_total{container!=""}[5m])\n'

@@ -48,7 +48,7 @@ class Shipping:
             StreamLabels(options or StreamOptions(), self.labels.get),
             clock=clock, count=self.metrics.count,
         )  # fmt: skip
-        self.metrics.show(self.batches, clock)
+        self.metrics.show(lambda: (self.batches,), clock)
         self.reader = Reader(self.batches)
         session = session or await self._stack.enter_async_context(open_session())
         factory = UpstreamFactory(
