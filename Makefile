@@ -4,11 +4,15 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-IMG    ?= kmproxy:latest
 
 KUBECTL ?= kubectl
 # Which of manifests/overlays is deployed.
 OVERLAY ?= daemonset
+
+# The one place of the version.
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' $(dir $(lastword $(MAKEFILE_LIST)))kmproxy/__init__.py)
+# The image that is built and deployed.
+IMG     ?= kmproxy:$(if $(filter development,$(OVERLAY)),dev,$(VERSION))
 
 .DEFAULT_GOAL := help
 
@@ -31,11 +35,11 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The locked packages, then the project itself; anew when a lock changes, as what is no longer
 # locked is to go, and another Python may be wanted.
-$(BIN)/kmproxy: requirements.lock pyproject.toml
+$(BIN)/kmproxy: requirements.lock requirements-demo.lock pyproject.toml
 	@$(CHECK_PYTHON)
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): the packages of requirements.lock ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --require-hashes -r requirements.lock -r requirements-demo.lock
 	@$(INSTALL) --no-deps --editable .
 	@touch $@
 
@@ -44,21 +48,28 @@ $(VENV)/dev: $(BIN)/kmproxy requirements-dev.lock
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
+.PHONY: dev
+dev: $(VENV)/dev ## set up the environment of tests and tools
+
 .PHONY: run
 run: $(BIN)/kmproxy ## start the demo: a simulated cluster with the daemon in front
 	$(BIN)/kmproxy demo $(ARGS)
 
 .PHONY: bench
 bench: $(BIN)/kmproxy ## measure the engine, the daemon and nginx, side by side
-	$(BIN)/kmproxy bench --daemon $(ARGS)
+	@command -v go >/dev/null && $(MAKE) --no-print-directory $(CLUSTER_TOOLS)/expfmt \
+	  || echo "without Go, the way of kubelet-meta-proxy is not measured" >&2
+	PATH=$(CLUSTER_TOOLS):$$PATH $(BIN)/kmproxy bench --daemon $(ARGS)
 
 # Empty for the tests alone, which take two thirds of the time.
 COVERAGE = --cov --cov-report=term
+# How many test files run at once: as many as there are processors. Empty for one process.
+JOBS     = $(if $(ARGS),,auto)
 
 .PHONY: test
 test: $(VENV)/dev ## run all tests, with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/pytest --durations=15 $(COVERAGE) $(ARGS)
+	$(BIN)/pytest $(if $(JOBS),--numprocesses=$(JOBS) --dist=loadfile) --durations=15 $(COVERAGE) $(ARGS)
 
 .PHONY: e2e
 e2e: $(VENV)/dev $(if $(shell command -v go),cluster-tools) ## the proof with the real API server, Prometheus and Alertmanager
@@ -70,9 +81,12 @@ CLUSTER_GO    := tests/cluster/go.mod tests/cluster/go.sum
 K8S_VERSION   := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2; exit}' tests/cluster/go.mod)
 
 .PHONY: cluster-tools
-cluster-tools: $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus victoria-logs) ## build a real API server, etcd, Prometheus and VictoriaLogs for the tests (needs Go)
+cluster-tools: engine-tools $(addprefix $(CLUSTER_TOOLS)/,etcd kube-apiserver promtool prometheus victoria-logs) ## build a real API server, etcd, Prometheus and VictoriaLogs for the tests (needs Go)
 
-GO_BUILD = @echo "building $(@F): some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
+.PHONY: engine-tools
+engine-tools: $(CLUSTER_TOOLS)/textparse $(CLUSTER_TOOLS)/expfmt ## build two programs with Prometheus' own parsers, for the tests and the bench (needs Go)
+
+GO_BUILD = @echo "building $(@F): up to some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
   && cd tests/cluster && go build -trimpath -buildvcs=false
 
 $(CLUSTER_TOOLS)/etcd: $(CLUSTER_GO)
@@ -85,16 +99,47 @@ $(CLUSTER_TOOLS)/kube-apiserver: $(CLUSTER_GO)
 $(CLUSTER_TOOLS)/promtool $(CLUSTER_TOOLS)/prometheus: $(CLUSTER_GO)
 	$(GO_BUILD) -ldflags '-s -w' -o $@ github.com/prometheus/prometheus/cmd/$(@F)
 
+$(CLUSTER_TOOLS)/textparse $(CLUSTER_TOOLS)/expfmt: $(CLUSTER_TOOLS)/%: tests/cluster/%/main.go $(CLUSTER_GO)
+	$(GO_BUILD) -ldflags '-s -w' -o $@ ./$(@F)
+
 $(CLUSTER_TOOLS)/victoria-logs: tests/victorialogs/go.mod tests/victorialogs/go.sum
 	@echo "building $(@F): a minute the first time" && mkdir -p $(CLUSTER_TOOLS) \
 	  && cd tests/victorialogs && go build -trimpath -buildvcs=false -ldflags '-s -w' \
 	  -o $@ github.com/VictoriaMetrics/VictoriaLogs/app/$(@F)
 
+.PHONY: helm-tool
+helm-tool: $(CLUSTER_TOOLS)/helm ## build the program of Helm 3 for the tests of the chart (needs Go)
+
+$(CLUSTER_TOOLS)/helm: tests/helm/go.mod tests/helm/go.sum
+	@echo "building $(@F): some minutes the first time" && mkdir -p $(CLUSTER_TOOLS) \
+	  && cd tests/helm && go build -trimpath -buildvcs=false -ldflags '-s -w' \
+	  -o $@ helm.sh/helm/v3/cmd/$(@F)
+
+.PHONY: engine
+engine: $(BIN)/kmproxy ## build the compiled engine, and install it into .venv (needs Rust)
+	@command -v cargo >/dev/null || { \
+	  echo "There is no cargo. The compiled engine needs Rust 1.88 or newer: https://rustup.rs" >&2; \
+	  echo "Without it kmproxy uses the pure engine, which does the same more slowly." >&2; exit 1; }
+	@$(INSTALL) --require-hashes -r requirements-engine.lock
+	@rm -rf dist/engine
+	$(BIN)/maturin build --quiet --release --locked --manifest-path engine/Cargo.toml \
+	  --interpreter $(BIN)/python --out dist/engine
+	@$(INSTALL) --no-deps --force-reinstall dist/engine/*.whl
+	@$(BIN)/kmproxy --version
+
 .PHONY: fuzz
-fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
-	mkdir -p .fuzz
-	$(BIN)/python -m tests.fuzz.fuzz_exposition -max_total_time=$(SECONDS) -print_final_stats=1 \
-	  -dict=tests/fuzz/exposition.dict -artifact_prefix=tests/fuzz/corpus/ .fuzz tests/fuzz/corpus
+fuzz: $(VENV)/fuzz ## search for what the engines read wrongly, for SECONDS; with TARGET=pipeline, with all options
+	mkdir -p .fuzz/$(TARGET)
+	$(BIN)/python -m tests.fuzz.fuzz_$(TARGET) -max_total_time=$(SECONDS) -print_final_stats=1 \
+	  -dict=tests/fuzz/exposition.dict -artifact_prefix=tests/fuzz/corpus/ \
+	  .fuzz/$(TARGET) tests/fuzz/corpus
+
+TARGET ?= exposition
+
+.PHONY: fuzz-engine
+fuzz-engine: ## search for bytes at which the compiled engine fails, for SECONDS (needs cargo-fuzz and a nightly Rust)
+	cd engine && cargo +nightly fuzz run --sanitizer none lines -- \
+	  -max_total_time=$(SECONDS) -print_final_stats=1 -dict=../tests/fuzz/exposition.dict
 
 SECONDS ?= 60
 
@@ -122,6 +167,27 @@ lint: $(VENV)/dev ## check style, types and the Dockerfile
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 
+# actionlint reads the scripts too where shellcheck is there.
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/dev $(if $(shell command -v go),$(CLUSTER_TOOLS)/actionlint) ## check the workflows of .github (actionlint needs Go)
+	$(BIN)/zizmor --offline --persona=pedantic --quiet .github
+	$(if $(shell command -v go),$(CLUSTER_TOOLS)/actionlint,@echo "no Go: actionlint is left out")
+
+$(CLUSTER_TOOLS)/actionlint: tests/workflows/go.mod tests/workflows/go.sum
+	@mkdir -p $(CLUSTER_TOOLS) && cd tests/workflows && go build -trimpath -buildvcs=false \
+	  -ldflags '-s -w' -o $@ github.com/rhysd/actionlint/cmd/actionlint
+
+# What the tests use if it is there, and what is no Python package. kubectl and Go come from elsewhere.
+.PHONY: test-programs
+test-programs: ## install programs that tests use, on Debian and Ubuntu (as root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  curl fish groff-base nginx-light prometheus-alertmanager zsh
+
+.PHONY: check-demo
+check-demo: ## start the demo from a bare checkout, move a namespace, and look
+	.ci/demo
+
 .PHONY: format
 format: $(VENV)/dev ## put the code in its form
 	$(BIN)/ruff format
@@ -130,9 +196,13 @@ format: $(VENV)/dev ## put the code in its form
 .PHONY: lock
 lock: ## choose the newest packages anew and lock them (needs uv)
 	$(COMPILE) --upgrade pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --constraint requirements.lock --group demo \
+	  --output-file requirements-demo.lock
 	$(COMPILE) --upgrade --constraint requirements.lock --group dev pyproject.toml \
 	  --output-file requirements-dev.lock
-	$(COMPILE) --upgrade --group build --output-file requirements-build.lock
+	$(COMPILE) --upgrade --constraint requirements-dev.lock --group build \
+	  --output-file requirements-build.lock
+	$(COMPILE) --upgrade --group engine --output-file requirements-engine.lock
 	$(COMPILE) --upgrade --group fuzz --output-file requirements-fuzz.lock
 
 COMPILE = uv pip compile --quiet --universal --python-version 3.11.5 --generate-hashes \
@@ -159,21 +229,53 @@ check-locks: ## try to install each lock, with the oldest pip that is supported 
 
 # What the image says that it was built from: the commit, and whether something is changed since.
 REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+# The commit's time, not the build's: the same source has the same labels.
+CREATED  ?= $(shell git log -1 --format=%cI 2>/dev/null)
+BUILD_ARGS = --build-arg REVISION=$(REVISION) --build-arg VERSION=$(VERSION) --build-arg CREATED=$(CREATED)
+
+.PHONY: wheels
+wheels: $(VENV)/dev ## build the wheels of kmproxy and kmproxy-demo, and the source distribution, into dist/
+	printf '%s\n' '$(REVISION)' >kmproxy/REVISION
+	rm -f dist/kmproxy*.whl dist/kmproxy-*.tar.gz
+	$(BIN)/python -m hatchling build -d $(CURDIR)/dist && \
+	(cd demo && ../$(BIN)/python -m hatchling build -t wheel -d $(CURDIR)/dist); \
+	status=$$?; rm -f kmproxy/REVISION; exit $$status
 
 .PHONY: docker-build
 docker-build: ## build the image IMG
-	docker build --build-arg REVISION=$(REVISION) --tag $(IMG) .
+	docker build $(BUILD_ARGS) --tag $(IMG) .
 
 .PHONY: image-base
-image-base: ## pin the newest of the Dockerfile's base image by its digest (needs docker buildx)
-	base=$$(sed -n 's/^ARG BASE=\([^@]*\).*/\1/p' Dockerfile) && \
-	digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}') && \
-	expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null && \
-	sed -i "s/^ARG BASE=.*/ARG BASE=$$base@$$digest/" Dockerfile
+image-base: ## pin the newest of the Dockerfile's base images by their digests (needs docker buildx)
+	for name in BASE RUST; do \
+	  base=$$(sed -n "s/^ARG $$name=\([^@]*\).*/\1/p" Dockerfile) && \
+	  digest=$$(docker buildx imagetools inspect "$$base" --format '{{.Manifest.Digest}}') && \
+	  expr "$$digest" : 'sha256:[0-9a-f]\{64\}$$' >/dev/null && \
+	  sed -i "s/^ARG $$name=.*/ARG $$name=$$base@$$digest/" Dockerfile || exit; \
+	done
 
 .PHONY: docker-push
 docker-push: ## push the image IMG
 	docker push $(IMG)
+
+.PHONY: image-push
+image-push: ## build IMG for amd64 and arm64 with its SBOM and provenance, and push it (needs buildx)
+	mkdir -p dist
+	docker buildx build $(BUILD_ARGS) --platform linux/amd64,linux/arm64 --sbom=true \
+	  --provenance=mode=max --metadata-file dist/image.json --push --tag $(IMG) .
+
+.PHONY: image-digest
+image-digest: ## print the digest of the image that was pushed
+	@sed -n 's/^ *"containerimage.digest": *"\(sha256:[0-9a-f]*\)".*/\1/p' dist/image.json | grep .
+
+.PHONY: image-sign
+image-sign: ## sign the image that was pushed, by its digest and without a key (needs cosign)
+	name='$(IMG)' && digest=$$($(MAKE) -s image-digest) && cosign sign --yes "$${name%:*}@$$digest"
+
+.PHONY: man
+man: $(VENV)/dev ## write the man page into dist/
+	mkdir -p dist
+	$(BIN)/python -m tests.support.man_page dist/kmproxy.1
 
 # Where docs/runbooks.md can be read: what alerts lead to.
 RUNBOOKS ?= https://kmproxy.example.com/docs/runbooks.md
@@ -205,11 +307,44 @@ chart: $(VENV)/dev ## package the Helm chart into dist/
 	mkdir -p dist
 	$(BIN)/python -c 'import helm_python; print(helm_python.package("manifests/chart", destination="dist"))'
 
+# The registry, with the path, that the chart is pushed to.
+CHARTS ?= registry.example.com/charts
+
+.PHONY: chart-push
+chart-push: ## push the packaged chart to CHARTS, and sign it without a key (needs helm and cosign)
+	helm push dist/kmproxy-$(VERSION).tgz oci://$(CHARTS) 2>&1 | tee dist/chart-push.txt
+	digest=$$(sed -n 's/^Digest: *\(sha256:[0-9a-f]*\)$$/\1/p' dist/chart-push.txt | grep .) && \
+	cosign sign --yes $(CHARTS)/kmproxy@$$digest
+
+# The version that `make version` writes: make version NEW=0.2.0
+NEW ?=
+# The tag that is released, if there is one.
+TAG ?=
+
+.PHONY: release-notes
+release-notes: $(VENV)/dev ## write the changelog of this version to dist/notes.md
+	mkdir -p dist
+	$(BIN)/python -m tests.support.release notes >dist/notes.md
+
+.PHONY: news
+news: $(VENV)/dev ## print what the fragments of changelog.d will add to the changelog
+	@$(BIN)/python -m tests.support.release news
+
+.PHONY: version
+version: $(VENV)/dev ## write the version NEW wherever it stands, and the fragments into the changelog
+	$(BIN)/python -m tests.support.release write --version='$(NEW)'
+	$(BIN)/python -m tests.support.chart_documents
+
+.PHONY: release
+release: $(VENV)/dev ## check that version, chart, image tags and changelog agree, before a tag is pushed
+	@$(BIN)/python -m tests.support.release check --tag='$(TAG)'
+	@[ -n '$(TAG)' ] || echo "Now: git tag -a v$(VERSION) -m 'kmproxy $(VERSION)' && git push origin v$(VERSION)"
+
 .PHONY: build-installer
 build-installer: ## write OVERLAY with the image IMG to dist/install.yaml
 	mkdir -p dist
 	$(KUBECTL) kustomize manifests/overlays/$(OVERLAY) >dist/overlay.yaml
-	sed 's|image: kmproxy:latest$$|image: $(IMG)|' dist/overlay.yaml >dist/install.yaml
+	sed 's|image: kmproxy:[^ ]*$$|image: $(IMG)|' dist/overlay.yaml >dist/install.yaml
 	rm dist/overlay.yaml
 
 .PHONY: deploy
@@ -228,4 +363,4 @@ undeploy: build-installer ## take OVERLAY out of the cluster
 
 .PHONY: clean
 clean: ## remove what was set up and built
-	rm -rf $(VENV) .venv-* .fuzz dist build .pytest_cache .mypy_cache .ruff_cache .coverage*
+	rm -rf $(VENV) .venv-* .fuzz dist build engine/target .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -43,11 +43,13 @@ class GzipDecoder:
     """Decodes a gzip stream, in pieces of bounded size.
 
     A stream is complete only at the end of a member. Otherwise `finish` raises, because
-    a stream that was cut short looks whole up to the cut. `name` names the server in errors.
+    a stream that was cut short looks whole up to the cut. `name` names the sender in errors.
+    A stream of a peer has at most `max_members`; None sets no limit.
     """
 
-    def __init__(self, name: str = "kubelet") -> None:
+    def __init__(self, name: str = "kubelet", max_members: int | None = MAX_MEMBERS) -> None:
         self._name = name
+        self._max_members = max_members
         self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
         self._members = 1
 
@@ -62,8 +64,8 @@ class GzipDecoder:
                 if not data:
                     return
                 self._members += 1
-                if self._members > MAX_MEMBERS:
-                    message = f"the {self._name}'s gzip body has over {MAX_MEMBERS} members"
+                if self._max_members is not None and self._members > self._max_members:
+                    message = f"the {self._name}'s gzip body has over {self._max_members} members"
                     raise UpstreamError("gzip", message)
                 self._member = isal_zlib.decompressobj(_GZIP_WINDOW)
             try:

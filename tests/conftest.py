@@ -24,6 +24,7 @@ from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.service_account import ServiceAccount
 from kmproxy.simulator.cluster import SimCluster
 from tests.support.desk import Desk
+from tests.support.engines import ENGINES
 from tests.support.programs import TOOLS, free_port, which
 from tests.support.stage import Stage
 
@@ -32,7 +33,7 @@ CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 # Programs that are to end with their terminal do, whatever this process was started to ignore.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Flags and variables of a make that runs the tests are not for the ones that a test runs.
-for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "COVERAGE", "VENV"):
+for _name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "COVERAGE", "JOBS", "VENV"):
     os.environ.pop(_name, None)
 # A promtool beside the Prometheus that is tested.
 os.environ["PATH"] = os.pathsep.join([str(TOOLS), os.environ.get("PATH", "")])
@@ -48,8 +49,14 @@ def pytest_collection_modifyitems(items):
         for marker in item.iter_markers("program"):
             missing = [name for name in marker.args if which(name) is None]
             if missing:
-                reason = f"not installed, nor built by make cluster-tools: {', '.join(missing)}"
+                reason = f"not installed, nor built by make cluster-tools or make helm-tool: {', '.join(missing)}"
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request):
+    """The name of an engine: a test that asks for it runs on both."""
+    return request.param
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from kmproxy.content_coding import MAX_MEMBERS, GzipDecoder, GzipEncoder, accept
 from kmproxy.errors import UpstreamError
 
 TEXT = b"".join(b'm{namespace="n%d"} %d\n' % (n, n * n) for n in range(40))
-ONE = gzip.compress(TEXT)
-EMPTY = gzip.compress(b"")
+ONE = gzip.compress(TEXT, mtime=0)
+EMPTY = gzip.compress(b"", mtime=0)
 MAX_PIECE = 1 << 18
 CUTS = (None, 1, 7)
 

@@ -9,8 +9,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 import kmproxy
-from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.config.label_rules import parse_rules
 from kmproxy.daemon.metrics import OwnMetrics
+from kmproxy.exposition.engine import IN_USE
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.outage import Outage
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
@@ -142,6 +144,7 @@ def test_no_label_can_grow_without_bound(metrics):
             "version",
             "python",
             "revision",
+            "engine",
         ),
         *("role", "result", "kind", "certificate", "limit", "by", "operation"),
     }
@@ -160,7 +163,7 @@ def test_the_gauges_ask_when_they_are_scraped():
         assert found[("kmproxy_namespaces",)] == number
         assert found[("kmproxy_namespaces_without_label", ("label", "team"))] == lacking
         assert found[("kmproxy_label_values_left_out", ("limit", "value"))] == too_long
-        labels.put(Namespace("c", {"team": "far too long"}))
+        labels.put(ObjectMeta("c", {"team": "far too long"}))
         now += 1.0
 
 
@@ -262,10 +265,11 @@ def test_two_daemons_do_not_share_a_registry(metrics):
 
 
 def test_the_build_is_named(metrics):
-    """One series has the version and the Python version."""
+    """One series has the version, the Python version and the engine in use."""
     build = [key for key in samples(metrics) if key[0] == "kmproxy_build_info"]
     assert len(build) == 1
     assert ("version", kmproxy.__version__) in build[0]
+    assert ("engine", IN_USE) in build[0]
 
 
 def test_the_process_is_measured(metrics):

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter
@@ -87,6 +88,7 @@ class ReviewMetrics:
         self._errors.count("apiserver", reason)
 
 
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Reviewer:
     """Asks the API server for reviews, one at a time for each kind and key.
 
@@ -94,29 +96,33 @@ class Reviewer:
     the others still get the result. `secret` makes the keys: 16 to 64 random bytes.
     """
 
-    def __init__(
-        self,
-        api: ApiServer,
-        *,
-        audiences: Sequence[str],
-        secret: bytes,
-        clock: Callable[[], float],
-        metrics: ReviewMetrics,
-    ) -> None:
-        self._api = api
-        self._audiences = audiences
-        self._secret = secret
-        self._clock = clock
-        self._metrics = metrics
-        self._callers: BoundedCache[bytes, Caller] = BoundedCache(
+    api: ApiServer
+    audiences: Sequence[str]
+    secret: bytes
+    clock: Callable[[], float]
+    metrics: ReviewMetrics
+    _callers: BoundedCache[bytes, Caller] = field(
+        init=False,
+        default_factory=lambda: BoundedCache(
             MAX_CALLERS, size=MAX_CALLERS_BYTES, weigh=lambda _, caller: ENTRY + caller.size
-        )
-        self._rejected: BoundedCache[bytes, bool] = BoundedCache(MAX_REJECTED)
-        self._allowed: BoundedCache[bytes, bool] = BoundedCache(MAX_ANSWERS)
-        self._under_way: SharedCalls[bytes] = SharedCalls()
-        self._strangers = asyncio.Semaphore(STRANGERS)
-        self._asking = asyncio.Semaphore(MAX_UNDER_WAY)
-        self._took: deque[float] = deque(maxlen=LAST)  # seconds of the last reviews of access
+        ),
+    )
+    _rejected: BoundedCache[bytes, bool] = field(
+        init=False, default_factory=lambda: BoundedCache(MAX_REJECTED)
+    )
+    _allowed: BoundedCache[bytes, bool] = field(
+        init=False, default_factory=lambda: BoundedCache(MAX_ANSWERS)
+    )
+    _under_way: SharedCalls[bytes] = field(init=False, default_factory=SharedCalls)
+    _strangers: asyncio.Semaphore = field(
+        init=False, default_factory=lambda: asyncio.Semaphore(STRANGERS)
+    )
+    _asking: asyncio.Semaphore = field(
+        init=False, default_factory=lambda: asyncio.Semaphore(MAX_UNDER_WAY)
+    )
+    _took: deque[float] = field(  # seconds of the last reviews of access
+        init=False, default_factory=lambda: deque(maxlen=LAST)
+    )
 
     def __repr__(self) -> str:
         return (
@@ -130,7 +136,7 @@ class Reviewer:
 
     async def authenticate(self, token: str) -> Caller | None:
         """The caller of a token, or None if the API server rejects it. Raises AccessError."""
-        key, now = token_key(self._secret, token), self._clock()
+        key, now = token_key(self.secret, token), self.clock()
         if (caller := self._callers.get(key, now)) is not None:
             return caller
         if self._rejected.get(key, now):
@@ -139,15 +145,15 @@ class Reviewer:
 
     def now(self) -> float:
         """The time in seconds, on the clock that decides how long answers are remembered."""
-        return self._clock()
+        return self.clock()
 
     def key(self, caller: Caller, question: Question) -> bytes:
         """The key of a caller's question. Without the secret, a key reveals nothing about it."""
-        return access_key(self._secret, caller, question)
+        return access_key(self.secret, caller, question)
 
     def remembered(self, caller: Caller, question: Question) -> bool | None:
         """Whether the caller is allowed, by a remembered answer. None if no answer is valid."""
-        return self._allowed.get(self.key(caller, question), self._clock())
+        return self._allowed.get(self.key(caller, question), self.clock())
 
     def was_allowed(self, caller: Caller, question: Question) -> bool:
         """Whether the last remembered answer was yes, also if it has expired."""
@@ -160,8 +166,8 @@ class Reviewer:
         the event loop's clock, so a caller cannot distinguish it from a review.
         """
         if self.remembered(caller, question) is None:
-            self._metrics.reviewed("access", allowed=False)
-            self._allowed.put(self.key(caller, question), False, self._clock() + DENIED_FOR)
+            self.metrics.reviewed("access", allowed=False)
+            self._allowed.put(self.key(caller, question), False, self.clock() + DENIED_FOR)
             if self._took:
                 self._took.rotate()
                 await asyncio.sleep(since + self._took[0] - asyncio.get_running_loop().time())
@@ -174,7 +180,7 @@ class Reviewer:
         once would displace other answers.
         """
         key = self.key(caller, question)
-        if (allowed := self._allowed.get(key, self._clock())) is not None:
+        if (allowed := self._allowed.get(key, self.clock())) is not None:
             return allowed
         return await self.shared(key, lambda: self._review_access(key, caller, question, remember))
 
@@ -187,14 +193,14 @@ class Reviewer:
 
     async def _review_token(self, key: bytes, token: str) -> Caller | None:
         known = key in self._callers
-        review = token_review(token, self._audiences)
+        review = token_review(token, self.audiences)
         verdict, asked = await self._review(
             TOKEN_REVIEWS,
             review,
-            lambda body: read_token_review(body, self._audiences),
+            lambda body: read_token_review(body, self.audiences),
             nullcontext() if known else self._strangers,
         )
-        self._metrics.reviewed("token", allowed=verdict.caller is not None)
+        self.metrics.reviewed("token", allowed=verdict.caller is not None)
         if verdict.caller is not None:
             self._callers.put(key, verdict.caller, asked + verdict.holds)
         elif verdict.holds:
@@ -210,7 +216,7 @@ class Reviewer:
             ACCESS_REVIEWS, review, read_access_review, self._asking
         )
         self._took.append(asyncio.get_running_loop().time() - began)
-        self._metrics.reviewed("access", allowed=allowed)
+        self.metrics.reviewed("access", allowed=allowed)
         if allowed or remember:
             self._allowed.put(key, allowed, asked + (ALLOWED_FOR if allowed else DENIED_FOR))
         return allowed
@@ -225,11 +231,11 @@ class Reviewer:
         """Returns the verdict and the time at which it was asked for. Raises AccessError."""
         try:
             async with asyncio.timeout(TIMEOUT), turn:
-                asked = self._clock()
-                return read(await self._api.post(path, document, most=MAX_REVIEW)), asked
+                asked = self.clock()
+                return read(await self.api.post(path, document, most=MAX_REVIEW)), asked
         except (TimeoutError, UpstreamError, CredentialError) as error:
             reason, message = _explained(error, path)
-            self._metrics.failed("token" if path == TOKEN_REVIEWS else "access", reason)
+            self.metrics.failed("token" if path == TOKEN_REVIEWS else "access", reason)
             message = f"kmproxy cannot review your access: {message}"
             raise AccessError(500, "review", message) from error
 

@@ -6,6 +6,7 @@ measures.
     tables     formats the figures as text
     payloads   makes the expositions that are measured
     engine     measures the engine and its comparisons in this process
+    expfmt     measures a Go program that does the engine's work with Prometheus' library
     guard      ends processes if the measuring process is killed
     processes  starts and stops processes, and reads their time and memory
     ways       lists the ways of a scrape that are measured

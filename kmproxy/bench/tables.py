@@ -35,6 +35,8 @@ def tables(document: dict[str, Any]) -> Iterator[str]:
             for row in document["engine"]
         ],
     )
+    if document["expfmt_skipped"]:
+        yield f"\nGo's expfmt was not measured: {document['expfmt_skipped']}"
     yield from _discovery_text(document["discovery"])
     yield from _log_text(document["log_lines"])
     if "daemon" in document:

@@ -13,7 +13,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from kmproxy import __version__
@@ -22,7 +23,8 @@ from kmproxy.cli.log import configure_log
 from kmproxy.cli.read import read_config, read_logs, read_logs_with, read_sections, read_with
 from kmproxy.config.commands import CheckConfig
 from kmproxy.errors import ConfigError, KmproxyError, StartupError, StreamError
-from kmproxy.revision import revision
+from kmproxy.exposition.engine import IN_USE, PROBLEM
+from kmproxy.revision import checkout_revision, revision
 
 _log = logging.getLogger("kmproxy")
 
@@ -57,25 +59,25 @@ def _run(command: str, arguments: list[str]) -> int:
     if {"-h", "-help", "--help"} & set(arguments):
         return _print(help_text(command))
     if {"-version", "--version"} & set(arguments):
-        built = f" (revision {found})" if (found := revision()) else ""
-        return _print(f"kmproxy {__version__}{built}\n")
+        return _print(_version())
+    _check_engine()
+    return _FUNCTIONS[command](arguments)
+
+
+def _check_engine() -> None:
+    if PROBLEM:
+        raise ConfigError([PROBLEM])
     from kmproxy.exposition.self_test import self_test  # noqa: PLC0415 - help does not need the engine
 
     if problem := self_test():
         raise StartupError(problem)
-    match command:
-        case "enrich":
-            return _enrich(arguments)
-        case "demo":
-            return _demo(arguments)
-        case "bench":
-            return _bench(arguments)
-        case "logs":
-            return _logs(arguments)
-        case "check":
-            return _check(arguments)
-        case _:
-            return _serve(arguments)
+
+
+def _version() -> str:
+    if PROBLEM:
+        raise ConfigError([PROBLEM])
+    built = f"revision {found}, " if (found := revision() or checkout_revision()) else ""
+    return f"kmproxy {__version__} ({built}{IN_USE} engine)\n"
 
 
 def _print(text: str) -> int:
@@ -124,7 +126,8 @@ def _logs(arguments: list[str]) -> int:
 
 def _demo(arguments: list[str]) -> int:
     (config,) = read_sections("demo", arguments)
-    from kmproxy.demo import demo  # noqa: PLC0415 - only this command simulates a cluster
+    with _extra("demo"):
+        from kmproxy.demo import demo  # noqa: PLC0415 - only this command simulates a cluster
 
     async def run() -> None:
         await demo(config, _stop_event(signal.SIGHUP))
@@ -133,34 +136,68 @@ def _demo(arguments: list[str]) -> int:
     return 0
 
 
+@contextmanager
+def _extra(command: str) -> Iterator[None]:
+    """Imports modules of the package kmproxy-demo. Raises StartupError if they are not there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"kmproxy {command} is not part of this installation ({error.name} is missing): "
+            f"pip install 'kmproxy[demo]=={__version__}'"
+        ) from error
+
+
 def _enrich(arguments: list[str]) -> int:
     files, labels, selection = read_sections("enrich", arguments)
-    from kmproxy.enrich import enrich, labels_of, read_namespaces  # noqa: PLC0415 - the daemon does not need it
+    from kmproxy.cli.progress import shown_progress  # noqa: PLC0415 - the daemon does not need it
+    from kmproxy.enrich import enrich, labels_of, read_namespaces  # noqa: PLC0415 - nor this
 
     spaces = labels_of(read_namespaces(files.namespaces), labels)
     if sys.stdin is None or sys.stdout is None:
         raise StreamError("standard input or output is closed")
-    pipeline = enrich(labels, selection, spaces, sys.stdin.buffer, sys.stdout.buffer)
-    done = pipeline.enricher
-    if pipeline.selector is not None and (merged := pipeline.selector.dropped["merged"]):
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    with shown_progress(sys.stdin, sys.stdout, sys.stderr) as progress:
+        copied = enrich(labels, selection, spaces, source, sink, progress)
+    done = copied.enricher
+    if copied.selector is not None and (merged := copied.selector.dropped["merged"]):
         _say(f"{merged} samples were left out: without the dropped labels they equal others")
     if long := spaces.left_out("value"):
         _say(f"values left out, each over {labels.max_label_value_bytes} bytes: {long}")
     if more := spaces.left_out("namespace") + spaces.left_out("map"):
         _say(f"values left out, because the labels of a namespace are too long together: {more}")
     if done.unparsed:
-        _say(f"{done.unparsed} lines could not be understood and were passed on unchanged")
+        _say(_not_understood(copied.unparsed_lines, done.unparsed))
     if done.conflicts:
         what = "kept" if labels.on_conflict == "keep" else "overwritten"
         _say(f"{done.conflicts} labels that samples already had were {what}")
-    return 0
+    return 1 if files.strict and done.unparsed else 0
+
+
+def _not_understood(numbers: list[int], count: int) -> str:
+    """Says how many lines were not understood, and names the first ones by their numbers."""
+    lines, were = ("lines", "were") if count > 1 else ("line", "was")
+    more = f" and {count - len(numbers)} more" if count > len(numbers) else ""
+    return (
+        f"{count} {lines} could not be understood and {were} passed on unchanged: "
+        f"{lines} {', '.join(map(str, numbers))}{more}"
+    )
 
 
 def _bench(arguments: list[str]) -> int:
     (config,) = read_sections("bench", arguments)
-    from kmproxy.bench.run import bench  # noqa: PLC0415 - only this command measures
+    with _extra("bench"):
+        from kmproxy.bench.run import bench  # noqa: PLC0415 - only this command measures
 
     return _print(bench(config, _say))
+
+
+def _completion(arguments: list[str]) -> int:
+    from kmproxy.cli.completion import SHELLS  # noqa: PLC0415 - only this command needs it
+
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise ConfigError([f"kmproxy completion needs the name of one shell: {', '.join(SHELLS)}"])
+    return _print(SHELLS[arguments[0]]())
 
 
 def _check(arguments: list[str]) -> int:
@@ -191,6 +228,17 @@ def _check(arguments: list[str]) -> int:
         report = asyncio.run(tries(announce=show, show=show))
         show(f"\n{report.table(marks)}")
     return 0 if report.ok else 1
+
+
+_FUNCTIONS: Mapping[str, Callable[[list[str]], int]] = {
+    "serve": _serve,
+    "check": _check,
+    "demo": _demo,
+    "enrich": _enrich,
+    "logs": _logs,
+    "bench": _bench,
+    "completion": _completion,
+}
 
 
 def _stop_event(*more: signal.Signals) -> asyncio.Event:

@@ -30,6 +30,10 @@ class EnrichConfig:
         "namespaces", parse_text, None, "FILE",
         "the output of kubectl get namespaces -o json, or -o yaml",
     )  # fmt: skip
+    strict: bool = setting(
+        "strict", parse_bool, False, "",
+        "exit with status 1 if a line could not be understood; the output is the same",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def open_authorizer(
             problem = f"--authorization={config.mode}: Kubernetes' default roles let everyone"
             raise ConfigError([f"{problem} get {path}, so its review proves nothing"])
     reviewer = Reviewer(
-        clients.api,
+        api=clients.api,
         audiences=config.audience,
         secret=runtime.secret,
         clock=runtime.clock,

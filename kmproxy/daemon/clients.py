@@ -117,7 +117,7 @@ async def open_clients(
         nodes = None
         if config.kubelet.all_nodes:
             nodes = NodeDirectory(
-                api, addresses=addresses, clock=clock, errors=metrics.upstream_errors
+                api=api, addresses=addresses, clock=clock, errors=metrics.upstream_errors
             )
         outage = Outage(clock)
         client = Kubelet(config.kubelet, upstream, outage)

@@ -64,10 +64,10 @@ def _discovery(
 ) -> Mapping[str, Handler]:
     """The handlers of HTTP service discovery, by path."""
     targets = TargetService(
-        runtime.config.discovery,
+        config=runtime.config.discovery,
         workloads=runtime.config.pods.workload,
         kubelet=clients.kubelet,
-        nodes=clients.nodes,
+        directory=clients.nodes,
         slots=limit,
         metrics=runtime.metrics.discovery,
         clock=runtime.clock,

@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -87,37 +88,34 @@ class DiscoveryMetrics:
         )
 
 
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class TargetService:
-    """Finds targets: the pods of the configured node. With `nodes`, pods of any node, and nodes.
+    """Finds the pods of the configured node. With `directory`, also nodes, and pods of any node.
 
     With `workloads` the targets of pods have their workload as labels.
     """
 
-    def __init__(
-        self,
-        config: DiscoveryConfig,
-        *,
-        workloads: bool = False,
-        kubelet: Kubelet,
-        nodes: NodeDirectory | None,
-        slots: ConcurrencyLimit,
-        metrics: DiscoveryMetrics,
-        clock: Callable[[], float],
-    ) -> None:
-        self._config = config
-        self._workloads = workloads
-        self._wanted = Globs(config.namespace or ("*",)).match
-        self._kubelet = kubelet
-        self._nodes = nodes
-        self._slots = slots
-        self._metrics = metrics
-        self._clock = clock
+    config: DiscoveryConfig
+    workloads: bool = False
+    kubelet: Kubelet
+    directory: NodeDirectory | None
+    slots: ConcurrencyLimit
+    metrics: DiscoveryMetrics
+    clock: Callable[[], float]
+    _wanted: Callable[[str], bool] = field(init=False)
+    _configured: SharedValue[TargetList] = field(init=False)
+    _named: OrderedDict[str, SharedValue[TargetList]] = field(
+        init=False, default_factory=OrderedDict
+    )
+    _listed: SharedValue[list[ListedNode]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._wanted = Globs(self.config.namespace or ("*",)).match
         self._configured = self._of(None)
-        self._named: OrderedDict[str, SharedValue[TargetList]] = OrderedDict()
         self._listed = self._shared("node", self._fetch_nodes)
-        metrics.targets.labels("pod").set_function(self._pod_targets)
+        self.metrics.targets.labels("pod").set_function(self._pod_targets)
         for limit in LIMITS:
-            metrics.left_out.labels(limit).set_function(partial(self._left_out, limit))
+            self.metrics.left_out.labels(limit).set_function(partial(self._left_out, limit))
 
     def __repr__(self) -> str:
         return f"<TargetService {self._configured!r}, {len(self._named)} nodes by name>"
@@ -128,7 +126,7 @@ class TargetService:
         Raises UpstreamError, with status 404 for a node that does not exist.
         """
         if node is None:
-            if not self._kubelet.has_node:
+            if not self.kubelet.has_node:
                 message = "no node is configured: name a node, as in /sd/pods?node=NAME"
                 raise UpstreamError("no_node", message, status=404)
             try:
@@ -159,7 +157,7 @@ class TargetService:
     async def slot(self, patience: float, asker: str) -> AsyncIterator[Slot]:
         """Hold one of the slots of scrapes while a response is sent. Raises UpstreamError."""
         deadline = asyncio.get_running_loop().time() + patience
-        async with self._slots.taken(deadline, asker) as slot:
+        async with self.slots.taken(deadline, asker) as slot:
             yield slot
 
     async def close(self) -> None:
@@ -175,13 +173,13 @@ class TargetService:
         return SharedValue(
             lambda: self._counted(role, fetch()),
             "list",
-            interval=self._config.refresh_interval,
-            max_age=self._config.max_age,
-            clock=self._clock,
+            interval=self.config.refresh_interval,
+            max_age=self.config.max_age,
+            clock=self.clock,
         )
 
     def _answered(self, role: Role, found: Found[_T]) -> Found[_T]:
-        self._metrics.age.labels(role).set(found.age)
+        self.metrics.age.labels(role).set(found.age)
         return found
 
     def _forget(self) -> None:
@@ -205,17 +203,17 @@ class TargetService:
         else:
             return fetched
         finally:
-            self._metrics.fetches.labels(role, result).inc()
+            self.metrics.fetches.labels(role, result).inc()
 
     async def _fetch_pods(self, name: str | None) -> TargetList:
         deadline = asyncio.get_running_loop().time() + FETCH_TIMEOUT
-        node = self._kubelet.configured
+        node = self.kubelet.configured
         if name is not None:
             async with self._asking("apiserver", deadline):
                 node = await self._directory().find(name, asker=DISCOVERY)
-        async with self._slots.taken(deadline), self._asking("kubelet", deadline):
-            reader = PodReader(self._wanted, workloads=self._workloads)
-            await self._kubelet.pods(node, reader)
+        async with self.slots.taken(deadline), self._asking("kubelet", deadline):
+            reader = PodReader(self._wanted, workloads=self.workloads)
+            await self.kubelet.pods(node, reader)
             return reader.finish()
 
     async def _fetch_nodes(self) -> list[ListedNode]:
@@ -229,15 +227,15 @@ class TargetService:
                 for each in some:
                     listed.add(ListedNode.of(each.name, each.labels, each.annotations))
         nodes = listed.finish()
-        self._metrics.targets.labels("node").set(len(nodes))
+        self.metrics.targets.labels("node").set(len(nodes))
         return nodes
 
     def _directory(self) -> NodeDirectory:
-        if self._nodes is None:
+        if self.directory is None:
             raise UpstreamError(
                 "no_node", "kmproxy serves nodes by name only with --all-nodes", status=404
             )
-        return self._nodes
+        return self.directory
 
     def _held(self) -> Iterator[TargetList]:
         for shared in (self._configured, *self._named.values()):
@@ -257,11 +255,11 @@ class TargetService:
             async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError as error:
-            self._metrics.errors.count(upstream, "timeout")
+            self.metrics.errors.count(upstream, "timeout")
             message = f"no whole answer from the {upstream} within {FETCH_TIMEOUT:g} s"
             raise UpstreamError("timeout", message, status=504) from error
         except UpstreamError as error:
-            self._metrics.errors.count(upstream, error.reason)
+            self.metrics.errors.count(upstream, error.reason)
             raise
         except CredentialError as error:
             raise UpstreamError("credential", str(error)) from error

@@ -18,6 +18,8 @@ number of bytes, for every input. The memory is bounded in bytes.
     selection         which samples are selected
     selector          applies a selection to an exposition
     info_metric       one series for each namespace at the end of an exposition
+    engine            chooses the pure or the compiled engine
+    compiled          hands lines to the compiled engine
     pipeline          runs the stages of one exposition, in order
     self_test         checks that this Python reads the expressions as they are written
 """

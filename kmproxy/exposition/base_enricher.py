@@ -59,6 +59,19 @@ class BaseEnricher(LineFilter, ABC):
         )
 
     @property
+    def labels(self) -> RememberedLabels:
+        """The labels that were looked up."""
+        return self._labels
+
+    def counts(self) -> tuple[int, ...]:
+        """Returns all counts."""
+        return self.samples, self.enriched, self.unparsed, self.conflicts, self.unknown_pods
+
+    def restore(self, counts: tuple[int, ...]) -> None:
+        """Sets all counts to those of an earlier time."""
+        self.samples, self.enriched, self.unparsed, self.conflicts, self.unknown_pods = counts
+
+    @property
     def seen(self) -> Mapping[bytes, bytes]:
         """The remembered namespaces of the samples, unescaped, each with the bytes that it adds."""
         return self._labels.rendered
@@ -66,7 +79,11 @@ class BaseEnricher(LineFilter, ABC):
     def _line(self, line: bytes) -> bytes:
         if len(line) <= self._max_line:
             return self._block(line + b"\n")[:-1]
-        # How much of an overlong line is here depends on how the input was cut.
+        return self.unread(line)
+
+    def unread(self, line: bytes) -> bytes:
+        """Counts the beginning of a line that is too long, which passes unread."""
+        # How much of the line is here depends on how the input was cut.
         if not line[: self._max_line].lstrip(b" \t").startswith(b"#"):
             self.unparsed += 1
         return line

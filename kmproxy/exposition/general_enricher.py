@@ -96,27 +96,21 @@ class GeneralEnricher(BaseEnricher):
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next piece. Returns the bytes that can be passed on already."""
-        counts = self._counts()
+        counts = self.counts()
         try:
             return super().feed(data)
         except PodsNeededError:
-            self._restore(counts)
+            self.restore(counts)
             raise
 
     def finish(self) -> bytes:
         """Ends the input. Returns the rest, which may be a line without a newline."""
-        counts = self._counts()
+        counts = self.counts()
         try:
             return super().finish()
         except PodsNeededError:
-            self._restore(counts)
+            self.restore(counts)
             raise
-
-    def _counts(self) -> tuple[int, ...]:
-        return self.samples, self.enriched, self.unparsed, self.conflicts, self.unknown_pods
-
-    def _restore(self, counts: tuple[int, ...]) -> None:
-        self.samples, self.enriched, self.unparsed, self.conflicts, self.unknown_pods = counts
 
     def _block(self, block: bytes) -> bytes:
         """Enriches whole lines, each ending in a newline.

@@ -9,7 +9,12 @@ follow a pair. No comma stands alone.
 
 A line is understood if it is one whole sample line of the grammar below. Where
 the published grammar and the parser of the Prometheus server differ, a line is
-understood only if the server accepts it too.
+understood only if the server accepts it too. The exceptions fail a scrape as a
+whole: a label twice, bytes that are not UTF-8, an empty name, a number out of
+range, and a timestamp or exemplar of OpenMetrics between blanks that only the
+text format allows. Of the lines that the server takes, one kind is not
+understood: a number right behind a name, such as `m+1`.
+tests/e2e/test_server_parser.py holds both lists to the server's parser.
 """
 
 from __future__ import annotations
@@ -173,14 +178,14 @@ def unquote(string: bytes) -> bytes:
 def unescape(text: bytes) -> bytes:
     """Returns the value that is spelled as `text` between quotes.
 
-    A backslash before other bytes stands for itself.
+    A backslash before other bytes stands for itself. The text has no newline.
     """
     if b"\\" not in text:
         return text
-    # The first two of a run of backslashes are one, so no backslash is left behind another.
-    parts = text.split(b"\\\\")
-    parts = [part.replace(b'\\"', b'"').replace(b"\\n", b"\n") for part in parts]
-    return b"\\".join(parts)
+    # A newline marks what an escape stands for: first for pairs of backslashes, so that none of
+    # their second ones begins an escape.
+    marked = text.replace(b"\\\\", b"\nb").replace(b'\\"', b'"').replace(b"\\n", b"\nn")
+    return marked.replace(b"\nb", b"\\").replace(b"\nn", b"\n")
 
 
 def escape(value: bytes) -> bytes:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
+from kmproxy.exposition.engine import Engine, named
 from kmproxy.exposition.enricher import Enricher
 from kmproxy.exposition.general_enricher import GeneralEnricher
 from kmproxy.exposition.info_metric import InfoStage
-from kmproxy.exposition.lines import MAX_LINE
+from kmproxy.exposition.lines import MAX_LINE, LineFilter
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pods import PodLookup
 from kmproxy.exposition.selection import Selection
@@ -61,6 +63,9 @@ class Pipeline:
     PodsNeededError, so do `feed` and `finish`: then no byte is lost and nothing counted.
     After the list of pods was fetched, the caller goes on with `feed(b"")`, or with
     `finish()` again. Raises ValueError if the recipe asks for pods without a look-up.
+
+    `engine` is the engine that reads the lines, by default the one in use. Raises EngineError if
+    it cannot be used.
     """
 
     def __init__(
@@ -70,16 +75,18 @@ class Pipeline:
         *,
         room: SeriesRoom | None = None,
         pods: PodLookup | None = None,
+        engine: Engine | None = None,
     ) -> None:
+        self.engine = named(engine)
         self.enricher = _enricher(lookup, recipe, pods)
-        self.selector = None
-        if not recipe.selection.everything:
-            self.selector = Selector(
-                recipe.selection,
-                max_line=recipe.max_line,
-                room=room,
-                namespace_labels=recipe.namespace_labels,
-            )
+        self.selector: Selector | None = None
+        self._lines: LineFilter = self.enricher
+        if self.engine == "compiled":
+            self._lines, self.selector = _compiled(self.enricher, recipe, room)
+        elif not recipe.selection.everything:
+            self.selector = Selector(recipe.selection, **_selector_options(recipe, room))
+        # The compiled engine selects lines in the same pass.
+        self._first = None if self.engine == "compiled" else self.selector
         self._info = InfoStage(self.enricher, recipe.max_line) if recipe.info else None
         self._pods = recipe.pods
         self._waiting = b""  # bytes that wait for the list of pods
@@ -98,29 +105,66 @@ class Pipeline:
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next piece. Returns the bytes that can be passed on already."""
-        if self.selector is not None:
-            data = self.selector.feed(data)
+        if self._first is not None:
+            data = self._first.feed(data)
         self._enrich(data)
         data, self._enriched = self._enriched, b""
         return data if self._info is None else self._info.feed(data)
 
     def finish(self) -> bytes:
         """Ends the input. Returns the rest."""
-        self._enrich(b"" if self.selector is None else self.selector.finish())
-        data = self._enriched + self.enricher.finish()
+        self._enrich(b"" if self._first is None else self._first.finish())
+        data = self._enriched + self._lines.finish()
         self._enriched = b""
         return data if self._info is None else self._info.finish(data)
 
     def _enrich(self, data: bytes) -> None:
         """Enriches bytes, and those that wait. If pods are needed, all of them wait."""
         self._waiting += data
-        self._enriched += self.enricher.feed(self._waiting)
+        self._enriched += self._lines.feed(self._waiting)
         self._waiting = b""
 
     def close(self) -> None:
         """Ends the exposition: its series are forgotten, the counts stay."""
         if self.selector is not None:
             self.selector.forget()
+
+
+class _SelectorOptions(TypedDict):
+    max_line: int
+    room: SeriesRoom | None
+    namespace_labels: NamespaceLabels
+
+
+def _selector_options(recipe: Recipe, room: SeriesRoom | None) -> _SelectorOptions:
+    return {
+        "max_line": recipe.max_line,
+        "room": room,
+        "namespace_labels": recipe.namespace_labels,
+    }
+
+
+def _compiled(
+    enricher: BaseEnricher, recipe: Recipe, room: SeriesRoom | None
+) -> tuple[LineFilter, Selector | None]:
+    """Returns the stage of the compiled engine, and the selector that it uses."""
+    from kmproxy.exposition.compiled import (  # noqa: PLC0415 - it imports the compiled engine
+        CompiledLines,
+        CompiledSelector,
+    )
+
+    selector = None
+    if not recipe.selection.everything:
+        selector = CompiledSelector(recipe.selection, **_selector_options(recipe, room))
+    lines = CompiledLines(
+        enricher,
+        selector,
+        selection=recipe.selection,
+        namespace_labels=recipe.namespace_labels,
+        on_conflict=recipe.on_conflict,
+        max_line=recipe.max_line,
+    )
+    return lines, selector
 
 
 def _enricher(

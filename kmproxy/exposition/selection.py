@@ -100,6 +100,17 @@ class Selection:
         """Whether nothing is left out or removed."""
         return self == Selection()
 
+    @property
+    def by_metric(self) -> bool:
+        """Whether some metrics may not pass."""
+        return bool(self.keep_metrics or self.drop_metrics)
+
+    @property
+    def by_namespace(self) -> bool:
+        """Whether samples of some namespaces, or without one, may not pass."""
+        globs = self.namespaces or self.exclude_namespaces.any_of
+        return bool(globs) or not self.cluster_samples
+
     def narrow(self, query: Mapping[str, Sequence[str]]) -> Selection:
         """Returns this selection narrowed by a request's query.
 

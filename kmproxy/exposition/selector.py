@@ -70,9 +70,14 @@ class SeriesRoom:
             self._selectors.remove(selector)
             self._count -= count
 
-    def take(self) -> None:
-        """Counts one more series. Above the limit, the selector with the most forgets its own."""
-        self._count += 1
+    @property
+    def left(self) -> int:
+        """The number of series for which there is room."""
+        return max(self._most // _SERIES_SIZE - self._count, 0)
+
+    def take(self, series: int = 1) -> None:
+        """Counts more series. Above the limit, the selector with the most forgets its own."""
+        self._count += series
         if self._count * _SERIES_SIZE > self._most:
             max(self._selectors, key=lambda each: each.series).forget()
 
@@ -160,13 +165,13 @@ class Selector(LineFilter):
         wanted = self._here.get(name)
         if wanted is None:
             plain = unquote(name) if name[0] == 0x22 else name
-            wanted = self._here[name] = self._wants_metric(plain, self._family_of(plain))
+            wanted = self._here[name] = self.wants_metric(plain, self._family_of(plain))
         if not wanted:
             self.dropped["metric"] += 1
             return False
         wanted = self._namespaces.get(namespace)
         if wanted is None:
-            wanted = self._wants_namespace(namespace)
+            wanted = self.wants_namespace(namespace)
         if not wanted:
             self.dropped["namespace"] += 1
         return wanted
@@ -217,7 +222,7 @@ class Selector(LineFilter):
         if sample is None:
             return line if self._wants_metadata(line) else None
         family = self._family_of(sample.name)
-        if not self._wants_metric(sample.name, family):
+        if not self.wants_metric(sample.name, family):
             self.dropped["metric"] += 1
             return None
         selection = self._selection
@@ -228,7 +233,7 @@ class Selector(LineFilter):
         named = self._namespace_labels.named(labels)
         if named is None:
             return line  # its namespace is unclear: it passes as if not understood
-        if not all(map(self._wants_namespace, named or [b""])):
+        if not all(map(self.wants_namespace, named or [b""])):
             self.dropped["namespace"] += 1
             return None
         if selection.drop_labels:
@@ -249,7 +254,18 @@ class Selector(LineFilter):
         name: bytes = match[1]
         self._family = unquote(name) if name[0] == 0x22 else name
         self._here.clear()
-        return self._wants_metric(self._family, self._family)
+        return self.wants_metric(self._family, self._family)
+
+    @property
+    def family(self) -> bytes:
+        """The family of the lines that follow."""
+        return self._family
+
+    @family.setter
+    def family(self, family: bytes) -> None:
+        if family != self._family:
+            self._family = family
+            self._here.clear()
 
     def _family_of(self, name: bytes) -> bytes:
         family = self._family
@@ -257,7 +273,8 @@ class Selector(LineFilter):
             return family
         return name
 
-    def _wants_metric(self, name: bytes, family: bytes) -> bool:
+    def wants_metric(self, name: bytes, family: bytes) -> bool:
+        """Whether a metric passes, by its name and its family's. Both are unescaped."""
         wanted = self._metrics.get((name, family))
         if wanted is None:
             self._make_room(len(name) + len(family))
@@ -265,7 +282,7 @@ class Selector(LineFilter):
             wanted = self._metrics[name, family] = self._selection.wants_metric(names)
         return wanted
 
-    def _wants_namespace(self, namespace: bytes) -> bool:
+    def wants_namespace(self, namespace: bytes) -> bool:
         """Whether samples of a namespace pass. It is spelled as in the line, without quotes."""
         wanted = self._namespaces.get(namespace)
         if wanted is None:
@@ -286,21 +303,31 @@ class Selector(LineFilter):
     def _is_merged(self, name: bytes, labels: Sequence[Label]) -> bool:
         """Whether an earlier, other series equals this one without the removed labels."""
         kept = [each for each in labels if each[0] not in self._selection.drop_labels]
-        whole = _digest(name, labels)
-        series = whole if len(kept) == len(labels) else _digest(name, kept)
-        if self._series is not None and (known := self._series.get(series)) is not None:
-            return known != whole
-        if self._series is not None:
-            self._series[series] = whole
+        merged = None
+        if self._series is not None and (merged := self._enter(name, labels, kept)) is None:
             self.series += 1
             self._series_room.take()
         if self._series is None:
-            raise SeriesError(
-                f"the answer has over {self.series - 1} series, the most of all under way: too "
-                "many for --drop-label to keep apart: narrow it by --namespace, --keep-metric or "
-                "--drop-metric",
-            )
-        return False
+            raise self._too_many()
+        return merged is True
+
+    def _enter(self, name: bytes, labels: Sequence[Label], kept: Sequence[Label]) -> bool | None:
+        """Returns None for a new series, which is remembered; else whether it is merged."""
+        series = self._series if self._series is not None else {}
+        whole = _digest(name, labels)
+        key = whole if len(kept) == len(labels) else _digest(name, kept)
+        known = series.setdefault(key, b"")
+        if not known:
+            series[key] = whole
+            return None
+        return known != whole
+
+    def _too_many(self) -> SeriesError:
+        return SeriesError(
+            f"the answer has over {self.series - 1} series, the most of all under way: too "
+            "many for --drop-label to keep apart: narrow it by --namespace, --keep-metric or "
+            "--drop-metric",
+        )
 
     def forget(self) -> None:
         """Forgets all series and remembers no more: the exposition ends, or has to end."""

@@ -12,17 +12,17 @@ import math
 import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from kmproxy.allowances import Allowances
 from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.client.addresses import NodeAddresses
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.object_list import ListReader
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.permissions import NODES, NODES_LISTED, Permission, advice
 from kmproxy.kube.watch import PAGE
 from kmproxy.telemetry import UpstreamErrors
@@ -119,6 +119,7 @@ class Node:
         return 2 * ENTRY + len(self.name) + len(self.host) + len(self.uid or "")
 
 
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class NodeDirectory:
     """Finds nodes by name. While the API server fails, it finds only nodes that it found before.
 
@@ -126,26 +127,27 @@ class NodeDirectory:
     counts as not found. It is None if the API server itself connects to the nodes.
     """
 
-    def __init__(
-        self,
-        api: ApiServer,
-        *,
-        addresses: NodeAddresses | None = None,
-        clock: Callable[[], float],
-        errors: UpstreamErrors,
-    ) -> None:
-        self._api = api
-        self._addresses = addresses
-        self._clock = clock
-        self._errors = errors
-        self._found: BoundedCache[str, tuple[Node, float]] = BoundedCache(  # time of confirmation
+    api: ApiServer
+    addresses: NodeAddresses | None = None
+    clock: Callable[[], float]
+    errors: UpstreamErrors
+    _found: BoundedCache[str, tuple[Node, float]] = field(  # with the time of confirmation
+        init=False,
+        default_factory=lambda: BoundedCache(
             MAX_REMEMBERED, size=MAX_REMEMBERED_BYTES, weigh=lambda _, found: found[0].size
-        )
-        self._absent: BoundedCache[str, None] = BoundedCache(
+        ),
+    )
+    _absent: BoundedCache[str, None] = field(
+        init=False,
+        default_factory=lambda: BoundedCache(
             MAX_ABSENT // ENTRY, size=MAX_ABSENT, weigh=lambda name, _: ENTRY + len(name)
-        )
-        self._misses = Allowances(burst=MISSES, interval=MISSES_IN / MISSES)
-        self._retry_at = -math.inf  # while the API server fails: the time of the next request
+        ),
+    )
+    _misses: Allowances = field(
+        init=False, default_factory=lambda: Allowances(burst=MISSES, interval=MISSES_IN / MISSES)
+    )
+    _retry_at: float = field(init=False, default=-math.inf)
+    """The time of the next request while the API server fails."""
 
     def __repr__(self) -> str:
         return f"<NodeDirectory {len(self._found)} remembered>"
@@ -158,7 +160,7 @@ class NodeDirectory:
         """
         if not _NAME.fullmatch(name):
             raise UpstreamError("no_node", f"{name[:80]!r} is not the name of a node", status=404)
-        now = self._clock()
+        now = self.clock()
         if (found := self._found.get(name, now)) is not None:
             node, confirmed = found
             if now < max(confirmed + REMEMBERED, self._retry_at):
@@ -195,7 +197,7 @@ class NodeDirectory:
         """Return the first node of a list, for a trial. Raises UpstreamError, also if forbidden."""
         try:
             reader = ListReader()
-            async with aclosing(self._api.objects(PATH, {"limit": "1"}, reader)) as objects:
+            async with aclosing(self.api.objects(PATH, {"limit": "1"}, reader)) as objects:
                 names = [item.name async for some in objects for item in some]
             reader.finish()
         except ApiError as error:
@@ -205,13 +207,13 @@ class NodeDirectory:
             raise UpstreamError("no_node", "the cluster has no nodes")
         return await self.find(names[0])
 
-    async def list_all(self) -> AsyncGenerator[list[Namespace], None]:
+    async def list_all(self) -> AsyncGenerator[list[ObjectMeta], None]:
         """Yield the metadata of all nodes of the cluster, as it arrives. Raises UpstreamError."""
         params = {"limit": str(PAGE), "resourceVersion": "0"}
         while True:
             try:
                 reader = ListReader()
-                async with aclosing(self._api.objects(PATH, params, reader)) as objects:
+                async with aclosing(self.api.objects(PATH, params, reader)) as objects:
                     async for some in objects:
                         yield some
                 token = reader.finish().continue_
@@ -225,7 +227,7 @@ class NodeDirectory:
         """Look up a known node again. If the API server fails, return the known node."""
         failing = self._retry_at > -math.inf
         if failing:
-            self._retry_at = self._clock() + RETRY  # one request asks, and the others do not wait
+            self._retry_at = self.clock() + RETRY  # one request asks, and the others do not wait
         try:
             async with asyncio.timeout(PATIENCE):
                 return await self._ask(known.name)
@@ -238,8 +240,8 @@ class NodeDirectory:
             reason, why = error.reason, str(error)
         if not failing:
             _log.warning("%s; the last known addresses of nodes stay in use", why)
-        self._errors.count("apiserver", reason)
-        self._retry_at = self._clock() + RETRY
+        self.errors.count("apiserver", reason)
+        self._retry_at = self.clock() + RETRY
         return known
 
     async def _ask(self, name: str) -> Node:
@@ -250,16 +252,16 @@ class NodeDirectory:
                 self._found.drop(name)
                 self._retry_at = -math.inf
             if error.reason == "no_node":
-                self._absent.put(name, None, self._clock() + ABSENT_FOR)
+                self._absent.put(name, None, self.clock() + ABSENT_FOR)
             raise
-        now = self._clock()
+        now = self.clock()
         self._found.put(name, (node, now), now + KEPT)
         self._retry_at = -math.inf
         return node
 
     async def _get(self, name: str) -> Node:
         try:
-            body = await self._api.get(f"{PATH}/{name}", {}, accept="application/json")
+            body = await self.api.get(f"{PATH}/{name}", {}, accept="application/json")
             node = _DECODER.decode(body)
         except ApiError as error:
             if error.code == 404:
@@ -275,7 +277,7 @@ class NodeDirectory:
         if host is None:
             raise UpstreamError("no_address", f"node {name} has no address yet")
         port = status.daemon_endpoints.kubelet_endpoint.Port or None
-        if self._addresses is not None and (problem := self._addresses.problem(host, port)):
+        if self.addresses is not None and (problem := self.addresses.problem(host, port)):
             why = f"the address in its Node object: {problem}"
             message = f"kmproxy does not connect to node {name} at {why}"
             raise UpstreamError("bad_address", message)

@@ -30,4 +30,5 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     sender          pushes batches, again and again if need be, and acknowledges lines
     page            the status page, and the targets as JSON
     shipper         puts reading, sending and positions together, and stops them in order
+    port            serves the status page and /targets
 """

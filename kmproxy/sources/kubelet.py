@@ -182,8 +182,7 @@ class Kubelet:
         ) as response:
             await self._require_reviewed(response)
             self._check(response, _CADVISOR if endpoint == CADVISOR else _METRICS)
-            async with opened(self._upstream, response, self._size) as answer:
-                yield answer
+            yield opened(self._upstream, response, self._size)
 
     async def pods(self, node: Node, reader: Reader) -> None:
         """Feed a node's PodList to a reader. Raises UpstreamError, also above `MAX_PODS` bytes."""
@@ -195,16 +194,13 @@ class Kubelet:
                 raise await self._forbidden_pods(response)
             await self._require_reviewed(response)
             self._check(response, _POD_LIST)
-            async with aclosing(self._upstream.pieces(response)) as pieces:
-                async for piece in pieces:
-                    size += len(piece)
-                    if size > MAX_PODS:
-                        message = (
-                            f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
-                        )
-                        raise UpstreamError("too_large", message)
-                    reader.feed(piece)
-                    await asyncio.sleep(0)
+            async for piece in self._upstream.pieces(response):
+                size += len(piece)
+                if size > MAX_PODS:
+                    message = f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
+                    raise UpstreamError("too_large", message)
+                reader.feed(piece)
+                await asyncio.sleep(0)
 
     async def log(self, node: Node, path: str, span: tuple[int, int] | None = None) -> LogAnswer:
         """Get a folder's index, or the bytes `span` of a file: the first one and the last one.
@@ -240,14 +236,13 @@ class Kubelet:
                 message = f"the {self._upstream.name}'s answer has no length"
                 raise UpstreamError("framing", message)
             body = bytearray()
-            async with aclosing(self._upstream.pieces(response, silence=LOG_PATIENCE)) as pieces:
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > limit and response.status < 300:
-                        message = f"the {self._upstream.name} sent more of a log than asked for"
-                        raise UpstreamError("too_large", message)
-                    if len(body) > MAX_INDEX and response.status >= 300:
-                        raise UpstreamError("too_large", "a refusal is too long")
+            async for piece in self._upstream.pieces(response, silence=LOG_PATIENCE):
+                body += piece
+                if len(body) > limit and response.status < 300:
+                    message = f"the {self._upstream.name} sent more of a log than asked for"
+                    raise UpstreamError("too_large", message)
+                if len(body) > MAX_INDEX and response.status >= 300:
+                    raise UpstreamError("too_large", "a refusal is too long")
             content_range = response.headers.get("Content-Range", "")
             name = self._upstream.name
             return log_answer(name, response.status, content_range, bytes(body), span)
@@ -284,11 +279,10 @@ class Kubelet:
     async def _said(self, response: aiohttp.ClientResponse) -> bytes:
         """The beginning of the body of a refusal."""
         said = b""
-        async with aclosing(self._upstream.pieces(response)) as pieces:
-            async for piece in pieces:
-                said += piece
-                if len(said) > MAX_REFUSAL:
-                    break
+        async for piece in self._upstream.pieces(response):
+            said += piece
+            if len(said) > MAX_REFUSAL:
+                break
         return said
 
     async def _require_reviewed(self, response: aiohttp.ClientResponse) -> None:

@@ -9,6 +9,7 @@ import gc
 import pytest
 
 from kmproxy.auth import reviewer
+from kmproxy.bounded_cache import BoundedCache
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Question
 from kmproxy.simulator.answers import ApiFault
@@ -276,10 +277,9 @@ async def test_no_token_is_kept(desk, cluster):
     token = cluster.authority.issue("ann")
     error = await desk.refusal(token)
     kept = [repr(desk.reviewer), repr(desk.authorizer()), str(error), repr(error)]
-    kept += [
-        str(vars(answers))
-        for answers in vars(desk.reviewer).values()
-        if hasattr(answers, "__dict__")
-    ]
+    held = [getattr(desk.reviewer, name) for name in desk.reviewer.__slots__]
+    caches = [str(vars(each)) for each in held if isinstance(each, BoundedCache)]
+    assert len(caches) == 3
+    kept += caches
     kept.append(render(desk.metrics.registry).decode())
     assert not [text for text in kept for part in token.split(".") if part in text]

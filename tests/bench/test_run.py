@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kmproxy.bench import engine, payloads, processes, scrapes, ways
+from kmproxy.bench import engine, expfmt, payloads, processes, scrapes, ways
 from kmproxy.cli.main import main
 from kmproxy.config.commands import BenchConfig
 from kmproxy.errors import KmproxyError
@@ -42,6 +42,7 @@ ALWAYS = [
     ("engine, 1 label, two prefixes", "service mesh"),
     ("engine, 1 label", "kubelet"),
 ]
+EXPFMT = [expfmt.NAME] if shutil.which(expfmt.PROGRAM) else []
 
 
 def start(*flags, warnings=("error",), **environment):
@@ -102,8 +103,13 @@ def test_the_engine():
     assert head.endswith(f"{os.cpu_count()} CPUs")
     assert table[0].startswith("The engine, in pieces of 64 KiB; the fastest of ")
     names = [(name, "cAdvisor") for name in SUBJECTS] + ALWAYS
+    names += [(name, "cAdvisor") for name in EXPFMT]
     end = table.index("")
     assert end == 2 + len(names)
+    if not EXPFMT:
+        skipped = table.pop(end + 1)
+        assert skipped.startswith("Go's expfmt was not measured: expfmt, which `make bench` builds")
+        assert table.pop(end + 1) == ""
     assert table[end + 1].startswith("Discovery, 500 pods that become ")
     discovery, logs = table[end + 1 : end + 5], table[end + 6 :]
     assert len(discovery) == 4
@@ -128,7 +134,9 @@ def test_the_daemon(payload, tmp_path):
     assert document["cpus"] == os.cpu_count()
     assert document["rounds"] >= engine.ROUNDS
     rows = {(row["name"], row["payload"]): row for row in document["engine"]}
-    assert list(rows) == [*((name, str(payload)) for name in SUBJECTS), *ALWAYS]
+    last = ((name, str(payload)) for name in EXPFMT)
+    assert list(rows) == [*((name, str(payload)) for name in SUBJECTS), *ALWAYS, *last]
+    assert (document["expfmt_skipped"] is None) is bool(EXPFMT)
     memcpy, client = (rows[name, str(payload)] for name in (engine.MEMCPY, engine.REENCODE))
     for row in rows.values():
         assert math.isclose(row["bytes_per_second"], row["bytes"] / row["seconds"])
@@ -137,7 +145,8 @@ def test_the_daemon(payload, tmp_path):
         if row["samples"] is not None:
             assert math.isclose(row["samples_per_second"], row["samples"] / row["seconds"])
     assert memcpy["bytes"] == payload.stat().st_size
-    assert rows["engine, 1 label", str(payload)]["samples"] == client["samples"]
+    for name in ("engine, 1 label", *EXPFMT):
+        assert rows[name, str(payload)]["samples"] == client["samples"]
 
     assert document["discovery"]["pods"] == 500
     assert min(document["discovery"].values()) > 0
@@ -172,6 +181,16 @@ def test_without_nginx(payload, tmp_path):
     assert [line.split()[:2] for line in table[2:4]] == [["payload.txt", "kmproxy"]] * 2
     assert table[5] == "nginx was not measured: nginx is not on the PATH"
     assert len(table) == 6
+
+
+@pytest.mark.program("expfmt")
+def test_a_text_that_expfmt_does_not_take():
+    """It has no row. The reason is the program's own message."""
+    with expfmt.expfmt_subject("x", b"m 1 x\n", {}) as (subjects, reason):
+        assert subjects == []
+        assert reason.startswith(
+            "text format parsing error in line 1: expected integer as timestamp"
+        )
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ DOCUMENT = {
             "to_prometheus_client": 2000.0,
         },
     ],
+    "expfmt_skipped": None,
     "discovery": {
         "pods": 500,
         "targets": 1500,

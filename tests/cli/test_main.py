@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from kmproxy.config.logs import NOT_OF_LOGS
 from kmproxy.config.settings import settings
 from kmproxy.config.types import Address
 from kmproxy.errors import ConfigError
+from kmproxy.exposition.engine import IN_USE
 from kmproxy.telemetry import open_registry, render
 
 ROOT = Path(kmproxy.__file__).parents[1]
@@ -347,15 +349,21 @@ def test_every_command_explains_itself(capsys, command, flag):
 
 @pytest.mark.parametrize("flag", ["--version", "-version"])
 def test_the_version(capsys, flag):
-    """It is the version of the package."""
+    """It is the version of the package, with the revision of a checkout and the engine in use."""
     assert main([flag]) == 0
-    assert capsys.readouterr() == (f"kmproxy {kmproxy.__version__}\n", "")
+    output, said = capsys.readouterr()
+    assert re.fullmatch(
+        rf"kmproxy {re.escape(kmproxy.__version__)} "
+        rf"\((revision [0-9a-f]{{12}}(-dirty)?, )?{IN_USE} engine\)\n",
+        output,
+    )
+    assert said == ""
 
 
 @pytest.mark.parametrize(
     ("written", "shown"),
     [
-        ("1f3a5c7e9b2d\n", " (revision 1f3a5c7e9b2d)"), ("1f3a5c7e9b2d-dirty", " (revision 1f3a5c7e9b2d-dirty)"),
+        ("1f3a5c7e9b2d\n", "revision 1f3a5c7e9b2d, "), ("1f3a5c7e9b2d-dirty", "revision 1f3a5c7e9b2d-dirty, "),
         ("", ""), ("\n", ""), ("a b", ""), ("x" * 65, ""), ("\x1b[1m", ""),
     ],
 )  # fmt: skip
@@ -364,8 +372,8 @@ def test_the_revision(capsys, tmp_path, monkeypatch, written, shown):
     (tmp_path / "REVISION").write_text(written)
     monkeypatch.setattr("kmproxy.revision.__file__", str(tmp_path / "revision.py"))
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"kmproxy {kmproxy.__version__}{shown}\n"
-    found = shown.removeprefix(" (revision ").removesuffix(")")
+    assert capsys.readouterr().out == f"kmproxy {kmproxy.__version__} ({shown}{IN_USE} engine)\n"
+    found = shown.removeprefix("revision ").removesuffix(", ")
     assert f'revision="{found}"' in render(open_registry()).decode()
 
 

@@ -4,7 +4,7 @@ APIS = {  # of other projects: this API server does not know them
     "monitoring.coreos.com/v1", "monitoring.coreos.com/v1alpha1", "cert-manager.io/v1",
 }  # fmt: skip
 
-WORKLOADS = {"DaemonSet", "Deployment"}
+WORKLOADS = {"DaemonSet", "Deployment", "StatefulSet"}
 
 
 def apply(plane, objects):
@@ -29,13 +29,21 @@ def pods(objects):
     for one in objects:
         if one["kind"] in WORKLOADS:
             template = one["spec"]["template"]
+            claims = one["spec"].get("volumeClaimTemplates", [])
+            volumes = template["spec"].get("volumes", []) + [
+                {
+                    "name": each["metadata"]["name"],
+                    "persistentVolumeClaim": {"claimName": f"{each['metadata']['name']}-test-0"},
+                }
+                for each in claims
+            ]
             metadata = {**template["metadata"], "name": f"{one['metadata']['name']}-test"}
             metadata["namespace"] = one["metadata"]["namespace"]
             yield {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": metadata,
-                "spec": template["spec"],
+                "spec": template["spec"] | {"volumes": volumes},
             }
 
 

@@ -5,10 +5,14 @@ The chart's objects too. Helm itself installs, changes and removes a release the
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 
-from tests.support.charts import CI, ChartError, ci_values, helm, release, rendered
+from tests.support.charts import CHART, CI, ChartError, ci_values, helm, release, rendered
 from tests.support.overlays import built, pairs
+from tests.support.programs import which
 
 from .control_plane import ADMIN, RESOURCES, RequestError
 from .objects import WORKLOADS, admit, apply, pods, remove
@@ -54,13 +58,13 @@ def test_an_unknown_field_is_refused(plane):
 @pytest.mark.parametrize("way", CI)
 def test_the_chart_is_accepted(plane, way):
     """All objects of a way, and its pods in a namespace that enforces `restricted`."""
-    plane.namespace(HERE, **ENFORCED)
     values = ci_values(way)
     objects = rendered(values)
+    plane.namespace(values.get("namespaceOverride", HERE), **ENFORCED)
     apply(plane, objects)
     assert admit(plane, objects)
-    (check,) = rendered(values, tests=True)
-    plane.apply(check, dry_run=True)
+    for check in rendered(values, tests=True):
+        plane.apply(check, dry_run=True)
     assert plane.warnings == []
     remove(plane, objects)
 
@@ -73,6 +77,41 @@ def ours(plane):
         for one in plane.request("GET", f"{api}/{resource}?{query}")["items"]:
             found.add((kind, one["metadata"]["name"]))
     return found
+
+
+@helm
+@pytest.mark.program("helm")
+def test_the_program_helm_installs_and_removes_it(plane, tmp_path):
+    """Helm 3, which the package is not: from metrics to metrics and logs, and nothing is left."""
+    (tmp_path / "kubeconfig").write_text("")
+    flags = (
+        "--namespace=observability", f"--kubeconfig={tmp_path / 'kubeconfig'}",
+        f"--kube-apiserver={plane.url}", f"--kube-token={ADMIN}",
+        f"--kube-ca-file={plane.directory / 'ca.crt'}",
+    )  # fmt: skip
+
+    def ran(*arguments):
+        command = [which("helm"), *map(str, arguments), *flags]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def expected(values):
+        objects = rendered(values, name="metrics", namespace="observability")
+        return {(one["kind"], one["metadata"]["name"]) for one in objects}
+
+    url = "https://loki.example.com/loki/api/v1/push"
+    with_logs = {"mode": "central", "logs": {"enabled": True, "source": "api", "lokiUrl": url}}
+    for values, action in (({}, ("install", "--create-namespace")), (with_logs, ("upgrade",))):
+        (tmp_path / "values.yaml").write_text(json.dumps(values))
+        shown = ran(*action, "metrics", CHART, f"--values={tmp_path / 'values.yaml'}")
+        assert "STATUS: deployed" in shown
+        assert "kmproxy check" in shown
+        assert ours(plane) == expected(values)
+    assert ("StatefulSet", "metrics-kmproxy-logs-api") in ours(plane)
+    assert "kmproxy check --logs" in ran("get", "notes", "metrics")
+    ran("uninstall", "metrics")
+    assert ours(plane) == set()
 
 
 @helm
@@ -93,11 +132,15 @@ def test_helm_installs_upgrades_and_removes_it(plane):
     assert first == expected(values)
     assert ("DaemonSet", "metrics-kmproxy") in first
 
-    central = values | {"mode": "central", "networkPolicy": {"enabled": True}}
+    logs = {
+        "enabled": True, "source": "api", "lokiUrl": "https://loki.example.com/loki/api/v1/push"
+    }  # fmt: skip
+    central = values | {"mode": "central", "networkPolicy": {"enabled": True}, "logs": logs}
     release(cluster, "upgrade", "metrics", central, namespace="observability")
     second = ours(plane)
     assert second == expected(central)
     assert ("ClusterRole", "metrics-kmproxy-kubelets-daemonset") in first - second
+    assert ("StatefulSet", "metrics-kmproxy-logs-api") in second - first
 
     with pytest.raises(ChartError, match="tenant needs TLS"):
         release(

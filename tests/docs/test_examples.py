@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import kmproxy
 from kmproxy.cli.read import read_config
 from tests.conftest import until
 from tests.support.demo import demo
@@ -120,12 +121,15 @@ def test_make_builds_and_pushes_the_image():
         command.replace("make", "make -n"),
         shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    image = "registry.example.com/kmproxy:0.1.0"
+    image = f"registry.example.com/kmproxy:{kmproxy.__version__}"
     assert shown.stdout.splitlines()[-1] == f"docker push {image}"
     (built,) = re.findall(
-        r"^docker build --build-arg REVISION=(\S*) (.*)$", shown.stdout, re.MULTILINE
+        r"^docker build --build-arg REVISION=(\S*) --build-arg VERSION=(\S+) "
+        r"--build-arg CREATED=\S* (.*)$",
+        shown.stdout,
+        re.MULTILINE,
     )
-    assert built[1] == f"--tag {image} ."
+    assert built[1:] == (kmproxy.__version__, f"--tag {image} .")
     known = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -134,7 +134,17 @@ def test_the_image():
     final = (ROOT / "Dockerfile").read_text("utf-8").rpartition("\nFROM ")[2]
     assert "USER 65532:65532\n" in final
     assert 'ENTRYPOINT ["kmproxy"]' in final
-    assert "LABEL org.opencontainers.image.revision=$REVISION\n" in final
+    labels = dict(re.findall(r"org\.opencontainers\.image\.([\w.]+)=(\S+)", final))
+    assert (
+        labels.items()
+        >= {
+            "revision": "$REVISION",
+            "version": "$VERSION",
+            "created": "$CREATED",
+            "base.name": "$BASE",
+        }.items()
+    )
+    assert {"title", "description", "licenses", "url", "source", "documentation"} <= labels.keys()
     (run,) = re.findall(r"^RUN (.*?[^\\])\n", final, re.MULTILINE | re.DOTALL)
     for gone in ("uninstall --yes", " /usr/bin/apt*", " /usr/bin/dpkg*", " /bin/sh", " /bin/bash"):
         assert gone in run
@@ -151,6 +161,7 @@ RUN_BY = {
     "kubectl --server=http://localhost:8001 label": "test_examples.test_try_it",
     "$ kubectl --server=http://localhost:8001 get namespaces": "test_examples.test_labels_without_a_daemon",
     "make docker-build docker-push": "test_examples.test_make_builds_and_pushes_the_image",
+    "kind create cluster": "test_make_deploy.test_the_development_overlay",
     "helm install kmproxy": "test_chart_release.test_the_documents_install_it",
     "apiVersion: kustomize": "test_manifests_documented.test_the_example_of_a_component",
     "openssl req ": "test_manifests_documented.test_the_example_of_a_certificate",

@@ -8,9 +8,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.remembered import MAX_NAMESPACE, MAX_REMEMBERED
 from kmproxy.exposition.splitter import PlainSplitter
 from tests.support import reference
+from tests.support.engines import fed
 from tests.support.mutations import mutate, random_line
 
 LABELS = {
@@ -26,15 +28,13 @@ def lookup(namespace):
     return b"".join(b"," + name + b"=" + value for name, value in LABELS.get(namespace, ()))
 
 
-def enrich(text, cut=None, **options):
-    """Feed a text, whole or in pieces of `cut` bytes; returns the output and the enricher."""
-    enricher = Enricher(lookup, **options)
-    step = cut or max(len(text), 1)
-    output = b"".join(enricher.feed(text[at : at + step]) for at in range(0, len(text), step))
-    return output + enricher.finish(), enricher
+def enrich(engine, text, cut=None, **options):
+    """Feed a text, whole or in pieces of `cut` bytes; returns the output and the counts."""
+    pipeline = Pipeline(lookup, Recipe(**options), engine=engine)
+    return fed(pipeline, text, cut), pipeline.enricher
 
 
-def check(before, after, **options):
+def check(engine, before, after, **options):
     """A line becomes another: alone, byte by byte, without a newline, and among others."""
     for text, expected in (
         (before + b"\n", after + b"\n"),
@@ -42,7 +42,7 @@ def check(before, after, **options):
         (b"# HELP m x\n" + before + b"\nother 1\n", b"# HELP m x\n" + after + b"\nother 1\n"),
     ):
         for cut in (None, 1, 7):
-            assert enrich(text, cut, **options)[0] == expected
+            assert enrich(engine, text, cut, **options)[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def check(before, after, **options):
         (b'{namespace="payments","m"} 1 # {a="b"} 1', b'{namespace="payments",team="payments","m"} 1 # {a="b"} 1'),
     ],
 )  # fmt: skip
-def test_labels_are_added(before, after):
+def test_labels_are_added(engine, before, after):
     """The labels of a sample's namespace stand right after its `namespace` pair."""
-    check(before, after)
-    assert enrich(before)[1].enriched == 1
+    check(engine, before, after)
+    assert enrich(engine, before)[1].enriched == 1
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_labels_are_added(before, after):
         b'{"namespace",a="payments"} 1',
     ],
 )
-def test_samples_without_labels_to_add(line):
+def test_samples_without_labels_to_add(engine, line):
     """Only a label named exactly `namespace`, not empty and known, adds labels."""
-    check(line, line)
-    enricher = enrich(line)[1]
+    check(engine, line, line)
+    enricher = enrich(engine, line)[1]
     assert (enricher.samples, enricher.enriched, enricher.unparsed) == (1, 0, 0)
 
 
@@ -127,10 +127,10 @@ def test_samples_without_labels_to_add(line):
         b"# EOF",
     ],
 )
-def test_comments_and_blank_lines(line):
+def test_comments_and_blank_lines(engine, line):
     """They pass unchanged, and are not counted."""
-    check(line, line)
-    enricher = enrich(line)[1]
+    check(engine, line, line)
+    enricher = enrich(engine, line)[1]
     assert (enricher.samples, enricher.enriched, enricher.unparsed) == (0, 0, 0)
 
 
@@ -188,10 +188,10 @@ def test_comments_and_blank_lines(line):
         b'\xff{namespace="payments"} 1',
     ],
 )
-def test_lines_not_understood(line):
+def test_lines_not_understood(engine, line):
     """An unparsed line passes unchanged and is counted. Other lines are not affected."""
-    check(line, line)
-    enricher = enrich(line + b'\nm{namespace="payments"} 1\n')[1]
+    check(engine, line, line)
+    enricher = enrich(engine, line + b'\nm{namespace="payments"} 1\n')[1]
     assert (enricher.samples, enricher.enriched, enricher.unparsed) == (1, 1, 1)
 
 
@@ -232,12 +232,12 @@ def test_lines_not_understood(line):
          b'{team="payments",namespace="payments","team=",a="1"} 1 # {team="y"} 1', 1),
     ],
 )  # fmt: skip
-def test_conflicts(line, kept, overwritten, conflicts):
+def test_conflicts(engine, line, kept, overwritten, conflicts):
     """`keep` keeps the sample's value, `overwrite` replaces it. Both count the conflict."""
-    check(line, kept, on_conflict="keep")
-    check(line, overwritten, on_conflict="overwrite")
+    check(engine, line, kept, on_conflict="keep")
+    check(engine, line, overwritten, on_conflict="overwrite")
     for choice, output in (("keep", kept), ("overwrite", overwritten)):
-        enricher = enrich(line, on_conflict=choice)[1]
+        enricher = enrich(engine, line, on_conflict=choice)[1]
         assert enricher.conflicts == conflicts
         assert enricher.enriched == (output != line)
 
@@ -252,18 +252,18 @@ def test_conflicts(line, kept, overwritten, conflicts):
         b'm{a="\n# ",namespace="payments"} 1\n',
     ],
 )
-def test_no_string_goes_over_a_line(lines):
+def test_no_string_goes_over_a_line(engine, lines):
     """A newline ends the line, also inside quotes. Both halves are unparsed."""
     good = b'm{namespace="payments"} 1\n'
     expected = reference.enrich(good + lines + good, LABELS)
     for cut in (None, 1):
-        output, enricher = enrich(good + lines + good, cut)
+        output, enricher = enrich(engine, good + lines + good, cut)
         assert output == expected.output
         assert (enricher.samples, enricher.unparsed) == (expected.samples, expected.unparsed)
     assert lines in output
 
 
-def test_long_lines_pass_in_pieces():
+def test_long_lines_pass_in_pieces(engine):
     """A line over the limit passes unchanged and is counted, however it is cut."""
     sample = b'm{namespace="payments"} 1\n'
     fits = b'm{a="' + b"x" * 70 + b'",namespace="payments"} 1\n'
@@ -275,22 +275,22 @@ def test_long_lines_pass_in_pieces():
     expected = reference.enrich(text, LABELS, max_line=100)
     assert expected.enriched == 3
     for cut in (None, 1, 2, 99, 100, 101, 102, 150):
-        output, enricher = enrich(text, cut, max_line=100)
+        output, enricher = enrich(engine, text, cut, max_line=100)
         assert output == expected.output
         assert (enricher.samples, enricher.enriched, enricher.unparsed) == (3, 3, 3)
 
 
-def test_memory_is_bounded_by_the_line():
+def test_memory_is_bounded_by_the_line(engine):
     """An unfinished line holds at most `max_line` bytes and one piece."""
-    enricher = Enricher(lookup, max_line=1000)
+    enricher = Pipeline(lookup, Recipe(max_line=1000), engine=engine)
     passed = sum(len(enricher.feed(b"x" * 100)) for _ in range(100))
     assert passed >= 100 * 100 - 1100
 
 
-def test_one_state_of_a_namespace_per_exposition():
+def test_one_state_of_a_namespace_per_exposition(engine):
     """A label that changes during an exposition shows in the next one."""
     team = iter([b',team="old"', b',team="new"'])
-    enricher = Enricher(lambda _: next(team))
+    enricher = Pipeline(lambda _: next(team), Recipe(), engine=engine)
     line = b'm{namespace="payments"} 1\n'
     assert enricher.feed(line) == enricher.feed(line) == b'm{namespace="payments",team="old"} 1\n'
 
@@ -313,15 +313,16 @@ def test_what_is_remembered_of_namespaces_is_bounded(size):
     assert (enricher.samples, enricher.enriched) == (count, count)
 
 
-def test_what_is_too_long_for_a_namespace_gets_the_defaults():
+def test_what_is_too_long_for_a_namespace_gets_the_defaults(engine):
     """A value that is too long for a name is looked up, but not remembered."""
     name = b"n" * (MAX_NAMESPACE + 1)
     line = b'm{namespace="%b"} 1\nm{ namespace="%b"} 1\nm{team="x",namespace="%b"} 1\n' % (
         (name,) * 3
     )
-    enricher = Enricher(lambda _: b',team="none"', on_conflict="overwrite")
-    assert enricher.feed(line).count(b'team="none"') == 3
-    assert not enricher.seen
+    recipe = Recipe(on_conflict="overwrite")
+    pipeline = Pipeline(lambda _: b',team="none"', recipe, engine=engine)
+    assert pipeline.feed(line).count(b'team="none"') == 3
+    assert not pipeline.enricher.seen
 
 
 def test_new_names_are_searched_for_a_bounded_number_of_times(monkeypatch):
@@ -351,13 +352,13 @@ def test_new_names_are_searched_for_a_bounded_number_of_times(monkeypatch):
         assert (enricher.samples, enricher.conflicts) == (expected.samples, expected.conflicts)
 
 
-def test_empty_input():
+def test_empty_input(engine):
     """Empty input gives empty output."""
-    assert enrich(b"")[0] == b""
+    assert enrich(engine, b"")[0] == b""
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_plain_reading_agrees(seed):
+def test_the_plain_reading_agrees(engine, seed):
     """On random and mutated lines the engine agrees with the reference reader."""
     rng = random.Random(seed)
     for _ in range(60):
@@ -366,7 +367,7 @@ def test_the_plain_reading_agrees(seed):
         expected = reference.enrich(text, LABELS, overwrite=overwrite, max_line=200)
         options = {"on_conflict": "overwrite" if overwrite else "keep", "max_line": 200}
         for cut in (None, 1, rng.randrange(1, 50)):
-            output, enricher = enrich(text, cut, **options)
+            output, enricher = enrich(engine, text, cut, **options)
             assert output == expected.output
             counts = (enricher.samples, enricher.enriched, enricher.unparsed, enricher.conflicts)
             assert counts == (
@@ -375,23 +376,22 @@ def test_the_plain_reading_agrees(seed):
                 expected.unparsed,
                 expected.conflicts,
             )
-        assert enrich_nothing(text) == text
+        assert enrich_nothing(engine, text) == text
 
 
-def enrich_nothing(text):
+def enrich_nothing(engine, text):
     """Enriches without labels of any namespace."""
-    enricher = Enricher(lambda _: b"")
-    return enricher.feed(text) + enricher.finish()
+    return fed(Pipeline(lambda _: b"", Recipe(), engine=engine), text)
 
 
-def test_an_independent_parser_sees_just_the_added_labels():
+def test_an_independent_parser_sees_just_the_added_labels(engine):
     """prometheus_client reads the same samples, with exactly the added labels."""
     text = b"".join(
         b'm%d{a="%d",namespace="%b",pod="p"} %d 1000\n' % (n, n, space, n)
         for n, space in enumerate([b"payments", b"", b"web", b"nobody", b"bare"] * 20)
     )
     before = list(text_string_to_metric_families(text.decode()))
-    after = list(text_string_to_metric_families(enrich(text, 64)[0].decode()))
+    after = list(text_string_to_metric_families(enrich(engine, text, 64)[0].decode()))
     added = {"payments": {"team": "payments"}, "web": {"team": "front", "tier": 'a"b'}}
     for old, new in zip(before, after, strict=True):
         for was, now in zip(old.samples, new.samples, strict=True):
@@ -400,13 +400,13 @@ def test_an_independent_parser_sees_just_the_added_labels():
 
 
 @pytest.mark.parametrize("version", ["1.31", "1.33", "1.35", "1.36"])
-def test_recorded_answers(corpus, version):
+def test_recorded_answers(engine, corpus, version):
     """Every line of real kubelets' answers is parsed, and the reference reader agrees."""
     for file in sorted((corpus / version).glob("*.prom")):
         text = file.read_bytes()
         expected = reference.enrich(text, LABELS)
-        output, enricher = enrich(text, 65536)
+        output, enricher = enrich(engine, text, 65536)
         assert output == expected.output
         assert enricher.unparsed == 0
         assert enricher.samples == expected.samples
-        assert enrich_nothing(text) == text
+        assert enrich_nothing(engine, text) == text

@@ -9,18 +9,17 @@ import pytest
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection
 from tests.support import lines, reference
+from tests.support.engines import fed
 
 LABELS = {b"a": [(b"team", b'"x"')]}
 SAMPLE = b'm{namespace="a"} 1\n'
 
 
-def run(text, cut=None, **options):
+def run(engine, text, cut=None, **options):
     """What a pipeline with the info metric makes of a text, in pieces."""
     recipe = Recipe(info=True, **options)
-    pipeline = Pipeline(lambda space: b',team="x"' if space == b"a" else b"", recipe)
-    step = cut or max(len(text), 1)
-    output = [pipeline.feed(text[at : at + step]) for at in range(0, len(text), step)]
-    return b"".join([*output, pipeline.finish()])
+    labels = {b"a": b',team="x"'}
+    return fed(Pipeline(lambda space: labels.get(space, b""), recipe, engine=engine), text, cut)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +37,12 @@ def run(text, cut=None, **options):
     ],
 )
 @pytest.mark.parametrize("end", [b"\n", b"", b"\n# EOF\n"])
-def test_the_family_is_not_added_twice(line, end):
+def test_the_family_is_not_added_twice(engine, line, end):
     """However a line of it is spelled, and wherever it stands, the exposition is left as it is."""
     for text in (line + end, SAMPLE + line + end, line + b"\n" + SAMPLE + end.lstrip(b"\n")):
         expected = reference.enrich(text, LABELS).output
         for cut in (None, 1, 7, 23):
-            assert run(text, cut) == expected
+            assert run(engine, text, cut) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,36 +59,38 @@ def test_the_family_is_not_added_twice(line, end):
         b'm{a="\\nkube_namespace_labels 1"} 1',
     ],
 )
-def test_other_lines_are_not_of_the_family(line):
+def test_other_lines_are_not_of_the_family(engine, line):
     """Its name in another place does not count."""
     for cut in (None, 1, 7):
-        assert run(line + b"\n" + SAMPLE, cut).endswith(
+        assert run(engine, line + b"\n" + SAMPLE, cut).endswith(
             b'kube_namespace_labels{namespace="a",label_team="x",instance="",node="",pod=""} 1\n'
         )
 
 
-def test_what_is_not_served_does_not_count():
+def test_what_is_not_served_does_not_count(engine):
     """A family that the selection leaves out is added."""
     text = b"# TYPE kube_namespace_labels gauge\nkube_namespace_labels 1\n" + SAMPLE
     chosen = Selection(drop_metrics=(Globs(("kube_*",)),))
-    assert run(text, selection=chosen).count(b"\nkube_namespace_labels{") == 1
+    assert run(engine, text, selection=chosen).count(b"\nkube_namespace_labels{") == 1
 
 
 @pytest.mark.parametrize("cut", [None, 1, 30, 31, 99, 100, 101])
-def test_a_long_line_of_the_family(cut):
+def test_a_long_line_of_the_family(engine, cut):
     """Of a line above the limit the beginning is read, however it is cut."""
     for line in (
         b"# HELP kube_namespace_labels " + b"x" * 200,
         b'kube_namespace_labels{a="%b"} 1' % (b"x" * 200),
     ):
-        assert run(line + b"\n", cut, max_line=60) == line + b"\n"
-        assert run(line, cut, max_line=60) == line
+        assert run(engine, line + b"\n", cut, max_line=60) == line + b"\n"
+        assert run(engine, line, cut, max_line=60) == line
     other = b"# HELP kube_namespace_labels_x " + b"x" * 200
-    assert run(other, cut, max_line=60).startswith(other + b"\n# HELP kube_namespace_labels ")
+    assert run(engine, other, cut, max_line=60).startswith(
+        other + b"\n# HELP kube_namespace_labels "
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_plain_reading_agrees(seed):
+def test_the_plain_reading_agrees(engine, seed):
     """On random and broken lines, of which some are of the family."""
     rng = random.Random(seed)
     for _ in range(60):
@@ -99,4 +100,4 @@ def test_the_plain_reading_agrees(seed):
             text = text.replace(*names, rng.randrange(2))
         expected = reference.with_info(reference.enrich(text, LABELS).output, LABELS)
         for cut in (None, 1, rng.randrange(1, 60)):
-            assert run(text, cut) == expected
+            assert run(engine, text, cut) == expected

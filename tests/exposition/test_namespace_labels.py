@@ -7,6 +7,7 @@ import pytest
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection
+from tests.support.engines import fed
 
 LABELS = {b"a": b',team="x"', b"b": b',team="y",tier="1"', b"c": b""}
 ONE = NamespaceLabels((b"exported_namespace",))
@@ -16,13 +17,11 @@ SAME = NamespaceLabels((b"source", b"target"), (b"of_", b"of_"))
 SOME = NamespaceLabels((b"source", b"target"), (b"", b"target_"))
 
 
-def run(text, setting, cut=None, **options):
+def run(engine, text, setting, cut=None, **options):
     """The output and the pipeline, for a text in pieces."""
     recipe = Recipe(namespace_labels=setting, **options)
-    made = Pipeline(lambda name: LABELS.get(name, b""), recipe)
-    step = cut or max(len(text), 1)
-    output = [made.feed(text[at : at + step]) for at in range(0, len(text), step)]
-    return b"".join([*output, made.finish()]), made
+    made = Pipeline(lambda name: LABELS.get(name, b""), recipe, engine=engine)
+    return fed(made, text, cut), made
 
 
 @pytest.mark.parametrize(
@@ -58,10 +57,10 @@ def run(text, setting, cut=None, **options):
         (SAME, b'm{target="b",source="a"} 1', b'm{target="b",of_tier="1",source="a",of_team="x"} 1'),
     ],
 )  # fmt: skip
-def test_labels_stand_behind_the_pair_that_names(setting, line, expected):
+def test_labels_stand_behind_the_pair_that_names(engine, setting, line, expected):
     """The first label of a list that is not empty counts; with prefixes, each of them."""
     for cut in (None, 1, 7):
-        output, made = run(line + b"\n", setting, cut)
+        output, made = run(engine, line + b"\n", setting, cut)
         assert output == (expected or line) + b"\n"
         assert (made.enricher.samples, made.enricher.unparsed) == (
             (0, 1) if expected is None else (1, 0)
@@ -78,18 +77,18 @@ def test_labels_stand_behind_the_pair_that_names(setting, line, expected):
         (b'source="a",team="q"', b'source="a",source_team="x",team="q"', b'source="a",source_team="x",team="q"', 0),
     ],
 )  # fmt: skip
-def test_conflicts(line, keep, overwrite, conflicts):
+def test_conflicts(engine, line, keep, overwrite, conflicts):
     """The name with its prefix is the one that may be there already."""
     for on_conflict, expected in (("keep", keep), ("overwrite", overwrite)):
-        output, made = run(b"m{%b} 1\n" % line, PREFIXES, on_conflict=on_conflict)
+        output, made = run(engine, b"m{%b} 1\n" % line, PREFIXES, on_conflict=on_conflict)
         assert output == b"m{%b} 1\n" % expected
         assert made.enricher.conflicts == conflicts
 
 
-def test_a_label_that_two_prefixes_bring_conflicts_once():
+def test_a_label_that_two_prefixes_bring_conflicts_once(engine):
     """The sample bears it, and both namespaces would add it: one conflict, the first one's value."""
     line = b'm{source="a",target="b",of_team="q"} 1\n'
-    output, made = run(line, SAME, on_conflict="overwrite")
+    output, made = run(engine, line, SAME, on_conflict="overwrite")
     assert output == b'm{source="a",target="b",of_tier="1",of_team="x"} 1\n'
     assert made.enricher.conflicts == 1
 
@@ -111,12 +110,12 @@ def test_a_label_that_two_prefixes_bring_conflicts_once():
         (PREFIXES, b'm{namespace="a"} 1', False),
     ],
 )  # fmt: skip
-def test_selection_goes_by_the_same_labels(setting, line, passes):
+def test_selection_goes_by_the_same_labels(engine, setting, line, passes):
     """All namespaces that a sample names must be selected; one that names none is the cluster's."""
     chosen = Selection(namespaces=(Globs(("a",)),), cluster_samples=False)
     for cut in (None, 1, 9):
         for stripped in (chosen, Selection(**_fields(chosen), strip_timestamps=True)):
-            output, made = run(line + b"\n", setting, cut, selection=stripped)
+            output, made = run(engine, line + b"\n", setting, cut, selection=stripped)
             assert bool(output) is passes
             assert made.dropped["namespace"] == (not passes)
 
@@ -125,20 +124,20 @@ def _fields(chosen):
     return {"namespaces": chosen.namespaces, "cluster_samples": chosen.cluster_samples}
 
 
-def test_the_info_metric_has_all_that_samples_name():
+def test_the_info_metric_has_all_that_samples_name(engine):
     """Each namespace with its labels, without a prefix."""
-    output, _ = run(b'm{source="a",target="b"} 1\n', PREFIXES, info=True)
+    output, _ = run(engine, b'm{source="a",target="b"} 1\n', PREFIXES, info=True)
     assert b'kube_namespace_labels{namespace="a",label_team="x",' in output
     assert b'kube_namespace_labels{namespace="b",label_team="y",label_tier="1",' in output
 
 
-def test_a_label_of_a_list_is_not_dropped():
+def test_a_label_of_a_list_is_not_dropped(engine):
     """Without its first label a sample would get the labels of another namespace."""
     chosen = Selection(drop_labels=frozenset({b"exported_namespace"}))
     with pytest.raises(ValueError, match="must not be dropped"):
         Recipe(namespace_labels=LIST, selection=chosen)
     line = b'm{exported_namespace="a",q=""} 1\n'
-    assert run(line, ONE, selection=chosen)[0] == b'm{q=""} 1\n'
+    assert run(engine, line, ONE, selection=chosen)[0] == b'm{q=""} 1\n'
 
 
 @pytest.mark.parametrize(

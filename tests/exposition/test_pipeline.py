@@ -10,6 +10,7 @@ from kmproxy.exposition.lines import GROWN, portions
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection
 from tests.support import lines, reference
+from tests.support.engines import fed
 
 HELP = (
     b"# HELP kube_namespace_labels Kubernetes labels converted to Prometheus labels.\n"
@@ -18,20 +19,19 @@ HELP = (
 LABELS = {b"a": b',team="x",tier="1"', b"b": b""}
 
 
-def run(text, cut=None, selection=None, **options):
+def run(engine, text, cut=None, selection=None, **options):
     """The output of a pipeline for a text, whole or in pieces."""
     pipeline = Pipeline(
         lambda namespace: LABELS.get(namespace, b""),
         Recipe(selection=selection or Selection(), **options),
+        engine=engine,
     )
-    step = cut or max(len(text), 1)
-    output = b"".join(pipeline.feed(text[at : at + step]) for at in range(0, len(text), step))
-    return output + pipeline.finish()
+    return fed(pipeline, text, cut)
 
 
 def test_what_is_not_asked_for_is_not_there():
     """Without a selection and the info metric only the enricher runs."""
-    pipeline = Pipeline(dict.get, Recipe())
+    pipeline = Pipeline(dict.get, Recipe(), engine="pure")
     assert pipeline.selector is None
     assert pipeline._info is None
 
@@ -65,37 +65,37 @@ INFO = (
          b'm{namespace="q\\"\\\\"} 1\n' + HELP + b'kube_namespace_labels{namespace="q\\"\\\\",instance="",node="",pod=""} 1\n'),
     ],
 )  # fmt: skip
-def test_the_info_metric(text, expected):
+def test_the_info_metric(engine, text, expected):
     """A sample per seen namespace, sorted, as the last family, before OpenMetrics' end mark."""
     for cut in (None, 1, 2, 5, 13):
-        assert run(text, cut, info=True) == expected
+        assert run(engine, text, cut, info=True) == expected
 
 
-def test_only_the_namespaces_of_the_answer():
+def test_only_the_namespaces_of_the_answer(engine):
     """Namespaces of dropped or unparsed lines are not seen."""
     text = b'm{namespace="a"} 1\nm{namespace="b"} 1\nm{namespace="c" 1\n'
     chosen = Selection(exclude_namespaces=Globs(("a",)))
-    assert run(text, selection=chosen, info=True) == (
+    assert run(engine, text, selection=chosen, info=True) == (
         b'm{namespace="b"} 1\nm{namespace="c" 1\n'
         + HELP
         + b'kube_namespace_labels{namespace="b",instance="",node="",pod=""} 1\n'
     )
 
 
-def test_labels_are_selected_before_they_are_added():
+def test_labels_are_selected_before_they_are_added(engine):
     """A dropped label can be added again from the namespace."""
     text = b'm{namespace="a",team="old"} 1\n'
     chosen = Selection(drop_labels=frozenset({b"team"}))
-    assert run(text, selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1\n'
-    assert run(text[:-1], selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1'
+    assert run(engine, text, selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1\n'
+    assert run(engine, text[:-1], selection=chosen) == b'm{namespace="a",team="x",tier="1"} 1'
 
 
 @pytest.mark.parametrize(
     "end", [b"# EOF" + b"\n" * 99_999, b"# EOF" + b"x" * 99_999, b"\n" * 99_999]
 )
-def test_what_looks_like_an_end_is_not_held(end):
+def test_what_looks_like_an_end_is_not_held(engine, end):
     """At most the end mark itself waits for the end, whatever follows it."""
-    pipeline = Pipeline(dict.get, Recipe(info=True, max_line=1000))
+    pipeline = Pipeline(dict.get, Recipe(info=True, max_line=1000), engine=engine)
     passed = 0
     for at in range(0, len(end), 777):
         passed += len(pipeline.feed(end[at : at + 777]))
@@ -105,7 +105,7 @@ def test_what_looks_like_an_end_is_not_held(end):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_plain_reading_agrees(seed):
+def test_the_plain_reading_agrees(engine, seed):
     """All stages agree with the reference reader on random and broken lines."""
     rng = random.Random(seed)
     labels = lines.LABELS
@@ -130,9 +130,9 @@ def test_the_plain_reading_agrees(seed):
             pipeline = Pipeline(
                 lambda space: b"".join([b",%b=%b" % pair for pair in labels.get(space, ())]),
                 Recipe(selection=chosen, info=True, max_line=lines.MAX_LINE),
+                engine=engine,
             )
-            pieces = [pipeline.feed(text[at : at + cut]) for at in range(0, len(text), cut or 1)]
-            assert b"".join([*pieces, pipeline.finish()]) == expected
+            assert fed(pipeline, text, cut) == expected
 
 
 def test_portions_by_what_they_become():

@@ -10,6 +10,7 @@ from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selection import Globs, Selection
 from kmproxy.exposition.splitter import KeySplitter
+from tests.support.engines import fed
 
 NAMESPACES = {
     b"shop": b',team="a"',
@@ -30,17 +31,16 @@ def lookup(namespace, pod):
     return PODS.get((namespace, pod))
 
 
-def pipeline(pods=lookup, **options):
+def pipeline(engine, pods=lookup, **options):
     """A pipeline with pods."""
-    return Pipeline(lambda name: NAMESPACES.get(name, b""), Recipe(pods=True, **options), pods=pods)
+    recipe = Recipe(pods=True, **options)
+    return Pipeline(lambda name: NAMESPACES.get(name, b""), recipe, pods=pods, engine=engine)
 
 
-def run(text, cut=None, **options):
+def run(engine, text, cut=None, **options):
     """The output and the pipeline, for a text in pieces."""
-    made = pipeline(**options)
-    step = cut or max(len(text), 1)
-    output = [made.feed(text[at : at + step]) for at in range(0, len(text), step)]
-    return b"".join([*output, made.finish()]), made
+    made = pipeline(engine, **options)
+    return fed(made, text, cut), made
 
 
 @pytest.mark.parametrize(
@@ -86,17 +86,17 @@ def run(text, cut=None, **options):
         (b'm{namespace="pods"} 1', b'm{namespace="pods",pod="x"} 1'),
     ],
 )  # fmt: skip
-def test_labels_stand_behind_their_pairs(line, expected):
+def test_labels_stand_behind_their_pairs(engine, line, expected):
     """The namespace's behind its pair, the pod's behind its own, wherever these stand."""
     kept = b"" if expected is None else expected + b"\n"
     plain = b'm{namespace="shop",pod="bare"} 1\n'
     other = b'm{namespace="shop",team="a",pod="bare"} 1\n'
     for cut in (None, 1, 7):
-        output, made = run(line + b"\n", cut)
+        output, made = run(engine, line + b"\n", cut)
         assert output == kept
         assert made.dropped == {"unknown_pod": expected is None}
         text = b"# HELP m x\n" + plain + b"# c\n" + line + b"\n# d\n" + plain + line
-        assert run(text, cut)[0] == (
+        assert run(engine, text, cut)[0] == (
             b"# HELP m x\n" + other + b"# c\n" + kept + b"# d\n" + other + (expected or b"")
         )
 
@@ -118,18 +118,18 @@ def test_labels_stand_behind_their_pairs(line, expected):
          b'namespace="pods",pod="x",workload="web"', 1),
     ],
 )  # fmt: skip
-def test_conflicts(line, keep, overwrite, conflicts):
+def test_conflicts(engine, line, keep, overwrite, conflicts):
     """A label of a pod that the sample bears is kept or overwritten, as a namespace's is."""
     for on_conflict, expected in (("keep", keep), ("overwrite", overwrite)):
-        output, made = run(b"m{%b} 1\n" % line, on_conflict=on_conflict)
+        output, made = run(engine, b"m{%b} 1\n" % line, on_conflict=on_conflict)
         assert output == b"m{%b} 1\n" % expected
         assert made.enricher.conflicts == conflicts
 
 
-def test_what_was_left_out_counts_once():
+def test_what_was_left_out_counts_once(engine):
     """A sample of an unknown pod counts as left out, and as nothing else."""
     text = b'm{namespace="gone",pod="x",team="y"} 1\nm{namespace="shop",pod="bare"} 1\n'
-    _, made = run(text, info=True, selection=Selection(exclude_namespaces=Globs(("none",))))
+    _, made = run(engine, text, info=True, selection=Selection(exclude_namespaces=Globs(("none",))))
     assert made.dropped == {"metric": 0, "namespace": 0, "merged": 0, "unknown_pod": 1}
     found = made.enricher
     assert (found.samples, found.enriched, found.conflicts, found.unparsed) == (1, 1, 0, 0)
@@ -147,7 +147,7 @@ TEXT = (
 @pytest.mark.parametrize("cut", [1, 5, 44, 60, 100, 333, 1000])
 @pytest.mark.parametrize("overlong", [False, True])
 @pytest.mark.parametrize("chosen", [Selection(), Selection(drop_metrics=(Globs(("none",)),))])
-def test_the_wait_for_the_list(cut, overlong, chosen):
+def test_the_wait_for_the_list(engine, cut, overlong, chosen):
     """Nothing is lost, and nothing counts twice, wherever the list is needed."""
     options = {"max_line": 200} if overlong else {}
     options |= {"info": True, "selection": chosen}
@@ -161,26 +161,26 @@ def test_the_wait_for_the_list(cut, overlong, chosen):
             raise PodsNeededError
         return None
 
-    made, output = pipeline(pods=later, **options), []
+    made, output = pipeline(engine, pods=later, **options), []
     for at in range(0, len(TEXT), cut):
-        before = made.enricher._counts()
+        before = made.enricher.counts()
         try:
             output.append(made.feed(TEXT[at : at + cut]))
         except PodsNeededError:
-            assert made.enricher._counts() == before
+            assert made.enricher.counts() == before
             known[b"shop", b"new-1"] = b',workload="new"'
             output.append(made.feed(b""))
     output.append(made.finish())
     assert len(asked) == 1
     fresh = {**PODS, (b"shop", b"new-1"): b',workload="new"'}
-    whole, other = run(TEXT, pods=lambda *key: fresh.get(key), **options)
+    whole, other = run(engine, TEXT, pods=lambda *key: fresh.get(key), **options)
     assert b"".join(output) == whole
     assert b'workload="new"' in whole
-    assert made.enricher._counts() == other.enricher._counts()
+    assert made.enricher.counts() == other.enricher.counts()
     assert made.dropped == other.dropped
 
 
-def test_the_wait_at_the_end():
+def test_the_wait_at_the_end(engine):
     """A last line without a newline may need the list, too: `finish` goes on where it was."""
     asked = []
 
@@ -191,7 +191,7 @@ def test_the_wait_at_the_end():
         return b',workload="w"'
 
     chosen = Selection(drop_metrics=(Globs(("none",)),))
-    made = pipeline(pods=later, selection=chosen)
+    made = pipeline(engine, pods=later, selection=chosen)
     assert made.feed(b'm 1\nm{namespace="shop",pod="p"} 1') == b"m 1\n"
     with pytest.raises(PodsNeededError):
         made.finish()
@@ -199,7 +199,7 @@ def test_the_wait_at_the_end():
     assert (made.enricher.samples, made.enricher.enriched) == (2, 1)
 
 
-def test_the_end_right_behind_the_wait():
+def test_the_end_right_behind_the_wait(engine):
     """A caller whose last piece needed the list may end at once: what waited is not lost."""
     asked = []
 
@@ -209,7 +209,7 @@ def test_the_end_right_behind_the_wait():
             raise PodsNeededError
         return b""
 
-    made = pipeline(pods=later)
+    made = pipeline(engine, pods=later)
     with pytest.raises(PodsNeededError):
         made.feed(b'm{namespace="shop",pod="p"} 1\nm{namespace="shop"} 2')
     assert (
@@ -218,11 +218,11 @@ def test_the_end_right_behind_the_wait():
     assert made.enricher.samples == 2
 
 
-def test_each_pod_is_looked_up_once():
+def test_each_pod_is_looked_up_once(engine):
     """So an exposition shows one state of a pod."""
     asked = []
     text = b'm{namespace="shop",pod="p"} 1\nm{pod="p",namespace="shop"} 1\n' * 50
-    output, _ = run(text, 77, pods=lambda *key: asked.append(key) or b',workload="w"')
+    output, _ = run(engine, text, 77, pods=lambda *key: asked.append(key) or b',workload="w"')
     assert asked == [(b"shop", b"p")]
     assert output.count(b"workload=") == 100
 
@@ -254,7 +254,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr(sample_editor, "MAX_SHAPES", 50_000)
     monkeypatch.setattr(general_enricher, "MAX_EDITS", 50_000)
     made = pipeline(
-        pods=lambda _, pod: b',workload="%b"' % pod, names=frozenset({b"team", b"workload"})
+        "pure", pods=lambda _, pod: b',workload="%b"' % pod, names=frozenset({b"team", b"workload"})
     )
     for number in range(0, 2000, 20):
         here = range(number, number + 20)

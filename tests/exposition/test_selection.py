@@ -12,9 +12,11 @@ from kmproxy.config.loader import Layer, load_sections
 from kmproxy.config.recipe import read_selection
 from kmproxy.config.samples import SelectionConfig
 from kmproxy.errors import ConfigError
+from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import MAX_GLOB, MAX_GLOBS, MAX_NAME, QueryError
 from kmproxy.exposition.selector import Selector, SeriesError, SeriesRoom
 from tests.support import lines, reference
+from tests.support.engines import fed
 from tests.support.mutations import mutate, random_line
 
 TEXT = b"""\
@@ -44,23 +46,21 @@ def selection(*flags):
     return read_selection(config)
 
 
-def select(text, chosen, cut=None, **options):
-    """Feeds a text, whole or in pieces; returns the output and the selector."""
-    selector = Selector(chosen, **options)
-    step = cut or max(len(text), 1)
-    output = b"".join(selector.feed(text[at : at + step]) for at in range(0, len(text), step))
-    return output + selector.finish(), selector
+def select(engine, text, chosen, cut=None, **options):
+    """Feeds a text, whole or in pieces; returns the output and the pipeline."""
+    pipeline = Pipeline(lambda _: b"", Recipe(selection=chosen, **options), engine=engine)
+    return fed(pipeline, text, cut), pipeline
 
 
-def check(text, expected, *flags, dropped=None):
+def check(engine, text, expected, *flags, dropped=None):
     """Checks an output for every cut of the text, also without its last newline."""
     chosen = selection(*flags)
     for cut in (None, 1, 7, 64):
-        output, selector = select(text, chosen, cut)
+        output, selector = select(engine, text, chosen, cut)
         assert output == expected
         if dropped is not None:
             assert {key: count for key, count in selector.dropped.items() if count} == dropped
-    bare = select(text.removesuffix(b"\n"), chosen)[0]
+    bare = select(engine, text.removesuffix(b"\n"), chosen)[0]
     assert bare in (expected, expected.removesuffix(b"\n"))
 
 
@@ -70,10 +70,10 @@ def without(*prefixes):
     return b"".join(line for line in lines if not line.startswith(prefixes))
 
 
-def test_everything():
+def test_everything(engine):
     """By default everything passes, and no stage is needed."""
     assert selection().everything
-    check(TEXT, TEXT, dropped={})
+    check(engine, TEXT, TEXT, dropped={})
     assert not selection("--drop-metric=x").everything
 
 
@@ -94,10 +94,10 @@ def test_everything():
         (["--keep-metric=.*", "--drop-metric=up"], [b"up"], 1),
     ],
 )
-def test_metrics(flags, gone, dropped):
+def test_metrics(engine, flags, gone, dropped):
     """Families keep or lose their HELP and TYPE. Expressions match the whole name."""
     counts = {"metric": dropped} if dropped else {}
-    check(TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
+    check(engine, TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_metrics(flags, gone, dropped):
         ),
     ],
 )
-def test_namespaces(flags, gone, dropped):
+def test_namespaces(engine, flags, gone, dropped):
     """Globs match the whole name. Cluster samples follow --cluster-samples."""
     counts = {"namespace": dropped} if dropped else {}
-    check(TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
+    check(engine, TEXT, without(*gone) if gone else TEXT, *flags, dropped=counts)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_namespaces(flags, gone, dropped):
         (b'm{x="2" 1', b'm{x="2" 1'),
     ],
 )
-def test_labels_are_taken_off(before, after):
+def test_labels_are_taken_off(engine, before, after):
     """A pair is removed with one comma. All other bytes stay."""
-    check(before + b"\n", after + b"\n", "--drop-label=x", "--drop-label=y")
+    check(engine, before + b"\n", after + b"\n", "--drop-label=x", "--drop-label=y")
 
 
 @pytest.mark.parametrize(
@@ -165,25 +165,25 @@ def test_labels_are_taken_off(before, after):
         b'{x="1""my.m",namespace="a"y="2"} 1 17',
     ],
 )
-def test_a_metrics_name_anywhere_in_the_braces(line):
+def test_a_metrics_name_anywhere_in_the_braces(engine, line):
     """Metric name and namespace select the sample in any position."""
     text = line + b"\n"
-    check(text, text, r"--keep-metric=my\.m", "--namespace=a")
-    check(text, b"", "--drop-metric=my.*", dropped={"metric": 1})
-    check(text, b"", "--keep-metric=a|namespace|x", dropped={"metric": 1})
-    check(text, b"", "--exclude-namespace=a", dropped={"namespace": 1})
-    check(text, text.replace(b" 17", b""), "--timestamps=strip")
-    check(b"# TYPE a counter\n" + text, text, "--drop-metric=a")
+    check(engine, text, text, r"--keep-metric=my\.m", "--namespace=a")
+    check(engine, text, b"", "--drop-metric=my.*", dropped={"metric": 1})
+    check(engine, text, b"", "--keep-metric=a|namespace|x", dropped={"metric": 1})
+    check(engine, text, b"", "--exclude-namespace=a", dropped={"namespace": 1})
+    check(engine, text, text.replace(b" 17", b""), "--timestamps=strip")
+    check(engine, b"# TYPE a counter\n" + text, text, "--drop-metric=a")
 
 
-def test_series_that_become_one():
+def test_series_that_become_one(engine):
     """The first series is served, others are counted. A repeated series is not merged."""
     text = b'm{a="1",x="1"} 1\nm{x="2",a="1"} 2\nm{a="2",x="1"} 3\nm{a="2",x="1"} 4 5\nm{a="1",b=""} 6\n'
     expected = b'm{a="1"} 1\nm{a="2"} 3\nm{a="2"} 4 5\n'
-    check(text, expected, "--drop-label=x", dropped={"merged": 2})
+    check(engine, text, expected, "--drop-label=x", dropped={"merged": 2})
     text = b'm{a="1",x="1"} 1\n{a="1" "m"} 2\n{x="3","m",a="1"} 3\n{a="1","m",b="2"} 4\n'
     expected = b'm{a="1"} 1\n{a="1","m",b="2"} 4\n'
-    check(text, expected, "--drop-label=x", dropped={"merged": 2})
+    check(engine, text, expected, "--drop-label=x", dropped={"merged": 2})
 
 
 @pytest.mark.parametrize(
@@ -198,22 +198,22 @@ def test_series_that_become_one():
         (b"m 1 x", b"m 1 x"),
     ],
 )
-def test_timestamps_are_taken_off(before, after):
+def test_timestamps_are_taken_off(engine, before, after):
     """A sample's own timestamp is removed, with the blanks before it."""
-    check(before + b"\n", after + b"\n", "--timestamps=strip")
+    check(engine, before + b"\n", after + b"\n", "--timestamps=strip")
 
 
-def test_two_namespaces():
+def test_two_namespaces(engine):
     """A sample with two namespaces passes, as an unparsed line does."""
     line = b'm{namespace="a",namespace="b"} 1\n'
-    check(line, line, "--namespace=x")
+    check(engine, line, line, "--namespace=x")
 
 
-def test_long_lines_pass():
+def test_long_lines_pass(engine):
     """A line over the limit passes unread, for every cut."""
     text = b'm{namespace="b",a="' + b"x" * 100 + b'"} 1\n' + b'm{namespace="b"} 1\n'
     for cut in (None, 1, 50):
-        output, _ = select(text, selection("--namespace=a"), cut, max_line=50)
+        output, _ = select(engine, text, selection("--namespace=a"), cut, max_line=50)
         assert output == text.splitlines(keepends=True)[0]
 
 
@@ -267,14 +267,14 @@ def test_globs_at_their_limit():
     assert not chosen.wants_namespace("a")
 
 
-def test_names_that_are_too_long_match_nothing():
+def test_names_that_are_too_long_match_nothing(engine):
     """No expression runs on a megabyte of a kubelet's text."""
     long = b"m" * (MAX_NAME + 1)
     text = b"%b 1\n%b 1\n" % (long, long[1:])
-    check(text, b"%b 1\n" % long, "--drop-metric=.*", dropped={"metric": 1})
-    check(text, b"%b 1\n" % long[1:], "--keep-metric=.*", dropped={"metric": 1})
+    check(engine, text, b"%b 1\n" % long, "--drop-metric=.*", dropped={"metric": 1})
+    check(engine, text, b"%b 1\n" % long[1:], "--keep-metric=.*", dropped={"metric": 1})
     lines = b'm{namespace="%b"} 1\nm{namespace="%b"} 1\n' % (long, long[1:])
-    check(lines, lines[MAX_NAME + 19 :], "--namespace=*", dropped={"namespace": 1})
+    check(engine, lines, lines[MAX_NAME + 19 :], "--namespace=*", dropped={"namespace": 1})
 
 
 @pytest.mark.parametrize("flag", ["--drop-metric=x", "--namespace=*", "--timestamps=strip"])
@@ -290,31 +290,37 @@ def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
         assert sum(map(len, held)) < 300_000
 
 
-def test_series_are_bounded(monkeypatch):
+def test_series_are_bounded(engine, monkeypatch):
     """Over the bound the exposition ends with an error, so no series appears twice."""
     monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
     lines = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
     expected = b"".join(lines[:10]).replace(b',x="1"', b"")
-    selector = Selector(selection("--drop-label=x"))
-    assert selector.feed(b"".join(lines[:10])) == expected
-    assert selector.feed(lines[0].replace(b'x="1"', b'x="2"')) == b""
-    assert selector.dropped["merged"] == 1
+    pipeline = dropping(engine, SeriesRoom())
+    assert pipeline.feed(b"".join(lines[:10])) == expected
+    assert pipeline.feed(lines[0].replace(b'x="1"', b'x="2"')) == b""
+    assert pipeline.dropped["merged"] == 1
     with pytest.raises(SeriesError, match="over 10 series"):
-        selector.feed(lines[10])
+        pipeline.feed(lines[10])
 
 
-def test_series_are_bounded_together(monkeypatch):
+def dropping(engine, room):
+    """A pipeline that takes one label off."""
+    recipe = Recipe(selection=selection("--drop-label=x"))
+    return Pipeline(lambda _: b"", recipe, room=room, engine=engine)
+
+
+def test_series_are_bounded_together(engine, monkeypatch):
     """Over the total bound the largest exposition ends, and frees its memory."""
     monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
-    room, chosen = SeriesRoom(), selection("--drop-label=x")
-    large, small, later = (Selector(chosen, room=room) for _ in range(3))
+    room = SeriesRoom()
+    large, small, later = (dropping(engine, room) for _ in range(3))
     lines = [b'm{a="%d"} 1\n' % number for number in range(20)]
     assert large.feed(b"".join(lines[:7]))
     for line in lines[:5]:
         assert small.feed(line) == line
     with pytest.raises(SeriesError, match="over 6 series"):
         large.feed(lines[0])
-    small.forget()
+    small.close()
     assert later.feed(b"".join(lines[:10])) == b"".join(lines[:10])
     assert repr(room) == "<SeriesRoom 10 series of 1 expositions>"
 
@@ -347,7 +353,7 @@ PLAIN_SELECTIONS = [
 
 @pytest.mark.parametrize(("flags", "taken_off"), PLAIN_SELECTIONS)
 @pytest.mark.parametrize("seed", range(8))
-def test_the_plain_reading_agrees(seed, flags, taken_off):
+def test_the_plain_reading_agrees(engine, seed, flags, taken_off):
     """On random and mutated lines, output and counts agree with the reference reader."""
     rng = random.Random(seed)
     chosen = selection(*flags)
@@ -365,7 +371,7 @@ def test_the_plain_reading_agrees(seed, flags, taken_off):
         )
         expected = reference.select(text, slow)
         for cut in (None, 1, rng.randrange(1, 40)):
-            output, selector = select(text, chosen, cut)
+            output, selector = select(engine, text, chosen, cut)
             assert output == expected
             assert selector.dropped == slow.dropped
         changed += expected != text

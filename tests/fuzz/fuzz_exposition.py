@@ -18,7 +18,7 @@ ENGINE = [
 ]
 
 with atheris.instrument_imports(include=ENGINE):
-    from tests import lines
+    from tests.support import lines
 
 
 def main():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
-import yaml
 
 from tests.support.charts import CI, ci_values, helm, rendered
+from tests.support.kustomize import build
 from tests.support.manifests import by_name
-from tests.support.overlays import OVERLAYS, built
+from tests.support.overlays import MANIFESTS, OVERLAYS, built, of_kind
+from tests.support.yaml_text import read
 
 pytestmark = [helm]
 
@@ -44,7 +46,17 @@ COMPONENTS = {
     ("deployment-direct", "workload-labels"): {"workload": {"enabled": True}},
     ("daemonset", "networkpolicy"): {"networkPolicy": {"enabled": True}},
     ("deployment", "networkpolicy"): {"networkPolicy": {"enabled": True}},
-    ("daemonset", "kube-state-metrics"): {"upstreams": [UPSTREAM]},
+    ("daemonset", "kube-state-metrics"): {"kubeStateMetrics": {"mode": "http"}},
+    ("recommended", "kube-state-metrics"): {"upstreams": [UPSTREAM]},
+    ("daemonset", "networkpolicy", "kube-state-metrics"): {
+        "kubeStateMetrics": {"mode": "http"}, "networkPolicy": {"enabled": True},
+    },
+    ("deployment-direct", "networkpolicy", "kube-state-metrics-tls"): {
+        "kubeStateMetrics": {"mode": "tls"}, "networkPolicy": {"enabled": True},
+    },
+    ("recommended", "upstreams-scrapeconfig", "kube-state-metrics-tls", "monitor-tls"): {
+        "kubeStateMetrics": {"mode": "tls"}, "prometheus": {"upstreams": {"enabled": True}},
+    },
     ("deployment", "kube-state-metrics"): {"config": {"upstreams": [UPSTREAM]}},
     ("daemonset", "podmonitor"): {"prometheus": {"podMonitor": {"enabled": True}}},
     ("daemonset", "podmonitor-instead"): {
@@ -97,8 +109,13 @@ def plain(one):
         if key in ORDER_IS_NOTHING:
             found[key] = sorted(value, key=lambda each: each["name"])
         elif key.endswith(FILES):
-            found[key] = yaml.safe_load(value)
+            found[key] = read(value)
     return {key: value for key, value in found.items() if (key, value) != ("annotations", {})}
+
+
+def as_text(one):
+    """An object as lines, which tell a number from a text and from a switch."""
+    return json.dumps(one, indent=1, sort_keys=True)
 
 
 def same(ours, theirs):
@@ -107,7 +124,7 @@ def same(ours, theirs):
     theirs = {key: plain(one) for key, one in by_name(theirs).items()}
     assert set(ours) == set(theirs)
     for key, one in ours.items():
-        assert yaml.safe_dump(one) == yaml.safe_dump(theirs[key]), key
+        assert as_text(one) == as_text(theirs[key]), key
 
 
 def with_values(first, second):
@@ -128,6 +145,27 @@ def test_each_overlay_has_its_values():
 def test_the_chart_renders_what_the_overlay_builds(overlay):
     """With the values of ci/, in the namespace that the overlay names."""
     same(rendered(ci_values(overlay)), built(overlay))
+
+
+@pytest.mark.parametrize("folder", ["logs", "logs-api"])
+def test_the_chart_renders_the_manifests_of_logs(folder):
+    """For both sources, alone, in the namespace that the manifests name."""
+    theirs = build(MANIFESTS / folder)
+    ours = rendered(ci_values(folder))
+    same(ours, theirs)
+    sides = [of_kind(objects, "DaemonSet", "StatefulSet")[0] for objects in (ours, theirs)]
+    containers = [one["spec"]["template"]["spec"]["containers"][0] for one in sides]
+    assert containers[0]["env"] == containers[1]["env"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_values_add_logs_to_an_overlay(overlay):
+    """Logs beside metrics change no object of the metrics, and the other way round."""
+    logs = ci_values("logs-api")["logs"]
+    values = ci_values(overlay) | {"logs": logs, "namespaceOverride": "kmproxy-logs-api"}
+    given = ci_values(overlay) | {"namespaceOverride": "kmproxy-logs-api"}
+    beside = [one for one in build(MANIFESTS / "logs-api") if one["kind"] != "Namespace"]
+    same(rendered(values), rendered(given) + beside)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 
 import pytest
 
-from tests.support.charts import ci_values, helm, rendered
+from kmproxy.simulator.logs import SimLogs
+from tests.support.charts import check_pod, ci_values, helm, parts, rendered
 from tests.support.containers import environment, grant, mount
 from tests.support.overlays import ROOT, file_of, of_kind
 from tests.support.tls import Authority
@@ -17,7 +19,7 @@ pytestmark = [helm]
 WAYS = ("daemonset", "deployment", "deployment-direct", "recommended", "central-secure", "tenants")
 
 
-async def run(cluster, objects, folder):
+async def run(cluster, objects, folder, *arguments):
     """Runs `kmproxy check` with the rights, variables and files of the pod of `helm test`."""
     grant(cluster, objects)
     cluster.write_service_account(folder / "sa")
@@ -29,7 +31,7 @@ async def run(cluster, objects, folder):
         text = file_of(objects, path.removeprefix(str(folder)))
         (folder / "etc/kmproxy/config/config.yml").write_text(text, "utf-8")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "kmproxy", "check", cwd=ROOT, env=given,
+        sys.executable, "-m", "kmproxy", "check", *arguments, cwd=ROOT, env=given,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), 60)
@@ -40,12 +42,30 @@ async def run(cluster, objects, folder):
 async def test_helm_test_passes(cluster, tmp_path, way):
     """No row is failed, skipped or a warning, such as one of a right that is not needed."""
     values = ci_values(way)
-    (check,) = rendered(values, tests=True)
-    assert check["spec"]["containers"][0]["args"] == ["check"]
+    assert check_pod(values)
     status, out, err = await run(cluster, rendered(values), tmp_path)
     assert (status, err) == (0, ""), out
     rows = out.partition("\n✓ identity")[2].splitlines()[1:]
     assert len(rows) > 5
+    assert {row[0] for row in rows if row} == {"✓"}, out
+
+
+@pytest.mark.parametrize("way", ["logs", "logs-api"])
+async def test_helm_test_of_logs_passes(cluster, tmp_path, way):
+    """The pod for `kmproxy logs` has the rights, and reads a log."""
+    values = ci_values(way)
+    values["logs"]["serviceAccount"] = {"name": "kmproxy"}  # that of the simulated cluster
+    values["logs"]["replicaCount"] = 1  # else the only pod may belong to the other shard
+    values["logs"]["config"] = {"namespace": ["payments"], "container": ["app"]}
+    assert check_pod(values, "--logs")
+    with SimLogs(tmp_path / "log") as logs:
+        cluster.show_logs("node-a", logs)
+        logs.start("payments", "web-0").containers["app"].write("hello")
+        status, out, err = await run(cluster, parts(values)[1], tmp_path, "--logs")
+    assert re.search(r"web-0/app (was|were) read", out), out
+    assert (status, err) == (0, ""), out
+    rows = out.partition("\n✓ identity")[2].splitlines()[1:]
+    assert len(rows) > 4
     assert {row[0] for row in rows if row} == {"✓"}, out
 
 

@@ -10,7 +10,16 @@ import yaml
 
 from kmproxy.config.web import parse_web_config
 from kmproxy.kube.permissions import needed
-from tests.support.charts import CI, ci_values, helm, linted, rendered
+from tests.support.charts import (
+    CI,
+    METRICS,
+    check_pod,
+    ci_values,
+    helm,
+    linted,
+    parts,
+    rendered,
+)
 from tests.support.manifests import by_name
 from tests.support.overlays import configuration, of_kind, permissions, pod_of, workload
 
@@ -20,11 +29,12 @@ VERSIONS = ("1.31", "1.36")
 OF_CUSTOM_KINDS = ("monitoring.coreos.com/", "cert-manager.io/")
 
 every_way = pytest.mark.parametrize("way", CI)
+every_way_with_metrics = pytest.mark.parametrize("way", METRICS)
 
 
 def objects_of(way):
-    """What the chart renders for a file in ci/, with the names of the overlays."""
-    return rendered(ci_values(way))
+    """What the chart renders for the metrics of a file in ci/, with the names of the overlays."""
+    return parts(ci_values(way))[0]
 
 
 @every_way
@@ -44,7 +54,7 @@ def test_kubernetes_takes_it(way, version):
             assert kubernetes_validate.validate(one, version, strict=True) == version
 
 
-@every_way
+@every_way_with_metrics
 def test_the_roles_grant_what_is_needed_and_no_more(way):
     """The roles grant exactly the rights that `kmproxy check` asks for."""
     config, _ = configuration(objects_of(way))
@@ -85,7 +95,7 @@ def bound(objects):
 @every_way
 def test_every_role_is_bound(way):
     """No role is left that nobody has, and no binding of a role that is not there."""
-    bound(objects_of(way))
+    bound(rendered(ci_values(way)))
 
 
 @pytest.mark.parametrize("mode", ["daemonset", "central"])
@@ -104,7 +114,7 @@ def test_the_roles_follow_from_the_values(mode):
     assert len(seen) >= 6  # so the values matter
 
 
-@every_way
+@every_way_with_metrics
 def test_every_setting_is_taken(way):
     """No variable and no key causes a warning, and `check` sees all: there are no arguments."""
     objects = objects_of(way)
@@ -126,11 +136,12 @@ def test_every_setting_is_taken(way):
     assert len(config.pods.rules) == len(given("workload", "podLabel", []))
     assert bool(config.apiserver.label_snapshot) == given("labelSnapshot", "enabled", False)
     assert bool(config.server.web_config_file) == (given("tls", "mode", "none") != "none")
-    assert len(config.upstreams) == len(values.get("upstreams", []))
+    more = given("kubeStateMetrics", "mode", "none") != "none"
+    assert len(config.upstreams) == len(values.get("upstreams", [])) + more
     assert config.log.format == given("log", "format", "text")
 
 
-@every_way
+@every_way_with_metrics
 def test_what_is_mounted_is_there(way):
     """Each volume is mounted once at its own path, and its ConfigMap is rendered with it."""
     objects = objects_of(way)
@@ -140,18 +151,20 @@ def test_what_is_mounted_is_there(way):
     assert sorted(volumes) == sorted(mount["name"] for mount in mounts)
     assert len({mount["mountPath"] for mount in mounts}) == len(mounts)
     maps = {one["metadata"]["name"] for one in of_kind(objects, "ConfigMap")}
+    brought = ci_values(way).get("extraVolumes", [])
+    maps |= {each["configMap"]["name"] for each in brought if "configMap" in each}
     assert {each["configMap"]["name"] for each in volumes.values() if "configMap" in each} <= maps
     assert all(
         mount.get("readOnly", "emptyDir" in volumes[mount["name"]]) is True for mount in mounts
     )
 
 
-@every_way
+@every_way_with_metrics
 def test_pod_security_restricted(way):
     """The pods fulfil it with a read-only root file system: those that serve, and the test's."""
     values = ci_values(way)
-    (check,) = rendered(values, tests=True)
-    for pod in (pod_of(rendered(values))[0], check["spec"]):
+    check = check_pod(values)
+    for pod in (pod_of(objects_of(way))[0], check["spec"]):
         (container,) = pod["containers"]
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -165,23 +178,23 @@ def test_pod_security_restricted(way):
         assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
 
 
-@every_way
+@every_way_with_metrics
 def test_everything_has_its_place(way):
     """Namespaced objects are in the namespace of the release. All have the chart's labels."""
     for one in objects_of(way):
         metadata = one["metadata"]
-        if one["kind"] not in {"Namespace", "ClusterRole", "ClusterRoleBinding"}:
-            assert metadata["namespace"] == "kmproxy-system"
-        if one["kind"] != "Namespace":
-            assert metadata["labels"]["app.kubernetes.io/name"] == "kmproxy", one["kind"]
+        if one["kind"] not in {"ClusterRole", "ClusterRoleBinding"}:
+            beside = metadata["name"] == "kmproxy-to-kube-state-metrics"
+            assert metadata["namespace"] == ("monitoring" if beside else "kmproxy-system")
+        assert metadata["labels"]["app.kubernetes.io/name"] == "kmproxy", one["kind"]
 
 
-@every_way
+@every_way_with_metrics
 def test_selectors_match_the_pods(way):
     """Those of the Services, the budget, the monitors and the policy; and none the test's pod."""
     objects = objects_of(way)
     labels = workload(objects)["spec"]["template"]["metadata"]["labels"]
-    (check,) = rendered(ci_values(way), tests=True)
+    check = check_pod(ci_values(way))
     found = [one["spec"]["selector"] for one in of_kind(objects, "Service")]
     kinds = ("DaemonSet", "Deployment", "PodDisruptionBudget", "PodMonitor")
     found += [one["spec"]["selector"]["matchLabels"] for one in of_kind(objects, *kinds)]
@@ -189,13 +202,14 @@ def test_selectors_match_the_pods(way):
     for selector in found:
         assert selector.items() <= labels.items()
         assert not selector.items() <= check["metadata"]["labels"].items()
-    for policy in of_kind(objects, "NetworkPolicy"):
+    policies = of_kind(objects, "NetworkPolicy")
+    for policy in [one for one in policies if one["metadata"]["name"] == "kmproxy"]:
         selector = policy["spec"]["podSelector"]["matchLabels"]
         assert selector.items() <= labels.items()
         assert selector.items() <= check["metadata"]["labels"].items()
 
 
-@every_way
+@every_way_with_metrics
 def test_the_web_config(way):
     """It is valid, and names the files of the mounted Secret."""
     objects = objects_of(way)
@@ -207,11 +221,11 @@ def test_the_web_config(way):
         assert web.tls.key.path == "/etc/kmproxy/tls/tls.key"
 
 
-@every_way
+@every_way_with_metrics
 def test_the_pod_of_helm_test(way):
     """It runs `kmproxy check` with the settings, the files and the rights of the daemon."""
     objects = objects_of(way)
-    (check,) = rendered(ci_values(way), tests=True)
+    check = check_pod(ci_values(way))
     assert check["metadata"]["annotations"]["helm.sh/hook"] == "test"
     pod, (container,) = check["spec"], check["spec"]["containers"]
     serving, daemon = pod_of(objects)

@@ -10,7 +10,18 @@ import tarfile
 import pytest
 import yaml
 
-from tests.support.charts import CHART, CI, NOTES, ci_values, helm, packaged, rendered, texts
+from tests.support.charts import (
+    CHART,
+    LOGS,
+    METRICS,
+    NOTES,
+    ci_values,
+    helm,
+    packaged,
+    parts,
+    rendered,
+    texts,
+)
 from tests.support.documents import block
 from tests.support.overlays import ROOT, of_kind, pod_of, workload
 
@@ -22,12 +33,12 @@ def commands(values):
     return [line.strip() for line in texts(values)[NOTES].splitlines() if line.startswith("   ")]
 
 
-@pytest.mark.parametrize("way", CI)
+@pytest.mark.parametrize("way", METRICS)
 def test_the_next_two_commands(way):
     """The preflight in the pod, and the metrics with the scheme and the path of these values."""
     values = ci_values(way)
-    check, forward, look = commands(values)
-    one = workload(rendered(values))
+    check, forward, look, *_ = commands(values)
+    one = workload(parts(values)[0])
     name = f"{'ds' if one['kind'] == 'DaemonSet' else 'deploy'}/{one['metadata']['name']}"
     assert check == f"kubectl exec -n kmproxy-system {name} -- kmproxy check"
     assert forward == f"kubectl port-forward -n kmproxy-system {name} 8080 &"
@@ -41,7 +52,22 @@ def test_the_next_two_commands(way):
     assert ("Authorization: Bearer TOKEN" in words) is token
 
 
-@pytest.mark.parametrize("way", CI)
+@pytest.mark.parametrize("way", LOGS)
+def test_the_next_commands_for_logs(way):
+    """The preflight in the pod, and the lag of each container on a local port of its own."""
+    values = ci_values(way)
+    *before, check, forward, look = commands(values)
+    assert len(before) == (3 if way in METRICS else 0)
+    (one,) = of_kind(parts(values)[1], "DaemonSet", "StatefulSet")
+    name = f"{'ds' if one['kind'] == 'DaemonSet' else 'sts'}/{one['metadata']['name']}"
+    where = f"-n {one['metadata']['namespace']} {name}"
+    assert check == f"kubectl exec {where} -- kmproxy check --logs"
+    assert forward == f"kubectl port-forward {where} 8082:8080 &"
+    assert look == "curl -s http://localhost:8082/targets"
+    assert values["logs"]["lokiUrl"] in texts(values)[NOTES]
+
+
+@pytest.mark.parametrize("way", METRICS)
 def test_who_may_read_is_said(way):
     """Where everyone who reaches kmproxy can read everything, Helm says so."""
     values = ci_values(way)
@@ -49,7 +75,7 @@ def test_who_may_read_is_said(way):
     assert said is (values.get("authorization", {}).get("mode", "none") == "none")
 
 
-@pytest.mark.parametrize("way", CI)
+@pytest.mark.parametrize("way", METRICS)
 def test_what_scrapes_it_is_said(way):
     """Without a monitor, Helm names the value that makes one for this way."""
     values = ci_values(way)

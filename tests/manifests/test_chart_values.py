@@ -13,6 +13,7 @@ from kmproxy import __version__
 from tests.support.chart_documents import README, SCHEMA, readme, schema, values
 from tests.support.charts import CHART, CI, ci_values, helm, refusal, rendered, texts
 from tests.support.overlays import file_of, of_kind, pod_of, variables
+from tests.support.yaml_text import read_all
 
 pytestmark = [helm]
 
@@ -20,6 +21,8 @@ CENTRAL, PROXY = {"mode": "central"}, {"access": "proxy"}
 TLS = {"tls": {"mode": "certManager"}}
 TENANT = {"authorization": {"mode": "tenant"}}
 ON = {"enabled": True}
+NONE = {"mode": "none"}
+LOGS = {"enabled": True, "lokiUrl": "http://loki/loki/api/v1/push"}
 
 CONTRADICTIONS = [
     (
@@ -107,6 +110,77 @@ CONTRADICTIONS = [
         "authorization.mode=tenant has a token for each tenant, and monitors of this chart have one: let each tenant have a monitor of its own",
     ),
     (
+        {"kubeStateMetrics": {"mode": "http"}, "config": {"upstreams": []}},
+        "kubeStateMetrics and config.upstreams both list upstreams: move those of config to upstreams",
+    ),
+    (
+        {
+            "kubeStateMetrics": {"mode": "tls"},
+            "upstreams": [{"name": "kube-state-metrics", "url": "http://a"}],
+        },
+        "kubeStateMetrics and upstreams both name kube-state-metrics: use one of them",
+    ),
+    (
+        {"prometheus": {"logs": ON}},
+        "prometheus.logs.enabled has nothing to scrape: set logs.enabled",
+    ),
+    (NONE, "mode=none runs nothing without logs.enabled: set one of them"),
+    *(
+        (
+            NONE | {"logs": LOGS} | given,
+            f"{name} is about metrics, which mode=none does not serve: leave it out",
+        )
+        for name, given in {
+            "authorization.mode": {"authorization": {"mode": "tenant"}, **TLS},
+            "config": {"config": {"on-conflict": "keep"}},
+            "discovery.enabled": {"discovery": ON},
+            "kubeStateMetrics.mode": {"kubeStateMetrics": {"mode": "http"}},
+            "labelSnapshot.enabled": {"labelSnapshot": ON},
+            "prometheus.podMonitor.enabled": {"prometheus": {"podMonitor": ON}},
+            "prometheus.serviceMonitor.enabled": {"prometheus": {"serviceMonitor": ON}},
+            "tls.mode": TLS,
+            "upstreams": {"upstreams": [{"name": "a", "url": "http://a"}]},
+            "workload.enabled": {"workload": ON},
+            "workload.podLabel": {"workload": {"podLabel": ["app"]}},
+        }.items()
+    ),
+    (
+        {"logs": ON},
+        "logs.enabled needs logs.lokiUrl: a push endpoint, such as http://HOST:PORT/loki/api/v1/push",
+    ),
+    (
+        CENTRAL | {"kubelet": PROXY, "logs": LOGS},
+        "logs.source=files asks the kubelets themselves, which kubelet.access=proxy does not: set logs.source=api",
+    ),
+    (
+        {"hostNetwork": True, "logs": LOGS},
+        "hostNetwork with logs.source=files gives two pods of a node the same ports: set logs.source=api",
+    ),
+    (
+        {"logs": LOGS | {"config": {"kubelet-scheme": "http"}}},
+        "logs.config.kubelet-scheme=http: the read-only port of a kubelet serves no logs: leave it out",
+    ),
+    (
+        {"logs": LOGS | {"source": "api", "config": {"kubelet": {}}}},
+        "logs.config.kubelet makes no sense beside logs.source=api: the API server connects to the kubelets",
+    ),
+    (
+        {"logs": LOGS | {"config": {"kubelet-insecure-tls": True}}},
+        "logs.config accepts every certificate of a kubelet: set kubelet.tlsPin=false, too, or better leave that out of logs.config",
+    ),
+    (
+        {"logs": LOGS, "networkPolicy": ON},
+        "networkPolicy.enabled lets no line reach logs.lokiUrl: add a rule for the pods of the endpoint to networkPolicy.logsEgress",
+    ),
+    (
+        {"logs": LOGS | {"config": {"positions": "/x"}}},
+        "logs.config.positions is what the chart sets itself: set logs.persistence instead",
+    ),
+    (
+        {"logs": LOGS | {"serviceAccount": {"create": False}}},
+        "logs.serviceAccount.create=false needs logs.serviceAccount.name: the role is not for the account that every pod has",
+    ),
+    (
         {"serviceAccount": {"create": False}},
         "serviceAccount.create=false needs serviceAccount.name: the roles are not for the account that every pod has",
     ),
@@ -161,6 +235,15 @@ WRONG = {
         "authorization": {"scrapers": [{"kind": "ServiceAccount", "name": "a"}]}
     },
     "an entry without a URL": {"upstreams": [{"name": "a"}]},
+    "another source of logs": {"logs": {"source": "journal"}},
+    "an unknown setting of logs": {"logs": {"config": {"loki_url": "http://a"}}},
+    "a setting of metrics for logs": {"logs": {"config": {"on-conflict": "keep"}}},
+    "a secret for the endpoint": {
+        "logs": {"config": {"loki": {"authorization": {"credentials": "x"}}}}
+    },
+    "a password in the endpoint": {"logs": {"lokiUrl": "https://user:word@logs/loki/api/v1/push"}},
+    "a number for a tenant": {"logs": {"config": {"tenants": {"a": 1}}}},
+    "another kube-state-metrics": {"kubeStateMetrics": {"mode": "on"}},
 }
 
 
@@ -307,4 +390,4 @@ def test_one_object_in_a_file():
     for way in CI:
         for path, text in texts(ci_values(way)).items():
             if path.endswith(".yaml") and path not in {"extra-objects.yaml", "prometheus/rules.yaml"}:  # fmt: skip
-                assert len([one for one in yaml.safe_load_all(text) if one]) <= 1, path
+                assert len(read_all(text)) <= 1, path

@@ -120,3 +120,21 @@ def test_the_positions_stay_with_the_number_of_a_pod():
     (claim,) = workload_of("api")["volumeClaimTemplates"]
     assert claim["metadata"]["name"] == mount["name"]
     assert pod_of("api")[0]["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
+@every_source
+def test_its_own_metrics_are_found(source):
+    """The annotations name the port of the telemetry, which the alerts about logs need."""
+    found = workload_of(source)["template"]["metadata"]["annotations"]
+    ports = {each["name"]: each["containerPort"] for each in pod_of(source)[1]["ports"]}
+    assert found["prometheus.io/scrape"] == "true"
+    assert int(found["prometheus.io/port"]) == ports["telemetry"]
+    assert (found["prometheus.io/scheme"], found["prometheus.io/path"]) == ("http", "/metrics")
+
+
+def test_an_eviction_takes_one_pod_at_a_time():
+    """The budget is for the pods of the StatefulSet."""
+    (budget,) = of_kind(OBJECTS["api"], "PodDisruptionBudget")
+    selector = budget["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= workload_of("api")["template"]["metadata"]["labels"].items()
+    assert budget["spec"]["maxUnavailable"] == 1

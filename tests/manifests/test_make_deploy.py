@@ -8,8 +8,11 @@ import subprocess
 import pytest
 import yaml
 
+from kmproxy import __version__
+from tests.support.documents import PAGES, block
+from tests.support.kustomize import build
 from tests.support.manifests import by_name, every_overlay
-from tests.support.overlays import MANIFESTS, ROOT, built, of_kind, pod_of
+from tests.support.overlays import MANIFESTS, OVERLAYS, ROOT, built, of_kind, pod_of
 
 KUBECTL = """#!/bin/sh
 [ "$1" = kustomize ] && exec kubectl "$@"
@@ -52,6 +55,40 @@ def test_make_deploy(overlay, tmp_path):
     assert by_name(installer) == by_name(expected)
     assert [path.name for path in (tmp_path / "dist").iterdir()] == ["install.yaml"]
     assert (tmp_path / "asked").read_text() == LOOK + APPLY
+
+
+@pytest.mark.program("kubectl", "make")
+def test_the_image_has_a_version(tmp_path):
+    """Every pod runs the image of this version, and a node that has it does not pull it again."""
+    objects = [one for overlay in OVERLAYS for one in built(overlay)]
+    objects += build(MANIFESTS / "logs") + build(MANIFESTS / "logs-api")
+    workloads = of_kind(objects, "DaemonSet", "Deployment", "StatefulSet")
+    pods = [each for one in workloads for each in one["spec"]["template"]["spec"]["containers"]]
+    assert len(pods) == len(OVERLAYS) + 2
+    wanted = {(f"kmproxy:{__version__}", "IfNotPresent")}
+    assert {(pod["image"], pod["imagePullPolicy"]) for pod in pods} == wanted
+    make(tmp_path, "deploy")
+    installer = list(yaml.safe_load_all((tmp_path / "dist/install.yaml").read_text("utf-8")))
+    assert by_name(installer) == by_name(built("daemonset"))
+
+
+@pytest.mark.program("kubectl", "make")
+def test_the_development_overlay(tmp_path):
+    """The documented lines build, load and deploy one image; all else is as in `daemonset`."""
+    made, built_here, loaded, deployed, checked = block("kind create cluster").splitlines()
+    assert made == "kind create cluster"
+    shown = subprocess.run(
+        [*built_here.split(), "-n"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    image = loaded.removeprefix("kind load docker-image ")
+    assert shown.rstrip().endswith(f"--tag {image} .")
+    assert f"minikube image load {image}" in PAGES["docs/install.md"]
+    make(tmp_path, *deployed.split()[1:])
+    installer = list(yaml.safe_load_all((tmp_path / "dist/install.yaml").read_text("utf-8")))
+    expected = built("daemonset")
+    pod_of(expected)[1]["image"] = image
+    assert by_name(installer) == by_name(expected)
+    assert checked == "kubectl exec -n kmproxy-system ds/kmproxy -- kmproxy check"
 
 
 @pytest.mark.program("kubectl", "make")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import lines
+from tests.support import lines, pipeline_cases
 
 HERE = Path(__file__).parent
 INPUTS = sorted(
@@ -36,7 +36,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("mode", ["keep", "overwrite"])
-def test_expected_twins(path, mode):
+def test_expected_twins(engine, path, mode):
     """Each file gives its expected output: whole, byte by byte, and by the reference reader."""
     text = path.read_bytes()
     expected = path.with_suffix(f".{mode}.prom").read_bytes()
@@ -45,7 +45,7 @@ def test_expected_twins(path, mode):
     twin = lines.Reading(expected, samples, enriched, unparsed, conflicts)
     options = {"labels": LABELS, "overwrite": mode == "overwrite"}
     for cuts in ([], range(len(text)), range(0, len(text), 13)):
-        assert lines.by_engine(text, cuts, **options) == twin
+        assert lines.by_engine(text, cuts, engine=engine, **options) == twin
     assert lines.by_reference(text, **options) == twin
 
 
@@ -61,5 +61,6 @@ def test_the_corpus_is_complete():
     "path", sorted((HERE.parent / "fuzz" / "corpus").iterdir()), ids=lambda path: path.name
 )
 def test_fuzz_corpus(path):
-    """The engine and the reference reader agree on every fuzz input."""
+    """The engines and the reference reader agree on every fuzz input."""
     lines.check_fuzz_case(path.read_bytes())
+    pipeline_cases.check_pipeline_case(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The engine against the reference reader, on a million random lines.
+"""The engines against the reference reader, on a million random lines.
 
 The environment variable LINES_TO_COMPARE sets the number of lines. Without it the number is a
 million where CI is set, and lower elsewhere. Every line is read in both modes, fed whole and
@@ -11,11 +11,14 @@ import os
 import random
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 
 import pytest
 
+from kmproxy.exposition.engine import available
 from tests.support import lines
+from tests.support.engines import ENGINES
 
 # Coverage would make the same lines slow, a million times.
 pytestmark = pytest.mark.no_cover
@@ -29,7 +32,7 @@ WORKERS = 2
 
 
 def compare(seed, count):
-    """Compare both readings of `count` lines; returns the count of each outcome.
+    """Compare all readings of `count` lines; returns the count of each outcome.
 
     A difference raises an AssertionError that shows how to reproduce it.
     """
@@ -44,11 +47,12 @@ def compare(seed, count):
         for overwrite in (False, True):
             options = {"labels": labels, "overwrite": overwrite, "limit": limit}
             expected = lines.by_reference(text, **options)
-            for cut in cuts:
-                got = lines.by_engine(text, cut, names=names, **options)
+            options |= {"names": names}
+            for engine, cut in product(available(), cuts):
+                got = lines.by_engine(text, cut, engine=engine, **options)
                 if got != expected:
                     raise AssertionError(
-                        _difference(text, cut, options | {"names": names}, got, expected)
+                        _difference(text, cut, options | {"engine": engine}, got, expected)
                     )
         seen["lines"] += text.count(b"\n") + (not text.endswith(b"\n"))
         seen["bytes"] += len(text)
@@ -70,7 +74,7 @@ def _difference(text, cuts, options, got, expected):
 
 @pytest.mark.timeout(1800)  # a minute of work in CI; a busy machine takes five
 def test_a_million_lines(monkeypatch, capsys):
-    """The engine agrees with the reference reader on mixed, broken and cut lines."""
+    """The engines that are there agree with the reader on mixed, broken and cut lines."""
     for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
         monkeypatch.delenv(name, raising=False)  # the workers are to be fast, not measured
     batches = -(-LINES // BATCH)
@@ -86,8 +90,9 @@ def test_a_million_lines(monkeypatch, capsys):
     assert min(total.values()) > LINES // 100, "an outcome has become rare: lines.py is off"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("position", range(40))
-def test_every_cut_of_a_small_text(position):
+def test_every_cut_of_a_small_text(position, engine):
     """One cut at each place, and two neighbouring cuts, change nothing."""
     text = (
         b'm{namespace="web"} 1\n# x\nm 1\n\nm{team="x" ,namespace="web"} 1\n'
@@ -97,4 +102,4 @@ def test_every_cut_of_a_small_text(position):
         expected = lines.by_reference(text, limit=limit)
         for first in range(position * 4, min(position * 4 + 4, len(text) + 1)):
             for cuts in ([first], [first, first + 1], [first, first + limit]):
-                assert lines.by_engine(text, cuts, limit=limit) == expected
+                assert lines.by_engine(text, cuts, limit=limit, engine=engine) == expected

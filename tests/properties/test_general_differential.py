@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import random
+from itertools import product
 
 import pytest
 
+from kmproxy.exposition.engine import available
 from tests.support import general_lines, lines
 
 # Coverage would make the same lines slow, many times.
@@ -41,9 +43,13 @@ def test_the_plain_reading_agrees(seed):
             }  # fmt: skip
             expected = general_lines.by_reference(text, **options)
             seen = [total + count for total, count in zip(seen, expected[1:], strict=True)]
-            for cuts in ([], lines.random_cuts(rng, text, limit)):
-                got = general_lines.by_engine(text, cuts, names=names, **options)
-                assert got == expected, difference(text, cuts, options, got, expected)
+            options |= {"names": names}
+            cuts_of_it = [], lines.random_cuts(rng, text, limit)
+            for engine, cuts in product(available(), cuts_of_it):
+                got = general_lines.by_engine(text, cuts, engine=engine, **options)
+                assert got == expected, difference(
+                    text, cuts, options | {"engine": engine}, got, expected
+                )
     assert min(seen) > done // 500, f"an outcome has become rare: {seen}"
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 
 import pytest
 
+from kmproxy.exposition.engine import available
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selection import Globs, Selection
 from tests.support import general_lines, lines, reference
+from tests.support.engines import counts, fed
 
 # Coverage would make the same lines slow, many times.
 pytestmark = pytest.mark.no_cover
 
 
-def run(text, cuts, recipe, labels, pods):
+def run(engine, text, cuts, recipe, labels, pods):
     """The output and all counts of a pipeline, which is fed again where it needs pods."""
     lookup = general_lines.pod_lookup(pods) if pods is not None else None
     pipeline = Pipeline(
-        lambda space: general_lines.rendered(labels.get(space, ())), recipe, pods=lookup
+        lambda space: general_lines.rendered(labels.get(space, ())),
+        recipe,
+        pods=lookup,
+        engine=engine,
     )
     output, asked = [], 0
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
@@ -34,9 +40,7 @@ def run(text, cuts, recipe, labels, pods):
         asked += 1
         output.append(pipeline.finish())
     assert asked <= 1
-    found = pipeline.enricher
-    counts = found.samples, found.enriched, found.unparsed, found.conflicts
-    return b"".join(output), counts, pipeline.dropped, asked
+    return b"".join(output), counts(pipeline), pipeline.dropped, asked
 
 
 def expected(text, recipe, labels, pods):
@@ -103,24 +107,23 @@ def test_all_options_in_combination(seed):
             text += rng.choice([b"", b"# EOF", b"\n# EOF\n"])
         labels = {key: lines.LABELS[key] for key in lines.LABELS if rng.random() < 0.8}
         wanted = expected(text, recipe, labels, pods)
-        for cuts in ((), range(len(text)), lines.random_cuts(rng, text)):
-            *got, again = run(text, [*cuts], recipe, labels, pods)
-            assert tuple(got) == wanted, (text, cuts, recipe)
+        all_cuts = (), range(len(text)), lines.random_cuts(rng, text)
+        for engine, cuts in product(available(), all_cuts):
+            *got, again = run(engine, text, [*cuts], recipe, labels, pods)
+            assert tuple(got) == wanted, (engine, text, cuts, recipe)
             asked += again
     assert asked > 20
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_with_nothing_to_add_nothing_changes(seed):
+def test_with_nothing_to_add_nothing_changes(engine, seed):
     """Where neither namespaces nor pods have labels, the output is the input."""
     rng = random.Random(seed)
     for _ in range(100):
         text = lines.random_text(rng, rng.randrange(1, 40))
         setting, pods = general_lines.choices(rng)
         recipe = Recipe(namespace_labels=setting, pods=pods is not None)
-        pipeline = Pipeline(lambda _: b"", recipe, pods=lambda *_: b"")
-        step = rng.randrange(1, 99)
-        pieces = [pipeline.feed(text[at : at + step]) for at in range(0, len(text), step)]
-        assert b"".join([*pieces, pipeline.finish()]) == text
+        pipeline = Pipeline(lambda _: b"", recipe, pods=lambda *_: b"", engine=engine)
+        assert fed(pipeline, text, rng.randrange(1, 99)) == text
         assert (pipeline.enricher.enriched, pipeline.enricher.conflicts) == (0, 0)
         assert not any(pipeline.dropped.values())

@@ -31,39 +31,39 @@ whole_lines = st.lists(anything.map(lambda text: text.replace(b"\n", b"") + b"\n
 
 @examples
 @given(text=anything, limit=limits, data=st.data())
-def test_with_nothing_to_add_nothing_changes(text, limit, data):
+def test_with_nothing_to_add_nothing_changes(engine, text, limit, data):
     """Without labels of any namespace the output equals the input."""
-    reading = lines.by_engine(text, data.draw(cut(text)), labels={}, limit=limit)
+    reading = lines.by_engine(text, data.draw(cut(text)), labels={}, limit=limit, engine=engine)
     assert reading.output == text
     assert (reading.enriched, reading.conflicts) == (0, 0)
 
 
 @examples
 @given(text=anything, limit=limits, overwrite=st.booleans(), data=st.data())
-def test_cuts_never_show(text, limit, overwrite, data):
+def test_cuts_never_show(engine, text, limit, overwrite, data):
     """Every way to cut the input gives the same bytes and counts, also byte by byte."""
     options = {"overwrite": overwrite, "limit": limit}
-    whole = lines.by_engine(text, **options)
-    seen = lines.fed(text, **options)[1].seen
+    whole = lines.by_engine(text, **options, engine=engine)
+    seen = lines.fed(text, **options, engine=engine)[1].enricher.seen
     for cuts in (data.draw(cut(text)), range(len(text))):
-        assert lines.by_engine(text, cuts, **options) == whole
-        assert lines.fed(text, cuts, **options)[1].seen == seen
+        assert lines.by_engine(text, cuts, **options, engine=engine) == whole
+        assert lines.fed(text, cuts, **options, engine=engine)[1].enricher.seen == seen
 
 
 @examples
 @given(text=anything, overwrite=st.booleans(), names=st.sets(st.sampled_from(lines.ADDED)))
-def test_names_foretold_never_show(text, overwrite, names):
+def test_names_foretold_never_show(engine, text, overwrite, names):
     """Announced label names only make it faster: output and counts are the same."""
-    expected = lines.by_engine(text, overwrite=overwrite)
-    assert lines.by_engine(text, names=names, overwrite=overwrite) == expected
+    expected = lines.by_engine(text, overwrite=overwrite, engine=engine)
+    assert lines.by_engine(text, names=names, overwrite=overwrite, engine=engine) == expected
 
 
 @examples
 @given(parts=whole_lines, overwrite=st.booleans())
-def test_lines_know_nothing_of_each_other(parts, overwrite):
+def test_lines_know_nothing_of_each_other(engine, parts, overwrite):
     """Each line comes out as it does alone, and the counts are the sums."""
-    alone = [lines.by_engine(part, overwrite=overwrite) for part in parts]
-    together = lines.by_engine(b"".join(parts), overwrite=overwrite)
+    alone = [lines.by_engine(part, overwrite=overwrite, engine=engine) for part in parts]
+    together = lines.by_engine(b"".join(parts), overwrite=overwrite, engine=engine)
     assert together.output == b"".join(reading.output for reading in alone)
     for field in range(1, 5):
         assert together[field] == sum(reading[field] for reading in alone)
@@ -71,9 +71,9 @@ def test_lines_know_nothing_of_each_other(parts, overwrite):
 
 @examples
 @given(text=anything)
-def test_kept_bytes(text):
+def test_kept_bytes(engine, text):
     """With `keep`, each changed line without one run of added pairs equals the input line."""
-    reading = lines.by_engine(text)
+    reading = lines.by_engine(text, engine=engine)
     pairs = {b",%b=%b" % pair for labels in lines.LABELS.values() for pair in labels}
     changed = 0
     for old, new in zip(text.split(b"\n"), reading.output.split(b"\n"), strict=True):
@@ -96,10 +96,10 @@ def _made_of(text, pairs):
 
 @examples
 @given(text=anything, overwrite=st.booleans())
-def test_twice_is_once(text, overwrite):
+def test_twice_is_once(engine, text, overwrite):
     """A second enrichment changes nothing."""
-    once = lines.by_engine(text, overwrite=overwrite)
-    again = lines.by_engine(once.output, overwrite=overwrite)
+    once = lines.by_engine(text, overwrite=overwrite, engine=engine)
+    again = lines.by_engine(once.output, overwrite=overwrite, engine=engine)
     assert again.output == once.output
     assert (again.samples, again.unparsed) == (once.samples, once.unparsed)
 
@@ -237,7 +237,7 @@ def openmetrics_format(draw):
     return labels, samples
 
 
-def enriched(case, data, end="", *, overwrite):
+def enriched(engine, case, data, end="", *, overwrite):
     """Checks the engine's output, counts and namespaces; returns input and output as text."""
     labels, samples = case
     text = written_all(samples, {}, end).output
@@ -245,11 +245,13 @@ def enriched(case, data, end="", *, overwrite):
         space.encode(): [(name.encode(), quoted(value).encode()) for name, value in pairs.items()]
         for space, pairs in labels.items()
     }
-    got = lines.by_engine(text, data.draw(cut(text)), labels=known, overwrite=overwrite)
+    got = lines.by_engine(
+        text, data.draw(cut(text)), labels=known, overwrite=overwrite, engine=engine
+    )
     assert got == written_all(samples, labels, end, overwrite=overwrite)
     borne = [{pair.name: pair.value for pair in sample.pairs} for sample in samples]
     spaces = {pairs["namespace"].encode() for pairs in borne if pairs.get("namespace")}
-    seen = lines.fed(text, labels=known)[1].seen
+    seen = lines.fed(text, labels=known, engine=engine)[1].enricher.seen
     assert seen == {
         space: b"".join(b",%b=%b" % pair for pair in known.get(space, ())) for space in spaces
     }
@@ -269,11 +271,11 @@ def check_labels(before, after, labels, *, overwrite):
 @pytest.mark.parametrize("overwrite", [False, True])
 @examples
 @given(case=text_format(), data=st.data())
-def test_text_format(case, overwrite, data):
+def test_text_format(engine, case, overwrite, data):
     """All bytes and counts are right. prometheus_client sees exactly the added labels."""
     before, after = (
         [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-        for text in enriched(case, data, overwrite=overwrite)
+        for text in enriched(engine, case, data, overwrite=overwrite)
     )
     assert len(before) == len(case[1])
     check_labels(before, after, case[0], overwrite=overwrite)
@@ -282,9 +284,9 @@ def test_text_format(case, overwrite, data):
 @pytest.mark.parametrize("overwrite", [False, True])
 @examples
 @given(case=openmetrics_format(), data=st.data())
-def test_openmetrics(case, overwrite, data):
+def test_openmetrics(engine, case, overwrite, data):
     """OpenMetrics: the same holds, and exemplars and the end mark are kept."""
-    texts = enriched(case, data, "# EOF\n", overwrite=overwrite)
+    texts = enriched(engine, case, data, "# EOF\n", overwrite=overwrite)
     before, after = (
         [
             sample

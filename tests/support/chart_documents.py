@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import yaml
 
 from kmproxy.config.http_client import KEYS
+from kmproxy.config.logs import LOGS_SECTIONS, LOKI_KEY, NOT_OF_LOGS, TENANTS_KEY
 from kmproxy.config.sections import ACCESS_KEY, SECTIONS, UPSTREAMS_KEY
 from kmproxy.config.settings import settings
 from kmproxy.config.upstreams import OWN_KEYS
@@ -80,11 +82,40 @@ def readme() -> str:
 
 
 def config_keys() -> dict[str, Any]:
-    """The schema of each key of the YAML file of --config."""
+    """The schema of each key of the YAML file of `kmproxy serve --config`."""
+    keys = _keys(SECTIONS)
+    keys[ACCESS_KEY] = _block("") | {
+        "description": "How kubelets are asked, in place of the service account.",
+    }
+    keys[UPSTREAMS_KEY] = upstreams() | {"description": "Other exporters to enrich."}
+    return keys
+
+
+def logs_config_keys() -> dict[str, Any]:
+    """The schema of each key of the YAML file of `kmproxy logs --config`."""
+    keys = _keys(LOGS_SECTIONS, NOT_OF_LOGS)
+    keys[ACCESS_KEY] = _block("") | {
+        "description": "How kubelets are asked, in place of the service account.",
+    }
+    keys[LOKI_KEY] = _block("") | {"description": "How the push endpoint is asked."}
+    keys[TENANTS_KEY] = {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "The tenant for each value of --tenant-label.",
+    }
+    return keys
+
+
+def _keys(
+    sections: Mapping[str, type[Any]], left_out: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """The schema of each setting in these sections."""
     scalar = ["string", "number", "boolean"]
     keys: dict[str, Any] = {}
-    for section in SECTIONS.values():
+    for section in sections.values():
         for spec in settings(section).values():
+            if spec.name in left_out:
+                continue
             one: dict[str, Any] = {"type": scalar}
             if spec.boolean:
                 one = {"enum": [True, False, "true", "false"]}
@@ -94,10 +125,6 @@ def config_keys() -> dict[str, Any]:
                 one = {"enum": spec.metavar.split("|")}
             keys[spec.name] = one | {"description": spec.help}
             keys |= {alias: {"type": scalar} for alias in spec.aliases}
-    keys[ACCESS_KEY] = _block("") | {
-        "description": "How kubelets are asked, in place of the service account.",
-    }
-    keys[UPSTREAMS_KEY] = upstreams() | {"description": "Other exporters to enrich."}
     return keys
 
 
@@ -120,6 +147,8 @@ def schema() -> str:
     """The schema with its descriptions, and with the keys of `config`."""
     document = json.loads(SCHEMA.read_text("utf-8"))
     document["properties"]["config"]["properties"] = config_keys()
+    logs = document["properties"]["logs"]["properties"]
+    logs["config"]["properties"] = logs_config_keys()
     document["properties"]["upstreams"] = upstreams()
     for each in values():
         part = document

@@ -14,13 +14,21 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.support.overlays import MANIFESTS
+from tests.support.yaml_text import read, read_all
 
 CHART = MANIFESTS / "chart"
 CI = sorted(path.name.removesuffix("-values.yaml") for path in CHART.glob("ci/*-values.yaml"))
 """The supported ways of running, each with a file of values."""
+
+METRICS = [
+    name for name in CI if "mode: none" not in (CHART / f"ci/{name}-values.yaml").read_text()
+]
+"""Those that serve metrics."""
+
+LOGS = [name for name in CI if "\nlogs:\n" in (CHART / f"ci/{name}-values.yaml").read_text()]
+"""Those that send logs."""
 
 NOTES = "NOTES.txt"
 
@@ -38,7 +46,7 @@ helm = pytest.mark.skipif(
 
 def ci_values(name):
     """The values of a file in ci/."""
-    return yaml.safe_load((CHART / f"ci/{name}-values.yaml").read_text("utf-8"))
+    return read((CHART / f"ci/{name}-values.yaml").read_text("utf-8"))
 
 
 def texts(values, *, name="kmproxy", namespace="kmproxy-system"):
@@ -52,10 +60,25 @@ def rendered(values, *, tests=False, **release):
         one
         for path, text in texts(values, **release).items()
         if path != NOTES and not path.startswith("_")
-        for one in yaml.safe_load_all(text)
-        if one is not None
+        for one in read_all(text)
     ]
     return [one for one in objects if is_hook(one) is tests]
+
+
+def parts(values, **release):
+    """The objects for metrics, and those for logs. Neither has the namespace."""
+    objects = [one for one in rendered(values, **release) if one["kind"] != "Namespace"]
+    logs = [
+        one for one in objects if "-logs" in one["metadata"]["labels"]["app.kubernetes.io/name"]
+    ]
+    return [one for one in objects if one not in logs], logs
+
+
+def check_pod(values, *arguments):
+    """The pod of `helm test` that runs `kmproxy check` with these arguments."""
+    checks = rendered(values, tests=True)
+    (found,) = [one for one in checks if one["spec"]["containers"][0]["args"] == ["check", *arguments]]  # fmt: skip
+    return found
 
 
 def is_hook(one):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from tests.support.overlays import of_kind, variables
+from tests.support.overlays import FIELDS, of_kind, variables
 
 NAME = "kmproxy.kmproxy-system.svc"
 
@@ -22,12 +22,14 @@ def grant(cluster, objects):
 def environment(cluster, objects, root):
     """The container's variables, with local addresses, and a folder for its root."""
     kubelet = cluster.kubelets["node-a"]
-    given = variables(objects, {"status.hostIP": kubelet.host, "spec.nodeName": "node-a"})
+    here = {"status.hostIP": kubelet.host, "spec.nodeName": "node-a"}
+    given = variables(objects, FIELDS | here)
     api = urlsplit(cluster.api.url)
     for name, value in given.items():
-        here = value.replace("https://kubernetes.default.svc", cluster.api.url)
-        given[name] = f"{root}{here}" if here.startswith("/") else here
-    port = {} if "KMPROXY_KUBE_APISERVER" in given else {"KMPROXY_NODE_PORT": str(kubelet.port)}
+        local = value.replace("https://kubernetes.default.svc", cluster.api.url)
+        given[name] = f"{root}{local}" if local.startswith("/") else local
+    direct = "KMPROXY_KUBE_APISERVER" not in given and given.get("KMPROXY_SOURCE") != "api"
+    port = {"KMPROXY_NODE_PORT": str(kubelet.port)} if direct else {}
     account = {"KMPROXY_SERVICE_ACCOUNT_DIR": str(root / "sa")}
     service = {"KUBERNETES_SERVICE_HOST": api.hostname, "KUBERNETES_SERVICE_PORT": str(api.port)}
     return given | port | account | service

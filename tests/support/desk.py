@@ -30,7 +30,7 @@ class Desk:
 
     def open(self, *audiences):
         return Reviewer(
-            self.api,
+            api=self.api,
             audiences=audiences,
             secret=b"k" * 32,
             clock=lambda: self.now,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 from kmproxy.exposition.general_enricher import GeneralEnricher
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.namespace_labels import NamespaceLabels
+from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
 from tests.support import lines, reference
 
@@ -77,34 +79,48 @@ def pod_lookup(pods, *, fetched=False):
     return lookup
 
 
-def fed(
-    text, cuts=(), *, setting, labels=None, overwrite=False, limit=MAX_LINE, names=(), pods=None
-):
-    """The output of an enricher that is fed with the pieces between the cuts, and itself."""
+def _stage(lookup, pods, setting, **options):
+    """The pure engine's stage for any setting. It takes again what it did not take."""
+    return GeneralEnricher(lookup, setting, pods=pods, **options), False
+
+
+def _pipeline(engine, lookup, pods, setting, **options):
+    """A pipeline. It has taken what it could not pass on."""
+    recipe = Recipe(namespace_labels=setting, pods=pods is not None, **options)
+    return Pipeline(lookup, recipe, pods=pods, engine=engine), True
+
+
+def _recipe(*, overwrite=False, limit=MAX_LINE, names=()):
+    """Options of an enricher."""
+    on_conflict = "overwrite" if overwrite else "keep"
+    return {"names": frozenset(names), "on_conflict": on_conflict, "max_line": limit}
+
+
+def fed(text, cuts=(), *, setting, labels=None, pods=None, engine="pure", **options):
+    """The output of an enricher that is fed with the pieces between the cuts, and its counts."""
     labels = lines.LABELS if labels is None else labels
-    enricher = GeneralEnricher(
+    make = _stage if engine == "pure" else partial(_pipeline, engine)
+    made, takes = make(
         lambda space: rendered(labels.get(space, ())),
+        pod_lookup(pods) if pods is not None else None,
         setting,
-        pods=pod_lookup(pods) if pods is not None else None,
-        names=frozenset(names),
-        on_conflict="overwrite" if overwrite else "keep",
-        max_line=limit,
+        **_recipe(**options),
     )
     output = []
     for start, end in pairwise([0, *cuts, len(text)]):
         try:
-            output.append(enricher.feed(text[start:end]))
+            output.append(made.feed(text[start:end]))
         except PodsNeededError:
-            output.append(enricher.feed(text[start:end]))
+            output.append(made.feed(b"" if takes else text[start:end]))
     try:
-        output.append(enricher.finish())
+        output.append(made.finish())
     except PodsNeededError:
-        output.append(enricher.finish())
-    return b"".join(output), enricher
+        output.append(made.finish())
+    return b"".join(output), made.enricher if takes else made
 
 
 def by_engine(text, cuts=(), **options):
-    """The engine's."""
+    """An engine's."""
     output, found = fed(text, cuts, **options)
     counts = found.samples, found.enriched, found.unparsed, found.conflicts, found.unknown_pods
     return Reading(output, *counts)

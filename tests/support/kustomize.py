@@ -10,7 +10,7 @@ import copy
 import re
 from pathlib import Path
 
-import yaml
+from tests.support.yaml_text import read, read_all
 
 _KEYS = frozenset(
     {"apiVersion", "kind", "resources", "components", "patches", "configMapGenerator"}
@@ -29,7 +29,7 @@ def build(folder: Path, *components: Path) -> list[dict]:
 
 
 def _build(folder: Path, objects: list[dict]) -> list[dict]:
-    document = yaml.safe_load((folder / "kustomization.yaml").read_text("utf-8"))
+    document = read((folder / "kustomization.yaml").read_text("utf-8"))
     if unknown := set(document) - _KEYS:
         raise ValueError(f"{folder}: {unknown} is not understood")
     objects = list(objects)
@@ -40,7 +40,7 @@ def _build(folder: Path, objects: list[dict]) -> list[dict]:
     for name in document.get("components", ()):
         objects = _build(folder / name, objects)
     for each in document.get("patches", ()):
-        operations = yaml.safe_load(each["patch"])
+        operations = read(each["patch"])
         objects = [
             _patched(one, operations) if _selected(one, each["target"]) else one for one in objects
         ]
@@ -51,7 +51,7 @@ def _build(folder: Path, objects: list[dict]) -> list[dict]:
 
 
 def _read(path: Path) -> list[dict]:
-    return [one for one in yaml.safe_load_all(path.read_text("utf-8")) if one is not None]
+    return read_all(path.read_text("utf-8"))
 
 
 def _config_map(folder: Path, spec: dict) -> dict:

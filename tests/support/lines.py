@@ -8,9 +8,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from kmproxy.exposition.enricher import Enricher
+from kmproxy.exposition.engine import available
 from kmproxy.exposition.lines import MAX_LINE
+from kmproxy.exposition.pipeline import Pipeline, Recipe
 from tests.support import reference
+from tests.support.engines import counts
 
 # Namespace -> name and quoted value of each label; some names are those samples bear anyway.
 LABELS = {
@@ -264,27 +266,28 @@ class Reading(NamedTuple):
     conflicts: int
 
 
-def fed(text, cuts=(), *, labels=None, overwrite=False, limit=MAX_LINE, names=()):
-    """The output of an enricher that was fed with the pieces, and the enricher."""
+def fed(text, cuts=(), *, labels=None, overwrite=False, limit=MAX_LINE, names=(), engine="pure"):
+    """The output of a pipeline that was fed with the pieces, and the pipeline."""
     labels = LABELS if labels is None else labels
-    enricher = Enricher(
+    pipeline = Pipeline(
         lambda space: b"".join([b",%b=%b" % pair for pair in labels.get(space, ())]),
-        names=frozenset(names),
-        on_conflict="overwrite" if overwrite else "keep",
-        max_line=limit,
+        Recipe(
+            names=frozenset(names),
+            on_conflict="overwrite" if overwrite else "keep",
+            max_line=limit,
+        ),
+        engine=engine,
     )
     bounds = [0, *cuts, len(text)]
-    output = [enricher.feed(text[a:b]) for a, b in pairwise(bounds)]
-    output.append(enricher.finish())
-    return b"".join(output), enricher
+    output = [pipeline.feed(text[a:b]) for a, b in pairwise(bounds)]
+    output.append(pipeline.finish())
+    return b"".join(output), pipeline
 
 
 def by_engine(text, cuts=(), **options):
     """The engine's reading."""
-    output, enricher = fed(text, cuts, **options)
-    return Reading(
-        output, enricher.samples, enricher.enriched, enricher.unparsed, enricher.conflicts
-    )
+    output, pipeline = fed(text, cuts, **options)
+    return Reading(output, *counts(pipeline))
 
 
 def by_reference(text, *, labels=None, overwrite=False, limit=MAX_LINE):
@@ -312,12 +315,13 @@ def fuzz_case(data):
 
 
 def check_fuzz_case(data):
-    """Both readings of a fuzz case agree, and without labels nothing changes."""
+    """All readings of a fuzz case agree, and without labels nothing changes."""
     text, cuts, options, names = fuzz_case(data)
     expected = by_reference(text, **options)
-    for got in (
-        by_engine(text, cuts, names=names, **options),
-        by_engine(text, **options),
-    ):
-        assert got == expected, f"{got}\nis not the reference's\n{expected}"
-    assert by_engine(text, cuts, labels={}, **options).output == text
+    for engine in available():
+        for got in (
+            by_engine(text, cuts, names=names, engine=engine, **options),
+            by_engine(text, engine=engine, **options),
+        ):
+            assert got == expected, f"{engine}: {got}\nis not the reference's\n{expected}"
+        assert by_engine(text, cuts, labels={}, engine=engine, **options).output == text

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
 
 
-OVERLAYS = sorted(path.name for path in (MANIFESTS / "overlays").iterdir())
+# `development` is `daemonset` with another image, which `test_make_deploy` shows.
+OVERLAYS = sorted({path.name for path in (MANIFESTS / "overlays").iterdir()} - {"development"})
 
 
 COMPONENTS = sorted(path.name for path in (MANIFESTS / "components").iterdir())
@@ -78,7 +79,7 @@ def of_kind(objects, *kinds):
 
 def workload(objects):
     """The one object that runs pods."""
-    (one,) = of_kind(objects, "DaemonSet", "Deployment")
+    (one,) = of_kind(objects, "DaemonSet", "Deployment", "StatefulSet")
     return one
 
 
@@ -89,16 +90,19 @@ def pod_of(objects):
     return spec, container
 
 
-FIELDS = {"status.hostIP": "10.0.0.7", "spec.nodeName": "node-a"}
+INDEX = "metadata.labels['apps.kubernetes.io/pod-index']"
+FIELDS = {"status.hostIP": "10.0.0.7", "spec.nodeName": "node-a", INDEX: "0"}
 """Values of pod fields, as Kubernetes would set them in variables."""
 
 
 def variables(objects, fields=FIELDS):
     """The environment of the daemon's container."""
-    return {
+    given = {
         each["name"]: each.get("value") or fields[each["valueFrom"]["fieldRef"]["fieldPath"]]
         for each in pod_of(objects)[1]["env"]
     }
+    index = given.pop("POD_INDEX", "")
+    return {name: value.replace("$(POD_INDEX)", index) for name, value in given.items()}
 
 
 def file_of(objects, path):

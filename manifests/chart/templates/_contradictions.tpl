@@ -38,13 +38,19 @@ Ends the rendering with one line if values contradict one another.
   "listen" "service.port" "metrics-port" "service.port" "telemetry-listen" "service"
   "health-probe-bind-address" "service"
   "log-level" "log.level" "log-format" "log.format" }}
-{{- range $key, $_ := $v.config }}
-{{- if hasKey $managed $key }}
-{{- fail (printf "config.%s is what the chart sets itself: set %s instead" $key (get $managed $key)) }}
-{{- end }}
-{{- end }}
+{{- include "kmproxy.managed" (list "config" $v.config $managed) }}
 {{- if and $v.upstreams (hasKey $v.config "upstreams") }}
 {{- fail "upstreams and config.upstreams both list upstreams: use one of them" }}
+{{- end }}
+{{- if ne $v.kubeStateMetrics.mode "none" }}
+{{- if hasKey $v.config "upstreams" }}
+{{- fail "kubeStateMetrics and config.upstreams both list upstreams: move those of config to upstreams" }}
+{{- end }}
+{{- range $v.upstreams }}
+{{- if eq (get . "name") "kube-state-metrics" }}
+{{- fail "kubeStateMetrics and upstreams both name kube-state-metrics: use one of them" }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- with $v.prometheus }}
 {{- range $key := list "podMonitor" "serviceMonitor" }}
@@ -58,8 +64,11 @@ Ends the rendering with one line if values contradict one another.
 {{- if and (not $central) .scrapeConfig.enabled }}
 {{- fail "prometheus.scrapeConfig is for mode=central: with mode=daemonset take prometheus.podMonitor" }}
 {{- end }}
-{{- if and .upstreams.enabled (not $v.upstreams) (not (get $v.config "upstreams")) }}
+{{- if and .upstreams.enabled (not (include "kmproxy.upstreams" $)) (not (get $v.config "upstreams")) }}
 {{- fail "prometheus.upstreams.enabled has nothing to scrape: list exporters in upstreams" }}
+{{- end }}
+{{- if and .logs.enabled (not $v.logs.enabled) }}
+{{- fail "prometheus.logs.enabled has nothing to scrape: set logs.enabled" }}
 {{- end }}
 {{- end }}
 {{- if and (eq $v.authorization.mode "tenant") (include "kmproxy.monitored" .) }}
@@ -67,5 +76,84 @@ Ends the rendering with one line if values contradict one another.
 {{- end }}
 {{- if and (not $v.serviceAccount.create) (not $v.serviceAccount.name) }}
 {{- fail "serviceAccount.create=false needs serviceAccount.name: the roles are not for the account that every pod has" }}
+{{- end }}
+{{- if not (include "kmproxy.metrics" .) }}
+{{- include "kmproxy.metricsContradictions" . }}
+{{- end }}
+{{- if $v.logs.enabled }}
+{{- include "kmproxy.logsContradictions" . }}
+{{- end }}
+{{- end }}
+
+{{/* Keys of a YAML file that the chart sets itself: (list VALUE CONFIG MANAGED). */}}
+{{- define "kmproxy.managed" -}}
+{{- $managed := index . 2 }}
+{{- range $key, $_ := index . 1 }}
+{{- if hasKey $managed $key }}
+{{- fail (printf "%s.%s is what the chart sets itself: set %s instead" (index $ 0) $key (get $managed $key)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Values about metrics beside mode=none. */}}
+{{- define "kmproxy.metricsContradictions" -}}
+{{- $v := .Values }}
+{{- if not $v.logs.enabled }}
+{{- fail "mode=none runs nothing without logs.enabled: set one of them" }}
+{{- end }}
+{{- $given := dict
+  "upstreams" $v.upstreams "config" $v.config "kubeStateMetrics.mode" (ne $v.kubeStateMetrics.mode "none")
+  "tls.mode" (ne $v.tls.mode "none") "authorization.mode" (ne $v.authorization.mode "none")
+  "discovery.enabled" $v.discovery.enabled "labelSnapshot.enabled" $v.labelSnapshot.enabled
+  "workload.enabled" $v.workload.enabled "workload.podLabel" $v.workload.podLabel
+  "prometheus.podMonitor.enabled" $v.prometheus.podMonitor.enabled
+  "prometheus.serviceMonitor.enabled" $v.prometheus.serviceMonitor.enabled
+  "prometheus.upstreams.enabled" $v.prometheus.upstreams.enabled }}
+{{- range $value, $set := $given }}
+{{- if $set }}
+{{- fail (printf "%s is about metrics, which mode=none does not serve: leave it out" $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Values of `logs`. */}}
+{{- define "kmproxy.logsContradictions" -}}
+{{- $v := .Values }}
+{{- $files := include "kmproxy.logFiles" . }}
+{{- if not $v.logs.lokiUrl }}
+{{- fail "logs.enabled needs logs.lokiUrl: a push endpoint, such as http://HOST:PORT/loki/api/v1/push" }}
+{{- end }}
+{{- if and $files (eq $v.kubelet.access "proxy") }}
+{{- fail "logs.source=files asks the kubelets themselves, which kubelet.access=proxy does not: set logs.source=api" }}
+{{- end }}
+{{- if and $files $v.hostNetwork (include "kmproxy.metrics" .) }}
+{{- fail "hostNetwork with logs.source=files gives two pods of a node the same ports: set logs.source=api" }}
+{{- end }}
+{{- if and $files (eq (get $v.logs.config "kubelet-scheme" | toString) "http") }}
+{{- fail "logs.config.kubelet-scheme=http: the read-only port of a kubelet serves no logs: leave it out" }}
+{{- end }}
+{{- if not $files }}
+{{- range list "kubelet" "kubelet-scheme" "kubelet-insecure-tls" "kubelet-ca-file" "kubelet-server-name" "node-port" }}
+{{- if hasKey $v.logs.config . }}
+{{- fail (printf "logs.config.%s makes no sense beside logs.source=api: the API server connects to the kubelets" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $insecure := or (eq (get $v.logs.config "kubelet-insecure-tls" | toString) "true") (dig "kubelet" "tls_config" "insecure_skip_verify" false $v.logs.config) }}
+{{- if and $files $v.kubelet.tlsPin $insecure }}
+{{- fail "logs.config accepts every certificate of a kubelet: set kubelet.tlsPin=false, too, or better leave that out of logs.config" }}
+{{- end }}
+{{- if and $v.networkPolicy.enabled (not $v.networkPolicy.logsEgress) (not (regexMatch "^https://[^/:]+(:(443|6443))?(/|$)" $v.logs.lokiUrl)) }}
+{{- fail "networkPolicy.enabled lets no line reach logs.lokiUrl: add a rule for the pods of the endpoint to networkPolicy.logsEgress" }}
+{{- end }}
+{{- include "kmproxy.managed" (list "logs.config" $v.logs.config (dict
+  "loki-url" "logs.lokiUrl" "source" "logs.source" "shard" "logs.replicaCount"
+  "positions" "logs.persistence" "node-name-or-ip" "logs.source" "node-ip" "logs.source"
+  "kube-apiserver" "logs.source" "kubelet-tls-pin" "kubelet.tlsPin"
+  "kubeconfig" "logs.serviceAccount" "service-account-dir" "logs.serviceAccount"
+  "telemetry-listen" "logs" "health-probe-bind-address" "logs"
+  "log-level" "log.level" "log-format" "log.format")) }}
+{{- if and (not $v.logs.serviceAccount.create) (not $v.logs.serviceAccount.name) }}
+{{- fail "logs.serviceAccount.create=false needs logs.serviceAccount.name: the role is not for the account that every pod has" }}
 {{- end }}
 {{- end }}

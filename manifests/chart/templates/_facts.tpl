@@ -2,6 +2,11 @@
 What follows from the values. Each of these is "true" or empty.
 */}}
 
+{{/* Whether metrics are served. */}}
+{{- define "kmproxy.metrics" -}}
+{{ if ne .Values.mode "none" }}true{{ end }}
+{{- end }}
+
 {{- define "kmproxy.tls" -}}
 {{ if ne .Values.tls.mode "none" }}true{{ end }}
 {{- end }}
@@ -16,18 +21,23 @@ What follows from the values. Each of these is "true" or empty.
 {{ if and (include "kmproxy.direct" .) (ne (get .Values.config "kubelet-scheme" | toString) "http") }}true{{ end }}
 {{- end }}
 
-{{/* Whether kubelets see kmproxy's own account, so that this needs rights to them: not over plain
-     http, and not where the section `kubelet` has a credential or a client certificate. */}}
-{{- define "kmproxy.asItself" -}}
-{{- $access := default dict (get .Values.config "kubelet") }}
-{{- $other := false }}
+{{/* Whether the section `kubelet` of a YAML file has a credential or a client certificate. */}}
+{{- define "kmproxy.identified" -}}
+{{- $access := default dict (get . "kubelet") }}
+{{- $found := "" }}
 {{- range list "bearer_token" "bearer_token_file" "authorization" "basic_auth" "oauth2" }}
-{{- if hasKey $access . }}{{ $other = true }}{{ end }}
+{{- if hasKey $access . }}{{ $found = "true" }}{{ end }}
 {{- end }}
 {{- range list "cert" "cert_pem" "cert_file" }}
-{{- if hasKey (default dict (get $access "tls_config")) . }}{{ $other = true }}{{ end }}
+{{- if hasKey (default dict (get $access "tls_config")) . }}{{ $found = "true" }}{{ end }}
 {{- end }}
-{{- if and (include "kmproxy.kubeletTls" .) (not $other) }}true{{ end }}
+{{- $found }}
+{{- end }}
+
+{{/* Whether kubelets see kmproxy's own account, so that this needs rights to them: not over plain
+     http, and not where the section `kubelet` identifies kmproxy otherwise. */}}
+{{- define "kmproxy.asItself" -}}
+{{- if and (include "kmproxy.kubeletTls" .) (not (include "kmproxy.identified" .Values.config)) }}true{{ end }}
 {{- end }}
 
 {{/* Whether the kubelet's list of pods is needed, for labels. */}}

@@ -38,6 +38,10 @@ app.kubernetes.io/component: {{ eq .Values.mode "daemonset" | ternary "node" "ce
 {{/* The labels of every object. */}}
 {{- define "kmproxy.labels" -}}
 {{ include "kmproxy.selectorLabels" . }}
+{{ include "kmproxy.commonLabels" . }}
+{{- end }}
+
+{{- define "kmproxy.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ include "kmproxy.chart" . }}
@@ -67,11 +71,16 @@ labels:
 {{- define "kmproxy.operatorMetadata" -}}
 {{- $ := index . 0 -}}
 {{ include "kmproxy.metadata" . }}
-{{- with $.Values.prometheus.release }}
-  release: {{ . }}
+  {{- include "kmproxy.operatorLabels" $ | nindent 2 }}
 {{- end }}
-{{- with $.Values.prometheus.labels }}
-  {{- toYaml . | nindent 2 }}
+
+{{/* The labels by which a Prometheus selects its objects. */}}
+{{- define "kmproxy.operatorLabels" -}}
+{{- with .Values.prometheus.release }}
+release: {{ . }}
+{{- end }}
+{{- with .Values.prometheus.labels }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -81,6 +90,11 @@ labels:
 
 {{/* A ClusterRoleBinding of kmproxy's account: (list . SUFFIX), of the role of that name. */}}
 {{- define "kmproxy.binding" -}}
+{{- include "kmproxy.bindingOf" (append . (include "kmproxy.serviceAccountName" (index . 0))) }}
+{{- end }}
+
+{{/* A ClusterRoleBinding: (list . SUFFIX ACCOUNT), of the role of that name. */}}
+{{- define "kmproxy.bindingOf" -}}
 {{- $ := index . 0 -}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -92,7 +106,7 @@ roleRef:
   name: {{ include "kmproxy.fullname" $ }}{{ index . 1 }}
 subjects:
   - kind: ServiceAccount
-    name: {{ include "kmproxy.serviceAccountName" $ }}
+    name: {{ index . 2 }}
     namespace: {{ include "kmproxy.namespace" $ }}
 {{- end }}
 
@@ -108,6 +122,11 @@ subjects:
 {{ include "kmproxy.fullname" . }}.{{ include "kmproxy.namespace" . }}.svc
 {{- end }}
 
+{{/* The role, the account, the token and the binding for kube-state-metrics. */}}
+{{- define "kmproxy.upstreamsName" -}}
+{{ include "kmproxy.fullname" . }}-upstreams
+{{- end }}
+
 {{/* The Secret of the certificate. */}}
 {{- define "kmproxy.tlsSecret" -}}
 {{- default (printf "%s-tls" (include "kmproxy.fullname" .)) .Values.tls.secretName }}
@@ -121,9 +140,26 @@ prometheus.io/path: {{ index . 2 }}
 prometheus.io/port: {{ index . 1 | quote }}
 {{- end }}
 
+{{/* The upstreams, as YAML. Empty: there are none, or `config` has them. */}}
+{{- define "kmproxy.upstreams" -}}
+{{- $all := .Values.upstreams }}
+{{- with .Values.kubeStateMetrics }}
+{{- $host := printf "%s.%s.svc" .service .namespace }}
+{{- if eq .mode "http" }}
+{{- $all = append $all (dict "name" "kube-state-metrics" "url" (printf "http://%s:8080/metrics" $host)) }}
+{{- else if eq .mode "tls" }}
+{{- $all = append $all (dict
+  "name" "kube-state-metrics" "url" (printf "https://%s:8443/metrics" $host)
+  "authorization" (dict "credentials_file" "/etc/kmproxy/kube-state-metrics/token")
+  "tls_config" (dict "insecure_skip_verify" true)) }}
+{{- end }}
+{{- end }}
+{{- with $all }}{{ toYaml . }}{{ end }}
+{{- end }}
+
 {{/* The YAML file of --config. Empty: there is none. */}}
 {{- define "kmproxy.config" -}}
 {{- $config := deepCopy .Values.config }}
-{{- with .Values.upstreams }}{{ $_ := set $config "upstreams" . }}{{ end }}
+{{- with include "kmproxy.upstreams" . }}{{ $_ := set $config "upstreams" (fromYamlArray .) }}{{ end }}
 {{- with $config }}{{ toYaml . }}{{ end }}
 {{- end }}

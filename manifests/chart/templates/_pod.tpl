@@ -93,6 +93,11 @@
   mountPath: /etc/kmproxy/config
   readOnly: true
 {{- end }}
+{{- if eq .Values.kubeStateMetrics.mode "tls" }}
+- name: upstreams
+  mountPath: /etc/kmproxy/kube-state-metrics
+  readOnly: true
+{{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -117,6 +122,14 @@
   configMap:
     name: {{ include "kmproxy.fullname" . }}-config
 {{- end }}
+{{- if eq .Values.kubeStateMetrics.mode "tls" }}
+- name: upstreams
+  secret:
+    secretName: {{ include "kmproxy.fullname" . }}-upstreams
+    items:
+      - key: token
+        path: token
+{{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -128,67 +141,117 @@
 {{ index . 0 }}:{{ if $text }}{{ $text | nindent 2 }}{{ else }} []{{ end }}
 {{- end }}
 
-{{/* What the pods that serve and the pod of `helm test` have in common. */}}
+{{/* What all pods have in common: (dict "root" . "part" VALUES "account" NAME "onEveryNode" BOOL
+     "host" BOOL "securityContext" VALUES). `part` has tolerations and affinity. */}}
 {{- define "kmproxy.podBase" -}}
-serviceAccountName: {{ include "kmproxy.serviceAccountName" . }}
+serviceAccountName: {{ .account }}
 enableServiceLinks: false # else the Services' variables KMPROXY_... would look like settings
-{{- with .Values.imagePullSecrets }}
+{{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if .Values.hostNetwork }}
+{{- if .host }}
 hostNetwork: true
 dnsPolicy: ClusterFirstWithHostNet
 {{- end }}
-{{- with .Values.nodeSelector }}
+{{- with .root.Values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.affinity }}
+{{- with .part.affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if not (kindIs "invalid" .Values.tolerations) }}
-{{- with .Values.tolerations }}
+{{- if not (kindIs "invalid" .part.tolerations) }}
+{{- with .part.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- else if eq .Values.mode "daemonset" }}
+{{- else if .onEveryNode }}
 tolerations:
   - operator: Exists
 {{- end }}
-{{- with .Values.podSecurityContext }}
+{{- with .securityContext }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* What all containers have in common: (dict "root" . "env" TEXT "resources" TEXT "volumeMounts"
+     TEXT). */}}
+{{- define "kmproxy.containerBase" -}}
+image: {{ include "kmproxy.image" .root | quote }}
+{{- with .root.Values.image.pullPolicy }}
+imagePullPolicy: {{ . }}
+{{- end }}
+terminationMessagePolicy: FallbackToLogsOnError
+{{ include "kmproxy.listed" (list "env" .env) }}
+resources:
+  {{- .resources | nindent 2 }}
+{{- with .root.Values.securityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{ include "kmproxy.listed" (list "volumeMounts" .volumeMounts) }}
+{{- end }}
+
+{{/* The priority class, by default DEFAULT: (list VALUE DEFAULT). */}}
+{{- define "kmproxy.priorityClass" -}}
+{{- $class := index . 1 }}
+{{- if not (kindIs "invalid" (index . 0)) }}{{ $class = index . 0 }}{{ end }}
+{{- with $class }}priorityClassName: {{ . }}{{ end }}
+{{- end }}
+
+{{/* The probes of every container that has the port `telemetry`. */}}
+{{- define "kmproxy.probes" -}}
+# A start takes a second. An earlier probe would cause an event of type Warning.
+startupProbe:
+  httpGet:
+    path: /healthz
+    port: telemetry
+  initialDelaySeconds: 3
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: telemetry
+  timeoutSeconds: 5
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: telemetry
+  timeoutSeconds: 5
+{{- end }}
+
+{{/* What the pods that serve and the pod of `helm test` have in common. */}}
+{{- define "kmproxy.servingPod" -}}
+{{- include "kmproxy.podBase" (dict
+  "root" . "part" .Values "account" (include "kmproxy.serviceAccountName" .)
+  "onEveryNode" (eq .Values.mode "daemonset")
+  "host" .Values.hostNetwork "securityContext" .Values.podSecurityContext) }}
 {{ include "kmproxy.listed" (list "volumes" (include "kmproxy.volumes" .)) }}
 {{- end }}
 
 {{/* What their containers have in common. */}}
-{{- define "kmproxy.containerBase" -}}
-image: {{ include "kmproxy.image" . | quote }}
-{{- with .Values.image.pullPolicy }}
-imagePullPolicy: {{ . }}
+{{- define "kmproxy.servingContainer" -}}
+{{- include "kmproxy.containerBase" (dict
+  "root" . "env" (include "kmproxy.env" .) "volumeMounts" (include "kmproxy.volumeMounts" .)
+  "resources" (include "kmproxy.resources" .)) }}
 {{- end }}
-terminationMessagePolicy: FallbackToLogsOnError
-{{ include "kmproxy.listed" (list "env" (include "kmproxy.env" .)) }}
-resources:
-  {{- if not (kindIs "invalid" .Values.resources) }}
-  {{- toYaml .Values.resources | nindent 2 }}
-  {{- else }}
-  # Measured by `make bench`: at most 48 MiB for answers of any size. A CPU limit would only delay
-  # scrapes, so none is set.
-  requests:
-    cpu: {{ eq .Values.mode "daemonset" | ternary "10m" "100m" }}
-    memory: 64Mi
-  limits:
-    memory: 128Mi
-  {{- end }}
-{{- with .Values.securityContext }}
-securityContext:
-  {{- toYaml . | nindent 2 }}
+
+{{- define "kmproxy.resources" -}}
+{{- if not (kindIs "invalid" .Values.resources) }}
+{{- toYaml .Values.resources }}
+{{- else -}}
+# Measured by `make bench`: at most 48 MiB for answers of any size. A CPU limit would only delay
+# scrapes, so none is set.
+requests:
+  cpu: {{ eq .Values.mode "daemonset" | ternary "10m" "100m" }}
+  memory: 64Mi
+limits:
+  memory: 128Mi
 {{- end }}
-{{ include "kmproxy.listed" (list "volumeMounts" (include "kmproxy.volumeMounts" .)) }}
 {{- end }}
 
 {{- define "kmproxy.podAnnotations" -}}
@@ -222,11 +285,10 @@ metadata:
     {{- . | nindent 4 }}
   {{- end }}
 spec:
-  {{- include "kmproxy.podBase" . | nindent 2 }}
+  {{- include "kmproxy.servingPod" . | nindent 2 }}
   {{- $class := $central | ternary "system-cluster-critical" "system-node-critical" }}
-  {{- if not (kindIs "invalid" .Values.priorityClassName) }}{{ $class = .Values.priorityClassName }}{{ end }}
-  {{- with $class }}
-  priorityClassName: {{ . }}
+  {{- with include "kmproxy.priorityClass" (list .Values.priorityClassName $class) }}
+  {{- . | nindent 2 }}
   {{- end }}
   # A shutdown takes at most 24 s: twice 12 s for the running scrapes. With mode=central the Service
   # has 5 s before that to forget the pod.
@@ -249,30 +311,13 @@ spec:
   {{- end }}
   containers:
     - name: kmproxy
-      {{- include "kmproxy.containerBase" . | nindent 6 }}
+      {{- include "kmproxy.servingContainer" . | nindent 6 }}
       ports:
         - name: metrics
           containerPort: 8080
         - name: telemetry
           containerPort: 8081
-      # A start takes a second. An earlier probe would cause an event of type Warning.
-      startupProbe:
-        httpGet:
-          path: /healthz
-          port: telemetry
-        initialDelaySeconds: 3
-        periodSeconds: 1
-        failureThreshold: 60
-      livenessProbe:
-        httpGet:
-          path: /healthz
-          port: telemetry
-        timeoutSeconds: 5
-      readinessProbe:
-        httpGet:
-          path: /readyz
-          port: telemetry
-        timeoutSeconds: 5
+      {{- include "kmproxy.probes" . | nindent 6 }}
       {{- if $central }}
       lifecycle:
         preStop:

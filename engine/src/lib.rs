@@ -1,0 +1,179 @@
+//! The compiled engine of kmproxy, as a module of Python.
+//!
+//! `engine` does the work, `grammar` reads lines, `memory` is bounded. This file alone knows Python.
+
+#![forbid(unsafe_code)]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::exceptions::{PyIndexError, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+pub mod engine;
+pub mod grammar;
+pub mod memory;
+
+use engine::{Engine, Host, Rules};
+use memory::{Added, Seen};
+
+/// Questions to an object of Python, by the names of its methods.
+struct Asking<'a, 'py>(&'a Bound<'py, PyAny>);
+
+type Text = (Vec<u8>, Vec<u8>);
+type Pairs = (Vec<u8>, Vec<Text>);
+
+impl<'py> Asking<'_, 'py> {
+    fn bytes(&self, text: &[u8]) -> Bound<'py, PyBytes> {
+        PyBytes::new(self.0.py(), text)
+    }
+}
+
+impl Host for Asking<'_, '_> {
+    type Error = PyErr;
+
+    fn labels(&mut self, label: usize, namespace: &[u8]) -> PyResult<Added> {
+        let name = intern!(self.0.py(), "ask_labels");
+        let found = self.0.call_method1(name, (label, self.bytes(namespace)))?;
+        Ok(added(found.extract()?))
+    }
+
+    fn pod(&mut self, namespace: &[u8], pod: &[u8]) -> PyResult<Option<Added>> {
+        let name = intern!(self.0.py(), "ask_pod");
+        let found = self.0.call_method1(name, (self.bytes(namespace), self.bytes(pod)))?;
+        Ok(found.extract::<Option<Pairs>>()?.map(added))
+    }
+
+    fn metric(&mut self, name: &[u8], family: &[u8]) -> PyResult<bool> {
+        let asked = (self.bytes(name), self.bytes(family));
+        self.0.call_method1(intern!(self.0.py(), "ask_metric"), asked)?.extract()
+    }
+
+    fn namespace(&mut self, namespace: &[u8]) -> PyResult<bool> {
+        let asked = (self.bytes(namespace),);
+        self.0.call_method1(intern!(self.0.py(), "ask_namespace"), asked)?.extract()
+    }
+
+    fn room(&mut self, series: u64) -> PyResult<u64> {
+        self.0.call_method1(intern!(self.0.py(), "ask_room"), (series,))?.extract()
+    }
+}
+
+fn added((bytes, pairs): Pairs) -> Added {
+    Added::new(bytes, pairs)
+}
+
+/// Counts of a block, in the order of the stub.
+type Counts = (u64, u64, u64, u64, u64, u64, u64, u64, u64);
+
+/// The engine of one exposition. It refers to no object of Python.
+#[pyclass(name = "Engine", module = "kmproxy_engine")]
+#[derive(Debug)]
+struct PyEngine {
+    engine: Engine,
+    broken: bool,
+}
+
+#[pymethods]
+impl PyEngine {
+    #[new]
+    #[pyo3(signature = (*, naming, each, pods, overwrite, metrics, namespaces, drop, strip))]
+    #[allow(clippy::too_many_arguments)] // each of them is named
+    fn new(
+        naming: Vec<Vec<u8>>,
+        each: bool,
+        pods: bool,
+        overwrite: bool,
+        metrics: bool,
+        namespaces: bool,
+        drop: Vec<Vec<u8>>,
+        strip: bool,
+    ) -> PyEngine {
+        let rules = Rules { naming, each, pods, overwrite, metrics, namespaces, drop, strip };
+        PyEngine { engine: Engine::new(rules), broken: false }
+    }
+
+    /// Reads whole lines, each with its newline: `first`, then `data` from `start` to `end`.
+    #[allow(clippy::too_many_arguments)] // as bytes are not copied
+    fn read<'py>(
+        &mut self,
+        py: Python<'py>,
+        first: &[u8],
+        data: &[u8],
+        start: usize,
+        end: usize,
+        room: u64,
+        host: &Bound<'py, PyAny>,
+    ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, Counts)> {
+        if self.broken {
+            return Err(PyRuntimeError::new_err("the compiled engine has failed before"));
+        }
+        let Some(data) = data.get(start..end) else {
+            return Err(PyIndexError::new_err("the span is not in the data"));
+        };
+        let mut asking = Asking(host);
+        let engine = &mut self.engine;
+        let read =
+            catch_unwind(AssertUnwindSafe(|| engine.read(&[first, data], room, &mut asking)));
+        let Ok(read) = read else {
+            self.broken = true;
+            return Err(PyRuntimeError::new_err("the compiled engine failed on a block of lines"));
+        };
+        read?;
+        let output = PyBytes::new(py, &engine.output);
+        let odd = PyBytes::new(py, &engine.odd);
+        let c = &engine.counts;
+        let counts = (
+            c.samples,
+            c.enriched,
+            c.unparsed,
+            c.conflicts,
+            c.unknown_pods,
+            c.metric,
+            c.namespace,
+            c.merged,
+            c.series,
+        );
+        Ok((output, odd, counts))
+    }
+
+    /// Enters a series: None if it is new, else whether it is merged.
+    fn enter(&mut self, metric: &[u8], kept: Vec<Text>, dropped: Vec<Text>) -> Option<bool> {
+        let [mut kept, dropped] = [kept, dropped].map(|labels| {
+            let mut digest = self.engine.series.digest([1; 2]);
+            labels.iter().for_each(|(name, value)| digest.add(name, value));
+            digest
+        });
+        kept.metric(metric);
+        match self.engine.series.enter(kept.products, dropped.products) {
+            Seen::New => None,
+            seen => Some(seen == Seen::Merged),
+        }
+    }
+
+    /// Forgets all series.
+    fn forget(&mut self) {
+        self.engine.series.forget();
+    }
+
+    #[getter]
+    fn family<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.engine.family)
+    }
+
+    #[setter]
+    fn set_family(&mut self, family: &[u8]) {
+        self.engine.set_family(family);
+    }
+}
+
+/// The interface, which kmproxy compares with the one that it knows.
+const INTERFACE: u32 = 1;
+
+#[pymodule]
+fn kmproxy_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("INTERFACE", INTERFACE)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<PyEngine>()
+}
