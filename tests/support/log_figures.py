@@ -198,6 +198,35 @@ async def crowd(directory, containers, seconds):
                       f"{memory(process.pid, 'VmHWM') / 2**20:.0f} MiB at most")  # fmt: skip
 
 
+async def followers(directory, containers, seconds):
+    """Memory with --source=api, while 400 kB of each log wait and the endpoint takes nothing."""
+    teams = {"shop": {"team": "red"}}
+    async with SimCluster(["node-a"], teams, pods_per_namespace=0) as cluster:
+        for verb, resource in (("get", "pods/log"), ("list", "pods"), ("watch", "pods")):
+            cluster.api.allow(verb, resource)
+        with SimLogs(directory / "log") as logs:
+            cluster.show_logs("node-a", logs)
+            for number in range(containers):
+                app = logs.start("shop", f"web-{number}").containers["app"]
+                stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}".encode()
+                app.raw(
+                    b"".join(
+                        b"%s.%09dZ stdout F line %d %s\n" % (stamp, each, each, TEXT.encode())
+                        for each in range(2500)
+                    )
+                )
+            endpoint = Endpoint(lambda _: Push([], 0))
+            await endpoint.start()
+            endpoint.mood = "refuse"
+            environment, flags = arguments(cluster, directory, endpoint, "api")
+            async with shipping(environment, flags) as (process, _):
+                await asyncio.sleep(seconds)
+                print(f"{containers} busy containers through the API server, 200 of them followed, "
+                      f"and an endpoint that takes nothing: "
+                      f"{memory(process.pid, 'VmHWM') / 2**20:.0f} MiB at most")  # fmt: skip
+            await endpoint.stop()
+
+
 async def delays(directory, seconds, *more):
     """The time from a write to the arrival of its push, of 50 containers with 100 lines a second."""
     async with node(directory, 50) as (writers, arrivals, environment, flags):
@@ -224,7 +253,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--lines", type=int, default=300_000)
     parser.add_argument("--rate", type=float, default=50, help="MB a second of the flood")
-    parser.add_argument("--only", nargs="*", help="of idle, backlog, flood, crowd and delays")
+    parser.add_argument(
+        "--only", nargs="*", help="of idle, backlog, flood, crowd, followers and delays"
+    )
     parsed = parser.parse_args()
     logging.disable()
     seconds = parsed.seconds
@@ -233,6 +264,7 @@ def main():
         "backlog": [lambda folder: backlog(folder, parsed.lines)],
         "flood": [lambda folder: flood(folder, parsed.rate, seconds)],
         "crowd": [lambda folder: crowd(folder, 1000, seconds)],
+        "followers": [lambda folder: followers(folder, 300, seconds)],
         "delays": [
             lambda folder: delays(folder, seconds),
             lambda folder: delays(folder, seconds, "--batch-wait=200ms"),
