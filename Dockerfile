@@ -1,5 +1,14 @@
-# The digest is that of the index of all platforms; `make image-base` renews it.
+# The digests are those of the indexes of all platforms; `make image-base` renews them.
 ARG BASE=python:3.13-slim-bookworm@sha256:a1165e272e578941b84abc79e4ab38a0305cd12803a5c4247979ac7655f4d641
+ARG RUST=rust:1.96-slim-bookworm@sha256:e18a79fc84dfcfc3ab5ba72290398a644c135c97eaa881447fddc354ee4701a3
+
+# The compiled engine, for the platform of the image. It needs no Python to build.
+FROM ${RUST} AS engine
+
+WORKDIR /src
+COPY engine/Cargo.toml engine/Cargo.lock ./
+COPY engine/src ./src
+RUN PYO3_NO_PYTHON=1 PYO3_BUILD_EXTENSION_MODULE=1 cargo build --release --locked
 
 # The build stage has pip; what runs has Python, the packages and nothing to build with.
 FROM ${BASE} AS build
@@ -14,6 +23,8 @@ RUN python -m pip install --require-hashes -r requirements-build.lock \
  && python -m venv --without-pip /opt/kmproxy \
  && python -m pip --python /opt/kmproxy/bin/python install --no-compile \
       --require-hashes --only-binary=:all: -r requirements.lock
+COPY --from=engine /src/target/release/libkmproxy_engine.so \
+  /opt/kmproxy/lib/python3.13/site-packages/kmproxy_engine.abi3.so
 COPY pyproject.toml README.md LICENSE ./
 COPY kmproxy ./kmproxy
 # What `kmproxy --version` says that it was built from.
@@ -23,7 +34,8 @@ RUN printf '%s\n' "$REVISION" >kmproxy/REVISION \
  && python -m pip wheel --no-deps --no-build-isolation --wheel-dir /tmp/wheel . \
  && python -m pip --python /opt/kmproxy/bin/python install --no-compile --no-deps /tmp/wheel/*.whl \
  && /opt/kmproxy/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
-      /opt/kmproxy/lib
+      /opt/kmproxy/lib \
+ && KMPROXY_ENGINE=compiled /opt/kmproxy/bin/kmproxy --version
 
 FROM ${BASE}
 

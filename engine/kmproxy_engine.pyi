@@ -1,7 +1,7 @@
 """The compiled engine of kmproxy."""
 
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Sequence
+from typing import Protocol, Self
 
 INTERFACE: int
 """The interface, which kmproxy compares with the one that it knows."""
@@ -12,14 +12,30 @@ Counts = tuple[int, int, int, int, int, int, int, int, int]
 """Samples, enriched, unparsed, conflicts, unknown pods; dropped by metric, by namespace, as merged;
 new series for which no room was taken yet."""
 
-_Labels = tuple[bytes, list[tuple[bytes, bytes]]]
+Labels = tuple[bytes, list[tuple[bytes, bytes]]]
+
+class Host(Protocol):
+    """Answers the questions of an engine, once for each name, as far as it remembers them.
+
+    Names are as they are spelled between quotes, but for those of metrics and families.
+    """
+
+    def ask_labels(self, label: int, namespace: bytes, /) -> Labels:
+        """The labels of a namespace that the namespace label with a number names."""
+    def ask_pod(self, namespace: bytes, pod: bytes, /) -> Labels | None:
+        """The labels of a pod. None if its samples are left out."""
+    def ask_metric(self, name: bytes, family: bytes, /) -> bool:
+        """Whether a metric is selected."""
+    def ask_namespace(self, namespace: bytes, /) -> bool:
+        """Whether a namespace is selected."""
+    def ask_room(self, series: int, /) -> int:
+        """Takes room for new series. Returns for how many more there is room."""
 
 class Engine:
     """The engine of one exposition.
 
-    It asks for names as they are spelled between quotes; `ask_metric` gets unescaped ones. If a
-    function raises an exception, `read` raises it, and the same block can be read again after
-    `family` was set to its value before.
+    It refers to no host between two calls. If the host raises an exception, `read` raises it, and
+    the same lines can be read again after `family` was set to its value before.
     """
 
     family: bytes
@@ -36,20 +52,25 @@ class Engine:
         namespaces: bool,
         drop: Sequence[bytes],
         strip: bool,
-        ask_labels: Callable[[int, bytes], _Labels],
-        ask_pod: Callable[[bytes, bytes], _Labels | None],
-        ask_metric: Callable[[bytes, bytes], bool],
-        ask_namespace: Callable[[bytes], bool],
-        ask_room: Callable[[int], int],
     ) -> Self: ...
-    def read(self, block: bytes, room: int) -> tuple[bytes, bytes, Counts]:
-        """Reads whole lines, each with its newline. There is room for some new series.
+    def read(
+        self, first: bytes, data: bytes, start: int, end: int, room: int, host: Host
+    ) -> tuple[bytes, bytes, Counts]:
+        """Reads whole lines, each with its newline: `first`, then `data` from `start` to `end`.
 
-        Returns the lines as they pass, and the lines that are neither samples, comments nor blank.
+        There is room for some new series.
+
+        Returns the lines as they pass, and those that were not taken for samples, but may look like
+        some.
         Raises RuntimeError if the engine fails; from then on it always does.
         """
-    def enter(self, kept: Sequence[bytes], dropped: Sequence[bytes]) -> bool | None:
-        """Enters a series by its name and kept labels, and its dropped labels.
+    def enter(
+        self,
+        metric: bytes,
+        kept: Sequence[tuple[bytes, bytes]],
+        dropped: Sequence[tuple[bytes, bytes]],
+    ) -> bool | None:
+        """Enters a series: its labels that are not empty, kept and dropped ones.
 
         Returns None if it is new, else whether it is another one with the same kept labels.
         """

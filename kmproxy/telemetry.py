@@ -40,14 +40,16 @@ _REASONS = frozenset(
 )  # fmt: skip
 
 
-def open_registry() -> CollectorRegistry:
-    """A new registry, with the metrics of the process and of the build."""
+def open_registry(engine: str = "") -> CollectorRegistry:
+    """A new registry, with the metrics of the process, of the build and of the engine in use."""
     # They would double the series. The start of the process shows when the counters began.
     disable_created_metrics()  # type: ignore[no-untyped-call] # the library leaves it so
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    build = Info("kmproxy_build", "The version of kmproxy and of Python.", registry=registry)
-    about = {"version": __version__, "revision": revision()}
+    build = Info(
+        "kmproxy_build", "The versions of kmproxy and Python, and the engine.", registry=registry
+    )
+    about = {"version": __version__, "revision": revision(), "engine": engine}
     build.info({**about, "python": platform.python_version()})
     return registry
 

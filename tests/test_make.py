@@ -111,33 +111,53 @@ def test_the_locks_hold_the_extras(lock):
     assert lacking == []
 
 
+def test_no_rust(tmp_path):
+    """The compiled engine is not built, and the message says that it is optional."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "kmproxy").touch()
+    for name in ("sh", "env", "make"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    status, out, err = make("engine", f"VENV={venv}", PATH=str(tmp_path))
+    assert (status, out) == (2, "")
+    assert "There is no cargo. The compiled engine needs Rust 1.88 or newer" in err
+    assert "Without it kmproxy uses the pure engine" in err
+    manifest = (ROOT / "engine" / "Cargo.toml").read_text("utf-8")
+    assert 'rust-version = "1.88"' in manifest
+
+
 def dockerfile(directory):
-    """The base image of the one Dockerfile."""
+    """The base images of the one Dockerfile: of what runs, and of the compiled engine's build."""
     text = (directory / "Dockerfile").read_text("utf-8")
-    (base,) = re.findall(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
-    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}"}
-    return base
+    bases = re.findall(r"^ARG (?:BASE|RUST)=(\S+)$", text, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {"${BASE}", "${RUST}"}
+    assert text.rpartition("\nFROM ")[2].startswith("${BASE}\n")
+    return bases
 
 
-def test_the_base_is_pinned():
-    """The base image is pinned by the digest of its content."""
-    assert re.fullmatch(r"python:3\.\d+-slim-\w+@sha256:[0-9a-f]{64}", dockerfile(ROOT))
+def test_the_bases_are_pinned():
+    """The base images are pinned by the digests of their content, with the same Debian."""
+    python, rust = dockerfile(ROOT)
+    assert re.fullmatch(r"python:3\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", python)
+    assert re.fullmatch(r"rust:1\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", rust)
 
 
 @pytest.mark.parametrize(
     ("answer", "status", "digest"), [(DIGEST, 0, DIGEST), ("", 2, None), ("sha256:12", 2, None)]
 )
-def test_the_base_is_renewed(answer, status, digest, tmp_path):
-    """The tag stays, and an invalid digest changes nothing."""
+def test_the_bases_are_renewed(answer, status, digest, tmp_path):
+    """The tags stay, and an invalid digest changes nothing."""
     for name in ("Makefile", "Dockerfile"):
         shutil.copy(ROOT / name, tmp_path)
-    tag, _, before = dockerfile(tmp_path).partition("@")
+    bases = dockerfile(tmp_path)
+    tags = [base.partition("@")[0] for base in bases]
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
-    docker.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\necho {answer}\n')
+    docker.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\necho {answer}\n')
     docker.chmod(0o755)
     path = f"{docker.parent}:{os.environ['PATH']}"
     assert make("image-base", directory=tmp_path, PATH=path)[0] == status
-    asked = (tmp_path / "asked").read_text("utf-8")
-    assert asked == f"buildx imagetools inspect {tag} --format {{{{.Manifest.Digest}}}}\n"
-    assert dockerfile(tmp_path) == f"{tag}@{digest or before}"
+    asked = (tmp_path / "asked").read_text("utf-8").splitlines()
+    inspect = [f"buildx imagetools inspect {tag} --format {{{{.Manifest.Digest}}}}" for tag in tags]
+    assert asked == (inspect if digest else inspect[:1])
+    assert dockerfile(tmp_path) == ([f"{tag}@{digest}" for tag in tags] if digest else bases)

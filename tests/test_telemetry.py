@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 import kmproxy
 from kmproxy.config.label_rules import parse_rules
 from kmproxy.daemon.metrics import OwnMetrics
+from kmproxy.exposition.engine import IN_USE
 from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.outage import Outage
 from kmproxy.labels.label_map import LabelMap
@@ -143,6 +144,7 @@ def test_no_label_can_grow_without_bound(metrics):
             "version",
             "python",
             "revision",
+            "engine",
         ),
         *("role", "result", "kind", "certificate", "limit", "by", "operation"),
     }
@@ -263,10 +265,11 @@ def test_two_daemons_do_not_share_a_registry(metrics):
 
 
 def test_the_build_is_named(metrics):
-    """One series has the version and the Python version."""
+    """One series has the version, the Python version and the engine in use."""
     build = [key for key in samples(metrics) if key[0] == "kmproxy_build_info"]
     assert len(build) == 1
     assert ("version", kmproxy.__version__) in build[0]
+    assert ("engine", IN_USE) in build[0]
 
 
 def test_the_process_is_measured(metrics):

@@ -4,7 +4,7 @@
 //! Knows the rules of `kmproxy/exposition/selector.py` and `sample_editor.py`. Must not know Python.
 
 use crate::grammar::{self, Pair, Sample, Span};
-use crate::memory::{Added, Labels, Seen, Series, Verdicts};
+use crate::memory::{Added, Edit, Labels, Outcome, Seen, Series, Texts, Verdicts, same};
 
 /// Bytes of the longest name of a namespace whose labels are remembered.
 const MAX_NAMESPACE: usize = 63;
@@ -55,7 +55,7 @@ pub struct Rules {
 
 impl Rules {
     fn drops(&self, name: &[u8]) -> bool {
-        self.drop.iter().any(|each| each == name)
+        self.drop.iter().any(|each| same(each, name))
     }
 
     fn bits(&self) -> u64 {
@@ -88,24 +88,14 @@ pub struct Counts {
     pub series: u64,
 }
 
-/// An edit of a line: a span of it is replaced by a part of `Engine::text`.
-#[derive(Clone, Copy, Debug)]
-struct Edit {
-    start: usize,
-    end: usize,
-    text: (usize, usize),
-}
-
 /// The engine of one exposition.
 #[derive(Debug, Default)]
 pub struct Engine {
-    /// The output of the last block, if it is not the block itself.
+    /// The output of the last blocks.
     pub output: Vec<u8>,
-    /// Whether the output of the last block is not the block itself.
-    pub changed: bool,
-    /// The lines of the last block that are neither samples nor comments nor blank.
+    /// The lines of the last blocks that were taken for no samples, but may look like some.
     pub odd: Vec<u8>,
-    /// The counts of the last block.
+    /// The counts of the last blocks.
     pub counts: Counts,
     /// The family of the last HELP, TYPE or UNIT line, unescaped.
     pub family: Vec<u8>,
@@ -122,6 +112,7 @@ pub struct Engine {
     found: Vec<(usize, usize)>, // the places at which labels are added, with their number
     edits: Vec<Edit>,
     text: Vec<u8>,
+    texts: Texts,
     labels: Labels,
     metrics: Verdicts,
     namespaces: Verdicts,
@@ -141,21 +132,30 @@ impl Engine {
         }
     }
 
-    /// Reads whole lines, each with its newline. There is room for some new series.
+    /// Reads blocks of whole lines, each with its newline. There is room for some new series.
     ///
     /// After an error, `output` and `counts` mean nothing; the same lines can be read again if
     /// `set_family` is called before.
-    pub fn read<H: Host>(&mut self, block: &[u8], room: u64, host: &mut H) -> Result<(), H::Error> {
+    pub fn read<H: Host>(
+        &mut self,
+        blocks: &[&[u8]],
+        room: u64,
+        host: &mut H,
+    ) -> Result<(), H::Error> {
         self.output.clear();
         self.odd.clear();
         self.counts = Counts::default();
         self.room = room;
+        blocks.iter().try_for_each(|block| self.block(block, host))
+    }
+
+    fn block<H: Host>(&mut self, block: &[u8], host: &mut H) -> Result<(), H::Error> {
         let mut copied = 0;
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', block) {
             let line = &block[start..end];
             self.edits.clear();
-            let passes = if self.sample.read(line) {
+            let passes = if self.sample.read(line, |rest| self.texts.find(rest)) {
                 self.sample(line, host)?
             } else {
                 self.other(line, host)?
@@ -172,10 +172,7 @@ impl Engine {
             }
             start = end + 1;
         }
-        self.changed = copied > 0;
-        if self.changed {
-            self.output.extend_from_slice(&block[copied..]);
-        }
+        self.output.extend_from_slice(&block[copied..]);
         Ok(())
     }
 
@@ -191,8 +188,10 @@ impl Engine {
     fn other<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
         if !grammar::is_silent(line) {
             self.counts.unparsed += 1;
-            self.odd.extend_from_slice(line);
-            self.odd.push(b'\n');
+            if grammar::may_be_sample(line) {
+                self.odd.extend_from_slice(line);
+                self.odd.push(b'\n');
+            }
         } else if self.rules.metrics
             && let Some((name, escaped)) = grammar::family(line)
         {
@@ -209,6 +208,30 @@ impl Engine {
             self.counts.metric += 1;
             return Ok(false);
         }
+        self.text.clear();
+        let start = self.sample.braces.start as usize;
+        if !self.sample.known {
+            return self.new_sample(line, host);
+        }
+        let outcome = self.texts.outcome().0;
+        if !self.rules.drop.is_empty()
+            && self.is_merged(line, outcome.kept, outcome.dropped, host)?
+        {
+            return Ok(false);
+        }
+        self.counts.samples += 1;
+        self.counts.enriched += u64::from(outcome.enriched);
+        self.counts.conflicts += outcome.conflicts;
+        let (_, edits, new) = self.texts.outcome();
+        self.text.extend_from_slice(new);
+        let moved = |e: &Edit| Edit { start: start + e.start, end: start + e.end, ..*e };
+        self.edits.extend(edits.iter().map(moved));
+        self.cut_stamp();
+        Ok(true)
+    }
+
+    /// Edits a sample whose pairs were read. Returns whether it passes.
+    fn new_sample<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
         self.named.clear();
         self.dropped.clear();
         self.pod = None;
@@ -226,37 +249,69 @@ impl Engine {
             self.counts.namespace += 1;
             return Ok(false);
         }
-        self.text.clear();
-        if self.rules.strip
-            && let Some(stamp) = self.sample.stamp
-        {
-            self.cut(stamp.start, stamp.end);
-        }
+        let mut digests = ([1; 2], [1; 2]);
         if !self.rules.drop.is_empty() {
-            if self.is_merged(line, host)? {
-                self.counts.merged += 1;
+            digests = self.digests(line);
+            if self.is_merged(line, digests.0, digests.1, host)? {
                 return Ok(false);
             }
             self.cut_dropped(line);
             let dropped = &self.dropped;
             self.named.retain(|(at, _)| dropped.binary_search(at).is_err());
         }
+        let mut fits = true;
         if pods > 1 {
             self.counts.unparsed += 1;
-        } else if !self.named.is_empty() {
-            if !self.look_up(line, host)? {
-                self.counts.unknown_pods += 1;
-                return Ok(false);
-            }
-            self.counts.samples += 1;
-            self.add(line);
         } else {
+            let before = self.counts;
             self.counts.samples += 1;
+            if !self.named.is_empty() {
+                match self.look_up(line, host)? {
+                    Some(found) => fits = found,
+                    None => {
+                        self.counts.samples -= 1;
+                        self.counts.unknown_pods += 1;
+                        return Ok(false);
+                    }
+                }
+                self.add(line);
+            }
+            if !self.sample.quoted && self.sample.braces.end > 0 && fits && self.texts.came() {
+                self.hold(line, before, digests);
+            }
         }
+        self.cut_stamp();
         if self.edits.len() > 1 {
             self.edits.sort_by_key(|edit| (edit.start, edit.end));
         }
         Ok(true)
+    }
+
+    /// Holds the outcome for the text in the braces of this sample.
+    fn hold(&mut self, line: &[u8], before: Counts, (kept, dropped): ([u64; 2], [u64; 2])) {
+        let Span { start, end } = self.sample.braces;
+        let (start, end) = (start as usize, end as usize + 1);
+        self.edits.sort_by_key(|edit| (edit.start, edit.end));
+        let edits: Vec<Edit> = self
+            .edits
+            .iter()
+            .map(|e| Edit { start: e.start - start, end: e.end - start, ..*e })
+            .collect();
+        let outcome = Outcome {
+            enriched: self.counts.enriched > before.enriched,
+            conflicts: self.counts.conflicts - before.conflicts,
+            kept,
+            dropped,
+        };
+        self.texts.hold(&line[start..end], outcome, &edits, &self.text);
+    }
+
+    fn cut_stamp(&mut self) {
+        if self.rules.strip
+            && let Some(stamp) = self.sample.stamp
+        {
+            self.cut(stamp.start, stamp.end);
+        }
     }
 
     /// Finds the pairs that count: `named`, `dropped` and `pod`. Returns the number of pods, or
@@ -273,10 +328,10 @@ impl Engine {
             if drops {
                 self.dropped.push(at);
             }
-            if let Some(label) = self.rules.naming.iter().position(|each| each == name) {
+            if let Some(label) = self.rules.naming.iter().position(|each| same(each, name)) {
                 twice |= self.places[label].is_some();
                 self.places[label] = Some(at);
-            } else if self.rules.pods && name == b"pod" && !drops {
+            } else if self.rules.pods && same(name, b"pod") && !drops {
                 self.pod = Some(at);
                 pods += 1;
             }
@@ -297,7 +352,7 @@ impl Engine {
     fn wants_sample<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
         let spelled = self.sample.name.of(line);
         // A name in quotes is no other one. An empty one is never the last one.
-        if self.last.0 == spelled && !spelled.is_empty() && !self.sample.escaped {
+        if same(&self.last.0, spelled) && !spelled.is_empty() && !self.sample.escaped {
             return Ok(self.last.1);
         }
         let name = plain(spelled, self.sample.escaped);
@@ -348,27 +403,33 @@ impl Engine {
         Ok(true)
     }
 
-    /// Whether an earlier, other series equals this one without the labels that are taken off.
-    fn is_merged<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
-        let mut pairs: Vec<(Text<'_>, Text<'_>, bool)> = Vec::new();
+    /// The digests of the labels that are kept, and of those that are taken off.
+    fn digests(&self, line: &[u8]) -> ([u64; 2], [u64; 2]) {
+        let [mut kept, mut dropped] = [self.series.digest([1; 2]); 2];
+        let mut drops = self.dropped.iter().peekable();
         for (at, pair) in self.sample.pairs.iter().enumerate() {
+            let drops = drops.next_if(|each| **each == at).is_some();
             if !is_empty(&pair.value) {
                 let name = plain(pair.name.of(line), pair.odd_name);
                 let value = plain(pair.value.of(line), pair.escaped);
-                pairs.push((name, value, self.dropped.binary_search(&at).is_ok()));
+                (if drops { &mut dropped } else { &mut kept }).add(&name, &value);
             }
         }
-        if !pairs.is_sorted() {
-            pairs.sort();
-        }
-        let [mut kept, mut dropped] = [self.series.digest(); 2];
-        kept.add(&plain(self.sample.name.of(line), self.sample.escaped));
-        for (name, value, drops) in &pairs {
-            let digest = if *drops { &mut dropped } else { &mut kept };
-            digest.add(name);
-            digest.add(value);
-        }
-        let seen = self.series.enter(kept, dropped);
+        (kept.products, dropped.products)
+    }
+
+    /// Enters a series. Returns whether an earlier, other one equals it without the labels that are
+    /// taken off.
+    fn is_merged<H: Host>(
+        &mut self,
+        line: &[u8],
+        kept: [u64; 2],
+        dropped: [u64; 2],
+        host: &mut H,
+    ) -> Result<bool, H::Error> {
+        let mut kept = self.series.digest(kept);
+        kept.metric(&plain(self.sample.name.of(line), self.sample.escaped));
+        let seen = self.series.enter(kept.products, dropped);
         if seen == Seen::New {
             self.counts.series += 1;
             if self.counts.series > self.room {
@@ -376,6 +437,7 @@ impl Engine {
                 self.counts.series = 0;
             }
         }
+        self.counts.merged += u64::from(seen == Seen::Merged);
         Ok(seen == Seen::Merged)
     }
 
@@ -416,7 +478,7 @@ impl Engine {
             match kept {
                 Some(end) => self.cut(end, last),
                 None => {
-                    let braces = &line[..self.sample.braces_end as usize];
+                    let braces = &line[..self.sample.braces.end as usize];
                     let end = braces.iter().rposition(|byte| !matches!(byte, b' ' | b'\t'));
                     self.cut(first, end.map_or(first, |end| end as u32 + 1));
                 }
@@ -424,8 +486,10 @@ impl Engine {
         }
     }
 
-    /// Looks up the labels to add. Returns false if the sample's pod is not known.
-    fn look_up<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
+    /// Looks up the labels to add. Returns whether all of them may be remembered, or None if the
+    /// sample's pod is not known.
+    fn look_up<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<Option<bool>, H::Error> {
+        let mut all = true;
         self.found.clear();
         self.labels.trim();
         let value = |at: usize| self.sample.pairs[at].value.of(line);
@@ -440,13 +504,14 @@ impl Engine {
                 Some(known) => known,
                 None => {
                     let fits = namespace.len() <= MAX_NAMESPACE && pod.len() <= MAX_POD;
+                    all &= fits;
                     let added = host.pod(namespace, pod)?;
                     self.labels.hold(kind, fits.then_some(&self.key[..]), added)
                 }
             };
             match known {
                 Some(number) => self.found.push((at, number)),
-                None => return Ok(false),
+                None => return Ok(None),
             }
         }
         for (at, label) in &self.named {
@@ -456,13 +521,14 @@ impl Engine {
                 Some(known) => known,
                 None => {
                     let fits = namespace.len() <= MAX_NAMESPACE;
+                    all &= fits;
                     let added = host.labels(*label, namespace)?;
                     self.labels.hold(kind, fits.then_some(namespace), Some(added))
                 }
             };
             self.found.extend(known.map(|number| (*at, number)));
         }
-        Ok(true)
+        Ok(Some(all))
     }
 
     /// Adds the labels that were found.

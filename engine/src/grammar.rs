@@ -25,7 +25,7 @@ impl Span {
 }
 
 /// The length of the longest line that is read.
-pub const MAX_LINE: usize = 1 << 31;
+pub const MAX_LINE: usize = 1 << 28;
 
 /// A pair in the braces of a sample.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,8 +55,10 @@ pub struct Sample {
     pub quoted: bool,
     /// Whether the metric's name has a backslash.
     pub escaped: bool,
-    /// The position of the brace that ends the pairs, or 0 without braces.
-    pub braces_end: u32,
+    /// The positions of the brace that begins the pairs, and of the one that ends them; or 0.
+    pub braces: Span,
+    /// Whether the text in the braces was known. Then `pairs` and `bits` are empty.
+    pub known: bool,
     /// The timestamp and the blanks before it.
     pub stamp: Option<Span>,
     /// The bits of the names of all pairs.
@@ -271,47 +273,92 @@ fn eight(line: &[u8], at: usize) -> Option<u64> {
 }
 
 /// The position of the next quote or backslash.
-fn quote_or_backslash(line: &[u8], mut at: usize) -> Option<usize> {
+#[inline(always)]
+fn quote_or_backslash(line: &[u8], start: usize) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOPS: u64 = 0x8080_8080_8080_8080;
-    while let Some(eight) = eight(line, at) {
-        // The lowest bit that is set in `zeros` is that of the first byte that is zero.
-        let zeros = |x: u64| x.wrapping_sub(ONES) & !x;
+    // The lowest bit that is set in `zeros` is that of the first byte that is zero.
+    let zeros = |x: u64| x.wrapping_sub(ONES) & !x;
+    let mut at = start;
+    while at < start + 24
+        && let Some(eight) = eight(line, at)
+    {
         let found = (zeros(eight ^ (ONES * 0x22)) | zeros(eight ^ (ONES * 0x5c))) & TOPS;
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize / 8);
         }
         at += 8;
     }
-    let rest = line.get(at..)?;
-    Some(at + rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?)
+    Some(at + memchr::memchr2(b'"', b'\\', line.get(at..)?)?)
+}
+
+/// Reads a pair of plain spelling: a word, and a string without a backslash right behind it.
+#[inline(always)]
+fn plain_pair(line: &[u8], start: usize) -> Option<Pair> {
+    let rest = line.get(start..)?;
+    if !is(*rest.first()?, START) {
+        return None;
+    }
+    let name = rest.iter().position(|byte| !is(*byte, WORD))?;
+    if rest.get(name..)?.first_chunk::<2>()? != b"=\"" {
+        return None;
+    }
+    let value = start + name + 2;
+    let end = quote_or_backslash(line, value)?;
+    if line[end] != b'"' {
+        return None;
+    }
+    Some(Pair {
+        name: Span::new(start, start + name),
+        value: Span::new(value, end),
+        start: start as u32,
+        bit: bit(&rest[..name]),
+        odd_name: false,
+        escaped: false,
+    })
 }
 
 impl Sample {
     /// Reads a whole line. Returns whether it is a sample.
-    pub fn read(&mut self, line: &[u8]) -> bool {
+    ///
+    /// `known` is asked for the length of a text that was read before, from the brace that begins
+    /// the pairs to the one that ends them, if the line goes on with that.
+    pub fn read(&mut self, line: &[u8], known: impl FnOnce(&[u8]) -> Option<usize>) -> bool {
         self.pairs.clear();
         self.bits = 0;
-        self.braces_end = 0;
+        self.braces = Span::default();
+        self.known = false;
         self.quoted = false;
         self.escaped = false;
         self.stamp = None;
-        line.len() < MAX_LINE && self.read_line(&mut Cursor { line, at: 0 }).is_some()
+        line.len() < MAX_LINE && self.read_line(&mut Cursor { line, at: 0 }, known).is_some()
     }
 
-    fn read_line(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+    fn read_line(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        known: impl FnOnce(&[u8]) -> Option<usize>,
+    ) -> Option<()> {
         if !is(cursor.peek(), START | COLON) {
             cursor.blanks();
         }
         if is(cursor.peek(), START | COLON) {
             self.name = cursor.word(WORD | COLON);
             let blank = cursor.blanks();
-            if cursor.take(b'{') {
-                self.braces(cursor)?;
+            if cursor.peek() == b'{' {
+                let start = cursor.at;
+                if let Some(length) = known(&cursor.line[start..]) {
+                    self.known = true;
+                    cursor.at += length;
+                    self.braces = Span::new(start, cursor.at - 1);
+                    cursor.blanks();
+                } else {
+                    self.braces(cursor)?;
+                }
             } else if !blank {
                 return None;
             }
-        } else if cursor.take(b'{') {
+        } else if cursor.peek() == b'{' {
             self.quoted = true;
             self.braces(cursor)?;
         } else {
@@ -337,8 +384,10 @@ impl Sample {
         Some(())
     }
 
-    /// Reads the text behind the brace that begins the pairs, the brace that ends them, and blanks.
+    /// Reads the brace that begins the pairs, up to the one that ends them, and blanks.
     fn braces(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        let start = cursor.at;
+        cursor.at += 1;
         cursor.blanks();
         self.list(cursor);
         if self.quoted {
@@ -349,7 +398,7 @@ impl Sample {
                 self.list(cursor);
             }
         }
-        self.braces_end = cursor.at as u32;
+        self.braces = Span::new(start, cursor.at);
         if !cursor.take(b'}') {
             return None;
         }
@@ -359,8 +408,18 @@ impl Sample {
 
     /// Reads pairs, each with a comma that may be absent.
     fn list(&mut self, cursor: &mut Cursor<'_>) {
-        while let Some(pair) = cursor.pair() {
-            self.bits |= 1 << pair.bit;
+        let mut bits = self.bits;
+        loop {
+            // Nearly all pairs are plain. Another one is read twice.
+            let pair = if let Some(pair) = plain_pair(cursor.line, cursor.at) {
+                cursor.at = pair.value.end as usize + 1;
+                pair
+            } else if let Some(pair) = cursor.pair() {
+                pair
+            } else {
+                break;
+            };
+            bits |= 1 << pair.bit;
             self.pairs.push(pair);
             if cursor.peek() != b',' {
                 cursor.blanks();
@@ -369,6 +428,7 @@ impl Sample {
                 cursor.blanks();
             }
         }
+        self.bits = bits;
     }
 }
 
@@ -396,6 +456,12 @@ pub fn is_silent(line: &[u8]) -> bool {
     let mut cursor = Cursor { line, at: 0 };
     cursor.blanks();
     cursor.at == line.len() || cursor.peek() == b'#'
+}
+
+/// Whether a line has the length and the first byte of a sample.
+pub fn may_be_sample(line: &[u8]) -> bool {
+    let first = line.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
+    line.len() > 2 && first.is_some_and(|byte| is(*byte, START | COLON) || *byte == b'{')
 }
 
 /// Appends the value that is spelled as `text` between quotes.

@@ -6,7 +6,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyIndexError, PyRuntimeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -17,66 +18,67 @@ pub mod memory;
 use engine::{Engine, Host, Rules};
 use memory::{Added, Seen};
 
-/// Questions to Python.
-#[derive(Debug)]
-struct Questions {
-    labels: Py<PyAny>,
-    pod: Py<PyAny>,
-    metric: Py<PyAny>,
-    namespace: Py<PyAny>,
-    room: Py<PyAny>,
+/// Questions to an object of Python, by the names of its methods.
+struct Asking<'a, 'py>(&'a Bound<'py, PyAny>);
+
+type Text = (Vec<u8>, Vec<u8>);
+type Pairs = (Vec<u8>, Vec<Text>);
+
+impl<'py> Asking<'_, 'py> {
+    fn bytes(&self, text: &[u8]) -> Bound<'py, PyBytes> {
+        PyBytes::new(self.0.py(), text)
+    }
 }
-
-struct Asking<'py, 'q>(Python<'py>, &'q Questions);
-
-type Pairs = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Host for Asking<'_, '_> {
     type Error = PyErr;
 
     fn labels(&mut self, label: usize, namespace: &[u8]) -> PyResult<Added> {
-        let asked = (label, PyBytes::new(self.0, namespace));
-        let (bytes, pairs): Pairs = self.1.labels.call1(self.0, asked)?.extract(self.0)?;
-        Ok(Added::new(bytes, pairs))
+        let name = intern!(self.0.py(), "ask_labels");
+        let found = self.0.call_method1(name, (label, self.bytes(namespace)))?;
+        Ok(added(found.extract()?))
     }
 
     fn pod(&mut self, namespace: &[u8], pod: &[u8]) -> PyResult<Option<Added>> {
-        let asked = (PyBytes::new(self.0, namespace), PyBytes::new(self.0, pod));
-        let found: Option<Pairs> = self.1.pod.call1(self.0, asked)?.extract(self.0)?;
-        Ok(found.map(|(bytes, pairs)| Added::new(bytes, pairs)))
+        let name = intern!(self.0.py(), "ask_pod");
+        let found = self.0.call_method1(name, (self.bytes(namespace), self.bytes(pod)))?;
+        Ok(found.extract::<Option<Pairs>>()?.map(added))
     }
 
     fn metric(&mut self, name: &[u8], family: &[u8]) -> PyResult<bool> {
-        let asked = (PyBytes::new(self.0, name), PyBytes::new(self.0, family));
-        self.1.metric.call1(self.0, asked)?.extract(self.0)
+        let asked = (self.bytes(name), self.bytes(family));
+        self.0.call_method1(intern!(self.0.py(), "ask_metric"), asked)?.extract()
     }
 
     fn namespace(&mut self, namespace: &[u8]) -> PyResult<bool> {
-        self.1.namespace.call1(self.0, (PyBytes::new(self.0, namespace),))?.extract(self.0)
+        let asked = (self.bytes(namespace),);
+        self.0.call_method1(intern!(self.0.py(), "ask_namespace"), asked)?.extract()
     }
 
     fn room(&mut self, series: u64) -> PyResult<u64> {
-        self.1.room.call1(self.0, (series,))?.extract(self.0)
+        self.0.call_method1(intern!(self.0.py(), "ask_room"), (series,))?.extract()
     }
 }
 
-/// Counts of a block, in the order of the attributes of the stub.
+fn added((bytes, pairs): Pairs) -> Added {
+    Added::new(bytes, pairs)
+}
+
+/// Counts of a block, in the order of the stub.
 type Counts = (u64, u64, u64, u64, u64, u64, u64, u64, u64);
 
-/// The engine of one exposition.
+/// The engine of one exposition. It refers to no object of Python.
 #[pyclass(name = "Engine", module = "kmproxy_engine")]
 #[derive(Debug)]
 struct PyEngine {
     engine: Engine,
-    questions: Questions,
     broken: bool,
 }
 
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (*, naming, each, pods, overwrite, metrics, namespaces, drop, strip,
-        ask_labels, ask_pod, ask_metric, ask_namespace, ask_room))]
+    #[pyo3(signature = (*, naming, each, pods, overwrite, metrics, namespaces, drop, strip))]
     #[allow(clippy::too_many_arguments)] // each of them is named
     fn new(
         naming: Vec<Vec<u8>>,
@@ -87,43 +89,39 @@ impl PyEngine {
         namespaces: bool,
         drop: Vec<Vec<u8>>,
         strip: bool,
-        ask_labels: Py<PyAny>,
-        ask_pod: Py<PyAny>,
-        ask_metric: Py<PyAny>,
-        ask_namespace: Py<PyAny>,
-        ask_room: Py<PyAny>,
     ) -> PyEngine {
         let rules = Rules { naming, each, pods, overwrite, metrics, namespaces, drop, strip };
-        let questions = Questions {
-            labels: ask_labels,
-            pod: ask_pod,
-            metric: ask_metric,
-            namespace: ask_namespace,
-            room: ask_room,
-        };
-        PyEngine { engine: Engine::new(rules), questions, broken: false }
+        PyEngine { engine: Engine::new(rules), broken: false }
     }
 
-    /// Reads whole lines, each with its newline.
+    /// Reads whole lines, each with its newline: `first`, then `data` from `start` to `end`.
+    #[allow(clippy::too_many_arguments)] // as bytes are not copied
     fn read<'py>(
         &mut self,
         py: Python<'py>,
-        block: Bound<'py, PyBytes>,
+        first: &[u8],
+        data: &[u8],
+        start: usize,
+        end: usize,
         room: u64,
+        host: &Bound<'py, PyAny>,
     ) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>, Counts)> {
         if self.broken {
             return Err(PyRuntimeError::new_err("the compiled engine has failed before"));
         }
-        let text = block.as_bytes();
-        let mut host = Asking(py, &self.questions);
+        let Some(data) = data.get(start..end) else {
+            return Err(PyIndexError::new_err("the span is not in the data"));
+        };
+        let mut asking = Asking(host);
         let engine = &mut self.engine;
-        let read = catch_unwind(AssertUnwindSafe(|| engine.read(text, room, &mut host)));
+        let read =
+            catch_unwind(AssertUnwindSafe(|| engine.read(&[first, data], room, &mut asking)));
         let Ok(read) = read else {
             self.broken = true;
             return Err(PyRuntimeError::new_err("the compiled engine failed on a block of lines"));
         };
         read?;
-        let output = if engine.changed { PyBytes::new(py, &engine.output) } else { block };
+        let output = PyBytes::new(py, &engine.output);
         let odd = PyBytes::new(py, &engine.odd);
         let c = &engine.counts;
         let counts = (
@@ -141,13 +139,14 @@ impl PyEngine {
     }
 
     /// Enters a series: None if it is new, else whether it is merged.
-    fn enter(&mut self, kept: Vec<Vec<u8>>, dropped: Vec<Vec<u8>>) -> Option<bool> {
-        let digests = [kept, dropped].map(|parts| {
-            let mut digest = self.engine.series.digest();
-            parts.iter().for_each(|part| digest.add(part));
+    fn enter(&mut self, metric: &[u8], kept: Vec<Text>, dropped: Vec<Text>) -> Option<bool> {
+        let [mut kept, dropped] = [kept, dropped].map(|labels| {
+            let mut digest = self.engine.series.digest([1; 2]);
+            labels.iter().for_each(|(name, value)| digest.add(name, value));
             digest
         });
-        match self.engine.series.enter(digests[0], digests[1]) {
+        kept.metric(metric);
+        match self.engine.series.enter(kept.products, dropped.products) {
             Seen::New => None,
             seen => Some(seen == Seen::Merged),
         }

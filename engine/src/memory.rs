@@ -3,18 +3,22 @@
 //! The maps' hashes have random keys, so no input can choose names that collide.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 /// Bytes that the labels of namespaces and pods take, at most. Above it all are forgotten, and
 /// asked for again.
 pub const MAX_LABELS: usize = 4 << 20;
 
+/// Bytes that the texts in braces take, at most.
+pub const MAX_TEXTS: usize = 1 << 20;
+
 /// Bytes that the verdicts about names take, at most.
 pub const MAX_VERDICTS: usize = 2 << 20;
 
 const ENTRY: usize = 250; // bytes for an entry besides its bytes, approximately
 
-type Map<V> = HashMap<Box<[u8]>, V>;
+type Map<V> = HashMap<Box<[u8]>, V, Hash<1>>;
 
 /// Labels to add to a sample.
 #[derive(Debug, Default)]
@@ -56,20 +60,55 @@ impl Added {
 #[derive(Debug, Default)]
 pub struct Labels {
     known: Vec<Map<Option<usize>>>,
+    recent: Vec<Recent>, // one for each slot
     added: Vec<Added>,
     size: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Recent {
+    kind: usize,
+    key: Vec<u8>, // empty if there is none
+    number: Option<usize>,
+}
+
+const SLOTS: usize = 256;
+
+/// The slot of a key. Keys often differ in their last bytes.
+#[inline(always)]
+fn slot(kind: usize, key: &[u8]) -> usize {
+    let last = key.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
+    let mixed =
+        last.wrapping_mul(0x9e37_79b1).wrapping_add((key.len() * 37 + kind) as u32 * 0x0101);
+    (mixed >> 16) as usize % SLOTS
 }
 
 impl Labels {
     /// A memory for some kinds of keys.
     pub fn new(kinds: usize) -> Labels {
-        Labels { known: (0..kinds).map(|_| Map::new()).collect(), ..Labels::default() }
+        Labels {
+            known: (0..kinds).map(|_| Map::default()).collect(),
+            recent: vec![Recent::default(); SLOTS],
+            ..Labels::default()
+        }
     }
 
-    /// The labels of a key, as a number; None if they are not known, Some(None) if there are none
-    /// and the sample is left out.
-    pub fn get(&self, kind: usize, key: &[u8]) -> Option<Option<usize>> {
-        self.known[kind].get(key).copied()
+    /// The labels of a key that is not empty, as a number; None if they are not remembered,
+    /// Some(None) if there are none and the sample is left out.
+    #[inline(always)]
+    pub fn get(&mut self, kind: usize, key: &[u8]) -> Option<Option<usize>> {
+        let recent = &mut self.recent[slot(kind, key)];
+        if recent.kind == kind && same(&recent.key, key) {
+            return Some(recent.number);
+        }
+        let number = self.known[kind].get(key).copied()?;
+        if key.len() <= 128 {
+            recent.kind = kind;
+            recent.key.clear();
+            recent.key.extend_from_slice(key);
+            recent.number = number;
+        }
+        Some(number)
     }
 
     /// Holds labels until the next `trim`; with a key they are remembered.
@@ -91,12 +130,166 @@ impl Labels {
     }
 
     /// Forgets all labels if they take too many bytes. Their numbers hold until then.
+    #[inline(always)]
     pub fn trim(&mut self) {
         if self.size > MAX_LABELS {
             self.known.iter_mut().for_each(Map::clear);
+            self.recent.iter_mut().for_each(|recent| recent.key.clear());
             self.added.clear();
             self.size = 0;
         }
+    }
+}
+
+/// Whether two texts are equal, without a call for short ones.
+#[inline(always)]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    match (a.first_chunk::<8>(), b.first_chunk::<8>(), a.last_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(first), Some(other), Some(last), Some(ends)) if a.len() <= 16 => {
+            u64::from_ne_bytes(*first) == u64::from_ne_bytes(*other)
+                && u64::from_ne_bytes(*last) == u64::from_ne_bytes(*ends)
+        }
+        (Some(_), ..) => a == b,
+        _ => a.iter().zip(b).all(|(x, y)| x == y),
+    }
+}
+
+/// The outcome for the text in the braces of samples that pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Labels to be added that the text bears.
+    pub conflicts: u64,
+    /// Whether labels are added or replaced.
+    pub enriched: bool,
+    /// The digest of the labels that are kept.
+    pub kept: [u64; 2],
+    /// The digest of the labels that are taken off.
+    pub dropped: [u64; 2],
+}
+
+/// An edit: a span is replaced by a part of another text.
+#[derive(Clone, Copy, Debug)]
+pub struct Edit {
+    /// The beginning of the span.
+    pub start: usize,
+    /// The end of the span.
+    pub end: usize,
+    /// The part of the other text.
+    pub text: (usize, usize),
+}
+
+/// The texts in braces that were read before, with their outcomes.
+///
+/// The samples of a container bear the same text in family after family. A text is held when it
+/// comes for the second time, as far as a few of its bytes tell. Where texts do not repeat, few
+/// are held.
+#[derive(Debug)]
+pub struct Texts {
+    seen: Vec<u32>,          // the few bytes of texts that came
+    ways: Vec<(u32, usize)>, // two for each few bytes: these, and the number of a text
+    held: Vec<Held>,         // of each text
+    bytes: Vec<u8>,          // of all texts, each behind its new text
+    edits: Vec<Edit>,        // of all texts
+    credit: u32,             // how many more texts may be held, before one of them comes again
+    asked: u32,              // the few bytes of the text that was asked for last
+    found: usize,            // the text that was found last
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    new: usize,
+    text: usize,
+    end: usize,
+    edits: (usize, usize),
+    outcome: Outcome,
+}
+
+const WAYS: usize = 1 << 12;
+const MAX_TEXT: usize = 1024; // bytes of the longest text that is held
+const CREDIT: u32 = 1 << 10;
+
+impl Default for Texts {
+    fn default() -> Texts {
+        Texts {
+            seen: vec![0; WAYS],
+            ways: vec![(0, 0); WAYS],
+            held: vec![Held::default()], // no text
+            bytes: Vec::new(),
+            edits: Vec::new(),
+            credit: CREDIT,
+            asked: 0,
+            found: 0,
+        }
+    }
+}
+
+impl Texts {
+    /// The length of the text that a line goes on with, if it is held.
+    #[inline(always)]
+    pub fn find(&mut self, rest: &[u8]) -> Option<usize> {
+        let mut few = 1;
+        for eight in rest[..rest.len().min(192)].chunks(32).filter_map(|chunk| chunk.last_chunk()) {
+            let mixed = product(few ^ u64::from_le_bytes(*eight), 0x9e37_79b9_7f4a_7c15);
+            few = mixed as u64 ^ (mixed >> 64) as u64;
+        }
+        self.asked = few as u32;
+        let at = (self.asked as usize % WAYS) & !1;
+        for (few, number) in &self.ways[at..at + 2] {
+            if *few == self.asked && *number > 0 {
+                let held = self.held[*number];
+                if rest.starts_with(&self.bytes[held.text..held.end]) {
+                    self.found = *number;
+                    self.credit = (self.credit + 2).min(CREDIT);
+                    return Some(held.end - held.text);
+                }
+            }
+        }
+        None
+    }
+
+    /// The outcome of the text that was found last, its edits, and the new text of these.
+    #[inline(always)]
+    pub fn outcome(&self) -> (Outcome, &[Edit], &[u8]) {
+        let held = &self.held[self.found];
+        let (start, end) = held.edits;
+        (held.outcome, &self.edits[start..end], &self.bytes[held.new..held.text])
+    }
+
+    /// Whether the text that was asked for last, and is not held, came before.
+    pub fn came(&mut self) -> bool {
+        let seen = &mut self.seen[self.asked as usize % WAYS];
+        std::mem::replace(seen, self.asked) == self.asked && self.credit > 0
+    }
+
+    /// Holds the text that was asked for last, with its outcome.
+    pub fn hold(&mut self, text: &[u8], outcome: Outcome, edits: &[Edit], new: &[u8]) {
+        if text.len() + new.len() > MAX_TEXT || edits.len() > 8 {
+            return;
+        }
+        if self.bytes.len() + ENTRY * self.held.len() > MAX_TEXTS {
+            self.ways.fill((0, 0));
+            self.held.truncate(1);
+            self.bytes.clear();
+            self.edits.clear();
+        }
+        self.credit -= 1;
+        let at = (self.asked as usize % WAYS) & !1 | (self.credit & 1) as usize;
+        self.ways[at] = (self.asked, self.held.len());
+        let place = self.bytes.len();
+        self.bytes.extend_from_slice(new);
+        self.bytes.extend_from_slice(text);
+        let first = self.edits.len();
+        self.edits.extend_from_slice(edits);
+        self.held.push(Held {
+            new: place,
+            text: place + new.len(),
+            end: self.bytes.len(),
+            edits: (first, self.edits.len()),
+            outcome,
+        });
     }
 }
 
@@ -124,90 +317,171 @@ impl Verdicts {
     }
 }
 
-/// A hash of 122 bits: two polynomials over the bytes, modulo the prime 2**61 - 1.
+/// Polynomials over the bytes of texts, modulo the prime 2**61 - 1, each at a random place.
 ///
-/// For two different texts of n bytes, at most n / 7 + 1 of the 2**61 keys of each polynomial give
-/// the same hash, whoever chose the texts without knowing the keys. That is one chance in 2**90 for
-/// texts of a megabyte.
+/// Of the 2**59 places at least, no more than n / 7 + 2 give the same sum for two different texts
+/// of n bytes together, whoever chose the texts without knowing the place.
 #[derive(Clone, Copy, Debug)]
-pub struct Digest {
-    keys: [u64; 2],
-    sums: [u64; 2],
+pub struct Hash<const N: usize> {
+    places: [u64; N],
+    squares: [u64; N],
+    sums: [u64; N], // each less than 2**62
 }
 
 const PRIME: u64 = (1 << 61) - 1;
 
+/// Equal to a number modulo the prime, and less than 2**62 if the number is less than 2**122.
+fn fold(number: u128) -> u64 {
+    (number as u64 & PRIME) + (number >> 61) as u64
+}
+
+fn product(a: u64, b: u64) -> u128 {
+    u128::from(a) * u128::from(b)
+}
+
+/// A random place and its square. Both are so small that no sum reaches 2**62.
+fn place() -> (u64, u64) {
+    loop {
+        let place = RandomState::new().build_hasher().finish() >> 4;
+        let square = fold(product(place, place)) % PRIME;
+        if place > 1 && square < 1 << 60 {
+            return (place, square);
+        }
+    }
+}
+
+impl<const N: usize> Default for Hash<N> {
+    fn default() -> Hash<N> {
+        let both = [(); N].map(|()| place());
+        Hash { places: both.map(|each| each.0), squares: both.map(|each| each.1), sums: [0; N] }
+    }
+}
+
+impl<const N: usize> Hash<N> {
+    #[inline(always)]
+    fn number(&mut self, number: u64) {
+        for at in 0..N {
+            self.sums[at] = fold(product(self.sums[at], self.places[at]) + u128::from(number));
+        }
+    }
+
+    #[inline(always)]
+    fn text(&mut self, text: &[u8]) {
+        let mut rest = text;
+        while let [a, b, c, d, e, f, g, tail @ ..] = rest
+            && let [h, i, j, k, l, m, n, tail @ ..] = tail
+        {
+            let first = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, 0]);
+            let second = u64::from_le_bytes([*h, *i, *j, *k, *l, *m, *n, 0]);
+            for at in 0..N {
+                let two = product(first, self.places[at]) + u128::from(second);
+                self.sums[at] = fold(product(self.sums[at], self.squares[at]) + two);
+            }
+            rest = tail;
+        }
+        while !rest.is_empty() {
+            let (bytes, tail) = rest.split_at(rest.len().min(7));
+            self.number(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)));
+            rest = tail;
+        }
+    }
+}
+
+impl BuildHasher for Hash<1> {
+    type Hasher = Hash<1>;
+
+    fn build_hasher(&self) -> Hash<1> {
+        *self
+    }
+}
+
+impl Hasher for Hash<1> {
+    fn finish(&self) -> u64 {
+        (self.sums[0] % PRIME).rotate_left(3) // the map takes the highest bits and the lowest
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.text(bytes);
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.number(length as u64);
+    }
+}
+
+/// A digest of a set of labels, in any order: two independent products of the labels' hashes, each
+/// added to a random number, modulo the prime.
+///
+/// Two different sets have the same product at few of the random numbers only: at no more than the
+/// sets have labels. So for texts of a megabyte two digests are equal with a chance of 2**-80.
+#[derive(Clone, Copy, Debug)]
+pub struct Digest {
+    hash: Hash<2>,
+    random: [u64; 2],
+    /// The digest, but for the keys.
+    pub products: [u64; 2],
+}
+
 impl Digest {
-    /// An empty digest with random keys.
-    pub fn new() -> Digest {
-        let key = || RandomState::new().build_hasher().finish() % (PRIME - 1) + 1;
-        Digest { keys: [key(), key()], sums: [0, 0] }
+    /// Adds a label.
+    #[inline(always)]
+    pub fn add(&mut self, name: &[u8], value: &[u8]) {
+        self.enter((name.len() as u64) << 32 | value.len() as u64, name, value);
     }
 
-    /// Adds a text, in a way that keeps it apart from those before and behind it.
-    pub fn add(&mut self, text: &[u8]) {
-        self.step(text.len() as u64 + 1);
-        let (words, rest) = text.as_chunks::<7>();
-        for [a, b, c, d, e, f, g] in words {
-            self.step(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, 0]));
-        }
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            self.step(u64::from_le_bytes(last));
-        }
+    /// Adds the name of the metric.
+    pub fn metric(&mut self, name: &[u8]) {
+        self.enter(1 << 60 | name.len() as u64, name, b"");
     }
 
-    fn step(&mut self, word: u64) {
-        for (sum, key) in self.sums.iter_mut().zip(self.keys) {
-            let product = u128::from(*sum) * u128::from(key) + u128::from(word);
-            let folded = (product as u64 & PRIME) + (product >> 61) as u64;
-            *sum = if folded >= PRIME { folded - PRIME } else { folded };
+    #[inline(always)]
+    fn enter(&mut self, lengths: u64, name: &[u8], value: &[u8]) {
+        let mut hash = self.hash;
+        hash.number(lengths); // each is less than 2**28
+        hash.text(name);
+        hash.text(value);
+        for at in 0..2 {
+            let label = self.random[at] + hash.sums[at] % PRIME;
+            self.products[at] = fold(product(self.products[at], label)) % PRIME;
         }
-    }
-
-    /// The hash.
-    pub fn sums(&self) -> [u64; 2] {
-        self.sums
     }
 }
 
 impl Default for Digest {
     fn default() -> Digest {
-        Digest::new()
+        Digest { hash: Hash::default(), random: [place().0, place().0], products: [1; 2] }
     }
 }
 
-/// Takes the digest itself as its hash.
+/// Takes a digest as its hash.
 #[derive(Default)]
 pub struct Taken(u64);
 
 impl Hasher for Taken {
     fn finish(&self) -> u64 {
-        self.0
+        self.0.rotate_left(3)
     }
 
     fn write(&mut self, _: &[u8]) {}
 
-    fn write_u64(&mut self, sum: u64) {
-        self.0 = self.0.rotate_left(3) ^ sum;
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
     }
 }
 
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-struct Sums([u64; 2]);
+#[derive(Debug, PartialEq, Eq)]
+struct Key([u64; 2]);
 
-impl std::hash::Hash for Sums {
+impl std::hash::Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0[0]);
-        state.write_u64(self.0[1]);
     }
 }
 
 /// The series of an exposition: the digest of a series without some labels, and of these labels.
 #[derive(Debug, Default)]
 pub struct Series {
-    known: HashMap<Sums, [u64; 2], BuildHasherDefault<Taken>>,
+    known: HashMap<Key, [u64; 2], BuildHasherDefault<Taken>>,
     empty: Digest,
 }
 
@@ -224,21 +498,21 @@ pub enum Seen {
 
 impl Series {
     /// Enters a series: its name and labels that are kept, and the labels that are dropped.
-    pub fn enter(&mut self, kept: Digest, dropped: Digest) -> Seen {
-        let key = Sums(kept.sums());
-        match self.known.get(&key) {
-            None => {
-                self.known.insert(key, dropped.sums());
+    pub fn enter(&mut self, kept: [u64; 2], dropped: [u64; 2]) -> Seen {
+        match self.known.entry(Key(kept)) {
+            Entry::Vacant(entry) => {
+                entry.insert(dropped);
                 Seen::New
             }
-            Some(known) if *known == dropped.sums() => Seen::Again,
-            Some(_) => Seen::Merged,
+            Entry::Occupied(entry) if *entry.get() == dropped => Seen::Again,
+            Entry::Occupied(_) => Seen::Merged,
         }
     }
 
-    /// An empty digest with the keys of this exposition.
-    pub fn digest(&self) -> Digest {
-        self.empty
+    /// A digest that begins with other labels.
+    #[inline(always)]
+    pub fn digest(&self, products: [u64; 2]) -> Digest {
+        Digest { products, ..self.empty }
     }
 
     /// Forgets all series.

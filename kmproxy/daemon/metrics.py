@@ -10,6 +10,7 @@ from kmproxy.auth.reviewer import ReviewMetrics
 from kmproxy.client.pin_file import PinFileMetrics
 from kmproxy.client.pinning import PinMetrics
 from kmproxy.discovery.targets import DiscoveryMetrics
+from kmproxy.exposition.engine import IN_USE
 from kmproxy.labels.namespaces import WatchMetrics
 from kmproxy.labels.snapshot import SnapshotMetrics
 from kmproxy.scrape.handler import ScrapeMetrics
@@ -29,7 +30,7 @@ class SharedMetrics:
     """
 
     def __init__(self) -> None:
-        self.registry = registry = open_registry()
+        self.registry = registry = open_registry(IN_USE)
         self.upstream_errors = UpstreamErrors(registry)
         self.credential_errors = CredentialErrors(registry)
         self.connections = ConnectionMetrics(registry)

@@ -26,9 +26,6 @@ _NO_SAMPLES = re.compile(
     rb"(?:(?!%b\n|[ \t]*+[#\n])[^\n]++\n)*+" % re.sub(rb"\?P<[a-z]+>", rb"?:", SAMPLE)
 )
 
-_Labels = tuple[bytes, list[tuple[bytes, bytes]]]
-"""The bytes to add to a sample, and the names with the quoted values in them."""
-
 
 class CompiledSelector(Selector):
     """A selector whose series the compiled engine remembers.
@@ -44,7 +41,7 @@ class CompiledSelector(Selector):
 
     def _enter(self, name: bytes, labels: Sequence[Label], kept: Sequence[Label]) -> bool | None:
         dropped = [each for each in labels if each[0] in self._selection.drop_labels]
-        return self.engine.enter([name, *_parts(kept)], _parts(dropped))
+        return self.engine.enter(name, _texts(kept), _texts(dropped))
 
     @property
     def room(self) -> int:
@@ -105,25 +102,31 @@ class CompiledLines(LineFilter):
             namespaces=selection.by_namespace,
             drop=sorted(selection.drop_labels),
             strip=selection.strip_timestamps,
-            ask_labels=self._labels_of,
-            ask_pod=self._labels_of_pod,
-            ask_metric=selector.wants_metric if selector else _unasked,
-            ask_namespace=selector.wants_namespace if selector else _unasked,
-            ask_room=self._take_room,
         )
         if selector is not None:
             selector.engine, selector.reading = self._engine, False
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next piece. Returns the bytes that can be passed on already."""
-        if not self._pods:
-            return super().feed(data)
-        counts = self._counts()
+        counts = self._counts() if self._pods else None
         try:
-            return super().feed(data)
+            return self._feed(data)
         except PodsNeededError:
-            self._restore(counts)
+            if counts:
+                self._restore(counts)
             raise
+
+    def _feed(self, data: bytes) -> bytes:
+        first, end = data.find(b"\n") + 1, data.rfind(b"\n") + 1
+        most = max(len(self._tail) + first, end - first)
+        if self._overlong or not end or most > self._max_line:
+            return super().feed(data)
+        # All lines are short: those behind the first need not be copied.
+        passed = self._pass(bytes(self._tail) + data[:first], data, first, end)
+        self._tail = bytearray(memoryview(data)[end:])
+        if len(self._tail) > self._max_line:
+            return passed + super().feed(b"")
+        return passed
 
     def finish(self) -> bytes:
         """Ends the input. Returns the rest, which may be a line without a newline."""
@@ -150,11 +153,18 @@ class CompiledLines(LineFilter):
         return self._block(line + b"\n")[:-1]
 
     def _block(self, block: bytes) -> bytes:
+        return self._pass(b"", block, 0, len(block))
+
+    def _pass(self, first: bytes, data: bytes, start: int, end: int) -> bytes:
+        """Works on whole lines of at most `max_line` bytes: `first`, and those in a span of `data`.
+
+        Each has its newline.
+        """
         family = self._engine.family
-        passed, odd, counts = self._read(block)
+        passed, odd, counts = self._read(first, data, start, end)
         if odd and _NO_SAMPLES.fullmatch(odd) is None:
             self._engine.family = family
-            return self._pure(block)
+            return self._pure(first + data[start:end])
         enricher = self._enricher
         samples, enriched, unparsed, conflicts, unknown, metric, namespace, merged, _ = counts
         enricher.samples += samples
@@ -169,14 +179,16 @@ class CompiledLines(LineFilter):
             dropped["merged"] += merged
         return passed
 
-    def _read(self, block: bytes) -> tuple[bytes, bytes, kmproxy_engine.Counts]:
-        """Reads a block with the compiled engine, and takes room for its series."""
+    def _read(
+        self, first: bytes, data: bytes, start: int, end: int
+    ) -> tuple[bytes, bytes, kmproxy_engine.Counts]:
+        """Reads lines with the compiled engine, and takes room for their series."""
         selector = self._selector
         if selector is None:
-            return self._engine.read(block, 0)
+            return self._engine.read(first, data, start, end, 0, self)
         selector.reading = True
         try:
-            found = self._engine.read(block, selector.room)
+            found = self._engine.read(first, data, start, end, selector.room, self)
         finally:
             selector.reading = False
         if series := found[2][-1]:
@@ -191,33 +203,40 @@ class CompiledLines(LineFilter):
             self._engine.family = self._selector.family
         return self._enricher.feed(block)
 
-    def _labels_of(self, label: int, namespace: bytes) -> _Labels:
+    def ask_labels(self, label: int, namespace: bytes) -> kmproxy_engine.Labels:
+        """Returns the labels of a namespace that the namespace label with a number names."""
         rendered = self._labels.of(unescape(namespace))
+        if not rendered:
+            return b"", []
         pairs = list(self._labels.pairs(rendered).items())
         if prefix := self._prefixes[label]:
             pairs = [(prefix + name, value) for name, value in pairs]
             rendered = b"".join([b",%b=%b" % pair for pair in pairs])
         return rendered, pairs
 
-    def _labels_of_pod(self, namespace: bytes, pod: bytes) -> _Labels | None:
+    def ask_pod(self, namespace: bytes, pod: bytes) -> kmproxy_engine.Labels | None:
+        """Returns the labels of a pod, or None if it is not known. Raises PodsNeededError."""
         rendered = self._labels.of_pod(unescape(namespace), unescape(pod))
         if rendered is None:
             return None
         return rendered, list(self._labels.pairs(rendered).items())
 
-    def _take_room(self, series: int) -> int:
+    def ask_metric(self, name: bytes, family: bytes) -> bool:
+        """Whether a metric is selected, by its name and its family's. Both are unescaped."""
+        return self._selector is None or self._selector.wants_metric(name, family)
+
+    def ask_namespace(self, namespace: bytes) -> bool:
+        """Whether samples of a namespace are selected."""
+        return self._selector is None or self._selector.wants_namespace(namespace)
+
+    def ask_room(self, series: int) -> int:
+        """Takes room for new series. Raises SeriesError."""
         if self._selector is None:
-            return _unasked(series)
+            return 0
         self._selector.take(series)
         return self._selector.room
 
 
-def _unasked(*_: object) -> bool:
-    """Stands for a question that the engine does not ask without a selection."""
-    raise AssertionError
-
-
-def _parts(labels: Sequence[Label]) -> list[bytes]:
-    """The names and values of labels that are not empty, in order."""
-    values = sorted((label, unquote(pair["value"])) for label, pair in labels)
-    return [part for label, value in values if value for part in (label, value)]
+def _texts(labels: Sequence[Label]) -> list[tuple[bytes, bytes]]:
+    """The names and values of labels that are not empty."""
+    return [(name, value) for name, pair in labels if (value := unquote(pair["value"]))]

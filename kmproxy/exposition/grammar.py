@@ -178,14 +178,14 @@ def unquote(string: bytes) -> bytes:
 def unescape(text: bytes) -> bytes:
     """Returns the value that is spelled as `text` between quotes.
 
-    A backslash before other bytes stands for itself.
+    A backslash before other bytes stands for itself. The text has no newline.
     """
     if b"\\" not in text:
         return text
-    # The first two of a run of backslashes are one, so no backslash is left behind another.
-    parts = text.split(b"\\\\")
-    parts = [part.replace(b'\\"', b'"').replace(b"\\n", b"\n") for part in parts]
-    return b"\\".join(parts)
+    # A newline marks what an escape stands for: first for pairs of backslashes, so that none of
+    # their second ones begins an escape.
+    marked = text.replace(b"\\\\", b"\nb").replace(b'\\"', b'"').replace(b"\\n", b"\nn")
+    return marked.replace(b"\nb", b"\\").replace(b"\nn", b"\n")
 
 
 def escape(value: bytes) -> bytes:

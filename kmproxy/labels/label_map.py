@@ -177,6 +177,22 @@ class LabelMap:
         """Return the names of the namespaces that exist, without deleted ones still remembered."""
         return [name.decode() for name in self._held.rendered if name not in self._gone]
 
+    def held(self) -> dict[bytes, bytes]:
+        """Return the labels of the namespaces that exist, as `lookup` returns them, by name."""
+        held = dict(self._held.rendered)
+        for name in self._gone:
+            held.pop(name, None)
+        return held
+
+    def lacking_of(self, namespace: bytes) -> tuple[str, ...]:
+        """Return the labels of `names` for which a namespace has no value of its own."""
+        notes = self._held.notes.get(namespace)
+        return notes.lacking if notes else ()
+
+    def lackers(self, label: str) -> list[bytes]:
+        """Return the existing namespaces that `lacking` counts, in no order."""
+        return [name for name, notes in self._held.notes.items() if label in notes.lacking]
+
     def lookup(self, namespace: bytes) -> bytes:
         """Return the pairs to add to a sample, each with its leading comma, or `b""` for no pairs.
 

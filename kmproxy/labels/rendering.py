@@ -72,11 +72,13 @@ class KnownLabels:
     @classmethod
     def of(cls, name: bytes, rendering: Rendering, deleted: float | None) -> KnownLabels:
         """Return the names and values from which a rendering was made."""
-        pairs = {
-            label.decode(): unescape(value).decode()
-            for label, value in _PAIR.findall(rendering.labels)
-        }
-        known = name.decode(), pairs, rendering.lacking, rendering.too_long, rendering.too_many
+        known = (
+            name.decode(),
+            read_pairs(rendering.labels),
+            rendering.lacking,
+            rendering.too_long,
+            rendering.too_many,
+        )
         return cls(*known, deleted)
 
 
@@ -214,6 +216,11 @@ def render_pairs(pairs: Mapping[str, str]) -> bytes:
     return b"".join(
         b',%b="%b"' % (_utf8(name), escape(_utf8(value))) for name, value in pairs.items()
     )
+
+
+def read_pairs(labels: bytes) -> dict[str, str]:
+    """Return the names and values of pairs that `render_pairs` has made."""
+    return {label.decode(): unescape(value).decode() for label, value in _PAIR.findall(labels)}
 
 
 def _utf8(text: str) -> bytes:

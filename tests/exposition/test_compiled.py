@@ -1,0 +1,227 @@
+"""The compiled engine beside the pure one, where the two work in different ways."""
+
+import gc
+import random
+import re
+import weakref
+from itertools import pairwise
+
+import pytest
+
+from kmproxy.exposition.engine import available
+from kmproxy.exposition.lines import MAX_LINE
+from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.pods import PodsNeededError
+from kmproxy.exposition.selection import Globs, Selection
+from kmproxy.exposition.selector import SeriesError, SeriesRoom
+from tests.support import general_lines, lines
+
+if "compiled" not in available():
+    pytest.skip("kmproxy-engine is not installed: make engine builds it", allow_module_level=True)
+
+import kmproxy_engine
+
+from kmproxy.exposition import compiled
+
+
+def run(engine, text, cuts, recipe, pods):
+    """The output and the counts of an engine, which is fed again where it needs pods."""
+    pipeline = Pipeline(
+        lambda space: general_lines.rendered(lines.LABELS.get(space, ())),
+        recipe,
+        pods=general_lines.pod_lookup(pods) if pods is not None else None,
+        engine=engine,
+    )
+    output = []
+    for start, end in pairwise([0, *cuts, len(text)]):
+        try:
+            output.append(pipeline.feed(text[start:end]))
+        except PodsNeededError:
+            output.append(pipeline.feed(b""))
+    try:
+        output.append(pipeline.finish())
+    except PodsNeededError:
+        output.append(pipeline.finish())
+    return b"".join(output), repr(pipeline), pipeline.dropped, dict(pipeline.enricher.seen)
+
+
+def repeated_text(rng, limit):
+    """Lines that come again and again, between them those of other families."""
+    some = lines.random_text(rng, rng.randrange(2, 20), limit).split(b"\n")
+    chosen = rng.choices(some, k=rng.randrange(1, 80))
+    at = rng.randrange(len(chosen))
+    chosen[at:at] = rng.choices(FAMILIES, k=rng.randrange(4))
+    for at in range(len(chosen)):
+        if rng.random() < 0.5:
+            chosen[at] = chosen[at].replace(b"m{", rng.choice([b"up{", b"x_bucket{", b'm_"{']), 1)
+    return b"\n".join(chosen) + rng.choice([b"", b"\n"])
+
+
+FAMILIES = [
+    b"# TYPE up gauge", b"# HELP x", b"# TYPE x histogram", b'# UNIT "m" s', b'# TYPE "u\\"" x', b" # HELP m_ x",
+    b"#  TYPE\tx", b"# TYPE x_bucket", b"# TYPE x.", b"# EOF", b"# TYPE m:", b"# TYPE", b'# HELP ""',
+]  # fmt: skip
+
+
+def random_recipe(rng):
+    """Options in combination, and pods where they may be."""
+    setting, pods = general_lines.choices(rng)
+    removed = rng.choice([set(), set(), {b"le"}, {b"a", b"id"}, {b"pod"}, {b"namespace"}])
+    if not setting.prefixes and len(setting.names) > 1:
+        removed -= set(setting.names)
+    chosen = Selection(
+        keep_metrics=rng.choice([(), (), ((Globs(("[mx]*",)),),)]),
+        drop_metrics=rng.choice([(), (Globs(("u*", "x")),)]),
+        namespaces=rng.choice([(), (Globs(("*a*", "shop", "")),)]),
+        exclude_namespaces=rng.choice([Globs(()), Globs(("sh*",))]),
+        cluster_samples=rng.random() < 0.7,
+        drop_labels=frozenset(removed),
+        strip_timestamps=rng.random() < 0.3,
+    )
+    recipe = Recipe(
+        names=frozenset(rng.choice([(), lines.ADDED])),
+        on_conflict=rng.choice(["keep", "overwrite"]),
+        selection=rng.choice([Selection(), chosen, chosen, chosen]),
+        info=rng.random() < 0.2,
+        max_line=rng.choice([MAX_LINE, MAX_LINE, 60]),
+        namespace_labels=setting,
+        pods=pods is not None,
+    )
+    return recipe, pods
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lines_that_come_again(seed):
+    """Both engines give the same output, counts and namespaces, however the text is cut."""
+    rng = random.Random(seed)
+    for _ in range(100):
+        recipe, pods = random_recipe(rng)
+        text = repeated_text(rng, recipe.max_line)
+        wanted = run("pure", text, (), recipe, pods)
+        for cuts in ((), lines.random_cuts(rng, text, recipe.max_line)):
+            assert run("compiled", text, cuts, recipe, pods) == wanted, (text, recipe)
+
+
+class FailingError(RuntimeError):
+    """A look-up that fails."""
+
+
+def test_an_error_of_a_look_up():
+    """It ends the piece, and no other. Nothing of the piece was taken."""
+    calls = []
+
+    def lookup(space):
+        calls.append(space)
+        if len(calls) == 2:
+            raise FailingError
+        return b',team="x"'
+
+    pipeline = Pipeline(lookup, Recipe(), engine="compiled")
+    output = pipeline.feed(b'm{namespace="a"} 1\nm{names')
+    with pytest.raises(FailingError):
+        pipeline.feed(b'pace="b"} 1\nm{namespace="a"} 2\n')
+    output += pipeline.feed(b"") + pipeline.finish()
+    assert output == (
+        b'm{namespace="a",team="x"} 1\nm{namespace="b",team="x"} 1\nm{namespace="a",team="x"} 2\n'
+    )
+    assert (calls, pipeline.enricher.samples) == ([b"a", b"b", b"b"], 3)
+
+
+def test_a_line_that_the_compiled_engine_misreads(monkeypatch):
+    """If a line that it takes for no sample is one, the pure engine works on its whole block."""
+    text = b'# TYPE m gauge\nm{namespace="web",a="1"} 1\nxyz 1 2 3\nm{namespace="web",a="2"} 1\n'
+    recipe = Recipe(
+        selection=Selection(drop_labels=frozenset({b"a"}), drop_metrics=(Globs(("up",)),))
+    )
+    wanted = run("pure", text * 3, (), recipe, None)
+    assert run("compiled", text * 3, (), recipe, None) == wanted
+    blocks = []
+    monkeypatch.setattr(compiled, "_NO_SAMPLES", re.compile(b"none"))
+    monkeypatch.setattr(
+        compiled.CompiledLines, "_pure", noted(compiled.CompiledLines._pure, blocks)
+    )
+    for cuts in ((), (5,), (15, 100, 150, 200)):
+        assert run("compiled", text * 3, cuts, recipe, None) == wanted
+    assert b"".join(blocks[:1]) == text * 3
+
+
+def noted(method, blocks):
+    """A method whose argument is noted."""
+
+    def call(self, block):
+        blocks.append(block)
+        return method(self, block)
+
+    return call
+
+
+def new_engine():
+    """An engine by itself, with the default rules."""
+    return kmproxy_engine.Engine(
+        naming=[b"namespace"], each=False, pods=False, overwrite=False, metrics=False,
+        namespaces=False, drop=[], strip=False,
+    )  # fmt: skip
+
+
+def test_what_the_engine_refuses():
+    """A span outside of the data, and a call while it reads."""
+    engine = new_engine()
+
+    class Host:
+        def ask_labels(self, *_):
+            engine.forget()
+
+    with pytest.raises(RuntimeError, match="lready"):
+        engine.read(b"", b'm{namespace="a"} 1\n', 0, 19, 0, Host())
+    with pytest.raises(IndexError):
+        engine.read(b"", b"m 1\n", 0, 5, 0, Host())
+
+
+def test_nothing_is_left_of_an_exposition():
+    """The memory is freed at once: there is no circle of references."""
+    pipeline = Pipeline(lambda _: b',team="x"', Recipe(selection=ALL), engine="compiled")
+    pipeline.feed(b'm{namespace="a"} 1\n')
+    gone = weakref.ref(pipeline)
+    gc.disable()
+    try:
+        del pipeline
+        assert gone() is None
+        assert not [each for each in gc.get_objects() if isinstance(each, compiled.CompiledLines)]
+    finally:
+        gc.enable()
+
+
+ALL = Selection(drop_labels=frozenset({b"x"}), exclude_namespaces=Globs(("none",)))
+
+
+def removing(room):
+    """A pipeline that removes a label."""
+    recipe = Recipe(selection=Selection(drop_labels=frozenset({b"x"})))
+    return Pipeline(lambda _: b"", recipe, room=room, engine="compiled")
+
+
+def test_series_are_bounded(monkeypatch):
+    """Over the bound the exposition ends with an error, so no series appears twice."""
+    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
+    text = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
+    pipeline = removing(SeriesRoom())
+    assert pipeline.feed(b"".join(text[:10])) == b"".join(text[:10]).replace(b',x="1"', b"")
+    assert pipeline.feed(text[0].replace(b'x="1"', b'x="2"')) == b""
+    assert pipeline.dropped["merged"] == 1
+    with pytest.raises(SeriesError, match="over 10 series"):
+        pipeline.feed(text[0] + text[10])
+
+
+def test_series_are_bounded_together(monkeypatch):
+    """Over the total bound the largest exposition ends, and frees its memory."""
+    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
+    room = SeriesRoom()
+    large, small, later = (removing(room) for _ in range(3))
+    text = [b'm{a="%d"} 1\n' % number for number in range(20)]
+    assert large.feed(b"".join(text[:7]))
+    assert small.feed(b"".join(text[:5])) == b"".join(text[:5])
+    with pytest.raises(SeriesError, match="over 6 series"):
+        large.feed(text[0])
+    small.close()
+    assert later.feed(b"".join(text[:10])) == b"".join(text[:10])
+    assert repr(room) == "<SeriesRoom 10 series of 1 expositions>"
