@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -171,8 +170,7 @@ class EventShipper:
         finally:
             for each in tasks:
                 each.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait(tasks)
+            await asyncio.wait(tasks)
 
 
 async def _all(readers: list[EventReader]) -> None:

@@ -220,11 +220,30 @@ async def test_the_end_of_a_leader_whose_endpoint_is_away(senders, loki, monkeyp
     assert second.value("lines_lost_total", reason="history") == 0
 
 
+async def test_the_lease_is_lost_while_a_leader_ends(senders, loki):
+    """A process that waits for its last push ends at once when another one has the Lease."""
+    first = await senders.start()
+    senders.put("a", "one")
+    await has(loki, "one")
+    loki.status = 503
+    senders.put("b", "two")
+    await until(lambda: len(first.shipper.term.readers[0].progress) == 1)
+    ending = asyncio.create_task(first.stop())
+    await until(first.shipper._reading.done)
+    senders.change_lease(spec={"holderIdentity": "somebody", "leaseDurationSeconds": 3600})
+    async with asyncio.timeout(30):
+        await ending
+    assert senders.lease["spec"]["holderIdentity"] == "somebody"
+    assert notes(loki) == ["one"]
+
+
 async def test_the_release_meets_a_lost_answer(senders, loki):
     """A renewal whose answer did not come does not keep the Lease from being let go."""
     first = await senders.start()
     senders.put("a", "one")
     await has(loki, "one")
+    (put,) = senders.cluster.api.store.objects["events"].values()
+    await until(lambda: version(senders) >= int(put["metadata"]["resourceVersion"]))
     senders.cluster.api.fail("update leases", ApiFault.HANG, times=1)
     await until(lambda: any(each.path.endswith("events") for each in senders.cluster.api.requests))
     await asyncio.sleep(TIMES.retry * 2)
