@@ -48,6 +48,9 @@ $(VENV)/dev: $(BIN)/kmproxy requirements-dev.lock
 	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
+.PHONY: dev
+dev: $(VENV)/dev ## set up the environment of tests and tools
+
 .PHONY: run
 run: $(BIN)/kmproxy ## start the demo: a simulated cluster with the daemon in front
 	$(BIN)/kmproxy demo $(ARGS)
@@ -125,10 +128,18 @@ engine: $(BIN)/kmproxy ## build the compiled engine, and install it into .venv (
 	@$(BIN)/kmproxy --version
 
 .PHONY: fuzz
-fuzz: $(VENV)/fuzz ## search for what the engine reads wrongly, for SECONDS
-	mkdir -p .fuzz
-	$(BIN)/python -m tests.fuzz.fuzz_exposition -max_total_time=$(SECONDS) -print_final_stats=1 \
-	  -dict=tests/fuzz/exposition.dict -artifact_prefix=tests/fuzz/corpus/ .fuzz tests/fuzz/corpus
+fuzz: $(VENV)/fuzz ## search for what the engines read wrongly, for SECONDS; with TARGET=pipeline, with all options
+	mkdir -p .fuzz/$(TARGET)
+	$(BIN)/python -m tests.fuzz.fuzz_$(TARGET) -max_total_time=$(SECONDS) -print_final_stats=1 \
+	  -dict=tests/fuzz/exposition.dict -artifact_prefix=tests/fuzz/corpus/ \
+	  .fuzz/$(TARGET) tests/fuzz/corpus
+
+TARGET ?= exposition
+
+.PHONY: fuzz-engine
+fuzz-engine: ## search for bytes at which the compiled engine fails, for SECONDS (needs cargo-fuzz and a nightly Rust)
+	cd engine && cargo +nightly fuzz run --sanitizer none lines -- \
+	  -max_total_time=$(SECONDS) -print_final_stats=1 -dict=../tests/fuzz/exposition.dict
 
 SECONDS ?= 60
 
@@ -155,6 +166,27 @@ lint: $(VENV)/dev ## check style, types and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+
+# actionlint reads the scripts too where shellcheck is there.
+.PHONY: lint-workflows
+lint-workflows: $(VENV)/dev $(if $(shell command -v go),$(CLUSTER_TOOLS)/actionlint) ## check the workflows of .github (actionlint needs Go)
+	$(BIN)/zizmor --offline --persona=pedantic --quiet .github
+	$(if $(shell command -v go),$(CLUSTER_TOOLS)/actionlint,@echo "no Go: actionlint is left out")
+
+$(CLUSTER_TOOLS)/actionlint: tests/workflows/go.mod tests/workflows/go.sum
+	@mkdir -p $(CLUSTER_TOOLS) && cd tests/workflows && go build -trimpath -buildvcs=false \
+	  -ldflags '-s -w' -o $@ github.com/rhysd/actionlint/cmd/actionlint
+
+# What the tests use if it is there, and what is no Python package. kubectl and Go come from elsewhere.
+.PHONY: test-programs
+test-programs: ## install programs that tests use, on Debian and Ubuntu (as root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  curl fish groff-base nginx-light prometheus-alertmanager zsh
+
+.PHONY: check-demo
+check-demo: ## start the demo from a bare checkout, move a namespace, and look
+	.ci/demo
 
 .PHONY: format
 format: $(VENV)/dev ## put the code in its form
@@ -226,6 +258,25 @@ image-base: ## pin the newest of the Dockerfile's base images by their digests (
 docker-push: ## push the image IMG
 	docker push $(IMG)
 
+.PHONY: image-push
+image-push: ## build IMG for amd64 and arm64 with its SBOM and provenance, and push it (needs buildx)
+	mkdir -p dist
+	docker buildx build $(BUILD_ARGS) --platform linux/amd64,linux/arm64 --sbom=true \
+	  --provenance=mode=max --metadata-file dist/image.json --push --tag $(IMG) .
+
+.PHONY: image-digest
+image-digest: ## print the digest of the image that was pushed
+	@sed -n 's/^ *"containerimage.digest": *"\(sha256:[0-9a-f]*\)".*/\1/p' dist/image.json | grep .
+
+.PHONY: image-sign
+image-sign: ## sign the image that was pushed, by its digest and without a key (needs cosign)
+	name='$(IMG)' && digest=$$($(MAKE) -s image-digest) && cosign sign --yes "$${name%:*}@$$digest"
+
+.PHONY: man
+man: $(VENV)/dev ## write the man page into dist/
+	mkdir -p dist
+	$(BIN)/python -m tests.support.man_page dist/kmproxy.1
+
 # Where docs/runbooks.md can be read: what alerts lead to.
 RUNBOOKS ?= https://kmproxy.example.com/docs/runbooks.md
 
@@ -256,10 +307,24 @@ chart: $(VENV)/dev ## package the Helm chart into dist/
 	mkdir -p dist
 	$(BIN)/python -c 'import helm_python; print(helm_python.package("manifests/chart", destination="dist"))'
 
+# The registry, with the path, that the chart is pushed to.
+CHARTS ?= registry.example.com/charts
+
+.PHONY: chart-push
+chart-push: ## push the packaged chart to CHARTS, and sign it without a key (needs helm and cosign)
+	helm push dist/kmproxy-$(VERSION).tgz oci://$(CHARTS) 2>&1 | tee dist/chart-push.txt
+	digest=$$(sed -n 's/^Digest: *\(sha256:[0-9a-f]*\)$$/\1/p' dist/chart-push.txt | grep .) && \
+	cosign sign --yes $(CHARTS)/kmproxy@$$digest
+
 # The version that `make version` writes: make version NEW=0.2.0
 NEW ?=
 # The tag that is released, if there is one.
 TAG ?=
+
+.PHONY: release-notes
+release-notes: $(VENV)/dev ## write the changelog of this version to dist/notes.md
+	mkdir -p dist
+	$(BIN)/python -m tests.support.release notes >dist/notes.md
 
 .PHONY: news
 news: $(VENV)/dev ## print what the fragments of changelog.d will add to the changelog
@@ -268,7 +333,7 @@ news: $(VENV)/dev ## print what the fragments of changelog.d will add to the cha
 .PHONY: version
 version: $(VENV)/dev ## write the version NEW wherever it stands, and the fragments into the changelog
 	$(BIN)/python -m tests.support.release write --version='$(NEW)'
-	$(MAKE) chart-documents
+	$(BIN)/python -m tests.support.chart_documents
 
 .PHONY: release
 release: $(VENV)/dev ## check that version, chart, image tags and changelog agree, before a tag is pushed

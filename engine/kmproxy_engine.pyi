@@ -70,7 +70,7 @@ class Engine:
 
         There is room for some new series.
 
-        Returns the lines as they pass, and those that were taken for no samples but may look like
+        Returns the lines as they pass, and those that were not taken for samples, but may look like
         some.
         Raises RuntimeError if the engine fails; from then on it always does.
         """

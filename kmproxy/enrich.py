@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 import msgspec
 import yaml
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.config.recipe import read_recipe
 from kmproxy.config.samples import LabelConfig, SelectionConfig
 from kmproxy.content_coding import GzipDecoder, GzipEncoder
@@ -23,6 +22,7 @@ from kmproxy.exposition.lines import LineFilter
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Selection
 from kmproxy.exposition.selector import SeriesError
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 
 PIECE = 1 << 16
@@ -46,7 +46,7 @@ class _Namespace(msgspec.Struct):
     kind: str = "Namespace"
 
 
-def read_namespaces(path: str) -> list[Namespace]:
+def read_namespaces(path: str) -> list[ObjectMeta]:
     """Reads the namespaces in a file: a List or Namespace objects, as JSON or YAML.
 
     Raises ConfigError if the file does not hold these.
@@ -66,7 +66,7 @@ def read_namespaces(path: str) -> list[Namespace]:
             problem = f"the file holds a {space.kind}, not only namespaces"
             raise ConfigError([f"--namespaces {path}: {problem}"])
     metas = [space.metadata for space in spaces]
-    return [Namespace(meta.name, meta.labels or {}, meta.annotations or {}) for meta in metas]
+    return [ObjectMeta(meta.name, meta.labels or {}, meta.annotations or {}) for meta in metas]
 
 
 def _yaml_documents(text: str) -> list[Any]:
@@ -83,7 +83,7 @@ def _items(document: Any) -> Iterator[Any]:
         yield document
 
 
-def labels_of(namespaces: list[Namespace], config: LabelConfig) -> LabelMap:
+def labels_of(namespaces: list[ObjectMeta], config: LabelConfig) -> LabelMap:
     """Returns the label map for these namespaces."""
     labels = LabelMap(config.rules, max_value=config.max_label_value_bytes)
     labels.replace(namespaces, now=0.0)

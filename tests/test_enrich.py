@@ -12,11 +12,11 @@ import pytest
 
 import kmproxy
 from kmproxy.config.commands import EnrichConfig
-from kmproxy.config.label_rules import Namespace
 from kmproxy.config.loader import Layer, load_sections
 from kmproxy.config.samples import LabelConfig, SelectionConfig
 from kmproxy.enrich import PIECE, enrich, labels_of, read_namespaces
 from kmproxy.errors import ConfigError
+from kmproxy.kube.objects import ObjectMeta
 
 ROOT = Path(kmproxy.__file__).parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"
@@ -32,8 +32,8 @@ B = '{"kind":"Namespace","metadata":{"name":"b","labels":null},"status":{"phase"
 POD = A.replace("Namespace", "Pod")
 YAML_A = "kind: Namespace\nmetadata:\n  name: a\n  labels: {team: x}\n  annotations: {o: '1'}\n"
 YAML_B = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: b\n"
-READ_A = Namespace("a", {"team": "x"}, {"o": "1"})
-READ_B = Namespace("b")
+READ_A = ObjectMeta("a", {"team": "x"}, {"o": "1"})
+READ_B = ObjectMeta("b")
 
 TEXT = b"""\
 # HELP m namespace="a"
@@ -100,8 +100,8 @@ def file(tmp_path):
         (f"---\n{YAML_A}---\n{YAML_B}...\n", [READ_A, READ_B]),
         (f"# made by hand\n---\n---\n{YAML_B}---\n", [READ_B]),
         (f"{YAML_A}---\nkind: List\nitems:\n- metadata: {{name: b}}\n", [READ_A, READ_B]),
-        ("metadata: {name: '007', labels: {t: 'on'}}", [Namespace("007", {"t": "on"})]),
-        ("metadata: {name: u, annotations: {t: \u00fc\u20ac}}", [Namespace("u", {}, {"t": "\u00fc\u20ac"})]),
+        ("metadata: {name: '007', labels: {t: 'on'}}", [ObjectMeta("007", {"t": "on"})]),
+        ("metadata: {name: u, annotations: {t: \u00fc\u20ac}}", [ObjectMeta("u", {}, {"t": "\u00fc\u20ac"})]),
     ],
 )  # fmt: skip
 def test_what_kubectl_prints_is_read(file, content, namespaces):
@@ -261,7 +261,7 @@ def test_an_interrupt_ends_it_quietly(file):
 def teams(text):
     """A team for every namespace of a text but the first."""
     names = sorted({name.decode() for name in re.findall(rb'[{,]namespace="([^"]+)"', text)})
-    return [Namespace(name, {"team": f'team "{name}"'}) for name in names[1:]]
+    return [ObjectMeta(name, {"team": f'team "{name}"'}) for name in names[1:]]
 
 
 def labelled(line, namespaces):

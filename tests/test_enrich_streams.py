@@ -14,11 +14,11 @@ import pytest
 
 import kmproxy
 from kmproxy.cli.progress import AFTER, Progress
-from kmproxy.config.label_rules import Namespace
 from kmproxy.config.loader import Layer, load_sections
 from kmproxy.config.samples import LabelConfig, SelectionConfig
 from kmproxy.enrich import MAX_SHOWN, PIECE, enrich, labels_of
 from kmproxy.errors import StreamError
+from kmproxy.kube.objects import ObjectMeta
 
 ROOT = Path(kmproxy.__file__).parents[1]
 SPACES = "metadata: {name: a, labels: {team: x}}\n"
@@ -38,7 +38,7 @@ def filtered(text, selection=None, source=io.BytesIO):
     """The filter after it has copied a text, and the output."""
     sink = io.BytesIO()
     (config,) = load_sections([Layer("", "--", {})], LabelConfig)
-    labels = labels_of([Namespace("a", {"team": "x"})], config)
+    labels = labels_of([ObjectMeta("a", {"team": "x"})], config)
     done = enrich(config, selection or SelectionConfig(), labels, source(text), sink)
     return done, sink.getvalue()
 

@@ -15,6 +15,7 @@ config content_coding own_file openssl digests allowances shared process supervi
 client web
 kube
 labels sources auth
+status
 scrape discovery logs enrich demo
 daemon bench
 check
@@ -36,7 +37,10 @@ logs.positions logs.cri logs.listing logs.unpacking logs.pace logs.exchange logs
 logs.restarts logs.reader logs.pods logs.page logs.api_text logs.api_reader
 logs.lines logs.streams logs.loki logs.nanoseconds logs.queues logs.batches
 kube.pod_list labels.label_map labels.rendering labels.workloads labels.pods
-scrape.routes scrape.status_page check.report check.observations
+scrape.routes check.report check.observations
+status.outcomes status.namespaces status.settings status.model status.words status.markup
+status.tables status.page status.query status.scrape_section status.namespace_section
+status.process_section
 """
 """Modules, and folders of modules, without an event loop, socket, clock, file, log or chance."""
 

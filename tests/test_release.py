@@ -7,7 +7,7 @@ import pytest
 
 from kmproxy import __version__
 from tests.support.documents import ROOT
-from tests.support.release import fragments, main, places, problems, section, write_version
+from tests.support.release import fragments, main, notes, places, problems, section, write_version
 
 FILES = (
     *("kmproxy/__init__.py", "pyproject.toml", "demo/pyproject.toml", "CHANGELOG.md", "README.md"),
@@ -17,11 +17,15 @@ FILES = (
 
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of the files with a version, outside of git."""
+    """A copy of the files with a version, outside of git, with two fragments."""
     for name in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
+    for path in (tmp_path / "changelog.d").glob("*.*.md"):
+        path.unlink()
+    (tmp_path / "changelog.d/a-path.breaking.md").write_text("A path is gone.\n")
+    (tmp_path / "changelog.d/a-flag.added.md").write_text("A flag.\nIt does this.\n")
     return tmp_path
 
 
@@ -69,14 +73,11 @@ def test_the_fragments_of_this_tree():
 
 def test_a_version_is_written(tree, capsys):
     """Everywhere at once, with the fragments by kind. The result is a release."""
-    (tree / "changelog.d/zz-two.added.md").write_text("A flag.\nIt does this.\n")
     before = (tree / "CHANGELOG.md").read_text("utf-8").partition("## ")
     assert main(["write", f"--root={tree}", "--version=9.0.0", "--date=2030-01-02"]) == 0
     text = (tree / "CHANGELOG.md").read_text("utf-8")
-    assert text.startswith(f"{before[0]}## 9.0.0 - 2030-01-02\n\n### ")
-    assert "### Added\n\n- " in text
-    assert "- A flag.\n  It does this.\n" in text
-    assert text.endswith("\n" + before[1] + before[2])
+    news = "### Breaking\n\n- A path is gone.\n\n### Added\n\n- A flag.\n  It does this.\n\n"
+    assert text == f"{before[0]}## 9.0.0 - 2030-01-02\n\n{news}{before[1]}{before[2]}"
     assert [path.name for path in (tree / "changelog.d").iterdir()] == ["README.md"]
     assert {match[1] for _, match, _ in places(tree)} == {"9.0.0"}
     assert main(["check", f"--root={tree}", "--tag=v9.0.0"]) == 0
@@ -93,6 +94,12 @@ def test_a_section_that_was_begun(tree):
     assert text.startswith("# C\n\n## 9.0.0 - 2030-01-02\n\nText.\n\n### Breaking\n\n- ")
     assert text.endswith("\n\n## 8.0.0 - 2029-01-02\n\nOld.\n")
     assert problems(tree) == []
+    assert notes(tree).startswith("Text.\n\n### Breaking\n\n- ")
+    assert "Old." not in notes(tree)
+    write_version(tree, "9.0.1", "2030-01-03")
+    replaced(tree / "CHANGELOG.md", "## 9.0.1", "## 9.0.2")
+    with pytest.raises(ValueError, match=r"CHANGELOG.md: there is no section of 9\.0\.1"):
+        notes(tree)
 
 
 @pytest.mark.parametrize(

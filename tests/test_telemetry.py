@@ -9,9 +9,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 import kmproxy
-from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.config.label_rules import parse_rules
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.exposition.engine import IN_USE
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.outage import Outage
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.namespaces import NamespaceWatcher
@@ -162,7 +163,7 @@ def test_the_gauges_ask_when_they_are_scraped():
         assert found[("kmproxy_namespaces",)] == number
         assert found[("kmproxy_namespaces_without_label", ("label", "team"))] == lacking
         assert found[("kmproxy_label_values_left_out", ("limit", "value"))] == too_long
-        labels.put(Namespace("c", {"team": "far too long"}))
+        labels.put(ObjectMeta("c", {"team": "far too long"}))
         now += 1.0
 
 

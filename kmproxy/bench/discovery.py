@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kmproxy.bench.payloads import Namespaces
-from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.config.label_rules import parse_rules
 from kmproxy.discovery.pods import parse_pods
 from kmproxy.discovery.target_labels import TargetLabelMap
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.simulator.cadvisor import simulate_node
 from kmproxy.simulator.pods import kubelet_pods, pod_list
 
@@ -62,7 +63,7 @@ def measure(spaces: Namespaces, seconds: float) -> Discovery:
     """
     body = pods(spaces)
     labels = TargetLabelMap(parse_rules(["team"], (), ())[0])
-    labels.replace([Namespace(name, metadata) for name, metadata in spaces.items()], now=0.0)
+    labels.replace([ObjectMeta(name, metadata) for name, metadata in spaces.items()], now=0.0)
     targets = parse_pods(body, _every)
     answer = targets.render(labels.lookup)
     reads: list[float] = []

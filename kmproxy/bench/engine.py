@@ -26,11 +26,12 @@ from kmproxy.bench.payloads import (
     namespaces_of,
 )
 from kmproxy.bench.tables import MEGABYTE
-from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.config.label_rules import parse_rules
 from kmproxy.content_coding import GzipEncoder
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.splitter import key_splitter
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 
 PIECE = 1 << 16
@@ -72,7 +73,7 @@ class Subject:
 
 def _labels(spaces: Namespaces, rules: Sequence[str]) -> LabelMap:
     labels = LabelMap(parse_rules(rules, (), ())[0])
-    labels.replace([Namespace(name, metadata) for name, metadata in spaces.items()], now=0.0)
+    labels.replace([ObjectMeta(name, metadata) for name, metadata in spaces.items()], now=0.0)
     return labels
 
 

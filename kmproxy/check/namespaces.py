@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from kmproxy.check.report import Coverage
 from kmproxy.check.steps import Steps
-from kmproxy.config.label_rules import NAME_LABEL, WILDCARD, LabelRule, Namespace
+from kmproxy.config.label_rules import NAME_LABEL, WILDCARD, LabelRule
 from kmproxy.config.recipe import reserved_names
 from kmproxy.errors import ApiError, UpstreamError
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.watch import WatchState
 from kmproxy.labels.label_map import LIMITS, LabelMap
 from kmproxy.labels.namespaces import explained, list_namespaces
@@ -66,7 +67,7 @@ class Tally:
         self._without: dict[LabelRule, list[str]] = {rule: [] for rule in rules if rule.key}
         self.total = 0
 
-    def add(self, namespaces: Sequence[Namespace]) -> None:
+    def add(self, namespaces: Sequence[ObjectMeta]) -> None:
         """Check more namespaces."""
         self.total += len(namespaces)
         for rule, without in self._without.items():
@@ -80,7 +81,7 @@ class Tally:
             yield Coverage(spelling, rule.name, rule.default, self.total, names)
 
 
-def _has_value(rule: LabelRule, namespace: Namespace) -> bool:
+def _has_value(rule: LabelRule, namespace: ObjectMeta) -> bool:
     metadata = namespace.labels if rule.source == "label" else namespace.annotations
     if rule.key != WILDCARD:
         return bool(metadata.get(rule.key))

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, tuple[type[Any], ...]]] = {
         tuple(LOGS_SECTIONS.values()),
     ),
     "bench": ("measurements of the engine and of the whole daemon, side by side", (BenchConfig,)),
+    "completion": ("the script that completes commands and flags in bash, zsh or fish", ()),
 }
 """For each command, its description and the sections whose settings are its flags."""
 
@@ -89,6 +90,18 @@ def booleans(sections: Iterable[type[Any]]) -> frozenset[str]:
     return frozenset(name for name, spec in settings_of(*sections).items() if spec.boolean)
 
 
+def flags_of(command: str) -> Iterator[tuple[Setting, object]]:
+    """Yields the flags of a command in order, each with its default; without a default None."""
+    if command in {"serve", "check", "logs"}:
+        yield CONFIG_FILE, None
+    left_out = NOT_OF_LOGS if command == "logs" else frozenset()
+    for section in COMMANDS[command][1]:
+        blank = section()
+        for key, spec in settings(section).items():
+            if spec.name not in left_out:
+                yield spec, getattr(blank, key)
+
+
 def help_text(command: str) -> str:
     """The text of `--help`. It is generated from the settings, so the two cannot differ."""
     lines = [
@@ -97,18 +110,17 @@ def help_text(command: str) -> str:
     ]
     if command == "serve":
         lines += ["Usage: kmproxy [COMMAND] [FLAGS]", "", "Commands (each has its own --help):"]
-        lines += [f"  {name:<8} {what}" for name, (what, _) in COMMANDS.items()]
-        lines += ["", "Flags of serve:", *_flag_lines(CONFIG_FILE, None)]
+        lines += [f"  {name:<10} {what}" for name, (what, _) in COMMANDS.items()]
+        lines += ["", "Flags of serve:"]
+    elif command == "completion":
+        lines += ["Usage: kmproxy completion bash|zsh|fish", "", COMMANDS[command][0], ""]
+        lines += ["  bash  source <(kmproxy completion bash)"]
+        lines += ["  zsh   source <(kmproxy completion zsh)"]
+        lines += ["  fish  kmproxy completion fish | source"]
     else:
         lines += [f"Usage: kmproxy {command} [FLAGS]", "", f"{COMMANDS[command][0]}", "", "Flags:"]
-    if command in {"check", "logs"}:
-        lines += _flag_lines(CONFIG_FILE, None)
-    left_out = NOT_OF_LOGS if command == "logs" else frozenset()
-    for section in COMMANDS[command][1]:
-        blank = section()
-        for key, spec in settings(section).items():
-            if spec.name not in left_out:
-                lines += _flag_lines(spec, getattr(blank, key))
+    for spec, default in flags_of(command):
+        lines += _flag_lines(spec, default)
     if command in {"serve", "check", "logs"}:
         one, several = variable("node-port"), variable("label")
         text = (
@@ -124,8 +136,8 @@ def help_text(command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _flag_lines(spec: Setting, default: object) -> Iterator[str]:
-    yield f"  --{spec.name} {spec.metavar}".rstrip()
+def default_text(spec: Setting, default: object) -> str:
+    """The notes behind the help of a flag: whether it is repeatable, its default, its aliases."""
     notes = []
     if spec.repeatable:
         notes.append("repeatable")
@@ -134,7 +146,12 @@ def _flag_lines(spec: Setting, default: object) -> Iterator[str]:
         seconds = spec.metavar == "DURATION"
         notes.append("default " + ", ".join(f"{v:g}s" if seconds else f"{v}" for v in shown))
     notes += [f"also --{alias}" for alias in spec.aliases]
-    text = spec.help + (f" ({'; '.join(notes)})" if notes else "")
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _flag_lines(spec: Setting, default: object) -> Iterator[str]:
+    yield f"  --{spec.name} {spec.metavar}".rstrip()
+    text = spec.help + default_text(spec, default)
     indent = " " * 8
     yield from textwrap.wrap(
         text, 90, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -61,19 +61,7 @@ def _run(command: str, arguments: list[str]) -> int:
     if {"-version", "--version"} & set(arguments):
         return _print(_version())
     _check_engine()
-    match command:
-        case "enrich":
-            return _enrich(arguments)
-        case "demo":
-            return _demo(arguments)
-        case "bench":
-            return _bench(arguments)
-        case "logs":
-            return _logs(arguments)
-        case "check":
-            return _check(arguments)
-        case _:
-            return _serve(arguments)
+    return _FUNCTIONS[command](arguments)
 
 
 def _check_engine() -> None:
@@ -204,6 +192,14 @@ def _bench(arguments: list[str]) -> int:
     return _print(bench(config, _say))
 
 
+def _completion(arguments: list[str]) -> int:
+    from kmproxy.cli.completion import SHELLS  # noqa: PLC0415 - only this command needs it
+
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        raise ConfigError([f"kmproxy completion needs the name of one shell: {', '.join(SHELLS)}"])
+    return _print(SHELLS[arguments[0]]())
+
+
 def _check(arguments: list[str]) -> int:
     logs = None
     if {"-logs", "--logs", "-logs=true", "--logs=true"} & set(arguments):
@@ -232,6 +228,17 @@ def _check(arguments: list[str]) -> int:
         report = asyncio.run(tries(announce=show, show=show))
         show(f"\n{report.table(marks)}")
     return 0 if report.ok else 1
+
+
+_FUNCTIONS: Mapping[str, Callable[[list[str]], int]] = {
+    "serve": _serve,
+    "check": _check,
+    "demo": _demo,
+    "enrich": _enrich,
+    "logs": _logs,
+    "bench": _bench,
+    "completion": _completion,
+}
 
 
 def _stop_event(*more: signal.Signals) -> asyncio.Event:

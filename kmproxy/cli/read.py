@@ -6,6 +6,7 @@ Knows files that flags name. Must not know what a command does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from kmproxy.config.sections import SECTIONS, Config
 from kmproxy.config.settings import Setting
 from kmproxy.config.types import shown_key
 from kmproxy.config.variables import PREFIX, read_variables
-from kmproxy.config.yaml_text import RepeatedKeyError, parse_yaml
+from kmproxy.config.yaml_text import RepeatedKeyError, key_lines, parse_yaml
 from kmproxy.errors import ConfigError
 
 _T = TypeVar("_T")
@@ -118,7 +119,7 @@ def _layers(
     by_variable = variables.pop(name, ())
     for path in flags.pop(name, by_variable):
         try:
-            layers.append(Layer(path, "", read_yaml(path)))
+            layers.append(read_yaml(path))
         except ConfigError as error:
             problems += error.problems
     layers.append(Layer("environment", PREFIX, variables))
@@ -156,7 +157,7 @@ def read_sections(command: str, arguments: Sequence[str]) -> list[Any]:
     return built
 
 
-def read_yaml(path: str) -> dict[str, Any]:
+def read_yaml(path: str) -> Layer:
     """Read the mapping in a YAML file, which is empty for an empty file.
 
     Raises ConfigError if the file cannot be read or holds no mapping from text keys.
@@ -164,7 +165,8 @@ def read_yaml(path: str) -> dict[str, Any]:
     import yaml  # noqa: PLC0415 - most daemons have only flags
 
     try:
-        document = parse_yaml(Path(path).read_text("utf-8"))
+        text = Path(path).read_text("utf-8")
+        document = parse_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "the file is not text"
         raise ConfigError([f"--config {path}: {reason}"]) from error
@@ -180,7 +182,7 @@ def read_yaml(path: str) -> dict[str, Any]:
             what = "the file is not YAML: put text that begins with *, & or ! in quotes"
         raise ConfigError([f"--config {path}: {what}{where}"]) from error
     if document is None:
-        return {}
+        document = {}
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise ConfigError([f"--config {path}: a mapping from settings to values is expected"])
-    return document
+    return Layer(path, "", document, partial(key_lines, text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Source = Literal["label", "annotation"]
@@ -25,15 +25,6 @@ _OUTSIDE_NAME = re.compile(r"[^a-zA-Z0-9_]", re.ASCII)
 
 MAX_VALUE = 1024
 """Default limit for the length of an added label value, in bytes of UTF-8."""
-
-
-@dataclass(frozen=True, slots=True)
-class Namespace:
-    """The parts of a namespace that rules need: its name, its labels, its annotations."""
-
-    name: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

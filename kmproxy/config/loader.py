@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -65,15 +66,31 @@ IGNORED: Final[Mapping[str, str]] = {
 
 
 class Layer(NamedTuple):
-    """Values from one source. `prefix` before a setting's name gives the user's spelling."""
+    """Values from one source. `prefix` before a setting's name gives the user's spelling.
+
+    `lines` finds the line of each key of a YAML file, for messages.
+    """
 
     origin: str
     prefix: str
     values: Mapping[str, Any]
+    lines: Callable[[], Mapping[str, int]] = dict
 
     def spelled(self, name: str) -> str:
         """Returns a setting's name as its user wrote it."""
         return variable(name) if self.prefix == PREFIX else f"{self.prefix}{name}"
+
+    def placed(self, problems: Sequence[str]) -> list[str]:
+        """Returns problems with the file and line of the key that each begins with."""
+        lines = self.lines() if problems else {}
+        placed = []
+        for problem in problems:
+            path = re.split("[:,]? ", problem.removeprefix("unknown key "), maxsplit=1)[0]
+            while path not in lines and "." in path:  # the key is missing: that of its section
+                path = path.rpartition(".")[0]
+            where = f"{self.origin}, line {lines[path]}" if path in lines else self.origin
+            placed.append(f"{problem} ({where})")
+        return placed
 
 
 def load(layers: Sequence[Layer]) -> tuple[Config, list[str]]:
@@ -142,7 +159,7 @@ def _taken(
         values = dict(layer.values)
         if not layer.prefix and name in values:
             section, wrong = read(values.pop(name), name)
-            problems += [f"{problem} ({layer.origin})" for problem in wrong]
+            problems += layer.placed(wrong)
         rest.append(layer._replace(values=values))
     return rest, section, problems
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kmproxy.config.types import parse_bool
+from kmproxy.config.types import OneOf, parse_bool
 
 _T = TypeVar("_T")
 
@@ -36,6 +36,11 @@ class Setting:
     def boolean(self) -> bool:
         """Whether the flag may stand without a value."""
         return self.parse is parse_bool
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The only words that the setting accepts. Empty if there is no such list."""
+        return self.parse.words if isinstance(self.parse, OneOf) else ()
 
 
 def setting(

@@ -255,15 +255,22 @@ def tls_version(text: str) -> str:
     return one_of("TLS12", "TLS13")(text)
 
 
-def one_of(*values: str) -> Callable[[str], str]:
-    """Returns a parser that accepts one of these words."""
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """A parser that accepts one of these words."""
 
-    def parse(text: str) -> str:
-        if text not in values:
-            raise ValueError(f"{text!r} is not one of {', '.join(values)}")
+    words: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """Returns the text. Raises ValueError if it is none of the words."""
+        if text not in self.words:
+            raise ValueError(f"{text!r} is not one of {', '.join(self.words)}")
         return text
 
-    return parse
+
+def one_of(*words: str) -> OneOf:
+    """Returns a parser that accepts one of these words."""
+    return OneOf(words)
 
 
 def parse_http_url(text: str, *, example: str, credentials: str) -> SplitResult:

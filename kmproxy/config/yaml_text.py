@@ -6,7 +6,7 @@ purpose of a document.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -55,3 +55,44 @@ def parse_yaml(text: str, *, plain: Callable[[str, Any], Any] | None = None) -> 
         for kind in ("bool", "int", "float", "timestamp"):
             Loader.add_constructor(f"tag:yaml.org,2002:{kind}", construct)
     return yaml.load(text, Loader)  # noqa: S506 - it is a SafeLoader
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Returns the line of each key in a text that `parse_yaml` has read, counted from 1.
+
+    Keys are named as problems name them: `kubelet.tls_config`, and in a list `upstreams[2].url`
+    or, by the item's value of `name`, `upstreams[istio].url`. Left out is what two items could be.
+    """
+    import yaml  # noqa: PLC0415 - only a configuration with a YAML file needs it
+
+    seen: set[int] = set()
+
+    def lines(path: str, node: Any) -> Iterator[tuple[str, int]]:
+        if id(node) in seen:  # an alias, perhaps of a node that it is a part of
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    below = f"{path}.{key.value}" if path else key.value
+                    yield below, key.start_mark.line + 1
+                    yield from lines(below, value)
+        elif isinstance(node, yaml.SequenceNode):
+            names = [_name(item) for item in node.value]
+            for number, (item, name) in enumerate(zip(node.value, names, strict=True), 1):
+                found = {"": item.start_mark.line + 1}
+                found |= {f".{rest}": line for rest, line in lines("", item)}
+                shown = [str(number)] if str(number) not in names else []
+                if name is not None and names.count(name) == 1 and not name.isdecimal():
+                    shown.append(name)
+                for each in shown:
+                    yield from ((f"{path}[{each}]{rest}", line) for rest, line in found.items())
+
+    return dict(lines("", yaml.compose(text, yaml.SafeLoader)))
+
+
+def _name(item: Any) -> str | None:
+    """Returns the value of the key `name` of a composed mapping, or None without one."""
+    pairs = item.value if item.id == "mapping" else []
+    names = [value.value for key, value in pairs if key.value == "name" and value.id == "scalar"]
+    return names[0] if names else None

@@ -11,7 +11,8 @@ Must not do itself any work of a folder below.
     keepers        keeps pins and the label snapshot on disk
     authorization  makes the authorizer
     pages          makes the handlers of targets and of the info metric
-    status         collects the facts of the status page
+    status         answers requests for the status page, and collects its facts
+    process        collects the facts of status pages about the process
     scrapes        makes the metrics port
     ports          opens both ports
     lifecycle      waits for the namespaces, and for the end

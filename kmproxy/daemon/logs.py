@@ -18,14 +18,23 @@ from kmproxy.client.factory import UpstreamFactory
 from kmproxy.client.session import open_session
 from kmproxy.client.upstream import Upstream
 from kmproxy.config.http_options import Access
-from kmproxy.config.logs import LOKI_KEY, LogsCommand, only_node
+from kmproxy.config.logs import (
+    LOGS_SECTIONS,
+    LOKI_KEY,
+    NOT_OF_LOGS,
+    TENANTS_KEY,
+    LogsCommand,
+    only_node,
+)
 from kmproxy.config.logs_values import USUAL_PATH
+from kmproxy.config.sections import ACCESS_KEY
 from kmproxy.daemon.clients import Clients, open_clients
 from kmproxy.daemon.keepers import keep_labels, keep_pins
 from kmproxy.daemon.label_maps import LabelMaps, open_label_maps
 from kmproxy.daemon.lifecycle import until_loaded, until_stopped
 from kmproxy.daemon.logs_metrics import LogsMetrics
 from kmproxy.daemon.ports import open_ports
+from kmproxy.daemon.process import certificates, process
 from kmproxy.daemon.runtime import RuntimeOf
 from kmproxy.daemon.warnings import warn_of_certificates
 from kmproxy.errors import (
@@ -41,14 +50,17 @@ from kmproxy.logs.batches import Batches, BatchLimits
 from kmproxy.logs.files import FileSource
 from kmproxy.logs.pod_labels import NodePodLabels, WatchedPodLabels
 from kmproxy.logs.pods import LogSelection
+from kmproxy.logs.port import LogsPort, ProcessFacts
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.positions import PositionBook
 from kmproxy.logs.sender import NAME, Sender
-from kmproxy.logs.shipper import LogsPort, Shipper, saved
+from kmproxy.logs.shipper import Shipper, saved
 from kmproxy.logs.source import ReadMetrics, Source
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.own_file import aside
-from kmproxy.sources.kubelet import Kubelet, LogAnswer, Reader
+from kmproxy.sources.kubelet import Kubelet, Reader
+from kmproxy.sources.log_answer import LogAnswer
+from kmproxy.status.settings import effective, section_given
 from kmproxy.web.health import Readiness
 
 PROBE_TIMEOUT = 5.0
@@ -136,7 +148,14 @@ class LogsDaemon:
         )
         api = logs.source == "api"
         source = clients.api.server if api else clients.kubelet.source
-        port = LogsPort(shipper, self._readiness, source)
+        started = runtime.clock()
+        port = LogsPort(
+            shipper,
+            self._readiness,
+            source,
+            lambda: labels.watcher.sync_age,
+            lambda: self._process(started),
+        )
         self.page_port, self.telemetry_port = await open_ports(
             runtime,
             port.application(),
@@ -186,6 +205,25 @@ class LogsDaemon:
         if self._shipper is not None:
             await self._shipper.stop()
         await self._runtime.stack.aclose()
+
+    def _process(self, started: float) -> ProcessFacts:
+        """The facts of the page about the process, which has run since `started`."""
+        runtime, command = self._runtime, self._command
+        sections = (
+            command.logs if name == "logs" else getattr(command.config, name)
+            for name in LOGS_SECTIONS
+        )
+        listed = [each for each in effective(sections) if each.name not in NOT_OF_LOGS]
+        listed += [
+            section_given(LOKI_KEY, given=command.loki is not None),
+            section_given(ACCESS_KEY, given=command.config.access is not None),
+            section_given(TENANTS_KEY, given=bool(command.tenants)),
+        ]
+        return ProcessFacts(
+            certificates(runtime.metrics, runtime.wall()),
+            process(command.logs.telemetry_listen, runtime.clock() - started),
+            listed,
+        )
 
     async def _endpoint(self) -> Upstream:
         """The client of the push endpoint. Raises ConfigError."""
@@ -315,10 +353,10 @@ class LogsDaemon:
                 advice = "--positions-damaged=begin does so, and sends lines again"
                 raise ConfigError([f"--positions: {error}; {advice}"]) from error
             _log.warning("--positions: %s; reading begins anew", error)
-        book.changed = True
-        if not await file.flush():
-            what = "cannot be written: give a file on a writable volume"
-            raise ConfigError([f"--positions: {logs.positions} {what}"])
+        try:
+            await file.prove()
+        except PositionsError as error:
+            raise ConfigError([f"--positions: {error}"]) from error
         return book, file
 
 

@@ -11,19 +11,23 @@ from dataclasses import replace
 
 from kmproxy.auth.authorizer import Authorizer
 from kmproxy.config.recipe import read_recipe
+from kmproxy.config.sections import Config
 from kmproxy.daemon.clients import Clients
 from kmproxy.daemon.label_maps import LabelMaps
 from kmproxy.daemon.runtime import Runtime
-from kmproxy.daemon.status import StatusSource
+from kmproxy.daemon.status import ServedPath, ServedPaths, StatusPage
 from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.scrape.handler import MetricsPort, Page
 from kmproxy.scrape.pod_lists import PodLists
+from kmproxy.scrape.routes import UPSTREAM_PATH, served_paths
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.scrape.source import Kubelets, UpstreamSource
 from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.cache import SharedReads
+from kmproxy.sources.endpoints import NODE_PREFIX
 from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit
+from kmproxy.status.outcomes import Outcomes
 
 
 def open_scrapes(
@@ -59,18 +63,43 @@ def open_scrapes(
         metrics.upstream_errors,
         config.server.max_scrape_time,
     )
-    status = StatusSource(
-        labels.watcher, labels.readiness, labels.samples, clients.kubelet, recipe.on_conflict
+    outcomes = Outcomes()
+    status = StatusPage(
+        runtime,
+        labels.watcher,
+        labels.readiness,
+        labels.samples,
+        outcomes,
+        _served_paths(config, clients, pages),
+        runtime.clock(),
     )
     return MetricsPort(
         scraper,
         kubelets,
         upstreams,
         pages,
-        status.page,
+        status.answer,
+        outcomes,
         authorizer,
         metrics.scrapes,
         runtime.clock,
+    )
+
+
+def _served_paths(config: Config, clients: Clients, pages: Mapping[str, Page]) -> ServedPaths:
+    """The served paths, with the server behind each for a person."""
+    kubelet = clients.kubelet
+    paths = served_paths(all_nodes=clients.nodes is not None, a_node=kubelet.has_node)
+    return ServedPaths(
+        kubelets=[
+            ServedPath(path, "each node" if path.startswith(NODE_PREFIX) else kubelet.source)
+            for path in paths
+        ],
+        upstreams=[
+            ServedPath(UPSTREAM_PATH.format(name=each.name), each.shown)
+            for each in config.upstreams
+        ],
+        others=[page.shown for page in pages.values()],
     )
 
 

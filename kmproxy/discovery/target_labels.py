@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kmproxy.config.label_rules import Namespace
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.rendering import Choice, Rendering
 
@@ -39,7 +39,7 @@ class TargetLabelMap(LabelMap):
     that the rules make. Beyond that, the last ones in sorted order are left out.
     """
 
-    def render(self, namespace: Namespace) -> Rendering:
+    def render(self, namespace: ObjectMeta) -> Rendering:
         """The pairs of one namespace, each with its leading comma."""
         chosen = Choice(self.renderer.max_value, 2 * self.renderer.budget)
         pairs = metadata("namespace", namespace.labels, namespace.annotations)

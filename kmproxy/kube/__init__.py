@@ -14,7 +14,7 @@ sample gets, or what kmproxy serves.
     oidc               renews OIDC tokens
     kubeconfig         an identity made from kubeconfigs
     apiserver          sends requests to the API server
-    objects            documents that all kinds share: metadata, and Status
+    objects            the metadata of an object, and documents that all kinds share
     object_list        reads lists of objects while they arrive
     backoff            delays after which the API server is asked again
     watch              the state of list and watch

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import msgspec
 
 from kmproxy.client.upstream import Upstream
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
 from kmproxy.kube.identity import Identity
 from kmproxy.kube.object_list import ListReader
-from kmproxy.kube.objects import parse_status
+from kmproxy.kube.objects import ObjectMeta, parse_status
 from kmproxy.kube.watch import LIST_ACCEPT
 
 REQUEST_TIMEOUT = 60.0
@@ -59,7 +58,7 @@ class ApiServer:
 
     async def objects(
         self, path: str, params: Mapping[str, str], reader: ListReader
-    ) -> AsyncGenerator[list[Namespace], None]:
+    ) -> AsyncGenerator[list[ObjectMeta], None]:
         """Yield the objects of a list, or of one page of it, as they arrive.
 
         `reader` keeps the metadata of the list. Other tasks can run between two portions. Raises
@@ -80,11 +79,8 @@ class ApiServer:
         """
         url = await self._url(path)
         body = msgspec.json.encode(document)
-        async with (
-            self._upstream.post(url, body, silence=REQUEST_TIMEOUT) as response,
-            self._answer(response, REQUEST_TIMEOUT) as pieces,
-        ):
-            return await _collect(pieces, most)
+        async with self._upstream.post(url, body, silence=REQUEST_TIMEOUT) as response:
+            return await _collect(await self._answer(response, REQUEST_TIMEOUT), most)
 
     @asynccontextmanager
     async def stream(
@@ -96,11 +92,10 @@ class ApiServer:
         while the body is read.
         """
         url = await self._url(path)
-        async with (
-            self._upstream.get(url, accept=accept, params=params, silence=silence) as response,
-            self._answer(response, silence) as pieces,
-        ):
-            yield pieces
+        async with self._upstream.get(
+            url, accept=accept, params=params, silence=silence
+        ) as response:
+            yield await self._answer(response, silence)
 
     async def _url(self, path: str) -> str:
         """Return the URL of a path. Raises CredentialError.
@@ -111,21 +106,20 @@ class ApiServer:
         await self._identity.authorization()
         return self._identity.server + path
 
-    @asynccontextmanager
     async def _answer(
         self, response: aiohttp.ClientResponse, silence: float
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open the body of a response. Raises ApiError if its status is not 200 or 201."""
-        async with aclosing(self._upstream.pieces(response, silence=silence)) as pieces:
-            if response.status not in {200, 201}:
-                body = bytearray()
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > MAX_STATUS:  # an HTML page, perhaps: the status code is enough
-                        break
-                retry_after = response.headers.get("Retry-After")
-                raise parse_status(response.status, bytes(body[:MAX_STATUS]), retry_after)
-            yield pieces
+    ) -> AsyncIterator[bytes]:
+        """The pieces of a response's body. Raises ApiError if its status is not 200 or 201."""
+        pieces = self._upstream.pieces(response, silence=silence)
+        if response.status not in {200, 201}:
+            body = bytearray()
+            async for piece in pieces:
+                body += piece
+                if len(body) > MAX_STATUS:  # an HTML page, perhaps: the status code is enough
+                    break
+            retry_after = response.headers.get("Retry-After")
+            raise parse_status(response.status, bytes(body[:MAX_STATUS]), retry_after)
+        return pieces
 
 
 async def _collect(pieces: AsyncIterator[bytes], limit: int) -> bytearray:

@@ -19,10 +19,10 @@ import msgspec
 from kmproxy.allowances import Allowances
 from kmproxy.bounded_cache import ENTRY, BoundedCache
 from kmproxy.client.addresses import NodeAddresses
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.object_list import ListReader
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.permissions import NODES, NODES_LISTED, Permission, advice
 from kmproxy.kube.watch import PAGE
 from kmproxy.telemetry import UpstreamErrors
@@ -207,7 +207,7 @@ class NodeDirectory:
             raise UpstreamError("no_node", "the cluster has no nodes")
         return await self.find(names[0])
 
-    async def list_all(self) -> AsyncGenerator[list[Namespace], None]:
+    async def list_all(self) -> AsyncGenerator[list[ObjectMeta], None]:
         """Yield the metadata of all nodes of the cluster, as it arrives. Raises UpstreamError."""
         params = {"limit": str(PAGE), "resourceVersion": "0"}
         while True:

@@ -14,9 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
-from kmproxy.kube.objects import ListMeta, decode, decode_object
+from kmproxy.kube.objects import ListMeta, ObjectMeta, decode, decode_object
 
 _F = TypeVar("_F", bound="Frame")
 
@@ -180,12 +179,10 @@ class ListReader:
     def __repr__(self) -> str:
         return f"<ListReader {self._splitter.count} objects>"
 
-    def feed(self, data: bytes) -> Iterator[list[Namespace]]:
+    def feed(self, data: bytes) -> Iterator[list[ObjectMeta]]:
         """Take the next piece; yield its objects, at most `SLICE` at once. Raises ApiError."""
         objects = self._splitter.split(data)
-        while some := [
-            decode_object(each, _NO_LIST).namespace() for each in islice(objects, SLICE)
-        ]:
+        while some := [decode_object(each, _NO_LIST).kept() for each in islice(objects, SLICE)]:
             yield some
 
     def raw(self, data: bytes) -> Iterator[bytes]:

@@ -6,11 +6,12 @@ Must not know how a document arrives.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
 
 _T = TypeVar("_T")
@@ -21,17 +22,26 @@ RETRY_AFTER_LIMIT = 60.0
 _REASON = re.compile(r"[A-Za-z]{1,40}")
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectMeta:
+    """The metadata of a namespace, a node or another object: its name, labels and annotations."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
 class Meta(msgspec.Struct, rename="camel"):
-    """The metadata of an object."""
+    """The metadata of an object as the API server sends it."""
 
     name: str = ""
     resource_version: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
-    def namespace(self) -> Namespace:
-        """Return the metadata as a namespace."""
-        return Namespace(self.name, self.labels or {}, self.annotations or {})
+    def kept(self) -> ObjectMeta:
+        """Return the metadata without the resource version."""
+        return ObjectMeta(self.name, self.labels or {}, self.annotations or {})
 
 
 class _Object(msgspec.Struct):

@@ -14,10 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, UpstreamError
 from kmproxy.kube.object_list import MAX_OBJECT
-from kmproxy.kube.objects import decode, decode_object, parse_status
+from kmproxy.kube.objects import ObjectMeta, decode, decode_object, parse_status
 from kmproxy.kube.outage import TOO_LARGE, is_outage
 
 LIST_ACCEPT = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -61,10 +60,10 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A namespace came, changed or went. `raw` is the JSON, for watches of other objects."""
+    """An object came, changed or went. `raw` is its JSON."""
 
     kind: Literal["ADDED", "MODIFIED", "DELETED"]
-    namespace: Namespace
+    meta: ObjectMeta
     raw: bytes | msgspec.Raw = field(default=b"", repr=False, compare=False)
 
 
@@ -171,7 +170,7 @@ class WatchState:
         self._outage = False
         match event.type:
             case "ADDED" | "MODIFIED" | "DELETED":
-                return Change(event.type, meta.namespace(), event.object)
+                return Change(event.type, meta.kept(), event.object)
             case _:  # BOOKMARK, or a type of event that a later Kubernetes may add
                 return None
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from kmproxy.config.label_rules import MAX_VALUE, LabelRule, Namespace
+from kmproxy.config.label_rules import MAX_VALUE, LabelRule
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.rendering import KnownLabels, Renderer, Rendering
 
 RETENTION = 300.0
@@ -121,7 +122,7 @@ class LabelMap:
     ) -> None:
         self.renderer = Renderer(rules, max_value=max_value, reserved=reserved)
         self._retention = retention
-        self._unknown = self.render(Namespace("")).labels
+        self._unknown = self.render(ObjectMeta("")).labels
         self._held = self.listing()
         self._gone: dict[bytes, float] = {}  # name -> when to forget it
         self._changes = 0
@@ -176,6 +177,22 @@ class LabelMap:
         """Return the names of the namespaces that exist, without deleted ones still remembered."""
         return [name.decode() for name in self._held.rendered if name not in self._gone]
 
+    def held(self) -> dict[bytes, bytes]:
+        """Return the labels of the namespaces that exist, as `lookup` returns them, by name."""
+        held = dict(self._held.rendered)
+        for name in self._gone:
+            held.pop(name, None)
+        return held
+
+    def lacking_of(self, namespace: bytes) -> tuple[str, ...]:
+        """Return the labels of `names` for which a namespace has no value of its own."""
+        notes = self._held.notes.get(namespace)
+        return notes.lacking if notes else ()
+
+    def lackers(self, label: str) -> list[bytes]:
+        """Return the existing namespaces that `lacking` counts, in no order."""
+        return [name for name, notes in self._held.notes.items() if label in notes.lacking]
+
     def lookup(self, namespace: bytes) -> bytes:
         """Return the pairs to add to a sample, each with its leading comma, or `b""` for no pairs.
 
@@ -192,7 +209,7 @@ class LabelMap:
         """The pairs of the samples of an unknown namespace: the defaults."""
         return self._unknown
 
-    def render(self, namespace: Namespace) -> Rendering:
+    def render(self, namespace: ObjectMeta) -> Rendering:
         """Render the labels that the samples of one namespace get."""
         return self.renderer.render(namespace)
 
@@ -200,13 +217,13 @@ class LabelMap:
         """Return an empty listing, for `collect` and `swap`."""
         return Listing(self._unknown)
 
-    def replace(self, namespaces: Iterable[Namespace], now: float) -> None:
+    def replace(self, namespaces: Iterable[ObjectMeta], now: float) -> None:
         """Replace the whole map with these namespaces. The other namespaces were deleted."""
         listing = self.listing()
         self.collect(listing, namespaces)
         self.swap(listing, now)
 
-    def collect(self, listing: Listing, namespaces: Iterable[Namespace]) -> None:
+    def collect(self, listing: Listing, namespaces: Iterable[ObjectMeta]) -> None:
         """Add namespaces to a listing for `swap`. Many namespaces are best added in portions."""
         held = self._held.rendered
         for space in namespaces:
@@ -226,7 +243,7 @@ class LabelMap:
         self._held, self._gone = listing, gone
         self.loaded = True
 
-    def put(self, namespace: Namespace) -> None:
+    def put(self, namespace: ObjectMeta) -> None:
         """Add or change one namespace."""
         name = namespace.name.encode()
         before = self._held.rendered.get(name)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from kmproxy.config.label_rules import WILDCARD, LabelRule, Namespace, Source
+from kmproxy.config.label_rules import WILDCARD, LabelRule, Source
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.rendering import NOT_BY_WILDCARD, Choice, Rendering, render_pairs
 
@@ -40,7 +41,7 @@ class NamespaceInfoMap(LabelMap):
     last values beyond that are left out too.
     """
 
-    def render(self, namespace: Namespace) -> Rendering:
+    def render(self, namespace: ObjectMeta) -> Rendering:
         """Render the pairs of one namespace, each with its leading comma."""
         chosen = Choice(self.renderer.max_value, 2 * self.renderer.budget)
         labels = _pairs("label", namespace.labels, self.rules, chosen)

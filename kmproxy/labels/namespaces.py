@@ -16,11 +16,11 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError, CredentialError, KmproxyError, UpstreamError
 from kmproxy.kube.apiserver import ApiServer
 from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.object_list import ListReader
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.outage import Outage
 from kmproxy.kube.permissions import NAMESPACES, advice
 from kmproxy.kube.watch import SILENCE, WATCH_ACCEPT, Change, Next, WatchState
@@ -34,7 +34,7 @@ _log = logging.getLogger(__package__)
 
 async def list_namespaces(
     api: ApiServer, state: WatchState
-) -> AsyncGenerator[list[Namespace], None]:
+) -> AsyncGenerator[list[ObjectMeta], None]:
     """List every namespace, in portions; at the end give the resource version to `state`.
 
     No portion is kept, so a list may have any length. Other tasks can run between two portions.
@@ -272,9 +272,9 @@ class NamespaceWatcher:
     def _apply(self, change: Change) -> None:
         for labels in self._maps:
             if change.kind == "DELETED":
-                labels.delete(change.namespace.name, self.clock())
+                labels.delete(change.meta.name, self.clock())
             else:
-                labels.put(change.namespace)
+                labels.put(change.meta)
 
     def _confirmed(self) -> None:
         self._synced_at = self.clock()

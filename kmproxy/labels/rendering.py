@@ -16,12 +16,12 @@ from kmproxy.config.label_rules import (
     NAME_LABEL,
     WILDCARD,
     LabelRule,
-    Namespace,
     label_name,
     name_problem,
 )
 from kmproxy.errors import SnapshotError
 from kmproxy.exposition.grammar import escape, unescape
+from kmproxy.kube.objects import ObjectMeta
 
 NAMESPACE_BYTES = 8192
 """The most bytes that the labels of one namespace take, or eight of the longest values if that is
@@ -72,11 +72,13 @@ class KnownLabels:
     @classmethod
     def of(cls, name: bytes, rendering: Rendering, deleted: float | None) -> KnownLabels:
         """Return the names and values from which a rendering was made."""
-        pairs = {
-            label.decode(): unescape(value).decode()
-            for label, value in _PAIR.findall(rendering.labels)
-        }
-        known = name.decode(), pairs, rendering.lacking, rendering.too_long, rendering.too_many
+        known = (
+            name.decode(),
+            read_pairs(rendering.labels),
+            rendering.lacking,
+            rendering.too_long,
+            rendering.too_many,
+        )
         return cls(*known, deleted)
 
 
@@ -145,14 +147,14 @@ class Renderer:
     def __repr__(self) -> str:
         return f"<Renderer of {len(self.rules)} rules>"
 
-    def render(self, namespace: Namespace) -> Rendering:
+    def render(self, namespace: ObjectMeta) -> Rendering:
         """Render the pairs of one namespace, in the order of the rules."""
         chosen = self.choose(namespace)
         return Rendering(
             render_pairs(chosen.pairs), tuple(chosen.lacking), chosen.too_long, chosen.too_many
         )
 
-    def choose(self, namespace: Namespace) -> Choice:
+    def choose(self, namespace: ObjectMeta) -> Choice:
         """Choose the pairs of one namespace by the rules, in the order of the rules."""
         chosen = Choice(self.max_value, self.budget)
         named: dict[str, str] = {}
@@ -205,7 +207,7 @@ def _length(value: str) -> int:
     return len(_utf8(value))
 
 
-def _metadata(namespace: Namespace, rule: LabelRule) -> Mapping[str, str]:
+def _metadata(namespace: ObjectMeta, rule: LabelRule) -> Mapping[str, str]:
     return namespace.labels if rule.source == "label" else namespace.annotations
 
 
@@ -214,6 +216,11 @@ def render_pairs(pairs: Mapping[str, str]) -> bytes:
     return b"".join(
         b',%b="%b"' % (_utf8(name), escape(_utf8(value))) for name, value in pairs.items()
     )
+
+
+def read_pairs(labels: bytes) -> dict[str, str]:
+    """Return the names and values of pairs that `render_pairs` has made."""
+    return {label.decode(): unescape(value).decode() for label, value in _PAIR.findall(labels)}
 
 
 def _utf8(text: str) -> bytes:

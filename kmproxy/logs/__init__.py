@@ -5,6 +5,7 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     lines           a container, a line of its log, and the mark that acknowledges the line
     positions       where the reading of each container's log goes on, and their text form
     position_file   the positions on disk
+    open_lines      bounds the memory for lines that have begun and not ended yet
     cri             reads the lines of a CRI log file and joins their parts
     listing         the names of log files in the index of a folder
     unpacking       unpacks a compressed log file piece by piece
@@ -29,4 +30,5 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     sender          pushes batches, again and again if need be, and acknowledges lines
     page            the status page, and the targets as JSON
     shipper         puts reading, sending and positions together, and stops them in order
+    port            serves the status page and /targets
 """

@@ -165,6 +165,7 @@ class ApiSource(Source[ApiReading]):
             max_line=self.max_line,
             oldest=self._oldest(),
             backoff=Backoff(uniform=self.uniform),
+            opened=self.opened,
         )
         return ApiReading(seen, reader, heard=self.clock())
 

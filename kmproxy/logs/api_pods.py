@@ -131,7 +131,7 @@ class PodWatcher:
                     uid, reader = self._read(change.raw)
                     gone = change.kind == "DELETED"
                     if gone and self.labels is not None:
-                        name = change.namespace.name
+                        name = change.meta.name
                         for each in reader.found:
                             self.labels.delete(each.namespace, name, uid, self.clock())
                     found = None if gone else tuple(reader.found.values())

@@ -20,6 +20,7 @@ import msgspec
 from kmproxy.kube.backoff import Backoff
 from kmproxy.logs.api_text import TextReader, TimedLine, Window, add_line
 from kmproxy.logs.lines import Container, Line, Mark
+from kmproxy.logs.open_lines import OpenLines
 from kmproxy.logs.positions import ApiPosition
 from kmproxy.logs.progress import Tally
 
@@ -65,6 +66,7 @@ class ApiReader:
         max_line: int,
         oldest: int,
         backoff: Backoff,
+        opened: OpenLines | None = None,
     ) -> None:
         self.container = container
         self.due = inf
@@ -90,7 +92,8 @@ class ApiReader:
         self._doubted: tuple[int, int] | None = None  # instance and latest of a doubtful answer
         # of the answer that is read now:
         self._request: ApiRequest | None = None
-        self._text = TextReader(max_line)
+        self._opened = opened or OpenLines(max_line)
+        self._text = TextReader(max_line, self._opened)
         self._window = Window(0)
         self._chain = (0, 0)
         self._guard: int | None = None
@@ -156,7 +159,7 @@ class ApiReader:
             return None
         here = self._begun(target)
         self._is_clean = False
-        self._text = TextReader(self._max_line)
+        self._text = TextReader(self._max_line, self._opened)
         self._window = Window(here.since)
         self._chain, self._is_headed, self.is_doubtful = (0, 0), False, False
         self._guard = self._gap = None
@@ -338,6 +341,7 @@ class ApiReader:
     def _close(self, now: float) -> None:
         """Keep the place that the answer has reached."""
         self._resume = self._here()
+        self._text.close()
         if self.is_doubtful and self._resume is not None:
             self._doubted = self._resume.instance, self._latest
             self.due = now + SETTLE

@@ -3,8 +3,9 @@
 Knows the format of a line. Must not know requests, instances or positions.
 
 Invariants:
-- Any cut of the bytes gives the same lines.
-- Memory is bounded by the bytes fed at once and one line of `max_line` bytes.
+- Any cut of the bytes gives the same lines, as long as `OpenLines` has room.
+- Memory is bounded by the bytes fed at once and one line of `max_line` bytes. Readers that share
+  `OpenLines` hold less, if there are many.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from zlib import crc32
 import msgspec
 
 from kmproxy.logs.cri import seconds_of
+from kmproxy.logs.open_lines import OpenLines
 from kmproxy.logs.positions import END_OF_TIME
 
 _HEADER = 64
@@ -40,23 +42,37 @@ class TimedLine(msgspec.Struct, frozen=True, gc=False):
 class TextReader:
     """Makes lines of the bytes of one response."""
 
-    def __init__(self, max_line: int) -> None:
+    def __init__(self, max_line: int, opened: OpenLines | None = None) -> None:
         self._max_line = max_line
+        self._opened = opened or OpenLines(max_line)
+        self._allowed = self._held = 0  # bytes of the open line
         self._rest = bytearray()
         self._crc = 0
         self._size = 0
 
     def feed(self, data: bytes) -> list[TimedLine]:
         """Read further bytes, and return the lines that end in them."""
+        self._allowed = self._opened.allowed
         first, *others = data.split(b"\n")
         self._extend(first)
         if not others:
+            self._account()
             return []
         lines = [self._take()]
         last = others.pop()
         lines += [self._made(each, crc32(each), is_cut=False) for each in others]
         self._extend(last)
+        self._account()
         return lines
+
+    def close(self) -> None:
+        """Say that the response has ended, and forget an open line."""
+        self._rest.clear()
+        self._account()
+
+    def _account(self) -> None:
+        self._opened.change(self._held, len(self._rest))
+        self._held = len(self._rest)
 
     def finish(self) -> TimedLine | None:
         """Return the last line if it has no newline."""
@@ -67,7 +83,8 @@ class TextReader:
             return
         self._crc = crc32(piece, self._crc)
         self._size += len(piece)
-        self._rest += piece[: max(0, self._max_line + _HEADER - len(self._rest))]
+        longest = min(self._max_line, self._allowed) + _HEADER
+        self._rest += piece[: max(0, longest - len(self._rest))]
 
     def _take(self) -> TimedLine:
         raw, crc, is_cut = bytes(self._rest), self._crc, self._size > len(self._rest)

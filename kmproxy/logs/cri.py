@@ -4,9 +4,10 @@ Knows the format of the file and the offsets in it. Must not know names of files
 requests or containers.
 
 Invariants:
-- Any cut of the bytes that are fed gives the same entries.
+- Any cut of the bytes that are fed gives the same entries, as long as `OpenLines` has room.
 - Memory is bounded: the bytes fed at once, one line of the file up to `max_line` and a header, and
-  for each of the two streams one open line of at most `max_line` bytes.
+  for each of the two streams one open line of at most `max_line` bytes. Readers that share
+  `OpenLines` hold less, if there are many.
 - The time is linear in the bytes fed, if these are not fewer at a time than a line has.
 - What is not a CRI line is never given out as one.
 """
@@ -20,10 +21,8 @@ from zlib import crc32
 
 import msgspec
 
-from kmproxy.logs.positions import Open, Point
-
-MAX_BACK = 32 << 10
-"""Bytes at most of the evidence before a place. A line that a runtime writes is shorter."""
+from kmproxy.logs.open_lines import OpenLines
+from kmproxy.logs.positions import MAX_BACK, Open, Point
 
 _HEADER = 128
 """Bytes that are more than any header has, by the pattern below."""
@@ -80,8 +79,11 @@ class _Parts:
 class CriReader:
     """Makes entries of the bytes of one instance's files, file after file."""
 
-    def __init__(self, max_line: int) -> None:
+    def __init__(self, max_line: int, opened: OpenLines | None = None) -> None:
         self._max_line = max_line
+        self._opened = opened or OpenLines(max_line)
+        self._allowed = 0  # bytes of each: an open line of either stream, and a line of the file
+        self._held = 0  # bytes of open lines, as `_opened` knows them
         self._parts: dict[str, _Parts] = {}
         self._skipping: set[str] = set()
         self._open = _CLOSED
@@ -129,6 +131,7 @@ class CriReader:
         """
         self._after, self._offset, self._line = point.after, point.offset, point
         self._rest, self._tail = b"", None
+        self._account()
 
     def restore(self, skipping: tuple[str, ...]) -> None:
         """Say which streams leave out the rest of a line, at a point that was saved."""
@@ -136,10 +139,12 @@ class CriReader:
         for stream in skipping:
             self._parts.pop(stream, None)
         self._set_open()
+        self._account()
 
     def feed(self, data: bytes) -> list[Entry]:
         """Read further bytes of the file, and return the lines that end in them."""
         entries: list[Entry] = []
+        self._allowed = self._opened.allowed // 3
         if self._tail is not None:
             data = self._feed_long(self._tail, data, entries)
         base = self._offset - len(self._rest)
@@ -150,10 +155,19 @@ class CriReader:
         if stop:
             self._read(data, base, stop, entries)
         self._rest = data[stop:]
-        if len(self._rest) > self._max_line + _HEADER and self._tail is None:
+        longest = min(self._max_line, self._allowed) + _HEADER
+        if len(self._rest) > longest and self._tail is None:
             self._tail = self._rest[-_TAIL:]
-            self._rest = self._rest[: self._max_line + _HEADER]
+            self._rest = self._rest[:longest]
+        self._account()
         return entries
+
+    def _account(self) -> None:
+        """Tell how many bytes of open lines are held."""
+        now = len(self._rest) + sum(len(each.text) for each in self._parts.values())
+        if now != self._held:
+            self._opened.change(self._held, now)
+            self._held = now
 
     def end_file(self) -> list[Entry]:
         """Say that the file has ended. A last line without newline is taken as it is.
@@ -163,9 +177,11 @@ class CriReader:
         if not self._rest:
             return []
         entries: list[Entry] = []
-        point = self.point
-        self._one(self._rest + b"\n", 0, point.offset, point.crc, point.back, entries, torn=True)
+        point, is_cut = self.point, self._tail is not None
+        self._one(self._rest + b"\n", 0, point.offset, point.crc, point.back, entries,
+                  torn=True, is_cut=is_cut)  # fmt: skip
         self._rest, self._tail = b"", None
+        self._account()
         return entries
 
     def end(self) -> list[Entry]:
@@ -195,7 +211,7 @@ class CriReader:
             return b""
         self._offset += end
         line, self._rest, self._tail = self._rest + b"\n", b"", None
-        self._one(line, 0, self._offset, crc32(tail), len(tail), entries)
+        self._one(line, 0, self._offset, crc32(tail), len(tail), entries, is_cut=True)
         return data[end:]
 
     def _read(self, data: bytes, base: int, stop: int, entries: list[Entry]) -> None:
@@ -235,7 +251,7 @@ class CriReader:
 
     def _one(
         self, data: bytes, at: int, end: int, crc: int, back: int, entries: list[Entry],
-        *, torn: bool = False,
+        *, torn: bool = False, is_cut: bool = False,
     ) -> None:  # fmt: skip
         """Read the line at `at`, whose offset behind it is `end`, by the rules for parts."""
         begin, self._line = self._line, Point(self._after, end, back, crc)
@@ -254,7 +270,8 @@ class CriReader:
             return
         part = self._parts.get(stream) or _Parts(begin, time)
         fault = "unfinished" if torn and is_last else ""
-        if len(part.text) + len(text) > self._max_line:
+        size = len(part.text) + len(text)
+        if is_cut or size > self._max_line or (not is_last and size > self._allowed):
             fault = "cut"
             if not is_last:
                 self._skipping.add(stream)

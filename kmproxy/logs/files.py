@@ -21,18 +21,30 @@ from kmproxy.logs.lines import Container
 from kmproxy.logs.pod_labels import NodePodLabels
 from kmproxy.logs.pods import Followed, LogPodReader
 from kmproxy.logs.positions import FilePosition
+from kmproxy.logs.queues import OVERHEAD
 from kmproxy.logs.reader import LogReader
 from kmproxy.logs.source import HELD, Reading, Source
-from kmproxy.sources.kubelet import LogAnswer, Reader
+from kmproxy.sources.kubelet import Reader
+from kmproxy.sources.log_answer import LogAnswer
 
 PODS_INTERVAL: Final = 2.0
 """Seconds between two lists of pods."""
+
+PODS_ENDING: Final = 1.0
+"""Seconds between two lists while containers run whose pods are deleted. Once a list shows their
+end, the end of their files can be believed."""
 
 CONNECTIONS: Final = 4
 """Requests to the kubelet for log files at the same time."""
 
 CHUNK: Final = 256 << 10
 """Bytes of a log file that are asked for at once, at most."""
+
+LEAST_CHUNK: Final = 16 << 10
+"""Bytes that are asked for at once, at least."""
+
+GROWTH: Final = OVERHEAD // 40
+"""Bytes of memory that a byte of a log file may become: a line has 40 bytes or more."""
 
 TICK: Final = 0.05
 """Seconds between two looks at what is due, at least."""
@@ -47,7 +59,7 @@ FOLDER: Final = "/logs/pods/"
 
 ELSEWHERE: Final = "and its log files cannot be read; see --source=api"
 
-_OF_ONE_FILE: Final = frozenset({"status", "framing", "too_large", "cut", "short"})
+_OF_ONE_FILE: Final = frozenset({"status", "framing", "garbage", "too_large", "cut", "short"})
 """Failures of which other files may be free."""
 
 
@@ -134,7 +146,9 @@ class FileSource(Source[FileReading]):
                 if found and not is_proved:
                     is_proved = await self._prove()
                 self._update(found)
-                delay, backoff = PODS_INTERVAL, Backoff(uniform=self.uniform)
+                ends = any(each.is_ending and not each.is_ended for each in found.values())
+                delay = PODS_ENDING if ends else PODS_INTERVAL
+                backoff = Backoff(uniform=self.uniform)
             await asyncio.sleep(delay)
 
     async def _list(self, reader: Reader) -> None:
@@ -187,7 +201,10 @@ class FileSource(Source[FileReading]):
         position = self.book.get((container.uid, container.name))
         kept = position if isinstance(position, FilePosition) else None
         oldest = self._oldest()
-        reader = LogReader(container, kept, self._tally, max_line=self.max_line, oldest=oldest)
+        reader = LogReader(
+            container, kept, self._tally,
+            max_line=self.max_line, oldest=oldest, opened=self.opened,
+        )  # fmt: skip
         return FileReading(seen, reader)
 
     async def _dispatch(self) -> None:
@@ -225,7 +242,7 @@ class FileSource(Source[FileReading]):
             await self._queued.acquire()
             reading = self._queue.popleft()
             try:
-                did_ask = await self._step(reading)
+                did_ask = await self._read(reading)
             finally:
                 reading.is_busy = False
             now = self.clock()
@@ -238,9 +255,10 @@ class FileSource(Source[FileReading]):
             self._wake.set()
             await asyncio.sleep(0)
 
-    async def _step(self, reading: FileReading) -> bool:
+    async def _read(self, reading: FileReading) -> bool:
         """Ask for the next bytes of one container, and add their lines.
 
+        Bytes that wait for a listing, or to be unpacked, are handled before others are fetched.
         Returns whether there was something to ask for.
         """
         if not self._answers.is_set():
@@ -249,6 +267,20 @@ class FileSource(Source[FileReading]):
                     await self._answers.wait()
         reader = reading.reader
         room = await self._reserve()
+        try:
+            did_ask = await self._step(reading, room)
+            while did_ask and reader.has_bytes and self.batches.takes(reader.container):
+                await asyncio.sleep(0)
+                if reader.has_backlog:  # lines were added for this room already
+                    room = await self._reserve(room)
+                did_ask = await self._step(reading, room)
+        finally:
+            self._reserved -= room * GROWTH
+        return did_ask
+
+    async def _step(self, reading: FileReading, room: int) -> bool:
+        """Ask once, or unpack what was fetched. Returns whether there was something to do."""
+        reader = reading.reader
         try:
             if reader.has_backlog:
                 lines = reader.resume(self.clock(), room)
@@ -279,7 +311,6 @@ class FileSource(Source[FileReading]):
                 self._paused, self._pause = 0.0, Backoff(uniform=self.uniform)
                 self._answers.set()
         finally:
-            self._reserved -= room
             self.metrics.take(self._tally)
         if reader.is_docker and not reading.was_named:
             reading.was_named = True
@@ -287,11 +318,13 @@ class FileSource(Source[FileReading]):
             self._say("docker", f"a container is not read: {reading.last_error}")
         return True
 
-    async def _reserve(self) -> int:
-        """Wait for room, and take some of it until the lines were added."""
+    async def _reserve(self, before: int = 0) -> int:
+        """Wait for room, and take some of it until the lines were added. Give `before` back."""
+        self._reserved -= before * GROWTH
         while True:
-            room = min(await self.room() - self._reserved, CHUNK)
-            if room > 0:
-                self._reserved += room
+            room = min((await self.room() - self._reserved) // GROWTH, CHUNK)
+            if room >= LEAST_CHUNK or not self._reserved:
+                room = max(room, LEAST_CHUNK)
+                self._reserved += room * GROWTH
                 return room
             await asyncio.sleep(TICK)

@@ -58,6 +58,7 @@ class PositionFile:
         self._served = 0
         self._unwritten = False
         self._failing = False
+        self._reason = ""
 
     def __repr__(self) -> str:
         return f"<PositionFile {self._path}>"
@@ -78,6 +79,14 @@ class PositionFile:
             raise PositionsError(
                 f"the positions file {self._path} is refused: {reason}; remove it to begin anew"
             ) from error
+
+    async def prove(self) -> None:
+        """Write the positions once. Raises PositionsError, with the file's name, if that fails."""
+        self._book.changed = True
+        self._failing = True  # so that the error stands alone, without a log line
+        if not await self.flush():
+            reason = f"cannot be written: {self._reason}; give a file on a writable volume"
+            raise PositionsError(f"{self._path} {reason}")
 
     async def flush(self) -> bool:
         """Write the positions of this moment, and return whether they are on disk."""
@@ -105,11 +114,12 @@ class PositionFile:
             await aside(lambda: replace_own(self._path, [data]), "log-positions")
         except OSError as error:
             self.failures["write"] += 1
+            self._reason = error.strerror or str(error)
             if not self._failing:
                 _log.warning(
                     "the positions file %s cannot be written: %s; a restart repeats lines",
                     self._path,
-                    error.strerror or error,
+                    self._reason,
                 )
             self._failing = True
             return False

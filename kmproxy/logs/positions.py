@@ -19,6 +19,9 @@ from kmproxy.errors import PositionsError
 MAX_BYTES = 4 << 20
 """Bytes of the longest text: about 10,000 containers."""
 
+MAX_BACK = 32 << 10
+"""Bytes at most of the evidence before a place. A line that a runtime writes is shorter."""
+
 KEPT = 24 * 3600.0
 """Seconds for which the position of a container that is gone is kept."""
 
@@ -210,7 +213,7 @@ def _is_possible(entry: _Entry) -> bool:
     points = [position.done, *([position.start] if position.start else [])]
     return (
         all(
-            0 <= each.back <= each.offset and bool(each.back) == bool(each.offset)
+            0 <= each.back <= min(each.offset, MAX_BACK) and bool(each.back) == bool(each.offset)
             for each in points
         )
         and (not position.start or position.start.order <= position.done.order)

@@ -28,11 +28,15 @@ from kmproxy.logs.cri import CriReader
 from kmproxy.logs.exchange import Request, Response
 from kmproxy.logs.lines import Container, Mark
 from kmproxy.logs.listing import Listing, Rotated
+from kmproxy.logs.open_lines import OpenLines
 from kmproxy.logs.pace import ENDING, PATIENCE, SETTLE, Pace
 from kmproxy.logs.positions import FilePosition, Point
 from kmproxy.logs.progress import Progress, Read, Tally
 from kmproxy.logs.restarts import Restarts
 from kmproxy.logs.unpacking import PackedFile, PackedFileError
+
+PACKED = 32 << 10
+"""Bytes of a compressed file that are asked for at once, as they stay until they are unpacked."""
 
 KEPT = 4
 """Rotated files of an instance that the kubelet keeps by default. It deletes older ones."""
@@ -48,7 +52,7 @@ class LogReader:
 
     def __init__(
         self, container: Container, position: FilePosition | None, tally: Tally,
-        *, max_line: int, oldest: int = 0, kept: int = KEPT,
+        *, max_line: int, oldest: int = 0, kept: int = KEPT, opened: OpenLines | None = None,
     ) -> None:  # fmt: skip
         self.container = container
         self.due = 0.0
@@ -60,7 +64,7 @@ class LogReader:
             f"/logs/pods/{container.namespace}_{container.pod}_{container.uid}/{container.name}/"
         )
         self._pace = Pace()
-        self._cri = CriReader(max_line)
+        self._cri = CriReader(max_line, opened)
         self._progress = Progress(container, position, tally, oldest)
         self._kept = kept
         self._restarts = Restarts()
@@ -115,6 +119,11 @@ class LogReader:
         """Whether `resume` may give lines of bytes that were fetched already."""
         return self._packed is not None and self._packed.has_more
 
+    @property
+    def has_bytes(self) -> bool:
+        """Whether bytes are held whose lines the next step gives."""
+        return self._held is not None or self.has_backlog
+
     def acknowledge(self, mark: Mark) -> None:
         """Say that a line and all lines before it were taken, or left out and counted."""
         self._progress.acknowledge(mark)
@@ -140,11 +149,14 @@ class LogReader:
         if self._file and self._file.is_packed:
             self._packed = self._packed or PackedFile(self._point)
             first = start = self._packed.offset
+            room = min(room, PACKED)
         name = self._file.name(self._instance) if self._file else f"{self._instance}.log"
         return Request(self._folder + name, first, start + room - 1)
 
     def retry(self, now: float) -> None:
         """Say that the last request has no answer. The same one is asked again later."""
+        if self._held:  # its bytes are asked for again, instead of being held for long
+            self._held, self._is_listing = None, False
         self._rest(now, is_active=False)
 
     def respond(self, response: Response, now: float, room: int) -> Read:
@@ -162,7 +174,7 @@ class LogReader:
         data = response.behind(self._point)
         if data is None:
             return self._look_for(now, is_other=True)
-        if not self._point.offset and not self._file and (data or self._ended() is not None):
+        if not self._point.offset and not self._file:
             self._held = response, self._asked
             self._is_listing, self.due = True, now
             return []

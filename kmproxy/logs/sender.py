@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
@@ -320,11 +319,8 @@ async def _beginning(response: aiohttp.ClientResponse, upstream: Upstream) -> by
     """The first bytes of an answer. A longer or slow answer ends its connection."""
     text = b""
     with contextlib.suppress(TimeoutError, UpstreamError):  # the status is known already
-        async with (
-            asyncio.timeout(BODY_PATIENCE),
-            aclosing(upstream.pieces(response)) as pieces,
-        ):
-            async for piece in pieces:
+        async with asyncio.timeout(BODY_PATIENCE):
+            async for piece in upstream.pieces(response):
                 text += piece[:ANSWER_BYTES]
                 if len(text) >= ANSWER_BYTES:
                     break

@@ -1,6 +1,6 @@
 """Ships the logs of a node: reads files, sends lines and keeps positions, and stops in order.
 
-Knows the order of start and end, and what the page shows. Must not know how each part works.
+Knows the order of start and end. Must not know how each part works.
 """
 
 from __future__ import annotations
@@ -10,22 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
-from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from kmproxy import __version__
 from kmproxy.logs.batches import Batches
-from kmproxy.logs.page import State, Target, logs_page, targets_document
+from kmproxy.logs.page import Target, by_name
 from kmproxy.logs.position_file import PositionFile
 from kmproxy.logs.sender import Sender
 from kmproxy.logs.source import Reading, Source
-from kmproxy.web.health import Readiness
-from kmproxy.web.responses import application, not_allowed, plain, reads
 
 RETRY: Final = 1.0
 """Seconds after positions could not be written, until that is tried again. A push waits for it."""
@@ -122,10 +117,10 @@ class Shipper:
 
     def targets(self) -> list[Target]:
         """Return what is read, in the order of names."""
-        found = [self._target(each) for each in self.source.all()]
-        return sorted(found, key=lambda each: (each.namespace, each.pod, each.container))
+        return by_name(self.target(each) for each in self.source.all())
 
-    def _target(self, reading: Reading[Any]) -> Target:
+    def target(self, reading: Reading[Any]) -> Target:
+        """Return one container that is read, with the labels of its next line."""
         reader, container = reading.reader, reading.reader.container
         labels: dict[str, str] = {}
         tenant = None
@@ -146,48 +141,4 @@ class Shipper:
             lag_bytes=reader.lag,
             last_line=reader.newest / 1e9 or None,
             last_error=reading.last_error,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class LogsPort:
-    """Serves the page and `/targets`. `source` names the kubelet for a person."""
-
-    shipper: Shipper
-    readiness: Readiness
-    source: str
-
-    def application(self) -> web.Application:
-        """Return the application for the port."""
-        return application(self._handle)
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        path = request.raw_path
-        if path not in {"/", "/targets"}:
-            if path.partition("?")[0] in {"/", "/targets"}:
-                return plain(400, "this path takes no query")
-            return plain(404, "no such path: / and /targets are here")
-        if not reads(request):
-            return not_allowed()
-        targets = self.shipper.targets()
-        if path == "/targets":
-            headers = {hdrs.CONTENT_TYPE: "application/json"}
-            return web.Response(body=targets_document(targets), headers=headers)
-        headers = {hdrs.CONTENT_TYPE: "text/html; charset=utf-8"}
-        text = logs_page(self._state(), targets)
-        return web.Response(body=text.encode(errors="replace"), headers=headers)
-
-    def _state(self) -> State:
-        batches, sender = self.shipper.batches, self.shipper.sender
-        oldest = batches.oldest()
-        return State(
-            version=__version__,
-            problem=self.readiness.problem(),
-            reading=self.shipper.source.trouble,
-            sending=sender.last_error,
-            source=self.source,
-            endpoint=urlsplit(sender.url)._replace(query="").geturl(),
-            held=batches.held,
-            buffer=batches.limits.buffer,
-            oldest=0.0 if oldest is None else max(0.0, self.shipper.source.wall() - oldest / 1e9),
         )

@@ -18,6 +18,7 @@ from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.reviews import LogThrottle
 from kmproxy.logs.batches import Batches
 from kmproxy.logs.lines import Container, Line, Mark
+from kmproxy.logs.open_lines import OpenLines
 from kmproxy.logs.pods import Followed, LogSelection
 from kmproxy.logs.positions import Position, PositionBook
 from kmproxy.logs.progress import Tally
@@ -165,12 +166,14 @@ class Source(ABC, Generic[G]):
     """Set once the pods were listed."""
     trouble: str | None = field(init=False, default=None)
     """Why the pods cannot be listed or the logs not be read, or None."""
+    opened: OpenLines = field(init=False)
     _readings: dict[Container, G] = field(init=False, default_factory=dict)
     _tally: Tally = field(init=False, default_factory=Tally)
     _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _throttle: LogThrottle = field(init=False, default_factory=lambda: LogThrottle(PAUSE))
 
     def __post_init__(self) -> None:
+        self.opened = OpenLines(self.max_line)
         self.metrics.follow(self)
 
     def __repr__(self) -> str:

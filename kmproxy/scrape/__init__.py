@@ -9,5 +9,4 @@ Knows paths, statuses, deadlines and slots. Must not know targets of discovery.
     scraper         handles the deadline, the slot and the statuses of a scrape
     handler         handles paths and queries of the metrics port
     namespace_info  answers /metrics/namespaces
-    status_page     makes the page at /
 """

@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 from functools import cache
 from urllib.parse import parse_qs
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, Histogram
 
 from kmproxy.auth.authorizer import Authorizer, RequestAttributes, node_name
 from kmproxy.auth.middleware import DECISION, AuthMiddleware, RequestMetrics
 from kmproxy.exposition.pipeline import Recipe
-from kmproxy.exposition.selection import QueryError, Selection, check_keys
-from kmproxy.scrape.routes import Route, find_route, served_paths
+from kmproxy.exposition.selection import QueryError, Selection
+from kmproxy.scrape.routes import Route, find_route
 from kmproxy.scrape.scraper import Scraper
 from kmproxy.scrape.source import Kubelets, Source, UpstreamSource
 from kmproxy.sources.endpoints import ENDPOINTS
+from kmproxy.status.outcomes import Attempt, Outcomes, Scraped
 from kmproxy.web.responses import Handler, application, not_allowed, not_found, plain, reads
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -63,15 +64,16 @@ class Page:
 class MetricsPort:
     """The port that Prometheus scrapes: enriched metrics, `pages` by path, and the status page.
 
-    `upstreams` are by name. `status` takes the served paths and makes the status page. Without an
-    `authorizer` every request is served.
+    `upstreams` are by name. `status` answers requests for the status page. `outcomes` remembers how
+    scrapes went. Without an `authorizer` every request is served.
     """
 
     scraper: Scraper
     kubelets: Kubelets
     upstreams: Mapping[str, UpstreamSource]
     pages: Mapping[str, Page]
-    status: Callable[[list[str]], str]
+    status: Handler
+    outcomes: Outcomes
     authorizer: Authorizer | None
     metrics: ScrapeMetrics
     clock: Callable[[], float]
@@ -143,10 +145,12 @@ class MetricsPort:
                 return route.path, RequestAttributes(path, route.node, wanted, by_name=True)
             node = node_name(self.kubelets.kubelet.configured.name)
             return route.path, RequestAttributes(path, node, wanted)
+        if path == "/":
+            return path, RequestAttributes(path, wanted=_every_namespace)
         page = self.pages.get(path)
-        if page is None and path != "/":
+        if page is None:
             return None
-        narrow = self._wanted(query) if page is not None and page.by_tenant else None
+        narrow = self._wanted(query) if page.by_tenant else None
         return path, RequestAttributes(path, wanted=narrow)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -161,11 +165,7 @@ class MetricsPort:
             return await page.handler(request)
         if route is not None:
             return await self._answer(request, route, query)
-        try:
-            check_keys(parse_qs(query, keep_blank_values=True))
-        except QueryError as error:
-            return plain(400, str(error))
-        return web.Response(text=self.status(self._paths()), content_type="text/html")
+        return await self.status(request)
 
     async def _answer(self, request: web.Request, route: Route, query: str) -> web.StreamResponse:
         """Answer a request for metrics."""
@@ -174,7 +174,9 @@ class MetricsPort:
             self.metrics.requests.labels(route.path, "404").inc()
             return plain(404, "no upstream has this name, see /")
         try:
-            recipe = replace(source.recipe, selection=self._selected(query))
+            recipe = source.recipe
+            if query:
+                recipe = replace(recipe, selection=self._selected(query))
         except QueryError as error:  # the whole exposition must not be served instead
             self.metrics.requests.labels(route.path, "400").inc()
             return plain(400, str(error))
@@ -191,11 +193,12 @@ class MetricsPort:
     async def _scrape(
         self, request: web.Request, path: str, source: Source, recipe: Recipe
     ) -> web.StreamResponse:
-        """Answer a scrape, and count it with its status and its duration."""
+        """Answer a scrape, count it with its status and its duration, and remember how it went."""
         began = self.clock()
         code = "error"
+        attempt = Attempt()
         try:
-            response, code = await self.scraper.scrape(request, path, source, recipe)
+            response, code = await self.scraper.scrape(request, path, source, recipe, attempt)
         except ConnectionResetError:  # the client left while we wrote
             code = "gone"
             return web.Response(status=499)
@@ -205,11 +208,15 @@ class MetricsPort:
         else:
             return response
         finally:
-            self.metrics.count(path, code, self.clock() - began)
+            now = self.clock()
+            self.metrics.count(path, code, now - began)
+            if request.method != hdrs.METH_HEAD:  # its samples are not read to the end
+                decision = request.get(DECISION)
+                caller = decision.caller if decision and decision.tenant else ""
+                subject = Scraped(path, attempt.node, caller)
+                self.outcomes.note(subject, attempt, code, now=now, took=now - began)
 
-    def _paths(self) -> list[str]:
-        """Every served path, as the documentation writes it."""
-        paths = served_paths(
-            all_nodes=self._all_nodes, a_node=self._a_node, upstreams=self.upstreams
-        )
-        return [*paths, *(page.shown for page in self.pages.values())]
+
+def _every_namespace(_: str) -> bool:
+    """Whether the status page is about a namespace: it is about all that its caller may see."""
+    return True

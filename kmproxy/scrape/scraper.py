@@ -20,6 +20,7 @@ from kmproxy.exposition.selector import SeriesError
 from kmproxy.scrape.source import Source
 from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.slots import Slot
+from kmproxy.status.outcomes import Attempt
 from kmproxy.telemetry import UpstreamErrors
 from kmproxy.web.health import Readiness
 from kmproxy.web.open_connections import network
@@ -49,11 +50,11 @@ class Scraper:
     longest: float
 
     async def scrape(
-        self, request: web.Request, path: str, source: Source, recipe: Recipe
+        self, request: web.Request, path: str, source: Source, recipe: Recipe, attempt: Attempt
     ) -> tuple[web.StreamResponse, str]:
         """Answer a scrape. Returns the response, and its status or `broken` for the metric.
 
-        `path` is the path as the documentation writes it.
+        `path` is the path as the documentation writes it. `attempt` gets what becomes of it.
         """
         budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self.longest)
         deadline = asyncio.get_running_loop().time() + budget
@@ -65,12 +66,14 @@ class Scraper:
             async with source.limit.taken(deadline, network(request.remote)) as slot:
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await self._fetch(source, request, response, recipe, slot)
+                        await self._fetch(source, request, response, recipe, slot, attempt)
                 except TimeoutError as error:
                     raise _RefusedError(504, self._late(request, source, budget)) from error
         except (AccessError, SlowClientError, UpstreamError, _RefusedError) as error:
+            attempt.error = str(error)
             return _failed(request, response, path, error.status, str(error))
         except CredentialError as error:
+            attempt.error = str(error)
             return _failed(request, response, path, 502, str(error))
         except BaseException:  # after any error, a response that has begun must not look whole
             if response.prepared:
@@ -89,6 +92,7 @@ class Scraper:
         response: web.StreamResponse,
         recipe: Recipe,
         slot: Slot,
+        attempt: Attempt,
     ) -> None:
         tenant = None
         if (decision := request.get(DECISION)) is not None and decision.tenant is not None:
@@ -101,7 +105,7 @@ class Scraper:
             async with source.fetch() as exposition:
                 await self.streamer.stream(
                     exposition, request, response,
-                    recipe=recipe, room=source.room, slot=slot, tenant=tenant, pods=source.pods,
+                    source=source, recipe=recipe, slot=slot, tenant=tenant, attempt=attempt,
                 )  # fmt: skip
         except SeriesError as error:
             self.errors.count(source.server.label, "series")
@@ -109,6 +113,8 @@ class Scraper:
         except UpstreamError as error:
             self.errors.count(source.server.label, error.reason)
             raise
+        finally:
+            attempt.node = source.named
 
     def _late(self, request: web.Request, source: Source, budget: float) -> str:
         """The message that says which side took too long. Counts it if it was an upstream."""

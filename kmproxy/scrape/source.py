@@ -59,6 +59,10 @@ class Source(Protocol):
         """The server that the scrape waits for now."""
 
     @property
+    def named(self) -> str:
+        """The name of the node, if the request named it and it was found. Empty otherwise."""
+
+    @property
     def pods(self) -> ScrapePods | None:
         """The pods for the labels of a scrape whose answer has begun, or None."""
 
@@ -116,6 +120,11 @@ class NodeSource:
         return self.kubelets.recipe
 
     @property
+    def named(self) -> str:
+        """The name of the node, if the request named it and it was found. Empty otherwise."""
+        return self.name or "" if self.node is not None else ""
+
+    @property
     def pods(self) -> ScrapePods | None:
         """The pods of the node."""
         lists = self.kubelets.pods
@@ -153,6 +162,11 @@ class UpstreamSource:
     limit: ConcurrencyLimit
     room: SeriesRoom
     recipe: Recipe
+
+    @property
+    def named(self) -> str:
+        """Empty: an upstream is no node."""
+        return ""
 
     @property
     def pods(self) -> None:

@@ -17,21 +17,16 @@ from prometheus_client import CollectorRegistry, Counter
 
 from kmproxy.auth.tenant import TenantStream
 from kmproxy.content_coding import GzipEncoder, accepts_gzip
-from kmproxy.exposition.lines import portions, work
+from kmproxy.exposition.lines import portions
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
-from kmproxy.exposition.selector import SeriesRoom
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.scrape.pod_lists import ScrapePods
+from kmproxy.scrape.source import Source
 from kmproxy.sources.answer import Exposition
 from kmproxy.sources.slots import Slot
-
-_TURN = 1 << 19
-"""Work, in the unit of `lines.work`, after which the event loop serves other requests.
-
-This much work takes some milliseconds.
-"""
+from kmproxy.status.outcomes import Attempt
 
 _LEAST_LABEL = len(b',a="b"')
 
@@ -93,27 +88,28 @@ class Streamer:
         request: web.Request,
         response: web.StreamResponse,
         *,
+        source: Source,
         recipe: Recipe,
-        room: SeriesRoom,
         slot: Slot,
         tenant: TenantStream | None,
-        pods: ScrapePods | None = None,
+        attempt: Attempt,
     ) -> None:
         """Send a whole exposition. The first bytes begin the response. A HEAD gets the head alone.
 
-        Streams share the bytes of a `room`. `slot` counts the bytes that the client takes. A tenant
-        gets the part that it sees. `pods` are those of the node, if the recipe needs them. Raises
-        SeriesError, and the errors of the exposition, the tenant, the pods and the client's
-        connection.
+        The `source` has the room for series, and the pods of its node if the recipe needs them.
+        `slot` counts the bytes that the client takes. A tenant gets the part that it sees.
+        `attempt` gets the numbers of samples. Raises SeriesError, and the errors of the exposition,
+        the tenant, the pods and the client's connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
+        pods = source.pods
         lookup = pods.lookup if pods else None
-        pipeline = Pipeline(self.labels.lookup, recipe, room=room, pods=lookup)
+        pipeline = Pipeline(self.labels.lookup, recipe, room=source.room, pods=lookup)
         head = request.method == hdrs.METH_HEAD
         growth = self._growth(recipe.namespace_labels, pods)
         try:
-            async with aclosing(_by_work(exposition.pieces, growth)) as pieces:
+            async with aclosing(_portions(exposition.pieces, growth)) as pieces:
                 async for piece in pieces:
                     data = await tenant.feed(piece) if tenant else piece
                     data = await _fed(pipeline, data, pods)
@@ -136,6 +132,8 @@ class Streamer:
         finally:
             pipeline.close()
             self.metrics.count(pipeline)
+            attempt.samples = pipeline.enricher.samples
+            attempt.labelled = pipeline.enricher.enriched
             if tenant:
                 self.metrics.count_dropped(tenant.dropped)
 
@@ -166,20 +164,17 @@ async def _finished(pipeline: Pipeline, pods: ScrapePods | None) -> bytes:
     return pipeline.finish()
 
 
-async def _by_work(
+async def _portions(
     pieces: AsyncIterator[bytes], longest: Callable[[], int]
 ) -> AsyncGenerator[bytes, None]:
-    """Cut the pieces into portions, and let the event loop serve others after each `_TURN`.
+    """Cut the pieces into portions. The event loop runs after each part of a piece.
 
     `longest` returns the most bytes that a sample's labels have now.
     """
-    done = 0
     async for piece in pieces:
         for portion in portions(piece, longest()):
             yield portion
-            done += work(portion)
-            if done >= _TURN:
-                done = 0
+            if len(portion) < len(piece):
                 await asyncio.sleep(0)
 
 

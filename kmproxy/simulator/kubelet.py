@@ -22,7 +22,9 @@ from kmproxy.simulator.kubelet_faults import FRAMED, Failure, Fault, bomb, chunk
 from kmproxy.simulator.logs import SimLogs
 from kmproxy.simulator.metric_formats import PLAIN, PROTOBUF, PROTOBUF_BODY, TEXT, content_type
 from kmproxy.simulator.objects import Object
+from kmproxy.simulator.pod_logs import PodLogs, newest
 from kmproxy.simulator.pods import kubelet_pods, pod_list
+from kmproxy.simulator.statuses import StatusError
 from kmproxy.simulator.wire import (
     HOST,
     Listener,
@@ -52,8 +54,9 @@ class SimKubelet:
     `authorize`. The plain port refuses nobody. `host` is the address on which the kubelet listens,
     `port` the TLS port (0: any). `clock` can be replaced, to stop the time. `version` is the
     version of Kubernetes. `pods` are Pod objects for `/pods`, which replace the pods of the
-    metrics. `logs` are log files, served at `/logs/`, whose pods replace those of the metrics, too.
-    If `serves_logs` is false, the kubelet runs with `enableSystemLogHandler: false`.
+    metrics. `logs` are log files, served at `/logs/` and as text at `/containerLogs/`. Their pods
+    replace those of the metrics, too. If `serves_logs` is false, the kubelet runs with
+    `enableSystemLogHandler: false`.
     """
 
     def __init__(
@@ -80,6 +83,9 @@ class SimKubelet:
         self.clock = clock
         self._plan: Plan[Failure] = Plan()
         self._listener = Listener(self._handle, context, host=host, port=port)
+        self.pod_logs = PodLogs(
+            lambda: newest([self.logs.pods] if self.logs else []), lambda: self._listener.closing
+        )
         self.start = self._listener.start
         self.stop = self._listener.stop
 
@@ -144,8 +150,8 @@ class SimKubelet:
             return await self._fail(request, path, failure)
         if under_logs and not self.serves_logs:
             return _answer(405, b"logs endpoint is disabled.\n")
-        if under_logs and self.logs is not None:
-            return await FileServer(self.logs.root).serve(request, path.removeprefix("/logs"))
+        if (answer := await self._log(request, path)) is not None:
+            return answer
         if is_secure(request) and path.startswith(_FORBIDDEN_GROUND):
             return _answer(200, b"you should not be here")
         if path not in (*ENDPOINTS, "/pods", "/healthz"):
@@ -153,6 +159,21 @@ class SimKubelet:
         if request.method != "GET":
             return _answer(405, b"405: Method Not Allowed")
         return await self._serve(request, path)
+
+    async def _log(self, request: web.Request, path: str) -> web.StreamResponse | None:
+        """A file of the log folder, a container's log, or None for any other path."""
+        if self.logs is None or not is_secure(request):
+            return None
+        match path.split("/"):
+            case ["", "logs", _, *_]:
+                return await FileServer(self.logs.root).serve(request, path.removeprefix("/logs"))
+            case ["", "containerLogs", namespace, pod, container]:
+                try:
+                    return await self.pod_logs.serve(request, namespace, pod, container)
+                except StatusError as error:
+                    return _answer(error.code, f"{error}\n".encode())
+            case _:
+                return None
 
     async def _serve(self, request: web.Request, path: str) -> web.StreamResponse:
         accept = request.headers.get("Accept", "*/*")

@@ -76,7 +76,8 @@ class LogContainer:
             self.part(rest[:MAX_PART], stream, stamp=stamp)
             rest, stamp = rest[MAX_PART:], self._now(at)
         self.part(rest, stream, final=True, stamp=stamp)
-        if self.max_bytes and self._file.tell() > self.max_bytes:
+        is_full = self.max_bytes and self._file.tell() > self.max_bytes
+        if is_full and self.path.exists():  # else it waits for `reopen`
             self.rotate()
         return first
 

@@ -1,4 +1,4 @@
-"""The API server's `pods/log`: one container's log, as a kubelet streams it.
+"""The log of one container, as a kubelet streams it, and the API server's `pods/log` passes it on.
 
 Knows the query's parameters, and how a kubelet makes text of a CRI log file: only of the file that
 is written now, never of a rotated one. Must not know users, or anything of the proxy under test.
@@ -49,10 +49,13 @@ class PodLogs:
         """End all requests with `follow`, as a kubelet does after 4 hours."""
         self._cut += 1
 
-    async def serve(self, request: web.Request, namespace: str, name: str) -> web.StreamResponse:
-        """Send a log. Raises StatusError."""
+    async def serve(
+        self, request: web.Request, namespace: str, name: str, container_name: str | None = None
+    ) -> web.StreamResponse:
+        """Send a log. Without `container_name` the query has it. Raises StatusError."""
         query = request.query
-        container = self._container(namespace, name, query.get("container", ""))
+        wanted = query.get("container", "") if container_name is None else container_name
+        container = self._container(namespace, name, wanted)
         instance = container.instance
         if query.get("previous", "") in _TRUE:
             instance -= 1
@@ -61,7 +64,14 @@ class PodLogs:
             text = f'previous terminated container "{container.name}" in pod "{name}" not found'
             raise StatusError(400, text)
         since = _seconds(query.get("sinceTime", ""))
-        text_of = _Text(since, timestamps=query.get("timestamps", "") in _TRUE)
+        limit = query.get("limitBytes", "")
+        if limit and not (limit.isdecimal() and int(limit)):
+            raise StatusError(422, f"limitBytes: {limit!r} is not greater than 0")
+        text_of = _Text(
+            since,
+            timestamps=query.get("timestamps", "") in _TRUE,
+            limit=int(limit) if limit else None,
+        )
         response = web.StreamResponse(headers=headers({"Content-Type": "text/plain"}))
         response.enable_chunked_encoding()
         if query.get("follow", "") not in _TRUE:
@@ -106,7 +116,12 @@ class PodLogs:
             while not self._closing().is_set() and cut == self._cut:
                 runs = container.running and container.instance == instance
                 await self._copy(request, response, file, text_of)
-                if not runs or request.transport is None or request.transport.is_closing():
+                if (
+                    not runs
+                    or text_of.is_over
+                    or request.transport is None
+                    or request.transport.is_closing()
+                ):
                     return
                 if _was_rotated(path, file):
                     file.close()  # what was written there meanwhile is not read
@@ -129,17 +144,23 @@ class PodLogs:
                 if not response.prepared:
                     await response.prepare(request)
                 await response.write(text)
-            if not lines:
+            if not lines or text_of.is_over:
                 return
 
 
 class _Text:
-    """Makes text of CRI lines, from `since` on, in seconds since 1970."""
+    """Makes text of CRI lines, from `since` on, in seconds since 1970: at most `limit` bytes."""
 
-    def __init__(self, since: float, *, timestamps: bool) -> None:
+    def __init__(self, since: float, *, timestamps: bool, limit: int | None) -> None:
         self._since = since
         self._timestamps = timestamps
+        self._limit = limit
         self._is_new = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether as many bytes were made as there may be."""
+        return self._limit == 0
 
     def __call__(self, line: bytes) -> bytes:
         stamp, _, tag, text = line.split(b" ", 3)
@@ -148,7 +169,11 @@ class _Text:
         if _seconds(stamp.decode()) < self._since:
             return b""
         head = _padded(stamp) + b" " if self._timestamps and is_new else b""
-        return head + (text if is_whole else text[:-1])
+        whole = head + (text if is_whole else text[:-1])
+        if self._limit is not None:
+            whole = whole[: self._limit]
+            self._limit -= len(whole)
+        return whole
 
 
 def newest(logs: Iterable[Iterable[LogPod]]) -> Iterator[LogPod]:

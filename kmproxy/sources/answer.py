@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -17,6 +16,9 @@ import aiohttp
 from kmproxy.client.upstream import Upstream
 from kmproxy.content_coding import GzipDecoder
 from kmproxy.errors import UpstreamError
+
+TURN = 0.004
+"""Seconds of work with an answer, after which the event loop serves other requests."""
 
 _HEADER_TEXT = re.compile(r"[\t\x20-\x7e]*")
 
@@ -55,8 +57,8 @@ class Answer:
 class Exposition:
     """An answer with metrics: its own Content-Type, and its decoded body, in pieces as they arrive.
 
-    `pieces` ends only at the proven end of the body. Otherwise it raises UpstreamError. The event
-    loop runs between any two pieces that are decoded.
+    `pieces` ends only at the proven end of the body. Otherwise it raises UpstreamError. Between two
+    pieces, the event loop runs if it has not run for `TURN` seconds.
     """
 
     content_type: str
@@ -78,29 +80,29 @@ class Size:
         )
 
 
-@asynccontextmanager
-async def opened(
-    upstream: Upstream, response: aiohttp.ClientResponse, size: Size
-) -> AsyncIterator[Answer]:
+def opened(upstream: Upstream, response: aiohttp.ClientResponse, size: Size) -> Answer:
     """An answer whose form is checked already. Raises UpstreamError if it announces too much."""
     coding = coding_of(response)
     if coding == "identity" and (response.content_length or 0) > size.most:
         raise size.error()
-    async with aclosing(upstream.pieces(response)) as pieces:
-        yield Answer(response.headers["Content-Type"], coding, pieces)
+    return Answer(response.headers["Content-Type"], coding, upstream.pieces(response))
 
 
 async def decoded(answer: Answer, size: Size) -> AsyncGenerator[bytes, None]:
     """Decode an answer, to its proven end. Raises UpstreamError, also if it is too large."""
     left = size.most
     decoder = None if answer.coding == "identity" else GzipDecoder(size.name)
+    now = asyncio.get_running_loop().time
+    turn = now() + TURN
     async for piece in answer.pieces:
         for part in decoder.feed(piece) if decoder else (piece,):
             left -= len(part)
             if left < 0:
                 raise size.error()
             yield part
-            await asyncio.sleep(0)  # 64 KiB can decode to 64 MiB of text without any wait
+            if now() >= turn:  # 64 KiB can decode to 64 MiB of text without any wait
+                await asyncio.sleep(0)
+                turn = now() + TURN
     if decoder:
         decoder.finish()
 

@@ -59,10 +59,8 @@ class HttpSource:
             if response.status != 200:
                 raise UpstreamError(*self._refusal(response))
             require_form(response, METRICS_TEXT, self._upstream.name)
-            async with (
-                opened(self._upstream, response, self._size) as answer,
-                aclosing(decoded(answer, self._size)) as pieces,
-            ):
+            answer = opened(self._upstream, response, self._size)
+            async with aclosing(decoded(answer, self._size)) as pieces:
                 yield Exposition(answer.content_type, pieces)
 
     def _refusal(self, response: aiohttp.ClientResponse) -> tuple[str, str]:

@@ -44,6 +44,7 @@ from kmproxy.sources.answer import (
     require_form,
 )
 from kmproxy.sources.endpoints import CADVISOR, ENDPOINTS
+from kmproxy.sources.log_answer import LogAnswer, log_answer
 
 ACCEPT = "text/plain;version=0.0.4"
 """The requested format: text, never protobuf."""
@@ -61,6 +62,9 @@ MAX_INDEX = 1 << 20
 
 LOG_PATIENCE = 10.0
 """Seconds for the head of an answer with log lines, and between two of its pieces."""
+
+LOG_LIMIT = 60.0
+"""Seconds for a whole answer with log lines, of which so few are asked for at once."""
 
 MAX_REFUSAL = 4096
 _REVIEW_FAILED = b"Authorization error"
@@ -82,15 +86,6 @@ class _Kind:
     form: Form
     permission: Permission
     lost: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LogAnswer:
-    """The whole answer to a request for a log file or a folder: 200, 206, 404 or 416."""
-
-    status: int
-    content_range: str
-    body: bytes
 
 
 _METRICS = _Kind(METRICS_TEXT, NODE_METRICS)
@@ -187,8 +182,7 @@ class Kubelet:
         ) as response:
             await self._require_reviewed(response)
             self._check(response, _CADVISOR if endpoint == CADVISOR else _METRICS)
-            async with opened(self._upstream, response, self._size) as answer:
-                yield answer
+            yield opened(self._upstream, response, self._size)
 
     async def pods(self, node: Node, reader: Reader) -> None:
         """Feed a node's PodList to a reader. Raises UpstreamError, also above `MAX_PODS` bytes."""
@@ -200,16 +194,13 @@ class Kubelet:
                 raise await self._forbidden_pods(response)
             await self._require_reviewed(response)
             self._check(response, _POD_LIST)
-            async with aclosing(self._upstream.pieces(response)) as pieces:
-                async for piece in pieces:
-                    size += len(piece)
-                    if size > MAX_PODS:
-                        message = (
-                            f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
-                        )
-                        raise UpstreamError("too_large", message)
-                    reader.feed(piece)
-                    await asyncio.sleep(0)
+            async for piece in self._upstream.pieces(response):
+                size += len(piece)
+                if size > MAX_PODS:
+                    message = f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
+                    raise UpstreamError("too_large", message)
+                reader.feed(piece)
+                await asyncio.sleep(0)
 
     async def log(self, node: Node, path: str, span: tuple[int, int] | None = None) -> LogAnswer:
         """Get a folder's index, or the bytes `span` of a file: the first one and the last one.
@@ -219,6 +210,14 @@ class Kubelet:
         """
         if not path.startswith(LOGS) or not _LOG_PATH.fullmatch(path) or "/.." in path:
             raise ValueError(path)
+        try:
+            async with asyncio.timeout(LOG_LIMIT):
+                return await self._log(node, path, span)
+        except TimeoutError as error:
+            message = f"the {self._upstream.name} sent a part of a log for {LOG_LIMIT:g} s"
+            raise UpstreamError("timeout", message, status=504) from error
+
+    async def _log(self, node: Node, path: str, span: tuple[int, int] | None) -> LogAnswer:
         limit = span[1] - span[0] + 1 if span else MAX_INDEX
         async with self._upstream.get(
             self._url(node, path),
@@ -227,6 +226,9 @@ class Kubelet:
             silence=LOG_PATIENCE,
             peer=self.peer(node),
         ) as response:
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                message = f"the {self._upstream.name} encoded a log, which was not asked for"
+                raise UpstreamError("encoding", message)
             if response.status not in {200, 206, 404, 416}:
                 await self._require_reviewed(response)
                 raise self._log_refusal(response.status)
@@ -234,16 +236,16 @@ class Kubelet:
                 message = f"the {self._upstream.name}'s answer has no length"
                 raise UpstreamError("framing", message)
             body = bytearray()
-            async with aclosing(self._upstream.pieces(response, silence=LOG_PATIENCE)) as pieces:
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > limit and response.status < 300:
-                        message = f"the {self._upstream.name} sent more of a log than asked for"
-                        raise UpstreamError("too_large", message)
-                    if len(body) > MAX_INDEX and response.status >= 300:
-                        raise UpstreamError("too_large", "a refusal is too long")
-            kept = bytes(body) if response.status < 300 else b""
-            return LogAnswer(response.status, response.headers.get("Content-Range", ""), kept)
+            async for piece in self._upstream.pieces(response, silence=LOG_PATIENCE):
+                body += piece
+                if len(body) > limit and response.status < 300:
+                    message = f"the {self._upstream.name} sent more of a log than asked for"
+                    raise UpstreamError("too_large", message)
+                if len(body) > MAX_INDEX and response.status >= 300:
+                    raise UpstreamError("too_large", "a refusal is too long")
+            content_range = response.headers.get("Content-Range", "")
+            name = self._upstream.name
+            return log_answer(name, response.status, content_range, bytes(body), span)
 
     def _log_refusal(self, status: int) -> UpstreamError:
         """The error for a status that tells nothing about a log file."""
@@ -277,11 +279,10 @@ class Kubelet:
     async def _said(self, response: aiohttp.ClientResponse) -> bytes:
         """The beginning of the body of a refusal."""
         said = b""
-        async with aclosing(self._upstream.pieces(response)) as pieces:
-            async for piece in pieces:
-                said += piece
-                if len(said) > MAX_REFUSAL:
-                    break
+        async for piece in self._upstream.pieces(response):
+            said += piece
+            if len(said) > MAX_REFUSAL:
+                break
         return said
 
     async def _require_reviewed(self, response: aiohttp.ClientResponse) -> None:

@@ -65,9 +65,9 @@ class Slot:
         """
         loop = asyncio.get_running_loop()
         self._since = loop.time()
-        noting = loop.call_soon(self._note_wait)  # runs only if sending waits
+        waits = loop.call_soon(self._wait)  # runs only if sending waits
         try:
-            async with asyncio.timeout_at(self._since + self._left()) as self._limit:
+            async with asyncio.timeout(None) as self._limit:
                 await sending
         except TimeoutError as error:
             if self._limit is None or not self._limit.expired():
@@ -77,18 +77,20 @@ class Slot:
             raise SlowClientError(message) from error
         finally:
             self._limit = None
-            noting.cancel()
+            waits.cancel()
         if self._full:
             self._waited += loop.time() - self._since
             self._taken += size
 
     def hurry(self) -> None:
-        """Set the time limit again, because requests of other addresses have come or gone."""
+        """Set the time limit, also because requests of other addresses have come or gone."""
         if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(self._since + self._left())
 
-    def _note_wait(self) -> None:
+    def _wait(self) -> None:
+        """Record that kmproxy waits for the client, and set the time limit for it."""
         self._full = True
+        self.hurry()
 
     def _left(self) -> float:
         pressed = self._slots.presses(self.asker)

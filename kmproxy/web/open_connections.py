@@ -17,6 +17,7 @@ from __future__ import annotations
 import ipaddress
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 
@@ -30,6 +31,7 @@ class Cuttable(Protocol):
 C = TypeVar("C", bound=Cuttable)
 
 
+@lru_cache(maxsize=256)
 def network(host: str | None) -> str:
     """The network that counts as one address: an IPv4 address, or the /64 of an IPv6 address."""
     try:

@@ -10,8 +10,9 @@ import trustme
 import yaml
 
 from kmproxy.check.namespaces import Tally
-from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.config.label_rules import parse_rules
 from kmproxy.errors import ConfigError
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.simulator.authority import SERVICE_ACCOUNT
 from tests.support.documents import block, section
 from tests.support.preflight import message, results, to_add
@@ -77,9 +78,9 @@ def test_coverage():
     rules, problems = parse_rules(["team", "*"], ["owner"], ["team=x", "other=y"])
     assert problems == []
     spaces = [
-        Namespace("b", {"team": ""}, {"owner": "o"}),
-        Namespace("a", {"kubernetes.io/metadata.name": "a"}),
-        Namespace("c", {"team": "t"}),
+        ObjectMeta("b", {"team": ""}, {"owner": "o"}),
+        ObjectMeta("a", {"kubernetes.io/metadata.name": "a"}),
+        ObjectMeta("c", {"team": "t"}),
     ]
     tally = Tally(rules)
     tally.add(spaces[:1])

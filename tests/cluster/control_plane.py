@@ -27,6 +27,8 @@ from tests.support.programs import TOOLS, free_port
 HOST = "127.0.0.1"
 ISSUER = "https://kubernetes.default.svc"
 ADMIN = "admin-token"
+KUBELET_CLIENT = "kube-apiserver-kubelet-client"
+"""The user as which the API server asks kubelets."""
 PATIENCE = 120.0
 """Seconds that a start may take; it takes three on an idle machine."""
 
@@ -81,10 +83,9 @@ class ControlPlane:
 
     def _write_files(self):
         (self.directory / "ca.crt").write_bytes(self.ca_pem)
-        leaf = self.authority.issue_cert(HOST, "127.0.0.2", "localhost")
-        (self.directory / "tls.key").write_bytes(leaf.private_key_pem.bytes())
-        chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
-        (self.directory / "tls.crt").write_bytes(chain)
+        self._write_certificate("tls", self.authority.issue_cert(HOST, "127.0.0.2", "localhost"))
+        client = self.authority.issue_cert("kube-apiserver", common_name=KUBELET_CLIENT)
+        self._write_certificate("kubelet-client", client)
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         private = key.private_bytes(
             serialization.Encoding.PEM,
@@ -97,6 +98,11 @@ class ControlPlane:
         (self.directory / "sa.key").write_bytes(private)
         (self.directory / "sa.pub").write_bytes(public)
         (self.directory / "tokens.csv").write_text(f'{ADMIN},admin,admin,"system:masters"\n')
+
+    def _write_certificate(self, name, leaf):
+        (self.directory / f"{name}.key").write_bytes(leaf.private_key_pem.bytes())
+        chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
+        (self.directory / f"{name}.crt").write_bytes(chain)
 
     def start(self):
         """Run both, and wait until the API server is ready and has its default roles."""
@@ -128,6 +134,10 @@ class ControlPlane:
             f"--tls-private-key-file={files / 'tls.key'}",
             "--authorization-mode=RBAC",
             f"--token-auth-file={files / 'tokens.csv'}",
+            f"--kubelet-client-certificate={files / 'kubelet-client.crt'}",
+            f"--kubelet-client-key={files / 'kubelet-client.key'}",
+            f"--kubelet-certificate-authority={files / 'ca.crt'}",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--service-account-issuer={ISSUER}",
             f"--service-account-key-file={files / 'sa.pub'}",
             f"--service-account-signing-key-file={files / 'sa.key'}",
@@ -295,8 +305,13 @@ class ControlPlane:
         return self.request("POST", path, document | {"spec": spec})["status"]["allowed"]
 
     def kubelet(self, name, *, host=HOST, port=0, **namespaces):
-        """A simulated kubelet that reviews tokens here; its Node is created by `register`."""
+        """A simulated kubelet that reviews tokens here; its Node is created by `register`.
+
+        A client certificate of the same CA names a user, too.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=self.ca_pem.decode())
         self.authority.issue_cert(name, host).configure_cert(context)
         return SimKubelet(
             simulate_node(name, namespaces, pods_per_namespace=2, started=time.time() - 3600),
@@ -306,6 +321,14 @@ class ControlPlane:
             host=host,
             port=port,
         )
+
+    def let_read_kubelets(self):
+        """Give the API server's own user the rights to kubelets, as installers do."""
+        rbac = "rbac.authorization.k8s.io"
+        role = {"apiGroup": rbac, "kind": "ClusterRole", "name": "system:kubelet-api-admin"}
+        user = {"apiGroup": rbac, "kind": "User", "name": KUBELET_CLIENT}
+        binding = {"apiVersion": f"{rbac}/v1", "kind": "ClusterRoleBinding", "roleRef": role}
+        self.apply(binding | {"metadata": {"name": KUBELET_CLIENT}, "subjects": [user]})
 
     def register(self, name, kubelet):
         """Create the Node of a kubelet that is listening."""

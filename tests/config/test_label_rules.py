@@ -2,8 +2,9 @@
 
 import pytest
 
-from kmproxy.config.label_rules import LabelRule, Namespace, label_name, name_problem, parse_rules
+from kmproxy.config.label_rules import LabelRule, label_name, name_problem, parse_rules
 from kmproxy.exposition.enricher import Enricher
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 
 
@@ -21,7 +22,7 @@ def rendered(namespace, labels=(), annotations=(), defaults=()):
 
 def space(name="shop", /, **labels):
     """A namespace with labels."""
-    return Namespace(name, labels)
+    return ObjectMeta(name, labels)
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_bad_rules(labels, annotations, defaults, about):
 
 
 META = "kubernetes.io/metadata.name"
-FULL = Namespace("n", {"team": "x", "tier": "y", META: "n"}, {"owner": "o", "team": "z"})
+FULL = ObjectMeta("n", {"team": "x", "tier": "y", META: "n"}, {"owner": "o", "team": "z"})
 
 
 @pytest.mark.parametrize(
@@ -178,16 +179,16 @@ def test_labels_are_rendered(labels, annotations, defaults, expected):
 )
 def test_wildcard(metadata, expected):
     """Every label in sorted order. The first key of a name counts, and no reserved name appears."""
-    assert rendered(Namespace("n", metadata), ["*"]) == expected
+    assert rendered(ObjectMeta("n", metadata), ["*"]) == expected
 
 
 @pytest.mark.parametrize("value", ["", None])
 def test_an_empty_value_is_none(value):
     """An empty label counts as absent, and gets the default."""
     metadata = {} if value is None else {"team": value}
-    assert rendered(Namespace("n", metadata), ["team"]) == ""
-    assert rendered(Namespace("n", metadata), ["*"]) == ""
-    assert rendered(Namespace("n", metadata), ["team"], (), ["team=none"]) == ',team="none"'
+    assert rendered(ObjectMeta("n", metadata), ["team"]) == ""
+    assert rendered(ObjectMeta("n", metadata), ["*"]) == ""
+    assert rendered(ObjectMeta("n", metadata), ["team"], (), ["team=none"]) == ',team="none"'
 
 
 @pytest.mark.parametrize(
@@ -206,15 +207,15 @@ def test_an_empty_value_is_none(value):
 )
 def test_values_are_escaped(value, escaped):
     """A value is one line of valid UTF-8, with quotes and backslashes escaped."""
-    namespace = Namespace("n", {}, {"team": value})
+    namespace = ObjectMeta("n", {}, {"team": value})
     assert rendered(namespace, (), ["team"]) == f',team="{escaped}"'
-    assert rendered(Namespace("n"), ["t"], (), [f"t={value}"]) == f',t="{escaped}"'
+    assert rendered(ObjectMeta("n"), ["t"], (), [f"t={value}"]) == f',t="{escaped}"'
 
 
 def test_a_rendered_value_is_understood_by_the_enricher():
     """The enricher parses a sample with any rendered value."""
     labels = LabelMap(rules((), ["team"]))
-    labels.put(Namespace("n", {}, {"team": 'a"b\\c\nd}'}))
+    labels.put(ObjectMeta("n", {}, {"team": 'a"b\\c\nd}'}))
     line = Enricher(labels.lookup).feed(b'm{namespace="n"} 1\n')
     again = Enricher(labels.lookup)
     assert again.feed(line) == line
@@ -235,7 +236,7 @@ def test_namespaces_without_a_value_are_counted():
     assert labels.names == ("team", "owner")
     labels.replace([space("a", team="x"), space("b", team=""), space("c", tier="y")], now=0.0)
     assert (labels.lacking("team"), labels.lacking("owner")) == (2, 3)
-    labels.put(Namespace("b", {"team": "y"}, {"owner": "o"}))
+    labels.put(ObjectMeta("b", {"team": "y"}, {"owner": "o"}))
     assert (labels.lacking("team"), labels.lacking("owner")) == (1, 2)
     labels.put(space("a"))
     labels.delete("c", now=0.0)

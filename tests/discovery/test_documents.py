@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.config.label_rules import parse_rules
 from kmproxy.discovery.nodes import ListedNode, NodeDocument
 from kmproxy.discovery.pods import parse_pods
 from kmproxy.discovery.target_labels import TargetLabelMap
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 from tests.support.pod_targets import SEEN, SOURCE, label_map, of
 from tests.support.pods import container, flat, pod, port
@@ -47,7 +48,7 @@ def test_all_labels_of_a_target():
             {"name": "web", "containerID": "containerd://1"},
         ],
     )
-    space = Namespace("shop", {"team": "blue", "a.b/c": ""}, {"owner": "me@example.com"})
+    space = ObjectMeta("shop", {"team": "blue", "a.b/c": ""}, {"owner": "me@example.com"})
     (target,) = found(given, labels=label_map(space))
     assert target == {
         "__address__": "10.0.0.1:8080",
@@ -289,7 +290,7 @@ def test_the_map_of_target_labels():
     """The target map follows the label map: defaults, `*`, retention and readiness."""
     labels = TargetLabelMap(parse_rules(["*"], [], ["team=nobody"])[0], retention=10.0)
     assert not labels.loaded
-    labels.replace([Namespace("shop", {"team": "blue", "kubernetes.io/metadata.name": "shop"})], 0)
+    labels.replace([ObjectMeta("shop", {"team": "blue", "kubernetes.io/metadata.name": "shop"})], 0)
     assert labels.loaded
 
     def pairs(name):
@@ -304,7 +305,7 @@ def test_the_map_of_target_labels():
         "team": "blue",
     }
     assert pairs(b"unknown") == {"": 0, "team": "nobody"}
-    labels.put(Namespace("shop", {"team": 'g"reen\n'}))
+    labels.put(ObjectMeta("shop", {"team": 'g"reen\n'}))
     assert pairs(b"shop")["team"] == 'g"reen\n'
     labels.delete("shop", 1.0)
     labels.expire(10.9)
@@ -315,7 +316,7 @@ def test_the_map_of_target_labels():
 
 def test_no_rules_no_labels():
     """A namespace without metadata adds no label and no comma."""
-    labels = label_map(Namespace("shop"), rules=())
+    labels = label_map(ObjectMeta("shop"), rules=())
     assert labels.lookup(b"shop") == b""
     assert len(found(pod(), labels=labels)) == 1
 
@@ -324,7 +325,7 @@ def test_the_rules_make_the_same_labels_as_on_samples():
     """A target has the same rule labels as its container's samples."""
     rules, problems = parse_rules(["team", "x/y=cost"], ["*"], ["cost=none"])
     assert not problems
-    space = Namespace("shop", {"team": "blue"}, {"note": "n", "mail": 'a"b'})
+    space = ObjectMeta("shop", {"team": "blue"}, {"note": "n", "mail": 'a"b'})
     (target,) = found(
         pod(), labels=label_map(space, rules=["team", "x/y=cost"], defaults=["cost=none"])
     )

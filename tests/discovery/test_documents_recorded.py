@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 import yaml
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.discovery.pods import parse_pods
+from kmproxy.kube.objects import ObjectMeta
 from tests.support.pod_targets import SEEN, SOURCE, label_map
 from tests.support.pods import flat
 
@@ -107,7 +107,7 @@ def test_recorded_lists(corpus, version):
     body = (folder / "pods.json").read_bytes()
     labels = label_map(
         *(
-            Namespace(name, each["metadata"]["labels"], each["metadata"].get("annotations") or {})
+            ObjectMeta(name, each["metadata"]["labels"], each["metadata"].get("annotations") or {})
             for name, each in spaces.items()
         )
     )

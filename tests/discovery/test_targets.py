@@ -7,13 +7,13 @@ import json
 
 import pytest
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.config.sections import DiscoveryConfig
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.discovery import targets as module
 from kmproxy.discovery.targets import TargetService
 from kmproxy.errors import CredentialError, UpstreamError
 from kmproxy.kube.nodes import Node
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.sources.slots import ConcurrencyLimit
 from tests.support.sharing import Clock, failure
 
@@ -73,7 +73,7 @@ class Nodes:
         return Node(name, name)
 
     async def list_all(self):
-        yield [Namespace(name) for name in self.names]
+        yield [ObjectMeta(name) for name in self.names]
 
 
 def service(clock, kubelet, nodes=None, *, slots=5, metrics=None, **config):

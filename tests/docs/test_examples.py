@@ -121,7 +121,7 @@ def test_make_builds_and_pushes_the_image():
         command.replace("make", "make -n"),
         shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    image = "registry.example.com/kmproxy:0.1.0"
+    image = f"registry.example.com/kmproxy:{kmproxy.__version__}"
     assert shown.stdout.splitlines()[-1] == f"docker push {image}"
     (built,) = re.findall(
         r"^docker build --build-arg REVISION=(\S*) --build-arg VERSION=(\S+) "

@@ -92,19 +92,19 @@ async def test_every_path_is_narrowed(front, cluster):
     """The paths of nodes are narrowed too. Paths that cannot be narrowed refuse tenants."""
     grant(cluster, "payments")
     grant(cluster, user="root")
-    proxy = await front("--authorization=tenant", "--all-nodes")
+    proxy = await front("--authorization=tenant", "--all-nodes", "--discovery")
     tenant = bearer(cluster)
     for node in ("node-a", "node-b"):
         for end in ("", "/cadvisor", "/resource", "/probes"):
             status, text = await proxy.get(f"/api/v1/nodes/{node}/proxy/metrics{end}", **tenant)
             assert status == 200
             assert spaces(text) <= {"payments"}
-    status, text = await proxy.get("/", **tenant)
+    status, text = await proxy.get("/sd/nodes", **tenant)
     assert (status, text) == (
         403,
         "user 'ann' may not get pods/metrics.metrics.k8s.io in every namespace\n",
     )
-    assert (await proxy.get("/", **bearer(cluster, "root")))[0] == 200
+    assert (await proxy.get("/sd/nodes", **bearer(cluster, "root")))[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import ApiError, CredentialError, UpstreamError
 from kmproxy.kube import nodes
 from kmproxy.kube.nodes import ABSENT_FOR, KEPT, REMEMBERED, RETRY, Node, NodeDirectory
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.watch import LIST_ACCEPT
 
 
@@ -337,7 +337,7 @@ async def test_all_nodes_page_by_page():
     }
     api = Pages(page("a", token="next"), page("b", token="more"), page(token="end"), last)
     nodes = await all_nodes(directory_of(api))
-    assert nodes == [Namespace("a"), Namespace("b"), Namespace("c", {"z": "1"})]
+    assert nodes == [ObjectMeta("a"), ObjectMeta("b"), ObjectMeta("c", {"z": "1"})]
     assert [params for _, params in api.asked] == [
         {"limit": "500", "resourceVersion": "0"},
         {"limit": "500", "continue": "next"},

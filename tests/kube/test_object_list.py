@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
 from kmproxy.kube import object_list as objectlist
 from kmproxy.kube.object_list import MAX_OBJECT, SLICE, ListReader
-from kmproxy.kube.objects import ListMeta, Meta
+from kmproxy.kube.objects import ListMeta, Meta, ObjectMeta
 
 ITEM = b'{"metadata":{"name":"a","labels":{"team":"x"},"resourceVersion":"5"}}'
 
@@ -46,7 +45,7 @@ def read(body, size=None):
 )  # fmt: skip
 def test_a_list_is_read(body, names, version, token, size):
     """The version is the list's own, not an item's. The token requests the next page."""
-    spaces = [Namespace(name, {"team": "x"}) for name in names]
+    spaces = [ObjectMeta(name, {"team": "x"}) for name in names]
     assert read(body, size) == (spaces, version, token)
 
 
@@ -77,7 +76,7 @@ def test_whatever_is_in_it(metas, text, size, first, indented):
     parts = [("items", [{"metadata": meta} for meta in metas]), ("metadata", {"continue": text})]
     document |= dict(parts if first else reversed(parts))
     body = json.dumps(document, indent=1 if indented else None, ensure_ascii=indented).encode()
-    spaces = [Namespace(meta["name"], {}, meta["annotations"]) for meta in metas]
+    spaces = [ObjectMeta(meta["name"], {}, meta["annotations"]) for meta in metas]
     assert read(body, size) == (spaces, "", text)
 
 
@@ -154,7 +153,7 @@ def test_what_is_held_is_bounded(monkeypatch, size):
     monkeypatch.setattr(objectlist, "MAX_OBJECT", 100)
     monkeypatch.setattr(objectlist, "MAX_FRAME", 100)
     body = b'{"metadata":{},"items":[{"a":"%b"}]%b}'
-    assert read(body % (b"z" * 90, b" " * 60), size) == ([Namespace("")], "", "")
+    assert read(body % (b"z" * 90, b" " * 60), size) == ([ObjectMeta("")], "", "")
     with pytest.raises(ApiError, match="longer than 100 bytes"):
         read(body % (b"z" * 100, b""), size)
     with pytest.raises(ApiError, match="is not a list"):

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from kmproxy.config.label_rules import Namespace
 from kmproxy.errors import ApiError
-from kmproxy.kube.objects import parse_status
+from kmproxy.kube.objects import ObjectMeta, parse_status
 from kmproxy.kube.watch import MAX_OBJECT, Change, Next
 from tests.support.watch_events import (
     ANNOTATIONS,
@@ -21,7 +20,7 @@ from tests.support.watch_events import (
 
 def change(kind, name, **labels):
     """The change that this event is read as."""
-    return Change(kind, Namespace(name, labels, ANNOTATIONS))
+    return Change(kind, ObjectMeta(name, labels, ANNOTATIONS))
 
 
 def take(data, cut):
@@ -59,7 +58,7 @@ def check(data, changes, error, version):
         (namespace("ADDED", "a", "opaque/\u00fc"), [change("ADDED", "a")], "opaque/\u00fc"),
         (bookmark("9") + bookmark("8"), [None, None], "8"),
         (event("ADDED", {"metadata": {"name": "n", "resourceVersion": "7", "labels": None}}),
-         [Change("ADDED", Namespace("n"))], "7"),
+         [Change("ADDED", ObjectMeta("n"))], "7"),
         (event("INVENTED", {"metadata": {"resourceVersion": "106"}}), [None], "106"),
         (namespace("ADDED", "a", "107", team="x\ny\u2028{\U0001f680"),
          [change("ADDED", "a", team="x\ny\u2028{\U0001f680")], "107"),

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from kmproxy.config.label_rules import LAST_APPLIED, Namespace, parse_rules
+from kmproxy.config.label_rules import LAST_APPLIED, parse_rules
 from kmproxy.discovery.target_labels import TargetLabelMap
 from kmproxy.errors import SnapshotError
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels import label_map as labelmap
 from kmproxy.labels.label_map import LIMITS, LabelMap
 from kmproxy.labels.rendering import MAX_VALUE, NAMESPACE_BYTES, KnownLabels
@@ -36,7 +37,7 @@ def test_a_value_is_as_long_as_its_utf8(value, length):
     """A value of the limit is added; a byte more is left out, and counted. Escapes do not count."""
     for limit in (length, length - 1):
         labels = label_map(["team"], ["team=owner"], ["owner=nobody"], max_value=limit)
-        labels.put(Namespace("web", {"team": "x"}, {"team": value}))
+        labels.put(ObjectMeta("web", {"team": "x"}, {"team": value}))
         added = labels.lookup(b"web").decode()
         if limit == length:
             assert added == ',team="x",owner="{}"'.format(value.replace("\n", "\\n"))
@@ -50,15 +51,15 @@ def test_what_is_left_out_is_counted_as_it_is_now():
     """The count follows changed, deleted and newly listed namespaces."""
     labels = label_map(["*"], ["contact"])
     long = "z" * (MAX_VALUE + 1)
-    labels.put(Namespace("a", {"x": long, "y": long, "z": "1"}, {"contact": long}))
-    labels.put(Namespace("b", {}, {"contact": long}))
+    labels.put(ObjectMeta("a", {"x": long, "y": long, "z": "1"}, {"contact": long}))
+    labels.put(ObjectMeta("b", {}, {"contact": long}))
     assert labels.lookup(b"a") == b',z="1"'
     assert left_out(labels) == {"value": 4}
-    labels.put(Namespace("a", {"x": long}))
+    labels.put(ObjectMeta("a", {"x": long}))
     assert left_out(labels) == {"value": 2}
     labels.delete("a", now=0.0)
     assert left_out(labels) == {"value": 1}
-    labels.replace([Namespace("c", {"x": long})], now=1.0)
+    labels.replace([ObjectMeta("c", {"x": long})], now=1.0)
     assert left_out(labels) == {"value": 1}
     labels.replace([], now=1.0)
     assert left_out(labels) == {}
@@ -67,7 +68,7 @@ def test_what_is_left_out_is_counted_as_it_is_now():
 def test_a_long_value_makes_room_for_the_next_key_of_its_name():
     """Under `*`, the next key of the same label name is used, as for an empty value."""
     labels = label_map(["*"], max_value=3)
-    labels.put(Namespace("a", {"x-y": "long", "x.y": "ok"}))
+    labels.put(ObjectMeta("a", {"x-y": "long", "x.y": "ok"}))
     assert labels.lookup(b"a") == b',x_y="ok"'
 
 
@@ -76,7 +77,7 @@ def test_the_wildcard_does_not_take_what_kubectl_keeps():
     annotations = {LAST_APPLIED: "{}", "owner": "o"}
     for rules, added in ((["*"], b',owner="o"'), ([f"{LAST_APPLIED}=last"], b',last="{}"')):
         labels = label_map([], rules)
-        labels.put(Namespace("a", {}, annotations))
+        labels.put(ObjectMeta("a", {}, annotations))
         assert labels.lookup(b"a") == added
         assert left_out(labels) == {}
 
@@ -89,7 +90,7 @@ def test_a_sample_of_a_namespace_with_everything_stays_small():
         {f"k{n:03}": '"' * 1024 for n in range(256)},
     ):
         labels = label_map(["*"], ["*"], ["tier=low"])
-        labels.put(Namespace("web", {"team": "x"}, annotations))
+        labels.put(ObjectMeta("web", {"team": "x"}, annotations))
         added = labels.lookup(b"web")
         assert added.startswith(b',team="x"')
         assert added.endswith(b',tier="low"')
@@ -102,7 +103,7 @@ def test_the_bytes_of_a_namespace_go_to_named_rules_first():
     """Named rules come first, in any position. A left-out value takes no room."""
     crowd = {f"a{n:02}": "z" * 1000 for n in range(20)} | {"team": "x", "zz": "1"}
     labels = label_map(["*", "team"])
-    labels.put(Namespace("web", crowd))
+    labels.put(ObjectMeta("web", crowd))
     added = labels.lookup(b"web")
     assert added.endswith(b',zz="1",team="x"')
     assert added.count(b'="') == 8 + 2
@@ -112,7 +113,7 @@ def test_the_bytes_of_a_namespace_go_to_named_rules_first():
 def test_a_limit_that_is_set_higher_is_kept():
     """With a limit of 100 KB per value, a namespace may have eight such values."""
     labels = label_map([], [f"a{n}" for n in range(20)], max_value=100_000)
-    labels.put(Namespace("web", {}, {f"a{n}": "z" * 99_000 for n in range(20)}))
+    labels.put(ObjectMeta("web", {}, {f"a{n}": "z" * 99_000 for n in range(20)}))
     assert labels.lookup(b"web").count(b'="') == 8
     assert left_out(labels) == {"namespace": 12}
 
@@ -131,8 +132,8 @@ def small(monkeypatch):
 @pytest.mark.parametrize("how", ["put", "replace", "restore"])
 def test_the_largest_namespaces_give_way(small, how):
     """Over the total limit, the largest namespaces get the defaults. Others are unchanged."""
-    honest = [Namespace(f"n{n}", {"team": f"t{n}"}) for n in range(20)]
-    greedy = [Namespace(f"a{n}", {f"k{m}": "z" * 30 for m in range(10)}) for n in range(6)]
+    honest = [ObjectMeta(f"n{n}", {"team": f"t{n}"}) for n in range(20)]
+    greedy = [ObjectMeta(f"a{n}", {f"k{m}": "z" * 30 for m in range(10)}) for n in range(6)]
     labels = label_map(["*"], [], ["team=nobody"])
     if how == "replace":
         labels.replace([*greedy, *honest], now=0.0)
@@ -158,7 +159,7 @@ def test_namespaces_that_come_and_go_are_within_the_limit(small):
     """Remembered deleted namespaces count towards the limit."""
     labels = label_map(["*"])
     for n in range(100):
-        labels.put(Namespace(f"a{n}", {"k": "z" * 200}))
+        labels.put(ObjectMeta(f"a{n}", {"k": "z" * 200}))
         labels.delete(f"a{n}", now=float(n))
         assert labels._held.held <= 1600
     labels.expire(1000.0)
@@ -169,12 +170,12 @@ def test_labels_of_targets_are_within_limits():
     """A value over the limit is left out, its `present` label is kept, and the total is bounded."""
     long = "z" * (MAX_VALUE + 1)
     labels = label_map(["team"], kind=TargetLabelMap)
-    labels.put(Namespace("a", {"team": "x"}, {"long": long, "short": "s"}))
+    labels.put(ObjectMeta("a", {"team": "x"}, {"long": long, "short": "s"}))
     pairs = json.loads(b'{"":0%b}' % labels.lookup(b"a"))
     assert "__meta_kubernetes_namespace_annotation_long" not in pairs
     assert pairs["__meta_kubernetes_namespace_annotationpresent_long"] == "true"
     assert pairs["__meta_kubernetes_namespace_annotation_short"] == "s"
-    labels.put(Namespace("b", {"team": "x"}, {f"{n:x}": "1" for n in range(50_000)}))
+    labels.put(ObjectMeta("b", {"team": "x"}, {f"{n:x}": "1" for n in range(50_000)}))
     assert len(labels.lookup(b"b")) < 3 * NAMESPACE_BYTES
     assert json.loads(b'{"":0%b}' % labels.lookup(b"b"))["team"] == "x"
 
@@ -215,8 +216,8 @@ def test_what_comes_back_is_what_was():
     """Values of any kind, and the counts, are restored unchanged."""
     first = label_map(["*", "team"], ["*"])
     strange = '\\n"\\\\",team="z"} \n\r\t\u00e9\ud800\U0001f680'
-    first.put(Namespace("a", {"x": strange, "y": "z" * 2000, "e": "="}, {"k": "1"}))
-    first.put(Namespace("b", {"team": "t"}))
+    first.put(ObjectMeta("a", {"x": strange, "y": "z" * 2000, "e": "="}, {"k": "1"}))
+    first.put(ObjectMeta("b", {"team": "t"}))
     second = label_map(["*", "team"], ["*"])
     second.restore(second.rendered_anew(first.state(0.0)), now=0.0)
     assert [second.lookup(name) for name in (b"a", b"b")] == [

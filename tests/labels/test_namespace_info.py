@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.config.label_rules import parse_rules
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.namespace_info import NamespaceInfoMap, info_names
 
 LABELS = """\
@@ -93,10 +94,10 @@ def test_many_conflicts_take_linear_time():
 
 def test_all_labels():
     """One sample per namespace, sorted by name, with its labels sorted by key."""
-    web = Namespace(
+    web = ObjectMeta(
         "web", {"team": 'T"\\', "myTeam": "x", "my-team": "y", "kubernetes.io/metadata.name": "web"}
     )
-    text = exposition(web, Namespace("pay", {}, {"note": "unasked"}))
+    text = exposition(web, ObjectMeta("pay", {}, {"note": "unasked"}))
     assert text == LABELS + (
         'kube_namespace_labels{namespace="pay"} 1\n'
         'kube_namespace_labels{namespace="web",label_my_team_conflict1="y",'
@@ -107,8 +108,8 @@ def test_all_labels():
 def test_the_rules_keys_and_defaults():
     """Names come from the keys. A missing key has the default of its rule."""
     text = exposition(
-        Namespace("a", {"team": "A", "costCenter": "7", "unasked": "x"}, {"note": "two\nlines"}),
-        Namespace("b", {"team": ""}),
+        ObjectMeta("a", {"team": "A", "costCenter": "7", "unasked": "x"}, {"note": "two\nlines"}),
+        ObjectMeta("b", {"team": ""}),
         labels=("team=squad", "costCenter"),
         annotations=("note", "ownedBy=owner"),
         defaults=("squad=nobody", "owner=no,one"),
@@ -124,7 +125,7 @@ def test_the_rules_keys_and_defaults():
 
 def test_defaults_beside_the_wildcard():
     """A default without a key stands for a label that `*` may make."""
-    text = exposition(Namespace("a", {"team": "A"}), Namespace("b"), defaults=("team=none",))
+    text = exposition(ObjectMeta("a", {"team": "A"}), ObjectMeta("b"), defaults=("team=none",))
     assert text == LABELS + (
         'kube_namespace_labels{namespace="a",label_team="A"} 1\n'
         'kube_namespace_labels{namespace="b",label_team="none"} 1\n'
@@ -134,12 +135,12 @@ def test_defaults_beside_the_wildcard():
 def test_limits():
     """Long values are left out, and keep their number in a conflict. Named rules come first."""
     labels = {"a-b": "x" * 11, "a.b": "y", "team": "T"}
-    text = exposition(Namespace("a", labels), labels=("*", "team"), max_value=10)
+    text = exposition(ObjectMeta("a", labels), labels=("*", "team"), max_value=10)
     assert text == LABELS + (
         'kube_namespace_labels{namespace="a",label_a_b_conflict2="y",label_team="T"} 1\n'
     )
     many = {f"k{number:05}": "v" * 10 for number in range(5000)} | {"team": "T"}
-    text = exposition(Namespace("a", many), labels=("*", "team"), max_value=10)
+    text = exposition(ObjectMeta("a", many), labels=("*", "team"), max_value=10)
     assert 10_000 < len(text) < 17_000
     assert 'label_team="T"' in text
 
@@ -147,9 +148,9 @@ def test_limits():
 def test_deleted_namespaces_are_not_there():
     """A deleted namespace has no series, as in kube-state-metrics. Samples keep its labels."""
     held = NamespaceInfoMap(parse_rules(["team"], [], [])[0])
-    held.replace([Namespace("a", {"team": "A"}), Namespace("b")], 0.0)
+    held.replace([ObjectMeta("a", {"team": "A"}), ObjectMeta("b")], 0.0)
     held.delete("a", 1.0)
-    held.put(Namespace("b", {"team": "B"}))
+    held.put(ObjectMeta("b", {"team": "B"}))
     assert b"".join(held.exposition(lambda _: True)).decode() == LABELS + (
         'kube_namespace_labels{namespace="b",label_team="B"} 1\n'
     )

@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from kmproxy.config.label_rules import Namespace, parse_rules
+from kmproxy.config.label_rules import parse_rules
 from kmproxy.config.pod_labels import PodConfig, PodRule
 from kmproxy.errors import UpstreamError
 from kmproxy.exposition.pods import PodsNeededError
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels import pods as module
 from kmproxy.labels.pods import RETENTION, AnswerPods, PodLabelReader, PodMap
 from kmproxy.labels.rendering import KnownLabels, Renderer
@@ -212,7 +213,7 @@ def test_names_that_pods_give():
     """A rule with `*` does not make them of a namespace's labels, nor does an older snapshot."""
     rules, _ = parse_rules(("*",), (), ())
     labels = {"app": "a", "pod": "p", "workload": "w", "x": "1", "y": "2"}
-    space = Namespace("shop", labels)
+    space = ObjectMeta("shop", labels)
     before, now = Renderer(rules), Renderer(rules, reserved=frozenset({"app", "pod", "workload"}))
     assert now.render(space).labels == b',x="1",y="2"'
     known = KnownLabels.of(b"shop", before.render(space), None)

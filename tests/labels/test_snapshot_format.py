@@ -7,8 +7,9 @@ import io
 
 import pytest
 
-from kmproxy.config.label_rules import LabelRule, Namespace
+from kmproxy.config.label_rules import LabelRule
 from kmproxy.errors import SnapshotError
+from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels import snapshot
 from kmproxy.labels.label_map import LabelMap
 from kmproxy.labels.rendering import KnownLabels
@@ -99,7 +100,7 @@ def test_what_is_refused(data, says):
 def test_a_restored_map_is_the_same():
     """A restored map answers, forgets and changes as the first one."""
     first = LabelMap(RULES[:1])
-    first.replace([Namespace("a", {"team": "x"}), Namespace("b", {"team": "y"})], 0)
+    first.replace([ObjectMeta("a", {"team": "x"}), ObjectMeta("b", {"team": "y"})], 0)
     first.delete("b", 10)
     second = LabelMap(RULES[:1])
     second.restore(second.rendered_anew(first.state(110)), 5000)
@@ -116,12 +117,12 @@ def test_a_restored_map_is_the_same():
 @pytest.mark.parametrize(
     ("change", "counts"),
     [
-        (lambda m: m.put(Namespace("a", {"team": "y"})), True),
-        (lambda m: m.put(Namespace("a", {"team": "x", "other": "z"})), False),
-        (lambda m: m.put(Namespace("c")), True),
+        (lambda m: m.put(ObjectMeta("a", {"team": "y"})), True),
+        (lambda m: m.put(ObjectMeta("a", {"team": "x", "other": "z"})), False),
+        (lambda m: m.put(ObjectMeta("c")), True),
         (lambda m: m.delete("a", 1), True),
         (lambda m: m.delete("c", 1), False),
-        (lambda m: m.replace([Namespace("a", {"team": "x"})], 1), False),
+        (lambda m: m.replace([ObjectMeta("a", {"team": "x"})], 1), False),
         (lambda m: m.replace([], 1), True),
         (lambda m: m.expire(1e9), False),
     ],
@@ -129,7 +130,7 @@ def test_a_restored_map_is_the_same():
 def test_a_change_is_noticed(change, counts):
     """The change number of a map moves with its contents, and only with them."""
     labels = LabelMap(RULES[:1])
-    labels.replace([Namespace("a", {"team": "x"})], 0)
+    labels.replace([ObjectMeta("a", {"team": "x"})], 0)
     before = labels.changes
     change(labels)
     assert (labels.changes != before) == counts

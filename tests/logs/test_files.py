@@ -14,7 +14,7 @@ from kmproxy.logs.sender import SendMetrics
 from kmproxy.logs.source import ReadMetrics
 from kmproxy.logs.streams import StreamLabels, StreamOptions
 from kmproxy.simulator.logs import SimLogs
-from kmproxy.sources.kubelet import LogAnswer
+from kmproxy.sources.log_answer import LogAnswer
 from kmproxy.telemetry import UpstreamErrors, open_registry
 from tests.support.loki import until
 

@@ -105,6 +105,18 @@ async def test_a_file_that_is_refused(kept, change, reason):
     assert again.file.failures == {"read": 1}
 
 
+async def test_the_proof_that_positions_can_be_written(tmp_path, caplog):
+    """The file is there. If it cannot be, the error has the reason, and the log says nothing."""
+    await Kept(tmp_path / "positions.json").file.prove()
+    assert (tmp_path / "positions.json").exists()
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(PositionsError, match="cannot be written: No such file or directory"),
+    ):
+        await Kept(tmp_path / "gone" / "positions.json").file.prove()
+    assert not caplog.records
+
+
 async def test_a_folder_that_cannot_be_written(tmp_path, caplog):
     """One line and a count of failures; the positions are written when the folder is there."""
     kept = Kept(tmp_path / "gone" / "positions.json")

@@ -98,6 +98,7 @@ ENTRY = (
         (sealed(b"[" + ENTRY % (b'"offset":-1', b"") + b"]"), "impossible"),
         (sealed(b"[" + ENTRY % (b'"offset":5', b"") + b"]"), "impossible"),
         (sealed(b"[" + ENTRY % (b'"offset":5,"back":6', b"") + b"]"), "impossible"),
+        (sealed(b"[" + ENTRY % (b'"offset":99999,"back":32769', b"") + b"]"), "impossible"),
         (sealed(b"[" + ENTRY.replace(b'"u"', b'""') % (b"", b"") + b"]"), "impossible"),
         (sealed(b"[" + ENTRY % (b"", b',"start":{"offset":5,"back":5}') + b"]"), "impossible"),
         (sealed(b"[" + ENTRY % (b"", b',"skipping":["all"]') + b"]"), "impossible"),

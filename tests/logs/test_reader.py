@@ -12,7 +12,7 @@ from kmproxy.logs.exchange import Request, Response
 from kmproxy.logs.lines import Container, Mark
 from kmproxy.logs.positions import FilePosition, Point
 from kmproxy.logs.progress import Tally
-from kmproxy.logs.reader import LogReader
+from kmproxy.logs.reader import PACKED, LogReader
 from tests.support.log_files import FOLDER, LogFiles
 
 WEB = Container("uid-1", "shop", "web-0", "web", "node-1")
@@ -151,6 +151,42 @@ def test_rotated_files_come_first_packed_or_not():
     assert site.read() == [b"x"] * 3
     assert [each.time for each, _ in site.lines] == [10**9, 2 * 10**9, 3 * 10**9]
     assert site.tally.lost == {}
+
+
+def test_a_rotated_file_before_an_empty_one():
+    """It is read at once, and not only when the container writes again."""
+    site = Site({"0.log": b"", f"0.log.{A}": line(1)})
+    assert site.read(5.0) == [b"x"]
+    site = Site({"0.log": b""})
+    assert site.read(5.0) == []
+    site.files[f"0.log.{A}"] = line(1)
+    assert site.read() == [b"x"]
+    assert site.tally.lost == {}
+
+
+def test_a_listing_that_fails_while_bytes_are_held():
+    """The first bytes of a file are asked for again, instead of being held until it succeeds."""
+    site = Site({"0.log": line(1)})
+    assert [site.ask(), site.ask(), site.reader.has_bytes] == [[], [], True]
+    assert site.reader.request(site.now, 100) == Request(FOLDER)
+    site.reader.retry(site.now)
+    assert not site.reader.has_bytes
+    assert site.read() == [b"x"]
+    assert site.names[:3] == ["", "0.log", "0.log"]
+
+
+def test_packed_bytes_are_asked_for_in_small_pieces():
+    """They stay in memory until they are unpacked."""
+    packed = gzip.compress(random.Random(0).randbytes(100_000))
+    site = Site({"0.log": line(1), f"0.log.{A}.gz": packed})
+    site.read(room=10**9)
+    spans = [
+        each.last - each.first
+        for each in site.asked
+        if each.path.endswith(".gz") and each.first is not None
+    ]
+    assert len(spans) > 3
+    assert max(spans) < PACKED
 
 
 def test_a_damaged_packed_file():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import lines
+from tests.support import lines, pipeline_cases
 
 HERE = Path(__file__).parent
 INPUTS = sorted(
@@ -63,3 +63,4 @@ def test_the_corpus_is_complete():
 def test_fuzz_corpus(path):
     """The engines and the reference reader agree on every fuzz input."""
     lines.check_fuzz_case(path.read_bytes())
+    pipeline_cases.check_pipeline_case(path.read_bytes())

@@ -22,6 +22,7 @@ from kmproxy.bench.payloads import kube_state_metrics
 from kmproxy.config.expressions import parse_regex
 from kmproxy.content_coding import GzipDecoder, GzipEncoder
 from kmproxy.exposition import grammar
+from kmproxy.exposition.engine import available
 from kmproxy.exposition.enricher import Enricher
 from kmproxy.exposition.finder import (
     NAMESPACE,
@@ -36,6 +37,7 @@ from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection
 from kmproxy.exposition.selector import Selector
 from kmproxy.exposition.splitter import KeySplitter, PlainSplitter
+from tests.support.engines import ENGINES
 
 # Coverage would make the same lines slow, a million times.
 pytestmark = pytest.mark.no_cover
@@ -264,6 +266,33 @@ STAGES: dict[str, Callable[[Iterator[bytes]], None]] = {
 }
 
 
+def compiled(**options: object) -> Callable[[Iterator[bytes]], None]:
+    """The compiled engine, which does all that a recipe asks for in one pass."""
+    options = {"names": NAMES, "max_line": MAX_LINE} | options
+    return filtered(
+        lambda: Pipeline(lookup, Recipe(**options), pods=pod_lookup, engine="compiled")  # type: ignore[arg-type]
+    )
+
+
+CHOSEN = Selection(
+    drop_metrics=(Globs(("kube_pod_c*",)),),
+    namespaces=(Globs(("shop*", "a")),),
+    drop_labels=frozenset({b"uid"}),
+    strip_timestamps=True,
+)
+IN_ONE_PASS = {
+    "compiled": compiled(),
+    "compiled, overwrite": compiled(on_conflict="overwrite"),
+    "compiled, metrics": compiled(selection=Selection(drop_metrics=CHOSEN.drop_metrics)),
+    "compiled, namespaces": compiled(selection=Selection(namespaces=CHOSEN.namespaces)),
+    "compiled, labels": compiled(selection=Selection(drop_labels=CHOSEN.drop_labels)),
+    "compiled, pods": compiled(pods=True, on_conflict="overwrite"),
+    "compiled, a list of labels": compiled(namespace_labels=LIST),
+    "compiled, prefixes": compiled(namespace_labels=PREFIXES, on_conflict="overwrite"),
+    "compiled, all": compiled(selection=CHOSEN, pods=True, info=True, on_conflict="overwrite"),
+}
+
+
 def cut(text: bytes, size: int) -> Iterator[bytes]:
     """The text in pieces, as the server feeds them."""
     for at in range(0, len(text), size):
@@ -280,8 +309,10 @@ def nanoseconds(run: Callable[[], object], size: int, times: int) -> float:
     return best / size * 1e9
 
 
-def ratio(run: Callable[[bytes], object], text: bytes, beside: bytes, plain: float) -> float:
-    """The cost of a byte of the text, in bytes of plain text.
+def ratio(
+    run: Callable[[bytes], object], text: bytes, beside: Callable[[], object], plain: float
+) -> float:
+    """The cost of a byte of the text, in bytes of plain text, of which there are as many.
 
     A ratio near the limit is measured again in turns, because the machine may have been busy.
     """
@@ -290,7 +321,7 @@ def ratio(run: Callable[[bytes], object], text: bytes, beside: bytes, plain: flo
     for _ in range(7):
         if cost < TIMES * 0.8:
             break
-        plain = nanoseconds(lambda: run(beside), len(beside), 2)
+        plain = nanoseconds(beside, len(text), 2)
         cost = min(cost, nanoseconds(lambda: run(text), len(text), 2) / plain)
     return cost
 
@@ -304,16 +335,38 @@ def own_objects():
     gc.unfreeze()
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("stage", STAGES)
-def test_no_stage_takes_long(stage, size):
-    """A byte of the worst input costs as much as some bytes of plain text, at both sizes."""
-    run = STAGES[stage]
-    plain = nanoseconds(lambda: run(cut(PLAIN[size], 1 << 16)), len(PLAIN[size]), 5)
-    costs = {
-        name: round(ratio(lambda text: run(cut(text, 1 << 16)), make(size), PLAIN[size], plain), 1)
+def all_costs(stage: str, size: int) -> tuple[float, dict[str, float]]:
+    """The cost of plain text in nanoseconds a byte, and of each input in bytes of plain text.
+
+    For the compiled engine, plain text is that of the pure engine's enricher.
+    """
+    run = (STAGES | IN_ONE_PASS)[stage]
+    base = STAGES["enricher" if stage in IN_ONE_PASS else stage]
+
+    def beside() -> None:
+        base(cut(PLAIN[size], 1 << 16))
+
+    plain = nanoseconds(beside, len(PLAIN[size]), 5)
+    return plain, {
+        name: round(ratio(lambda text: run(cut(text, 1 << 16)), make(size), beside, plain), 1)
         for name, make in WORST.items()
     }
+
+
+BOTH = [
+    *STAGES,
+    *(
+        pytest.param(stage, marks=ENGINES[1].marks, id=stage.replace(", ", "-"))
+        for stage in IN_ONE_PASS
+    ),
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stage", BOTH)
+def test_no_stage_takes_long(stage, size):
+    """A byte of the worst input costs as much as some bytes of plain text, at both sizes."""
+    costs = all_costs(stage, size)[1]
     assert {name: cost for name, cost in costs.items() if cost > TIMES * NOISE} == {}
 
 
@@ -323,7 +376,11 @@ def test_small_pieces_take_no_longer(stage, step):
     """Small pieces cost no more: no line is copied again for each piece."""
     run, size = STAGES[stage], SIZES[0] * 4
     text = PLAIN[SIZES[1]][:size]
-    plain = nanoseconds(lambda: run(cut(text, step)), len(text), 3)
+
+    def beside() -> None:
+        run(cut(text, step))
+
+    plain = nanoseconds(beside, len(text), 3)
     names = (
         "starts in one line",
         "a line of the limit",
@@ -332,7 +389,7 @@ def test_small_pieces_take_no_longer(stage, step):
         "blanks",
     )
     costs = {
-        name: ratio(lambda text: run(cut(text, step)), WORST[name](size), text, plain)
+        name: ratio(lambda text: run(cut(text, step)), WORST[name](size), beside, plain)
         for name in names
     }
     assert {name: cost for name, cost in costs.items() if cost > TIMES * NOISE} == {}
@@ -403,13 +460,11 @@ def test_no_glob_takes_long(glob):
 
 def table() -> None:
     """Prints the cost per byte, by input and stage, in bytes of plain text."""
-    for stage, run in STAGES.items():
+    for stage in STAGES | (IN_ONE_PASS if "compiled" in available() else {}):
         for size in SIZES:
-            plain = nanoseconds(lambda: run(cut(PLAIN[size], 1 << 16)), len(PLAIN[size]), 5)  # noqa: B023
+            plain, costs = all_costs(stage, size)
             sys.stdout.write(f"\n{stage}, {size} bytes; plain text {plain:.1f} ns a byte\n")
-            for name, make in WORST.items():
-                cost = ratio(lambda text: run(cut(text, 1 << 16)), make(size), PLAIN[size], plain)  # noqa: B023
-                sys.stdout.write(f"  {cost:6.1f}  {name}\n")
+            sys.stdout.writelines(f"  {cost:6.1f}  {name}\n" for name, cost in costs.items())
 
 
 if __name__ == "__main__":

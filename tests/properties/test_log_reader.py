@@ -13,14 +13,23 @@ from collections import Counter
 
 import pytest
 
+from kmproxy.errors import UpstreamError
 from kmproxy.logs.lines import Container
 from kmproxy.logs.positions import PositionBook, decode
 from kmproxy.logs.progress import Tally
 from kmproxy.logs.reader import LogReader
+from kmproxy.sources.log_answer import log_answer
 from tests.support.log_files import MAX_LINE, LogFiles, Rates
 
 WEB = Container("uid-1", "shop", "web-0", "web", "node-1")
 KEY = ("uid-1", "web")
+
+PAGE = b"<html><h1>Log in</h1></html>\n"
+ODD = [
+    (200, "", PAGE), (404, "", PAGE), (206, "", PAGE), (416, "", PAGE),
+    (206, "bytes 0-29/900", PAGE), (206, "bytes 0-28/30", PAGE),
+]  # fmt: skip
+"""Answers that say nothing about a file: status, Content-Range and body."""
 
 
 class Run:
@@ -31,6 +40,7 @@ class Run:
         self.files = LogFiles(random.Random(seed + 1), rates or Rates())
         self.crash_rate, self.room = crash, room
         self.fails = 0.02  # how likely a request has no answer
+        self.odd = 0.02  # how likely the answer is not one of the file server
         self.tally = Tally()
         self.taken = []  # lines that were acknowledged
         self.repeated = Counter()  # how often a line may have come again, by its key
@@ -111,10 +121,21 @@ class Run:
         elif reader.has_backlog:
             self.take(reader.resume(files.now, room))
         elif request := reader.request(files.now, room):
-            if rng.random() < self.fails:
+            chance = rng.random()
+            if chance < self.fails:
                 reader.retry(files.now)
+            elif chance < self.fails + self.odd:
+                self.mislead(request)
             else:
                 self.answer = files.answer(request)
+
+    def mislead(self, request):
+        """Answer as something else in the place of the file server does."""
+        span = None if request.first is None else (request.first, request.last)
+        status, content_range, body = self.rng.choice(ODD)
+        with pytest.raises(UpstreamError):
+            log_answer("kubelet", status, content_range, body, span)
+        self.reader.retry(self.files.now)
 
     def step(self):
         """Let anything happen."""

@@ -36,7 +36,13 @@ async def test_the_status_page(front):
     proxy = await front("--label=team", "--label=owner.example.com/cost-center=cc", "--all-nodes")
     status, text = await proxy.get("/")
     assert status == 200
-    for word in ("ready", "<td>7", "owner.example.com/cost-center", "/metrics/cadvisor", "{node}"):
+    for word in (
+        "Ready",
+        "7 namespaces",
+        "owner.example.com/cost-center",
+        "/metrics/cadvisor",
+        "{node}",
+    ):
         assert word in text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 
 import pytest
 from aiohttp import web
@@ -16,6 +17,7 @@ from kmproxy.config.sections import KubeletConfig
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.errors import UpstreamError
 from kmproxy.kube.nodes import Node
+from kmproxy.sources.answer import TURN
 from kmproxy.sources.endpoints import ENDPOINTS
 from kmproxy.sources.kubelet import Kubelet
 from tests.support.sites import Site
@@ -122,8 +124,8 @@ async def test_a_list_of_pods_that_does_not_end(cluster, front, monkeypatch):
 
 
 async def test_nothing_waits_for_the_end_of_a_large_answer():
-    """The event loop runs between decoded pieces of at most 128 KiB."""
-    packed = gzip.compress(b"zero_bytes 0\n" * 1_000_000, 9)
+    """The event loop runs between decoded pieces of at most 128 KiB that take long to work on."""
+    packed = gzip.compress(b"zero_bytes 0\n" * 200_000, 9)
     assert len(packed) < 1 << 16  # so that nothing is waited for on the way
     headers = {"Content-Type": "text/plain", "Content-Encoding": "gzip"}
     turns = 0
@@ -143,8 +145,11 @@ async def test_nothing_waits_for_the_end_of_a_large_answer():
         kubelet = Kubelet(config, Upstream("kubelet", session, None, tls))
         others = asyncio.create_task(turn())
         async with kubelet.fetch(kubelet.configured, "/metrics") as exposition:
-            seen = [(turns, len(piece)) async for piece in exposition.pieces]
+            seen = []
+            async for piece in exposition.pieces:
+                seen.append((turns, len(piece)))
+                time.sleep(TURN)  # noqa: ASYNC251 - the work
         others.cancel()
-    assert sum(size for _, size in seen) == 13_000_000
+    assert sum(size for _, size in seen) == 2_600_000
     assert max(size for _, size in seen) <= 1 << 17
     assert len({when for when, _ in seen}) == len(seen)

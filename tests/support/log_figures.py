@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import multiprocessing
 import random
 import tempfile
 import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kmproxy.bench.processes import cpu_seconds
@@ -107,6 +109,95 @@ async def backlog(directory, lines):
                   f"{took:.1f} s, {memory(process.pid, 'VmHWM') / 2**20:.0f} MiB at most")  # fmt: skip
 
 
+def write_flood(folders, rate, seconds, written):
+    """Write so many bytes a second to the files of containers, and rotate them as a kubelet does.
+
+    Five files of 10 MiB stay of each, none of them compressed. `written` counts the bytes.
+    """
+    files = [(folder / "0.log").open("ab", 0) for folder in folders]
+    number, begin = 0, time.monotonic()
+    while (now := time.monotonic() - begin) < seconds:
+        if written.value > now * rate:
+            time.sleep(0.002)
+            continue
+        stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}".encode()
+        block = b"".join(
+            b"%s%03dZ stdout F line %8d %3d %s\n" % (stamp, each, number, each, TEXT.encode())
+            for each in range(500)
+        )
+        place = number % len(folders)
+        written.value += files[place].write(block)
+        number += 1
+        if files[place].tell() > 10 << 20:
+            files[place].close()
+            name = folders[place] / "0.log"
+            name.rename(folders[place] / f"0.log.{datetime.now(UTC):%Y%m%d-%H%M%S}")
+            for old in sorted(folders[place].glob("0.log.*"))[:-4]:
+                old.unlink()
+            files[place] = name.open("ab", 0)
+
+
+async def flood(directory, rate, seconds):
+    """Memory while 50 containers write `rate` MB a second, and the endpoint takes 2 MB a second."""
+    async with node(directory, 50) as (writers, arrivals, environment, flags):
+        arrivals.endpoint.pace = 2e6
+        processes = multiprocessing.get_context("spawn")
+        written = processes.Value("q", 0, lock=False)
+        async with shipping(environment, flags) as (process, _):
+            writers[0].write("first")
+            await arrivals.has(1)
+            before, begin = memory(process.pid), time.monotonic()
+            folders = [each.folder for each in writers]
+            writer = processes.Process(
+                target=write_flood, args=(folders, rate * 1e6, seconds, written)
+            )
+            writer.start()
+            await asyncio.to_thread(writer.join)
+            took = time.monotonic() - begin
+            print(f"{written.value / seconds / 1e6:.0f} MB a second in the files of 50 containers for "
+                  f"{seconds:.0f} s, {arrivals.bytes / took / 1e6:.1f} MB a second taken: "
+                  f"{before / 2**20:.0f} MiB RSS before, "
+                  f"{memory(process.pid, 'VmHWM') / 2**20:.0f} MiB at most")  # fmt: skip
+
+
+async def crowd(directory, containers, seconds):
+    """Memory for a large backlog of many containers, of which the endpoint takes nothing.
+
+    Each has a compressed file, or a long line of each stream that never ends.
+    """
+    stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}".encode()
+    lines = b"".join(
+        b"%s.%09dZ stdout F line %d %s\n" % (stamp, number, number, TEXT.encode())
+        for number in range(45_000)
+    )
+    for kind in ("files of 8 MB", "compressed files of 8 MB", "open lines of 500 kB"):
+        folder = directory / kind
+        async with node(folder, containers) as (writers, arrivals, environment, flags):
+            first = writers[0]
+            if kind.startswith("open"):
+                for _ in range(15):
+                    for stream in ("stdout", "stderr"):
+                        first.part(b"x" * 16_000, stream)
+            else:
+                first.raw(lines)
+            source = first.path
+            if kind.startswith("compressed"):
+                first.rotate()
+                first.write("after")
+                first.rotate()
+                (source,) = first.folder.glob("*.gz")
+            for each in writers[1:]:
+                name = source.name
+                if name == "0.log":
+                    each.path.unlink()
+                (each.folder / name).hardlink_to(source)
+            arrivals.endpoint.mood = "refuse"
+            async with shipping(environment, flags) as (process, _):
+                await asyncio.sleep(seconds)
+                print(f"{containers} containers with {kind}, and an endpoint that takes nothing: "
+                      f"{memory(process.pid, 'VmHWM') / 2**20:.0f} MiB at most")  # fmt: skip
+
+
 async def delays(directory, seconds, *more):
     """The time from a write to the arrival of its push, of 50 containers with 100 lines a second."""
     async with node(directory, 50) as (writers, arrivals, environment, flags):
@@ -132,17 +223,25 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--lines", type=int, default=300_000)
+    parser.add_argument("--rate", type=float, default=50, help="MB a second of the flood")
+    parser.add_argument("--only", nargs="*", help="of idle, backlog, flood, crowd and delays")
     parsed = parser.parse_args()
     logging.disable()
-    measurements = [
-        lambda folder: idle(folder, 150, parsed.seconds),
-        lambda folder: backlog(folder, parsed.lines),
-        lambda folder: delays(folder, parsed.seconds),
-        lambda folder: delays(folder, parsed.seconds, "--batch-wait=200ms"),
-    ]
-    for measure in measurements:
-        with tempfile.TemporaryDirectory() as directory:
-            asyncio.run(measure(Path(directory)))
+    seconds = parsed.seconds
+    measurements = {
+        "idle": [lambda folder: idle(folder, 150, seconds)],
+        "backlog": [lambda folder: backlog(folder, parsed.lines)],
+        "flood": [lambda folder: flood(folder, parsed.rate, seconds)],
+        "crowd": [lambda folder: crowd(folder, 1000, seconds)],
+        "delays": [
+            lambda folder: delays(folder, seconds),
+            lambda folder: delays(folder, seconds, "--batch-wait=200ms"),
+        ],
+    }
+    for name, measures in measurements.items():
+        for measure in measures if name in (parsed.only or measurements) else ():
+            with tempfile.TemporaryDirectory() as directory:
+                asyncio.run(measure(Path(directory)))
 
 
 if __name__ == "__main__":

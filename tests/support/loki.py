@@ -118,10 +118,10 @@ def arguments(cluster, directory, loki, source="files"):
     ]
 
 
-async def got(port, path):
+async def got(port, path, **headers):
     """The text of one answer of the process."""
     url = f"http://127.0.0.1:{port}{path}"
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as response:
         return await response.text()
 
 

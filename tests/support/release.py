@@ -47,7 +47,6 @@ PLACES = (
     Place("manifests/**/*.yaml", rf"^ *(?:- )?image: kmproxy:{_V}$"),
     Place("README.md", rf"registry\.example\.com/kmproxy:{_V}"),
     Place("docs/*.md", rf"registry\.example\.com/kmproxy:{_V}"),
-    Place("engine/Cargo.toml", rf'^version = "{_V}"$', must=False),
 )
 
 
@@ -81,6 +80,16 @@ def section(root: Path) -> str:
             items = [path.read_text("utf-8").strip().replace("\n", "\n  ") for path in paths]
             parts.append(f"### {KINDS[kind]}\n\n" + "".join(f"- {item}\n" for item in items))
     return "\n".join(parts)
+
+
+def notes(root: Path) -> str:
+    """The section of the version in CHANGELOG.md, without its heading. Raises ValueError without it."""
+    version = next(places(root))[1][1]
+    pattern = rf"^## {re.escape(version)} - [^\n]*\n(.*?)(?=^## |\Z)"
+    text = (root / "CHANGELOG.md").read_text("utf-8")
+    if (found := re.search(pattern, text, re.MULTILINE | re.DOTALL)) is None:
+        raise ValueError(f"CHANGELOG.md: there is no section of {version}")
+    return found[1].strip() + "\n"
 
 
 def write_version(root: Path, version: str, date: str) -> None:
@@ -170,9 +179,9 @@ def _git_problems(root: Path, tag: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the three commands. Returns the exit status."""
+    """Run one of the commands. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="tests.support.release", description=__doc__)
-    parser.add_argument("command", choices=["check", "write", "news"])
+    parser.add_argument("command", choices=["check", "write", "news", "notes"])
     parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--version", default="")
     parser.add_argument("--tag", default="")
@@ -183,6 +192,8 @@ def main(arguments: list[str]) -> int:
             write_version(given.root, given.version, given.date)
         elif given.command == "news":
             print(section(given.root), end="")
+        elif given.command == "notes":
+            print(notes(given.root), end="")
         elif found := problems(given.root, given.tag):
             print("\n".join(found), file=sys.stderr)
             return 1

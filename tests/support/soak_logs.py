@@ -84,8 +84,10 @@ class Endpoint:
     def __init__(self, store):
         self.store = store
         self.mood = "well"
+        self.pace = None  # bytes of JSON a second that it takes
         self.port = 0
         self._runner = None
+        self._turn = asyncio.Lock()
 
     @property
     def url(self):
@@ -107,7 +109,11 @@ class Endpoint:
         await self._runner.cleanup()
 
     async def _push(self, request):
-        document = json.loads(await request.read())
+        body = await request.read()
+        document = json.loads(body)
+        if self.pace:
+            async with self._turn:
+                await asyncio.sleep(len(body) / self.pace)
         mood = self.mood if document["streams"] else "well"
         if mood == "refuse":
             status = random.choice(REFUSALS)

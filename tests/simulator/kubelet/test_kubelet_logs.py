@@ -163,6 +163,18 @@ def test_a_late_write(app):
     assert app.path.read_bytes().endswith(b"three\n")
 
 
+def test_a_full_file_is_not_rotated_twice(tmp_path):
+    """What was renamed already is written on until the runtime opens a new file."""
+    with SimLogs(tmp_path / "log", max_bytes=100) as logs:
+        app = logs.start("shop", "web-0").containers["app"]
+        app.rotate(reopen=False)
+        app.write("x" * 100)
+        assert app.rotations == 1
+        app.reopen()
+        app.write("x" * 100)
+        assert app.rotations == 2
+
+
 def test_rotations(app):
     """Older files are compressed, the newest stays plain, and there are five at most."""
     for number in range(8):

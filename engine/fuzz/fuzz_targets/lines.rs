@@ -1,0 +1,140 @@
+//! Properties of the engine for all bytes, without Python: it never panics, lines know nothing of
+//! each other, without rules nothing changes, twice is once, and each line is counted once.
+//!
+//! The first byte of the input chooses the rules. The rest are the lines.
+
+#![no_main]
+
+// The crate itself would need Python's library.
+#[path = "../../src/engine.rs"]
+mod engine;
+#[path = "../../src/grammar.rs"]
+mod grammar;
+#[path = "../../src/memory.rs"]
+mod memory;
+
+use std::convert::Infallible;
+
+use engine::{Counts, Engine, Host, Rules};
+use libfuzzer_sys::fuzz_target;
+use memory::Added;
+
+struct Answers {
+    labels: bool,
+}
+
+fn added(pairs: &[(&str, &str)]) -> Added {
+    let text: String = pairs.iter().map(|(name, value)| format!(",{name}={value}")).collect();
+    let owned = |text: &&str| text.as_bytes().to_vec();
+    let pairs = pairs.iter().map(|(name, value)| (owned(name), owned(value))).collect();
+    Added::new(text.into_bytes(), pairs)
+}
+
+impl Host for Answers {
+    type Error = Infallible;
+
+    fn labels(&mut self, label: usize, namespace: &[u8]) -> Result<Added, Infallible> {
+        assert!(!namespace.is_empty());
+        Ok(match (self.labels, label, namespace) {
+            (false, ..) => added(&[]),
+            (_, 0, [b'w', ..]) => added(&[("team", "\"front\""), ("tier", "\"a\\\"b\"")]),
+            (_, 0, _) => added(&[("team", "\"t\"")]),
+            (_, _, [b'b', ..]) => added(&[]),
+            _ => added(&[("s_team", "\"s\""), ("le", "\"1\"")]),
+        })
+    }
+
+    fn pod(&mut self, _: &[u8], pod: &[u8]) -> Result<Option<Added>, Infallible> {
+        assert!(!pod.is_empty());
+        Ok(match pod.len() % 3 {
+            0 if self.labels => None,
+            1 if self.labels => Some(added(&[("workload", "\"w\""), ("team", "\"p\"")])),
+            _ => Some(added(&[])),
+        })
+    }
+
+    fn metric(&mut self, name: &[u8], family: &[u8]) -> Result<bool, Infallible> {
+        Ok(!self.labels || (name.first() != Some(&b'u') && family.first() != Some(&b'u')))
+    }
+
+    fn namespace(&mut self, namespace: &[u8]) -> Result<bool, Infallible> {
+        Ok(!self.labels || namespace.first() != Some(&b's'))
+    }
+
+    fn room(&mut self, _: u64) -> Result<u64, Infallible> {
+        Ok(2)
+    }
+}
+
+fn names(names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
+
+fn rules(flags: u8) -> Rules {
+    let some = |bit: u8| flags >> bit & 1 == 1;
+    Rules {
+        naming: if some(0) { names(&["namespace", "source"]) } else { names(&["namespace"]) },
+        each: some(0) && some(1),
+        pods: !some(0) && some(1),
+        overwrite: some(2),
+        metrics: some(3),
+        namespaces: some(4),
+        drop: if some(5) { names(&["le", "id"]) } else { vec![] },
+        strip: some(6),
+    }
+}
+
+fn read(rules: Rules, labels: bool, block: &[u8]) -> (Vec<u8>, Counts) {
+    let mut engine = Engine::new(rules);
+    let Ok(()) = engine.read(block, 1, &mut Answers { labels });
+    (if engine.changed { engine.output } else { block.to_vec() }, engine.counts)
+}
+
+/// All that is counted for a line.
+fn sums(counts: &Counts) -> [u64; 8] {
+    let c = counts;
+    [
+        c.samples, c.enriched, c.unparsed, c.conflicts, c.unknown_pods, c.metric, c.namespace,
+        c.merged,
+    ]
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((flags, text)) = data.split_first() else { return };
+    let mut block = text.to_vec();
+    block.push(b'\n');
+    let lines: Vec<&[u8]> = block.split_inclusive(|byte| *byte == b'\n').collect();
+    let (output, counts) = read(rules(*flags), true, &block);
+    assert!(output.is_empty() || output.ends_with(b"\n"));
+
+    let silent = lines.iter().filter(|line| {
+        let rest = line.trim_ascii_start();
+        rest.first() == Some(&b'#') && line.iter().take(line.len() - rest.len()).all(blank)
+            || line[..line.len() - 1].iter().all(blank)
+    });
+    let left_out = counts.unknown_pods + counts.metric + counts.namespace + counts.merged;
+    let known = counts.samples + counts.unparsed + left_out + silent.count() as u64;
+    assert_eq!(known, lines.len() as u64);
+
+    if flags & 0b0010_1000 == 0 {
+        let mut alone = (Vec::new(), [0; 8]);
+        for line in &lines {
+            let (output, counts) = read(rules(*flags), true, line);
+            alone.0.extend(output);
+            alone.1.iter_mut().zip(sums(&counts)).for_each(|(sum, count)| *sum += count);
+        }
+        assert_eq!(alone, (output.clone(), sums(&counts)));
+    }
+    if flags & 0b0110_0000 == 0 {
+        assert_eq!(read(rules(*flags), false, &block).0, block);
+    }
+    if flags & 0b0010_0000 == 0 {
+        let again = read(rules(*flags), true, &output);
+        assert_eq!(again.0, output);
+        assert_eq!(again.1.samples, counts.samples);
+    }
+});
+
+fn blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
