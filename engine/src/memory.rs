@@ -78,8 +78,9 @@ const SLOTS: usize = 256;
 #[inline(always)]
 fn slot(kind: usize, key: &[u8]) -> usize {
     let last = key.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
-    let mixed =
-        last.wrapping_mul(0x9e37_79b1).wrapping_add((key.len() * 37 + kind) as u32 * 0x0101);
+    let mixed = last
+        .wrapping_mul(0x9e37_79b1)
+        .wrapping_add(((key.len() * 37 + kind) as u32).wrapping_mul(0x0101));
     (mixed >> 16) as usize % SLOTS
 }
 
