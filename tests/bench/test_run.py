@@ -34,6 +34,7 @@ OF_AN_ENGINE = [
     "1 label, metrics and namespaces",
     "1 label, no timestamps",
     "1 label, --drop-label",
+    "a tenant's part",
     "1 label, every option",
     "1 label, all conflict",
     "1 label, all conflict, overwrite",
