@@ -19,7 +19,7 @@ def tables(document: dict[str, Any]) -> Iterator[str]:
         f"kmproxy {document['kmproxy']}, {document['python']}, {document['machine']}, "
         f"{document['cpus']} CPUs"
     )
-    yield f"\nThe engine, in pieces of 64 KiB; the fastest of {document['rounds']}"
+    yield f"\nThe engine, in pieces of 64 KiB; CPU time, the fastest of {document['rounds']}"
     yield from _table(
         ("", "payload", "MB", "MB/s", "samples/s", "of memcpy", "x prometheus_client"),
         [

@@ -2,13 +2,14 @@
 
 import random
 import re
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import pytest
 
 from kmproxy.auth.tenant import tenant_filter
 from kmproxy.exposition.engine import available
 from kmproxy.exposition.lines import MAX_LINE
+from kmproxy.exposition.namespace_labels import NamespaceLabels
 from tests.support import general_lines, lines
 from tests.support.tenant_text import EXPOSITION, SEEN
 
@@ -83,3 +84,17 @@ def test_a_line_that_the_compiled_engine_misreads(monkeypatch):
     monkeypatch.setattr(compiled_filter, "NO_SAMPLES", re.compile(b"none"))
     for cuts in ((), (100, 300), range(0, 900, 50)):
         assert narrowed("compiled", EXPOSITION * 2, cuts) == narrowed("pure", EXPOSITION * 2)
+
+
+@pytest.mark.parametrize("engine", ["pure", "compiled"])
+@pytest.mark.parametrize("spaces", list(permutations(["web", "payments", "hidden"], 2)))
+def test_the_strictest_verdict_holds(engine, spaces):
+    """Of several namespaces of a sample one hidden or unwanted is enough, wherever it stands."""
+    line = b'm{source="%b",target="%b"} 1\n' % tuple(map(str.encode, spaces))
+    setting = NamespaceLabels((b"source", b"target"), (b"s_", b"t_"))
+    passed, _, dropped = narrowed(
+        engine, line * 3, setting=setting, wanted=lambda name: name != "payments"
+    )
+    assert passed == b""
+    reason = "tenant" if "hidden" in spaces else "namespace"
+    assert dropped == {"namespace": 0, "tenant": 0, "unparsed": 0} | {reason: 3}

@@ -34,6 +34,7 @@ OF_AN_ENGINE = [
     "1 label, metrics and namespaces",
     "1 label, no timestamps",
     "1 label, --drop-label",
+    "a tenant's part",
     "1 label, every option",
     "1 label, all conflict",
     "1 label, all conflict, overwrite",
@@ -113,7 +114,7 @@ def test_the_engine():
     head, _, *table = output.splitlines()
     assert "Python" in head
     assert head.endswith(f"{os.cpu_count()} CPUs")
-    assert table[0].startswith("The engine, in pieces of 64 KiB; the fastest of ")
+    assert table[0].startswith("The engine, in pieces of 64 KiB; CPU time, the fastest of ")
     names = subjects("cAdvisor")
     end = table.index("")
     assert end == 2 + len(names)

@@ -53,7 +53,7 @@ def test_tables():
     """Megabytes of 10^6, milliseconds, empty cells for unknown values; names instead of paths."""
     assert list(tables(DOCUMENT)) == [
         "kmproxy 1.2.3, CPython 3.11.7, Linux x86_64, 2 CPUs",
-        "\nThe engine, in pieces of 64 KiB; the fastest of 7",
+        "\nThe engine, in pieces of 64 KiB; CPU time, the fastest of 7",
         "                 payload        MB      MB/s  samples/s  of memcpy  x prometheus_client",
         "engine, 1 label  payload.txt  11.2     279.0    885,000       2.1%                   44",
         "memcpy           cAdvisor      1.0  12,000.0                100.0%                2,000",

@@ -27,12 +27,13 @@ async def test_a_bomb(front, cluster):
     assert await proxy.metric("kmproxy_scrapes_total", code="broken") == 1
 
 
-SLOW_LINE = b'm{namespace="pay\\\\ments"} 1\n'  # it has to be read byte by byte
+SLOW_LINE = b'm{namespace="pay\\\\ments"} 1\n'  # the pure engine reads it byte by byte
 
 
 @pytest.fixture
-async def costly(spoken):
-    """A daemon whose kubelet sends text at once that takes minutes to read; and its lines."""
+async def costly(spoken, monkeypatch):
+    """A daemon with the pure engine whose kubelet sends text at once that takes minutes to read; and its lines."""
+    monkeypatch.setattr("kmproxy.exposition.engine.IN_USE", "pure")
     member = gzip.compress(SLOW_LINE * 1_000_000, 9)
     lines = 20_000_000
 

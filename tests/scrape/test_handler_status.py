@@ -90,7 +90,7 @@ async def test_a_fault_of_our_own_breaks_the_connection(front, monkeypatch):
         raise RuntimeError
 
     proxy = await front()
-    monkeypatch.setattr("kmproxy.exposition.enricher.Enricher.finish", fail)
+    monkeypatch.setattr("kmproxy.exposition.pipeline.Pipeline.finish", fail)
     answer, end = await proxy.raw(b"GET /metrics/cadvisor HTTP/1.0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.0 200")
     assert end == "reset"

@@ -81,20 +81,30 @@ fn rules(flags: u8) -> Rules {
         namespaces: some(4),
         drop: if some(5) { names(&["le", "id"]) } else { vec![] },
         strip: some(6),
+        tenant: false,
     }
 }
 
 fn read(rules: Rules, labels: bool, block: &[u8]) -> (Vec<u8>, Counts) {
     let mut engine = Engine::new(rules);
-    let Ok(()) = engine.read(block, 1, &mut Answers { labels });
-    (if engine.changed { engine.output } else { block.to_vec() }, engine.counts)
+    // The blocks' border is at the end of some line.
+    let border = memchr::memchr_iter(b'\n', block).nth(3).map_or(0, |end| end + 1);
+    let (first, second) = block.split_at(border);
+    let Ok(()) = engine.read(&[first, second], 1, &mut Answers { labels });
+    (engine.output, engine.counts)
 }
 
 /// All that is counted for a line.
 fn sums(counts: &Counts) -> [u64; 8] {
     let c = counts;
     [
-        c.samples, c.enriched, c.unparsed, c.conflicts, c.unknown_pods, c.metric, c.namespace,
+        c.samples,
+        c.enriched,
+        c.unparsed,
+        c.conflicts,
+        c.unknown_pods,
+        c.metric,
+        c.namespace,
         c.merged,
     ]
 }
@@ -116,6 +126,21 @@ fuzz_target!(|data: &[u8]| {
     let known = counts.samples + counts.unparsed + left_out + silent.count() as u64;
     assert_eq!(known, lines.len() as u64);
 
+    if flags & 0b1000_0000 != 0 {
+        let names = rules(*flags & 3);
+        let tenant = Rules {
+            tenant: true,
+            pods: false,
+            naming: names.naming,
+            each: names.each,
+            ..Rules::default()
+        };
+        let (passed, counts) = read(tenant, true, &block);
+        let left_out = counts.unparsed + counts.namespace + counts.hidden;
+        let passing = passed.split_inclusive(|byte| *byte == b'\n').count() as u64;
+        assert!(passing + left_out <= lines.len() as u64);
+        assert_eq!(counts.undecided, 0);
+    }
     if flags & 0b0010_1000 == 0 {
         let mut alone = (Vec::new(), [0; 8]);
         for line in &lines {
