@@ -151,6 +151,14 @@ load: $(VENV)/dev ## scrape 500 simulated nodes, and change 10,000 namespaces
 pair: $(VENV)/dev ## scrape simulated nodes by two scrapers, with --share-reads and without
 	$(BIN)/python -m tests.support.pair $(ARGS)
 
+.PHONY: status-cost
+status-cost: $(VENV)/dev ## measure what the status page costs the event loop
+	$(BIN)/python -m tests.support.status_cost $(ARGS)
+
+.PHONY: screenshots
+screenshots: $(VENV)/dev ## make the pictures of docs/images anew (needs Chromium)
+	$(BIN)/python -m tests.support.screenshots
+
 .PHONY: soak
 soak: $(VENV)/dev ## break a simulated cluster at random for SECONDS, and check every answer; with MODE=logs every log line
 	$(BIN)/python -m tests.support.soak$(if $(filter logs,$(MODE)),_logs) --seconds $(SECONDS) $(ARGS)

@@ -8,9 +8,9 @@ INTERFACE: int
 
 __version__: str
 
-Counts = tuple[int, int, int, int, int, int, int, int, int]
+Counts = tuple[int, int, int, int, int, int, int, int, int, int, int]
 """Samples, enriched, unparsed, conflicts, unknown pods; dropped by metric, by namespace, as merged;
-new series for which no room was taken yet."""
+new series for which no room was taken yet; of a tenant: hidden, undecided."""
 
 Labels = tuple[bytes, list[tuple[bytes, bytes]]]
 
@@ -30,6 +30,15 @@ class Host(Protocol):
         """Whether a namespace is selected."""
     def ask_room(self, series: int, /) -> int:
         """Takes room for new series. Returns for how many more there is room."""
+
+class TenantHost(Protocol):
+    """Answers the questions of a tenant's engine."""
+
+    def ask_verdict(self, namespace: bytes, /) -> int:
+        """The verdict about a namespace: 0 passes, 1 is not wanted, 2 is hidden, 3 is undecided.
+
+        It is asked for again as long as it is undecided.
+        """
 
 class Engine:
     """The engine of one exposition.
@@ -52,9 +61,10 @@ class Engine:
         namespaces: bool,
         drop: Sequence[bytes],
         strip: bool,
+        tenant: bool,
     ) -> Self: ...
     def read(
-        self, first: bytes, data: bytes, start: int, end: int, room: int, host: Host
+        self, first: bytes, data: bytes, start: int, end: int, room: int, host: Host | TenantHost
     ) -> tuple[bytes, bytes, Counts]:
         """Reads whole lines, each with its newline: `first`, then `data` from `start` to `end`.
 

@@ -28,8 +28,25 @@ pub trait Host {
     fn metric(&mut self, name: &[u8], family: &[u8]) -> Result<bool, Self::Error>;
     /// Whether a namespace is selected.
     fn namespace(&mut self, namespace: &[u8]) -> Result<bool, Self::Error>;
+    /// The verdict about a tenant's namespace.
+    fn verdict(&mut self, namespace: &[u8]) -> Result<Verdict, Self::Error> {
+        Ok(if self.namespace(namespace)? { Verdict::Passes } else { Verdict::Unwanted })
+    }
     /// Takes room for new series. Returns how many more there is room for.
     fn room(&mut self, series: u64) -> Result<u64, Self::Error>;
+}
+
+/// A verdict about a namespace of a tenant's sample. The strictest one of several holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// The tenant sees it, and wants it.
+    Passes,
+    /// The tenant sees it, and does not want it.
+    Unwanted,
+    /// The tenant does not see it.
+    Hidden,
+    /// It must be decided first, and the lines read again.
+    Undecided,
 }
 
 /// What is done to the lines.
@@ -51,6 +68,9 @@ pub struct Rules {
     pub drop: Vec<Vec<u8>>,
     /// Whether timestamps are taken off.
     pub strip: bool,
+    /// Whether only the lines of a tenant pass: samples of namespaces that it sees, metadata and
+    /// blank lines. Nothing else is done to them.
+    pub tenant: bool,
 }
 
 impl Rules {
@@ -86,6 +106,10 @@ pub struct Counts {
     pub merged: u64,
     /// New series for which no room was taken yet.
     pub series: u64,
+    /// Samples left out because the tenant does not see them.
+    pub hidden: u64,
+    /// Samples left out because their namespace is not decided.
+    pub undecided: u64,
 }
 
 /// The engine of one exposition.
@@ -114,8 +138,9 @@ pub struct Engine {
     text: Vec<u8>,
     texts: Texts,
     labels: Labels,
-    metrics: Verdicts,
-    namespaces: Verdicts,
+    metrics: Verdicts<bool>,
+    namespaces: Verdicts<bool>,
+    tenant: Verdicts<Verdict>,
     last: (Vec<u8>, bool), // the last metric as it is spelled, in this family, and its verdict
     key: Vec<u8>,
 }
@@ -192,6 +217,10 @@ impl Engine {
                 self.odd.extend_from_slice(line);
                 self.odd.push(b'\n');
             }
+            return Ok(!self.rules.tenant);
+        } else if self.rules.tenant {
+            let blank = line.iter().all(|byte| matches!(byte, b' ' | b'\t'));
+            return Ok(blank || line == b"# EOF" || grammar::family(line).is_some());
         } else if self.rules.metrics
             && let Some((name, escaped)) = grammar::family(line)
         {
@@ -211,7 +240,11 @@ impl Engine {
         self.text.clear();
         let start = self.sample.braces.start as usize;
         if !self.sample.known {
-            return self.new_sample(line, host);
+            return if self.rules.tenant {
+                self.tenant_sample(line, host)
+            } else {
+                self.new_sample(line, host)
+            };
         }
         let outcome = self.texts.outcome().0;
         if !self.rules.drop.is_empty()
@@ -285,6 +318,43 @@ impl Engine {
             self.edits.sort_by_key(|edit| (edit.start, edit.end));
         }
         Ok(true)
+    }
+
+    /// Decides whether a tenant's sample passes.
+    fn tenant_sample<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
+        self.named.clear();
+        self.dropped.clear();
+        if self.sample.bits & self.bits != 0 && self.find(line).is_none() {
+            self.counts.unparsed += 1;
+            return Ok(false);
+        }
+        let mut strictest = if self.named.is_empty() { Verdict::Hidden } else { Verdict::Passes };
+        for (at, _) in &self.named {
+            let name = self.sample.pairs[*at].value.of(line);
+            let verdict = match self.tenant.get(name) {
+                Some(verdict) => verdict,
+                None => {
+                    let verdict = host.verdict(name)?;
+                    if verdict != Verdict::Undecided {
+                        self.tenant.put(name, verdict);
+                    }
+                    verdict
+                }
+            };
+            strictest = strictest.max(verdict);
+        }
+        match strictest {
+            Verdict::Passes => {
+                if !self.sample.quoted && self.texts.came() {
+                    self.hold(line, self.counts, ([1; 2], [1; 2]));
+                }
+                return Ok(true);
+            }
+            Verdict::Unwanted => self.counts.namespace += 1,
+            Verdict::Hidden => self.counts.hidden += 1,
+            Verdict::Undecided => self.counts.undecided += 1,
+        }
+        Ok(false)
     }
 
     /// Holds the outcome for the text in the braces of this sample.
@@ -409,10 +479,18 @@ impl Engine {
         let mut drops = self.dropped.iter().peekable();
         for (at, pair) in self.sample.pairs.iter().enumerate() {
             let drops = drops.next_if(|each| **each == at).is_some();
-            if !is_empty(&pair.value) {
-                let name = plain(pair.name.of(line), pair.odd_name);
-                let value = plain(pair.value.of(line), pair.escaped);
-                (if drops { &mut dropped } else { &mut kept }).add(&name, &value);
+            if is_empty(&pair.value) {
+                continue;
+            }
+            let digest = if drops { &mut dropped } else { &mut kept };
+            let Pair { name, value, odd_name, escaped, .. } = *pair;
+            if !odd_name && !escaped && name.end + 2 == value.start {
+                let both = Span { start: name.start, end: value.end }.of(line);
+                digest.add(name.of(line).len(), value.of(line).len(), both);
+            } else {
+                let (name, value) =
+                    (plain(name.of(line), odd_name), plain(value.of(line), escaped));
+                digest.add(name.len(), value.len(), &[&name, &b"=\""[..], &value].concat());
             }
         }
         (kept.products, dropped.products)

@@ -15,7 +15,7 @@ pub mod engine;
 pub mod grammar;
 pub mod memory;
 
-use engine::{Engine, Host, Rules};
+use engine::{Engine, Host, Rules, Verdict};
 use memory::{Added, Seen};
 
 /// Questions to an object of Python, by the names of its methods.
@@ -55,6 +55,17 @@ impl Host for Asking<'_, '_> {
         self.0.call_method1(intern!(self.0.py(), "ask_namespace"), asked)?.extract()
     }
 
+    fn verdict(&mut self, namespace: &[u8]) -> PyResult<Verdict> {
+        let asked = (self.bytes(namespace),);
+        let verdict = self.0.call_method1(intern!(self.0.py(), "ask_verdict"), asked)?;
+        Ok(match verdict.extract::<u8>()? {
+            0 => Verdict::Passes,
+            1 => Verdict::Unwanted,
+            2 => Verdict::Hidden,
+            _ => Verdict::Undecided,
+        })
+    }
+
     fn room(&mut self, series: u64) -> PyResult<u64> {
         self.0.call_method1(intern!(self.0.py(), "ask_room"), (series,))?.extract()
     }
@@ -65,7 +76,7 @@ fn added((bytes, pairs): Pairs) -> Added {
 }
 
 /// Counts of a block, in the order of the stub.
-type Counts = (u64, u64, u64, u64, u64, u64, u64, u64, u64);
+type Counts = (u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64);
 
 /// The engine of one exposition. It refers to no object of Python.
 #[pyclass(name = "Engine", module = "kmproxy_engine")]
@@ -78,7 +89,7 @@ struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (*, naming, each, pods, overwrite, metrics, namespaces, drop, strip))]
+    #[pyo3(signature = (*, naming, each, pods, overwrite, metrics, namespaces, drop, strip, tenant))]
     #[allow(clippy::too_many_arguments)] // each of them is named
     fn new(
         naming: Vec<Vec<u8>>,
@@ -89,8 +100,10 @@ impl PyEngine {
         namespaces: bool,
         drop: Vec<Vec<u8>>,
         strip: bool,
+        tenant: bool,
     ) -> PyEngine {
-        let rules = Rules { naming, each, pods, overwrite, metrics, namespaces, drop, strip };
+        let rules =
+            Rules { naming, each, pods, overwrite, metrics, namespaces, drop, strip, tenant };
         PyEngine { engine: Engine::new(rules), broken: false }
     }
 
@@ -134,6 +147,8 @@ impl PyEngine {
             c.namespace,
             c.merged,
             c.series,
+            c.hidden,
+            c.undecided,
         );
         Ok((output, odd, counts))
     }
@@ -142,7 +157,10 @@ impl PyEngine {
     fn enter(&mut self, metric: &[u8], kept: Vec<Text>, dropped: Vec<Text>) -> Option<bool> {
         let [mut kept, dropped] = [kept, dropped].map(|labels| {
             let mut digest = self.engine.series.digest([1; 2]);
-            labels.iter().for_each(|(name, value)| digest.add(name, value));
+            for (name, value) in labels {
+                let both = [&name[..], b"=\"", &value].concat();
+                digest.add(name.len(), value.len(), &both);
+            }
             digest
         });
         kept.metric(metric);

@@ -78,8 +78,9 @@ const SLOTS: usize = 256;
 #[inline(always)]
 fn slot(kind: usize, key: &[u8]) -> usize {
     let last = key.last_chunk::<4>().map_or(0, |last| u32::from_le_bytes(*last));
-    let mixed =
-        last.wrapping_mul(0x9e37_79b1).wrapping_add((key.len() * 37 + kind) as u32 * 0x0101);
+    let mixed = last
+        .wrapping_mul(0x9e37_79b1)
+        .wrapping_add(((key.len() * 37 + kind) as u32).wrapping_mul(0x0101));
     (mixed >> 16) as usize % SLOTS
 }
 
@@ -294,20 +295,26 @@ impl Texts {
 }
 
 /// Verdicts about names.
-#[derive(Debug, Default)]
-pub struct Verdicts {
-    known: Map<bool>,
+#[derive(Debug)]
+pub struct Verdicts<V> {
+    known: Map<V>,
     size: usize,
 }
 
-impl Verdicts {
+impl<V> Default for Verdicts<V> {
+    fn default() -> Verdicts<V> {
+        Verdicts { known: Map::default(), size: 0 }
+    }
+}
+
+impl<V: Copy> Verdicts<V> {
     /// The verdict about a key.
-    pub fn get(&self, key: &[u8]) -> Option<bool> {
+    pub fn get(&self, key: &[u8]) -> Option<V> {
         self.known.get(key).copied()
     }
 
     /// Remembers a verdict. All others are forgotten if they take too many bytes.
-    pub fn put(&mut self, key: &[u8], verdict: bool) {
+    pub fn put(&mut self, key: &[u8], verdict: V) {
         self.size += key.len() + ENTRY;
         if self.size > MAX_VERDICTS {
             self.known.clear();
@@ -423,25 +430,24 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Adds a label.
+    /// Adds a label: its name, `="` and its value, in one text, with the lengths of both.
     #[inline(always)]
-    pub fn add(&mut self, name: &[u8], value: &[u8]) {
-        self.enter((name.len() as u64) << 32 | value.len() as u64, name, value);
+    pub fn add(&mut self, name: usize, value: usize, both: &[u8]) {
+        self.enter((name as u64) << 32 | value as u64, both);
     }
 
     /// Adds the name of the metric.
     pub fn metric(&mut self, name: &[u8]) {
-        self.enter(1 << 60 | name.len() as u64, name, b"");
+        self.enter(1 << 60 | name.len() as u64, name);
     }
 
     #[inline(always)]
-    fn enter(&mut self, lengths: u64, name: &[u8], value: &[u8]) {
+    fn enter(&mut self, lengths: u64, text: &[u8]) {
         let mut hash = self.hash;
         hash.number(lengths); // each is less than 2**28
-        hash.text(name);
-        hash.text(value);
+        hash.text(text);
         for at in 0..2 {
-            let label = self.random[at] + hash.sums[at] % PRIME;
+            let label = self.random[at] + hash.sums[at]; // less than 2**63
             self.products[at] = fold(product(self.products[at], label)) % PRIME;
         }
     }

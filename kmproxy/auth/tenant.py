@@ -14,6 +14,7 @@ from kmproxy.auth.reviewer import Reviewer
 from kmproxy.auth.tenant_filter import Recent, TenantFilter
 from kmproxy.config.types import Resource
 from kmproxy.errors import AccessError
+from kmproxy.exposition.engine import Engine, named
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.kube.reviews import Caller, Question, is_namespace
 
@@ -97,11 +98,27 @@ class Tenant:
         self, *, max_line: int, deadline: float, namespace_labels: NamespaceLabels | None = None
     ) -> TenantStream:
         """The stream that narrows one exposition to wanted namespaces that the tenant sees."""
-        narrowed = TenantFilter(self._wanted, max_line=max_line, namespace_labels=namespace_labels)
+        narrowed = tenant_filter(self._wanted, max_line=max_line, namespace_labels=namespace_labels)
         return TenantStream(self, narrowed, deadline, self._note)
 
     def _note(self, namespaces: set[str]) -> None:
         self._recent.note(self._path, namespaces)
+
+
+def tenant_filter(
+    wanted: Callable[[str], bool],
+    *,
+    max_line: int,
+    namespace_labels: NamespaceLabels | None = None,
+    engine: Engine | None = None,
+) -> TenantFilter:
+    """Returns a filter on an engine, by default on the one in use. Raises EngineError."""
+    made = TenantFilter
+    if named(engine) == "compiled":
+        from kmproxy.auth.compiled_filter import (  # noqa: PLC0415 - it imports the compiled engine
+            CompiledTenantFilter as made,  # noqa: N813 - it is a TenantFilter
+        )
+    return made(wanted, max_line=max_line, namespace_labels=namespace_labels)
 
 
 class TenantStream:

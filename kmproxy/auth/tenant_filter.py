@@ -130,13 +130,18 @@ class TenantFilter:
         self.dropped["unparsed"] += too_long
         for block in blocks:
             self._hold(block)
-        if len(self._verdicts) > MAX_NAMESPACES:
-            self._verdicts = _first_verdicts()
+        self._forget_many()
         owners = set(self._owners).difference(self._verdicts)
         self._several = {owner for owner in owners if isinstance(owner, tuple)}
         single = {owner for owner in owners if isinstance(owner, bytes)}
         undecided = single.union(*self._several).difference(self._verdicts)
         return {namespace.decode("ascii") for namespace in undecided}
+
+    def _forget_many(self) -> bool:
+        """Forgets all verdicts if they are too many. Returns whether they were."""
+        if many := len(self._verdicts) > MAX_NAMESPACES:
+            self._verdicts = _first_verdicts()
+        return many
 
     def _hold(self, block: bytes) -> None:
         """Hold the lines of a block. Each line is complete and ends with a newline."""
@@ -190,14 +195,19 @@ class TenantFilter:
             self.dropped["unparsed"] += 1
             return
         owners = tuple(map(unescape, named))
-        if owners and all(map(_can_exist, owners)):
+        if owners and all(map(self._can_exist, owners)):
             self._hold_line(owners, line)
         else:
             self.dropped["tenant"] += 1
 
+    @staticmethod
+    def _can_exist(namespace: bytes) -> bool:
+        """Whether a namespace can have this name."""
+        return is_namespace(namespace.decode("ascii", "replace"))
+
     def _may_be(self, namespace: bytes) -> bool:
         """Whether a namespace can have this name. If not, counts one sample as dropped."""
-        if _can_exist(namespace):
+        if self._can_exist(namespace):
             return True
         self.dropped["tenant"] += 1
         return False
@@ -244,11 +254,6 @@ class Recent:
 def _weight(path: str, namespaces: frozenset[str]) -> int:
     """The bytes of a path and its namespaces, each with its place in the set."""
     return ENTRY + len(path) + sum(map(len, namespaces)) + 120 * len(namespaces)
-
-
-def _can_exist(namespace: bytes) -> bool:
-    """Whether a namespace can have this name."""
-    return is_namespace(namespace.decode("ascii", "replace"))
 
 
 def _first_verdicts() -> dict[_Owner, str]:

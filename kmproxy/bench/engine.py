@@ -1,4 +1,4 @@
-"""Measures the engine and its comparisons in turns, on the same payloads, in this process.
+"""Measures the engines and their comparisons in turns, on the same payloads, in this process.
 
 Must not know processes or sockets, nor how figures are shown.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
@@ -28,8 +29,10 @@ from kmproxy.bench.payloads import (
 from kmproxy.bench.tables import MEGABYTE
 from kmproxy.config.label_rules import parse_rules
 from kmproxy.content_coding import GzipEncoder
+from kmproxy.exposition.engine import Engine, available
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pipeline import Pipeline, Recipe
+from kmproxy.exposition.selection import Globs, Selection
 from kmproxy.exposition.splitter import key_splitter
 from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
@@ -55,6 +58,25 @@ _WORKLOAD = frozenset({b"workload", b"workload_type"})
 _LIST = NamespaceLabels((b"exported_namespace", b"namespace"))
 _SIDES = NamespaceLabels(
     (b"source_workload_namespace", b"destination_workload_namespace"), (b"source_", b"destination_")
+)
+
+_PLAIN = Recipe()
+_SELECTIONS = {
+    "metrics and namespaces": Selection(
+        drop_metrics=(Globs(("container_network_*",)),), exclude_namespaces=Globs(("kube-*",))
+    ),
+    "no timestamps": Selection(strip_timestamps=True),
+    "--drop-label": Selection(drop_labels=frozenset({b"id", b"uid"})),
+}
+_EVERY = Recipe(
+    on_conflict="overwrite",
+    info=True,
+    selection=Selection(
+        drop_metrics=(Globs(("container_network_*",)),),
+        exclude_namespaces=Globs(("kube-*",)),
+        drop_labels=frozenset({b"id", b"uid"}),
+        strip_timestamps=True,
+    ),
 )
 
 
@@ -83,68 +105,83 @@ def _pieces(text: bytes) -> list[bytes]:
 
 def all_subjects(payloads: Sequence[tuple[str, bytes]], spaces: Namespaces) -> Iterator[Subject]:
     """All timed subjects, in the order in which they are shown."""
+    for engine in available():
+        yield from _of_engine(engine, payloads, spaces)
+    for name, text in payloads:
+        start = beginning(text, SLICE)
+        yield Subject(MEMCPY, name, len(text), _memcpy(_pieces(text)))
+        yield Subject(REENCODE, name, len(start), _reencode(start, spaces))
+        yield Subject("isal gzip level 1", name, len(text), _gzip(_pieces(text)))
+
+
+def _of_engine(
+    engine: Engine, payloads: Sequence[tuple[str, bytes]], spaces: Namespaces
+) -> Iterator[Subject]:
+    """The subjects of one engine."""
+    make = partial(_engine, engine)
     one, three = _labels(spaces, _ONE), _labels(spaces, _THREE)
     many = {f"tenant-{number:05}": {"team": f"team-{number}"} for number in range(10_000)}
     large = _labels({**many, **spaces}, _ONE)
     for name, text in payloads:
-        pieces = _pieces(text)
-        yield Subject(MEMCPY, name, len(text), _memcpy(pieces))
-        yield _engine("1 label", name, pieces, one)
-        yield _engine("3 labels", name, pieces, three)
-        yield _engine("1 label, overwrite", name, pieces, one, on_conflict="overwrite")
-        yield _engine("1 label, 10,000 namespaces", name, pieces, large)
+        pieces, short = _pieces(text), _pieces(beginning(text, 2 * MEGABYTE))
+        yield make("1 label", name, pieces, one)
+        yield make("3 labels", name, pieces, three)
+        yield make("1 label, overwrite", name, pieces, one, Recipe(on_conflict="overwrite"))
+        yield make("1 label, 10,000 namespaces", name, pieces, large)
         pods = known_pods(text)
         for title, cold in (("10,000 pods", False), ("10,000 pods, first scrape", True)):
-            yield _engine(f"1 label, {title}", name, pieces, one, pods=pods, cold=cold)
-        pipeline = Pipeline(one.lookup, Recipe())
-        borne = _pieces(pipeline.feed(beginning(text, 2 * MEGABYTE)) + pipeline.finish())
-        yield _engine("1 label, all conflict", name, borne, one)
-        yield _engine("1 label, all conflict, overwrite", name, borne, one, on_conflict="overwrite")
-        start = beginning(text, SLICE)
-        yield Subject(REENCODE, name, len(start), _reencode(start, spaces))
-        yield Subject("isal gzip level 1", name, len(text), _gzip(pieces))
+            yield make(f"1 label, {title}", name, pieces, one, pods=pods, cold=cold)
+        for title, chosen in _SELECTIONS.items():
+            yield make(f"1 label, {title}", name, short, one, Recipe(selection=chosen))
+        yield make("1 label, every option", name, short, one, _EVERY, pods=pods)
+        pipeline = Pipeline(one.lookup, Recipe(), engine=engine)
+        borne = _pieces(pipeline.feed(b"".join(short)) + pipeline.finish())
+        yield make("1 label, all conflict", name, borne, one)
+        yield make(
+            "1 label, all conflict, overwrite", name, borne, one, Recipe(on_conflict="overwrite")
+        )
     ours = namespaces_of([])
     one = _labels(ours, _ONE)
     ksm = _pieces(kube_state_metrics(ours))
-    yield _engine("1 label", "kube-state-metrics", ksm, one)
-    yield _engine("1 label, a list of names", "kube-state-metrics", ksm, one, labels_of=_LIST)
-    yield _engine(
-        "1 label, two prefixes", "service mesh", _pieces(mesh(ours)), one, labels_of=_SIDES
+    mesh_of = _pieces(mesh(ours))
+    yield make("1 label", "kube-state-metrics", ksm, one)
+    yield make(
+        "1 label, a list of names", "kube-state-metrics", ksm, one, Recipe(namespace_labels=_LIST)
     )
-    yield _engine("1 label", "kubelet", _pieces(kubelet(ours)), one)
+    yield make(
+        "1 label, two prefixes", "service mesh", mesh_of, one, Recipe(namespace_labels=_SIDES)
+    )
+    yield make("1 label", "kubelet", _pieces(kubelet(ours)), one)
 
 
 def _engine(
+    engine: Engine,
     name: str,
     payload: str,
     pieces: Sequence[bytes],
     labels: LabelMap,
+    recipe: Recipe = _PLAIN,
     *,
-    on_conflict: Literal["keep", "overwrite"] = "keep",
-    labels_of: NamespaceLabels | None = None,
     pods: Mapping[tuple[bytes, bytes], bytes] | None = None,
     cold: bool = False,
 ) -> Subject:
-    """The engine, anew for each scrape. If it is cold, it has proven no head before."""
-    recipe = Recipe(
-        names=frozenset(rule.name.encode() for rule in labels.rules)
-        | (_WORKLOAD if pods else set()),
-        on_conflict=on_conflict,
-        namespace_labels=labels_of or NamespaceLabels(),
-        pods=pods is not None,
+    """An engine, anew for each scrape. If it is cold, it has proven no head before."""
+    names = frozenset(rule.name.encode() for rule in labels.rules)
+    recipe = replace(
+        recipe, names=names | (_WORKLOAD if pods else frozenset()), pods=pods is not None
     )
 
     def run() -> int:
         if cold:
             key_splitter.cache_clear()
         known = pods or {}
-        pipeline = Pipeline(labels.lookup, recipe, pods=lambda *pod: known.get(pod))
+        pipeline = Pipeline(labels.lookup, recipe, pods=lambda *pod: known.get(pod), engine=engine)
         for piece in pieces:
             pipeline.feed(piece)
         pipeline.finish()
         return pipeline.enricher.samples
 
-    return Subject(f"engine, {name}", payload, sum(map(len, pieces)), run)
+    return Subject(f"{engine} engine, {name}", payload, sum(map(len, pieces)), run)
 
 
 def _memcpy(pieces: Sequence[bytes]) -> Callable[[], None]:

@@ -28,6 +28,7 @@ from kmproxy.sources.endpoints import NODE_PREFIX
 from kmproxy.sources.kubelet import Kubelet, MetricsSource
 from kmproxy.sources.slots import ConcurrencyLimit
 from kmproxy.status.outcomes import Outcomes
+from kmproxy.status.seen import SeenNamespaces
 
 
 def open_scrapes(
@@ -69,6 +70,7 @@ def open_scrapes(
         labels.watcher,
         labels.readiness,
         labels.samples,
+        SeenNamespaces(labels.samples.existing, runtime.clock),
         outcomes,
         _served_paths(config, clients, pages),
         runtime.clock(),

@@ -34,6 +34,7 @@ from kmproxy.status.namespaces import find_namespaces
 from kmproxy.status.outcomes import Outcome, Outcomes, Scraped, Survey
 from kmproxy.status.query import PageQuery, read_query
 from kmproxy.status.responses import in_steps, respond
+from kmproxy.status.seen import SeenNamespaces
 from kmproxy.status.settings import effective, section_given
 from kmproxy.web.health import Readiness
 from kmproxy.web.responses import plain
@@ -76,6 +77,7 @@ class StatusPage:
     watcher: NamespaceWatcher
     readiness: Readiness
     labels: LabelMap
+    seen: SeenNamespaces
     outcomes: Outcomes
     paths: ServedPaths
     started: float
@@ -92,14 +94,12 @@ class StatusPage:
         if decision is not None and (tenant := decision.tenant) is not None:
             caller = decision.caller
             try:
-                # All are decided, wanted or not: no review may depend on namespaces of others.
-                reviewed = await tenant.sees(self.labels.existing(), deadline=decision.deadline)
+                seen = await self.seen.of(tenant, decision)
             except AccessError as error:
                 return plain(error.status, str(error))
-            seen = [name for name, visible in reviewed.items() if visible]
         async with self._turn:
             status = await self._status(query, caller, seen)
-            return respond(request, status, page.title(status), lambda: page.body(status, query))
+            return await respond(request, status, page.title(status), page.body(status, query))
 
     async def _status(
         self, query: PageQuery, caller: str | None, seen: Sequence[str] | None

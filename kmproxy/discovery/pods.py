@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import msgspec
 
@@ -21,7 +22,7 @@ from kmproxy.discovery.target_labels import (
     metadata,
     more_pairs,
 )
-from kmproxy.kube.pod_list import CONFIG_SOURCE, Owner, PodListReader, PodMeta
+from kmproxy.kube.pod_list import CONFIG_SOURCE, Owner, PodListReader, PodMeta, texts
 from kmproxy.labels.rendering import Choice
 from kmproxy.labels.workloads import STATIC_SOURCES, cronjob, deployment, workload
 
@@ -31,22 +32,36 @@ _OF_THE_KUBELET = ("kubernetes.io/config.seen", CONFIG_SOURCE)
 server's pod does not have them, and the first one changes with each restart of the kubelet."""
 
 
+MAX_TEXTS = 3 << 20
+"""Bytes of JSON of the labels and annotations of one pod. The API server takes annotations of 256
+KiB, which are 1.5 MiB with the escapes of JSON, in an object of 1.5 MiB."""
+
+
 class _Meta(PodMeta, rename="camel"):
-    annotations: dict[str, str] | None = None
+    raw_annotations: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw, name="annotations")
+
+    def __post_init__(self) -> None:
+        PodMeta.__post_init__(self)
+        _ = self.annotations
+
+    @cached_property
+    def annotations(self) -> dict[str, str]:
+        """The annotations."""
+        return texts(self.raw_annotations, MAX_TEXTS - len(self.raw_labels))
 
     @property
     def source(self) -> str:
         """The source from which the kubelet has the pod."""
-        return (self.annotations or {}).get(CONFIG_SOURCE, "")
+        return self.annotations.get(CONFIG_SOURCE, "")
 
 
-class _Port(msgspec.Struct, rename="camel"):
+class _Port(msgspec.Struct, rename="camel", gc=False):
     container_port: int
     name: str = ""
     protocol: str = ""
 
 
-class _Container(msgspec.Struct):
+class _Container(msgspec.Struct, gc=False):
     name: str
     image: str = ""
     ports: list[_Port] | None = None
@@ -58,12 +73,12 @@ class _Spec(msgspec.Struct, rename="camel"):
     node_name: str = ""
 
 
-class _ContainerStatus(msgspec.Struct):
+class _ContainerStatus(msgspec.Struct, gc=False):
     name: str
     container_id: str = msgspec.field(default="", name="containerID")
 
 
-class _Condition(msgspec.Struct):
+class _Condition(msgspec.Struct, gc=False):
     type: str
     status: str = ""
 
@@ -194,11 +209,11 @@ def _pod_labels(pod: _Pod, left_out: Counter[str]) -> dict[str, str]:
         f"{META}pod_uid": meta.uid,
     }
     labels |= _controller_labels(meta, pod.spec.node_name)
-    annotations = dict(meta.annotations or {})
+    annotations = dict(meta.annotations)
     for key in _OF_THE_KUBELET:
         annotations.pop(key, None)
     chosen = Choice(MAX_VALUE, MAX_METADATA)
-    pairs = metadata("pod", meta.labels or {}, annotations)
+    pairs = metadata("pod", meta.labels, annotations)
     labels |= {name: value for name, value in pairs.items() if chosen.admits(name, value)}
     left_out["value"] += chosen.too_long
     left_out["pod"] += chosen.too_many
@@ -218,7 +233,7 @@ def _controller_labels(meta: _Meta, node: str) -> dict[str, str]:
         return {}
     given = {"controller_kind": owner.kind, "controller_name": owner.name}
     if owner.kind == "ReplicaSet":
-        given["deployment_name"] = deployment(owner.name, meta.labels or {})
+        given["deployment_name"] = deployment(owner.name, meta.labels)
     elif owner.kind == "Job":
         given |= {"job_name": owner.name, "cronjob_name": cronjob(owner.name)}
     return {f"{META}pod_{key}": value for key, value in given.items() if value}

@@ -22,9 +22,10 @@ from kmproxy.exposition.selection import Selection
 from kmproxy.exposition.selector import Label, Selector
 
 # Whole lines without a sample, a comment or a blank line. An attempt reads one line, twice.
-_NO_SAMPLES = re.compile(
+NO_SAMPLES = re.compile(
     rb"(?:(?!%b\n|[ \t]*+[#\n])[^\n]++\n)*+" % re.sub(rb"\?P<[a-z]+>", rb"?:", SAMPLE)
 )
+"""Expression for whole lines that are no samples, comments or blank."""
 
 
 class CompiledSelector(Selector):
@@ -102,6 +103,7 @@ class CompiledLines(LineFilter):
             namespaces=selection.by_namespace,
             drop=sorted(selection.drop_labels),
             strip=selection.strip_timestamps,
+            tenant=False,
         )
         if selector is not None:
             selector.engine, selector.reading = self._engine, False
@@ -162,11 +164,11 @@ class CompiledLines(LineFilter):
         """
         family = self._engine.family
         passed, odd, counts = self._read(first, data, start, end)
-        if odd and _NO_SAMPLES.fullmatch(odd) is None:
+        if odd and NO_SAMPLES.fullmatch(odd) is None:
             self._engine.family = family
             return self._pure(first + data[start:end])
         enricher = self._enricher
-        samples, enriched, unparsed, conflicts, unknown, metric, namespace, merged, _ = counts
+        samples, enriched, unparsed, conflicts, unknown, metric, namespace, merged = counts[:8]
         enricher.samples += samples
         enricher.enriched += enriched
         enricher.unparsed += unparsed
@@ -191,7 +193,7 @@ class CompiledLines(LineFilter):
             found = self._engine.read(first, data, start, end, selector.room, self)
         finally:
             selector.reading = False
-        if series := found[2][-1]:
+        if series := found[2][8]:
             selector.take(series)
         return found
 

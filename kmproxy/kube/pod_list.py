@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import msgspec
@@ -22,27 +23,53 @@ _T = TypeVar("_T")
 _FRAME = msgspec.json.Decoder(Frame)
 
 
-class Owner(msgspec.Struct):
+MAX_LABELS = 2 << 20
+"""Bytes of JSON of the labels of one pod. By default etcd takes no object of this size."""
+
+_TEXTS = msgspec.json.Decoder(dict[str, str] | None)
+
+
+# `kind` and `name` are in every reference. If they were optional, a hostile kubelet could send
+# millions of references of two bytes, `{}`, and each takes 70 bytes of memory.
+class Owner(msgspec.Struct, gc=False):
     """A reference to an owner of a pod. At most one owner is the controller."""
 
-    kind: str = ""
-    name: str = ""
+    kind: str
+    name: str
     controller: bool | None = None
 
 
-class PodMeta(msgspec.Struct, rename="camel"):
-    """The metadata of a pod, without annotations."""
+class PodMeta(msgspec.Struct, rename="camel", dict=True):
+    """The metadata of a pod, without annotations. Labels that are not texts make it none."""
 
     name: str
     namespace: str = ""
     uid: str = ""
-    labels: dict[str, str] | None = None
+    raw_labels: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw, name="labels")
     owner_references: list[Owner] | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.labels
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """The labels."""
+        return texts(self.raw_labels, MAX_LABELS)
 
     @property
     def controller(self) -> Owner | None:
         """The owner that controls the pod, or None."""
         return next((owner for owner in self.owner_references or () if owner.controller), None)
+
+
+def texts(data: msgspec.Raw, limit: int) -> dict[str, str]:
+    """Read a mapping of texts, which may be absent. Raises ValueError over `limit` bytes of JSON.
+
+    A pair of 8 bytes takes 130 bytes of memory.
+    """
+    if len(data) > limit:
+        raise ValueError(f"a mapping of a pod has more than {limit} bytes")
+    return (_TEXTS.decode(data) or {}) if data else {}
 
 
 class PodListReader(Generic[_T]):

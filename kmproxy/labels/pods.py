@@ -149,9 +149,8 @@ class PodLabelReader:
         return render_pairs(chosen.pairs)
 
     def _values(self, meta: _Meta) -> Iterator[tuple[str, str]]:
-        labels = meta.labels or {}
         for rule in self._config.rules:
-            yield rule.name, labels.get(rule.key, "")
+            yield rule.name, meta.labels.get(rule.key, "")
         if self._config.workload:
             found = workload(meta, meta.annotations.source if meta.annotations else "")
             yield WORKLOAD, found.name

@@ -36,7 +36,7 @@ def workload(meta: PodMeta, source: str) -> Workload:
     if controller is None:
         return Workload(meta.name, "barepod")
     match controller.kind:
-        case "ReplicaSet" if name := deployment(controller.name, meta.labels or {}):
+        case "ReplicaSet" if name := deployment(controller.name, meta.labels):
             return Workload(name, "deployment")
         case "Job" if name := cronjob(controller.name):
             return Workload(name, "cronjob")

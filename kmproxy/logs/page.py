@@ -6,7 +6,7 @@ secret facts, and no text of any log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -185,8 +185,10 @@ def title(status: LogsStatus) -> str:
     return f"{_headline(status)} · kmproxy logs"
 
 
-def body(status: LogsStatus, query: TargetQuery) -> Markup:
-    """The body of the page."""
+def body(status: LogsStatus, query: TargetQuery) -> Generator[None, None, Markup]:
+    """Make the body of the page in steps: the generator returns it."""
+    containers = _containers(status.containers, query)
+    yield
     pairs: list[tuple[str, Child]] = [
         ("Each container as JSON", element("a", element("code", "/targets"), href="/targets")),
         ("This page as JSON", element("code", "curl -H 'Accept: application/json'")),
@@ -195,7 +197,7 @@ def body(status: LogsStatus, query: TargetQuery) -> Markup:
     parts = (
         _banner(status),
         tiles(_tiles(status)),
-        _containers(status.containers, query),
+        containers,
         _shipping(status),
         section("process", "This process", facts(pairs)),
         settings_section(status.settings),

@@ -83,7 +83,7 @@ class LogsPort:
             return plain(400, str(error))
         async with self._turn:
             status = self._status(await in_steps(self._containers(query)))
-            return respond(request, status, title(status), lambda: body(status, query))
+            return await respond(request, status, title(status), body(status, query))
 
     def _containers(self, query: TargetQuery) -> Generator[None, None, Containers]:
         """Look up all containers in steps, and choose the ones that are asked for."""

@@ -28,10 +28,10 @@ class ApiFault(enum.Enum):
     """The ways in which the API server can fail. `ApiFailure` has the values that each needs."""
 
     STATUS = "a Status of `status`, `reason`, `message`, perhaps with `retry_after` (seconds)"
-    HANG = "accepts the request and says nothing"
+    HANG = "accepts the request and sends nothing"
     GARBAGE = "200 with a body that is not JSON"
     CUT = "half of a list, or of the next event's line; then the connection is closed"
-    MISFRAMED = "the same in a chunk, and in the place of the next one the answer of a proxy"
+    MISFRAMED = "half of a list in a chunk, and then a proxy's answer instead of the next chunk"
     END = "a watch that ends at once"
     SILENT = "a watch without events and bookmarks"
     ERROR_EVENT = "a watch that begins with an ERROR event of `status`, `reason`, `message`"

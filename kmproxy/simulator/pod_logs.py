@@ -203,5 +203,5 @@ def _seconds(text: str) -> int:
     try:
         when = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
     except ValueError as error:
-        raise StatusError(400, f"sinceTime: {text!r} is no time") from error
+        raise StatusError(400, f"sinceTime: {text!r} is not a time") from error
     return int(when.timestamp())

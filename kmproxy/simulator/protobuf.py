@@ -33,7 +33,7 @@ def namespace(body: bytes) -> Object:
     Raises UnsupportedKindError for another kind, ValueError if the body is no protobuf.
     """
     if not body.startswith(MAGIC):
-        raise ValueError("it does not begin as Kubernetes' protobuf does")
+        raise ValueError("the first bytes are not those of Kubernetes' protobuf")
     unknown = _fields(body[len(MAGIC) :])
     kind = _fields(_last(unknown, _TYPE))
     named = _text(_last(kind, _VERSION)), _text(_last(kind, _KIND))

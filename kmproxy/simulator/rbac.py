@@ -77,9 +77,9 @@ class Rbac:
         """
         for document in documents:
             if document.get("kind") not in _ROLES | _BINDINGS:
-                raise ValueError(f"no RBAC object: {document.get('kind')}")
+                raise ValueError(f"not an RBAC object: {document.get('kind')}")
             if document.get("apiVersion") != _VERSION:
-                raise ValueError(f"no version of RBAC: {document.get('apiVersion')}")
+                raise ValueError(f"not a version of RBAC: {document.get('apiVersion')}")
             self._objects[_key(document)] = document
 
     def delete(self, *documents: Object) -> None:

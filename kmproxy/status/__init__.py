@@ -5,6 +5,7 @@ answered or how labels are kept up to date. The facts are collected by the daemo
 
     outcomes           remembers how the last scrapes of each path and node went
     namespaces         finds and sorts namespaces by their owners
+    seen               finds the namespaces that a tenant sees
     settings           lists the effective settings, without secrets
     model              the facts of the page: the same for HTML and JSON
     words              ages, sizes and shares as a person reads them

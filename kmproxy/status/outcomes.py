@@ -20,11 +20,15 @@ HISTORY: Final = 20
 """The number of scrapes whose result is remembered for each path and node."""
 
 MAX_ENTRIES: Final = 20_480
-"""Four endpoints of 5,000 nodes, which is as many as Kubernetes supports, and some more."""
+"""Entries of paths at most, and of endpoints of nodes."""
 
-MAX_BYTES: Final = 12 << 20
-"""Bytes of all entries. Beyond, the entries that were not scraped for the longest time are
-dropped."""
+NODE_BYTES: Final = 8 << 20
+"""Bytes of all entries of nodes: two endpoints of 5,000 nodes, which is as many as Kubernetes
+supports, and some more. Beyond, the entries that were not scraped for the longest time are dropped.
+"""
+
+PATH_BYTES: Final = 1 << 20
+"""Bytes of all entries of paths: 1,000 tenants have one of each path that they scrape."""
 
 MAX_ERROR: Final = 300
 """Characters of an error that are remembered."""
@@ -99,11 +103,21 @@ class Outcome:
 
 
 class Outcomes:
-    """The outcomes of the last scrapes, within `MAX_ENTRIES` and `MAX_BYTES`."""
+    """The outcomes of the last scrapes, at most `number` of paths and of nodes, and in bytes."""
 
-    def __init__(self, number: int = MAX_ENTRIES, size: int = MAX_BYTES) -> None:
-        self._paths: BoundedCache[Scraped, Outcome] = BoundedCache(number, size=size, weigh=_weigh)
-        self._nodes: BoundedCache[Scraped, Outcome] = BoundedCache(number, size=size, weigh=_weigh)
+    def __init__(
+        self,
+        number: int = MAX_ENTRIES,
+        *,
+        node_bytes: int = NODE_BYTES,
+        path_bytes: int = PATH_BYTES,
+    ) -> None:
+        self._nodes: BoundedCache[Scraped, Outcome] = BoundedCache(
+            number, size=node_bytes, weigh=_weigh
+        )
+        self._paths: BoundedCache[Scraped, Outcome] = BoundedCache(
+            number, size=path_bytes, weigh=_weigh
+        )
 
     def __repr__(self) -> str:
         return f"<Outcomes of {len(self._paths)} paths and {len(self._nodes)} endpoints of nodes>"
@@ -199,7 +213,7 @@ class Survey:
 
 
 def _weigh(subject: Scraped, outcome: Outcome) -> int:
-    """The bytes of an entry, at most."""
+    """The bytes of an entry, approximately: 680 for a node without an error."""
     text = sum(map(len, subject)) + len(outcome.error) + len(outcome.history)
     wide = 4 if not outcome.error.isascii() else 1
     return ENTRY + 300 + text * wide

@@ -5,7 +5,7 @@ Knows which facts come first, and their words. Must not know where the facts com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 from kmproxy.status import words
@@ -30,23 +30,26 @@ OLD: Final = 300.0
 """Seconds after which labels that nobody confirmed are old. Bookmarks confirm them every minute."""
 
 
-def body(status: Status, query: PageQuery) -> Markup:
-    """The body of the page."""
+def body(status: Status, query: PageQuery) -> Generator[None, None, Markup]:
+    """Make the body of the page in steps: the generator returns it."""
     parts: list[Child] = [
         _banner(status),
         tiles(_tiles(status)),
         scrapes_section(status.scrapes, own=status.process is None),
     ]
     links = [("scrapes", "Scrapes")]
+    yield
     if status.nodes is not None:
         parts.append(nodes_section(status.nodes, query))
         links.append(("nodes", "Nodes"))
+        yield
     if status.upstreams:
         shown = scrape_table("How the last scrapes of each upstream went", status.upstreams)
         parts.append(section("upstreams", "Upstreams", shown, live=True))
         links.append(("upstreams", "Upstreams"))
     parts += [namespaces_section(status.namespaces, query), _labels(status.labels), _paths(status)]
     links += [("namespaces", "Namespaces"), ("labels", "Labels")]
+    yield
     if status.settings is not None:
         parts.append(settings_section(status.settings))
         links.append(("settings", "Settings"))
@@ -108,7 +111,7 @@ def _tiles(status: Status) -> Iterator[tuple[str, Child, str, str]]:
     yield "Paths well", f"{len(scraped) - bad} of {len(scraped)}", remark, "failing" if bad else ""
     if (nodes := status.nodes) is not None and nodes.total:
         well = f"{words.count(nodes.total - nodes.failing)} of {words.count(nodes.total)}"
-        yield "Endpoints of nodes well", well, "scraped by name", "failing" if nodes.failing else ""
+        yield "Node scrapes well", well, "scraped by name", "failing" if nodes.failing else ""
     yield _namespace_tile(status.namespaces)
     yield _label_tile(status.labels)
     yield from certificate_tiles(status.certificates)

@@ -68,7 +68,7 @@ def foot() -> Markup:
         ("This page", f"{DOCS}/status-page.md"),
         ("Runbooks", f"{DOCS}/runbooks.md"),
         ("Troubleshooting", f"{DOCS}/troubleshooting.md"),
-        ("Own metrics", f"{DOCS}/operations.md#own-metrics"),
+        ("Own metrics", f"{DOCS}/operations.md#metrics"),
     )
     links = (
         element("li", element("a", name, href=target, rel="noreferrer")) for name, target in pages

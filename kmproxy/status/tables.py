@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from kmproxy.status.markup import Child, Markup, element, join
+from kmproxy.status.markup import Child, Markup, element, join, text
 from kmproxy.status.words import several, share
 
 MAX_TEXT: Final = 1024
@@ -48,7 +48,8 @@ def table(
         element("th", each.name, scope="col", role="columnheader", class_=_kind(each))
         for each in columns
     )
-    body = [_row(columns, cells) for cells in rows]
+    begins = [_begin(each) for each in columns[1:]]
+    body = [_row(begins, cells) for cells in rows]
     if not body:
         return element("p", empty, class_="empty")
     return element(
@@ -61,20 +62,21 @@ def table(
     )
 
 
-def _row(columns: Sequence[Column], cells: Sequence[Child]) -> Markup:
+def _begin(column: Column) -> str:
+    """The beginning of each cell of a column."""
+    kind = ' class="number"' if column.number else ""
+    return f'<td role="cell"{kind} data-label="{text(column.name)}"><span>'
+
+
+def _row(begins: Sequence[str], cells: Sequence[Child]) -> Markup:
+    """A row. It is written out here, as a page has hundreds of cells."""
     first, *others = cells
-    shown = [element("th", first, scope="row", role="rowheader")]
+    shown = [f'<tr role="row"><th scope="row" role="rowheader">{text(first or "")}</th>']
     shown += [
-        element(
-            "td",
-            cell and element("span", cell),
-            role="cell",
-            class_=_kind(column),
-            data_label=column.name,
-        )
-        for column, cell in zip(columns[1:], others, strict=True)
+        f"{begin}{text(cell)}</span></td>" if cell else '<td role="cell"></td>'
+        for begin, cell in zip(begins, others, strict=True)
     ]
-    return element("tr", join(shown), role="row")
+    return Markup("".join(shown) + "</tr>")
 
 
 def _kind(column: Column) -> str | None:

@@ -20,29 +20,41 @@ from kmproxy.bench import engine, expfmt, payloads, processes, scrapes, ways
 from kmproxy.cli.main import main
 from kmproxy.config.commands import BenchConfig
 from kmproxy.errors import KmproxyError
+from kmproxy.exposition.engine import available
 from kmproxy.exposition.enricher import Enricher
 from kmproxy.simulator.cadvisor import NodeMetrics, simulate_node
 
-SUBJECTS = [
-    "memcpy",
-    "engine, 1 label",
-    "engine, 3 labels",
-    "engine, 1 label, overwrite",
-    "engine, 1 label, 10,000 namespaces",
-    "engine, 1 label, 10,000 pods",
-    "engine, 1 label, 10,000 pods, first scrape",
-    "engine, 1 label, all conflict",
-    "engine, 1 label, all conflict, overwrite",
-    "prometheus_client, 1 label",
-    "isal gzip level 1",
+OF_AN_ENGINE = [
+    "1 label",
+    "3 labels",
+    "1 label, overwrite",
+    "1 label, 10,000 namespaces",
+    "1 label, 10,000 pods",
+    "1 label, 10,000 pods, first scrape",
+    "1 label, metrics and namespaces",
+    "1 label, no timestamps",
+    "1 label, --drop-label",
+    "1 label, every option",
+    "1 label, all conflict",
+    "1 label, all conflict, overwrite",
 ]
 ALWAYS = [
-    ("engine, 1 label", "kube-state-metrics"),
-    ("engine, 1 label, a list of names", "kube-state-metrics"),
-    ("engine, 1 label, two prefixes", "service mesh"),
-    ("engine, 1 label", "kubelet"),
+    ("1 label", "kube-state-metrics"),
+    ("1 label, a list of names", "kube-state-metrics"),
+    ("1 label, two prefixes", "service mesh"),
+    ("1 label", "kubelet"),
 ]
+OTHERS = ["memcpy", "prometheus_client, 1 label", "isal gzip level 1"]
 EXPFMT = [expfmt.NAME] if shutil.which(expfmt.PROGRAM) else []
+
+
+def subjects(payload):
+    """The names and payloads of all rows, in order."""
+    rows = []
+    for name in available():
+        each = [*((row, payload) for row in OF_AN_ENGINE), *ALWAYS]
+        rows += [(f"{name} engine, {row}", of) for row, of in each]
+    return rows + [(row, payload) for row in [*OTHERS, *EXPFMT]]
 
 
 def start(*flags, warnings=("error",), **environment):
@@ -102,8 +114,7 @@ def test_the_engine():
     assert "Python" in head
     assert head.endswith(f"{os.cpu_count()} CPUs")
     assert table[0].startswith("The engine, in pieces of 64 KiB; the fastest of ")
-    names = [(name, "cAdvisor") for name in SUBJECTS] + ALWAYS
-    names += [(name, "cAdvisor") for name in EXPFMT]
+    names = subjects("cAdvisor")
     end = table.index("")
     assert end == 2 + len(names)
     if not EXPFMT:
@@ -134,8 +145,7 @@ def test_the_daemon(payload, tmp_path):
     assert document["cpus"] == os.cpu_count()
     assert document["rounds"] >= engine.ROUNDS
     rows = {(row["name"], row["payload"]): row for row in document["engine"]}
-    last = ((name, str(payload)) for name in EXPFMT)
-    assert list(rows) == [*((name, str(payload)) for name in SUBJECTS), *ALWAYS, *last]
+    assert list(rows) == subjects(str(payload))
     assert (document["expfmt_skipped"] is None) is bool(EXPFMT)
     memcpy, client = (rows[name, str(payload)] for name in (engine.MEMCPY, engine.REENCODE))
     for row in rows.values():
@@ -145,7 +155,7 @@ def test_the_daemon(payload, tmp_path):
         if row["samples"] is not None:
             assert math.isclose(row["samples_per_second"], row["samples"] / row["seconds"])
     assert memcpy["bytes"] == payload.stat().st_size
-    for name in ("engine, 1 label", *EXPFMT):
+    for name in ("pure engine, 1 label", *EXPFMT):
         assert rows[name, str(payload)]["samples"] == client["samples"]
 
     assert document["discovery"]["pods"] == 500

@@ -194,7 +194,10 @@ def test_init_and_ephemeral_containers():
         ([{"kind": "Job", "name": "j", "controller": True}], {"kind": "Job", "name": "j"}),
         ([{"kind": "", "name": "j", "controller": True}], {"name": "j"}),
         (
-            [{"kind": "A", "name": "a", "controller": True}, {"kind": "B", "controller": True}],
+            [
+                {"kind": "A", "name": "a", "controller": True},
+                {"kind": "B", "name": "b", "controller": True},
+            ],
             {"kind": "A", "name": "a"},
         ),
     ],

@@ -187,6 +187,7 @@ RUN_BY = {
     "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-scrape": "test_middleware.test_the_roles_of_the_documents",
     "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: kmproxy-tenant": "test_tenants.test_the_roles_of_the_documents",
     "user 'system:serviceaccount:monitoring:prometheus' may not": "test_middleware.test_the_refusal_of_the_documents",
+    "curl -s -H 'Accept: application/json'": "test_serving.test_the_command_of_the_documents",
     "curl -s http://localhost:8080/sd/pods": "test_examples.test_targets",
     '{"targets":["10.244.': "test_examples.test_targets",
     "$ make load\n": "test_load.test_a_small_load",

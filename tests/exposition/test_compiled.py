@@ -136,7 +136,7 @@ def test_a_line_that_the_compiled_engine_misreads(monkeypatch):
     wanted = run("pure", text * 3, (), recipe, None)
     assert run("compiled", text * 3, (), recipe, None) == wanted
     blocks = []
-    monkeypatch.setattr(compiled, "_NO_SAMPLES", re.compile(b"none"))
+    monkeypatch.setattr(compiled, "NO_SAMPLES", re.compile(b"none"))
     monkeypatch.setattr(
         compiled.CompiledLines, "_pure", noted(compiled.CompiledLines._pure, blocks)
     )
@@ -159,7 +159,7 @@ def new_engine():
     """An engine by itself, with the default rules."""
     return kmproxy_engine.Engine(
         naming=[b"namespace"], each=False, pods=False, overwrite=False, metrics=False,
-        namespaces=False, drop=[], strip=False,
+        namespaces=False, drop=[], strip=False, tenant=False,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""The engine against the plain reading, on bytes that coverage of both leads to.
+"""Compares the engine with the plain reading, on inputs that reach new code of either.
 
-Run by `make fuzz`. A difference is written to the corpus, where tests/properties/test_corpus.py
-has it again from then on. The input's layout is that of `lines.fuzz_case`.
+Run by `make fuzz`. A difference is written to the corpus, which tests/properties/test_corpus.py
+reads from then on. The input's layout is that of `lines.fuzz_case`.
 """
 
 from __future__ import annotations

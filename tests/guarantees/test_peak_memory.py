@@ -24,6 +24,7 @@ from kmproxy.simulator.kubelet import Fault
 from tests.support.documents import ROOT
 from tests.support.floods import ATTACKS, healthy, token
 from tests.support.memory import FIGURES, MANY, SCRAPE, SCRAPES, World, numbered, repeated
+from tests.support.pods import hostile_pods
 from tests.support.rbac import binding, role
 from tests.support.tls import write_config
 
@@ -246,6 +247,17 @@ async def targets(world):
     assert (await world.get("/sd/pods"))[0] == "200"
 
 
+async def pods(world):
+    """Pods of 8 MiB: as many owners, labels and containers as they can have, and as are refused."""
+    await world.start("--discovery", "--discovery-refresh-interval=1s", "--workload")
+    world.node.serve(PLAIN)
+    for body, is_taken in zip(hostile_pods(), (False, False, True), strict=True):
+        world.node.serve(body, "/pods", kind="application/json")
+        assert ((await world.get("/sd/pods"))[0] == "200") is is_taken
+        await world.get()
+        await asyncio.sleep(1)
+
+
 async def nodes(world):
     """1,000 Nodes of 64 KB each, names of missing nodes, and unreachable addresses."""
     for number in range(1000):
@@ -324,7 +336,7 @@ CASES = {
     each.__name__.replace("_", " "): each
     for each in (
         nothing, answers, names, series, tenants, namespaces, callers, passwords, heads, readers,
-        targets, nodes, errors, files, at_once,
+        targets, pods, nodes, errors, files, at_once,
     )
 }  # fmt: skip
 
@@ -335,7 +347,7 @@ async def test_peak_memory(world, case):
     await CASES[case](world)
     await healthy(world.telemetry)
     world.note(case)
-    assert FIGURES[case] < (TOGETHER if case == "at once" else LIMIT)
+    assert FIGURES[case] < (TOGETHER if case in {"at once", "pods"} else LIMIT)
 
 
 def test_every_bound_has_its_case():

@@ -19,7 +19,7 @@ from kmproxy.logs.page import (
 )
 from kmproxy.status.document import frame
 from kmproxy.status.model import Certificate, Process, Setting
-from tests.support.pages import Page
+from tests.support.pages import Page, whole
 
 EVIL = "</td><script>alert('\"&')</script>\u202e"
 
@@ -57,7 +57,7 @@ def found(**query):
 def shown(query=None, **changes):
     """The page as a browser reads it."""
     status = msgspec.structs.replace(STATUS, **changes)
-    return Page(frame().page(title(status), body(status, query or TargetQuery())).decode())
+    return Page(frame().page(title(status), whole(body(status, query or TargetQuery()))).decode())
 
 
 def test_the_worst_come_first():

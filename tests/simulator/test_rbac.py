@@ -83,9 +83,9 @@ def test_objects_change():
     assert repr(authority.rbac) == f"<Rbac {before + 2} objects>"
     authority.rbac.delete(bound)
     assert not authority.permits("ann", (), PODS)
-    with pytest.raises(ValueError, match="no RBAC object: Pod"):
+    with pytest.raises(ValueError, match="not an RBAC object: Pod"):
         authority.rbac.apply({"kind": "Pod"})
-    with pytest.raises(ValueError, match="no version of RBAC: v1"):
+    with pytest.raises(ValueError, match="not a version of RBAC: v1"):
         authority.rbac.apply({"kind": "Role", "apiVersion": "v1"})
 
 

@@ -54,6 +54,10 @@ def test_every_reader_can_read_it(visit, width, scheme):
     if (width, scheme) in {(360, "light"), (1280, "dark")}:  # both widths and both schemes
         assert page.findings() == []
     assert page.overflow() <= 0
+    cells = "[...document.querySelectorAll('#scrapes tbody td')].map(cell => cell.offsetWidth)"
+    stacked = [each > 250 for each in page.tab.evaluate(cells) if each]
+    assert stacked
+    assert all(stacked) is (width == 360)
     assert {each.partition("?")[0] for each in page.requests} - {"data:,"} == {page.tab.url}
     dark = (
         page.tab.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(246, 248, 250)"
@@ -95,6 +99,23 @@ def test_a_label_moves(visit, site):
         page.renew()
         page.expect("#found-namespaces tbody", "search")
         assert "tmp-loadtest" not in page.text("#owners")
+    finally:
+        site.label("tmp-loadtest")
+
+
+def test_a_hostile_label(visit, site):
+    """Neither a new page nor a renewed one runs what a label says, or loads what it names."""
+    evil = '"><img src=/x onerror=document.title=1><script>document.title=2</script>'
+    page = visit("?q=tmp-loadtest")
+    site.label("tmp-loadtest", team=evil)
+    try:
+        page.renew()
+        page.expect("#found-namespaces tbody", evil)
+        for each in (page, visit("?q=tmp-loadtest"), visit("?q=onerror&node=<script>")):
+            assert evil in each.text("#found-namespaces tbody")
+            assert each.tab.locator("img").count() == 0
+            assert each.tab.title() == "Every scrape is well · kmproxy"
+            assert not any("/x" in request for request in each.requests)
     finally:
         site.label("tmp-loadtest")
 

@@ -8,10 +8,13 @@ from kmproxy.labels.label_map import LabelMap
 from kmproxy.status.namespaces import (
     MAX_LABELS,
     MAX_VALUE,
+    MOST_OWNERS,
     PAGE_ROWS,
+    STEP,
     NamespaceQuery,
     find_namespaces,
 )
+from tests.support.pages import whole
 
 TEAM = LabelRule("label", "team", "team")
 COST = LabelRule("annotation", "cost", "cc", "none")
@@ -33,12 +36,7 @@ def label_map(spaces=SPACES, rules=(TEAM, COST)):
 
 def found(labels=None, seen=None, **query):
     """What a query finds."""
-    steps = find_namespaces(labels or label_map(), NamespaceQuery(**query), seen)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return whole(find_namespaces(labels or label_map(), NamespaceQuery(**query), seen))
 
 
 def names(result):
@@ -150,3 +148,18 @@ def test_values_that_look_like_labels():
     assert [each.name for each in found(labels, by="team").owners] == ["real"]
     assert [each.name for each in found(labels, by="note").owners] == [evil]
     assert names(found(labels, by="note", owner=evil)) == ["n"]
+
+
+def test_many_namespaces_are_read_in_steps():
+    """Scrapes are served between the steps, and one page stays one page."""
+    spaces = [ObjectMeta(f"n{number}", {"team": f"t{number}"}) for number in range(5 * STEP)]
+    labels = label_map(spaces, [TEAM])
+    for query, steps in (({}, 6), ({"text": "t7"}, 30)):
+        turns = list(find_namespaces(labels, NamespaceQuery(**query)))
+        assert len(turns) > steps
+    result = found(labels)
+    assert (len(result.rows), len(result.owners), result.owners_total) == (
+        PAGE_ROWS,
+        MOST_OWNERS,
+        5 * STEP,
+    )

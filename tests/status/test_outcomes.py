@@ -88,7 +88,7 @@ def test_the_worst_come_first():
 
 def test_the_memory_is_bounded_in_number_and_in_bytes():
     """The entries that were not scraped for the longest time are dropped."""
-    few, small = Outcomes(number=10), Outcomes(size=20_000)
+    few, small = Outcomes(number=10), Outcomes(path_bytes=20_000)
     for outcomes in (few, small):
         for number in range(500):
             attempt = Attempt(error="\N{SNOWMAN}" * 1000)

@@ -28,7 +28,8 @@ from kmproxy.status.model import (
 from kmproxy.status.namespaces import NamespaceQuery
 from kmproxy.status.process_section import DOCS
 from kmproxy.status.query import PageQuery
-from tests.support.pages import Page
+from tests.support.documents import PAGES, ROOT, anchors
+from tests.support.pages import Page, whole
 
 EVIL = "<script>alert('\"&')</script>"
 PATH = "/api/v1/nodes/{node}/proxy/metrics/cadvisor"
@@ -68,7 +69,7 @@ STATUS = Status(
 def html(query=None, **changes):
     """The page of a status with these changed facts."""
     status = msgspec.structs.replace(STATUS, **changes)
-    body = page.body(status, query or PageQuery(NamespaceQuery()))
+    body = whole(page.body(status, query or PageQuery(NamespaceQuery())))
     return frame().page(page.title(status), body).decode()
 
 
@@ -213,7 +214,7 @@ def test_nothing_shown_is_markup(text):
     changed = hostile(STATUS, text)
     changed = msgspec.structs.replace(changed, problem=text, health="unready")
     query = PageQuery(NamespaceQuery(text=text, owner=text, missing=text, by=text), node=text)
-    document = frame().page(page.title(changed), page.body(changed, query)).decode()
+    document = frame().page(page.title(changed), whole(page.body(changed, query))).decode()
     seen, usual = Page(document), shown(problem="x", health="unready")
     assert set(seen.tags) <= set(usual.tags) | {"span"}
     names = {(tag, name) for tag, name, _ in seen.attributes}
@@ -232,6 +233,18 @@ def test_nothing_shown_is_markup(text):
         assert allowed, target
         assert not target.startswith("//"), target
     assert document.count("<script>") == document.count("<style>") == 1
+
+
+def test_the_links_to_the_documentation():
+    """Each page and each heading exists, where the alert rules have their runbooks, too."""
+    found = [each.removeprefix(f"{DOCS}/") for each in shown().of("a", "href") if DOCS in each]
+    assert len(found) >= 5
+    for each in found:
+        path, _, anchor = each.partition("#")
+        assert not anchor or anchor in anchors(f"docs/{path}")
+        assert f"docs/{path}" in PAGES
+    rules = (ROOT / "manifests/components/rules/kube-state-metrics.rules.yaml").read_text("utf-8")
+    assert f"runbook_url: {DOCS}/runbooks.md#" in rules
 
 
 def test_nothing_comes_from_elsewhere():

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import subprocess
 
 import msgspec
+import pytest
 
+from kmproxy.daemon.process import certificates
 from kmproxy.simulator.kubelet import Fault
-from kmproxy.status.model import Status
+from kmproxy.status.model import Certificate, Status
+from kmproxy.status.query import KEYS
 from tests.conftest import until
+from tests.support.documents import PAGES, blocks
 from tests.support.exporters import Exporter, answer, config_file
 from tests.support.pages import Page
 from tests.support.tenants import bearer, grant
@@ -137,6 +144,31 @@ async def test_namespaces_follow_the_cluster(front, cluster):
     assert (await facts(proxy))["namespaces"]["missing"][0]["count"] == 3
 
 
+async def test_the_label_snapshot(front, tmp_path):
+    """The page tells when it was written, and how often that failed."""
+    proxy = await front(f"--label-snapshot={tmp_path / 'labels'}")
+
+    async def written():
+        snapshot = (await facts(proxy))["labels"]["snapshot"]
+        return snapshot if snapshot["written"] is not None else None
+
+    snapshot = await until(written)
+    assert snapshot["file"] == str(tmp_path / "labels")
+    assert 0 <= snapshot["written"] < 60
+    assert (snapshot["read_errors"], snapshot["write_errors"]) == (0, 0)
+
+
+def test_certificates(own_metrics):
+    """The end of each certificate comes from the metric that warns of it."""
+    assert certificates(own_metrics, 400.0) == []
+    for name, end in (("serving", 1000.0), ("client_ca", 300.0)):
+        own_metrics.web_file.certificate_expiry.labels(name).set(end)
+    assert certificates(own_metrics, 400.0) == [
+        Certificate(name="client_ca", ends_in=-100.0),
+        Certificate(name="serving", ends_in=600.0),
+    ]
+
+
 async def test_hostile_labels_from_the_cluster(front, cluster):
     """Values of annotations are shown as text."""
     evil = '</td><script>alert(1)</script>\u202e" onload="x'
@@ -148,6 +180,23 @@ async def test_hostile_labels_from_the_cluster(front, cluster):
     assert seen.tags.count("script") == 1
     assert not [name for _, name, _ in seen.attributes if name.startswith("on")]
     assert "</td><script>alert(1)</script>\\u202e" in seen.text
+
+
+@pytest.mark.program("curl")
+async def test_the_command_of_the_documents(front):
+    """It prints the facts as JSON, and each documented key and query is known."""
+    proxy = await front("--label=team", "--annotation=cost-center", "--all-nodes")
+    page = PAGES["docs/status-page.md"]
+    (command,) = [each.text for each in blocks("docs/status-page.md")]
+    process = await asyncio.create_subprocess_shell(
+        command.replace("http://localhost:8080", proxy.url), stdout=subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert json.loads(printed)["health"] == "waiting"
+    queries = re.findall(r"^\| `(\?.*?)` \|", page, re.MULTILINE)
+    assert {each[1:].partition("=")[0] for each in queries} == set(KEYS)
+    for query in queries:
+        assert (await proxy.get(f"/{query}"))[0] == 200
 
 
 async def test_only_get(front):

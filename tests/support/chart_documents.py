@@ -1,4 +1,4 @@
-"""What `make chart-documents` writes: the table of the chart's README, and parts of its schema.
+"""Writes the table of the chart's README and parts of its schema, for `make chart-documents`.
 
 Both follow from values.yaml, whose comments with two dashes describe values, and from the settings
 of kmproxy, which are the keys of the value `config`.
@@ -31,7 +31,7 @@ _LINE = re.compile(r"(?P<indent> *)(?:# (?P<comment>.*)|(?P<key>[\w]+):(?P<rest>
 
 
 class Value(NamedTuple):
-    """A described value: its path, its default, and what it means."""
+    """A described value: its path, its default and its meaning."""
 
     path: tuple[str, ...]
     default: Any

@@ -102,12 +102,12 @@ def linted(values, version):
 
 
 def packaged(folder):
-    """The path of the packaged chart, and what the archive renders."""
+    """The path of the packaged chart, and the rendered templates of the archive."""
     return _engine().submit(_package, CHART, folder).result(120)
 
 
 def release(cluster, action, name, *arguments, **options):
-    """Does what `helm install`, `upgrade` and `uninstall` do, in the cluster that is described.
+    """Runs the action of `helm install`, `upgrade` or `uninstall` in a cluster.
 
     `cluster` holds the arguments of `helm_python.Config`. Raises ChartError.
     """

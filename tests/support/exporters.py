@@ -20,8 +20,8 @@ def answer(body, *more, status="200 OK", kind=TEXT, length=None):
 class Exporter:
     """A server that answers each request as `say` writes it.
 
-    `heads` holds what was asked, and `connections` counts who came. `say` is the bytes of a response, or a coroutine function that gets a writer. The connection is
-    closed after what it wrote.
+    `heads` holds the requests' heads, `connections` is the number of connections. `say` is the bytes
+    of a response, or a coroutine function that gets a writer. Then the connection is closed.
     """
 
     def __init__(self, say=b""):

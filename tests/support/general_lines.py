@@ -53,7 +53,7 @@ def rendered(pairs):
 
 
 class Reading(NamedTuple):
-    """What a reading of an exposition makes of it."""
+    """The result of a reading of an exposition."""
 
     output: bytes
     samples: int

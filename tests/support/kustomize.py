@@ -20,7 +20,7 @@ _KEYS = frozenset(
 def build(folder: Path, *components: Path) -> list[dict]:
     """The objects of a kustomization with these components put on it, in order.
 
-    Raises ValueError for what is not understood or does not apply.
+    Raises ValueError for a key that it does not know, or a patch that does not apply.
     """
     objects = _build(folder, [])
     for component in components:

@@ -17,7 +17,7 @@ START = 1_800_000_000 * SECOND
 
 
 def container(name="app", namespace="shop", pod="web-1", uid="u1", node="n1"):
-    """A container; what is not given does not matter."""
+    """A container. Fields that are not given have any value."""
     return Container(uid, namespace, pod, name, node)
 
 

@@ -1,4 +1,4 @@
-"""Figures of `kmproxy logs`: what idle and writing containers cost, and how soon a line is pushed.
+"""Figures of `kmproxy logs`: the cost of idle and writing containers, and the delay of a line.
 
 The simulated node and the push endpoint are one process, kmproxy is another one, and the backlog
 is written before it begins. It prints its figures; nothing depends on them. Run it with

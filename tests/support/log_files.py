@@ -101,7 +101,7 @@ class LogFiles:
             target += raw
 
     def complete(self):
-        """Write what is left of a raw line, to the file that has its beginning."""
+        """Write the rest of a raw line to the file that has its beginning."""
         if self.torn_to is not None:
             self.torn_to += self.torn
             self.torn, self.torn_to = b"", None
@@ -167,7 +167,7 @@ class LogFiles:
         self.handle = self.files[f"{self.instance}.log"] = bytearray()
 
     def end(self):
-        """The instance ends: what is open is never finished."""
+        """End the instance. An open line is never finished."""
         if self.is_ended:
             return
         self.complete()

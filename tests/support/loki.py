@@ -159,7 +159,7 @@ async def shipping(environment, flags):
 
 
 async def run(environment, flags):
-    """Run `kmproxy logs` to its end. Returns its status and what it said."""
+    """Run `kmproxy logs` to its end. Returns its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kmproxy", *flags, env=environment, stderr=asyncio.subprocess.PIPE
     )

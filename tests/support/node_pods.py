@@ -1,4 +1,4 @@
-"""A simulated node whose pods come and go, and what the samples of its pods bear."""
+"""A simulated node whose pods come and go, and the labels of their samples."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def add_pod(kubelet, name, namespace="payments"):
 
 
 def listed(kubelet):
-    """The Pod objects that a kubelet lists of what it runs, to be changed and given to it."""
+    """The Pod objects that a kubelet lists. Tests change them and hand them back."""
     return kubelet_pods(kubelet.node, kubelet.host)
 
 
 def bear(text):
-    """What the samples of each pod bear: (namespace, pod) -> the labels added, as a set of texts.
+    """The labels of each pod's samples: (namespace, pod) -> the added labels, as a set of texts.
 
     Every sample's labels are read; a name that a sample bears twice fails.
     """

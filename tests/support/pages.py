@@ -34,3 +34,12 @@ class Page(HTMLParser):
     def of(self, tag, attribute):
         """The values of an attribute of all elements with a name."""
         return [value for each, name, value in self.attributes if (each, name) == (tag, attribute)]
+
+
+def whole(steps):
+    """The value of a generator that makes something in steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

@@ -1,4 +1,4 @@
-"""Two scrapers: what they cost the kubelets and the daemon, with --share-reads and without.
+"""Two scrapers: their cost for the kubelets and the daemon, with --share-reads and without.
 
 The daemon, the simulated cluster and the scrapers are a process each, on the same machine. Each
 kubelet makes its text anew for each request. It prints what it finds; nothing depends on it.

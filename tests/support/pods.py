@@ -45,3 +45,24 @@ def unique(pairs):
     """An object; raises for a repeated key."""
     assert len({key for key, _ in pairs}) == len(pairs)
     return dict(pairs)
+
+
+def hostile_pods(size=(8 << 20) - 200):
+    """Lists of one pod each, as long as a pod may be.
+
+    Two have very many owners or labels. The last one has as many labels,
+    annotations and containers as a pod may have.
+    """
+    start = b'{"kind":"PodList","items":[{"metadata":{"namespace":"shop","name":"p"'
+    yield start + b',"ownerReferences":[%b]}}]}' % b",".join([b"{}"] * (size // 6))
+    yield start + b',"labels":{%b}}}]}' % _pairs(size)
+    metadata = b',"labels":{%b},"annotations":{%b}}' % (_pairs(2 << 20), _pairs((1 << 20) - 99))
+    left = size - len(metadata)
+    containers = b",".join([b'{"name":""}'] * (left // 12))
+    yield start + metadata + b',"spec":{"containers":[%b]}}]}' % containers
+
+
+def _pairs(size):
+    """As many pairs with keys of their own as fit into so many bytes with their braces."""
+    text = b",".join(b'"%x":""' % number for number in range(size // 8))
+    return text[: text.rindex(b",", 0, size - 2)]

@@ -74,7 +74,7 @@ def faulty_python():
 
 
 async def eventually(check, seconds=PATIENCE):
-    """Do an async check until it asserts nothing false; returns what it returns."""
+    """Repeat an async check until it raises nothing. Returns its result."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while True:
@@ -131,7 +131,7 @@ class Program:
 
 
 class Prometheus(Program):
-    """A Prometheus of a configuration, and what it says of what it has stored."""
+    """A Prometheus with a configuration, and queries of its stored series."""
 
     @classmethod
     def of(cls, session, directory, config, *flags):

@@ -22,7 +22,7 @@ class Seen(NamedTuple):
 
 
 class Site:
-    """An HTTP server that answers as it is told; `seen` holds what was asked, in order.
+    """An HTTP server with answers of the test. `seen` holds the requests, in order.
 
     `answer` takes a Seen and returns a web.Response. With a CA it speaks TLS, with a
     certificate for 127.0.0.1, localhost and `names`, and takes client certificates of it.

@@ -56,7 +56,7 @@ class Truth:
         self._history[namespace].append((now, team))
 
     def trouble(self, now):
-        """The API server has just failed, or still does: what was known before may be shown."""
+        """Note that the API server fails: older labels are allowed until some time after it."""
         if now > self.troubled_until:
             self.troubled_since = now
         self.troubled_until = now + CALM
@@ -103,7 +103,7 @@ def descriptors(pid):
 
 
 class Soak:
-    """One run: the cluster, the daemon, what is broken, and what came back."""
+    """One run: the cluster, the daemon, the faults in effect, and the answers."""
 
     def __init__(self, seed, directory):
         self.random = random.Random(seed)
@@ -221,7 +221,7 @@ class Soak:
             await work(*arguments)
 
     async def _weigh(self, delay, process, before):
-        """RSS once everything has been in use: what is there then may stay, and no more."""
+        """Note the RSS after every feature was used once. It must not grow from then on."""
         await asyncio.sleep(delay)
         before[0] = rss(process.pid)
 

@@ -137,7 +137,7 @@ class Endpoint:
 
 
 class LogSoak:
-    """One run: the node, kmproxy, what is broken, and the lines that came."""
+    """One run: the node, kmproxy, the faults in effect, and the lines received."""
 
     def __init__(self, seed, directory):
         self.random = random.Random(seed)
@@ -251,7 +251,7 @@ class LogSoak:
                     self.gaps[self.process, name] = float(value)
 
     async def _explain(self, say):
-        """Say what kmproxy shows of itself while lines are missing."""
+        """Print kmproxy's own pages while lines are missing."""
         with suppress(aiohttp.ClientError, OSError):
             async with self.session.get(f"http://127.0.0.1:{self.page}/targets") as response:
                 say(f"/targets: {await response.text()}")

@@ -34,7 +34,7 @@ class Daemon(Program):
 
 
 class Stage:
-    """A simulated cluster with everything else real: what the tests of the proof play on."""
+    """A simulated cluster beside real programs, for the tests of the proof."""
 
     def __init__(self, cluster, directory, session, stack):
         self.cluster = cluster
@@ -54,7 +54,7 @@ class Stage:
     async def deploy(self, overlay, *flags, components=(), ready=True):
         """Run the pods of an overlay: DaemonSets on every node, Deployments on the first ones.
 
-        They may do what the overlay's own roles allow, and no more.
+        They have the rights of the overlay's own roles only.
         """
         folders = [MANIFESTS / "components" / name for name in components]
         nodes, api = list(self.cluster.kubelets), self.cluster.api
@@ -155,7 +155,7 @@ class Stage:
         self.cluster.write_service_account(self.directory / "sa")
 
     def kubeconfig(self):
-        """The kubeconfig of Prometheus: its own service account, with what its role allows."""
+        """The kubeconfig of Prometheus: its own service account, with the rights of its role."""
         path = self.directory / "prometheus.kubeconfig"
         if not path.exists():
             self.cluster.write_kubeconfig(path)
