@@ -15,6 +15,7 @@ Invariants:
 from __future__ import annotations
 
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zlib import crc32
@@ -141,10 +142,14 @@ class CriReader:
         self._set_open()
         self._account()
 
-    def feed(self, data: bytes) -> list[Entry]:
-        """Read further bytes of the file, and return the lines that end in them."""
+    def feed(self, data: bytes, *, is_again: bool = False) -> list[Entry]:
+        """Read further bytes of the file, and return the lines that end in them.
+
+        If they were read before a restart, `is_again`, no line is cut because of other readers: the
+        lines that are open at the end must be those of the saved position.
+        """
         entries: list[Entry] = []
-        self._allowed = self._opened.allowed // 3
+        self._allowed = sys.maxsize if is_again else self._opened.allowed // 3
         if self._tail is not None:
             data = self._feed_long(self._tail, data, entries)
         base = self._offset - len(self._rest)

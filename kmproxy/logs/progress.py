@@ -103,13 +103,13 @@ class Progress:
         if self._until and cri.after == self._until.done.after:
             again = max(self._until.done.offset - cri.offset, 0)
             if again > len(data):
-                cri.feed(data)
+                cri.feed(data, is_again=True)
                 return []
-            cri.feed(data[:again])
+            cri.feed(data[:again], is_again=True)
             cri.begin(self._until.done)
             self.arrive(cri, self._until.done)
             data = data[again:]
-        return self.give(cri.feed(data), instance, cri.after)
+        return self.give(cri.feed(data, is_again=self.is_repeating), instance, cri.after)
 
     def arrive(self, cri: CriReader, point: Point) -> None:
         """Stop leaving out lines if a point is at or behind the saved place."""

@@ -35,7 +35,8 @@ ODD = [
 class Run:
     """A reader, the files that it reads, and the endpoint that takes its lines."""
 
-    def __init__(self, seed, rates=None, *, crash=0.01, room=400):
+    def __init__(self, seed, rates=None, *, crash=0.01, room=400, opened=None):
+        self.opened = opened
         self.rng = random.Random(seed)
         self.files = LogFiles(random.Random(seed + 1), rates or Rates())
         self.crash_rate, self.room = crash, room
@@ -56,8 +57,9 @@ class Run:
             book.restore(self.saved)
             position = book.get(KEY)
         self.reader = LogReader(
-            WEB, position, self.tally, max_line=MAX_LINE, kept=self.files.rates.keeps
-        )
+            WEB, position, self.tally, max_line=MAX_LINE, kept=self.files.rates.keeps,
+            opened=self.opened,
+        )  # fmt: skip
         self.pending, self.answer = [], None
         self.look()
 
@@ -222,6 +224,41 @@ def test_every_line_once(seed):
     check_exact(run)
     assert len(run.taken) > 200
     assert run.reader.finished is (seed % 2 == 0)
+
+
+class Crowded:
+    """Room for open lines that other readers take and give back at random."""
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+
+    @property
+    def allowed(self):
+        """The bytes that a reader may hold now."""
+        return self.rng.choice([10**9, 10**9, 300, 60])
+
+    def change(self, before, now):
+        """Take what one reader holds."""
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_line_once_without_room_for_open_lines(seed):
+    """Lines may be cut at any place, but each comes once, from its beginning on."""
+    run = Run(seed, crash=0.05, opened=Crowded(seed))
+    for _ in range(700):
+        run.step()
+    run.drain(is_deleted=seed % 2 == 0)
+    wanted = {(each.instance, each.stream, each.time): each.text for each in run.files.wanted}
+    found = Counter((each.instance, each.stream, each.time) for each in run.taken)
+    again = Counter()
+    for each, count in run.repeated.items():
+        again[each[:3]] += count
+    assert set(found) == set(wanted)
+    assert all(count <= 1 + again[each] for each, count in found.items())
+    for each in run.taken:
+        assert wanted[each.instance, each.stream, each.time].startswith(each.text)
+    assert run.tally.cut > run.files.cut
+    assert set(run.tally.lost) <= {"not_cri"}
 
 
 @pytest.mark.parametrize("seed", range(12))
