@@ -49,6 +49,11 @@ class CompiledSelector(Selector):
         """The number of series for which there is room."""
         return 0 if self._series is None else self._series_room.left
 
+    def require_series(self) -> None:
+        """Raises SeriesError if the series were forgotten: then this exposition has ended."""
+        if self._series is None and self._selection.drop_labels:
+            raise self._too_many()
+
     def take(self, series: int) -> None:
         """Takes room for new series. There is room for all of them, or for all but one.
 
@@ -57,8 +62,7 @@ class CompiledSelector(Selector):
         if self._series is not None:
             self.series += series
             self._series_room.take(series)
-        if self._series is None:
-            raise self._too_many()
+        self.require_series()
 
     def forget(self) -> None:
         """Forgets all series and remembers no more: the exposition ends, or has to end."""
@@ -188,6 +192,7 @@ class CompiledLines(LineFilter):
         selector = self._selector
         if selector is None:
             return self._engine.read(first, data, start, end, 0, self)
+        selector.require_series()
         selector.reading = True
         try:
             found = self._engine.read(first, data, start, end, selector.room, self)

@@ -210,6 +210,8 @@ def test_series_are_bounded(monkeypatch):
     assert pipeline.dropped["merged"] == 1
     with pytest.raises(SeriesError, match="over 10 series"):
         pipeline.feed(text[0] + text[10])
+    with pytest.raises(SeriesError, match="over 10 series"):
+        pipeline.feed(b"")  # the lines that wait do not pass
 
 
 def test_series_are_bounded_together(monkeypatch):
