@@ -63,7 +63,7 @@ async def test_an_api_server_that_is_away(front, cluster, clock):
 
     await until(told)
     clock.now += 50.0
-    assert "<th>Confirmed by the API server<td>50 s ago" in (await proxy.get("/"))[1]
+    assert "Confirmed by the API server</dt><dd>50 s ago</dd>" in (await proxy.get("/"))[1]
     status, text = await proxy.get()
     assert status == 200
     assert 'namespace="payments",team="payments"' in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kmproxy.kube.pod_list import Owner, PodMeta
@@ -10,7 +11,9 @@ from kmproxy.labels.workloads import workload
 
 def of(kind=None, name="", *, hashed=None, source="api", more=()):
     """The workload of the pod web-0 with this controller."""
-    labels = None if hashed is None else {"pod-template-hash": hashed}
+    labels = msgspec.Raw()
+    if hashed is not None:
+        labels = msgspec.Raw(msgspec.json.encode({"pod-template-hash": hashed}))
     owners = [*more] if kind is None else [*more, Owner(kind, name, controller=True)]
     return tuple(workload(PodMeta("web-0", "shop", "uid", labels, owners or None), source))
 

@@ -92,7 +92,7 @@ def test_what_is_no_protobuf(body):
     ("content_type", "body", "status", "says"),
     [
         ("application/vnd.kubernetes.protobuf", envelope(METADATA), 201, None),
-        ("application/vnd.kubernetes.protobuf", b"k8s", 400, "unrecognized: it does not begin"),
+        ("application/vnd.kubernetes.protobuf", b"k8s", 400, "unrecognized: the first bytes"),
         ("application/vnd.kubernetes.protobuf", envelope(b"", "Pod"), 415, "not Pod in 'v1'"),
         ("application/cbor", b"", 415, "only JSON is understood, not application/cbor"),
     ],

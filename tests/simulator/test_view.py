@@ -153,13 +153,18 @@ def test_a_list_of_a_version_to_come(store):
 def test_discovery_leads_to_every_resource():
     """Groups lead to resources: every kind of object, and the reviews."""
     groups = [group["name"] for group in DISCOVERY["apis"]["groups"]]
-    assert groups == sorted({*REVIEWS.values(), "discovery.k8s.io"})
+    listed = {
+        "endpointslices": "discovery.k8s.io",
+        "events": "events.k8s.io",
+        "leases": "coordination.k8s.io",
+    }
+    assert groups == sorted({*REVIEWS.values(), *listed.values()})
     found = {
         resource["name"]: group
         for group in groups
         for resource in DISCOVERY[f"apis/{group}/v1"]["resources"]
     }
-    assert found == {**REVIEWS, "endpointslices": "discovery.k8s.io"}
+    assert found == {**REVIEWS, **listed}
     core = {each["name"]: each["namespaced"] for each in DISCOVERY["api/v1"]["resources"]}
     assert core == {
         "namespaces": False,
