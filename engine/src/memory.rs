@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
 /// Bytes that the labels of namespaces and pods take, at most. Above it all are forgotten, and
 /// asked for again.
-pub const MAX_LABELS: usize = 4 << 20;
+pub const MAX_LABELS: usize = 2 << 20;
 
 /// Bytes that the texts in braces take, at most.
 pub const MAX_TEXTS: usize = 1 << 20;

@@ -32,9 +32,9 @@ _OF_THE_KUBELET = ("kubernetes.io/config.seen", CONFIG_SOURCE)
 server's pod does not have them, and the first one changes with each restart of the kubelet."""
 
 
-MAX_TEXTS = 3 << 20
+MAX_TEXTS = 2 << 20
 """Bytes of JSON of the labels and annotations of one pod. The API server takes annotations of 256
-KiB, which are 1.5 MiB with the escapes of JSON, in an object of 1.5 MiB."""
+KiB, which are at most 1.5 MiB with the escapes of JSON."""
 
 
 class _Meta(PodMeta, rename="camel"):

@@ -23,8 +23,8 @@ _T = TypeVar("_T")
 _FRAME = msgspec.json.Decoder(Frame)
 
 
-MAX_LABELS = 2 << 20
-"""Bytes of JSON of the labels of one pod. By default etcd takes no object of this size."""
+MAX_LABELS = 1 << 20
+"""Bytes of JSON of the labels of one pod. By default etcd takes an object of 1.5 MiB at most."""
 
 _TEXTS = msgspec.json.Decoder(dict[str, str] | None)
 

@@ -56,7 +56,7 @@ def hostile_pods(size=(8 << 20) - 200):
     start = b'{"kind":"PodList","items":[{"metadata":{"namespace":"shop","name":"p"'
     yield start + b',"ownerReferences":[%b]}}]}' % b",".join([b"{}"] * (size // 6))
     yield start + b',"labels":{%b}}}]}' % _pairs(size)
-    metadata = b',"labels":{%b},"annotations":{%b}}' % (_pairs(2 << 20), _pairs((1 << 20) - 99))
+    metadata = b',"labels":{%b},"annotations":{%b}}' % (_pairs(1 << 20), _pairs((1 << 20) - 99))
     left = size - len(metadata)
     containers = b",".join([b'{"name":""}'] * (left // 12))
     yield start + metadata + b',"spec":{"containers":[%b]}}]}' % containers
