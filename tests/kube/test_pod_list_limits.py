@@ -9,7 +9,7 @@ import pytest
 from kmproxy.config.pod_labels import PodConfig
 from kmproxy.discovery.pods import MAX_TEXTS, PodReader
 from kmproxy.errors import UpstreamError
-from kmproxy.kube.pod_list import MAX_LABELS
+from kmproxy.kube.pod_list import MAX_LABELS, MAX_PARTS
 from kmproxy.labels.pods import PodLabelReader
 from kmproxy.logs.pods import LogPodReader, LogSelection
 
@@ -48,7 +48,7 @@ def mapping(size):
 
 @pytest.mark.parametrize("reader", [targets, labels])
 def test_the_labels_of_a_pod(reader):
-    """They have 2 MiB of JSON at most. A pair takes many times its JSON in memory."""
+    """They have 1 MiB of JSON at most. A pair takes many times its JSON in memory."""
     assert is_taken(reader(), {"metadata": {"labels": mapping(MAX_LABELS)}})
     assert not is_taken(reader(), {"metadata": {"labels": mapping(MAX_LABELS + 1)}})
     assert is_taken(reader(), {"metadata": {"labels": None}})
@@ -56,7 +56,7 @@ def test_the_labels_of_a_pod(reader):
 
 
 def test_the_labels_and_annotations_of_a_target():
-    """They have 3 MiB of JSON together. Readers of labels read no other annotation than one."""
+    """They have 2 MiB of JSON together. Readers of labels read no other annotation than one."""
     room = MAX_TEXTS - MAX_LABELS
     metadata = {"labels": mapping(MAX_LABELS), "annotations": mapping(room)}
     assert is_taken(targets(), {"metadata": metadata})
@@ -64,6 +64,15 @@ def test_the_labels_and_annotations_of_a_target():
     assert not is_taken(targets(), {"metadata": metadata})
     assert is_taken(labels(), {"metadata": metadata})
     assert not is_taken(targets(), {"metadata": {"annotations": {"a": 1}}})
+
+
+@pytest.mark.parametrize("reader", [targets, labels, logs])
+def test_the_objects_of_a_pod(reader):
+    """They are counted before the pod is decoded."""
+    most = MAX_PARTS - 3  # the pod, its metadata and its spec
+    for number, taken in ((most, True), (most + 1, False)):
+        containers = [{"name": "c"}] * number
+        assert is_taken(reader(), {"metadata": {}, "spec": {"containers": containers}}) is taken
 
 
 @pytest.mark.parametrize("reader", [targets, labels])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from kmproxy.kube.pod_list import MAX_PARTS
+
 
 def pod(name="web-0", *, containers=None, metadata=None, spec=None, **status):
     """A Pod object, by default with one container that listens on one port."""
@@ -50,15 +52,17 @@ def unique(pairs):
 def hostile_pods(size=(8 << 20) - 200):
     """Lists of one pod each, as long as a pod may be.
 
-    Two have very many owners or labels. The last one has as many labels,
+    Three have too many owners, labels or containers. The last one has as many labels,
     annotations and containers as a pod may have.
     """
     start = b'{"kind":"PodList","items":[{"metadata":{"namespace":"shop","name":"p"'
     yield start + b',"ownerReferences":[%b]}}]}' % b",".join([b"{}"] * (size // 6))
     yield start + b',"labels":{%b}}}]}' % _pairs(size)
+    yield start + b'},"spec":{"containers":[%b]}}]}' % b",".join([b'{"name":""}'] * (size // 13))
     metadata = b',"labels":{%b},"annotations":{%b}}' % (_pairs(1 << 20), _pairs((1 << 20) - 99))
-    left = size - len(metadata)
-    containers = b",".join([b'{"name":""}'] * (left // 12))
+    most = MAX_PARTS - 5
+    name = b"n" * ((size - len(metadata)) // most - 13)
+    containers = b",".join([b'{"name":"%b"}' % name] * most)
     yield start + metadata + b',"spec":{"containers":[%b]}}]}' % containers
 
 
