@@ -67,7 +67,7 @@ async def test_a_namespace_moves(tool):
 
 @pytest.mark.program("curl")
 async def test_memory_does_not_grow_with_the_payload(tmp_path):
-    """The daemon's peak is equal for 12 and 120 MB, and under 50 MiB as in a pod."""
+    """The daemon's peak is equal for 12 and 120 MB, and under 52 MiB as in a pod."""
     node = simulate_node("node-1", DEFAULT_NAMESPACES, pods_per_namespace=3, started=0.0)
     text = NodeMetrics(node).text("/metrics/cadvisor", 1_795_000_000.0)
     peaks = []
@@ -92,7 +92,7 @@ async def test_memory_does_not_grow_with_the_payload(tmp_path):
                 float(re.search(r"peak memory of the daemon: ([0-9.]+) MiB", await end())[1])
             )
     assert max(peaks) - min(peaks) < 16
-    assert max(peaks) < 50
+    assert max(peaks) < 52
 
 
 @pytest.mark.parametrize(
