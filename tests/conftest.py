@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -57,6 +58,23 @@ def pytest_collection_modifyitems(items):
 def engine(request):
     """The name of an engine: a test that asks for it runs on both."""
     return request.param
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item):
+    """Coverage does not trace tests marked `no_cover`, which would take too long.
+
+    pytest-cov pauses its own coverage for them. In a process of several, the one that began with
+    the process goes on then.
+    """
+    tracer = sys.gettrace() if item.get_closest_marker("no_cover") else None
+    if tracer is None:
+        return (yield)
+    sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
 
 
 @pytest.fixture
