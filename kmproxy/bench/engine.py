@@ -168,7 +168,7 @@ def _engine(
     pods: Mapping[tuple[bytes, bytes], bytes] | None = None,
     cold: bool = False,
 ) -> Subject:
-    """An engine, anew for each scrape. If it is cold, it has proven no head before."""
+    """A new engine for each scrape. A cold engine has proven no head of a line."""
     names = frozenset(rule.name.encode() for rule in labels.rules)
     recipe = replace(
         recipe, names=names | (_WORKLOAD if pods else frozenset()), pods=pods is not None

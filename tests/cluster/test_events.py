@@ -11,7 +11,7 @@ import pytest
 
 from kmproxy.kube.permissions import EVENTS, NAMESPACES, lease, rules
 from tests.support.event_objects import event, notes, stamp
-from tests.support.loki import Loki, got, shipping, until
+from tests.support.loki import got, shipping, until
 from tests.support.programs import eventually
 
 from .control_plane import HOST
@@ -21,15 +21,6 @@ pytestmark = [pytest.mark.cluster]
 SPACE = "kmproxy-system"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SPACE}/leases/kmproxy-logs-events"
 EVENTS_OF = "/apis/events.k8s.io/v1/namespaces/{}/events"
-
-
-@pytest.fixture
-async def loki():
-    """A push endpoint."""
-    made = Loki()
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @pytest.fixture

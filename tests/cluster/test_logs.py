@@ -9,7 +9,7 @@ import time
 import pytest
 
 from kmproxy.simulator.logs import SimLogs
-from tests.support.loki import Loki, shipping
+from tests.support.loki import shipping
 
 from .control_plane import HOST
 
@@ -55,15 +55,6 @@ async def kubelet(plane, tmp_path):
         await asyncio.to_thread(plane.register, NODE, running)
         yield running
     await running.stop()
-
-
-@pytest.fixture
-async def loki():
-    """A push endpoint."""
-    made = Loki()
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @pytest.fixture

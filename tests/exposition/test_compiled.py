@@ -4,17 +4,16 @@ import gc
 import random
 import re
 import weakref
-from itertools import pairwise
 
 import pytest
 
 from kmproxy.exposition.engine import available
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.pipeline import Pipeline, Recipe
-from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selection import Globs, Selection
 from kmproxy.exposition.selector import SeriesError, SeriesRoom
 from tests.support import general_lines, lines
+from tests.support.pipeline_cases import fed
 
 if "compiled" not in available():
     pytest.skip("kmproxy-engine is not installed: make engine builds it", allow_module_level=True)
@@ -32,17 +31,8 @@ def run(engine, text, cuts, recipe, pods):
         pods=general_lines.pod_lookup(pods) if pods is not None else None,
         engine=engine,
     )
-    output = []
-    for start, end in pairwise([0, *cuts, len(text)]):
-        try:
-            output.append(pipeline.feed(text[start:end]))
-        except PodsNeededError:
-            output.append(pipeline.feed(b""))
-    try:
-        output.append(pipeline.finish())
-    except PodsNeededError:
-        output.append(pipeline.finish())
-    return b"".join(output), repr(pipeline), pipeline.dropped, dict(pipeline.enricher.seen)
+    output = fed(pipeline, text, cuts)
+    return output, repr(pipeline), pipeline.dropped, dict(pipeline.enricher.seen)
 
 
 def repeated_text(rng, limit):

@@ -45,14 +45,8 @@ def pipeline_case(data):
     return recipe, cuts, text
 
 
-def reading(engine, recipe, cuts, text):
-    """The output and all counts of a pipeline, which is fed again where it needs pods."""
-    pipeline = Pipeline(
-        lambda space: rendered(lines.LABELS.get(space, ())),
-        recipe,
-        pods=pod_lookup(PODS) if recipe.pods else None,
-        engine=engine,
-    )
+def fed(pipeline, text, cuts):
+    """The output for a text in pieces. A pipeline that needs pods is fed again."""
     output = []
     for start, end in pairwise([0, *cuts, len(text)]):
         try:
@@ -63,7 +57,19 @@ def reading(engine, recipe, cuts, text):
         output.append(pipeline.finish())
     except PodsNeededError:
         output.append(pipeline.finish())
-    return b"".join(output), counts(pipeline), pipeline.dropped, dict(pipeline.enricher.seen)
+    return b"".join(output)
+
+
+def reading(engine, recipe, cuts, text):
+    """The output and all counts of a pipeline, which is fed again where it needs pods."""
+    pipeline = Pipeline(
+        lambda space: rendered(lines.LABELS.get(space, ())),
+        recipe,
+        pods=pod_lookup(PODS) if recipe.pods else None,
+        engine=engine,
+    )
+    output = fed(pipeline, text, cuts)
+    return output, counts(pipeline), pipeline.dropped, dict(pipeline.enricher.seen)
 
 
 def check_pipeline_case(data):
