@@ -86,6 +86,31 @@ class Next(enum.Enum):
         return self in {Next.LIST_AT_ONCE, Next.WATCH_AT_ONCE}
 
 
+class WatchLines:
+    """Cuts the bytes of a watch into lines. `unended` are the bytes of the last line so far."""
+
+    __slots__ = ("_parts", "unended")
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.unended = 0
+
+    def __repr__(self) -> str:
+        return f"<WatchLines {self.unended} bytes>"
+
+    def split(self, data: bytes) -> list[bytes]:
+        """Returns the lines that end in this piece. Raises ApiError if one is over `MAX_OBJECT`."""
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*self._parts, lines[0]])
+            self._parts, self.unended = [], 0
+        self._parts.append(rest)
+        self.unended += len(rest)
+        if max(self.unended, *map(len, lines), 0) > MAX_OBJECT:
+            raise ApiError(200, "garbage", f"a watch event is longer than {MAX_OBJECT} bytes")
+        return lines
+
+
 class WatchState:
     """The state of list and watch: the resource version to continue from, and recent failures.
 
@@ -95,8 +120,7 @@ class WatchState:
     def __init__(self, *, uniform: Callable[[float, float], float]) -> None:
         self._uniform = uniform
         self._version = "0"  # for the first list, any state of the server's cache is good enough
-        self._buffer: list[bytes] = []
-        self._buffered = 0
+        self._lines = WatchLines()
         self._open = False  # the present watch has been answered
         self._silences = 0  # answered watches in a row that brought no event
         self._watched = 0.0  # seconds of answered watches since the last list
@@ -128,7 +152,7 @@ class WatchState:
 
     def watch_params(self) -> dict[str, str]:
         """Return the query of the next watch. `feed` then takes its bytes from the first one on."""
-        self._buffer, self._buffered, self._open = [], 0, False
+        self._lines, self._open = WatchLines(), False
         return {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -146,15 +170,7 @@ class WatchState:
         The resource version advances with each of them. Raises ApiError for an ERROR event, and for
         a line that is not an event.
         """
-        *lines, rest = data.split(b"\n")
-        if lines:
-            lines[0] = b"".join([*self._buffer, lines[0]])
-            self._buffer, self._buffered = [], 0
-        self._buffer.append(rest)
-        self._buffered += len(rest)
-        if max(self._buffered, *map(len, lines), 0) > MAX_OBJECT:
-            raise ApiError(200, "garbage", f"a watch event is longer than {MAX_OBJECT} bytes")
-        for line in lines:
+        for line in self._lines.split(data):
             if line.strip():
                 yield self._event(line)
 
@@ -179,7 +195,7 @@ class WatchState:
 
         Raises ApiError if the watch ended at once or in the middle of a line.
         """
-        if self._buffered:
+        if self._lines.unended:
             raise ApiError(200, "cut", "the watch ended in the middle of an event")
         if lasted < SHORT_WATCH:
             raise ApiError(200, "short", "the watch ended at once")

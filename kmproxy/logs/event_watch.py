@@ -19,10 +19,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from kmproxy.errors import ApiError, UpstreamError
-from kmproxy.kube.object_list import MAX_OBJECT
 from kmproxy.kube.objects import parse_status
 from kmproxy.kube.outage import TOO_LARGE
-from kmproxy.kube.watch import PAGE, SHORT_WATCH, WATCH_TIMEOUT, Next
+from kmproxy.kube.watch import PAGE, SHORT_WATCH, WATCH_TIMEOUT, Next, WatchLines
 from kmproxy.logs.event_text import version_of, whole_text
 
 PATH: Final = "/apis/events.k8s.io/v1"
@@ -77,8 +76,7 @@ class EventWatch:
 
     def __init__(self, *, uniform: Callable[[float, float], float]) -> None:
         self._uniform = uniform
-        self._buffer: list[bytes] = []
-        self._buffered = 0
+        self._lines = WatchLines()
         self._open = False
 
     def __repr__(self) -> str:
@@ -91,7 +89,7 @@ class EventWatch:
 
     def watch_params(self, version: int) -> dict[str, str]:
         """Return the query of the next watch. `feed` then takes its bytes from the first one on."""
-        self._buffer, self._buffered, self._open = [], 0, False
+        self._lines, self._open = WatchLines(), False
         return {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -108,15 +106,7 @@ class EventWatch:
 
         Raises ApiError for an ERROR event, and for a line that is not an event.
         """
-        *lines, rest = data.split(b"\n")
-        if lines:
-            lines[0] = b"".join([*self._buffer, lines[0]])
-            self._buffer, self._buffered = [], 0
-        self._buffer.append(rest)
-        self._buffered += len(rest)
-        if max(self._buffered, *map(len, lines), 0) > MAX_OBJECT:
-            raise ApiError(200, "garbage", f"a watch event is longer than {MAX_OBJECT} bytes")
-        for line in lines:
+        for line in self._lines.split(data):
             if line.strip():
                 yield _read(line)
 
@@ -126,7 +116,7 @@ class EventWatch:
         The last sign of a version came `age` seconds ago. Raises ApiError if the watch ended at
         once or in the middle of a line.
         """
-        if self._buffered:
+        if self._lines.unended:
             raise ApiError(200, "cut", "the watch ended in the middle of an event")
         if lasted < SHORT_WATCH:
             raise ApiError(200, "short", "the watch ended at once")
