@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
 
+from kmproxy.exposition.errors import require_few_repeats
 from kmproxy.exposition.grammar import bare_name, pair_parts, unescape
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
@@ -100,6 +101,8 @@ class SampleEditor:
 
     Of two labels to add with the same name one is added: that of the pod, else that of
     the namespace whose label comes first in the setting.
+
+    A sample that repeats labels that are overwritten too often raises RepeatedLabelError.
 
     The text is split into values and the text around them, its shape. The samples of a
     family have few shapes. A shape is read once. Its samples that name the same namespaces
@@ -246,6 +249,7 @@ class SampleEditor:
                 taken = taken.union(pairs)
         replaced = []
         if conflicts and self._overwrite:
+            require_few_repeats(shape.names, conflicts)
             places = enumerate(shape.names)
             replaced = [(2 * n + 1, conflicts[name]) for n, name in places if name in conflicts]
         enriched = int(bool(added or replaced))

@@ -98,7 +98,7 @@ class Streamer:
 
         The `source` has the room for series, and the pods of its node if the recipe needs them.
         `slot` counts the bytes that the client takes. A tenant gets the part that it sees.
-        `attempt` gets the numbers of samples. Raises SeriesError, and the errors of the exposition,
+        `attempt` gets the numbers of samples. Raises ExpositionError, and the errors of the source,
         the tenant, the pods and the client's connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
