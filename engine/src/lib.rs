@@ -139,7 +139,9 @@ impl PyEngine {
             catch_unwind(AssertUnwindSafe(|| engine.read(&[first, data], room, &mut asking)));
         let Ok(read) = read else {
             self.broken = true;
-            return Err(PyRuntimeError::new_err("the compiled engine failed on a block of lines"));
+            let place = PANIC.take();
+            let problem = format!("the compiled engine failed on a block of lines{place}");
+            return Err(PyRuntimeError::new_err(problem));
         };
         let texts = read.map(|()| [&engine.output, &engine.odd].map(|text| PyBytes::new(py, text)));
         engine.shrink();
@@ -198,14 +200,22 @@ impl PyEngine {
     }
 }
 
+thread_local! {
+    /// Where the last panic began.
+    static PANIC: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+}
+
 /// The interface, which kmproxy compares with the one that it knows.
 const INTERFACE: u32 = 2;
 
 #[pymodule]
 fn kmproxy_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    // A panic becomes an exception. The hook of this library would print it to standard error,
-    // where log lines are.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A panic becomes an exception. The usual hook would print it to standard error, where log
+    // lines are.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!(" ({}:{})", place.file(), place.line()));
+        PANIC.set(place.unwrap_or_default());
+    }));
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<PyEngine>()
