@@ -135,6 +135,7 @@ impl PyEngine {
         };
         let mut asking = Asking(host);
         let engine = &mut self.engine;
+        engine.output = OUTPUT.take();
         let read =
             catch_unwind(AssertUnwindSafe(|| engine.read(&[first, data], room, &mut asking)));
         let Ok(read) = read else {
@@ -145,6 +146,7 @@ impl PyEngine {
         };
         let texts = read.map(|()| [&engine.output, &engine.odd].map(|text| PyBytes::new(py, text)));
         engine.shrink();
+        OUTPUT.set(std::mem::take(&mut engine.output));
         let [output, odd] = texts?;
         let c = &engine.counts;
         let counts = (
@@ -201,6 +203,8 @@ impl PyEngine {
 }
 
 thread_local! {
+    /// The buffer for the output of all engines, of which one reads at a time.
+    static OUTPUT: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     /// Where the last panic began.
     static PANIC: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
 }
