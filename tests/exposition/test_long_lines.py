@@ -52,6 +52,21 @@ def test_names_that_come_again_and_again(monkeypatch, seed):
     assert len(readings) == 5
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_label_that_names_the_namespace_and_is_added(monkeypatch, overwrite):
+    """Its pair gets a new value, and other labels behind it."""
+    monkeypatch.setattr(sample_editor, "_LONG", 0)
+    options = {
+        "labels": {b"shop": [(b"exported_namespace", b'"new"'), (b"team", b'"x"')]},
+        "setting": general_lines.SETTINGS["a list"],
+        "overwrite": overwrite,
+    }
+    text = b'm{a="1",exported_namespace="shop",b="2"} 1\n'
+    wanted = general_lines.by_reference(text, **options)
+    assert wanted.output.count(b'="new",team="x",b="2"}') == overwrite
+    assert general_lines.by_engine(text, **options) == wanted
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").is_file(), reason="no /proc")
 @pytest.mark.parametrize("option", OPTIONS)
 def test_their_memory(engine, option):
