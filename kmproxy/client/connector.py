@@ -54,13 +54,13 @@ class Connector(aiohttp.TCPConnector):
             return found
         problems = [rule.refusal(host, each["host"]) for each in found]
         if rule.server_place and port == rule.server_place[1]:
-            own: set[object] = set()
+            own: frozenset[object] = frozenset()
             with contextlib.suppress(OSError):  # unresolved here: kmproxy cannot reach it either
                 places = await super()._resolve_host(*rule.server_place)
-                own = {embedded(each["host"]) for each in places}
+                own = frozenset().union(*(embedded(each["host"]) for each in places))
             problems = [
                 problem
-                or ("the API server has this address" if embedded(each["host"]) in own else None)
+                or ("the API server has this address" if own & embedded(each["host"]) else None)
                 for each, problem in zip(found, problems, strict=True)
             ]
         good = [each for each, problem in zip(found, problems, strict=True) if problem is None]
