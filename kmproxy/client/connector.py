@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from kmproxy.client.addresses import embedded
 from kmproxy.client.pinning import Judge
+from kmproxy.client.protocol import Responses
 from kmproxy.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
 class Connector(aiohttp.TCPConnector):
     """aiohttp's connector, with checks of addresses and of idle connections.
 
-    aiohttp alone would take bytes that arrived early on an idle connection for
-    the next response. With a rule for `addresses`, the connector connects only to
-    addresses that the rule accepts, whatever a name resolves to. For a Judge it
-    makes the handshake with the Judge's context.
+    aiohttp alone would take bytes that arrived early on an idle connection for the next response,
+    and keep any number of them. With a rule for `addresses`, the connector connects only to
+    addresses that the rule accepts, whatever a name resolves to. For a Judge it makes the handshake
+    with the Judge's context.
     """
 
     def __init__(self, addresses: AddressRule | None = None, **options: Any) -> None:
         super().__init__(**options)
+        self._factory = partial(Responses, loop=self._loop)  # type: ignore[assignment] # a subclass
         self._addresses = addresses
 
     def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:
