@@ -1,0 +1,84 @@
+"""A short list of pods is decoded at once, a long one pod by pod: both read the same lists."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from kmproxy.errors import UpstreamError
+from kmproxy.kube import pod_list
+from kmproxy.kube.pod_list import PodListReader, PodMeta
+
+
+class Pod(msgspec.Struct):
+    """A pod, as far as these tests read it."""
+
+    metadata: PodMeta
+
+
+DECODER = msgspec.json.Decoder(Pod)
+ONE = b'{"metadata":{"name":"web-0","namespace":"shop","labels":{"a":"{[,\\"]}"}},"x":[1,{}]}'
+LISTS = [
+    b'{"items":[]}',
+    b'{"items":null}',
+    b' { "kind" : "PodList", "items" : [ %b , %b ] , "metadata" : {"items":[1]} } ' % (ONE, ONE),
+    b'{"metadata":{"a":"\\"items\\":[{"},"items":[%b]}' % ONE,
+    b"",
+    b"[]",
+    b"{}",
+    b"null",
+    b'{"items":{}}',
+    b'{"items":[1]}',
+    b'{"items":[null]}',
+    b'{"items":["x"]}',
+    b'{"items":[[%b]]}' % ONE,
+    b'{"items":[%b,]}' % ONE,
+    b'{"items":[%b]' % ONE,
+    b'{"items":[%b' % ONE[:-1],
+    b'{"items":[%b]}}' % ONE,
+    b'{"items":[%b]}[]' % ONE,
+    b'{"items":[{"metadata":{}}]}',
+    b'{"items":[{"metadata":{"name":"\xff"}}]}',
+    b'{"items":[{"metadata":{"name":"x","labels":{"a":1}}}]}',
+    b'{"items":[%b],"x":01}' % ONE,
+    b'{"items":[{"metadata":{"name":"x"},"x":%b}]}' % (b"[" * 5000 + b"]" * 5000),
+]
+
+
+def read(body, step):
+    """The names of the pods in a list that arrives in pieces, or the reason of an error."""
+    reader = PodListReader(DECODER)
+    try:
+        pods = []
+        for at in range(0, len(body), step):
+            pods += reader.feed(body[at : at + step])
+        pods += reader.finish()
+    except UpstreamError as error:
+        return error.reason
+    return [(pod.metadata.name, pod.metadata.labels) for pod in pods]
+
+
+@pytest.mark.parametrize("body", LISTS)
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_list_is_read_alike(body, step, monkeypatch):
+    """Whatever is in it, and however it is cut."""
+    whole = read(body, step)
+    monkeypatch.setattr(pod_list, "MAX_COMMAS", -1)
+    assert read(body, step) == whole
+    monkeypatch.setattr(pod_list, "WHOLE", len(body) // 2)
+    assert read(body, step) == whole
+
+
+def test_which_lists_are_lists():
+    """The first ones of these."""
+    assert [type(read(body, 1000)) for body in LISTS[:4]] == [list] * 4
+    assert {read(body, 1000) for body in LISTS[4:]} == {"garbage"}
+
+
+@pytest.mark.parametrize("name", ["WHOLE", "MAX_COMMAS"])
+def test_what_is_not_decoded_at_once(name, monkeypatch):
+    """A list that is too long, or that has too many values: their memory would have no bound."""
+    body = b'{"items":[%b]}' % b",".join([ONE] * 10)
+    monkeypatch.setattr(pod_list, name, 10)
+    monkeypatch.setattr(pod_list, "_LIST", None)
+    assert len(read(body, 1000)) == 10
