@@ -189,12 +189,16 @@ class NodePods:
 class ScrapePods:
     """The pods of the node of one scrape, whose answer `began` at a time of the lists' clock.
 
-    `deadline` is the end of the scrape time, on the event loop's clock.
+    The scrape itself came at the time `now`, which is later if it shares the answer. `deadline` is
+    the end of the scrape time, on the event loop's clock.
     """
 
-    def __init__(self, pods: NodePods, began: float, deadline: float, *, keep: bool) -> None:
+    def __init__(
+        self, pods: NodePods, began: float, now: float, deadline: float, *, keep: bool
+    ) -> None:
         self._pods = pods
         self._began = began
+        self._now = now
         self._deadline = deadline
         self._answer = AnswerPods(pods.map, began, keep=keep, note=pods.note_unknown)
         self.lookup = self._answer.lookup
@@ -215,18 +219,27 @@ class ScrapePods:
         call is for that one: it waits for the whole time, and raises the UpstreamError.
         """
         if self._answer.asked:
-            await self._pods.listed_after(self._began)
+            await self._listed()
             self._answer.use_list()
             return
         now = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(max(self._deadline - now, 0.0) * SHARE):
-                await self._pods.listed_after(self._began)
+                await self._listed()
         except (TimeoutError, UpstreamError, CredentialError):
             self._answer.use_known()
             self._pods.note_unlisted()
         else:
             self._answer.use_list()
+
+    async def _listed(self) -> None:
+        """Wait for a list. If it failed for an earlier scrape of the answer, ask again."""
+        try:
+            await self._pods.listed_after(self._began)
+        except (UpstreamError, CredentialError):
+            if self._began >= self._now:
+                raise
+            await self._pods.listed_after(self._now)
 
 
 class PodLists:
@@ -274,7 +287,7 @@ class PodLists:
         pods.expire(now)
         self._forget(now)
         keep = self._config.unknown_pod == "keep"
-        return ScrapePods(pods, now if began is None else began, deadline, keep=keep)
+        return ScrapePods(pods, now if began is None else began, now, deadline, keep=keep)
 
     async def run(self) -> None:
         """List the pods of the configured node now, and those of all nodes when they are old."""

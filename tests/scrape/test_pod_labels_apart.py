@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kmproxy.simulator.kubelet import Fault
 from tests.support.exporters import Exporter, answer, config_file
 from tests.support.node_pods import add_pod, bear, listed, lists
 from tests.support.pods import flat
@@ -86,3 +87,19 @@ async def test_a_shared_read(front, cluster):
     assert sum(record.path == "/metrics/cadvisor" for record in kubelet.requests) == 1
     clock.now += 20
     assert await tiers() == {'tier="new"'}
+
+
+async def test_a_shared_read_whose_list_failed(front, cluster):
+    """Its next scrape asks for the list again."""
+    clock, kubelet = Clock(), cluster.kubelets["node-a"]
+    proxy = await front("--share-reads=1m", "--workload", clock=clock)
+    clock.now += 2
+    assert (await proxy.get("/metrics/resource"))[0] == 200  # from now on all pods are known
+    add_pod(kubelet, "web-5d4f-zzzzz", namespace="default")
+    kubelet.fail(Fault.STATUS, path="/pods", status=500)
+    clock.now += 2
+    assert (await proxy.get("/metrics/cadvisor?namespace=payments"))[0] == 200
+    kubelet.recover()
+    clock.now += 2
+    assert ("default", "web-5d4f-zzzzz") in bear((await proxy.get())[1])
+    assert await proxy.metric("kmproxy_shared_reads_total", result="hit") == 1
