@@ -93,20 +93,23 @@ _LIST = msgspec.json.Decoder(_List)
 class PodListReader(Generic[_T]):
     """Reads a PodList in pieces. `decoder` reads each pod.
 
+    With `whole`, a list of at most `WHOLE` bytes is held, and its pods come at the end. Otherwise
+    each pod comes with the piece that ends it, and little is left for the end.
+
     Both methods raise UpstreamError if the data is not a PodList. So a list that kmproxy does not
     understand completely never counts as an empty list.
     """
 
-    def __init__(self, decoder: msgspec.json.Decoder[_T]) -> None:
+    def __init__(self, decoder: msgspec.json.Decoder[_T], *, whole: bool = False) -> None:
         self._decoder = decoder
         self._splitter = Splitter()
-        self._held: bytearray | None = bytearray()  # the list so far, if it is not longer
+        self._held = bytearray() if whole else None  # the list so far
 
     def __repr__(self) -> str:
         return f"<PodListReader {self._splitter.count} pods, {len(self._held or b'')} bytes held>"
 
     def feed(self, data: bytes) -> Iterator[_T]:
-        """Read the next piece. Yields the pods that end in it, and are not held until `finish`."""
+        """Read the next piece. Yields the pods that end in it, unless it is held."""
         if self._held is not None:
             self._held += data
             if len(self._held) <= WHOLE:

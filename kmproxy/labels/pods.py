@@ -37,6 +37,9 @@ MAX_EARLIER = 1 << 18
 _COST = 256
 """Bytes of memory that a pod takes in addition to its name and its labels."""
 
+STEP = 50
+"""Pods that are read in one step. They take a millisecond."""
+
 MAX_RANKED = 64
 """Characters by which creation times, and UIDs, of pods with one name are told apart."""
 
@@ -106,7 +109,7 @@ class PodListing:
 class PodLabelReader:
     """Reads a PodList in pieces, and renders what the rules ask for. Nothing else is kept.
 
-    Both methods raise UpstreamError if the data is not a PodList, or if the labels take more than
+    Its methods raise UpstreamError if the data is not a PodList, or if the labels take more than
     `MAX_MAP` bytes. A value of more than `max_value` bytes of UTF-8 is left out. So is one that
     would make the labels of a pod longer than those of a namespace may be.
     """
@@ -114,7 +117,8 @@ class PodLabelReader:
     def __init__(self, config: PodConfig, *, max_value: int) -> None:
         self._config = config
         self._max_value = max_value
-        self._reader = PodListReader(_POD)
+        self._reader = PodListReader(_POD, whole=True)
+        self._ended = False
         self._listing = PodListing()
         self._ranks: dict[tuple[bytes, bytes], tuple[bool, str, str]] = {}
 
@@ -134,10 +138,19 @@ class PodLabelReader:
         for pod in self._reader.feed(data):
             self._add(pod)
 
-    def finish(self) -> PodListing:
-        """End the list. Returns its pods."""
-        for pod in self._reader.finish():
+    def end(self) -> Iterator[None]:
+        """End the list in steps, between which the event loop may serve others."""
+        self._ended = True
+        for number, pod in enumerate(self._reader.finish(), 1):
             self._add(pod)
+            if not number % STEP:
+                yield
+
+    def finish(self) -> PodListing:
+        """End the list, unless `end` did. Returns its pods."""
+        if not self._ended:
+            for _ in self.end():
+                pass
         return self._listing
 
     def _add(self, pod: _Pod) -> None:

@@ -347,6 +347,8 @@ class PodLists:
             async with asyncio.timeout(LIST_TIMEOUT), self._turns:
                 reader = PodLabelReader(self._config, max_value=self._max_value)
                 await self._kubelet.pods(node, reader)
+                for _ in reader.end():
+                    await asyncio.sleep(0)
                 return reader.finish()
         except TimeoutError as error:
             message = f"no whole list of pods from the kubelet within {LIST_TIMEOUT:g} s"

@@ -45,9 +45,9 @@ LISTS = [
 ]
 
 
-def read(body, step):
+def read(body, step, *, whole=True):
     """The names of the pods in a list that arrives in pieces, or the reason of an error."""
-    reader = PodListReader(DECODER)
+    reader = PodListReader(DECODER, whole=whole)
     try:
         pods = []
         for at in range(0, len(body), step):
@@ -63,6 +63,7 @@ def read(body, step):
 def test_a_list_is_read_alike(body, step, monkeypatch):
     """Whatever is in it, and however it is cut."""
     whole = read(body, step)
+    assert read(body, step, whole=False) == whole
     monkeypatch.setattr(pod_list, "MAX_COMMAS", -1)
     assert read(body, step) == whole
     monkeypatch.setattr(pod_list, "WHOLE", len(body) // 2)
