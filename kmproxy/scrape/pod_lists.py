@@ -135,7 +135,7 @@ class NodePods:
         self._count()
 
     def note_unlisted(self) -> None:
-        """Count a scrape that goes on with the known pods."""
+        """Count a scrape that goes on with the known pods, because its list failed or is late."""
         self._metrics.unlisted.inc()
 
     def note_unknown(self) -> None:
