@@ -102,8 +102,9 @@ class PodListReader(Generic[_T]):
 
     def __init__(self, decoder: msgspec.json.Decoder[_T], *, whole: bool = False) -> None:
         self._decoder = decoder
-        self._splitter = Splitter()
-        self._held = bytearray() if whole else None  # the list so far
+        self._splitter = Splitter(MAX_PARTS)
+        self._held = bytearray() if whole else None  # the list so far, or what is to be split
+        self._long = False  # whether the list is too long to be decoded at once
 
     def __repr__(self) -> str:
         return f"<PodListReader {self._splitter.count} pods, {len(self._held or b'')} bytes held>"
@@ -112,19 +113,22 @@ class PodListReader(Generic[_T]):
         """Read the next piece. Yields the pods that end in it, unless it is held."""
         if self._held is not None:
             self._held += data
-            if len(self._held) <= WHOLE:
+            self._long = self._long or len(self._held) > WHOLE
+            if not self._long:
                 return
-            data, self._held = bytes(self._held), None
+            # All at once would take long. So it shrinks by as much as arrives.
+            data = bytes(self._held[: 2 * len(data)])
+            del self._held[: len(data)]
         yield from self._split(data)
 
     def finish(self) -> Iterator[_T]:
         """End the list. Yields the rest of its pods."""
-        if self._held is None:
+        data, self._held = self._held, None
+        if data is None:
             with _garbage():
                 self._splitter.finish(_FRAME)
             return
-        data, self._held = self._held, None
-        if data.count(b",") > MAX_COMMAS:
+        if self._long or data.count(b",") > MAX_COMMAS:
             yield from self._split(bytes(data))
             yield from self.finish()
             return

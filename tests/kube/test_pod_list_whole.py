@@ -7,7 +7,8 @@ import pytest
 
 from kmproxy.errors import UpstreamError
 from kmproxy.kube import pod_list
-from kmproxy.kube.pod_list import PodListReader, PodMeta
+from kmproxy.kube.object_list import MAX_FRAME_PARTS
+from kmproxy.kube.pod_list import MAX_PARTS, PodListReader, PodMeta
 
 
 class Pod(msgspec.Struct):
@@ -83,3 +84,44 @@ def test_what_is_not_decoded_at_once(name, monkeypatch):
     monkeypatch.setattr(pod_list, name, 10)
     monkeypatch.setattr(pod_list, "_LIST", None)
     assert len(read(body, 1000)) == 10
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "parts"),
+    [
+        (b'{"items":[', b"[", MAX_FRAME_PARTS),
+        (b'{"items":[', b"[],", MAX_FRAME_PARTS),
+        (b"", b'{"a":', MAX_FRAME_PARTS),
+        (b"{", b'"a":{},', MAX_FRAME_PARTS),
+        (b'{"items":[', b'{"a":', MAX_PARTS),
+        (b'{"items":[{', b'"a":{},', MAX_PARTS),
+    ],
+)
+def test_structure_without_end(start, piece, parts):
+    """A list of brackets and braces alone is refused as soon as they are too many."""
+    reader = PodListReader(DECODER)
+    with pytest.raises(UpstreamError, match="not a list of pods"):
+        list(reader.feed(start + piece * (parts + 1)))
+
+
+def test_a_long_list_is_split_while_it_arrives(monkeypatch):
+    """Each piece costs the reading of twice its bytes, and little is left for the end."""
+    monkeypatch.setattr(pod_list, "WHOLE", 10_000)
+    body = b'{"items":[%b]}' % b",".join([ONE] * 1000)
+    reader = PodListReader(DECODER, whole=True)
+    pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+    found = [len(list(reader.feed(piece))) for piece in pieces]
+    last = len(list(reader.finish()))
+    assert sum(found) + last == 1000
+    assert max(found) <= 2000 // len(ONE) + 2
+    assert last <= 15
+
+
+def test_an_object_as_large_as_it_may_be(monkeypatch):
+    """The parts of the frame, and of other objects, are not counted with it."""
+    monkeypatch.setattr(pod_list, "MAX_PARTS", 5)  # one stands in a text
+    body = b'{"items":[%b,%b],"metadata":{"a":{}}}' % (ONE, ONE)
+    assert len(read(body, 1000, whole=False)) == 2
+    assert len(read(body, 1000)) == 2
+    monkeypatch.setattr(pod_list, "MAX_PARTS", 2)
+    assert read(body, 1000, whole=False) == "garbage"
