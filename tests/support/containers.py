@@ -28,7 +28,9 @@ def environment(cluster, objects, root):
     for name, value in given.items():
         local = value.replace("https://kubernetes.default.svc", cluster.api.url)
         given[name] = f"{root}{local}" if local.startswith("/") else local
-    direct = "KMPROXY_KUBE_APISERVER" not in given and given.get("KMPROXY_SOURCE") != "api"
+    direct = (
+        "KMPROXY_KUBE_APISERVER" not in given and given.get("KMPROXY_SOURCE", "files") == "files"
+    )
     port = {"KMPROXY_NODE_PORT": str(kubelet.port)} if direct else {}
     account = {"KMPROXY_SERVICE_ACCOUNT_DIR": str(root / "sa")}
     service = {"KUBERNETES_SERVICE_HOST": api.hostname, "KUBERNETES_SERVICE_PORT": str(api.port)}
