@@ -64,10 +64,12 @@ class Run:
         self.look()
 
     def look(self, *, is_deleted=False):
-        """Tell the reader of the pod's status."""
+        """Tell the reader of the pod's status, or that it is gone: then nothing new is known."""
         files = self.files
+        if not is_deleted:
+            self.shown = files.instance
         self.reader.observe(
-            files.instance, files.now, is_ended=files.is_ended, is_deleted=is_deleted
+            self.shown, files.now, is_ended=is_deleted or files.is_ended, is_deleted=is_deleted
         )
 
     def knows_file(self):
@@ -360,7 +362,7 @@ def test_a_pod_that_goes_while_the_kubelet_fails(seed, outage, is_told):
     run.fails = 0.02
     run.drain(is_deleted=True)
     is_read = is_told and outage != "before"
-    assert run.tally.lost["deleted"] == (not is_read)
+    assert run.tally.lost["unseen"] + run.tally.lost["deleted"] == (not is_read)
     if is_read:
         check_exact(run)
 
