@@ -28,11 +28,11 @@ class Looks:
         """Say that the newest file is another one, which nobody has looked at."""
         self.is_behind, self.read_up = True, -inf
 
-    def take(self, asked: float, *, is_new: bool, is_up: bool) -> None:
-        """Say what a request has shown: new bytes, or the end of the newest file."""
+    def take(self, asked: float, *, is_new: bool, is_up: bool, is_behind: bool) -> None:
+        """Say what a request has shown: new bytes, the end of the newest file, or further bytes."""
         if is_new:
             self.fresh = asked
-        self.is_behind = not is_up
+        self.is_behind = is_behind
         if is_up:
             self.read_up = asked
 

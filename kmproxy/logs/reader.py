@@ -117,8 +117,9 @@ class LogReader(Cursor):
         self._point = self._cri.point
         self.lag = max((response.size or 0) - self._point.offset, 0)
         has_more = bool(new) and bool(self.lag or response.size is None)
-        is_up = not (self._file or self.lag or has_more)
-        self._looks.take(self._asked, is_new=bool(new), is_up=is_up)
+        is_behind = bool(self.lag) or has_more or self._successor is not None
+        is_up = not (self._file or is_behind)
+        self._looks.take(self._asked, is_new=bool(new), is_up=is_up, is_behind=is_behind)
         if has_more:
             self.due = now
             return lines
@@ -252,6 +253,7 @@ class LogReader(Cursor):
                 self._file = same[0]
                 if has_later or listing.has_current(self._instance) or self._rotated[-1:] != same:
                     self._successor = now if self._successor is None else self._successor
+                    self._looks.is_behind = True
                 return []
             self._was_rotated = self._is_other = True
         return self._take_rotated(listing, now, has_later=has_later)
@@ -266,8 +268,8 @@ class LogReader(Cursor):
                     return self._miss("rotated", now)
                 self._progress.lose("rotated")  # a file before the oldest one that is left
                 lines, self._is_counted = self._end_open(), True
-        self._looks.is_behind = True
         self._file, *self._untried = self._rotated
+        self._looks.is_behind |= bool(self._untried)
         self._is_found = False
         self._successor = now if self._is_other or self._untried or has_later else None
         return lines

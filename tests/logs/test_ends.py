@@ -56,6 +56,29 @@ def rotated(site):
         site.now += 0.1
 
 
+def renamed(site):
+    """The file was renamed and read, and there is no other one yet."""
+    read(site)
+    site.files[f"0.log.{STAMP}"] = site.files.pop("0.log")
+    site.read(5.0)
+
+
+def followed(site):
+    """The same, and another one was seen, but not read."""
+    renamed(site)
+    site.files["0.log"] = line(2)
+    site.asked.clear()
+    while "" not in site.names:
+        site.ask()
+        site.now += 0.1
+
+
+def begun_anew(site):
+    """The next instance runs, and nobody has read it."""
+    over(site)
+    site.reader.observe(1, site.now, is_ended=False)
+
+
 def nothing(site):
     """Nobody has looked."""
 
@@ -64,7 +87,8 @@ def nothing(site):
     ("before", "lost"),
     [
         (read, {"unseen": 1}), (ended, {}), (over, {"unseen": 1}), (over_for_ever, {}),
-        (half_read, {"deleted": 1}), (rotated, {"deleted": 1}), (nothing, {"deleted": 1}),
+        (half_read, {"deleted": 1}), (rotated, {"deleted": 1}), (renamed, {"unseen": 1}),
+        (followed, {"deleted": 1}), (begun_anew, {"deleted": 1}), (nothing, {"deleted": 1}),
     ],
 )  # fmt: skip
 def test_the_folder_of_a_deleted_pod(before, lost):
@@ -72,7 +96,7 @@ def test_the_folder_of_a_deleted_pod(before, lost):
     site = Site({"0.log": line(1) + (line(2) if before is half_read else b"")})
     before(site)
     site.files.clear()
-    leave(site)
+    leave(site, latest=before is begun_anew)
     site.read(10.0)
     assert site.reader.finished
     assert site.tally.lost == lost
@@ -103,6 +127,16 @@ def test_a_container_that_runs_on():
     assert site.tally.lost == {}
 
 
+def test_a_container_whose_end_was_shown():
+    """Its pod is gone, too: there is nothing to wait for."""
+    site = Site({"0.log": line(1)})
+    read(site)
+    site.reader.observe(0, site.now, is_ended=True)
+    leave(site)
+    site.read(3.0)
+    assert site.reader.finished
+
+
 def test_the_folder_of_a_container_that_ran_on():
     """It went some time after the last look, and the container may have written until then."""
     site = Site({"0.log": line(1)})
@@ -124,8 +158,11 @@ def test_an_instance_that_no_status_has_shown(before):
     before(site)
     site.files["1.log"] = line(2, b"two")
     site.files["2.log"] = line(3, b"three")
-    leave(site)
-    assert site.read(100.0) == [b"two", b"three"]
+    found = []
+    for _ in range(50):
+        leave(site)  # with each list
+        found += site.read(2.0)
+    assert found == [b"two", b"three"]
     assert site.reader.finished
     assert site.tally.lost == {}
 
@@ -170,4 +207,14 @@ def test_a_status_that_is_late():
     site.reader.observe(3, site.now, is_ended=False)
     site.files["3.log"] = line(3, b"three")
     assert site.read(20.0) == [b"three"]
+    assert site.tally.lost == {}
+
+
+def test_a_status_that_is_late_while_there_is_no_file_to_write_to():
+    """The file before is there, and is not read again."""
+    site = Site({f"3.log.{STAMP}": line(1)}, FilePosition(3, Point(STAMP)), is_behind=False)
+    site.reader.observe(2, site.now, is_ended=False)
+    assert site.read(20.0) == []
+    site.files["3.log"] = line(2, b"two")
+    assert site.read(20.0) == [b"two"]
     assert site.tally.lost == {}

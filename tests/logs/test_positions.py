@@ -134,13 +134,17 @@ def test_who_is_gone_after_a_restart():
         owner = Container(f"uid-{number}", "shop", f"web-{number}", "app", "node-1")
         is_over, is_behind = state
         made.keep(owner, HERE, 1000.0, is_over=is_over, is_behind=is_behind)
+    new = Container("new", "shop", "web-9", "app", "node-1")
+    made.keep(new, None, 1000.0, is_over=False, is_behind=True)
     made.set(("old", "app"), HERE, 1000.0)  # of an older version: nobody knows its pod
     week = 1000.0 + 7 * 24 * 3600
     again = PositionBook()
     again.restore(made.encode(1000.0))
     again.restore(again.encode(week))
     gone = again.gone({"uid-3"}, week)
-    assert [each.uid for each, _ in gone] == ["uid-0", "uid-1"]
+    assert [each.uid for each, _ in gone] == ["uid-0", "uid-1", "new"]
+    assert gone[2] == (new, None)
+    assert again.get(("new", "app")) is None
     assert gone[0] == (Container("uid-0", "shop", "web-0", "app", "node-1"), HERE)
     assert [again.is_behind((f"uid-{number}", "app")) for number in range(5)] == [
         True, False, False, False, True,

@@ -12,7 +12,8 @@ NAME = "kmproxy.kmproxy-system.svc"
 def grant(cluster, objects):
     """Gives the cluster the RBAC of an overlay, and removes every other right."""
     cluster.authority._rules = set()
-    for one in of_kind(objects, "ClusterRole", "ClusterRoleBinding"):
+    kinds = "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"
+    for one in of_kind(objects, *kinds):
         for subject in one.get("subjects", ()):
             if subject["name"] == "kmproxy":
                 subject["namespace"] = "kmproxy"  # where the simulated cluster's account is
