@@ -117,7 +117,8 @@ class Cursor:
         return self._restarts.ended(self._instance)
 
     def _rest(self, now: float, *, is_active: bool) -> None:
-        self.due = now + self._pace.next(is_active=is_active, is_ending=self._ended() is not None)
+        is_ending = self._looks.is_urgent(self._instance, now)
+        self.due = now + self._pace.next(is_active=is_active, is_ending=is_ending)
 
     def _end_open(self) -> Read:
         """Give out the open lines, which nothing follows."""

@@ -199,7 +199,7 @@ class FileSource(Source[FileReading]):
     def _miss(self, container: Container, position: Position | None) -> None:
         if position is None or isinstance(position, FilePosition):
             latest = position.instance if position else 0
-            seen = Followed(container, latest, is_ended=True, is_ending=True)
+            seen = Followed(container, latest, is_ended=True, is_ending=False)
             reading = self._readings[container] = self._begin(seen)
             reading.reader.observe(latest, self.clock(), is_ended=True, is_deleted=True)
 

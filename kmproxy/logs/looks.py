@@ -43,6 +43,11 @@ class Looks:
             return None
         return max(ended, self.fresh) + LINGER if self._runs_on(instance) else ended + SETTLE
 
+    def is_urgent(self, instance: int, now: float) -> bool:
+        """Return whether the files of an instance may be deleted soon."""
+        ended = self.restarts.ended(instance)
+        return ended is not None and not (self._runs_on(instance) and now >= ended + 2 * SETTLE)
+
     def loss(self, instance: int) -> str | None:
         """Return the reason by which a gap is counted if the newest file is gone, or None."""
         ended = self.restarts.ended(instance)

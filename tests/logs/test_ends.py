@@ -127,6 +127,20 @@ def test_a_container_that_runs_on():
     assert site.tally.lost == {}
 
 
+def test_a_container_that_may_run_on_is_seldom_looked_at():
+    """After two seconds the files are as good as those of one that runs."""
+    site = Site({"0.log": line(1)})
+    read(site)
+    leave(site)
+    site.asked.clear()
+    site.read(2.0)
+    assert len(site.asked) >= 8
+    site.asked.clear()
+    site.read(25.0)
+    assert len(site.asked) <= 10
+    assert not site.reader.finished
+
+
 def test_a_container_whose_end_was_shown():
     """Its pod is gone, too: there is nothing to wait for."""
     site = Site({"0.log": line(1)})
@@ -144,9 +158,9 @@ def test_the_folder_of_a_container_that_ran_on():
     leave(site)
     site.read(5.0)
     site.files["0.log"] += line(2, b"late")
-    assert site.read(5.0) == [b"late"]
+    assert site.read(10.0) == [b"late"]
     site.files.clear()
-    site.read(5.0)
+    site.read(20.0)
     assert site.reader.finished
     assert site.tally.lost == {"unseen": 1}
 
