@@ -46,6 +46,7 @@ NAMES = {
     "kmproxy_pod_label_values_left_out": "gauge",
     "kmproxy_pod_lists": "counter",
     "kmproxy_pods": "gauge",
+    "kmproxy_scrapes_without_pod_list": "counter",
     "kmproxy_pods_gone": "gauge",
     "kmproxy_reviews": "counter",
     "kmproxy_refused": "counter",

@@ -5,6 +5,7 @@ Knows which node stands for all. The requests are those of the daemon's own clie
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -143,8 +144,9 @@ def _pipeline(config: Config, labels: LabelMap, pods: PodMap | None) -> Pipeline
         recipe = replace(recipe, info=False)
     if pods is None:
         return Pipeline(labels.lookup, recipe)
-    answer = AnswerPods(pods, keep=config.pods.unknown_pod == "keep", note=lambda: None)
-    answer.listed = True
+    keep = config.pods.unknown_pod == "keep"
+    answer = AnswerPods(pods, math.inf, keep=keep, note=lambda: None)
+    answer.use_list()
     return Pipeline(labels.lookup, recipe, pods=answer.lookup)
 
 
