@@ -98,8 +98,8 @@ class Streamer:
 
         The `source` has the room for series, and the pods of its node if the recipe needs them.
         `slot` has the end of the time, and counts the bytes that the client takes. A tenant gets
-        the part that it sees. `attempt` gets the numbers of samples. Raises SeriesError, and the
-        errors of the exposition, the tenant, the pods and the client's connection.
+        the part that it sees. `attempt` gets the numbers of samples. Raises ExpositionError, and
+        the errors of the source, the tenant, the pods and the client's connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
