@@ -22,7 +22,7 @@ from kmproxy.discovery.target_labels import (
     metadata,
     more_pairs,
 )
-from kmproxy.kube.pod_list import CONFIG_SOURCE, Owner, PodListReader, PodMeta, texts
+from kmproxy.kube.pod_list import CONFIG_SOURCE, Owner, PodListReader, PodMeta, Unread, texts
 from kmproxy.labels.rendering import Choice
 from kmproxy.labels.workloads import STATIC_SOURCES, cronjob, deployment, workload
 
@@ -111,6 +111,7 @@ class PodReader:
     def __init__(self, wanted: Callable[[str], bool], *, workloads: bool = False) -> None:
         self._wanted = wanted
         self._workloads = workloads
+        self._unread = 0  # pods that are too large
         self._reader = PodListReader(_POD)
         self._pods: Fitting[PodTargets] = Fitting(MAX_LIST)
         self._left_out: Counter[str] = Counter()
@@ -120,7 +121,10 @@ class PodReader:
         for pod in self._reader.feed(data):
             self._add(pod)
 
-    def _add(self, pod: _Pod) -> None:
+    def _add(self, pod: _Pod | Unread) -> None:
+        if isinstance(pod, Unread):
+            self._unread += 1
+            return
         meta = pod.metadata
         if self._wanted(meta.namespace) and pod.status.pod_ip:
             targets = _pod_targets(pod, self._left_out, workloads=self._workloads)
@@ -131,7 +135,7 @@ class PodReader:
         """End the list. Returns its targets."""
         for pod in self._reader.finish():
             self._add(pod)
-        self._left_out["list"] = self._pods.left_out
+        self._left_out["list"] = self._pods.left_out + self._unread
         return TargetList(tuple(self._pods.in_order()), self._left_out)
 
 

@@ -24,8 +24,9 @@ SLICE = 100
 """Objects that are decoded in one turn of the event loop. Objects of the usual size take less than
 a millisecond. The turn has to be short, because a scrape needs several turns."""
 
-MAX_OBJECT = 8 << 20
-"""Bytes of the longest object or watch event. etcd stores objects of at most 1.5 MB."""
+MAX_OBJECT = 10 << 20
+"""Bytes of the longest object or watch event. By default etcd stores objects of at most 1.5 MiB,
+and JSON spells a byte such as `<` with six."""
 
 MAX_FRAME = 4 << 20
 """Bytes of the longest frame: the list without its objects. It holds the metadata of the list, and
@@ -75,8 +76,8 @@ class Splitter:
     JSON, the list is JSON too; and if the list is JSON, they are. The reason: the splitter follows
     strings from the first byte on, and outside of strings a brace can only begin or end an object.
 
-    It refuses a list with too many objects and arrays: over `MAX_FRAME_PARTS` in the frame, or over
-    `most` objects in an object of `items`.
+    It refuses a list with too many parts: over `MAX_FRAME_PARTS` objects and arrays in the frame,
+    or over `most` objects in an object of `items`.
 
     It reads each byte a bounded number of times. The regular expressions never go back to another
     choice. Each match begins where the last one ended. Only a string that does not end in its piece
@@ -150,7 +151,7 @@ class Splitter:
         return frame
 
     def _count_part(self) -> None:
-        """Count an object or array that begins. Raises ApiError if there are too many."""
+        """Count an object, or an array of the frame, that begins. Raises ApiError for too many."""
         if self._object is None:
             self._frame_parts += 1
         else:

@@ -24,11 +24,14 @@ _FRAME = msgspec.json.Decoder(Frame)
 
 
 MAX_PARTS = 100_000
-"""Objects in the JSON of one pod: of a pod that etcd takes, each would have 15 bytes. An empty one
-takes 70 bytes of memory and more."""
+"""Objects in the JSON of one pod that is read. An empty one takes 70 bytes of memory and more."""
+
+MAX_WRITTEN = 500_000
+"""Objects in the JSON of one pod that etcd may hold. By default it takes 1.5 MiB, and an object has
+4 bytes there at least."""
 
 MAX_LABELS = 1 << 20
-"""Bytes of JSON of the labels of one pod. By default etcd takes an object of 1.5 MiB at most."""
+"""Bytes of JSON of the labels of one pod that is read."""
 
 WHOLE = 2 << 20
 """Bytes of the longest list that is decoded at once, in a few milliseconds. Lists of 250 pods are
@@ -74,12 +77,12 @@ class PodMeta(msgspec.Struct, rename="camel", dict=True):
 
 
 def texts(data: msgspec.Raw, limit: int) -> dict[str, str]:
-    """Read a mapping of texts, which may be absent. Raises ValueError over `limit` bytes of JSON.
+    """Read a mapping of texts, which may be absent.
 
-    A pair of 8 bytes takes 130 bytes of memory.
+    Raises TooLargeError over `limit` bytes of JSON. A pair of 8 bytes takes 130 bytes of memory.
     """
     if len(data) > limit:
-        raise ValueError(f"a mapping of a pod has more than {limit} bytes")
+        raise TooLargeError(f"a mapping of a pod has more than {limit} bytes")
     return (_TEXTS.decode(data) or {}) if data else {}
 
 
@@ -90,8 +93,34 @@ class _List(msgspec.Struct):
 _LIST = msgspec.json.Decoder(_List)
 
 
+class TooLargeError(ValueError):
+    """A mapping of a pod has more bytes than are read."""
+
+
+class Unread(msgspec.Struct, gc=False):
+    """The name of a pod that is too large to be read."""
+
+    name: str
+    namespace: str = ""
+
+    @property
+    def rank(self) -> tuple[bool, str, str]:
+        """Less than that of any pod that is read and has the same name."""
+        return False, "", ""
+
+
+class _UnreadPod(msgspec.Struct, gc=False):
+    metadata: Unread
+
+
+_UNREAD = msgspec.json.Decoder(_UnreadPod)
+
+
 class PodListReader(Generic[_T]):
     """Reads a PodList in pieces. `decoder` reads each pod.
+
+    A pod that is too large is not read: its name comes as `Unread`. etcd takes such pods, and who
+    creates one must not make the list of a node fail.
 
     With `whole`, a list of at most `WHOLE` bytes is held, and its pods come at the end. Otherwise
     each pod comes with the piece that ends it, and little is left for the end.
@@ -102,14 +131,14 @@ class PodListReader(Generic[_T]):
 
     def __init__(self, decoder: msgspec.json.Decoder[_T], *, whole: bool = False) -> None:
         self._decoder = decoder
-        self._splitter = Splitter(MAX_PARTS)
+        self._splitter = Splitter(MAX_WRITTEN)
         self._held = bytearray() if whole else None  # the list so far, or what is to be split
         self._long = False  # whether the list is too long to be decoded at once
 
     def __repr__(self) -> str:
         return f"<PodListReader {self._splitter.count} pods, {len(self._held or b'')} bytes held>"
 
-    def feed(self, data: bytes) -> Iterator[_T]:
+    def feed(self, data: bytes) -> Iterator[_T | Unread]:
         """Read the next piece. Yields the pods that end in it, unless it is held."""
         if self._held is not None:
             self._held += data
@@ -121,7 +150,7 @@ class PodListReader(Generic[_T]):
             del self._held[: len(data)]
         yield from self._split(data)
 
-    def finish(self) -> Iterator[_T]:
+    def finish(self) -> Iterator[_T | Unread]:
         """End the list. Yields the rest of its pods."""
         data, self._held = self._held, None
         if data is None:
@@ -133,18 +162,20 @@ class PodListReader(Generic[_T]):
             yield from self.finish()
             return
         with _garbage():
-            for each in _LIST.decode(data).items or ():
-                yield self._decode(each)
+            yield from map(self._decode, _LIST.decode(data).items or ())
 
-    def _split(self, data: bytes) -> Iterator[_T]:
+    def _split(self, data: bytes) -> Iterator[_T | Unread]:
         with _garbage():
             yield from map(self._decode, self._splitter.split(data))
 
-    def _decode(self, pod: bytes | msgspec.Raw) -> _T:
-        if bytes(pod).count(b"{") > MAX_PARTS:
-            message = f"a pod in the kubelet's list has more than {MAX_PARTS} objects"
-            raise UpstreamError("garbage", message)
-        return self._decoder.decode(pod)
+    def _decode(self, pod: bytes | msgspec.Raw) -> _T | Unread:
+        try:
+            if bytes(pod).count(b"{") <= MAX_PARTS:
+                return self._decoder.decode(pod)
+        except msgspec.ValidationError as error:
+            if not isinstance(error.__cause__, TooLargeError):
+                raise
+        return _UNREAD.decode(pod).metadata
 
 
 @contextmanager

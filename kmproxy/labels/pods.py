@@ -18,7 +18,7 @@ import msgspec
 from kmproxy.config.pod_labels import WORKLOAD, WORKLOAD_TYPE, PodConfig
 from kmproxy.errors import UpstreamError
 from kmproxy.exposition.pods import PodsNeededError
-from kmproxy.kube.pod_list import CONFIG_SOURCE, PodListReader, PodMeta
+from kmproxy.kube.pod_list import CONFIG_SOURCE, PodListReader, PodMeta, Unread
 from kmproxy.labels.rendering import Choice, label_bytes, render_pairs
 from kmproxy.labels.workloads import workload
 
@@ -153,17 +153,20 @@ class PodLabelReader:
                 pass
         return self._listing
 
-    def _add(self, pod: _Pod) -> None:
-        meta, listing = pod.metadata, self._listing
+    def _add(self, pod: _Pod | Unread) -> None:
+        meta = pod if isinstance(pod, Unread) else pod.metadata
         key = meta.namespace.encode(errors="replace"), meta.name.encode(errors="replace")
         if key in self._ranks and self._ranks[key] > meta.rank:
             return
         self._ranks[key] = meta.rank
-        listing.put(*key, self._rendered(meta))
-        if listing.size > MAX_MAP:
+        self._listing.put(*key, self._rendered(meta))
+        if self._listing.size > MAX_MAP:
             raise UpstreamError("too_large", f"the labels of the pods are over {MAX_MAP} bytes")
 
-    def _rendered(self, meta: _Meta) -> bytes:
+    def _rendered(self, meta: _Meta | Unread) -> bytes:
+        if isinstance(meta, Unread):  # its samples get no labels of pods
+            self._listing.left_out += 1
+            return b""
         chosen = Choice(self._max_value, label_bytes(self._max_value))
         for name, value in self._values(meta):
             if value and chosen.admits(name, value):

@@ -18,7 +18,7 @@ from kmproxy.config.logs import LogsConfig
 from kmproxy.config.logs_values import Shard
 from kmproxy.errors import UpstreamError
 from kmproxy.exposition.selection import Globs
-from kmproxy.kube.pod_list import PodListReader
+from kmproxy.kube.pod_list import PodListReader, Unread
 from kmproxy.logs.lines import Container
 
 MAX_CONTAINERS: Final = 10_000
@@ -180,7 +180,10 @@ class LogPodReader:
             self._add(each)
         return self._found
 
-    def _add(self, pod: _Pod) -> None:
+    def _add(self, pod: _Pod | Unread) -> None:
+        if isinstance(pod, Unread):
+            self.left_out += 1
+            return
         meta, wants = pod.metadata, self._selection
         if not wants.wants_pod(meta.namespace, meta.uid):
             return

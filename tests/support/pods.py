@@ -49,7 +49,7 @@ def unique(pairs):
     return dict(pairs)
 
 
-def hostile_pods(size=(8 << 20) - 200):
+def hostile_pods(size=(10 << 20) - 200):
     """Lists of one pod each, as long as a pod may be.
 
     Three have too many owners, labels or containers. The last one has as many labels,
