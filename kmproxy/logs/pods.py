@@ -176,7 +176,8 @@ class LogPodReader:
 
     def finish(self) -> dict[Container, Followed]:
         """End the list. Returns its containers."""
-        self._reader.finish()
+        for each in self._reader.finish():
+            self._add(each)
         return self._found
 
     def _add(self, pod: _Pod) -> None:
