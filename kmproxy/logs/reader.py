@@ -60,7 +60,7 @@ class LogReader(Cursor):
             latest, now, is_ended=is_ended, is_deleted=is_deleted, is_final=is_final
         ):
             self.due = min(self.due, now)
-        if self.is_read:
+        if self.is_read and not self.finished:
             self._next_instance(now)
 
     def request(self, now: float, room: int) -> Request | None:

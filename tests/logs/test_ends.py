@@ -178,6 +178,7 @@ def test_an_instance_that_no_status_has_shown(before):
         found += site.read(2.0)
     assert found == [b"two", b"three"]
     assert site.reader.finished
+    assert site.reader.due == float("inf")
     assert site.tally.lost == {}
 
 
