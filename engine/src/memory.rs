@@ -346,6 +346,11 @@ fn product(a: u64, b: u64) -> u128 {
     u128::from(a) * u128::from(b)
 }
 
+/// A hash of 64 bits of a number below the prime. A map takes its highest bits and its lowest.
+fn spread(number: u64) -> u64 {
+    number ^ number << 61
+}
+
 /// A random place and its square. Both are so small that no sum reaches 2**62.
 fn place() -> (u64, u64) {
     loop {
@@ -404,7 +409,8 @@ impl BuildHasher for Hash<1> {
 
 impl Hasher for Hash<1> {
     fn finish(&self) -> u64 {
-        (self.sums[0] % PRIME).rotate_left(3) // the map takes the highest bits and the lowest
+        // Without the product, texts that differ in few bits would fall into the same buckets.
+        spread(fold(product(self.sums[0], self.places[0])) % PRIME)
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -465,7 +471,7 @@ pub struct Taken(u64);
 
 impl Hasher for Taken {
     fn finish(&self) -> u64 {
-        self.0.rotate_left(3)
+        spread(self.0)
     }
 
     fn write(&mut self, _: &[u8]) {}
