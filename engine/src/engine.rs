@@ -15,15 +15,20 @@ const MAX_POD: usize = 253;
 const SUFFIXES: [&[u8]; 8] =
     [b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum"];
 
-/// Answers the questions of an engine. Names are as they are spelled between quotes, but for those
-/// of metrics and families.
+/// Answers the questions of an engine. Names are unescaped, but for those of namespaces that need a
+/// verdict.
 pub trait Host {
     /// An error, which ends the block.
     type Error;
-    /// The labels of a namespace, for the namespace label with a number.
-    fn labels(&mut self, label: usize, namespace: &[u8]) -> Result<Added, Self::Error>;
-    /// The labels of a pod; None if its samples are left out.
-    fn pod(&mut self, namespace: &[u8], pod: &[u8]) -> Result<Option<Added>, Self::Error>;
+    /// Appends the labels of a namespace to a text.
+    fn labels(&mut self, namespace: &[u8], rendered: &mut Vec<u8>) -> Result<(), Self::Error>;
+    /// Appends the labels of a pod to a text. Returns whether its samples pass.
+    fn pod(
+        &mut self,
+        namespace: &[u8],
+        pod: &[u8],
+        rendered: &mut Vec<u8>,
+    ) -> Result<bool, Self::Error>;
     /// Whether a metric is selected.
     fn metric(&mut self, name: &[u8], family: &[u8]) -> Result<bool, Self::Error>;
     /// Whether a namespace is selected.
@@ -54,8 +59,9 @@ pub enum Verdict {
 pub struct Rules {
     /// The labels that name a namespace.
     pub naming: Vec<Vec<u8>>,
-    /// Whether each of them names one, or only the first that is not empty.
-    pub each: bool,
+    /// The prefixes of their labels, if each of them names one. Else the first that is not empty
+    /// does.
+    pub prefixes: Vec<Vec<u8>>,
     /// Whether the labels of pods are added.
     pub pods: bool,
     /// Whether a label to be added replaces one that a sample bears.
@@ -74,6 +80,10 @@ pub struct Rules {
 }
 
 impl Rules {
+    fn each(&self) -> bool {
+        !self.prefixes.is_empty()
+    }
+
     fn drops(&self, name: &[u8]) -> bool {
         self.drop.iter().any(|each| same(each, name))
     }
@@ -140,18 +150,24 @@ pub struct Engine {
     labels: Labels,
     metrics: Verdicts<bool>,
     namespaces: Verdicts<bool>,
+    unnamed: Option<bool>, // the verdict about samples without a namespace
     tenant: Verdicts<Verdict>,
-    last: (Vec<u8>, bool), // the last metric as it is spelled, in this family, and its verdict
+    undecided: Verdicts<()>, // in these blocks
+    last: (Vec<u8>, bool),   // the last metric as it is spelled, in this family, and its verdict
     key: Vec<u8>,
+    rendered: Vec<u8>,
 }
 
 impl Engine {
     /// An engine for an exposition that begins.
     pub fn new(rules: Rules) -> Engine {
+        let kinds = rules.naming.len() + 1; // the last one is that of pods
+        let mut prefixes = rules.prefixes.clone();
+        prefixes.resize(kinds, Vec::new());
         Engine {
             bits: rules.bits(),
             places: vec![None; rules.naming.len()],
-            labels: Labels::new(rules.naming.len() + 1),
+            labels: Labels::new(prefixes),
             rules,
             ..Engine::default()
         }
@@ -170,6 +186,7 @@ impl Engine {
         self.output.clear();
         self.odd.clear();
         self.counts = Counts::default();
+        self.undecided.clear();
         self.room = room;
         blocks.iter().try_for_each(|block| self.block(block, host))
     }
@@ -333,10 +350,12 @@ impl Engine {
             let name = self.sample.pairs[*at].value.of(line);
             let verdict = match self.tenant.get(name) {
                 Some(verdict) => verdict,
+                None if self.undecided.get(name).is_some() => Verdict::Undecided,
                 None => {
                     let verdict = host.verdict(name)?;
-                    if verdict != Verdict::Undecided {
-                        self.tenant.put(name, verdict);
+                    match verdict {
+                        Verdict::Undecided => self.undecided.put(name, ()),
+                        _ => self.tenant.put(name, verdict),
                     }
                     verdict
                 }
@@ -411,7 +430,7 @@ impl Engine {
                 && !is_empty(&self.sample.pairs[at].value)
             {
                 self.named.push((at, label));
-                if !self.rules.each {
+                if !self.rules.each() {
                     break;
                 }
             }
@@ -454,10 +473,14 @@ impl Engine {
     }
 
     fn wants_namespaces<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
-        let none = [(usize::MAX, 0)];
-        let named = if self.named.is_empty() { &none[..] } else { &self.named[..] };
-        for (at, _) in named {
-            let name = self.sample.pairs.get(*at).map_or(&b""[..], |pair| pair.value.of(line));
+        if self.named.is_empty() {
+            // No map is asked: where keys are empty, it compares them slowly.
+            let wanted = self.unnamed.map_or_else(|| host.namespace(b""), Ok)?;
+            self.unnamed = Some(wanted);
+            return Ok(wanted);
+        }
+        for (at, _) in &self.named {
+            let name = self.sample.pairs[*at].value.of(line);
             let wanted = match self.namespaces.get(name) {
                 Some(wanted) => wanted,
                 None => {
@@ -571,6 +594,8 @@ impl Engine {
         self.found.clear();
         self.labels.trim();
         let value = |at: usize| self.sample.pairs[at].value.of(line);
+        let name = |at: usize| plain(value(at), self.sample.pairs[at].escaped);
+        let rendered = &mut self.rendered;
         if let Some(at) = self.pod.filter(|at| !value(*at).is_empty()) {
             let (namespace, pod) = (value(self.named[0].0), value(at));
             let kind = self.rules.naming.len();
@@ -583,8 +608,10 @@ impl Engine {
                 None => {
                     let fits = namespace.len() <= MAX_NAMESPACE && pod.len() <= MAX_POD;
                     all &= fits;
-                    let added = host.pod(namespace, pod)?;
-                    self.labels.hold(kind, fits.then_some(&self.key[..]), added)
+                    rendered.clear();
+                    let passes = host.pod(&name(self.named[0].0), &name(at), rendered)?;
+                    let found = passes.then_some(&rendered[..]);
+                    self.labels.hold(kind, fits.then_some(&self.key[..]), found)
                 }
             };
             match known {
@@ -594,14 +621,15 @@ impl Engine {
         }
         for (at, label) in &self.named {
             let namespace = value(*at);
-            let kind = if self.rules.each { *label } else { 0 };
+            let kind = if self.rules.each() { *label } else { 0 };
             let known = match self.labels.get(kind, namespace) {
                 Some(known) => known,
                 None => {
                     let fits = namespace.len() <= MAX_NAMESPACE;
                     all &= fits;
-                    let added = host.labels(*label, namespace)?;
-                    self.labels.hold(kind, fits.then_some(namespace), Some(added))
+                    rendered.clear();
+                    host.labels(&name(*at), rendered)?;
+                    self.labels.hold(kind, fits.then_some(namespace), Some(rendered))
                 }
             };
             self.found.extend(known.map(|number| (*at, number)));
@@ -649,8 +677,8 @@ impl Engine {
                 if first {
                     self.counts.conflicts += u64::from(!borne[at]);
                     if self.rules.overwrite {
-                        let mut edit =
-                            insert(&mut self.text, value.end as usize + 1, &[&added.pairs[at].1]);
+                        let new = added.pairs[at].1.of(&added.bytes);
+                        let mut edit = insert(&mut self.text, value.end as usize + 1, &[new]);
                         edit.start = value.start as usize - 1;
                         self.edits.push(edit);
                     }
@@ -662,6 +690,7 @@ impl Engine {
         for (number, ((place, _), added)) in self.found.iter().zip(&found).enumerate() {
             let start = self.text.len();
             for (at, (name, value)) in added.pairs.iter().enumerate() {
+                let (name, value) = (name.of(&added.bytes), value.of(&added.bytes));
                 let taken = found[..number].iter().any(|earlier| earlier.find(name).is_some());
                 if !taken && !borne[number][at] {
                     insert(&mut self.text, 0, &[b",", name, b"=", value]);

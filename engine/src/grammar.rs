@@ -432,6 +432,22 @@ impl Sample {
     }
 }
 
+/// The pairs in a text that was rendered for this: the spans of their names, and of their values,
+/// each with quotes if there are some.
+pub fn pairs(rendered: &[u8]) -> Vec<(Span, Span)> {
+    let mut cursor = Cursor { line: rendered, at: 0 };
+    let mut found = Vec::new();
+    while cursor.at < rendered.len() {
+        let Some(pair) = cursor.pair() else {
+            cursor.at += 1;
+            continue;
+        };
+        let name = Span { start: pair.start, end: pair.name.end + (pair.name.start - pair.start) };
+        found.push((name, Span { start: pair.value.start - 1, end: pair.value.end + 1 }));
+    }
+    found
+}
+
 /// The family of a HELP, TYPE or UNIT line, not unescaped, and whether it has a backslash.
 pub fn family(line: &[u8]) -> Option<(Span, bool)> {
     let mut cursor = Cursor { line, at: 0 };
@@ -458,10 +474,39 @@ pub fn is_silent(line: &[u8]) -> bool {
     cursor.at == line.len() || cursor.peek() == b'#'
 }
 
-/// Whether a line has the length and the first byte of a sample.
+/// Whether a line may be a sample, by rules so simple that they need no second reading. They let
+/// every sample pass.
+///
+/// A sample begins with a name or a brace, and ends in a number behind a blank or a brace. Without
+/// braces it is a name and one or two numbers. If it begins with a brace, one of its strings is the
+/// name, so no equals sign is beside it. Every number is one for Rust's own parser.
 pub fn may_be_sample(line: &[u8]) -> bool {
-    let first = line.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
-    line.len() > 2 && first.is_some_and(|byte| is(*byte, START | COLON) || *byte == b'{')
+    let words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let (Some(first), Some(last)) = (words.clone().next(), words.clone().next_back()) else {
+        return false;
+    };
+    let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    let number = |text: &[u8]| str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok());
+    let value = last.rsplit(|byte| *byte == b'}').next().unwrap_or(last);
+    if first[0].is_ascii_digit() || !(name(&first[0]) || first[0] == b'{') || !number(value) {
+        return false;
+    }
+    if memchr::memchr(b'{', line).is_none() {
+        let count = words.clone().count();
+        return (2..4).contains(&count) && first.iter().all(name) && words.skip(1).all(number);
+    }
+    if first[0] != b'{' || memchr::memchr(b'\\', line).is_some() {
+        return true;
+    }
+    let mut parts = line.split(|byte| *byte == b'"').map(<[u8]>::trim_ascii);
+    let mut before = parts.next();
+    while let (Some(_), Some(after)) = (parts.next(), parts.next()) {
+        if !after.starts_with(b"=") && !before.is_some_and(|before| before.ends_with(b"=")) {
+            return true;
+        }
+        before = Some(after);
+    }
+    false
 }
 
 /// Appends the value that is spelled as `text` between quotes.

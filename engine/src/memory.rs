@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
+use crate::grammar::{self, Span};
+
 /// Bytes that the labels of namespaces and pods take, at most. Above it all are forgotten, and
 /// asked for again.
 pub const MAX_LABELS: usize = 2 << 20;
@@ -25,34 +27,44 @@ type Map<V> = HashMap<Box<[u8]>, V, Hash<1>>;
 pub struct Added {
     /// The bytes to add, such as `,team="a"`.
     pub bytes: Vec<u8>,
-    /// Their names and their values, with quotes.
-    pub pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The names in them, and the values with their quotes.
+    pub pairs: Vec<(Span, Span)>,
     /// The bits of the names.
     pub bits: u64,
-    index: Map<usize>, // of many pairs
+    index: Option<Map<usize>>, // of many pairs
 }
 
+const MANY: usize = 8; // pairs, to be found by an index
+
 impl Added {
-    /// Labels with some bytes, and the names and quoted values in these.
-    pub fn new(bytes: Vec<u8>, pairs: Vec<(Vec<u8>, Vec<u8>)>) -> Added {
-        let bits = pairs.iter().fold(0, |bits, pair| bits | 1 << crate::grammar::bit(&pair.0));
-        let many = if pairs.len() > 8 { &pairs[..] } else { &[] };
-        let places = many.iter().enumerate();
-        let index = places.map(|(at, pair)| (pair.0[..].into(), at)).collect();
-        Added { bytes, pairs, bits, index }
+    /// Labels as Python renders them: `,team="a"` for each. Their names get a prefix.
+    pub fn new(rendered: &[u8], prefix: &[u8]) -> Added {
+        let mut bytes = rendered.to_vec();
+        if !prefix.is_empty() {
+            let pairs = grammar::pairs(rendered).into_iter();
+            let parts = pairs.map(|(name, value)| {
+                [b",", prefix, name.of(rendered), b"=", value.of(rendered)].concat()
+            });
+            bytes = parts.collect::<Vec<_>>().concat();
+        }
+        let pairs = grammar::pairs(&bytes);
+        let names = pairs.iter().map(|(name, _)| name.of(&bytes));
+        let bits = names.clone().fold(0, |bits, name| bits | 1 << grammar::bit(name));
+        let index = (pairs.len() > MANY)
+            .then(|| names.enumerate().map(|(at, name)| (name.into(), at)).collect());
+        Added { bits, index, pairs, bytes }
     }
 
     /// The place of a name.
     pub fn find(&self, name: &[u8]) -> Option<usize> {
-        if self.pairs.len() > 8 {
-            return self.index.get(name).copied();
+        match &self.index {
+            Some(index) => index.get(name).copied(),
+            None => self.pairs.iter().position(|pair| pair.0.of(&self.bytes) == name),
         }
-        self.pairs.iter().position(|pair| pair.0 == name)
     }
 
     fn size(&self) -> usize {
-        let pairs = self.pairs.iter().map(|pair| 2 * pair.0.len() + pair.1.len() + ENTRY);
-        self.bytes.len() + pairs.sum::<usize>() + ENTRY
+        2 * self.bytes.len() + ENTRY * (1 + self.pairs.len())
     }
 }
 
@@ -62,6 +74,8 @@ pub struct Labels {
     known: Vec<Map<Option<usize>>>,
     recent: Vec<Recent>, // one for each slot
     added: Vec<Added>,
+    last: Vec<(Vec<u8>, Option<usize>)>, // for each kind, the labels that came last
+    prefixes: Vec<Vec<u8>>,              // for each kind
     size: usize,
 }
 
@@ -85,10 +99,12 @@ fn slot(kind: usize, key: &[u8]) -> usize {
 }
 
 impl Labels {
-    /// A memory for some kinds of keys.
-    pub fn new(kinds: usize) -> Labels {
+    /// A memory for some kinds of keys, each with a prefix for the names of its labels.
+    pub fn new(prefixes: Vec<Vec<u8>>) -> Labels {
         Labels {
-            known: (0..kinds).map(|_| Map::default()).collect(),
+            known: prefixes.iter().map(|_| Map::default()).collect(),
+            last: vec![Default::default(); prefixes.len()],
+            prefixes,
             recent: vec![Recent::default(); SLOTS],
             ..Labels::default()
         }
@@ -112,17 +128,33 @@ impl Labels {
         Some(number)
     }
 
-    /// Holds labels until the next `trim`; with a key they are remembered.
-    pub fn hold(&mut self, kind: usize, key: Option<&[u8]>, added: Option<Added>) -> Option<usize> {
-        self.size += added.as_ref().map_or(ENTRY, Added::size) + key.map_or(0, <[u8]>::len);
-        let number = added.map(|added| {
-            self.added.push(added);
-            self.added.len() - 1
-        });
+    /// Holds labels as Python renders them until the next `trim`, or None if the sample is left
+    /// out; with a key they are remembered.
+    pub fn hold(
+        &mut self,
+        kind: usize,
+        key: Option<&[u8]>,
+        rendered: Option<&[u8]>,
+    ) -> Option<usize> {
+        let number = rendered.map(|rendered| self.number(kind, rendered));
         if let Some(key) = key {
+            self.size += ENTRY + key.len();
             self.known[kind].insert(key.into(), number);
         }
         number
+    }
+
+    /// The number of labels. Many names in a row may have the same ones: the unknown names have.
+    fn number(&mut self, kind: usize, rendered: &[u8]) -> usize {
+        let (last, number) = &mut self.last[kind];
+        if let Some(number) = number.filter(|_| last == rendered) {
+            return number;
+        }
+        let added = Added::new(rendered, &self.prefixes[kind]);
+        self.size += added.size();
+        last.clear();
+        last.extend_from_slice(rendered);
+        *number.insert(push(&mut self.added, added))
     }
 
     /// The labels with a number.
@@ -137,9 +169,16 @@ impl Labels {
             self.known.iter_mut().for_each(Map::clear);
             self.recent.iter_mut().for_each(|recent| recent.key.clear());
             self.added.clear();
+            self.last.iter_mut().for_each(|last| last.1 = None);
             self.size = 0;
         }
     }
+}
+
+/// Appends an element. Returns its place.
+fn push<T>(all: &mut Vec<T>, one: T) -> usize {
+    all.push(one);
+    all.len() - 1
 }
 
 /// Whether two texts are equal, without a call for short ones.
@@ -313,11 +352,17 @@ impl<V: Copy> Verdicts<V> {
         self.known.get(key).copied()
     }
 
+    /// Forgets all verdicts.
+    pub fn clear(&mut self) {
+        self.known.clear();
+        self.size = 0;
+    }
+
     /// Remembers a verdict. All others are forgotten if they take too many bytes.
     pub fn put(&mut self, key: &[u8], verdict: V) {
         self.size += key.len() + ENTRY;
         if self.size > MAX_VERDICTS {
-            self.known.clear();
+            self.clear();
             self.size = key.len() + ENTRY;
         }
         self.known.insert(key.into(), verdict);
