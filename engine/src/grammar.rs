@@ -63,7 +63,10 @@ pub struct Sample {
     pub stamp: Option<Span>,
     /// The bits of the names of all pairs.
     pub bits: u64,
+    known_names: [Known; NAMES], // at the places of the last pairs
 }
+
+const NAMES: usize = 16;
 
 /// One of 64 bits for a name. Two names may have the same one.
 pub fn bit(name: &[u8]) -> u8 {
@@ -292,17 +295,41 @@ fn quote_or_backslash(line: &[u8], start: usize) -> Option<usize> {
     Some(at + memchr::memchr2(b'"', b'\\', line.get(at..)?)?)
 }
 
+/// A name that was read before.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    text: u128, // the name with `="` behind it, in the lowest bytes
+    mask: u128, // of these bytes
+    length: usize,
+    bit: u8,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known { text: 1, mask: 0, length: 0, bit: 0 } // equal to no text
+    }
+}
+
 /// Reads a pair of plain spelling: a word, and a string without a backslash right behind it.
 #[inline(always)]
-fn plain_pair(line: &[u8], start: usize) -> Option<Pair> {
+fn plain_pair(line: &[u8], start: usize, known: &mut Known) -> Option<Pair> {
     let rest = line.get(start..)?;
-    if !is(*rest.first()?, START) {
-        return None;
+    let front = rest.first_chunk::<16>().map_or(0, |front| u128::from_le_bytes(*front));
+    if front & known.mask != known.text {
+        if !is(*rest.first()?, START) {
+            return None;
+        }
+        let length = rest.iter().position(|byte| !is(*byte, WORD))?;
+        if rest.get(length..)?.first_chunk::<2>()? != b"=\"" {
+            return None;
+        }
+        *known = Known { length, bit: bit(&rest[..length]), ..Known::default() };
+        if front != 0 && length <= 14 {
+            known.mask = u128::MAX >> (8 * (14 - length));
+            known.text = front & known.mask;
+        }
     }
-    let name = rest.iter().position(|byte| !is(*byte, WORD))?;
-    if rest.get(name..)?.first_chunk::<2>()? != b"=\"" {
-        return None;
-    }
+    let Known { length: name, bit, .. } = *known;
     let value = start + name + 2;
     let end = quote_or_backslash(line, value)?;
     if line[end] != b'"' {
@@ -312,7 +339,7 @@ fn plain_pair(line: &[u8], start: usize) -> Option<Pair> {
         name: Span::new(start, start + name),
         value: Span::new(value, end),
         start: start as u32,
-        bit: bit(&rest[..name]),
+        bit,
         odd_name: false,
         escaped: false,
     })
@@ -411,7 +438,8 @@ impl Sample {
         let mut bits = self.bits;
         loop {
             // Nearly all pairs are plain. Another one is read twice.
-            let pair = if let Some(pair) = plain_pair(cursor.line, cursor.at) {
+            let known = &mut self.known_names[self.pairs.len() % NAMES];
+            let pair = if let Some(pair) = plain_pair(cursor.line, cursor.at, known) {
                 cursor.at = pair.value.end as usize + 1;
                 pair
             } else if let Some(pair) = cursor.pair() {
