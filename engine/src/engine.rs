@@ -139,11 +139,12 @@ pub struct Engine {
     bits: u64, // of the names that count
     room: u64, // for new series in this block
     sample: Sample,
-    places: Vec<Option<usize>>, // of the namespace labels, among the pairs
-    pod: Option<usize>,         // the place of the pod
-    dropped: Vec<usize>,        // the places of the labels that are taken off
-    named: Vec<(usize, usize)>, // the places that name a namespace, with the label's number
-    found: Vec<(usize, usize)>, // the places at which labels are added, with their number
+    spans: Vec<(u32, u32, bool)>, // of the pairs, and whether they are taken off
+    places: Vec<Option<usize>>,   // of the namespace labels, among the pairs
+    pod: Option<usize>,           // the place of the pod
+    dropped: Vec<usize>,          // the places of the labels that are taken off
+    named: Vec<(usize, usize)>,   // the places that name a namespace, with the label's number
+    found: Vec<(usize, usize)>,   // the places at which labels are added, with their number
     edits: Vec<Edit>,
     text: Vec<u8>,
     texts: Texts,
@@ -399,7 +400,7 @@ impl Engine {
         if self.rules.strip
             && let Some(stamp) = self.sample.stamp
         {
-            self.cut(stamp.start, stamp.end);
+            self.edits.push(cut(stamp.start, stamp.end));
         }
     }
 
@@ -528,9 +529,8 @@ impl Engine {
         dropped: [u64; 2],
         host: &mut H,
     ) -> Result<bool, H::Error> {
-        let mut kept = self.series.digest(kept);
-        kept.metric(&plain(self.sample.name.of(line), self.sample.escaped));
-        let seen = self.series.enter(kept.products, dropped);
+        let name = plain(self.sample.name.of(line), self.sample.escaped);
+        let seen = self.series.enter(&name, kept, dropped);
         if seen == Seen::New {
             self.counts.series += 1;
             if self.counts.series > self.room {
@@ -542,11 +542,6 @@ impl Engine {
         Ok(seen == Seen::Merged)
     }
 
-    fn cut(&mut self, start: u32, end: u32) {
-        let edit = Edit { start: start as usize, end: end as usize, text: (0, 0) };
-        self.edits.push(edit);
-    }
-
     /// Cuts the pairs that are taken off, each with one comma. The metric's name stays.
     fn cut_dropped(&mut self, line: &[u8]) {
         if self.dropped.is_empty() {
@@ -554,9 +549,10 @@ impl Engine {
         }
         let name = self.sample.quoted.then_some(self.sample.name);
         let mut name = name.map(|name| (name.start - 1, name.end + 1));
-        let (mut kept, mut cut) = (None, None); // the end of a pair that stays; what is to be cut
+        let (mut kept, mut taken) = (None, None); // the end of a pair that stays; what is taken off
         let mut dropped = self.dropped.iter().peekable();
-        let mut spans: Vec<(u32, u32, bool)> = Vec::new();
+        let spans = &mut self.spans;
+        spans.clear();
         for (at, pair) in self.sample.pairs.iter().enumerate() {
             if let Some((start, end)) = name.take_if(|name| name.0 < pair.start) {
                 spans.push((start, end, false));
@@ -565,23 +561,23 @@ impl Engine {
             spans.push((pair.start, pair.value.end + 1, drops));
         }
         spans.extend(name.map(|(start, end)| (start, end, false)));
-        for (start, end, drops) in spans {
+        for &mut (start, end, drops) in spans {
             if drops {
-                cut = Some((cut.map_or(start, |(first, _)| first), end));
+                taken = Some((taken.map_or(start, |(first, _)| first), end));
             } else {
-                if let Some((first, _)) = cut.take() {
-                    self.cut(first, start);
+                if let Some((first, _)) = taken.take() {
+                    self.edits.push(cut(first, start));
                 }
                 kept = Some(end);
             }
         }
-        if let Some((first, last)) = cut {
+        if let Some((first, last)) = taken {
             match kept {
-                Some(end) => self.cut(end, last),
+                Some(end) => self.edits.push(cut(end, last)),
                 None => {
                     let braces = &line[..self.sample.braces.end as usize];
                     let end = braces.iter().rposition(|byte| !matches!(byte, b' ' | b'\t'));
-                    self.cut(first, end.map_or(first, |end| end as u32 + 1));
+                    self.edits.push(cut(first, end.map_or(first, |end| end as u32 + 1)));
                 }
             }
         }
@@ -709,6 +705,11 @@ fn insert(text: &mut Vec<u8>, at: usize, parts: &[&[u8]]) -> Edit {
     let start = text.len();
     parts.iter().for_each(|part| text.extend_from_slice(part));
     Edit { start: at, end: at, text: (start, text.len()) }
+}
+
+/// The edit that takes a span off.
+fn cut(start: u32, end: u32) -> Edit {
+    Edit { start: start as usize, end: end as usize, text: (0, 0) }
 }
 
 fn is_empty(span: &Span) -> bool {

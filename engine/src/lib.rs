@@ -153,7 +153,7 @@ impl PyEngine {
 
     /// Enters a series: None if it is new, else whether it is merged.
     fn enter(&mut self, metric: &[u8], kept: Vec<Text>, dropped: Vec<Text>) -> Option<bool> {
-        let [mut kept, dropped] = [kept, dropped].map(|labels| {
+        let [kept, dropped] = [kept, dropped].map(|labels| {
             let mut digest = self.engine.series.digest([1; 2]);
             for (name, value) in labels {
                 let both = [&name[..], b"=\"", &value].concat();
@@ -161,8 +161,7 @@ impl PyEngine {
             }
             digest
         });
-        kept.metric(metric);
-        match self.engine.series.enter(kept.products, dropped.products) {
+        match self.engine.series.enter(metric, kept.products, dropped.products) {
             Seen::New => None,
             seen => Some(seen == Seen::Merged),
         }

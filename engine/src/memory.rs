@@ -396,6 +396,11 @@ fn spread(number: u64) -> u64 {
     number ^ number << 61
 }
 
+/// The products of a digest with those of one label more.
+fn times(products: [u64; 2], factors: [u64; 2]) -> [u64; 2] {
+    [0, 1].map(|at| fold(product(products[at], factors[at])) % PRIME)
+}
+
 /// A random place and its square. Both are so small that no sum reaches 2**62.
 fn place() -> (u64, u64) {
     loop {
@@ -484,23 +489,21 @@ impl Digest {
     /// Adds a label: its name, `="` and its value, in one text, with the lengths of both.
     #[inline(always)]
     pub fn add(&mut self, name: usize, value: usize, both: &[u8]) {
-        self.enter((name as u64) << 32 | value as u64, both);
+        let factors = self.factors((name as u64) << 32 | value as u64, both);
+        self.products = times(self.products, factors);
     }
 
-    /// Adds the name of the metric.
-    pub fn metric(&mut self, name: &[u8]) {
-        self.enter(1 << 60 | name.len() as u64, name);
+    /// The factors of the name of a metric.
+    fn metric(&self, name: &[u8]) -> [u64; 2] {
+        self.factors(1 << 60 | name.len() as u64, name)
     }
 
     #[inline(always)]
-    fn enter(&mut self, lengths: u64, text: &[u8]) {
+    fn factors(&self, lengths: u64, text: &[u8]) -> [u64; 2] {
         let mut hash = self.hash;
         hash.number(lengths); // each is less than 2**28
         hash.text(text);
-        for at in 0..2 {
-            let label = self.random[at] + hash.sums[at]; // less than 2**63
-            self.products[at] = fold(product(self.products[at], label)) % PRIME;
-        }
+        [self.random[0] + hash.sums[0], self.random[1] + hash.sums[1]] // less than 2**63
     }
 }
 
@@ -540,6 +543,7 @@ impl std::hash::Hash for Key {
 pub struct Series {
     known: HashMap<Key, [u64; 2], BuildHasherDefault<Taken>>,
     empty: Digest,
+    last: (Vec<u8>, [u64; 2]), // the last name, and its factors in the digest
 }
 
 /// The outcome for a series.
@@ -554,8 +558,15 @@ pub enum Seen {
 }
 
 impl Series {
-    /// Enters a series: its name and labels that are kept, and the labels that are dropped.
-    pub fn enter(&mut self, kept: [u64; 2], dropped: [u64; 2]) -> Seen {
+    /// Enters a series: its name, its labels that are kept, and the labels that are dropped.
+    pub fn enter(&mut self, name: &[u8], kept: [u64; 2], dropped: [u64; 2]) -> Seen {
+        let (last, factors) = &mut self.last;
+        if last.is_empty() || last != name {
+            *factors = self.empty.metric(name);
+            last.clear();
+            last.extend_from_slice(if name.len() > MAX_TEXT { b"" } else { name });
+        }
+        let kept = times(kept, *factors);
         match self.known.entry(Key(kept)) {
             Entry::Vacant(entry) => {
                 entry.insert(dropped);
