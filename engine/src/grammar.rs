@@ -64,6 +64,7 @@ pub struct Sample {
     /// The bits of the names of all pairs.
     pub bits: u64,
     known_names: [Known; NAMES], // at the places of the last pairs
+    last_name: Vec<u8>,          // of the last metric, if it is short
 }
 
 const NAMES: usize = 16;
@@ -370,7 +371,7 @@ impl Sample {
             cursor.blanks();
         }
         if is(cursor.peek(), START | COLON) {
-            self.name = cursor.word(WORD | COLON);
+            self.name = self.metric(cursor);
             let blank = cursor.blanks();
             if cursor.peek() == b'{' {
                 let start = cursor.at;
@@ -409,6 +410,21 @@ impl Sample {
             }
         }
         Some(())
+    }
+
+    /// Reads the name of a metric, which is often that of the line before.
+    fn metric(&mut self, cursor: &mut Cursor<'_>) -> Span {
+        let start = cursor.at;
+        if cursor.line[start..].starts_with(&self.last_name) {
+            cursor.at += self.last_name.len();
+        }
+        let rest = cursor.word(WORD | COLON);
+        let name = Span::new(start, cursor.at);
+        if rest.start < rest.end && cursor.at - start <= 128 {
+            self.last_name.clear();
+            self.last_name.extend_from_slice(name.of(cursor.line));
+        }
+        name
     }
 
     /// Reads the brace that begins the pairs, up to the one that ends them, and blanks.
