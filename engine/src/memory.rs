@@ -377,12 +377,12 @@ impl<V: Copy> Verdicts<V> {
 pub struct Hash<const N: usize> {
     places: [u64; N],
     squares: [u64; N],
-    sums: [u64; N], // each less than 2**62
+    sums: [u64; N], // each less than 2**62 + 2**60
 }
 
 const PRIME: u64 = (1 << 61) - 1;
 
-/// Equal to a number modulo the prime, and less than 2**62 if the number is less than 2**122.
+/// Equal to a number modulo the prime. If the number is less than 2**124, it is less than 2**64.
 fn fold(number: u128) -> u64 {
     (number as u64 & PRIME) + (number >> 61) as u64
 }
@@ -401,7 +401,8 @@ fn times(products: [u64; 2], factors: [u64; 2]) -> [u64; 2] {
     [0, 1].map(|at| fold(product(products[at], factors[at])) % PRIME)
 }
 
-/// A random place and its square. Both are so small that no sum reaches 2**62.
+/// A random place and its square, both less than 2**60. So a sum times a square is less than
+/// 2**123, and no sum reaches 2**62 + 2**60.
 fn place() -> (u64, u64) {
     loop {
         let place = RandomState::new().build_hasher().finish() >> 4;
@@ -420,32 +421,46 @@ impl<const N: usize> Default for Hash<N> {
 }
 
 impl<const N: usize> Hash<N> {
-    #[inline(always)]
-    fn number(&mut self, number: u64) {
-        for at in 0..N {
-            self.sums[at] = fold(product(self.sums[at], self.places[at]) + u128::from(number));
-        }
-    }
-
+    /// Adds a text, whose length was added before: 15 bytes at a time.
     #[inline(always)]
     fn text(&mut self, text: &[u8]) {
         let mut rest = text;
-        while let [a, b, c, d, e, f, g, tail @ ..] = rest
-            && let [h, i, j, k, l, m, n, tail @ ..] = tail
-        {
-            let first = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, 0]);
-            let second = u64::from_le_bytes([*h, *i, *j, *k, *l, *m, *n, 0]);
-            for at in 0..N {
-                let two = product(first, self.places[at]) + u128::from(second);
-                self.sums[at] = fold(product(self.sums[at], self.squares[at]) + two);
-            }
-            rest = tail;
+        while let Some(front) = rest.first_chunk::<16>() {
+            self.two(u128::from_le_bytes(*front));
+            rest = &rest[15..];
         }
-        while !rest.is_empty() {
-            let (bytes, tail) = rest.split_at(rest.len().min(7));
-            self.number(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)));
-            rest = tail;
+        // 1 to 15 bytes are left, or the text is empty.
+        self.two(match text.last_chunk::<16>() {
+            Some(last) => u128::from_le_bytes(*last) >> (8 * (16 - rest.len())),
+            None => short(rest),
+        });
+    }
+
+    /// Adds the two numbers in 15 bytes.
+    #[inline(always)]
+    fn two(&mut self, bytes: u128) {
+        const MASK: u64 = (1 << 60) - 1;
+        let (first, second) = (bytes as u64 & MASK, (bytes >> 60) as u64 & MASK);
+        for at in 0..N {
+            let two = product(first, self.places[at]) + u128::from(second);
+            self.sums[at] = fold(product(self.sums[at], self.squares[at]) + two);
         }
+    }
+}
+
+/// The bytes of a text shorter than 16, as a number.
+#[inline(always)]
+fn short(text: &[u8]) -> u128 {
+    let length = text.len();
+    // The bytes that are read twice are the same.
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let (first, last) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+        u128::from(first) | u128::from(last) << (8 * (length - 8))
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        u128::from(first) | u128::from(last) << (8 * (length - 4))
+    } else {
+        text.iter().rev().fold(0, |number, byte| number << 8 | u128::from(*byte))
     }
 }
 
@@ -468,7 +483,7 @@ impl Hasher for Hash<1> {
     }
 
     fn write_usize(&mut self, length: usize) {
-        self.number(length as u64);
+        self.sums = [length as u64];
     }
 }
 
@@ -500,8 +515,7 @@ impl Digest {
 
     #[inline(always)]
     fn factors(&self, lengths: u64, text: &[u8]) -> [u64; 2] {
-        let mut hash = self.hash;
-        hash.number(lengths); // each is less than 2**28
+        let mut hash = Hash { sums: [lengths; 2], ..self.hash }; // each is less than 2**28
         hash.text(text);
         [self.random[0] + hash.sums[0], self.random[1] + hash.sums[1]] // less than 2**63
     }
