@@ -314,7 +314,7 @@ impl Engine {
         if pods > 1 {
             self.counts.unparsed += 1;
         } else {
-            let before = self.counts;
+            let before = (self.counts.enriched, self.counts.conflicts);
             self.counts.samples += 1;
             if !self.named.is_empty() {
                 match self.look_up(line, host)? {
@@ -366,7 +366,8 @@ impl Engine {
         match strictest {
             Verdict::Passes => {
                 if !self.sample.quoted && self.texts.came() {
-                    self.hold(line, self.counts, ([1; 2], [1; 2]));
+                    let before = (self.counts.enriched, self.counts.conflicts);
+                    self.hold(line, before, ([1; 2], [1; 2]));
                 }
                 return Ok(true);
             }
@@ -377,8 +378,9 @@ impl Engine {
         Ok(false)
     }
 
-    /// Holds the outcome for the text in the braces of this sample.
-    fn hold(&mut self, line: &[u8], before: Counts, (kept, dropped): ([u64; 2], [u64; 2])) {
+    /// Holds the outcome for the text in the braces of this sample. `before` are the counts of
+    /// enriched samples and of conflicts before it.
+    fn hold(&mut self, line: &[u8], before: (u64, u64), (kept, dropped): ([u64; 2], [u64; 2])) {
         let Span { start, end } = self.sample.braces;
         let (start, end) = (start as usize, end as usize + 1);
         self.edits.sort_by_key(|edit| (edit.start, edit.end));
@@ -388,8 +390,8 @@ impl Engine {
             .map(|e| Edit { start: e.start - start, end: e.end - start, ..*e })
             .collect();
         let outcome = Outcome {
-            enriched: self.counts.enriched > before.enriched,
-            conflicts: self.counts.conflicts - before.conflicts,
+            enriched: self.counts.enriched > before.0,
+            conflicts: self.counts.conflicts - before.1,
             kept,
             dropped,
         };

@@ -396,9 +396,9 @@ fn spread(number: u64) -> u64 {
     number ^ number << 61
 }
 
-/// The products of a digest with those of one label more.
+/// The products of a digest with those of one label more, modulo the prime and less than 2**62.
 fn times(products: [u64; 2], factors: [u64; 2]) -> [u64; 2] {
-    [0, 1].map(|at| fold(product(products[at], factors[at])) % PRIME)
+    [0, 1].map(|at| fold(fold(product(products[at], factors[at])).into()))
 }
 
 /// A random place and its square, both less than 2**60. So a sum times a square is less than
@@ -580,7 +580,8 @@ impl Series {
             last.clear();
             last.extend_from_slice(if name.len() > MAX_TEXT { b"" } else { name });
         }
-        let kept = times(kept, *factors);
+        let kept = times(kept, *factors).map(|each| each % PRIME);
+        let dropped = dropped.map(|each| each % PRIME);
         match self.known.entry(Key(kept)) {
             Entry::Vacant(entry) => {
                 entry.insert(dropped);
