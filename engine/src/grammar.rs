@@ -525,6 +525,12 @@ pub fn is_silent(line: &[u8]) -> bool {
 /// braces it is a name and one or two numbers. If it begins with a brace, one of its strings is the
 /// name, so no equals sign is beside it. Every number is one for Rust's own parser.
 pub fn may_be_sample(line: &[u8]) -> bool {
+    // The last bytes of `1`, `1.`, `Inf`, `NaN`, `Infinity`, and blanks: the others are soon done.
+    let [_, _, .., b'0'..=b'9' | b'.' | b'f' | b'F' | b'n' | b'N' | b'y' | b'Y' | b' ' | b'\t'] =
+        line
+    else {
+        return false;
+    };
     let words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     let (Some(first), Some(last)) = (words.clone().next(), words.clone().next_back()) else {
         return false;

@@ -147,7 +147,7 @@ impl Labels {
     /// The number of labels. Many names in a row may have the same ones: the unknown names have.
     fn number(&mut self, kind: usize, rendered: &[u8]) -> usize {
         let (last, number) = &mut self.last[kind];
-        if let Some(number) = number.filter(|_| last == rendered) {
+        if let Some(number) = number.filter(|_| same(last, rendered)) {
             return number;
         }
         let added = Added::new(rendered, &self.prefixes[kind]);
@@ -181,7 +181,7 @@ fn push<T>(all: &mut Vec<T>, one: T) -> usize {
     all.len() - 1
 }
 
-/// Whether two texts are equal, without a call for short ones.
+/// Whether two texts are equal, without a call for short ones: for empty ones it is slow.
 #[inline(always)]
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -396,7 +396,7 @@ fn spread(number: u64) -> u64 {
     number ^ number << 61
 }
 
-/// The products of a digest with those of one label more, modulo the prime and less than 2**62.
+/// The products of a digest with those of one label more, modulo the prime; each is less than 2**62.
 fn times(products: [u64; 2], factors: [u64; 2]) -> [u64; 2] {
     [0, 1].map(|at| fold(fold(product(products[at], factors[at])).into()))
 }

@@ -171,10 +171,12 @@ WORST = {
 }  # fmt: skip
 
 
+RENDERED = {name.encode(): b',team="%b"' % row["team"].encode() for name, row in SPACES.items()}
+
+
 def lookup(namespace: bytes) -> bytes:
     """The labels of twenty namespaces."""
-    team = SPACES.get(namespace.decode(errors="replace"))
-    return b',team="%b"' % team["team"].encode() if team else b""
+    return RENDERED.get(namespace, b"")
 
 
 LIST = NamespaceLabels((b"source", b"namespace"))
