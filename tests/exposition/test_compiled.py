@@ -4,7 +4,7 @@ import gc
 import random
 import re
 import weakref
-from itertools import product
+from itertools import count, product
 
 import pytest
 
@@ -214,6 +214,22 @@ def removing(room):
     """A pipeline that removes a label."""
     recipe = Recipe(selection=Selection(drop_labels=frozenset({b"x"})))
     return Pipeline(lambda _: b"", recipe, room=room, engine="compiled")
+
+
+def test_series_that_differ_in_one_byte():
+    """They are different ones, whatever the length of the label, and wherever the byte stands."""
+    places = [(at, size - at) for size in range(40) for at in range(size + 1)]
+    # One of these bytes differs from `a` in the lower half, the other one in the upper half.
+    values = [b"a" * at + other + b"a" * rest for at, rest in places for other in (b"b", b"q")]
+    values += [b"a" * size for size in range(1, 60)] + [b"m" * size + b"_" for size in range(50)]
+    text = [b'm{a="%b",x="%d"} 1\n' % each for each in zip(values, count(), strict=False)]
+    text += [b'%b{x="%d"} 1\n' % each for each in zip(values, count(), strict=False)]
+    text += [b'm{%b="z",x="%d"} 1\n' % each for each in zip(values[1:], count(), strict=False)]
+    pipeline = removing(SeriesRoom())
+    assert pipeline.feed(b"".join(text)).count(b"\n") == len(text) == pipeline.selector.series
+    again = [line.replace(b'x="', b'x="0') for line in text]
+    assert pipeline.feed(b"".join(again)) == b""
+    assert pipeline.dropped["merged"] == len(text)
 
 
 def test_series_are_bounded(monkeypatch):
