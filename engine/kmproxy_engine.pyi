@@ -1,16 +1,16 @@
 """The compiled engine of kmproxy."""
 
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import NoReturn, Protocol, Self
 
 INTERFACE: int
 """The interface, which kmproxy compares with the one that it knows."""
 
 __version__: str
 
-Counts = tuple[int, int, int, int, int, int, int, int, int, int, int]
+Counts = tuple[int, int, int, int, int, int, int, int, int, int]
 """Samples, enriched, unparsed, conflicts, unknown pods; dropped by metric, by namespace, as merged;
-new series for which no room was taken yet; of a tenant: hidden, undecided."""
+of a tenant: hidden, undecided."""
 
 def may_be_sample(line: bytes, /) -> bool:
     """Whether `Engine.read` returns a line for a second reading, if it takes it for no sample."""
@@ -29,6 +29,11 @@ class Host(Protocol):
         """Whether a metric is selected."""
     def ask_namespace(self, namespace: bytes, /) -> bool:
         """Whether a namespace is selected."""
+    def refuse_repeats(self, metric: bytes, label: bytes, /) -> NoReturn:
+        """Raises the error of a sample that repeats labels that are overwritten too often.
+
+        The label is the one at which it does. The metric's name is unescaped.
+        """
     def ask_room(self, series: int, /) -> int:
         """Takes room for new series. Returns for how many more there is room."""
 
@@ -74,6 +79,11 @@ class Engine:
         Returns the lines as they pass, and those that were not taken for samples, but may look like
         some.
         Raises RuntimeError if the engine fails; from then on it always does.
+        """
+    def take_series(self) -> int:
+        """Returns how many series the last `read` entered without room taken for them, once.
+
+        That is so after an error, too.
         """
     def enter(
         self,

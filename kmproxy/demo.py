@@ -3,7 +3,7 @@
 The daemon runs as a process of its own, exactly as in a pod: with service
 account files, and with the cluster's address in its environment. It ends with the
 demo, however the demo ends. With --logs it is `kmproxy logs`, between containers that
-write and a stand-in of Loki.
+write, events of their pods, and a stand-in of Loki.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ _LOGS_TEXT = """\
 kmproxy demo: the containers of {node} write logs, all simulated
 
 kmproxy logs reads them and pushes them to a stand-in of Loki, which prints each line below, with
-the team of its namespace. Move a namespace to another team, and watch its next lines:
+the team of its namespace. Now and then one is a Kubernetes event about a pod. Move a namespace to
+another team, and watch its next lines:
   curl -s -X PATCH -H 'Content-Type: application/merge-patch+json' \\
     -d '{{"metadata":{{"labels":{{"team":"backend"}}}}}}' {api}/api/v1/namespaces/frontend-service2
   kubectl --server={api} label namespace frontend-service2 team=backend --overwrite
@@ -79,6 +81,12 @@ WRITE_INTERVAL = 0.5
 
 MAX_LOG_BYTES = 4096
 """The size from which a log file is rotated: small, so that it happens while one looks."""
+
+EVENT_RIGHTS = (
+    ("list", "events"), ("watch", "events"),
+    ("get", "leases"), ("create", "leases"), ("update", "leases"),
+)  # fmt: skip
+"""What `kmproxy logs` needs for events, as in manifests/logs-events."""
 
 
 async def demo(config: DemoConfig, stop: asyncio.Event) -> None:
@@ -130,9 +138,11 @@ class _Logs:
             tempfile.TemporaryDirectory(prefix="kmproxy-demo-logs-") as folder,
             SimLogs(Path(folder), node, max_bytes=MAX_LOG_BYTES) as files,
         ):
-            cluster.api.allow("get", "nodes/log")
+            for verb, resource in (("get", "nodes/log"), *EVENT_RIGHTS):
+                cluster.api.allow(verb, resource)
             cluster.kubelets[node].logs = files
-            made = cls(LogWriters(files, random.Random()))  # noqa: S311 - no secret
+            tell = partial(cluster.api.store.put, "events")
+            made = cls(LogWriters(files, random.Random(), tell))  # noqa: S311 - no secret
             await made.loki.start()
             try:
                 yield made
@@ -151,7 +161,7 @@ class _Logs:
 
 def _line(entry: Entry) -> str:
     """The labels of a line that it got from its namespace, the pod, and the text."""
-    place = f"{entry.stream['namespace']}/{entry.metadata['pod']}"
+    place = f"{entry.stream['namespace']}/{entry.metadata.get('pod', 'event')}"
     added = {k: v for k, v in entry.stream.items() if k not in {"namespace", "container", "stream"}}
     labels = ",".join(f"{name}={value}" for name, value in added.items()) or "-"
     return f"{labels:15}  {place:42}  {entry.text}"
@@ -204,6 +214,7 @@ async def _daemon(
                 f"--loki-url={logs.loki.url}",
                 f"--positions={directory}/positions.json",
                 "--batch-wait=200ms",
+                "--events",
             ]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "kmproxy.supervisor", directory),

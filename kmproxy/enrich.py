@@ -18,10 +18,10 @@ from kmproxy.config.recipe import read_recipe
 from kmproxy.config.samples import LabelConfig, SelectionConfig
 from kmproxy.content_coding import GzipDecoder, GzipEncoder
 from kmproxy.errors import ConfigError, StreamError, UpstreamError
+from kmproxy.exposition.errors import ExpositionError
 from kmproxy.exposition.lines import LineFilter
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Selection
-from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.objects import ObjectMeta
 from kmproxy.labels.label_map import LabelMap
 
@@ -152,8 +152,8 @@ class Filter:
     ) -> None:
         """Copies the exposition. Calls `progress` with the size of each piece that was read.
 
-        Raises StreamError if a stream fails, gzip is damaged or the exposition has too many
-        series. Raises BrokenPipeError unchanged.
+        Raises StreamError if a stream fails, gzip is damaged or the exposition cannot be served,
+        such as one with too many series. Raises BrokenPipeError unchanged.
         """
         try:
             data = source.read(PIECE)
@@ -174,7 +174,9 @@ class Filter:
             sink.flush()
         except BrokenPipeError:
             raise
-        except (SeriesError, UpstreamError) as error:
+        except ExpositionError as error:
+            raise StreamError(error.details) from error
+        except UpstreamError as error:
             raise StreamError(str(error)) from error
         except OSError as error:
             raise StreamError(f"the exposition could not be copied: {error.strerror}") from error

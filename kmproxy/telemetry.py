@@ -33,7 +33,8 @@ _REASONS = frozenset(
         "content_type",
         "credential", "cut", "disconnected", "encoding", "ended",
         "forbidden", "framing", "garbage", "gzip", "moved", "no_address",
-        "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "series", "short",
+        "no_node", "oauth2", "protocol", "proxy", "redirect", "refused", "repeated_label",
+        "series", "short",
         "status", "timeout", "tls", "too_large", "too_many", "truncated",
         "unauthorized", "unreachable", "unresolved", "unreviewed",
     }

@@ -26,6 +26,7 @@ from kmproxy.kube.service_account import ServiceAccount
 from kmproxy.simulator.cluster import SimCluster
 from tests.support.desk import Desk
 from tests.support.engines import ENGINES
+from tests.support.loki import Loki
 from tests.support.programs import TOOLS, free_port, which
 from tests.support.stage import Stage
 
@@ -152,6 +153,15 @@ async def cluster():
     """A cluster of two nodes and seven namespaces."""
     async with SimCluster(nodes=("node-a", "node-b")) as running:
         yield running
+
+
+@pytest.fixture
+async def loki():
+    """A push endpoint."""
+    made = Loki()
+    await made.start()
+    yield made
+    await made.stop()
 
 
 @pytest.fixture

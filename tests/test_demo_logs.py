@@ -21,14 +21,19 @@ async def shell(command):
     assert await process.wait() == 0
 
 
-async def team_of(process, namespace):
-    """The team of the next printed line of a namespace."""
+async def line_of(process, pattern):
+    """The next printed line with this pattern."""
     while True:
         line = (await process.stdout.readline()).decode()
         assert line, "the demo has ended"
         assert "Traceback" not in line
-        if f" {namespace}/" in line:
-            return line.split()[0]
+        if re.search(pattern, line):
+            return line
+
+
+async def team_of(process, namespace):
+    """The team of the next printed line of a namespace."""
+    return (await line_of(process, f" {namespace}/")).split()[0]
 
 
 @pytest.mark.program("curl")
@@ -46,6 +51,8 @@ async def test_a_namespace_moves(tool):
         assert team == "team=backend"
         assert await team_of(process, "frontend-service2") == "team=backend"
         assert await team_of(process, "frontend-service1") == "team=frontend"
+        event = await line_of(process, r"/event .* name=\S+ kind=Pod .* type=Warning")
+        assert event.split()[0] in {"team=frontend", "team=backend", "team=payments", "-"}
         process.send_signal(signal.SIGINT)
         rest = (await process.stdout.read()).decode()
         assert "peak memory of the daemon" in rest

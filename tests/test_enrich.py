@@ -198,6 +198,16 @@ def test_the_command_tells_what_it_could_not_do(file):
     assert "1 labels that samples already had were overwritten" in said
 
 
+def test_a_label_that_stands_many_times(file):
+    """Where it would be overwritten, the filter ends with one line that names label and metric."""
+    text = TEXT + b'hostile{namespace="a",' + b'team="",' * 1000 + b"} 1\n"
+    status, _, said = run("--namespaces", file(A), "--on-conflict=overwrite", text=text)
+    assert (status, said.count("\n")) == (1, 1)
+    assert said.startswith("kmproxy: a sample repeats the label 'team', ")
+    assert said.endswith("; the metric is 'hostile'\n")
+    assert run("--namespaces", file(A), text=text)[0] == 0
+
+
 @pytest.mark.parametrize("content", ["nonsense", POD])
 def test_the_command_refuses_a_wrong_file(file, content):
     """Exit status 2, one plain line, and nothing on standard output."""

@@ -34,7 +34,7 @@ client.addresses client.pins web.open_connections web.heads web.expiry
 kube.objects kube.object_list kube.watch kube.backoff kube.reviews kube.permissions
 kube.contexts kube.context_options kube.context_entries kube.kubeconfig_format kube.go_yaml
 logs.positions logs.cri logs.listing logs.unpacking logs.pace logs.exchange logs.progress
-logs.restarts logs.reader logs.pods logs.page logs.api_text logs.api_reader
+logs.restarts logs.looks logs.cursor logs.reader logs.pods logs.page logs.api_text logs.api_reader
 logs.event_text logs.event_progress logs.event_watch kube.lease
 logs.lines logs.streams logs.loki logs.nanoseconds logs.queues logs.batches
 kube.pod_list labels.label_map labels.rendering labels.workloads labels.pods

@@ -126,6 +126,20 @@ def test_no_rust(tmp_path):
     assert 'rust-version = "1.88"' in manifest
 
 
+def test_one_interface_of_the_compiled_engine():
+    """The crate, kmproxy and the extra name the same one."""
+    interfaces = [
+        int(re.search(pattern, (ROOT / file).read_text("utf-8"), re.MULTILINE)[1])
+        for file, pattern in (
+            ("engine/src/lib.rs", r"^const INTERFACE: u32 = (\d+);"),
+            ("engine/Cargo.toml", r'^version = "(\d+)\.'),
+            ("kmproxy/exposition/engine.py", r"^INTERFACE = (\d+)$"),
+            ("pyproject.toml", r'"kmproxy-engine>=(\d+),'),
+        )
+    ]
+    assert len(set(interfaces)) == 1, interfaces
+
+
 def dockerfile(directory):
     """The base images of the one Dockerfile: of what runs, and of the compiled engine's build."""
     text = (directory / "Dockerfile").read_text("utf-8")

@@ -12,6 +12,8 @@ import kmproxy
 from kmproxy.config.label_rules import parse_rules
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.exposition.engine import IN_USE
+from kmproxy.exposition.errors import RepeatedLabelError
+from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.outage import Outage
 from kmproxy.labels.label_map import LabelMap
@@ -44,6 +46,7 @@ NAMES = {
     "kmproxy_pod_label_values_left_out": "gauge",
     "kmproxy_pod_lists": "counter",
     "kmproxy_pods": "gauge",
+    "kmproxy_scrapes_without_pod_list": "counter",
     "kmproxy_pods_gone": "gauge",
     "kmproxy_reviews": "counter",
     "kmproxy_refused": "counter",
@@ -228,12 +231,13 @@ def raised_reasons():
 def test_reasons_are_found():
     """Those of errors, of counters and of watches."""
     found = set(raised_reasons())
-    assert {"no_node", "garbage", "moved", "series", "timeout", "ended"} <= found
+    assert {"no_node", "garbage", "moved", "too_many", "timeout", "ended"} <= found
     assert len(found) > 25
 
 
 OTHERS = {"Expired", "Gone", "TooManyRequests", "credential", "ended", "redirect", "refused",
-          "status", "unauthorized", "unreachable"}  # fmt: skip
+          "status", "unauthorized", "unreachable",
+          *(each.reason for each in (SeriesError, RepeatedLabelError))}  # fmt: skip
 """Reasons that come from the API server's own list, or by a variable."""
 
 

@@ -12,6 +12,10 @@ const MAX_NAMESPACE: usize = 63;
 /// Bytes of the longest name of a pod whose labels are remembered.
 const MAX_POD: usize = 253;
 
+/// How many pairs of one sample may repeat labels that are overwritten, so that a line grows by a
+/// bounded number of bytes.
+const MAX_REPEATS: usize = 8;
+
 const SUFFIXES: [&[u8]; 8] =
     [b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum"];
 
@@ -37,6 +41,9 @@ pub trait Host {
     fn verdict(&mut self, namespace: &[u8]) -> Result<Verdict, Self::Error> {
         Ok(if self.namespace(namespace)? { Verdict::Passes } else { Verdict::Unwanted })
     }
+    /// The error of a sample that repeats labels that are overwritten too often: its metric, and
+    /// the label at which it does.
+    fn repeated(&mut self, metric: &[u8], label: &[u8]) -> Self::Error;
     /// Takes room for new series. Returns how many more there is room for.
     fn room(&mut self, series: u64) -> Result<u64, Self::Error>;
 }
@@ -176,8 +183,8 @@ impl Engine {
 
     /// Reads blocks of whole lines, each with its newline. There is room for some new series.
     ///
-    /// After an error, `output` and `counts` mean nothing; the same lines can be read again if
-    /// `set_family` is called before.
+    /// After an error, `output` and `counts` mean nothing, but for the new series; the same lines can
+    /// be read again if `set_family` is called before.
     pub fn read<H: Host>(
         &mut self,
         blocks: &[&[u8]],
@@ -190,6 +197,20 @@ impl Engine {
         self.undecided.clear();
         self.room = room;
         blocks.iter().try_for_each(|block| self.block(block, host))
+    }
+
+    /// Gives back the memory that an unusual block has let grow. The output is not needed any more.
+    pub fn shrink(&mut self) {
+        shrink(&mut self.output, BLOCK);
+        shrink(&mut self.odd, BLOCK);
+        shrink(&mut self.sample.pairs, LINE);
+        shrink(&mut self.spans, LINE);
+        shrink(&mut self.dropped, LINE);
+        shrink(&mut self.edits, LINE);
+        shrink(&mut self.text, LINE);
+        shrink(&mut self.key, LINE);
+        shrink(&mut self.rendered, LINE);
+        shrink(&mut self.last.0, LINE);
     }
 
     fn block<H: Host>(&mut self, block: &[u8], host: &mut H) -> Result<(), H::Error> {
@@ -325,7 +346,10 @@ impl Engine {
                         return Ok(false);
                     }
                 }
-                self.add(line);
+                if let Err(label) = self.add(line) {
+                    let metric = plain(self.sample.name.of(line), self.sample.escaped);
+                    return Err(host.repeated(&metric, label.of(line)));
+                }
             }
             if !self.sample.quoted && self.sample.braces.end > 0 && fits && self.texts.came() {
                 self.hold(line, before, digests);
@@ -635,8 +659,9 @@ impl Engine {
         Ok(Some(all))
     }
 
-    /// Adds the labels that were found.
-    fn add(&mut self, line: &[u8]) {
+    /// Adds the labels that were found. The error is the name at which the sample repeats labels
+    /// too often.
+    fn add(&mut self, line: &[u8]) -> Result<(), Span> {
         let before = self.edits.len();
         let (mut bits, mut simple) = (self.sample.bits, true);
         for (at, number) in &self.found {
@@ -650,15 +675,17 @@ impl Engine {
         }
         if !simple {
             self.edits.truncate(before);
-            self.add_beside(line);
+            self.add_beside(line)?;
         }
         self.counts.enriched += u64::from(self.edits.len() > before);
+        Ok(())
     }
 
     /// Adds the labels that were found, if some of them may have names that the sample bears, or
     /// the same names. Of two labels with one name, the first one found is added.
-    fn add_beside(&mut self, line: &[u8]) {
+    fn add_beside(&mut self, line: &[u8]) -> Result<(), Span> {
         let labels = &self.labels;
+        let mut repeats = 0;
         let found: Vec<&Added> =
             self.found.iter().map(|(_, number)| labels.added(*number)).collect();
         let bits = found.iter().fold(0, |bits, added| bits | added.bits);
@@ -675,6 +702,10 @@ impl Engine {
                 if first {
                     self.counts.conflicts += u64::from(!borne[at]);
                     if self.rules.overwrite {
+                        repeats += usize::from(borne[at]);
+                        if repeats > MAX_REPEATS {
+                            return Err(*name);
+                        }
                         let new = added.pairs[at].1.of(&added.bytes);
                         let mut edit = insert(&mut self.text, value.end as usize + 1, &[new]);
                         edit.start = value.start as usize - 1;
@@ -699,6 +730,7 @@ impl Engine {
                 self.edits.push(Edit { start: end, end, text: (start, self.text.len()) });
             }
         }
+        Ok(())
     }
 }
 
@@ -707,6 +739,19 @@ fn insert(text: &mut Vec<u8>, at: usize, parts: &[&[u8]]) -> Edit {
     let start = text.len();
     parts.iter().for_each(|part| text.extend_from_slice(part));
     Edit { start: at, end: at, text: (start, text.len()) }
+}
+
+/// Bytes of a buffer for a usual block, with its labels.
+const BLOCK: usize = 512 << 10;
+
+/// Bytes of a buffer for the parts of a usual line.
+const LINE: usize = 32 << 10;
+
+/// Gives back the memory of a buffer whose content is not needed any more, if it is more than some.
+fn shrink<T>(buffer: &mut Vec<T>, bytes: usize) {
+    if buffer.capacity() * size_of::<T>() > bytes {
+        *buffer = Vec::new();
+    }
 }
 
 /// The edit that takes a span off.

@@ -68,13 +68,21 @@ impl Host for Asking<'_, '_> {
         })
     }
 
+    fn repeated(&mut self, metric: &[u8], label: &[u8]) -> PyErr {
+        let asked = (self.bytes(metric), self.bytes(label));
+        match self.0.call_method1(intern!(self.0.py(), "refuse_repeats"), asked) {
+            Err(error) => error,
+            Ok(_) => PyRuntimeError::new_err("the host did not refuse a sample"),
+        }
+    }
+
     fn room(&mut self, series: u64) -> PyResult<u64> {
         self.0.call_method1(intern!(self.0.py(), "ask_room"), (series,))?.extract()
     }
 }
 
 /// Counts of a block, in the order of the stub.
-type Counts = (u64, u64, u64, u64, u64, u64, u64, u64, u64, u64, u64);
+type Counts = (u64, u64, u64, u64, u64, u64, u64, u64, u64, u64);
 
 /// The engine of one exposition. It refers to no object of Python.
 #[pyclass(name = "Engine", module = "kmproxy_engine")]
@@ -125,15 +133,19 @@ impl PyEngine {
         };
         let mut asking = Asking(host);
         let engine = &mut self.engine;
+        engine.output = OUTPUT.take();
         let read =
             catch_unwind(AssertUnwindSafe(|| engine.read(&[first, data], room, &mut asking)));
         let Ok(read) = read else {
             self.broken = true;
-            return Err(PyRuntimeError::new_err("the compiled engine failed on a block of lines"));
+            let place = PANIC.take();
+            let problem = format!("the compiled engine failed on a block of lines{place}");
+            return Err(PyRuntimeError::new_err(problem));
         };
-        read?;
-        let output = PyBytes::new(py, &engine.output);
-        let odd = PyBytes::new(py, &engine.odd);
+        let texts = read.map(|()| [&engine.output, &engine.odd].map(|text| PyBytes::new(py, text)));
+        engine.shrink();
+        OUTPUT.set(std::mem::take(&mut engine.output));
+        let [output, odd] = texts?;
         let c = &engine.counts;
         let counts = (
             c.samples,
@@ -144,11 +156,15 @@ impl PyEngine {
             c.metric,
             c.namespace,
             c.merged,
-            c.series,
             c.hidden,
             c.undecided,
         );
         Ok((output, odd, counts))
+    }
+
+    /// The number of series that the last call of `read` entered, and for which no room was taken.
+    fn take_series(&mut self) -> u64 {
+        std::mem::take(&mut self.engine.counts.series)
     }
 
     /// Enters a series: None if it is new, else whether it is merged.
@@ -183,6 +199,13 @@ impl PyEngine {
     }
 }
 
+thread_local! {
+    /// The buffer for the output of all engines, of which one reads at a time.
+    static OUTPUT: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    /// Where the last panic began.
+    static PANIC: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+}
+
 /// Whether a line that the engine takes for no sample is read once more, by Python.
 #[pyfunction]
 fn may_be_sample(line: &[u8]) -> bool {
@@ -190,10 +213,16 @@ fn may_be_sample(line: &[u8]) -> bool {
 }
 
 /// The interface, which kmproxy compares with the one that it knows.
-const INTERFACE: u32 = 2;
+const INTERFACE: u32 = 3;
 
 #[pymodule]
 fn kmproxy_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // A panic becomes an exception. The usual hook would print it to standard error, where log
+    // lines are.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(|place| format!(" ({}:{})", place.file(), place.line()));
+        PANIC.set(place.unwrap_or_default());
+    }));
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(may_be_sample, module)?)?;

@@ -224,17 +224,16 @@ pub struct Edit {
 /// The texts in braces that were read before, with their outcomes.
 ///
 /// The samples of a container bear the same text in family after family. A text is held when it
-/// comes for the second time, as far as a few of its bytes tell. Where texts do not repeat, few
-/// are held.
+/// comes for the second time, as far as a hash tells. Where texts do not repeat, few are held.
 #[derive(Debug)]
 pub struct Texts {
-    seen: Vec<u32>,          // the few bytes of texts that came
-    ways: Vec<(u32, usize)>, // two for each few bytes: these, and the number of a text
+    seen: Vec<u32>,          // the hashes of texts that came
+    ways: Vec<(u32, usize)>, // two for each hash: it, and the number of a text
     held: Vec<Held>,         // of each text
     bytes: Vec<u8>,          // of all texts, each behind its new text
     edits: Vec<Edit>,        // of all texts
     credit: u32,             // how many more texts may be held, before one of them comes again
-    asked: u32,              // the few bytes of the text that was asked for last
+    asked: u32,              // the hash of the text that was asked for last, or 0
     found: usize,            // the text that was found last
 }
 
@@ -266,16 +265,32 @@ impl Default for Texts {
     }
 }
 
+/// A hash of few bits. Texts that differ in few places, wherever these are, differ in it.
+#[inline(always)]
+fn few(text: &[u8]) -> u32 {
+    let mix = |few: u64, chunk: &[u8; 32]| {
+        let (words, _) = chunk.as_chunks::<8>();
+        let word = |at: usize| u64::from_le_bytes(words[at]).rotate_left(17 * at as u32);
+        let mixed = product(few ^ word(0) ^ word(1) ^ word(2) ^ word(3), 0x9e37_79b9_7f4a_7c15);
+        mixed as u64 ^ (mixed >> 64) as u64
+    };
+    let (chunks, rest) = text.as_chunks::<32>();
+    let few = chunks.iter().fold(1, mix);
+    let mut last = [0; 32];
+    match text.last_chunk::<32>() {
+        Some(chunk) => last = *chunk,
+        None => last[..rest.len()].copy_from_slice(rest),
+    }
+    mix(few, &last) as u32
+}
+
 impl Texts {
     /// The length of the text that a line goes on with, if it is held.
     #[inline(always)]
     pub fn find(&mut self, rest: &[u8]) -> Option<usize> {
-        let mut few = 1;
-        for eight in rest[..rest.len().min(192)].chunks(32).filter_map(|chunk| chunk.last_chunk()) {
-            let mixed = product(few ^ u64::from_le_bytes(*eight), 0x9e37_79b9_7f4a_7c15);
-            few = mixed as u64 ^ (mixed >> 64) as u64;
-        }
-        self.asked = few as u32;
+        // An exemplar has braces, too. Then the text that is asked for is another one each time.
+        let end = memchr::memrchr(b'}', rest).filter(|end| *end < MAX_TEXT);
+        self.asked = end.map_or(0, |end| few(&rest[..end]));
         let at = (self.asked as usize % WAYS) & !1;
         for (few, number) in &self.ways[at..at + 2] {
             if *few == self.asked && *number > 0 {
@@ -298,10 +313,11 @@ impl Texts {
         (held.outcome, &self.edits[start..end], &self.bytes[held.new..held.text])
     }
 
-    /// Whether the text that was asked for last, and is not held, came before.
+    /// Whether the text that was asked for last, and is not held, came before. One that is too long
+    /// did not.
     pub fn came(&mut self) -> bool {
         let seen = &mut self.seen[self.asked as usize % WAYS];
-        std::mem::replace(seen, self.asked) == self.asked && self.credit > 0
+        std::mem::replace(seen, self.asked) == self.asked && self.asked != 0 && self.credit > 0
     }
 
     /// Holds the text that was asked for last, with its outcome.

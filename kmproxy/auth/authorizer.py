@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from kmproxy.allowances import Allowances
 from kmproxy.auth.footholds import Footholds
 from kmproxy.auth.reviewer import Reviewer
-from kmproxy.auth.tenant import Tenant
+from kmproxy.auth.tenant import NamespaceNames, Tenant
 from kmproxy.auth.tenant_filter import Recent
 from kmproxy.config.sections import AuthorizationConfig
 from kmproxy.config.types import Resource
@@ -177,7 +177,7 @@ class TenantAuthorizer(Authorizer):
     A caller with the right in all namespaces at once sees everything. Any other caller is a
     tenant. A tenant is admitted only if the response can be narrowed to namespaces, and only if
     the tenant has the right in at least one namespace. `namespaces` returns the namespaces that
-    exist, or none before they are loaded.
+    exist, or none before they are loaded. `exists` tells whether a namespace exists.
     """
 
     def __init__(
@@ -185,8 +185,10 @@ class TenantAuthorizer(Authorizer):
         reviewer: Reviewer,
         resource: Resource,
         namespaces: Callable[[], Iterable[str]] = tuple,
+        exists: Callable[[str], bool] = lambda _: True,
     ) -> None:
         super().__init__(reviewer)
+        self._names = NamespaceNames(exists)
         self._resource = resource
         self._recent = recent = Recent()
         self._footholds = Footholds(reviewer, resource, likely=recent.of_all, known=namespaces)
@@ -204,6 +206,7 @@ class TenantAuthorizer(Authorizer):
             tenant = Tenant(
                 self._reviewer, caller, self._resource,
                 path=attributes.path, wanted=attributes.wanted, recent=self._recent,
+                names=self._names,
             )  # fmt: skip
             await tenant.prefetch()
             return tenant
@@ -230,14 +233,15 @@ def open_authorizer(
     *,
     nodes: NodeDirectory | None,
     namespaces: Callable[[], Iterable[str]],
+    exists: Callable[[str], bool],
 ) -> Authorizer:
     """Returns the authorizer for the configured mode, which must not be `none`.
 
     `nodes` tells whether a Node with a name exists. `namespaces` returns the namespaces that
-    exist.
+    exist. `exists` tells whether a namespace exists.
     """
     if config.mode == "tenant":
-        return TenantAuthorizer(reviewer, config.tenant_resource, namespaces)
+        return TenantAuthorizer(reviewer, config.tenant_resource, namespaces, exists)
     by_path = config.attributes == "path"
     return KubernetesAuthorizer(reviewer, by_path=by_path, nodes=nodes)
 

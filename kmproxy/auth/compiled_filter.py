@@ -90,7 +90,7 @@ class CompiledTenantFilter(TenantFilter):
         self._passed = None
         self.dropped["unparsed"] += counts[2]
         self.dropped["namespace"] += counts[6]
-        self.dropped["tenant"] += counts[9]
+        self.dropped["tenant"] += counts[8]
         return passed if self._lines.ended else passed[:-1]
 
     def _undecided(self) -> set[str]:

@@ -78,9 +78,9 @@ class ReviewMetrics:
             registry=registry,
         )
 
-    def reviewed(self, kind: str, *, allowed: bool) -> None:
-        """Count a review of a `token` or of `access`."""
-        self._reviews.labels(kind, "allowed" if allowed else "denied").inc()
+    def reviewed(self, kind: str, *, allowed: bool, count: int = 1) -> None:
+        """Count reviews of a `token` or of `access` with the same result."""
+        self._reviews.labels(kind, "allowed" if allowed else "denied").inc(count)
 
     def failed(self, kind: str, reason: str) -> None:
         """Count a review that failed. This is a failure of the API server too."""
@@ -168,10 +168,18 @@ class Reviewer:
         if self.remembered(caller, question) is None:
             self.metrics.reviewed("access", allowed=False)
             self._allowed.put(self.key(caller, question), False, self.clock() + DENIED_FOR)
-            if self._took:
-                self._took.rotate()
-                await asyncio.sleep(since + self._took[0] - asyncio.get_running_loop().time())
+            await self._as_long_as_a_review(since)
         return False
+
+    async def deny_unasked(self, count: int, since: float) -> None:
+        """Count denials without a review, and take as long as `deny`. They are not remembered."""
+        self.metrics.reviewed("access", allowed=False, count=count)
+        await self._as_long_as_a_review(since)
+
+    async def _as_long_as_a_review(self, since: float) -> None:
+        if self._took:
+            self._took.rotate()
+            await asyncio.sleep(since + self._took[0] - asyncio.get_running_loop().time())
 
     async def may(self, caller: Caller, question: Question, *, remember: bool = True) -> bool:
         """Whether the caller is allowed, by a remembered answer or a review. Raises AccessError.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
+from kmproxy.allowances import Allowances
 from kmproxy.auth.footholds import in_parallel
 from kmproxy.auth.reviewer import Reviewer
 from kmproxy.auth.tenant_filter import Recent, TenantFilter
@@ -22,12 +24,45 @@ MARGIN = 0.05
 """Seconds before the deadline of a scrape at which waiting for reviews ends."""
 
 
+INVENTED = 256
+"""Names that are no namespaces which a tenant may have reviewed at once, and later in each
+`INVENTED_IN` seconds.
+
+The exporters that a tenant scrapes may invent any number of names.
+"""
+
+INVENTED_IN = 30.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamespaceNames:
+    """Decides which names are reviewed: those that `exist`, and few others for each tenant.
+
+    A name that does not exist may be that of a namespace which kmproxy does not know yet.
+    """
+
+    exist: Callable[[str], bool] = lambda _: True
+    _others: Allowances = field(
+        init=False,
+        default_factory=lambda: Allowances(burst=INVENTED, interval=INVENTED_IN / INVENTED),
+    )
+
+    def may_be_reviewed(self, caller: Caller, name: str, now: float) -> bool:
+        """Whether a name is reviewed if no answer is remembered. If not, the tenant is denied."""
+        return self.exist(name) or self._others.has_left(caller.username, now)
+
+    def reviewed(self, caller: Caller, name: str, now: float) -> None:
+        """Count a review of a name."""
+        if not self.exist(name):
+            self._others.take(caller.username, now)
+
+
 class Tenant:
     """A caller that sees some namespaces only: those in which it may `get` a resource.
 
     `path` is the path of its request. `wanted` tells whether the request asks for a namespace. It
     is applied only to namespaces that the tenant sees, so nothing depends on a question about the
-    others. All tenants share `recent`.
+    others. All tenants share `recent` and `names`.
     """
 
     def __init__(
@@ -39,7 +74,9 @@ class Tenant:
         path: str,
         wanted: Callable[[str], bool],
         recent: Recent,
+        names: NamespaceNames,
     ) -> None:
+        self._names = names
         self._reviewer = reviewer
         self._caller = caller
         self._resource = resource
@@ -53,23 +90,32 @@ class Tenant:
     async def sees(self, namespaces: Collection[str], *, deadline: float) -> dict[str, bool]:
         """For each namespace, whether the tenant sees it. Raises AccessError.
 
-        Namespaces without a remembered answer are reviewed, `PARALLEL` at a time. `deadline` is
+        Namespaces without a remembered answer are reviewed, `PARALLEL` at a time. A tenant sees no
+        name that may not be reviewed, and cannot tell by the time that it was not. `deadline` is
         the end of the scrape time, on the event loop's clock.
         """
+        now, since = self._reviewer.now(), asyncio.get_running_loop().time()
         verdicts: dict[str, bool] = {}
-        left = []
+        left, invented = [], 0
         for name in namespaces:
             known: bool | None = False
             if is_namespace(name):
-                known = self._reviewer.remembered(self._caller, self._question(name))
+                if self._names.may_be_reviewed(self._caller, name, now):
+                    known = self._reviewer.remembered(self._caller, self._question(name))
+                else:
+                    invented += 1
             if known is None:
+                self._names.reviewed(self._caller, name, now)
                 left.append(name)
             else:
                 verdicts[name] = known
-        if left:
+        if left or invented:
             try:
                 async with asyncio.timeout_at(deadline - MARGIN):
-                    verdicts |= await self._review(left)
+                    if left:
+                        verdicts |= await self._review(left)
+                    if invented:
+                        await self._reviewer.deny_unasked(invented, since)
             except TimeoutError as error:
                 message = (
                     "the scrape time was over before your access to every namespace was reviewed"
@@ -99,7 +145,7 @@ class Tenant:
     ) -> TenantStream:
         """The stream that narrows one exposition to wanted namespaces that the tenant sees."""
         narrowed = tenant_filter(self._wanted, max_line=max_line, namespace_labels=namespace_labels)
-        return TenantStream(self, narrowed, deadline, self._note)
+        return TenantStream(self, narrowed, deadline, self._names.exist, self._note)
 
     def _note(self, namespaces: set[str]) -> None:
         self._recent.note(self._path, namespaces)
@@ -125,8 +171,8 @@ class TenantStream:
     """Narrows one exposition while it streams through. No line passes undecided.
 
     `dropped` counts the lines that were left out. `deadline` is the end of the scrape time, on the
-    event loop's clock. At the end `note` gets the namespaces that were asked for. `feed` and
-    `finish` raise AccessError.
+    event loop's clock. At the end `note` gets the namespaces that were asked for and `exist`.
+    `feed` and `finish` raise AccessError.
     """
 
     def __init__(
@@ -134,11 +180,13 @@ class TenantStream:
         tenant: Tenant,
         narrowed: TenantFilter,
         deadline: float,
+        exist: Callable[[str], bool],
         note: Callable[[set[str]], None],
     ) -> None:
         self._tenant = tenant
         self._filter = narrowed
         self._deadline = deadline
+        self._exist = exist
         self._note = note
         self._asked: set[str] = set()
 
@@ -159,6 +207,6 @@ class TenantStream:
 
     async def _decided(self, namespaces: Collection[str]) -> bytes:
         if namespaces:
-            self._asked.update(namespaces)
+            self._asked.update(filter(self._exist, namespaces))
             self._filter.decide(await self._tenant.sees(namespaces, deadline=self._deadline))
         return self._filter.take()

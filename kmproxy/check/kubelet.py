@@ -5,6 +5,7 @@ Knows which node stands for all. The requests are those of the daemon's own clie
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -18,8 +19,8 @@ from kmproxy.config.recipe import read_recipe
 from kmproxy.config.sections import Config
 from kmproxy.discovery.pods import PodReader
 from kmproxy.errors import ForbiddenError, UpstreamError
+from kmproxy.exposition.errors import ExpositionError
 from kmproxy.exposition.pipeline import Pipeline
-from kmproxy.exposition.selector import SeriesError
 from kmproxy.kube.nodes import Node
 from kmproxy.kube.permissions import NODE_METRICS, NODE_PODS, NODE_PROXY
 from kmproxy.labels.label_map import LabelMap
@@ -100,8 +101,8 @@ async def check_metrics(
                     nameless.feed(piece)
                     examples.feed(pipeline.feed(piece))
             examples.feed(pipeline.finish() + b"\n")
-        except SeriesError as error:
-            raise UpstreamError("series", str(error)) from error
+        except ExpositionError as error:
+            raise UpstreamError(error.reason, error.details) from error
         permissions.prove(NODE_METRICS)
         steps.report.metrics = found = Metrics(
             kubelet.url(node, CADVISOR),
@@ -143,8 +144,9 @@ def _pipeline(config: Config, labels: LabelMap, pods: PodMap | None) -> Pipeline
         recipe = replace(recipe, info=False)
     if pods is None:
         return Pipeline(labels.lookup, recipe)
-    answer = AnswerPods(pods, keep=config.pods.unknown_pod == "keep", note=lambda: None)
-    answer.listed = True
+    keep = config.pods.unknown_pod == "keep"
+    answer = AnswerPods(pods, math.inf, keep=keep, note=lambda: None)
+    answer.use_list()
     return Pipeline(labels.lookup, recipe, pods=answer.lookup)
 
 

@@ -21,9 +21,9 @@ from kmproxy.client.tls import client_trust
 from kmproxy.config.recipe import read_namespace_labels, read_recipe
 from kmproxy.config.upstreams import UpstreamConfig
 from kmproxy.errors import UpstreamError
+from kmproxy.exposition.errors import ExpositionError
 from kmproxy.exposition.lines import portions
 from kmproxy.exposition.pipeline import Pipeline
-from kmproxy.exposition.selector import SeriesError
 from kmproxy.labels.label_map import LabelMap
 
 USUAL_LABELS: Final = (
@@ -107,8 +107,8 @@ async def _check_metrics(
                         await asyncio.sleep(0)  # so that the step's time limit holds
             counts.finish()
             examples.feed(pipeline.finish() + b"\n")
-        except SeriesError as error:
-            raise UpstreamError("series", str(error)) from error
+        except ExpositionError as error:
+            raise UpstreamError(error.reason, error.details) from error
         finally:
             pipeline.close()
         result.metrics = found = Metrics(

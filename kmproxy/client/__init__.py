@@ -10,6 +10,7 @@ know the meaning of a request: kubelets, the API server and namespaces belong to
     pinning      checks a certificate against its pin
     pin_file     the pins on disk
     connector    connections, to checked addresses and certificates
+    protocol     the responses on one connection, one for each request
     failures     the reason of a failed connection, in a line that names the remedy
     resolver     threads that resolve names for some sessions only
     session      the session that all upstreams share

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from kmproxy.config.types import Address, is_numeric_name, parse_host
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215: prefixes of any length inside
 _THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
 _BROADCAST = ipaddress.ip_address("255.255.255.255")
 
@@ -135,25 +136,42 @@ def special(address: _IP, *, loopback: bool = False) -> str | None:
 
     With `loopback`, a loopback address is like any other.
     """
-    plain = embedded(address)
-    for refused, kind in (
-        (plain.is_loopback and not loopback, "a loopback"),
-        (plain.is_link_local, "a link-local"),
-        (plain.is_multicast, "a multicast"),
-        (plain == _BROADCAST, "a broadcast"),
-        (plain.is_unspecified or plain in _THIS_NETWORK, "an unspecified"),
-    ):
-        if refused:
-            return f"{address} is {kind} address"
+    for plain in embedded(address):
+        for refused, kind in (
+            (plain.is_loopback and not loopback, "a loopback"),
+            (plain.is_link_local, "a link-local"),
+            (plain.is_multicast, "a multicast"),
+            (plain == _BROADCAST, "a broadcast"),
+            (plain.is_unspecified or plain in _THIS_NETWORK, "an unspecified"),
+        ):
+            if refused:
+                return f"{address} is {kind} address"
     return None
 
 
-def embedded(address: _IP | str) -> _IP:
-    """The IPv4 address inside an IPv6 address (mapped, 6to4, NAT64), else the address itself."""
+def embedded(address: _IP | str) -> frozenset[_IP]:
+    """The IPv4 address inside an IPv6 address (mapped, 6to4, NAT64), else the address itself.
+
+    With a local prefix of NAT64 there are several: for each length that the prefix may have.
+    """
     if isinstance(address, str):
         address = ipaddress.ip_address(address)
     if isinstance(address, ipaddress.IPv4Address):
-        return address
+        return frozenset({address})
     if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+        return frozenset({ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)})
+    if address in _LOCAL_NAT64:
+        return _of_local_nat64(address)
+    return frozenset({address.ipv4_mapped or address.sixtofour or address})
+
+
+def _of_local_nat64(address: ipaddress.IPv6Address) -> frozenset[_IP]:
+    """The IPv4 addresses that RFC 6052 may read in an address, with prefixes of 48 to 96 bits.
+
+    Byte 8 never belongs to the IPv4 address. An address that begins or ends with zero is read from
+    bytes that fill another one, so it counts only if there is no other.
+    """
+    data = address.packed
+    places = (data[6:8] + data[9:11], data[7:8] + data[9:12], data[9:13], data[12:])
+    found = [ipaddress.IPv4Address(place) for place in places if place[0] and place[3]]
+    return frozenset(found or [ipaddress.IPv4Address(data[12:])])

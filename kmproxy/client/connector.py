@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from kmproxy.client.addresses import embedded
 from kmproxy.client.pinning import Judge
+from kmproxy.client.protocol import Responses
 from kmproxy.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
 class Connector(aiohttp.TCPConnector):
     """aiohttp's connector, with checks of addresses and of idle connections.
 
-    aiohttp alone would take bytes that arrived early on an idle connection for
-    the next response. With a rule for `addresses`, the connector connects only to
-    addresses that the rule accepts, whatever a name resolves to. For a Judge it
-    makes the handshake with the Judge's context.
+    aiohttp alone would take bytes that arrived early on an idle connection for the next response,
+    and keep any number of them. With a rule for `addresses`, the connector connects only to
+    addresses that the rule accepts, whatever a name resolves to. For a Judge it makes the handshake
+    with the Judge's context.
     """
 
     def __init__(self, addresses: AddressRule | None = None, **options: Any) -> None:
         super().__init__(**options)
+        self._factory = partial(Responses, loop=self._loop)  # type: ignore[assignment] # a subclass
         self._addresses = addresses
 
     def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:
@@ -54,13 +57,13 @@ class Connector(aiohttp.TCPConnector):
             return found
         problems = [rule.refusal(host, each["host"]) for each in found]
         if rule.server_place and port == rule.server_place[1]:
-            own: set[object] = set()
+            own: frozenset[object] = frozenset()
             with contextlib.suppress(OSError):  # unresolved here: kmproxy cannot reach it either
                 places = await super()._resolve_host(*rule.server_place)
-                own = {embedded(each["host"]) for each in places}
+                own = frozenset().union(*(embedded(each["host"]) for each in places))
             problems = [
                 problem
-                or ("the API server has this address" if embedded(each["host"]) in own else None)
+                or ("the API server has this address" if own & embedded(each["host"]) else None)
                 for each, problem in zip(found, problems, strict=True)
             ]
         good = [each for each, problem in zip(found, problems, strict=True) if problem is None]

@@ -43,5 +43,9 @@ def open_authorizer(
     )
     runtime.stack.push_async_callback(reviewer.close)
     return authorizer.open_authorizer(
-        config, reviewer, nodes=clients.nodes, namespaces=labels.existing
+        config,
+        reviewer,
+        nodes=clients.nodes,
+        namespaces=labels.existing,
+        exists=lambda name: labels.find(name.encode()) is not None,
     )

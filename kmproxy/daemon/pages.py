@@ -37,6 +37,7 @@ def open_pages(
             readiness=labels.readiness,
             metrics=runtime.metrics.scrapes,
             clock=runtime.clock,
+            longest=runtime.config.server.max_scrape_time,
         )
         handlers |= info.handlers
     if runtime.config.upstreams:

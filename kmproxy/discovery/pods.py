@@ -118,15 +118,19 @@ class PodReader:
     def feed(self, data: bytes) -> None:
         """Read the next piece."""
         for pod in self._reader.feed(data):
-            meta = pod.metadata
-            if self._wanted(meta.namespace) and pod.status.pod_ip:
-                targets = _pod_targets(pod, self._left_out, workloads=self._workloads)
-                size = targets.size + _HELD * (len(targets.groups) + 2)
-                self._pods.add((meta.namespace, meta.name, meta.uid), size, targets)
+            self._add(pod)
+
+    def _add(self, pod: _Pod) -> None:
+        meta = pod.metadata
+        if self._wanted(meta.namespace) and pod.status.pod_ip:
+            targets = _pod_targets(pod, self._left_out, workloads=self._workloads)
+            size = targets.size + _HELD * (len(targets.groups) + 2)
+            self._pods.add((meta.namespace, meta.name, meta.uid), size, targets)
 
     def finish(self) -> TargetList:
         """End the list. Returns its targets."""
-        self._reader.finish()
+        for pod in self._reader.finish():
+            self._add(pod)
         self._left_out["list"] = self._pods.left_out
         return TargetList(tuple(self._pods.in_order()), self._left_out)
 

@@ -5,6 +5,7 @@ source of the labels or the time: it imports no other part of kmproxy. The time 
 number of bytes, for every input. The memory is bounded in bytes.
 
     grammar           expressions that read a line, and the parts of a sample
+    errors            the errors that end an exposition
     finder            expressions that find samples by the labels that name their namespaces
     splitter          splits plain lines at their namespaces, which is the fast path
     lines             cuts a stream into whole lines, with a limit for the length of a line
@@ -21,5 +22,5 @@ number of bytes, for every input. The memory is bounded in bytes.
     engine            chooses the pure or the compiled engine
     compiled          hands lines to the compiled engine
     pipeline          runs the stages of one exposition, in order
-    self_test         checks that this Python reads the expressions as they are written
+    self_test         checks at the start that known samples get the right labels
 """

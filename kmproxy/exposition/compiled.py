@@ -9,11 +9,13 @@ block instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import NoReturn
 
 import kmproxy_engine
 
 from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
+from kmproxy.exposition.errors import RepeatedLabelError
 from kmproxy.exposition.grammar import SAMPLE, unquote
 from kmproxy.exposition.lines import LineFilter
 from kmproxy.exposition.namespace_labels import NamespaceLabels
@@ -40,9 +42,13 @@ class CompiledSelector(Selector):
     reading: bool
     """Whether the engine reads. It cannot forget series meanwhile."""
 
-    def _enter(self, name: bytes, labels: Sequence[Label], kept: Sequence[Label]) -> bool | None:
-        dropped = [each for each in labels if each[0] in self._selection.drop_labels]
-        return self.engine.enter(name, _texts(kept), _texts(dropped))
+    def _enter(self, name: bytes, labels: Iterable[Label]) -> bool | None:
+        kept: list[tuple[bytes, bytes]] = []
+        dropped: list[tuple[bytes, bytes]] = []
+        for label, pair in labels:
+            if value := unquote(pair["value"]):
+                (dropped if label in self._selection.drop_labels else kept).append((label, value))
+        return self.engine.enter(name, kept, dropped)
 
     @property
     def room(self) -> int:
@@ -207,12 +213,11 @@ class CompiledLines(LineFilter):
         selector.require_series()
         selector.reading = True
         try:
-            found = self._engine.read(first, data, start, end, selector.room, self)
+            return self._engine.read(first, data, start, end, selector.room, self)
         finally:
+            # A look-up that fails leaves the series that came before it.
             selector.reading = False
-        if series := found[2][8]:
-            selector.take(series)
-        return found
+            selector.take(self._engine.take_series())
 
     def _pure(self, block: bytes) -> bytes:
         """Works on whole lines with the pure engine."""
@@ -222,14 +227,13 @@ class CompiledLines(LineFilter):
             self._engine.family = self._selector.family
         return self._enricher.feed(block)
 
+    def refuse_repeats(self, metric: bytes, label: bytes) -> NoReturn:
+        """Raises RepeatedLabelError for a sample."""
+        raise RepeatedLabelError(label, metric)
+
     def ask_room(self, series: int) -> int:
         """Takes room for new series. Raises SeriesError."""
         if self._selector is None:
             return 0
         self._selector.take(series)
         return self._selector.room
-
-
-def _texts(labels: Sequence[Label]) -> list[tuple[bytes, bytes]]:
-    """The names and values of labels that are not empty."""
-    return [(name, value) for name, pair in labels if (value := unquote(pair["value"]))]

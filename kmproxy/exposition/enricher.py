@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
+from kmproxy.exposition.errors import RepeatedLabelError, require_few_repeats
 from kmproxy.exposition.finder import NAMESPACE, pairs_of_namespace, split_at
 from kmproxy.exposition.grammar import bare_name, by_lines, pair_parts, unescape
 from kmproxy.exposition.lines import MAX_LINE
@@ -256,7 +257,10 @@ class Enricher(BaseEnricher):
         self.samples += len(parts) // 4
         for at in range(1, len(parts), 4):
             head, value, rest = parts[at : at + 3]
-            parts[at : at + 3] = edit(head, value, rest, *adds[value])
+            try:
+                parts[at : at + 3] = edit(head, value, rest, *adds[value])
+            except RepeatedLabelError as error:
+                raise error.of(b'%b%b"%b' % (head[1:], value, rest)) from None
         parts[-1] = parts[-1][:-1]
         return parts
 
@@ -277,7 +281,8 @@ class Enricher(BaseEnricher):
         self.conflicts += len(conflicts)
         self.enriched += bool(added or (conflicts and self._overwrite))
         pieces[2 * names.index(b"namespace") + 1] += b"".join(added)
-        if self._overwrite:
+        if self._overwrite and conflicts:
+            require_few_repeats(names, conflicts)
             for at, name in enumerate(names):
                 if name in conflicts:
                     pieces[2 * at + 1] = pairs[name][1:-1]
@@ -293,10 +298,13 @@ class Enricher(BaseEnricher):
         """Edits a sample of any spelling that may bear a label name to be added."""
         start, end = pairs_of_namespace(head, rest)
         before, behind = pair_parts(head[start:]), pair_parts(rest[:end])
-        conflicts = pairs.keys() & map(bare_name, before[1::4] + behind[1::4])
+        names = [bare_name(name) for name in before[1::4] + behind[1::4]]
+        conflicts = pairs.keys() & names
         if not conflicts:
             self.enriched += rendered != b""
             return head, b'%b"%b' % (value, rendered), rest
+        if self._overwrite:
+            require_few_repeats(names, conflicts)
         self.conflicts += len(conflicts)
         added = b""
         if len(conflicts) < len(pairs):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
+from kmproxy.exposition.errors import RepeatedLabelError
 from kmproxy.exposition.finder import PLAIN_PAIRS, sample_finder, split_at_pairs
 from kmproxy.exposition.grammar import by_lines
 from kmproxy.exposition.lines import MAX_LINE
@@ -191,7 +192,12 @@ class GeneralEnricher(BaseEnricher):
 
     def _edit_parts(self, parts: list[bytes], edit: Callable[[bytes], Edit]) -> None:
         """Edits samples: other text, then the text before the braces' text, that text, the rest."""
-        edits = list(map(edit, parts[2::4]))
+        edits: list[Edit] = []
+        try:
+            edits.extend(map(edit, parts[2::4]))
+        except RepeatedLabelError as error:
+            at = 4 * len(edits) + 1
+            raise error.of(b"".join(parts[at : at + 3]).lstrip(b"\n")) from None
         parts[2::4] = [text or b"" for text, _ in edits]
         for number, (text, _) in enumerate(edits):
             if text is None:

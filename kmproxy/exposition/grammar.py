@@ -101,6 +101,11 @@ def pair_parts(pairs: bytes) -> list[bytes]:
     return parts
 
 
+def named_pairs(pairs: bytes) -> Iterator[re.Match[bytes]]:
+    """Yields a match for each pair in the text in braces: group 1 is its name, 3 its value."""
+    return (found for found in _PAIR_PARTS.finditer(pairs) if found[3])
+
+
 PLAIN_TEXT = rb"[\]-\xff\#-\[\x0b-!\x00-\t]*+"
 """Expression for the text of a value without a quote, backslash or newline. It is fast: a set of
 bytes is faster than its complement, and frequent bytes come first."""

@@ -56,8 +56,8 @@ class Pipeline:
 
     `enricher` and `selector` hold the counts. `selector` is None where everything is
     selected. Pipelines that run at the same time share a `room`; `close` gives back
-    the part that one pipeline has used. `feed` and `finish` raise SeriesError, as
-    the selector does.
+    the part that one pipeline has used. `feed` and `finish` raise ExpositionError if
+    the exposition cannot be served to its end, and from then on.
 
     `pods` looks up the labels of pods, if the recipe asks for them. If it raises
     PodsNeededError, so do `feed` and `finish`: then no byte is lost and nothing counted.

@@ -20,5 +20,5 @@ class PodsNeededError(Exception):
 
     Nothing was lost, and nothing was counted. After the list was fetched the caller calls
     `Pipeline.feed` with no bytes, or `Pipeline.finish` again. A look-up raises it only while no
-    list was asked for after the exposition began.
+    list was fetched that was asked for after the exposition began.
     """

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import itemgetter
 
-from kmproxy.exposition.grammar import bare_name, pair_parts, unescape
+from kmproxy.exposition.errors import MAX_REPEATS, require_few_repeats
+from kmproxy.exposition.grammar import bare_name, named_pairs, pair_parts, unescape
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.remembered import MAX_NAMES, RememberedLabels
 
@@ -39,6 +40,8 @@ MAX_SHAPES = 2 << 20
 
 MAX_TEXT = 4096
 """Bytes of the longest text whose shape, change or edit is remembered."""
+
+_LONG = 1 << 16  # bytes of a text whose pairs take too much memory, if all are held
 
 MAX_PREFIXED = 1 << 20
 """Bytes that an editor may remember about labels with prefixes."""
@@ -101,6 +104,8 @@ class SampleEditor:
     Of two labels to add with the same name one is added: that of the pod, else that of
     the namespace whose label comes first in the setting.
 
+    A sample that repeats labels that are overwritten too often raises RepeatedLabelError.
+
     The text is split into values and the text around them, its shape. The samples of a
     family have few shapes. A shape is read once. Its samples that name the same namespaces
     and pod change alike. Both are remembered, in `MAX_SHAPES` bytes. The time is linear
@@ -146,6 +151,8 @@ class SampleEditor:
         """Edits the text in the braces of a sample of any spelling. Raises PodsNeededError."""
         if not self._named_in(text):
             return text, _UNCHANGED
+        if len(text) > _LONG:
+            return self._edit_long(text)
         parts = pair_parts(text)
         pieces = [b""] * (len(parts) // 2) + parts[-1:]
         before = zip(parts[:-1:4], parts[1::4], parts[2::4], strict=True)
@@ -165,6 +172,8 @@ class SampleEditor:
         """
         if not self._named_in(text):
             return text, _UNCHANGED
+        if len(text) > _LONG:
+            return self._edit_long(text)
         pieces = text.split(b'"')
         outside = tuple(pieces[::2])
         shape = self._shapes.get(outside)
@@ -173,8 +182,63 @@ class SampleEditor:
             shape = self._read(outside, [outside[0][:-1], *names])
         return self._edit(text, shape, pieces)
 
+    def _edit_long(self, text: bytes) -> Edit:
+        """Edits a long text. Only the pairs that count are held, not all of them."""
+        words = {*self._spaces.names, *[b"pod"] * self._labels.pods}
+        shape, pieces, _ = self._pairs_in(text, words)
+        if shape.key and not shape.twice:
+            for _, (added, _) in self._found(shape, pieces) or ():
+                words.update(added)
+        shape, pieces, spans = self._pairs_in(text, words)
+        if shape.key is None or shape.twice:
+            return text, _NOT_UNDERSTOOD if shape.twice else _UNCHANGED
+        change = self._change(shape, pieces)
+        if change is _LEFT_OUT:
+            return None, change.outcome
+        new = dict(change.replaced)
+        for at, more in change.added:
+            new[at] = new.get(at, pieces[at]) + more
+        passed: list[bytes] = []
+        end = 0
+        for at in sorted(new):
+            start, stop = spans[at // 2]
+            passed += text[end:start], new[at]
+            end = stop
+        return b"".join([*passed, text[end:]]), change.outcome
+
+    def _pairs_in(
+        self, text: bytes, words: set[bytes]
+    ) -> tuple[_Shape, list[bytes], list[tuple[int, int]]]:
+        """Reads the pairs of a text whose names count.
+
+        Returns a shape of them alone, pieces that have their values, and the spans of these. Pairs
+        that repeat a name are left out after one more than a sample may have.
+        """
+        names, pieces, spans = [], [b""], []
+        repeats, seen = 0, set[bytes]()
+        for pair in named_pairs(text):
+            if (name := bare_name(pair[1])) in words:
+                repeats += name in seen
+                if name in seen and repeats > MAX_REPEATS + 1:
+                    continue
+                seen.add(name)
+                names.append(name)
+                start, end = pair.span(3)
+                spans.append((start + 1, end - 1))
+                pieces += text[start + 1 : end - 1], b""
+        return self._shape(names), pieces, spans
+
     def _read(self, outside: tuple[bytes, ...], names: list[bytes]) -> _Shape:
         """Reads the names of a shape, remembered if it is not too long."""
+        shape = self._shape(names)
+        size = sum(map(len, outside)) + sum(map(len, names)) + 80 * len(names)
+        if size <= MAX_TEXT:
+            self._take(2 * size + _OVERHEAD)
+            self._shapes[outside] = shape
+        return shape
+
+    def _shape(self, names: list[bytes]) -> _Shape:
+        """Returns the shape of samples with these names."""
         labels, borne = self._spaces.with_prefixes, set(names)
         searched = [name for name, _ in labels] + [b"pod"] * self._labels.pods
         naming = [(2 * names.index(n) + 1, prefix) for n, prefix in labels if n in borne]
@@ -184,10 +248,6 @@ class SampleEditor:
             shape.twice = any(names.count(name) > 1 for name in searched)
         if naming:
             shape.key = itemgetter(*[at for at, _ in naming], *([pod] if pod else []))
-        size = sum(map(len, outside)) + sum(map(len, names)) + 80 * len(names)
-        if size <= MAX_TEXT:
-            self._take(2 * size + _OVERHEAD)
-            self._shapes[outside] = shape
         return shape
 
     def _take(self, size: int) -> None:
@@ -246,6 +306,7 @@ class SampleEditor:
                 taken = taken.union(pairs)
         replaced = []
         if conflicts and self._overwrite:
+            require_few_repeats(shape.names, conflicts)
             places = enumerate(shape.names)
             replaced = [(2 * n + 1, conflicts[name]) for n, name in places if name in conflicts]
         enriched = int(bool(added or replaced))

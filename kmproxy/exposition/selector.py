@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
+from kmproxy.exposition.errors import ExpositionError
 from kmproxy.exposition.finder import STAMP, sample_finder
 from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unescape, unquote
 from kmproxy.exposition.lines import MAX_LINE, LineFilter
@@ -33,6 +34,8 @@ MAX_SERIES = 32 << 20
 """Bytes of the series that all running expositions together remember while labels are removed:
 168,000 series. A node of 100 pods has about 15,000. The limit is for five expositions at once."""
 
+_LONG = 1 << 16  # bytes of a line whose labels take too much memory, if all are held
+
 _NAME_SIZE = 250  # bytes for the verdict of a name besides the name, approximately
 
 _DIGEST = 15  # bytes: with the 33 of an object they fill a unit of 48; one byte more needs 64
@@ -40,8 +43,10 @@ _DIGEST = 15  # bytes: with the 33 of an object they fill a unit of 48; one byte
 _SERIES_SIZE = 200  # bytes for a series: two digests and a dictionary entry, approximately
 
 
-class SeriesError(Exception):
-    """An exposition has more series than can be kept apart. The message is a plain line."""
+class SeriesError(ExpositionError):
+    """An exposition has more series than can be kept apart."""
+
+    reason = "series"
 
 
 class SeriesRoom:
@@ -229,7 +234,7 @@ class Selector(LineFilter):
         edits: list[tuple[int, int]] = []
         if selection.strip_timestamps and sample.stamp:
             edits.append(sample.stamp)
-        labels = list(sample.labels())
+        labels = list(sample.labels()) if len(line) <= _LONG else _LongLabels(sample)
         named = self._namespace_labels.named(labels)
         if named is None:
             return line  # its namespace is unclear: it passes as if not understood
@@ -302,22 +307,26 @@ class Selector(LineFilter):
             self._namespaces.clear()
             self._room = MAX_REMEMBERED - size - _NAME_SIZE
 
-    def _is_merged(self, name: bytes, labels: Sequence[Label]) -> bool:
+    def _is_merged(self, name: bytes, labels: Iterable[Label]) -> bool:
         """Whether an earlier, other series equals this one without the removed labels."""
-        kept = [each for each in labels if each[0] not in self._selection.drop_labels]
         merged = None
-        if self._series is not None and (merged := self._enter(name, labels, kept)) is None:
+        if self._series is not None and (merged := self._enter(name, labels)) is None:
             self.series += 1
             self._series_room.take()
         if self._series is None:
             raise self._too_many()
         return merged is True
 
-    def _enter(self, name: bytes, labels: Sequence[Label], kept: Sequence[Label]) -> bool | None:
-        """Returns None for a new series, which is remembered; else whether it is merged."""
+    def _enter(self, name: bytes, labels: Iterable[Label]) -> bool | None:
+        """Returns None for a new series, which is remembered; else whether it is merged.
+
+        The labels are read several times.
+        """
         series = self._series if self._series is not None else {}
-        whole = _digest(name, labels)
-        key = whole if len(kept) == len(labels) else _digest(name, kept)
+        removed = self._selection.drop_labels
+        key = whole = _digest(name, labels)
+        if any(each[0] in removed for each in labels):
+            key = _digest(name, (each for each in labels if each[0] not in removed))
         known = series.setdefault(key, b"")
         if not known:
             series[key] = whole
@@ -350,27 +359,52 @@ def _after_stamp(end: bytes) -> bytes:
     return end[stamp.end() :] if stamp else end
 
 
-def _digest(name: bytes, labels: Sequence[Label]) -> bytes:
+class _LongLabels:
+    """The labels of a long line, which are read anew each time, so that they take no memory."""
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+
+    def __iter__(self) -> Iterator[Label]:
+        return self._sample.labels()
+
+
+def _digest(name: bytes, labels: Iterable[Label]) -> bytes:
     """Returns a digest that identifies a series. An empty label value equals an absent label."""
-    values = ((label, unquote(pair["value"])) for label, pair in labels)
-    parts = [name, *(part for label, value in sorted(values) if value for part in (label, value))]
-    text = b"".join(b"%d:%b" % (len(part), part) for part in parts)
-    return hashlib.blake2b(text, digest_size=_DIGEST).digest()
+    values = [(name, b"")]
+    values += sorted((n, text) for n, pair in labels if (text := unquote(pair["value"])))
+    digest = hashlib.blake2b(digest_size=_DIGEST)
+    for at in range(0, len(values), 1000):
+        parts = [part for both in values[at : at + 1000] for part in both]
+        digest.update(b"".join([b"%d:%b" % (len(part), part) for part in parts]))
+    return digest.digest()
+
+
+def _spans(
+    sample: Sample, labels: Iterable[Label], names: frozenset[bytes]
+) -> Iterator[tuple[int, int, bool]]:
+    """Yields where pairs, and a name in quotes, begin and end, and whether they are taken off."""
+    named = sample.named
+    for name, pair in labels:
+        start, end = pair.span()
+        if named and named[0] < start:
+            yield *named, False
+            named = None
+        yield start, end, name in names
+    if named:
+        yield *named, False
 
 
 def _cuts(
-    sample: Sample, labels: Sequence[Label], names: frozenset[bytes]
+    sample: Sample, labels: Iterable[Label], names: frozenset[bytes]
 ) -> list[tuple[int, int]]:
     """Returns the spans to cut so that the pairs of these names are gone, each with one comma.
 
     The name of a metric that stands between the pairs stays.
     """
-    spans = [(*pair.span(), name in names) for name, pair in labels]
-    if sample.named:
-        spans = sorted([*spans, (*sample.named, False)])
     cuts = []
     kept = cut_from = cut_to = None
-    for start, end, taken_off in spans:
+    for start, end, taken_off in _spans(sample, labels, names):
         if taken_off:
             cut_from = start if cut_from is None else cut_from
             cut_to = end

@@ -7,6 +7,7 @@ the request names.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -29,6 +30,9 @@ MAX_OBJECT = 8 << 20
 MAX_FRAME = 4 << 20
 """Bytes of the longest frame: the list without its objects. It holds the metadata of the list, and
 for each object the placeholder ` 0 ` and a comma."""
+
+MAX_FRAME_PARTS = 1000
+"""Objects and arrays in the frame. A list has three. Each takes microseconds."""
 
 _NO_LIST = "the API server's answer is not a list"
 
@@ -71,12 +75,18 @@ class Splitter:
     JSON, the list is JSON too; and if the list is JSON, they are. The reason: the splitter follows
     strings from the first byte on, and outside of strings a brace can only begin or end an object.
 
+    It refuses a list with too many objects and arrays: over `MAX_FRAME_PARTS` in the frame, or over
+    `most` objects in an object of `items`.
+
     It reads each byte a bounded number of times. The regular expressions never go back to another
     choice. Each match begins where the last one ended. Only a string that does not end in its piece
     is read twice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: float = math.inf) -> None:
+        self._most = most
+        self._parts = 0  # objects in the object that has begun
+        self._frame_parts = 0
         self._depth = 0  # objects around the present position
         self._arrays = 0  # arrays around it, in the frame's own object
         self._in_items = False
@@ -108,6 +118,7 @@ class Splitter:
                     self._keep(data[start:at])
                     start = at
                     self._arrays += 1
+                    self._count_part()
                     tail = bytes(self._frame[-_KEY_WINDOW:])
                     self._in_items = self._arrays == 1 and _ITEMS.search(tail) is not None
                 case b"]":
@@ -117,6 +128,8 @@ class Splitter:
                     if framing and self._in_items:
                         self._keep(data[start:at])
                         self._object, self._object_size, start = [], 0, at
+                        self._parts = 0
+                    self._count_part()
                     self._depth += 1
                 case _:
                     self._depth -= 1
@@ -135,6 +148,15 @@ class Splitter:
         if len(frame.items or ()) != self.count:
             raise ApiError(200, "garbage", _NO_LIST)
         return frame
+
+    def _count_part(self) -> None:
+        """Count an object or array that begins. Raises ApiError if there are too many."""
+        if self._object is None:
+            self._frame_parts += 1
+        else:
+            self._parts += 1
+        if self._frame_parts > MAX_FRAME_PARTS or self._parts > self._most:
+            raise ApiError(200, "garbage", _NO_LIST)
 
     def _end_of_text(self, data: bytes, at: int) -> int:
         """Return the position behind the quote that ends an open string, or behind the piece."""

@@ -30,6 +30,13 @@ takes 70 bytes of memory and more."""
 MAX_LABELS = 1 << 20
 """Bytes of JSON of the labels of one pod. By default etcd takes an object of 1.5 MiB at most."""
 
+WHOLE = 2 << 20
+"""Bytes of the longest list that is decoded at once, in a few milliseconds. Lists of 250 pods are
+shorter. A longer one is split into its pods first, which takes five times as long."""
+
+MAX_COMMAS = 100_000
+"""Commas in a list that is decoded at once: each may end a value, and each value takes memory."""
+
 _TEXTS = msgspec.json.Decoder(dict[str, str] | None)
 
 
@@ -76,33 +83,68 @@ def texts(data: msgspec.Raw, limit: int) -> dict[str, str]:
     return (_TEXTS.decode(data) or {}) if data else {}
 
 
+class _List(msgspec.Struct):
+    items: list[msgspec.Raw] | None
+
+
+_LIST = msgspec.json.Decoder(_List)
+
+
 class PodListReader(Generic[_T]):
     """Reads a PodList in pieces. `decoder` reads each pod.
+
+    With `whole`, a list of at most `WHOLE` bytes is held, and its pods come at the end. Otherwise
+    each pod comes with the piece that ends it, and little is left for the end.
 
     Both methods raise UpstreamError if the data is not a PodList. So a list that kmproxy does not
     understand completely never counts as an empty list.
     """
 
-    def __init__(self, decoder: msgspec.json.Decoder[_T]) -> None:
+    def __init__(self, decoder: msgspec.json.Decoder[_T], *, whole: bool = False) -> None:
         self._decoder = decoder
-        self._splitter = Splitter()
+        self._splitter = Splitter(MAX_PARTS)
+        self._held = bytearray() if whole else None  # the list so far, or what is to be split
+        self._long = False  # whether the list is too long to be decoded at once
 
     def __repr__(self) -> str:
-        return f"<PodListReader {self._splitter.count} pods>"
+        return f"<PodListReader {self._splitter.count} pods, {len(self._held or b'')} bytes held>"
 
     def feed(self, data: bytes) -> Iterator[_T]:
-        """Read the next piece. Yields the pods that end in it."""
-        with _garbage():
-            for each in self._splitter.split(data):
-                if each.count(b"{") > MAX_PARTS:
-                    message = f"a pod in the kubelet's list has more than {MAX_PARTS} objects"
-                    raise UpstreamError("garbage", message)
-                yield self._decoder.decode(each)
+        """Read the next piece. Yields the pods that end in it, unless it is held."""
+        if self._held is not None:
+            self._held += data
+            self._long = self._long or len(self._held) > WHOLE
+            if not self._long:
+                return
+            # All at once would take long. So it shrinks by as much as arrives.
+            data = bytes(self._held[: 2 * len(data)])
+            del self._held[: len(data)]
+        yield from self._split(data)
 
-    def finish(self) -> None:
-        """End the list."""
+    def finish(self) -> Iterator[_T]:
+        """End the list. Yields the rest of its pods."""
+        data, self._held = self._held, None
+        if data is None:
+            with _garbage():
+                self._splitter.finish(_FRAME)
+            return
+        if self._long or data.count(b",") > MAX_COMMAS:
+            yield from self._split(bytes(data))
+            yield from self.finish()
+            return
         with _garbage():
-            self._splitter.finish(_FRAME)
+            for each in _LIST.decode(data).items or ():
+                yield self._decode(each)
+
+    def _split(self, data: bytes) -> Iterator[_T]:
+        with _garbage():
+            yield from map(self._decode, self._splitter.split(data))
+
+    def _decode(self, pod: bytes | msgspec.Raw) -> _T:
+        if bytes(pod).count(b"{") > MAX_PARTS:
+            message = f"a pod in the kubelet's list has more than {MAX_PARTS} objects"
+            raise UpstreamError("garbage", message)
+        return self._decoder.decode(pod)
 
 
 @contextmanager

@@ -7,8 +7,11 @@ It reads no clock: callers pass the time in.
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,11 +31,20 @@ MAX_MAP = 4 << 20
 MAX_UNKNOWN = 1 << 12
 """Unknown pods of one answer that are told apart."""
 
+MAX_EARLIER = 1 << 18
+"""Bytes of memory for earlier labels of the pods of one node: 400 changes of usual labels."""
+
 _COST = 256
 """Bytes of memory that a pod takes in addition to its name and its labels."""
 
+STEP = 50
+"""Pods that are read in one step. They take a millisecond."""
+
 MAX_RANKED = 64
 """Characters by which creation times, and UIDs, of pods with one name are told apart."""
+
+_Rendered = dict[bytes, dict[bytes, bytes]]
+"""The bytes that samples get, by namespace and pod."""
 
 _EMPTY: dict[bytes, bytes] = {}
 
@@ -70,7 +82,7 @@ class PodListing:
     `size` is the memory in bytes, at most. `left_out` counts values that are too long.
     """
 
-    rendered: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    rendered: _Rendered = field(default_factory=dict)
     size: int = 0
     longest: int = 0
     left_out: int = 0
@@ -97,7 +109,7 @@ class PodListing:
 class PodLabelReader:
     """Reads a PodList in pieces, and renders what the rules ask for. Nothing else is kept.
 
-    Both methods raise UpstreamError if the data is not a PodList, or if the labels take more than
+    Its methods raise UpstreamError if the data is not a PodList, or if the labels take more than
     `MAX_MAP` bytes. A value of more than `max_value` bytes of UTF-8 is left out. So is one that
     would make the labels of a pod longer than those of a namespace may be.
     """
@@ -105,7 +117,8 @@ class PodLabelReader:
     def __init__(self, config: PodConfig, *, max_value: int) -> None:
         self._config = config
         self._max_value = max_value
-        self._reader = PodListReader(_POD)
+        self._reader = PodListReader(_POD, whole=True)
+        self._ended = False
         self._listing = PodListing()
         self._ranks: dict[tuple[bytes, bytes], tuple[bool, str, str]] = {}
 
@@ -125,9 +138,19 @@ class PodLabelReader:
         for pod in self._reader.feed(data):
             self._add(pod)
 
+    def end(self) -> Iterator[None]:
+        """End the list in steps, between which the event loop may serve others."""
+        self._ended = True
+        for number, pod in enumerate(self._reader.finish(), 1):
+            self._add(pod)
+            if not number % STEP:
+                yield
+
     def finish(self) -> PodListing:
-        """End the list. Returns its pods."""
-        self._reader.finish()
+        """End the list, unless `end` did. Returns its pods."""
+        if not self._ended:
+            for _ in self.end():
+                pass
         return self._listing
 
     def _add(self, pod: _Pod) -> None:
@@ -157,16 +180,32 @@ class PodLabelReader:
             yield WORKLOAD_TYPE, found.type
 
 
+class _Earlier(NamedTuple):
+    """Labels of a pod in a list, the last one with them, that was `asked` for then."""
+
+    asked: float
+    labels: bytes
+    forget_at: float
+
+
 class PodMap:
     """Maps the namespace and name of a pod of one node to the bytes that its samples get.
 
     There is one writer; readers call `lookup`. `swap` exchanges the whole map at once. Times are
     seconds of one clock that does not go back.
+
+    Labels that another list replaced are remembered for `RETENTION`, in `MAX_EARLIER` bytes. An
+    answer that is older than the newest list still gets them: a pod may have been deleted and made
+    anew under its name since.
     """
 
     def __init__(self) -> None:
         self._held = PodListing()
+        self._asked = -math.inf  # when the last list was asked for
         self._gone: dict[tuple[bytes, bytes], float] = {}  # forgotten then; the soonest is first
+        self._earlier: dict[tuple[bytes, bytes], tuple[_Earlier, ...]] = {}  # the last one is last
+        self._changes: deque[tuple[tuple[bytes, bytes], _Earlier]] = deque()  # the oldest is first
+        self._earlier_size = 0
 
     def __repr__(self) -> str:
         return f"<PodMap {len(self)} pods, {len(self._gone)} gone, {self.size} bytes>"
@@ -183,7 +222,7 @@ class PodMap:
     @property
     def size(self) -> int:
         """Bytes of memory, at most."""
-        return self._held.size + _COST * len(self._gone)
+        return self._held.size + _COST * len(self._gone) + self._earlier_size
 
     @property
     def longest(self) -> int:
@@ -195,17 +234,26 @@ class PodMap:
         """The number of values that the rules ask for and samples do not get."""
         return self._held.left_out
 
-    def lookup(self, namespace: bytes, pod: bytes) -> bytes | None:
-        """The pairs of a pod, each with its leading comma, or None for a pod that is not known."""
+    def lookup(self, namespace: bytes, pod: bytes, began: float = math.inf) -> bytes | None:
+        """The pairs of a pod, each with its leading comma, or None for a pod that is not known.
+
+        They are those of the first list that was asked for after an answer `began`, or of the
+        newest list if that one is older.
+        """
+        if began <= self._asked and self._earlier:
+            for each in self._earlier.get((namespace, pod), ()):
+                if began <= each.asked:
+                    return each.labels
         return self._held.rendered.get(namespace, _EMPTY).get(pod)
 
-    def swap(self, listing: PodListing, now: float) -> None:
-        """Replace all pods by a list, and take ownership of it.
+    def swap(self, listing: PodListing, now: float, asked: float | None = None) -> None:
+        """Replace all pods by a list, and take ownership of it. It was `asked` for then, or now.
 
         A pod that left the list keeps its labels for `RETENTION`. Of those pods the ones that left
         first are forgotten if the map would take more than `MAX_MAP` bytes.
         """
-        before, listed = self._held.rendered, listing.rendered
+        before, listed, longest = self._held.rendered, listing.rendered, self._held.longest
+        self._remember(before, listed, now)
         left = {
             (namespace, pod): self._gone.get((namespace, pod), now + RETENTION)
             for namespace, names in before.items()
@@ -220,9 +268,34 @@ class PodMap:
             listing.put(namespace, pod, before[namespace][pod])
             gone[key] = forget_at
         self._held, self._gone = listing, dict(reversed(gone.items()))
+        self._asked = now if asked is None else asked
+        if self._changes:
+            listing.longest = max(listing.longest, longest)
+
+    def _remember(self, before: _Rendered, listed: _Rendered, now: float) -> None:
+        """Remember the labels that a list replaces."""
+        for namespace, names in before.items():
+            new = listed.get(namespace, _EMPTY)
+            for pod, labels in names.items():
+                if new.get(pod, labels) != labels:
+                    key, each = (namespace, pod), _Earlier(self._asked, labels, now + RETENTION)
+                    self._earlier[key] = (*self._earlier.get(key, ()), each)
+                    self._changes.append((key, each))
+                    self._earlier_size += 2 * _COST + len(pod) + len(labels)
+        while self._earlier_size > MAX_EARLIER:
+            self._forget_change()
+
+    def _forget_change(self) -> None:
+        key, each = self._changes.popleft()
+        self._earlier_size -= 2 * _COST + len(key[1]) + len(each.labels)
+        self._earlier[key] = self._earlier[key][1:]
+        if not self._earlier[key]:
+            del self._earlier[key]
 
     def expire(self, now: float) -> None:
-        """Forget the pods whose time of retention is over."""
+        """Forget the pods whose time of retention is over, and labels replaced as long ago."""
+        while self._changes and self._changes[0][1].forget_at <= now:
+            self._forget_change()
         while self._gone and next(iter(self._gone.values())) <= now:
             namespace, pod = key = next(iter(self._gone))
             names = self._held.rendered[namespace]
@@ -232,30 +305,47 @@ class PodMap:
 
 
 class AnswerPods:
-    """The look-up of pods for one answer of a kubelet.
+    """The look-up of pods for one answer of a kubelet, which began at a time of the map's clock.
 
-    `listed` is whether a list was asked for after the answer had begun. Before, an unknown pod may
-    be a new one, and `lookup` raises PodsNeededError. After it, the pod's sample is left out, or
-    with `keep` it passes without the labels of pods. `note` is called once for each unknown pod,
-    of `MAX_UNKNOWN` at most.
+    A known name may be that of a new pod: a StatefulSet makes its pods anew under their names. So
+    the first `lookup` raises PodsNeededError, of any pod. After `use_list` the pods are those of a
+    list that was asked for after the answer had begun. An unknown pod's sample is left out, or with
+    `keep` it passes without the labels of pods. `note` is called once for each unknown pod, of
+    `MAX_UNKNOWN` at most.
+
+    After `use_known` instead, the pods are those that are known so far. An unknown one raises
+    PodsNeededError again.
     """
 
-    def __init__(self, pods: PodMap, *, keep: bool, note: Callable[[], None]) -> None:
+    def __init__(self, pods: PodMap, began: float, *, keep: bool, note: Callable[[], None]) -> None:
         self._pods = pods
+        self._began = began
         self._otherwise = b"" if keep else None
         self._note = note
         self._unknown: set[int] = set()  # hashes, as a name may be long
-        self.listed = False
+        self.asked = False
+        """Whether a list was asked for, good or failed."""
+        self._listed = False
 
     def __repr__(self) -> str:
-        return f"<AnswerPods of {self._pods!r}, {'listed' if self.listed else 'not listed'}>"
+        return f"<AnswerPods of {self._pods!r}, {'listed' if self._listed else 'not listed'}>"
+
+    def use_list(self) -> None:
+        """Go on with a list that was asked for after the answer had begun."""
+        self.asked = self._listed = True
+
+    def use_known(self) -> None:
+        """Go on without such a list, as long as every pod is known."""
+        self.asked = True
 
     def lookup(self, namespace: bytes, pod: bytes) -> bytes | None:
         """The pairs to add to a sample, or None if it is left out. Raises PodsNeededError."""
-        found = self._pods.lookup(namespace, pod)
+        if not self.asked:
+            raise PodsNeededError
+        found = self._pods.lookup(namespace, pod, self._began)
         if found is not None:
             return found
-        if not self.listed:
+        if not self._listed:
             raise PodsNeededError
         key = hash((namespace, pod))
         if key not in self._unknown and len(self._unknown) < MAX_UNKNOWN:

@@ -11,8 +11,10 @@ Knows log files, lines, positions and pushes. Must not know scrapes, nor targets
     unpacking       unpacks a compressed log file piece by piece
     pace            decides when a log file is asked for next
     restarts        the instances of a container, as the pod's status tells of them
+    looks           the looks at an instance's newest file, and when its end is believed
     exchange        the requests of a log reader and their answers
     progress        the lines that were given out, and the position of the acknowledged ones
+    cursor          the place that reading has reached in a container's log
     reader          reads one container's log over rotations and restarts
     pods            the containers whose logs are read, by a list of pods
     pod_labels      the labels of these pods, from the same lists

@@ -20,9 +20,10 @@ from kmproxy.kube.backoff import Backoff
 from kmproxy.kube.permissions import POD_LOG, advice
 from kmproxy.logs.api_pods import Found, PodWatcher, places
 from kmproxy.logs.api_reader import ApiReader, ApiRequest
+from kmproxy.logs.lines import Container
 from kmproxy.logs.pod_labels import WatchedPodLabels
 from kmproxy.logs.pods import Followed
-from kmproxy.logs.positions import ApiPosition
+from kmproxy.logs.positions import ApiPosition, Position
 from kmproxy.logs.source import HELD, Reading, Source
 
 MAX_FOLLOWERS: Final = 200
@@ -120,7 +121,7 @@ class ApiSource(Source[ApiReading]):
             self._observe(containers)
         self._say_left_out(sum(each.left_out for each in self._watchers))
         if len(self._known) == len(self._watchers):
-            self._is_listed()
+            self._is_listed({uid for each in self._known.values() for uid in each})
         if self.trouble is not None and all(each.is_live for each in self._watchers):
             self.trouble = None
 
@@ -137,6 +138,15 @@ class ApiSource(Source[ApiReading]):
     def note_failure(self, error: UpstreamError | CredentialError, what: str, message: str) -> None:
         """Count and say a failure."""
         self._failed(error, "apiserver", what, message)
+
+    def _miss(self, container: Container, position: Position | None) -> None:
+        """Count a gap: nothing is left to read of a pod that the API server does not have."""
+        is_ours = position is None or isinstance(position, ApiPosition)
+        if is_ours and self.node in {None, container.node}:
+            is_behind = self.book.is_behind((container.uid, container.name))
+            self._tally.lost["deleted" if is_behind else "unseen"] += 1
+            self.metrics.take(self._tally)
+            self.book.keep(container, position, self.wall(), is_over=True, is_behind=is_behind)
 
     def _observe(self, containers: tuple[Followed, ...]) -> None:
         now = self.clock()

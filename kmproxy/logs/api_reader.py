@@ -119,6 +119,17 @@ class ApiReader:
         return self._is_deleted or here.instance < self._latest or self._is_ended
 
     @property
+    def is_read(self) -> bool:
+        """Whether the last instance was read to its end."""
+        here = self._resume
+        return here is not None and here.ended and here.instance >= self._latest
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether bytes are known that were not read. The API does not tell of any."""
+        return False
+
+    @property
     def follows(self) -> bool:
         """Whether the next request, or the one under way, stays open."""
         if self._request is not None:

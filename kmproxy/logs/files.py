@@ -20,7 +20,7 @@ from kmproxy.logs.exchange import Response
 from kmproxy.logs.lines import Container
 from kmproxy.logs.pod_labels import NodePodLabels
 from kmproxy.logs.pods import Followed, LogPodReader
-from kmproxy.logs.positions import FilePosition
+from kmproxy.logs.positions import FilePosition, Position
 from kmproxy.logs.queues import OVERHEAD
 from kmproxy.logs.reader import LogReader
 from kmproxy.logs.source import HELD, Reading, Source
@@ -184,7 +184,7 @@ class FileSource(Source[FileReading]):
             if reading is None:
                 reading = self._readings[container] = self._begin(seen)
             reading.seen = seen
-            reading.reader.observe(seen.latest, now, is_ended=seen.is_ended)
+            reading.reader.observe(seen.latest, now, is_ended=seen.is_ended, is_final=seen.is_final)
         for reading in self.all():
             if reading.reader.container in found:
                 continue
@@ -193,17 +193,26 @@ class FileSource(Source[FileReading]):
             else:
                 latest = reading.seen.latest
                 reading.reader.observe(latest, now, is_ended=True, is_deleted=True)
-        self._is_listed()
+        self._is_listed({each.uid for each in found})
         self._wake.set()
+
+    def _miss(self, container: Container, position: Position | None) -> None:
+        if position is None or isinstance(position, FilePosition):
+            latest = position.instance if position else 0
+            seen = Followed(container, latest, is_ended=True, is_ending=False)
+            reading = self._readings[container] = self._begin(seen)
+            reading.reader.observe(latest, self.clock(), is_ended=True, is_deleted=True)
 
     def _begin(self, seen: Followed) -> FileReading:
         container = seen.container
-        position = self.book.get((container.uid, container.name))
+        key = container.uid, container.name
+        position = self.book.get(key)
         kept = position if isinstance(position, FilePosition) else None
         oldest = self._oldest()
         reader = LogReader(
             container, kept, self._tally,
             max_line=self.max_line, oldest=oldest, opened=self.opened,
+            is_behind=self.book.is_behind(key),
         )  # fmt: skip
         return FileReading(seen, reader)
 

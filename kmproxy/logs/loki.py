@@ -46,6 +46,12 @@ _NOT_A_LINE_WORDS: Final = re.compile(
 )
 """The beginning of a 400 for a wrong path or a wrong tenant: VictoriaLogs knows no 404."""
 
+_TOO_OLD: Final = re.compile(
+    rb"entry with timestamp [^\n']{1,100} ignored, reason: 'entry (?:too far behind|out of order)"
+)
+_ALL: Final = re.compile(rb"total ignored: (\d{1,9}) out of (\d{1,9})\b")
+"""Loki names each line that is too old for its stream, up to 10, and then counts them."""
+
 DOUBTS: Final = 8
 """Lines that may be refused alone, one after the other, by an endpoint that is not proven. After
 them each refusal is followed by a delay."""
@@ -136,6 +142,20 @@ def reason_of(status: int, text: bytes) -> str:
     return "rejected"
 
 
+def refuses_all(status: int, text: bytes, part: Entries) -> bool:
+    """Returns whether an answer names each line of a push as too old for its stream.
+
+    An answer is about one stream. Lines that it only counts may have another reason, such as a
+    limit of the moment, so they are not meant.
+    """
+    number = len(part)
+    if status != 400 or len(_TOO_OLD.findall(text)) != number:
+        return False
+    counted = _ALL.search(text)
+    is_one_stream = all(entry.labels == part[0].labels for entry in part)
+    return is_one_stream and counted is not None and {*map(int, counted.groups())} == {number}
+
+
 def advice(status: int) -> str:
     """Returns what to do about a status, for a log line. It holds no text of the endpoint."""
     match status:
@@ -221,7 +241,8 @@ class Delivery:
                 return Outcome(repeated=len(part), wait=True)
             case Verdict.ENDPOINT:
                 return Outcome(wait=True)
-        return self._refuse(status, reason_of(status, text))
+        is_all = len(part) == 1 or refuses_all(status, text, part)
+        return self._refuse(status, reason_of(status, text), is_all=is_all)
 
     def failed(self, *, stored: bool) -> Outcome:
         """The push of `part` got no answer. `stored`: the endpoint may have taken the push."""
@@ -236,20 +257,20 @@ class Delivery:
         self._retry_aside()
         return Outcome()
 
-    def _refuse(self, status: int, reason: str) -> Outcome:
-        """Halve the part, leave its only entry out, or set that aside."""
+    def _refuse(self, status: int, reason: str, *, is_all: bool) -> Outcome:
+        """Halve the part, or leave its entries out, or set them aside, if all are at fault."""
         part = self._parts.pop()
         if reason != "rejected" and (status != 413 or len(part) == 1):
             self.endpoint.proven = True
         proven = self.endpoint.proven
         doubtful = not proven and len(self._aside) >= DOUBTS
-        if len(part) > 1:
+        if not is_all:
             middle = len(part) // 2
             self._parts += [part[middle:], part[:middle]]
         elif proven and not self._aside:
-            return Outcome(self._released(), [(part[0], reason)])
+            return Outcome(self._released(), [(entry, reason) for entry in part])
         else:
-            self._aside.append(part[0])
+            self._aside += part
         if self._aside and (proven or not self._parts):
             # Either all are tried once more, or nothing was taken: the URL may be wrong.
             doubtful = not proven

@@ -14,6 +14,10 @@ ENDING = 0.25
 SETTLE = 1.0
 """Seconds for which the runtime may write to a file that has a successor, or whose writer ended."""
 
+LINGER = 30.0
+"""Seconds without new bytes after which a container has ended whose pod is gone, if no status has
+shown that. The containers of a pod that was deleted by force may run on."""
+
 PATIENCE = 8
 """Looks at a rotated file that stands in the index, but is never there. Then it is passed over."""
 

@@ -31,14 +31,15 @@ _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}", re.ASCII)
 class Followed(msgspec.Struct, frozen=True):
     """A container, as the pod's status shows it.
 
-    `latest` is the number of its newest instance, `is_ended` whether that terminated. A container
-    of a pod that `is_ending` may be gone soon, with its files.
+    `latest` is the number of its newest instance, `is_ended` whether that terminated, `is_final`
+    whether none follows. A container of a pod that `is_ending` may be gone soon, with its files.
     """
 
     container: Container
     latest: int
     is_ended: bool
     is_ending: bool
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,8 @@ class LogPodReader:
 
     def finish(self) -> dict[Container, Followed]:
         """End the list. Returns its containers."""
-        self._reader.finish()
+        for each in self._reader.finish():
+            self._add(each)
         return self._found
 
     def _add(self, pod: _Pod) -> None:
@@ -209,5 +211,7 @@ def _followed(pod: _Pod, status: _ContainerStatus, *, is_over: bool) -> Followed
         return None
     node = pod.spec.node_name
     container = Container(meta.uid, meta.namespace, meta.name, status.name, node)
-    is_ending = is_over or meta.deletion_timestamp is not None or not is_running
-    return Followed(container, status.restart_count, is_ended, is_ending)
+    is_leaving = is_over or meta.deletion_timestamp is not None
+    is_final = is_ended and is_leaving
+    is_ending = is_leaving or not is_running
+    return Followed(container, status.restart_count, is_ended, is_ending, is_final)

@@ -11,10 +11,13 @@ JSON document. It holds no text of any log.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Collection
 
 import msgspec
 
 from kmproxy.errors import PositionsError
+from kmproxy.logs.lines import Container
 
 MAX_BYTES = 4 << 20
 """Bytes of the longest text: about 10,000 containers."""
@@ -31,6 +34,8 @@ END_OF_TIME = 253_402_300_800
 _FORMAT = b"kmproxy-positions"
 _VERSION = b"1"
 _LONGEST_NAME = 300
+_PART_OF_A_PATH = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}", re.ASCII)
 
 
 class Point(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,15 +105,23 @@ class ApiPosition(msgspec.Struct, frozen=True, omit_defaults=True, tag="api"):
 Position = FilePosition | ApiPosition
 """The positions that the file can hold: a union with one tagged class for each source."""
 
+_NOWHERE = FilePosition(0, Point())
+
 Key = tuple[str, str]
 """A pod's UID and a container's name."""
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, omit_defaults=True):
     uid: str
     container: str
     seen: int  # seconds since 1970 when the container was last known to exist
     position: Position
+    namespace: str = ""
+    pod: str = ""
+    node: str = ""
+    is_over: bool = False
+    is_behind: bool = False
+    is_new: bool = False  # no line was sent yet: the position is none
 
 
 _ENTRIES = msgspec.json.Decoder(list[_Entry])
@@ -117,14 +130,16 @@ _ENTRIES = msgspec.json.Decoder(list[_Entry])
 class PositionBook:
     """The positions of all containers, at most `max_bytes` as text.
 
-    A container that is gone keeps its position for `kept` seconds. If the text is over its bound,
-    the positions of the containers that were seen longest ago are left out.
+    A container that is gone keeps its position for `kept` seconds, which begin anew when `gone` is
+    called after a restart. If the text is over its bound, the positions of the containers that were
+    seen longest ago are left out.
     """
 
     def __init__(self, *, kept: float = KEPT, max_bytes: int = MAX_BYTES) -> None:
         self._kept = kept
         self._max_bytes = max_bytes
         self._entries: dict[Key, _Entry] = {}
+        self._is_current = True
         self.changed = False
         """Whether a position has moved since the last `encode`."""
         self.left_out = 0
@@ -136,7 +151,12 @@ class PositionBook:
     def get(self, key: Key) -> Position | None:
         """Return the position of a container, or None if it is not known."""
         entry = self._entries.get(key)
-        return entry.position if entry else None
+        return entry.position if entry and not entry.is_new else None
+
+    def is_behind(self, key: Key) -> bool:
+        """Return whether bytes of a container were known that its position had not passed."""
+        entry = self._entries.get(key)
+        return entry is None or entry.is_behind
 
     def set(self, key: Key, position: Position, now: float) -> None:
         """Keep the position of a container that exists at `now`, in seconds since 1970."""
@@ -150,11 +170,58 @@ class PositionBook:
             entry.seen, entry.position = int(now), position
         self.changed = True
 
+    def keep(
+        self,
+        container: Container,
+        position: Position | None,
+        now: float,
+        *,
+        is_over: bool,
+        is_behind: bool,
+    ) -> None:
+        """Keep the position of a container, and what `gone` and `is_behind` tell of it.
+
+        `is_over`: all that it ever writes was read. `is_behind`: not all that was known was sent. A
+        container without a position yet is kept, too, so that `gone` knows of it.
+        """
+        key = container.uid, container.name
+        self.set(key, position or _NOWHERE, now)
+        entry = self._entries[key]
+        before = (
+            entry.namespace,
+            entry.pod,
+            entry.node,
+            entry.is_over,
+            entry.is_behind,
+            entry.is_new,
+        )
+        state = is_over, is_behind, position is None
+        now_is = container.namespace, container.pod, container.node, *state
+        if before != now_is:
+            entry.namespace, entry.pod, entry.node = now_is[:3]
+            entry.is_over, entry.is_behind, entry.is_new = state
+            self.changed = True
+
+    def gone(self, known: Collection[str], now: float) -> list[tuple[Container, Position | None]]:
+        """Return the containers whose end was not read, of pods whose UID is not among `known`.
+
+        It is called once, when the pods were listed after a restart.
+        """
+        self._is_current = True
+        found: list[tuple[Container, Position | None]] = []
+        for each in self._entries.values():
+            each.seen = max(each.seen, int(now))
+            if each.namespace and not each.is_over and each.uid not in known:
+                owner = Container(each.uid, each.namespace, each.pod, each.container, each.node)
+                found.append((owner, None if each.is_new else each.position))
+        return found
+
     def encode(self, now: float) -> bytes:
         """Return the text, without the containers that were gone for too long at `now`."""
         oldest = int(now - self._kept)
-        for key in [key for key, each in self._entries.items() if each.seen < oldest]:
-            del self._entries[key]
+        if self._is_current:  # else nobody knows which of them are gone
+            for key in [key for key, each in self._entries.items() if each.seen < oldest]:
+                del self._entries[key]
         room = self._max_bytes - 200
         lines = []
         for entry in sorted(self._entries.values(), key=lambda each: -each.seen):
@@ -171,7 +238,7 @@ class PositionBook:
     def restore(self, data: bytes) -> None:
         """Replace all positions by those of a text. Raises PositionsError and changes nothing."""
         self._entries = {(each.uid, each.container): each for each in decode(data)}
-        self.changed = False
+        self._is_current, self.changed = False, False
 
 
 def decode(data: bytes) -> list[_Entry]:
@@ -201,6 +268,7 @@ def _is_possible(entry: _Entry) -> bool:
         0 < len(entry.uid) <= _LONGEST_NAME
         and 0 < len(entry.container) <= _LONGEST_NAME
         and position.instance >= 0
+        and _is_named(entry)
     ):
         return False
     if isinstance(position, ApiPosition):
@@ -218,6 +286,18 @@ def _is_possible(entry: _Entry) -> bool:
         )
         and (not position.start or position.start.order <= position.done.order)
         and set(position.skipping) <= {"stdout", "stderr"}
+    )
+
+
+def _is_named(entry: _Entry) -> bool:
+    """Return whether a path can be made of the names of an entry, or it has none."""
+    if not entry.namespace:
+        return not entry.pod
+    names = entry.namespace, entry.pod, entry.container
+    return (
+        all(map(_PART_OF_A_PATH.fullmatch, names))
+        and _UID.fullmatch(entry.uid) is not None
+        and ".." not in entry.pod
     )
 
 

@@ -53,9 +53,11 @@ class Tally:
     lost: Counter[str] = field(default_factory=Counter)
     """By reason. `not_cri` and `too_old` count lines. The others count gaps of unknown length:
     `rotated` (a rotated file was deleted before its end was read), `truncated` (a file lost its
-    bytes), `deleted` (an instance's files were deleted), `damaged` (a compressed file is). A gap
-    counts if lines may have been lost: perhaps none were. Nobody can know of bytes that were
-    written to a file and truncated before any byte of that file was read."""
+    bytes), `deleted` (an instance's files were deleted, and what was known of them had not been
+    read), `unseen` (they were deleted before the instance's end was known, and all that was there
+    at the last look had been read), `damaged` (a compressed file is). A gap counts if lines may
+    have been lost: perhaps none were. Nobody can know of bytes that were written to a file and
+    truncated before any byte of that file was read."""
 
 
 class Progress:

@@ -13,7 +13,10 @@ Invariants:
 - A renamed file is finished when its end was seen `SETTLE` seconds after its successor was. The
   last file of an instance is finished when its end was seen `SETTLE` seconds after the instance's.
 - If the last file of an instance is deleted before that, one gap is counted, unless its end was
-  seen after the instance's: nothing was left to read then.
+  seen after the instance's: nothing was left to read then. The gap is `unseen` if all that was
+  there at the last look had been read, else `deleted`.
+- A pod that is gone may still have a running container, if no status has shown its end. Its file is
+  finished when nothing came for `LINGER` seconds. The folder tells whether an instance follows.
 - If a file is not found in two listings, one gap is counted, and reading goes on with the oldest
   file that is left.
 - `position` moves only by `acknowledge`, and over bytes without lines.
@@ -24,25 +27,19 @@ from __future__ import annotations
 
 from math import inf
 
-from kmproxy.logs.cri import CriReader
+from kmproxy.logs.cursor import Cursor
 from kmproxy.logs.exchange import Request, Response
-from kmproxy.logs.lines import Container, Mark
-from kmproxy.logs.listing import Listing, Rotated
-from kmproxy.logs.open_lines import OpenLines
-from kmproxy.logs.pace import ENDING, PATIENCE, SETTLE, Pace
-from kmproxy.logs.positions import FilePosition, Point
-from kmproxy.logs.progress import Progress, Read, Tally
-from kmproxy.logs.restarts import Restarts
+from kmproxy.logs.listing import Listing
+from kmproxy.logs.pace import ENDING, PATIENCE, SETTLE
+from kmproxy.logs.positions import Point
+from kmproxy.logs.progress import Read
 from kmproxy.logs.unpacking import PackedFile, PackedFileError
 
 PACKED = 32 << 10
 """Bytes of a compressed file that are asked for at once, as they stay until they are unpacked."""
 
-KEPT = 4
-"""Rotated files of an instance that the kubelet keeps by default. It deletes older ones."""
 
-
-class LogReader:
+class LogReader(Cursor):
     """Reads one container's log.
 
     The caller calls `observe` first, and again after each look at the pod. It sends each `request`
@@ -50,97 +47,25 @@ class LogReader:
     it calls `resume`. `due` says when the next request is worth sending.
     """
 
-    def __init__(
-        self, container: Container, position: FilePosition | None, tally: Tally,
-        *, max_line: int, oldest: int = 0, kept: int = KEPT, opened: OpenLines | None = None,
+    def observe(
+        self, latest: int, now: float,
+        *, is_ended: bool, is_deleted: bool = False, is_final: bool = False,
     ) -> None:  # fmt: skip
-        self.container = container
-        self.due = 0.0
-        self.lag = 0
-        """Bytes of the file that were not read at the last look."""
-        self.finished = False
-        """Whether the last instance of a deleted pod was read to its end."""
-        self._folder = (
-            f"/logs/pods/{container.namespace}_{container.pod}_{container.uid}/{container.name}/"
-        )
-        self._pace = Pace()
-        self._cri = CriReader(max_line, opened)
-        self._progress = Progress(container, position, tally, oldest)
-        self._kept = kept
-        self._restarts = Restarts()
-        self._instance = position.instance if position else -1
-        self._is_first = position is None  # what was deleted before the first look is no loss
-        self._over = False  # the instance was read to its end, and nothing follows yet
-        self._rotated: list[Rotated] = []  # by the last listing, behind the last finished one
-        self._successor: float | None = None  # when the successor of `_file` was seen
-        self._is_listing = position is None
-        self._asked = 0.0
-        self._go_to((position.start or position.done) if position else Point())
-        if position and not position.start:
-            self._cri.restore(position.skipping)
-
-    def _go_to(self, point: Point) -> None:
-        """Read on at a point whose file is not known yet."""
-        self._point = point  # behind the bytes that were read; of a packed file, where it began
-        self._cri.begin(point)
-        self._progress.arrive(self._cri, point)
-        self._file: Rotated | None = None  # None: the file that the instance writes to
-        self._is_found = False  # `_file` has the evidence
-        self._untried: list[Rotated] = []  # may be the file that is looked for, if `_file` is not
-        self._packed: PackedFile | None = None
-        self._held: tuple[Response, float] | None = None  # and when it was asked for
-        self._is_other = False  # the file that is looked for is not the one that is written to
-        self._was_rotated = False  # the file that is looked for had been found as a rotated one
-        self._is_counted = False  # a gap before this file was
-        self._doubts = 0  # how often the file was looked for and not found
-        self._read_up = -inf  # when the last request was sent that showed the end of the log
-
-    def __repr__(self) -> str:
-        place = self._cri.place
-        return f"<LogReader {self._instance}.log after {place.after or '-'} at {place.offset}>"
-
-    @property
-    def position(self) -> FilePosition | None:
-        """Where a new reader goes on. None if nothing is known of the container yet."""
-        return self._progress.position(self._instance, self._cri)
-
-    @property
-    def newest(self) -> int:
-        """The time of the last line, in nanoseconds since 1970; 0 without one."""
-        return self._progress.newest
-
-    @property
-    def is_docker(self) -> bool:
-        """Whether the files hold docker's JSON lines, which are not supported."""
-        return self._cri.is_docker
-
-    @property
-    def has_backlog(self) -> bool:
-        """Whether `resume` may give lines of bytes that were fetched already."""
-        return self._packed is not None and self._packed.has_more
-
-    @property
-    def has_bytes(self) -> bool:
-        """Whether bytes are held whose lines the next step gives."""
-        return self._held is not None or self.has_backlog
-
-    def acknowledge(self, mark: Mark) -> None:
-        """Say that a line and all lines before it were taken, or left out and counted."""
-        self._progress.acknowledge(mark)
-
-    def observe(self, latest: int, now: float, *, is_ended: bool, is_deleted: bool = False) -> None:
         """Tell the number of the last instance, whether it terminated, and whether the pod is gone.
 
-        `is_deleted` is for a pod that is no longer listed, so no further instance comes.
+        `is_deleted` is for a pod that is no longer listed, so no further instance comes. `is_final`
+        says that none comes although the pod is listed.
         """
-        if self._restarts.observe(latest, now, is_ended=is_ended, is_deleted=is_deleted):
+        if self._restarts.observe(
+            latest, now, is_ended=is_ended, is_deleted=is_deleted, is_final=is_final
+        ):
             self.due = min(self.due, now)
-        if self._over:
+        if self.is_read:
             self._next_instance(now)
 
     def request(self, now: float, room: int) -> Request | None:
         """Return the request for at most `room` new bytes (and `MAX_BACK` more), or None."""
-        if self.finished or self._over or self.has_backlog or room <= 0 or now < self.due:
+        if self.finished or self.is_read or self.has_backlog or room <= 0 or now < self.due:
             return None
         self._asked = now
         if self._is_listing:
@@ -184,13 +109,6 @@ class LogReader:
         """Return the lines of at most `room` further bytes that were fetched packed."""
         return self._unpack(self._packed, now, room) if self._packed else []
 
-    def _ended(self) -> float | None:
-        """Return the time at which the instance was seen to have ended, or None."""
-        return self._restarts.ended(self._instance)
-
-    def _rest(self, now: float, *, is_active: bool) -> None:
-        self.due = now + self._pace.next(is_active=is_active, is_ending=self._ended() is not None)
-
     def _take(self, response: Response, data: bytes, now: float) -> Read:
         """Take bytes behind the evidence, of a file that has it."""
         self._is_found, self._is_other, self._untried, self._doubts = True, False, [], 0
@@ -198,17 +116,21 @@ class LogReader:
         lines = self._progress.feed(new, self._instance, self._cri)
         self._point = self._cri.point
         self.lag = max((response.size or 0) - self._point.offset, 0)
-        if new and (self.lag or response.size is None):
+        has_more = bool(new) and bool(self.lag or response.size is None)
+        is_behind = bool(self.lag) or has_more or self._successor is not None
+        is_up = not (self._file or is_behind)
+        self._looks.take(self._asked, is_new=bool(new), is_up=is_up, is_behind=is_behind)
+        if has_more:
             self.due = now
             return lines
-        if not self._file and not self.lag:
-            self._read_up = self._asked
-        limit = self._successor if self._file and self._successor is not None else self._ended()
-        if limit is not None and self._asked >= limit + SETTLE and not self.lag:
+        limit = self._looks.settled(self._instance)
+        if self._file and self._successor is not None:
+            limit = self._successor + SETTLE
+        if limit is not None and self._asked >= limit and not self.lag:
             return lines + (self._end_file(now) if self._file else self._end_instance(now))
         self._rest(now, is_active=bool(new))
         if limit is not None:
-            self.due = min(self.due, limit + SETTLE)
+            self.due = min(self.due, limit)
         elif self._file:
             self._is_listing = True  # has it a successor?
         return lines
@@ -244,15 +166,10 @@ class LogReader:
         self._successor, self.due = self._successor if len(later) > 1 else None, now
         return lines
 
-    def _end_open(self) -> Read:
-        """Give out the open lines, which nothing follows."""
-        entries = [*self._cri.end_file(), *self._cri.end()]
-        return self._progress.give(entries, self._instance, self._cri.after)
-
     def _end_instance(self, now: float) -> Read:
         """Go on with the next instance."""
         lines = self._end_open()
-        self._over, self.due = True, inf
+        self.is_read, self.due = True, inf
         self._next_instance(now)
         return lines
 
@@ -260,12 +177,22 @@ class LogReader:
         if self._instance < self._restarts.latest:
             self._begin_instance(self._instance + 1, now)
         elif self._restarts.is_deleted:
-            self.finished = True
+            self.is_read, self.due = False, now
+            self._is_checking = self._is_listing = True
         elif self._ended() is None:  # it has not ended after all
-            self._over, self.due = False, now
+            self.is_read, self.due = False, now
+
+    def _check_end(self, listing: Listing, now: float) -> None:
+        """Go on with an instance that began before the pod was deleted, and that was not shown."""
+        self._is_checking, self.is_read, self.due = False, True, inf
+        if self._instance < self._restarts.latest or not self._restarts.is_deleted:
+            self._next_instance(now)
+        elif not listing.instances and not self._restarts.is_final:
+            self._progress.lose("unseen")
+        self.finished = self.is_read and self._restarts.is_deleted
 
     def _begin_instance(self, instance: int, now: float) -> None:
-        self._instance, self._is_first, self._over = instance, False, False
+        self._instance, self._is_first, self.is_read = instance, False, False
         self._progress.skip()
         self._go_to(Point())
         self._rotated, self._successor, self.due = [], None, now
@@ -274,6 +201,7 @@ class LogReader:
         """The file that was asked for is not the one that is read. Find out where that is."""
         self._point, self._packed = self._cri.point, None
         self.due, self._is_listing = now if self._point.offset else now + ENDING, True
+        self._looks.is_behind |= is_other
         if not self._file:
             self._is_other = is_other
         elif self._is_found:
@@ -306,6 +234,11 @@ class LogReader:
     def _take_listing(self, listing: Listing, now: float) -> Read:
         """Decide which file is next, by the names in the container's folder."""
         self._is_listing, self.due = False, now
+        if self._restarts.is_deleted:
+            self._restarts.extend(max(listing.instances, default=-1), now)
+        if self._is_checking:
+            self._check_end(listing, now)
+            return []
         if self._instance < 0:
             self._instance = min([*listing.instances, self._restarts.latest])
             return []
@@ -320,9 +253,14 @@ class LogReader:
                 self._file = same[0]
                 if has_later or listing.has_current(self._instance) or self._rotated[-1:] != same:
                     self._successor = now if self._successor is None else self._successor
+                    self._looks.is_behind = True
                 return []
             self._was_rotated = self._is_other = True
-        lines: Read = []
+        return self._take_rotated(listing, now, has_later=has_later)
+
+    def _take_rotated(self, listing: Listing, now: float, *, has_later: bool) -> Read:
+        """Go on with the oldest rotated file that is not read."""
+        lines, after = Read(), self._point.after
         if not self._point.offset and not self._is_counted:
             full = not after and not self._is_first and len(self._rotated) >= self._kept
             if full or (after and not listing.has_rotated(self._instance, after)):
@@ -331,6 +269,7 @@ class LogReader:
                 self._progress.lose("rotated")  # a file before the oldest one that is left
                 lines, self._is_counted = self._end_open(), True
         self._file, *self._untried = self._rotated
+        self._looks.is_behind |= bool(self._untried)
         self._is_found = False
         self._successor = now if self._is_other or self._untried or has_later else None
         return lines
@@ -346,7 +285,8 @@ class LogReader:
         ]
         has_current = listing.has_current(self._instance)
         ended = self._ended()
-        if not (self._is_other and has_current) and (ended is None or self._asked < ended + SETTLE):
+        waits = ended is None or self._asked < ended + SETTLE
+        if waits and not (self._is_other and has_current) and not self._is_anew(listing):
             self._rest(now, is_active=False)
             return []
         self._doubts += 1
@@ -355,13 +295,32 @@ class LogReader:
             return []
         if has_current:
             return self._miss("rotated" if self._was_rotated else "truncated", now)
-        is_read = ended is not None and self._read_up >= ended
+        return self._end_gone(listing, later, now)
+
+    def _is_anew(self, listing: Listing) -> bool:
+        """Whether the numbers of instances began anew.
+
+        A static pod that was taken away and put back has the same UID, and a new folder.
+        """
+        newest = max(listing.instances, default=self._instance)
+        return self._restarts.latest < self._instance and newest < self._instance
+
+    def _end_gone(self, listing: Listing, later: list[int], now: float) -> Read:
+        """End an instance whose files are gone, and go on with the first later one."""
+        if self._is_anew(listing):
+            later = listing.instances
+        reason = self._looks.loss(self._instance)
         if not self._point.offset and listing.has_rotated(self._instance, self._point.after):
-            is_read = True  # it ended before its next file was made
-        if not is_read or (later and later[0] > self._instance + 1):
-            self._progress.lose("deleted")
-        if not later:
-            return self._end_instance(now)
-        lines = self._end_open()
-        self._begin_instance(later[0], now)
-        return lines
+            reason = None  # it ended before its next file was made
+        if later and later[0] > self._instance + 1:
+            reason = "deleted"
+        if reason is not None:
+            self._progress.lose(reason)
+        if later:
+            lines = self._end_open()
+            self._begin_instance(later[0], now)
+            return lines
+        if self._restarts.is_deleted and self._instance >= self._restarts.latest:
+            self.finished, self.due = True, inf
+            return self._end_open()
+        return self._end_instance(now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -29,6 +29,10 @@ HELD: Final = 0.5
 
 PAUSE: Final = 300.0
 """Seconds between two log lines with one reason."""
+
+_LOST: Final = (
+    "not_cri", "too_old", "rotated", "truncated", "deleted", "unseen", "damaged", "clock",
+)  # fmt: skip
 
 _log = logging.getLogger(__package__)
 
@@ -55,6 +59,18 @@ class ContainerReader(Protocol):
     @property
     def is_docker(self) -> bool:
         """Whether the log is in docker's format, which is not read."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is read, because the pod is gone."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the last instance was read to its end."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether bytes are known that were not read at the last look."""
 
     def acknowledge(self, mark: Mark) -> None:
         """Move the position behind a line."""
@@ -96,7 +112,7 @@ class ReadMetrics:
             "Containers whose log files hold docker's JSON lines, which are not read.",
             registry=registry,
         )
-        for reason in ("not_cri", "too_old", "rotated", "truncated", "deleted", "damaged", "clock"):
+        for reason in _LOST:
             lost.labels(reason)
 
     def take(self, tally: Tally) -> None:
@@ -198,9 +214,13 @@ class Source(ABC, Generic[G]):
 
     def _keep(self, reading: G, now: float) -> None:
         """Put a container's position into the book."""
-        if (position := reading.reader.position) is not None:
-            container = reading.reader.container
-            self.book.set((container.uid, container.name), position, now)
+        reader = reading.reader
+        is_over = reader.finished or (reader.is_read and reading.seen.is_final)
+        self.book.keep(
+            reader.container, reader.position, now,
+            is_over=is_over and reading.is_settled,
+            is_behind=reader.is_behind or not reading.is_settled,
+        )  # fmt: skip
 
     def _drop(self, reading: G) -> None:
         """Forget a container. Its position stays for a while, as it may be listed again."""
@@ -217,11 +237,24 @@ class Source(ABC, Generic[G]):
             reading.added = mark.number
             self.batches.add(line, mark, reading.acknowledge)
 
-    def _is_listed(self) -> None:
-        """Say once that the pods were listed."""
-        if not self.listed.is_set():
-            self.listed.set()
-            _log.info("%d containers to read", len(self))
+    def _is_listed(self, known: Collection[str]) -> None:
+        """Say once that the pods with these UIDs were listed, and look after those that are gone.
+
+        Nobody read what they wrote at last, while no process of ours ran.
+        """
+        if self.listed.is_set():
+            return
+        for container, position in self.book.gone(known, self.wall()):
+            if self.selection.wants_pod(
+                container.namespace, container.uid
+            ) and self.selection.wants_container(container.name):
+                self._miss(container, position)
+        self.listed.set()
+        _log.info("%d containers to read", len(self))
+
+    @abstractmethod
+    def _miss(self, container: Container, position: Position | None) -> None:
+        """Read what is left of a container whose pod went while no process of ours ran."""
 
     def _failed(
         self, error: UpstreamError | CredentialError, upstream: str, what: str, message: str
@@ -253,3 +286,6 @@ class NoSource(Source[Reading[Any]]):
     async def run(self) -> None:
         """Wait until it is cancelled."""
         await asyncio.Event().wait()
+
+    def _miss(self, container: Container, position: Position | None) -> None:
+        """Read nothing."""

@@ -6,6 +6,7 @@ nor where they come from. No request to a kubelet is made.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import parse_qs
 
@@ -21,11 +22,15 @@ from kmproxy.labels.namespace_info import CONTENT_TYPE, NamespaceInfoMap
 from kmproxy.scrape.handler import ScrapeMetrics
 from kmproxy.scrape.routes import NAMESPACES
 from kmproxy.web.health import Readiness
-from kmproxy.web.responses import Handler, plain
+from kmproxy.web.responses import TIMEOUT_HEADER, Handler, break_off, plain, scrape_budget
 
 
 class NamespaceInfo:
-    """Answers requests for the labels of all namespaces, or of the namespaces in the query."""
+    """Answers requests for the labels of all namespaces, or of the namespaces in the query.
+
+    An answer that its client does not read is broken off at the end of the scrape time, which is
+    at most `longest` seconds: it holds labels of all namespaces.
+    """
 
     def __init__(
         self,
@@ -35,7 +40,9 @@ class NamespaceInfo:
         readiness: Readiness,
         metrics: ScrapeMetrics,
         clock: Callable[[], float],
+        longest: float,
     ) -> None:
+        self._longest = longest
         self._info = info
         self._selection = read_selection(selection)
         self._readiness = readiness
@@ -50,9 +57,15 @@ class NamespaceInfo:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         began = self._clock()
         code = "gone"
+        budget = min(scrape_budget(request.headers.get(TIMEOUT_HEADER)), self._longest)
         try:
-            response = await self._answer(request)
+            async with asyncio.timeout(budget):
+                response = await self._answer(request)
             code = str(response.status)
+        except TimeoutError:
+            code = "broken"
+            break_off(request)
+            response = web.Response(status=499)
         except ConnectionResetError:  # the client left while we wrote
             response = web.Response(status=499)
         finally:

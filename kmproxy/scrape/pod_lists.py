@@ -33,6 +33,9 @@ INTERVAL = 1.0
 LIST_TIMEOUT = 10.0
 """Seconds that a list may take, with its wait for others. Scrapes that wait do not change it."""
 
+SHARE = 0.5
+"""The part of its time that a scrape waits for a list if it may know all its pods already."""
+
 REFRESHES = 4
 """Lists that are fetched at once because the last ones are old."""
 
@@ -78,6 +81,11 @@ class PodMetrics:
         )
         for result in ("ok", "empty", "failed"):
             self.lists.labels(result)
+        self.unlisted = Counter(
+            "kmproxy_scrapes_without_pod_list",
+            "Scrapes whose list of pods failed or was late, so that known pods were used.",
+            registry=registry,
+        )
 
 
 class NodePods:
@@ -126,6 +134,10 @@ class NodePods:
         self._forgotten = True
         self._count()
 
+    def note_unlisted(self) -> None:
+        """Count a scrape that goes on with the known pods, because its list failed or is late."""
+        self._metrics.unlisted.inc()
+
     def note_unknown(self) -> None:
         """Count a pod of an answer that the list does not have."""
         self._metrics.unknown.inc()
@@ -150,12 +162,12 @@ class NodePods:
         await self._listed.close()
 
     async def _list(self) -> None:
-        self.busy = True
+        self.busy, asked = True, self._clock()
         result = "failed"
         try:
             listing = await self._fetch(self.node)
             result = "ok" if len(listing) or not len(self.map) else "empty"
-            self.map.swap(listing, self._clock())
+            self.map.swap(listing, self._clock(), asked)
             self._count()
             self._failing = False
         except (UpstreamError, CredentialError) as error:
@@ -175,12 +187,20 @@ class NodePods:
 
 
 class ScrapePods:
-    """The pods of the node of one scrape, from the moment on at which its answer has begun."""
+    """The pods of the node of one scrape, whose answer `began` at a time of the lists' clock.
 
-    def __init__(self, pods: NodePods, began: float, *, keep: bool) -> None:
+    The scrape itself came at the time `now`, which is later if it shares the answer. `deadline` is
+    the end of the scrape time, on the event loop's clock.
+    """
+
+    def __init__(
+        self, pods: NodePods, began: float, now: float, deadline: float, *, keep: bool
+    ) -> None:
         self._pods = pods
         self._began = began
-        self._answer = AnswerPods(pods.map, keep=keep, note=pods.note_unknown)
+        self._now = now
+        self._deadline = deadline
+        self._answer = AnswerPods(pods.map, began, keep=keep, note=pods.note_unknown)
         self.lookup = self._answer.lookup
 
     def __repr__(self) -> str:
@@ -192,9 +212,34 @@ class ScrapePods:
         return self._pods.map.longest
 
     async def list(self) -> None:
-        """Wait for a list that was asked for after the answer had begun. Raises UpstreamError."""
-        await self._pods.listed_after(self._began)
-        self._answer.listed = True
+        """Wait for a list that was asked for after the answer had begun.
+
+        The first call raises no error, and waits for a `SHARE` of the scrape time that is left. If
+        the list is not there then, the known pods suffice until another one is looked up. The next
+        call is for that one: it waits for the whole time, and raises the UpstreamError.
+        """
+        if self._answer.asked:
+            await self._listed()
+            self._answer.use_list()
+            return
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(max(self._deadline - now, 0.0) * SHARE):
+                await self._listed()
+        except (TimeoutError, UpstreamError, CredentialError):
+            self._answer.use_known()
+            self._pods.note_unlisted()
+        else:
+            self._answer.use_list()
+
+    async def _listed(self) -> None:
+        """Wait for a list. If it failed for an earlier scrape of the answer, ask again."""
+        try:
+            await self._pods.listed_after(self._began)
+        except (UpstreamError, CredentialError):
+            if self._began >= self._now:
+                raise
+            await self._pods.listed_after(self._now)
 
 
 class PodLists:
@@ -232,14 +277,17 @@ class PodLists:
     def __repr__(self) -> str:
         return f"<PodLists of {len(self._nodes)} nodes, {self._room!r}>"
 
-    def scraped(self, node: Node) -> ScrapePods:
-        """The pods for a scrape of a node whose answer has begun just now."""
+    def scraped(
+        self, node: Node, deadline: float = math.inf, began: float | None = None
+    ) -> ScrapePods:
+        """The pods for a scrape of a node whose answer has `began` then, or just now."""
         now = self._clock()
         pods = self._of(node)
         pods.used = now
         pods.expire(now)
         self._forget(now)
-        return ScrapePods(pods, now, keep=self._config.unknown_pod == "keep")
+        keep = self._config.unknown_pod == "keep"
+        return ScrapePods(pods, now if began is None else began, now, deadline, keep=keep)
 
     async def run(self) -> None:
         """List the pods of the configured node now, and those of all nodes when they are old."""
@@ -299,6 +347,8 @@ class PodLists:
             async with asyncio.timeout(LIST_TIMEOUT), self._turns:
                 reader = PodLabelReader(self._config, max_value=self._max_value)
                 await self._kubelet.pods(node, reader)
+                for _ in reader.end():
+                    await asyncio.sleep(0)
                 return reader.finish()
         except TimeoutError as error:
             message = f"no whole list of pods from the kubelet within {LIST_TIMEOUT:g} s"

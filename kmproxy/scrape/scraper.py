@@ -15,8 +15,8 @@ from aiohttp import web
 
 from kmproxy.auth.middleware import DECISION
 from kmproxy.errors import AccessError, CredentialError, SlowClientError, UpstreamError
+from kmproxy.exposition.errors import ExpositionError
 from kmproxy.exposition.pipeline import Recipe
-from kmproxy.exposition.selector import SeriesError
 from kmproxy.scrape.source import Source
 from kmproxy.scrape.stream import Streamer
 from kmproxy.sources.slots import Slot
@@ -75,6 +75,9 @@ class Scraper:
         except CredentialError as error:
             attempt.error = str(error)
             return _failed(request, response, path, 502, str(error))
+        except ExpositionError as error:
+            attempt.error = str(error)
+            return _failed(request, response, path, 502, str(error), error.details)
         except BaseException:  # after any error, a response that has begun must not look whole
             if response.prepared:
                 break_off(request)
@@ -107,10 +110,7 @@ class Scraper:
                     exposition, request, response,
                     source=source, recipe=recipe, slot=slot, tenant=tenant, attempt=attempt,
                 )  # fmt: skip
-        except SeriesError as error:
-            self.errors.count(source.server.label, "series")
-            raise UpstreamError("series", str(error)) from error
-        except UpstreamError as error:
+        except (ExpositionError, UpstreamError) as error:
             self.errors.count(source.server.label, error.reason)
             raise
         finally:
@@ -127,12 +127,20 @@ class Scraper:
 
 
 def _failed(
-    request: web.Request, response: web.StreamResponse, path: str, status: int, message: str
+    request: web.Request,
+    response: web.StreamResponse,
+    path: str,
+    status: int,
+    message: str,
+    details: str | None = None,
 ) -> tuple[web.StreamResponse, str]:
-    """Answer a failure: a status before the first byte, or a broken connection after it."""
+    """Answer a failure: a status before the first byte, or a broken connection after it.
+
+    The log gets the `details` instead of the message.
+    """
     if not response.prepared:
-        _log.warning("%s: %d: %s", path, status, message)
+        _log.warning("%s: %d: %s", path, status, details or message)
         return plain(status, message), str(status)
-    _log.warning("%s: connection broken: %s", path, message)
+    _log.warning("%s: connection broken: %s", path, details or message)
     break_off(request)
     return response, "broken"

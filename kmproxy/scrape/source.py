@@ -62,9 +62,11 @@ class Source(Protocol):
     def named(self) -> str:
         """The name of the node, if the request named it and it was found. Empty otherwise."""
 
-    @property
-    def pods(self) -> ScrapePods | None:
-        """The pods for the labels of a scrape whose answer has begun, or None."""
+    def pods(self, exposition: Exposition, deadline: float) -> ScrapePods | None:
+        """The pods for the labels of an exposition that was fetched, or None.
+
+        `deadline` is the end of the scrape time, on the event loop's clock.
+        """
 
     def fetch(self) -> AbstractAsyncContextManager[Exposition]:
         """Fetch the exposition. Raises UpstreamError of `server`."""
@@ -124,11 +126,12 @@ class NodeSource:
         """The name of the node, if the request named it and it was found. Empty otherwise."""
         return self.name or "" if self.node is not None else ""
 
-    @property
-    def pods(self) -> ScrapePods | None:
+    def pods(self, exposition: Exposition, deadline: float) -> ScrapePods | None:
         """The pods of the node."""
         lists = self.kubelets.pods
-        return lists.scraped(self.node) if lists is not None and self.node is not None else None
+        if lists is None or self.node is None:
+            return None
+        return lists.scraped(self.node, deadline, exposition.began)
 
     @property
     def server(self) -> Server:
@@ -168,8 +171,7 @@ class UpstreamSource:
         """Empty: an upstream is no node."""
         return ""
 
-    @property
-    def pods(self) -> None:
+    def pods(self, exposition: Exposition, deadline: float) -> None:  # noqa: ARG002 - as of nodes
         """None: only the samples of kubelets get labels of pods."""
         return
 

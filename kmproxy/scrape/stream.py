@@ -97,13 +97,13 @@ class Streamer:
         """Send a whole exposition. The first bytes begin the response. A HEAD gets the head alone.
 
         The `source` has the room for series, and the pods of its node if the recipe needs them.
-        `slot` counts the bytes that the client takes. A tenant gets the part that it sees.
-        `attempt` gets the numbers of samples. Raises SeriesError, and the errors of the exposition,
-        the tenant, the pods and the client's connection.
+        `slot` has the end of the time, and counts the bytes that the client takes. A tenant gets
+        the part that it sees. `attempt` gets the numbers of samples. Raises ExpositionError, and
+        the errors of the source, the tenant, the pods and the client's connection.
         """
         response.headers[hdrs.CONTENT_TYPE] = exposition.content_type
         encoder = _encoder(request, response)
-        pods = source.pods
+        pods = source.pods(exposition, slot.deadline)
         lookup = pods.lookup if pods else None
         pipeline = Pipeline(self.labels.lookup, recipe, room=source.room, pods=lookup)
         head = request.method == hdrs.METH_HEAD
@@ -143,25 +143,26 @@ class Streamer:
 
 
 async def _fed(pipeline: Pipeline, data: bytes, pods: ScrapePods | None) -> bytes:
-    """Feed a pipeline. If it meets a pod that is not known, wait for a list of the node's pods."""
-    try:
-        return pipeline.feed(data)
-    except PodsNeededError:
-        if pods is None:
-            raise
-        await pods.list()
-    return pipeline.feed(b"")
+    """Feed a pipeline. If it needs the pods of the node, wait for a list of them."""
+    while True:
+        try:
+            return pipeline.feed(data)
+        except PodsNeededError:
+            if pods is None:
+                raise
+            await pods.list()
+            data = b""
 
 
 async def _finished(pipeline: Pipeline, pods: ScrapePods | None) -> bytes:
-    """Finish a pipeline. If it meets a pod that is not known, wait for a list as `_fed` does."""
-    try:
-        return pipeline.finish()
-    except PodsNeededError:
-        if pods is None:
-            raise
-        await pods.list()
-    return pipeline.finish()
+    """Finish a pipeline. If it needs the pods of the node, wait for a list as `_fed` does."""
+    while True:
+        try:
+            return pipeline.finish()
+        except PodsNeededError:
+            if pods is None:
+                raise
+            await pods.list()
 
 
 async def _portions(

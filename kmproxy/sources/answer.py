@@ -58,11 +58,13 @@ class Exposition:
     """An answer with metrics: its own Content-Type, and its decoded body, in pieces as they arrive.
 
     `pieces` ends only at the proven end of the body. Otherwise it raises UpstreamError. Between two
-    pieces, the event loop runs if it has not run for `TURN` seconds.
+    pieces, the event loop runs if it has not run for `TURN` seconds. If another scrape's read is
+    shared, `began` is when its answer had begun, on the clock of the reads.
     """
 
     content_type: str
     pieces: AsyncIterator[bytes]
+    began: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class SharedReads:
         try:
             head = await read.head()
             async with aclosing(self._decoded(read, head, reader)) as pieces:
-                yield Exposition(head.content_type, pieces)
+                yield Exposition(head.content_type, pieces, head.began)
         finally:
             read.leave(reader)
             if not read.wanted and not (read.open and read.proven):
@@ -140,7 +140,7 @@ class SharedReads:
         """Read an answer to its end. Its readers get every error."""
         try:
             async with asyncio.timeout(self._longest), self._kubelet.open(*key) as answer:
-                read.begin(Head(answer.content_type, answer.coding))
+                read.begin(Head(answer.content_type, answer.coding, self._clock()))
                 async for piece in answer.pieces:
                     read.append(piece)
                     self._make_room()

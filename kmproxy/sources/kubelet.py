@@ -56,6 +56,9 @@ MAX_PODS = 512 << 20
 A list of 500 pods usually has about 3 MB, and at most 750 MB.
 """
 
+STEP = 1 << 14
+"""Bytes of a list of pods that are read in one step: a few milliseconds, also for a hostile one."""
+
 LOGS = "/logs/pods/"
 MAX_INDEX = 1 << 20
 """Bytes of a folder's index that are read at most. A container's folder has some 10 names."""
@@ -199,8 +202,9 @@ class Kubelet:
                 if size > MAX_PODS:
                     message = f"the {self._upstream.name}'s list of pods is over {MAX_PODS} bytes"
                     raise UpstreamError("too_large", message)
-                reader.feed(piece)
-                await asyncio.sleep(0)
+                for start in range(0, len(piece), STEP):
+                    reader.feed(piece[start : start + STEP])
+                    await asyncio.sleep(0)
 
     async def log(self, node: Node, path: str, span: tuple[int, int] | None = None) -> LogAnswer:
         """Get a folder's index, or the bytes `span` of a file: the first one and the last one.

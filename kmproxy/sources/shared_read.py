@@ -45,10 +45,11 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The Content-Type of an answer, and the content coding of its bytes."""
+    """The Content-Type of an answer, the content coding of its bytes, and when it had begun."""
 
     content_type: str
     coding: str
+    began: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import math
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
@@ -46,6 +47,8 @@ class Slot:
 
     def __init__(self, slots: ConcurrencyLimit, asker: str) -> None:
         self.asker = asker
+        self.deadline = math.inf
+        """The end of the time of its scrape, on the event loop's clock."""
         self._slots = slots
         self._waited = 0.0
         self._taken = 0
@@ -129,6 +132,7 @@ class ConcurrencyLimit:
         except TimeoutError as error:
             message = f"no slot became free in time: --max-concurrency is {self._count}"
             raise UpstreamError("timeout", message, status=503) from error
+        slot.deadline = deadline
         self._metrics.in_flight.inc()
         try:
             yield slot

@@ -8,7 +8,7 @@ import pytest
 
 from kmproxy.auth import footholds
 from kmproxy.auth.authorizer import RequestAttributes, TenantAuthorizer, node_name
-from kmproxy.auth.tenant import Tenant
+from kmproxy.auth.tenant import NamespaceNames, Tenant
 from kmproxy.auth.tenant_filter import Recent
 from kmproxy.errors import AccessError
 from kmproxy.kube.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Caller
@@ -73,7 +73,10 @@ def test_node_name(host, name):
 def tenant_of(desk, wanted=lambda _: True, recent=None):
     """The tenant Ann."""
     recent = recent or Recent()
-    return Tenant(desk.reviewer, Caller("ann"), RESOURCE, path="/m", wanted=wanted, recent=recent)
+    return Tenant(
+        desk.reviewer, Caller("ann"), RESOURCE,
+        path="/m", wanted=wanted, recent=recent, names=NamespaceNames(),
+    )  # fmt: skip
 
 
 async def test_a_few_reviews_at_once(desk, cluster):

@@ -30,6 +30,12 @@ REFUSED = {
     "::ffff:7f00:1": "loopback",
     "64:ff9b::7f00:1": "loopback",
     "2002:7f00:1::": "loopback",
+    "64:ff9b:1::7f00:1": "loopback",
+    "64:ff9b:1:7f00:0:100::": "loopback",
+    "64:ff9b:1:1:a9:fea9:fe00:0": "link-local",
+    "64:ff9b:1:a9:fe:a9fe::": "link-local",
+    "64:ff9b:1::a9fe:a9fe": "link-local",
+    "64:ff9b:1::": "unspecified",
     "169.254.169.254": "link-local",
     "::ffff:169.254.169.254": "link-local",
     "64:ff9b::a9fe:a9fe": "link-local",
@@ -101,8 +107,17 @@ def test_the_api_server_may_change():
 def test_what_is_inside():
     """The IPv4 address inside an IPv6 address is found, in each spelling."""
     for text in ("::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "10.0.0.1"):
-        assert embedded(text) == ipaddress.ip_address("10.0.0.1")
-    assert str(embedded("fd00::1")) == "fd00::1"
+        assert embedded(text) == {ipaddress.ip_address("10.0.0.1")}
+    assert embedded("fd00::1") == {ipaddress.ip_address("fd00::1")}
+    local = (
+        "64:ff9b:1:a7f:3:400::",
+        "64:ff9b:1:a:7f:304::",
+        "64:ff9b:1::a:7f03:400:0",
+        "64:ff9b:1::a7f:304",
+    )
+    for text in local:  # prefixes of 48, 56, 64 and 96 bits
+        assert ipaddress.ip_address("10.127.3.4") in embedded(text)
+        assert ELSEWHERE.problem(text, 10250) is None
 
 
 class Listener:

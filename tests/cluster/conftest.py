@@ -10,7 +10,6 @@ import pytest
 from kmproxy.cli.read import read_config
 from kmproxy.daemon.daemon import Daemon
 from tests.conftest import Front
-from tests.support.loki import Loki
 
 from .control_plane import HOST, TOOLS, ControlPlane
 
@@ -30,15 +29,6 @@ def plane(tmp_path_factory):
         yield running
     finally:
         running.stop()
-
-
-@pytest.fixture
-async def loki():
-    """A push endpoint."""
-    made = Loki()
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @pytest.fixture

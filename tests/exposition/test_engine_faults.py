@@ -10,6 +10,7 @@ import pytest
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selection import Globs, Selection
+from kmproxy.exposition.selector import SeriesRoom
 from tests.support.engines import ENGINES, fed
 
 LONG = 500_000
@@ -121,6 +122,33 @@ def test_the_list_of_pods_is_needed_at_any_pod(engine, cut):
     assert counts[0] == 5
     assert "'metric': 1" in dropped
     assert "'unknown_pod': 1" in dropped
+
+
+@pytest.mark.parametrize("error", [PodsNeededError, ValueError])
+def test_series_before_a_look_up_that_fails(engine, error):
+    """They are counted once, and take room that other expositions share."""
+    failures = [error()]
+
+    def lookup(*_):
+        if failures:
+            raise failures.pop()
+        return b""
+
+    room = SeriesRoom()
+    chosen = Selection(drop_labels=frozenset({b"le"}))
+    made = Pipeline(
+        lambda _: b"", Recipe(pods=True, selection=chosen), pods=lookup, room=room, engine=engine
+    )
+    text = b"".join(b'm{id="%d"} 1\n' % number for number in range(100))
+    with pytest.raises(error):
+        made.feed(text + b'm{namespace="a",pod="p"} 1\n' + text)
+    assert made.selector.series >= 101
+    assert repr(room) == f"<SeriesRoom {made.selector.series} series of 1 expositions>"
+    made.feed(b"m 1\n")
+    assert made.selector.series == 102
+    assert made.dropped["merged"] == 0
+    made.close()
+    assert repr(room) == "<SeriesRoom 0 series of 0 expositions>"
 
 
 def test_a_look_up_that_feeds_its_own_pipeline(engine):

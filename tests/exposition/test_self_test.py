@@ -13,6 +13,7 @@ import kmproxy
 from kmproxy.cli.flags import COMMANDS
 from kmproxy.cli.main import main
 from kmproxy.exposition import self_test as selftest
+from kmproxy.exposition.engine import available
 from kmproxy.exposition.enricher import Enricher
 from tests.support.programs import faulty_python
 
@@ -77,17 +78,43 @@ def test_what_needs_no_samples_works(option, faulty):
     assert run(faulty[0], "-m", "kmproxy", option).returncode == 0
 
 
-class Blind(Enricher):
-    """An engine that overlooks every sample."""
-
-    def feed(self, data):
-        return data
-
-
 def test_an_engine_that_errs(monkeypatch, capsys):
     """Wrong samples end the command, whatever the cause and the version."""
-    monkeypatch.setattr(selftest, "Enricher", Blind)
+    monkeypatch.setattr(Enricher, "feed", lambda _, data: data)  # it overlooks every sample
     assert "fails the self-test" in selftest.self_test()
     assert main(["bench"]) == 1
     version = ".".join(map(str, sys.version_info[:3]))
     assert capsys.readouterr().err.startswith(f"kmproxy: this Python, {version}, fails")
+
+
+class Overlooking:
+    """A compiled engine to which no line is a sample."""
+
+    family = b""
+
+    def __init__(self, **_):
+        pass
+
+    def read(self, first, data, start, end, *_):
+        return first + data[start:end], b"", (0,) * 10
+
+
+def failing(**_):
+    """As of an engine whose interface is another one than it says."""
+    raise TypeError
+
+
+@pytest.mark.skipif("compiled" not in available(), reason="there is no compiled engine")
+@pytest.mark.parametrize("wrong", [Overlooking, failing])
+def test_a_compiled_engine_that_errs(monkeypatch, capsys, wrong):
+    """It is named, if it is in use. Commands need the engine in use, and the pure one."""
+    import kmproxy_engine  # noqa: PLC0415 - it may not be there
+
+    monkeypatch.setattr(kmproxy_engine, "Engine", wrong)
+    monkeypatch.setattr(selftest, "IN_USE", "pure")
+    assert selftest.self_test() is None
+    monkeypatch.setattr(selftest, "IN_USE", "compiled")
+    assert main(["bench"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("kmproxy: the compiled engine fails the self-test: ")
+    assert said.endswith("set KMPROXY_ENGINE=pure\n")

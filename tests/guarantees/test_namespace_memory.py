@@ -43,7 +43,8 @@ async def ready(cluster, folder, *flags):
     telemetry, metrics = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kmproxy", *defaults, f"--listen=127.0.0.1:{metrics}",
-        f"--telemetry-listen=127.0.0.1:{telemetry}", *flags, env=environment,
+        f"--telemetry-listen=127.0.0.1:{telemetry}", "--cache-sync-timeout=100s", *flags,
+        env=environment,
     )  # fmt: skip
     async with aiohttp.ClientSession() as session:
 

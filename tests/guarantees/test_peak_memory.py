@@ -63,8 +63,10 @@ async def nothing(world):
 
 
 async def answers(world):
-    """60 MB of samples; lines at their limit and beyond; comments without end; bombs of gzip."""
-    await world.start("--info-metric", "--max-response-bytes=67108864")
+    """60 MB of samples; lines at their limit and beyond, or that grow; bombs of gzip."""
+    world.cluster.api.namespaces.apply("wide", {"team": "w" * 1000})
+    flags = ("--info-metric", "--max-response-bytes=67108864", "--on-conflict=overwrite")
+    await world.start(*flags)
     long = b'm{namespace="payments",a="' + b"x" * ((1 << 20) - 40) + b'"} 1\n'
     bodies = [
         (repeated(PLAIN, 60 << 20), True),
@@ -73,6 +75,8 @@ async def answers(world):
         (b"# EOF" + b" " * (60 << 20), True),
         (b'm{namespace="payments",' + b'anamespace="",' * 70_000 + b"} 1\n", True),
         (b"#\n" * (8 << 20), True),
+        (b'm{namespace="wide",' + b'team="",' * 130_000 + b"} 1\n", True),
+        ((b'm{namespace="wide"' + b',team=""' * 9 + b"} 1\n") * 100_000, True),
         (b"", gzip.compress(b"0" * (1 << 16), 9) * 990),
         (b"", zlib.compress(b'm{namespace="payments"} 1\n' * (8 << 20), 9, 31)),
     ]

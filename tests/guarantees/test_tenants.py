@@ -151,8 +151,8 @@ async def test_thousands_of_namespaces(front, cluster):
     """An answer with thousands of namespaces is complete. The second one needs no review."""
     body = b"".join([b'm{namespace="n%d"} 1\n' % number for number in range(3000)])
     serve(cluster, body)
-    for name in ("n0", "n1500", "n2999"):
-        cluster.api.namespaces.apply(name, {})
+    for number in range(3000):
+        cluster.api.namespaces.apply(f"n{number}", {})
     user = "system:serviceaccount:n0:prometheus"
     grant(cluster, "n0", "n1500", "n2999", user=user)
     proxy = await front("--authorization=tenant")

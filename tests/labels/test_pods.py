@@ -166,17 +166,64 @@ def test_edited_labels():
     assert pods.lookup(b"shop", b"web-0") == b',level="b"'
 
 
+def test_an_answer_that_is_older_than_a_list():
+    """It has the labels of the first list after it: what came later is another pod."""
+    one, two, three = (labelled({"tier": tier}, uid=tier) for tier in "abc")
+    lists = [listing(each, workload=False) for each in (one, two, two, three)]
+    pods = PodMap()
+    for number, each in enumerate(lists):  # asked for at 0, 10, 20, 30
+        pods.swap(each, NOW + 10 * number + 5, NOW + 10 * number)
+    found = [pods.lookup(b"shop", b"web-0", NOW + began) for began in (-1, 0, 1, 10, 20, 21, 99)]
+    assert [each[-2:-1] for each in found] == [b"a", b"a", b"b", b"b", b"b", b"c", b"c"]
+    assert pods.lookup(b"shop", b"web-0")[-2:-1] == b"c"
+    assert pods.lookup(b"shop", b"web-1", NOW) is None
+    pods.expire(NOW + 15 + RETENTION)
+    found = [pods.lookup(b"shop", b"web-0", NOW + began) for began in (0, 20, 21)]
+    assert [each[-2:-1] for each in found] == [b"b", b"b", b"c"]
+    pods.expire(NOW + 35 + RETENTION)
+    assert pods.lookup(b"shop", b"web-0", NOW)[-2:-1] == b"c"
+
+
+def test_many_changes(monkeypatch):
+    """The oldest are forgotten, so that the changes of many pods take no more than their bytes."""
+    pods = PodMap()
+    for number in range(50):
+        tiers = [labelled({"tier": f"{number}"}, f"web-{name}") for name in range(20)]
+        pods.swap(listing(*tiers, workload=False), NOW + number, NOW + number)
+        if not number:
+            first = pods.size
+            monkeypatch.setattr(module, "MAX_EARLIER", 20_000)
+    assert 10_000 < pods.size - first <= 20_000
+    assert pods.lookup(b"shop", b"web-0", NOW + 48) == b',level="48"'
+    assert pods.lookup(b"shop", b"web-0", NOW) != b',level="0"'
+    pods.expire(NOW + 50 + RETENTION)
+    assert pods.size == first + len("49") - len("0")
+
+
+def test_earlier_labels_count_to_the_longest():
+    """A portion of an answer leaves room for them."""
+    pods = held(listing(labelled({"tier": "x" * 99})), listing(labelled({"tier": "y"})))
+    assert pods.longest > 99
+    pods.expire(NOW + RETENTION)
+    pods.swap(listing(labelled({"tier": "y"})), NOW + RETENTION)
+    assert pods.longest < 99
+
+
 def test_an_answer():
     """An unknown pod needs a list; after it, the sample is left out, or passes as it is."""
     pods = held(listing(labelled({"tier": "a"}), workload=False))
     for keep, expected in ((False, None), (True, b"")):
         noted = []
-        answer = AnswerPods(pods, keep=keep, note=lambda noted=noted: noted.append(1))
+        answer = AnswerPods(pods, NOW, keep=keep, note=lambda noted=noted: noted.append(1))
+        for name in (b"web-0", b"new"):  # a known name may be that of a new pod
+            with pytest.raises(PodsNeededError):
+                answer.lookup(b"shop", name)
+        answer.use_known()
         assert answer.lookup(b"shop", b"web-0") == b',level="a"'
         with pytest.raises(PodsNeededError):
             answer.lookup(b"shop", b"new")
         assert noted == []
-        answer.listed = True
+        answer.use_list()
         for name in (b"new", b"new", b"other"):
             assert answer.lookup(b"shop", name) == expected
         assert noted == [1, 1]

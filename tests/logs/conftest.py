@@ -18,7 +18,7 @@ from kmproxy.simulator.cluster import SimCluster
 from kmproxy.simulator.logs import SimLogs
 from kmproxy.telemetry import CredentialErrors, open_registry
 from tests.support.log_endpoint import LogEndpoint, Reader
-from tests.support.loki import Loki, arguments
+from tests.support.loki import arguments
 
 LABELS = {b"shop": b',team="a"', b"blog": b',team="b"'}
 
@@ -138,15 +138,6 @@ def logs(cluster, tmp_path):
     with SimLogs(tmp_path / "log") as made:
         cluster.show_logs("node-a", made)
         yield made
-
-
-@pytest.fixture
-async def loki():
-    """A push endpoint."""
-    made = Loki()
-    await made.start()
-    yield made
-    await made.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from kmproxy.simulator.answers import ApiFault
-from tests.support.event_objects import notes, stamp
+from tests.support.event_objects import has, notes, stamp
 from tests.support.event_senders import senders_of
 from tests.support.loki import got, until
 
@@ -17,11 +17,6 @@ async def senders(tmp_path, loki, monkeypatch):
     """A cluster, and processes that send its events."""
     async with senders_of(SPACES, tmp_path, loki, monkeypatch) as made:
         yield made
-
-
-async def has(loki, *wanted):
-    """Wait until each of these notes has come."""
-    await until(lambda: set(wanted) <= set(notes(loki)))
 
 
 async def test_a_line_and_its_labels(senders, loki):

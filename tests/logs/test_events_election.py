@@ -6,7 +6,7 @@ import json
 import pytest
 
 from kmproxy.simulator.answers import ApiFault
-from tests.support.event_objects import notes
+from tests.support.event_objects import has, notes
 from tests.support.event_senders import TIMES, senders_of
 from tests.support.loki import Loki, got, until
 
@@ -18,11 +18,6 @@ async def senders(tmp_path, loki, monkeypatch):
     """A cluster, and processes that send its events."""
     async with senders_of(SPACES, tmp_path, loki, monkeypatch) as made:
         yield made
-
-
-async def has(loki, *wanted):
-    """Wait until each of these notes has come."""
-    await until(lambda: set(wanted) <= set(notes(loki)))
 
 
 async def two(senders, *flags):

@@ -19,14 +19,13 @@ from kmproxy.logs.loki import (
     entry_value,
     judge,
     reason_of,
+    refuses_all,
 )
 
 
-def entries(count):
+def entries(count, labels=b'{"a":"b"}'):
     """Entries whose values are their numbers, of one stream."""
-    return [
-        Entry(b'{"a":"b"}', b'["%d","%d"]' % (n, n), 1, n, n, Mark(n), print) for n in range(count)
-    ]
+    return [Entry(labels, b'["%d","%d"]' % (n, n), 1, n, n, Mark(n), print) for n in range(count)]
 
 
 def test_a_body():
@@ -121,6 +120,44 @@ def test_one_bad_line_of_a_thousand():
     done, pushes = deliver(Delivery(entries(1024), Endpoint()), {700})
     assert len(done) == 1024
     assert pushes <= 21
+
+
+def too_old(number, counted=None, reason="entry too far behind, oldest acceptable: 2026"):
+    """Loki's words for so many lines of a stream, of which it names the first ten."""
+    named = f"entry with timestamp 2026-11-30 03:09:10.1 +0000 UTC ignored, reason: '{reason}',\n"
+    text = named * min(number, 10)
+    ends = f"user 'x', total ignored: {number} out of {counted or number} for stream: {{a=\"b\"}}"
+    return (text + ends).encode()
+
+
+def test_lines_that_are_too_old_together():
+    """Loki names each, so they are left out by one push, in their order among the others."""
+    delivery, done, pushes = Delivery(entries(64), Endpoint()), [], 0
+    while (part := delivery.part()) is not None:
+        pushes += 1
+        bad = [entry for entry in part if 16 <= entry.time < 48]
+        words = too_old(len(bad), len(part))
+        outcome = delivery.answered(*((400, words) if bad else (204, b"")))
+        done += [(entry.time, reason) for entry, reason in outcome.lost]
+        done += [(entry.time, None) for entry in outcome.taken]
+    assert done == [(n, "too_old" if 16 <= n < 48 else None) for n in range(64)]
+    assert pushes == 11
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (400, too_old(4, 5)), (400, too_old(5, 4)), (400, too_old(3)), (429, too_old(4)),
+        (400, too_old(4, reason="Per stream rate limit exceeded")), (413, too_old(4)),
+        (400, b"too far behind: total ignored: 4 out of 4"),
+        (400, too_old(4).partition(b"total")[0]),
+    ],
+)  # fmt: skip
+def test_an_answer_that_does_not_name_each_line(status, text):
+    """Some of the lines may be good, so the push is halved."""
+    delivery = Delivery(entries(4), Endpoint(proven=True))
+    assert delivery.answered(status, text).lost == ()
+    assert not refuses_all(400, too_old(4), [*entries(3), *entries(1, labels=b'{"b":"c"}')])
 
 
 def test_an_endpoint_that_refuses_everything():

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from kmproxy.errors import PositionsError
+from kmproxy.logs.lines import Container
 from kmproxy.logs.positions import FilePosition, Point, PositionBook, decode
 
 HERE = FilePosition(3, Point("20261130-030910", 700, 64, 12345), Point("", 12, 12, 9), ("stdout",))
@@ -77,6 +78,8 @@ ENTRY = (
     b'{"uid":"u","container":"c","seen":1,"position":{"type":"file","instance":0,"done":{%s}%s}}'
 )
 
+NAMED = (ENTRY % (b"", b""))[:-1] + b',"namespace":"%s","pod":"%s"}'
+
 
 @pytest.mark.parametrize(
     ("text", "problem"),
@@ -102,6 +105,11 @@ ENTRY = (
         (sealed(b"[" + ENTRY.replace(b'"u"', b'""') % (b"", b"") + b"]"), "impossible"),
         (sealed(b"[" + ENTRY % (b"", b',"start":{"offset":5,"back":5}') + b"]"), "impossible"),
         (sealed(b"[" + ENTRY % (b"", b',"skipping":["all"]') + b"]"), "impossible"),
+        (sealed(b"[" + NAMED % (b"..", b"p") + b"]"), "impossible"),
+        (sealed(b"[" + NAMED % (b"n", b"a/../b") + b"]"), "impossible"),
+        (sealed(b"[" + NAMED % (b"n", b"") + b"]"), "impossible"),
+        (sealed(b"[" + NAMED % (b"", b"p") + b"]"), "impossible"),
+        (sealed(b"[" + NAMED.replace(b'"u"', b'"../u"') % (b"n", b"p") + b"]"), "impossible"),
     ],
 )
 def test_a_text_that_is_refused(text, problem):
@@ -116,3 +124,44 @@ def test_a_text_that_is_refused(text, problem):
 def test_the_entries_of_the_table_are_good_but_for_their_fault():
     """So that the table does not pass for another reason."""
     assert len(decode(sealed(b"[" + ENTRY % (b'"offset":5,"back":5', b"") + b"]"))) == 1
+    assert len(decode(sealed(b"[" + NAMED % (b"n", b"p.q-1") + b"]"))) == 1
+
+
+def test_who_is_gone_after_a_restart():
+    """Those whose end was not read. A day counts from then on, so no position is lost before."""
+    made = book({})
+    for number, state in enumerate([(False, True), (False, False), (True, False), (False, False)]):
+        owner = Container(f"uid-{number}", "shop", f"web-{number}", "app", "node-1")
+        is_over, is_behind = state
+        made.keep(owner, HERE, 1000.0, is_over=is_over, is_behind=is_behind)
+    new = Container("new", "shop", "web-9", "app", "node-1")
+    made.keep(new, None, 1000.0, is_over=False, is_behind=True)
+    made.set(("old", "app"), HERE, 1000.0)  # of an older version: nobody knows its pod
+    week = 1000.0 + 7 * 24 * 3600
+    again = PositionBook()
+    again.restore(made.encode(1000.0))
+    again.restore(again.encode(week))
+    gone = again.gone({"uid-3"}, week)
+    assert [each.uid for each, _ in gone] == ["uid-0", "uid-1", "new"]
+    assert gone[2] == (new, None)
+    assert again.get(("new", "app")) is None
+    assert gone[0] == (Container("uid-0", "shop", "web-0", "app", "node-1"), HERE)
+    assert [again.is_behind((f"uid-{number}", "app")) for number in range(5)] == [
+        True, False, False, False, True,
+    ]  # fmt: skip
+    again.encode(week + 23 * 3600)
+    assert again.get(("uid-0", "app")) == HERE
+    again.encode(week + 25 * 3600)
+    assert again.get(("uid-0", "app")) is None
+
+
+def test_a_state_that_has_changed_is_written():
+    """Else a restart would go by the old one."""
+    made, owner = book({}), Container("uid-1", "shop", "web-0", "app", "node-1")
+    for state in ((False, True), (False, False), (True, False)):
+        made.encode(1000.0)
+        made.keep(owner, HERE, 1000.0, is_over=state[0], is_behind=state[1])
+        assert made.changed
+    made.encode(1000.0)
+    made.keep(owner, HERE, 1001.0, is_over=True, is_behind=False)
+    assert not made.changed

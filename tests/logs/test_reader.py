@@ -9,62 +9,13 @@ import random
 import pytest
 
 from kmproxy.logs.exchange import Request, Response
-from kmproxy.logs.lines import Container, Mark
+from kmproxy.logs.lines import Mark
 from kmproxy.logs.positions import FilePosition, Point
-from kmproxy.logs.progress import Tally
-from kmproxy.logs.reader import PACKED, LogReader
-from tests.support.log_files import FOLDER, LogFiles
+from kmproxy.logs.reader import PACKED
+from tests.support.log_files import FOLDER
+from tests.support.log_site import WEB, Site, line
 
-WEB = Container("uid-1", "shop", "web-0", "web", "node-1")
 A, B = "20261130-030910", "20261130-030920"
-
-
-def line(number, text=b"x", tag=b"F"):
-    """A line of the second `number`."""
-    return b"1970-01-01T00:00:%02dZ stdout %s %s\n" % (number, tag, text)
-
-
-class Site:
-    """A reader, and the files that it reads."""
-
-    def __init__(self, files, position=None, **more):
-        self.model = LogFiles(random.Random(0))
-        self.files = self.model.files
-        self.files.clear()
-        self.files.update(files)
-        self.tally = Tally()
-        self.now = 0.0
-        self.asked = []
-        self.reader = LogReader(WEB, position, self.tally, max_line=1000, **more)
-        self.reader.observe(0, self.now, is_ended=False)
-
-    def ask(self, room=10_000):
-        """Let one request be answered. Returns its file and the lines, or None if none is due."""
-        request = self.reader.request(self.now, room)
-        if request is None:
-            return None
-        self.asked.append(request)
-        lines = self.reader.respond(self.model.answer(request), self.now, room)
-        while self.reader.has_backlog:
-            lines += self.reader.resume(self.now, room)
-        return lines
-
-    def read(self, seconds=30.0, room=10_000):
-        """Let the reader read for a time. Returns the texts of the lines."""
-        end, lines = self.now + seconds, []
-        while self.now <= end and not self.reader.finished:
-            found = self.ask(room)
-            if found is None:
-                self.now = max(self.now + 0.01, min(self.reader.due, end + 1))
-            else:
-                lines += found
-        self.lines = lines
-        return [each.text for each, _ in lines]
-
-    @property
-    def names(self):
-        """The files that were asked for."""
-        return [each.path.removeprefix(FOLDER) for each in self.asked]
 
 
 def test_what_is_asked_for_first():
@@ -314,21 +265,6 @@ def test_a_container_that_ends():
     assert site.read() == []
     assert site.reader.finished
     assert site.reader.request(1e9, 100) is None
-
-
-def test_the_folder_of_a_deleted_pod():
-    """If it goes before the end was seen after the exit, one gap is counted; if after, none."""
-    for seconds, lost in ((None, {"deleted": 1}), (0.3, {}), (5.0, {})):
-        site = Site({"0.log": line(1)})
-        assert site.read(5.0) == [b"x"]
-        if seconds is not None:
-            site.reader.observe(0, site.now, is_ended=True)
-            site.read(seconds)
-        site.files.clear()
-        site.reader.observe(0, site.now, is_ended=True, is_deleted=True)
-        site.read(10.0)
-        assert site.reader.finished
-        assert site.tally.lost == lost
 
 
 def test_a_request_without_an_answer():

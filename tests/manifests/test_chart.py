@@ -147,13 +147,14 @@ def test_the_chart_renders_what_the_overlay_builds(overlay):
     same(rendered(ci_values(overlay)), built(overlay))
 
 
-@pytest.mark.parametrize("folder", ["logs", "logs-api"])
+@pytest.mark.parametrize("folder", ["logs", "logs-api", "logs-events"])
 def test_the_chart_renders_the_manifests_of_logs(folder):
-    """For both sources, alone, in the namespace that the manifests name."""
+    """For both sources and for events, alone, in the namespace that the manifests name."""
     theirs = build(MANIFESTS / folder)
     ours = rendered(ci_values(folder))
     same(ours, theirs)
-    sides = [of_kind(objects, "DaemonSet", "StatefulSet")[0] for objects in (ours, theirs)]
+    kinds = "DaemonSet", "StatefulSet", "Deployment"
+    sides = [of_kind(objects, *kinds)[0] for objects in (ours, theirs)]
     containers = [one["spec"]["template"]["spec"]["containers"][0] for one in sides]
     assert containers[0]["env"] == containers[1]["env"]
 

@@ -69,6 +69,17 @@ async def test_helm_test_of_logs_passes(cluster, tmp_path, way):
     assert {row[0] for row in rows if row} == {"✓"}, out
 
 
+async def test_helm_test_of_events_passes(cluster, tmp_path):
+    """The pod for events has the rights, and asks no kubelet."""
+    values = ci_values("logs-events") | {"namespaceOverride": "kmproxy"}
+    values["events"]["serviceAccount"] = {"name": "kmproxy"}
+    status, out, err = await run(cluster, parts(values)[1], tmp_path, "--logs")
+    assert "kmproxy/kmproxy-logs-events is not there yet" in out
+    assert (status, err) == (0, ""), out
+    rows = out.partition("\n✓ identity")[2].splitlines()[1:]
+    assert {row[0] for row in rows if row} == {"✓"}, out
+
+
 async def test_helm_test_fails_without_a_right(cluster, tmp_path):
     """With `rbac.create=false` and no other role, it says which rule is missing."""
     objects = rendered(ci_values("daemonset") | {"rbac": {"create": False}})

@@ -122,9 +122,9 @@ CONTRADICTIONS = [
     ),
     (
         {"prometheus": {"logs": ON}},
-        "prometheus.logs.enabled has nothing to scrape: set logs.enabled",
+        "prometheus.logs.enabled has nothing to scrape: set logs.enabled or events.enabled",
     ),
-    (NONE, "mode=none runs nothing without logs.enabled: set one of them"),
+    (NONE, "mode=none runs nothing without logs.enabled or events.enabled: set one of them"),
     *(
         (
             NONE | {"logs": LOGS} | given,
@@ -175,6 +175,26 @@ CONTRADICTIONS = [
     (
         {"logs": LOGS | {"config": {"positions": "/x"}}},
         "logs.config.positions is what the chart sets itself: set logs.persistence instead",
+    ),
+    (
+        {"events": ON},
+        "events.enabled needs events.lokiUrl: a push endpoint, such as http://HOST:PORT/loki/api/v1/push",
+    ),
+    (
+        {"events": LOGS, "networkPolicy": ON},
+        "networkPolicy.enabled lets no line reach events.lokiUrl: add a rule for the pods of the endpoint to networkPolicy.logsEgress",
+    ),
+    (
+        {"events": LOGS | {"config": {"events-lease": "other"}}},
+        "events.config.events-lease is what the chart sets itself: set fullnameOverride instead",
+    ),
+    (
+        {"events": LOGS | {"config": {"node-port": 10250}}},
+        "events.config.node-port makes no sense: events come from the API server",
+    ),
+    (
+        {"events": LOGS | {"serviceAccount": {"create": False}}},
+        "events.serviceAccount.create=false needs events.serviceAccount.name: the role is not for the account that every pod has",
     ),
     (
         {"logs": LOGS | {"serviceAccount": {"create": False}}},
@@ -236,6 +256,8 @@ WRONG = {
     },
     "an entry without a URL": {"upstreams": [{"name": "a"}]},
     "another source of logs": {"logs": {"source": "journal"}},
+    "an unknown setting of events": {"events": {"config": {"on-conflict": "keep"}}},
+    "another source of events": {"events": {"source": "none"}},
     "an unknown setting of logs": {"logs": {"config": {"loki_url": "http://a"}}},
     "a setting of metrics for logs": {"logs": {"config": {"on-conflict": "keep"}}},
     "a secret for the endpoint": {

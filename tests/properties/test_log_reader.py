@@ -49,8 +49,11 @@ class Run:
         self.saved, self.since_saved = None, []
         self.start()
 
-    def start(self):
-        """Start a reader as a new process does: from the text of the last saved position."""
+    def start(self, *, is_deleted=False, is_behind=True):
+        """Start a reader as a new process does: from the text of the last saved position.
+
+        If the pod is deleted, it knows of the instances only what the position tells.
+        """
         position = None
         if self.saved is not None:
             book = PositionBook()
@@ -58,16 +61,20 @@ class Run:
             position = book.get(KEY)
         self.reader = LogReader(
             WEB, position, self.tally, max_line=MAX_LINE, kept=self.files.rates.keeps,
-            opened=self.opened,
+            opened=self.opened, is_behind=is_behind,
         )  # fmt: skip
         self.pending, self.answer = [], None
-        self.look()
+        if is_deleted:
+            self.shown = position.instance
+        self.look(is_deleted=is_deleted)
 
     def look(self, *, is_deleted=False):
-        """Tell the reader of the pod's status."""
+        """Tell the reader of the pod's status, or that it is gone: then nothing new is known."""
         files = self.files
+        if not is_deleted:
+            self.shown = files.instance
         self.reader.observe(
-            files.instance, files.now, is_ended=files.is_ended, is_deleted=is_deleted
+            self.shown, files.now, is_ended=is_deleted or files.is_ended, is_deleted=is_deleted
         )
 
     def knows_file(self):
@@ -360,9 +367,38 @@ def test_a_pod_that_goes_while_the_kubelet_fails(seed, outage, is_told):
     run.fails = 0.02
     run.drain(is_deleted=True)
     is_read = is_told and outage != "before"
-    assert run.tally.lost["deleted"] == (not is_read)
+    assert run.tally.lost["unseen"] + run.tally.lost["deleted"] == (not is_read)
     if is_read:
         check_exact(run)
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_pod_that_goes_while_nobody_reads(seed, is_left):
+    """What is left of its files comes once, of instances that nobody has seen, too."""
+    run = Run(seed, crash=0.0)
+    for _ in range(100 + 20 * seed):
+        run.step()
+    run.save()
+    for _ in range(30):
+        run.files.step()
+        run.read()
+        run.acknowledge()
+    run.files.restart()
+    run.files.write()
+    run.files.end()
+    if not is_left:
+        run.files.delete()
+    run.crashes += 1
+    run.repeated.update(map(key, run.since_saved))
+    run.start(is_deleted=True, is_behind=seed % 2)
+    run.drain(is_deleted=True)
+    assert run.reader.finished
+    if is_left:
+        check_exact(run)
+    else:
+        assert run.tally.lost["deleted" if seed % 2 else "unseen"] == 1
+        assert max(Counter(map(key, run.taken)).values()) == 1
 
 
 def test_a_million_lines():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -15,6 +16,8 @@ from tests.support.tenants import bearer, grant
 
 PATH = "/metrics/namespaces"
 CENTRAL = ("--all-nodes", "--info-metric")
+LONG = {f"long-{number}": "y" * 60 for number in range(100)}
+"""Labels of a namespace: 500 times as many do not fit into the buffers of a connection."""
 
 
 def listed(text):
@@ -168,3 +171,18 @@ async def test_a_tenant_sees_its_own(front, cluster):
     _, text = await proxy.get(f"{PATH}?namespace=frontend*", **bearer(cluster))
     assert listed(text) == {}
     assert (await proxy.get(PATH, **bearer(cluster, "eve")))[0] == 403
+
+
+async def test_a_client_that_does_not_read(front, cluster):
+    """The scrape time ends its answer with a reset: no client holds a connection for ever."""
+    for number in range(500):
+        cluster.api.namespaces.apply(f"large-{number}", {"team": "x" * 60, **LONG})
+    proxy = await front(*CENTRAL, "--label=*")
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port, limit=1)
+    writer.write(f"GET {PATH} HTTP/1.1\r\nHost: x\r\n".encode())
+    writer.write(b"X-Prometheus-Scrape-Timeout-Seconds: 1\r\n\r\n")
+    await reader.readexactly(1)
+    await until(lambda: proxy.metric("kmproxy_scrapes_total", path=PATH, code="broken"))
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()

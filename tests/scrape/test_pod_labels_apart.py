@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from kmproxy.simulator.kubelet import Fault
 from tests.support.exporters import Exporter, answer, config_file
 from tests.support.node_pods import add_pod, bear, listed, lists
 from tests.support.pods import flat
+from tests.support.sharing import Clock
 from tests.support.targets import answer as discovered
 from tests.support.tenants import bearer, grant
 
 
 async def test_a_tenant(front, cluster):
-    """It gets the labels of its own pods. An unknown pod of others needs no list, and no count."""
+    """It gets the labels of its own pods. An unknown pod of others is not counted."""
     kubelet = cluster.kubelets["node-a"]
     now = kubelet.clock()
     kubelet.clock = lambda: now  # so that two scrapes have the same values
@@ -26,9 +28,7 @@ async def test_a_tenant(front, cluster):
     kubelet.pods = [
         item for item in listed(kubelet) if item["metadata"]["name"] != "web-5d4f-zzzzz"
     ]
-    before = lists(kubelet)
     assert await proxy.get(**token) == (200, text)
-    assert lists(kubelet) == before
     assert await proxy.metric("kmproxy_samples_dropped_total", by="unknown_pod") == 0
 
 
@@ -62,10 +62,44 @@ async def test_targets(front, cluster, flag):
 
 
 async def test_a_shared_read(front, cluster):
-    """Each scraper of it has the labels that pods have now."""
-    kubelet = cluster.kubelets["node-a"]
-    proxy = await front("--share-reads=1m", "--workload")
-    first = bear((await proxy.get())[1])
-    assert len(first) == len(kubelet.node.pods)
-    assert bear((await proxy.get())[1]) == first
+    """Each scraper of it has the labels of the pods that ran then, not of those made since."""
+    clock, kubelet = Clock(), cluster.kubelets["node-a"]
+    kubelet.pods = items = listed(kubelet)
+    for item in items:
+        item["metadata"]["labels"] = {"tier": "old"}
+    proxy = await front("--share-reads=20s", "--pod-label=tier", clock=clock)
+
+    async def tiers(path="/metrics/cadvisor"):
+        clock.now += 3
+        found = bear((await proxy.get(path))[1])
+        assert len(found) == len(kubelet.node.pods)
+        return set.union(*found.values())
+
+    assert await tiers() == {'tier="old"'}
+    for item in items:
+        item["metadata"] |= {"labels": {"tier": "new"}, "uid": f"other-{item['metadata']['uid']}"}
+    before = lists(kubelet)
+    assert await tiers() == {'tier="old"'}
+    assert lists(kubelet) == before
+    assert await tiers("/metrics/resource") == {'tier="new"'}
+    assert lists(kubelet) == before + 1
+    assert await tiers() == {'tier="old"'}
     assert sum(record.path == "/metrics/cadvisor" for record in kubelet.requests) == 1
+    clock.now += 20
+    assert await tiers() == {'tier="new"'}
+
+
+async def test_a_shared_read_whose_list_failed(front, cluster):
+    """Its next scrape asks for the list again."""
+    clock, kubelet = Clock(), cluster.kubelets["node-a"]
+    proxy = await front("--share-reads=1m", "--workload", clock=clock)
+    clock.now += 2
+    assert (await proxy.get("/metrics/resource"))[0] == 200  # from now on all pods are known
+    add_pod(kubelet, "web-5d4f-zzzzz", namespace="default")
+    kubelet.fail(Fault.STATUS, path="/pods", status=500)
+    clock.now += 2
+    assert (await proxy.get("/metrics/cadvisor?namespace=payments"))[0] == 200
+    kubelet.recover()
+    clock.now += 2
+    assert ("default", "web-5d4f-zzzzz") in bear((await proxy.get())[1])
+    assert await proxy.metric("kmproxy_shared_reads_total", result="hit") == 1

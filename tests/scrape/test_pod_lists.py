@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -182,10 +183,12 @@ class Lists:
     async def scrape(self, number, uid="u"):
         """A scrape of a node that needs its pods."""
         scrape = self.lists.scraped(Node(f"n{number}", "10.0.0.1", 10250, uid))
-        with pytest.raises(PodsNeededError):
-            scrape.lookup(b"shop", b"unknown")
-        await scrape.list()
-        return scrape
+        for _ in range(2):  # if the first list fails, the known pods do not suffice
+            with suppress(PodsNeededError):
+                scrape.lookup(b"shop", b"unknown")
+                return scrape
+            await scrape.list()
+        raise AssertionError
 
 
 @pytest.fixture
@@ -198,6 +201,7 @@ async def test_each_node_has_its_own_pods(lists):
     """A pod of another node is unknown. So is that of a node that had the name before."""
     one, two = await lists.scrape(1), await lists.scrape(2)
     again = lists.lists.scraped(Node("n1", "10.0.0.2", 10250, "v"))
+    again._answer.use_known()
     assert one.lookup(b"shop", b"web-n1") == b',workload="web-n1",workload_type="barepod"'
     assert one.lookup(b"shop", b"web-n2") is None
     assert two.lookup(b"shop", b"web-n1") is None

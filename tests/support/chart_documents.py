@@ -147,8 +147,8 @@ def schema() -> str:
     """The schema with its descriptions, and with the keys of `config`."""
     document = json.loads(SCHEMA.read_text("utf-8"))
     document["properties"]["config"]["properties"] = config_keys()
-    logs = document["properties"]["logs"]["properties"]
-    logs["config"]["properties"] = logs_config_keys()
+    for name in ("logs", "events"):
+        document["properties"][name]["properties"]["config"]["properties"] = logs_config_keys()
     document["properties"]["upstreams"] = upstreams()
     for each in values():
         part = document

@@ -12,7 +12,8 @@ NAME = "kmproxy.kmproxy-system.svc"
 def grant(cluster, objects):
     """Gives the cluster the RBAC of an overlay, and removes every other right."""
     cluster.authority._rules = set()
-    for one in of_kind(objects, "ClusterRole", "ClusterRoleBinding"):
+    kinds = "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"
+    for one in of_kind(objects, *kinds):
         for subject in one.get("subjects", ()):
             if subject["name"] == "kmproxy":
                 subject["namespace"] = "kmproxy"  # where the simulated cluster's account is
@@ -28,7 +29,9 @@ def environment(cluster, objects, root):
     for name, value in given.items():
         local = value.replace("https://kubernetes.default.svc", cluster.api.url)
         given[name] = f"{root}{local}" if local.startswith("/") else local
-    direct = "KMPROXY_KUBE_APISERVER" not in given and given.get("KMPROXY_SOURCE") != "api"
+    direct = (
+        "KMPROXY_KUBE_APISERVER" not in given and given.get("KMPROXY_SOURCE", "files") == "files"
+    )
     port = {"KMPROXY_NODE_PORT": str(kubelet.port)} if direct else {}
     account = {"KMPROXY_SERVICE_ACCOUNT_DIR": str(root / "sa")}
     service = {"KUBERNETES_SERVICE_HOST": api.hostname, "KUBERNETES_SERVICE_PORT": str(api.port)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
+from tests.support.loki import until
+
 GROUP = "events.k8s.io/v1"
 
 
@@ -38,3 +40,8 @@ def event(name, note, *, namespace="shop", age=0.0, count=0, **fields):
 def notes(loki):
     """The notes of all lines, in the order of their arrival. They hold no quote."""
     return [re.search(r'msg="([^"]*)"', text)[1] for text in loki.texts]
+
+
+async def has(loki, *wanted):
+    """Wait until each of these notes has come."""
+    await until(lambda: set(wanted) <= set(notes(loki)))

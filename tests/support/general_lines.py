@@ -6,6 +6,7 @@ from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
+from kmproxy.exposition.errors import RepeatedLabelError
 from kmproxy.exposition.general_enricher import GeneralEnricher
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.namespace_labels import NamespaceLabels
@@ -120,19 +121,30 @@ def fed(text, cuts=(), *, setting, labels=None, pods=None, engine="pure", **opti
 
 
 def by_engine(text, cuts=(), **options):
-    """An engine's."""
-    output, found = fed(text, cuts, **options)
+    """An engine's. Of a text that is refused it says why."""
+    try:
+        output, found = fed(text, cuts, **options)
+    except RepeatedLabelError as error:
+        return refused(error.label, error.metric)
     counts = found.samples, found.enriched, found.unparsed, found.conflicts, found.unknown_pods
     return Reading(output, *counts)
+
+
+def refused(label, metric):
+    """The reading of a text that is refused for a metric that repeats a label."""
+    return Reading(b"refused: %b of %b" % (label, metric), 0, 0, 0, 0, 0)
 
 
 def by_reference(text, *, setting, labels=None, overwrite=False, limit=MAX_LINE, pods=None):
     """The plain one, of the whole text."""
     labels = lines.LABELS if labels is None else labels
-    found = reference.enrich(
-        text, labels, overwrite=overwrite, max_line=limit, pods=pods,
-        spaces=reference.Spaces(setting.names, setting.prefixes),
-    )  # fmt: skip
+    try:
+        found = reference.enrich(
+            text, labels, overwrite=overwrite, max_line=limit, pods=pods,
+            spaces=reference.Spaces(setting.names, setting.prefixes),
+        )  # fmt: skip
+    except reference.RepeatedLabel as error:
+        return refused(*error.args)
     counts = found.samples, found.enriched, found.unparsed, found.conflicts, found.unknown_pods
     return Reading(found.output, *counts)
 

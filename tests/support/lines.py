@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from kmproxy.exposition.engine import available
+from kmproxy.exposition.errors import RepeatedLabelError
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from tests.support import reference
@@ -285,15 +286,26 @@ def fed(text, cuts=(), *, labels=None, overwrite=False, limit=MAX_LINE, names=()
 
 
 def by_engine(text, cuts=(), **options):
-    """The engine's reading."""
-    output, pipeline = fed(text, cuts, **options)
+    """The engine's reading. Of a text that is refused it says why."""
+    try:
+        output, pipeline = fed(text, cuts, **options)
+    except RepeatedLabelError as error:
+        return refused(error.label, error.metric)
     return Reading(output, *counts(pipeline))
+
+
+def refused(label, metric):
+    """The reading of a text that is refused for a metric that repeats a label."""
+    return Reading(b"refused: %b of %b" % (label, metric), 0, 0, 0, 0)
 
 
 def by_reference(text, *, labels=None, overwrite=False, limit=MAX_LINE):
     """The reference reader's result for the whole text."""
     labels = LABELS if labels is None else labels
-    result = reference.enrich(text, labels, overwrite=overwrite, max_line=limit)
+    try:
+        result = reference.enrich(text, labels, overwrite=overwrite, max_line=limit)
+    except reference.RepeatedLabel as error:
+        return refused(*error.args)
     counts = result.samples, result.enriched, result.unparsed, result.conflicts
     return Reading(result.output, *counts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from kmproxy.exposition.engine import available
+from kmproxy.exposition.errors import RepeatedLabelError
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
@@ -68,7 +69,10 @@ def reading(engine, recipe, cuts, text):
         pods=pod_lookup(PODS) if recipe.pods else None,
         engine=engine,
     )
-    output = fed(pipeline, text, cuts)
+    try:
+        output = fed(pipeline, text, cuts)
+    except RepeatedLabelError as error:
+        return str(error), error.metric
     return output, counts(pipeline), pipeline.dropped, dict(pipeline.enricher.seen)
 
 

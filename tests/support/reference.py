@@ -15,6 +15,10 @@ class NotUnderstood(Exception):  # noqa: N818 - it is an outcome here, not a fai
     """The line is no sample."""
 
 
+class RepeatedLabel(Exception):  # noqa: N818 - it is an outcome here, too
+    """A sample repeats labels that are overwritten too often: the name at which, and its metric."""
+
+
 class Line:
     """A sample line, read from left to right; positions are kept, bytes never changed."""
 
@@ -263,6 +267,8 @@ def _enrich_line(text, labels, overwrite, max_line, result, spaces, pods):
         return None
     result.samples += 1
     edits = []
+    if overwrite:
+        _refuse_repeats(line, wanted)
     for name, (value, at) in wanted.items():
         borne = [pair for pair in line.pairs if pair[0] == name]
         result.conflicts += bool(borne)
@@ -275,6 +281,13 @@ def _enrich_line(text, labels, overwrite, max_line, result, spaces, pods):
     for start, end, new in sorted(edits, key=lambda edit: edit[0], reverse=True):
         text = text[:start] + new + text[end:]
     return text
+
+
+def _refuse_repeats(line, wanted):
+    names = [pair[0] for pair in line.pairs]
+    repeats = [name for at, name in enumerate(names) if name in wanted and name in names[:at]]
+    if len(repeats) > 8:
+        raise RepeatedLabel(repeats[8], line.name)
 
 
 def _labels_to_add(naming, pod, labels, pods):

@@ -5,7 +5,8 @@ move to other teams. The kubelet, the API server and the push endpoint fail at r
 and kmproxy is ended and killed. Every line must come under a team of its time, in the order of its
 container. It may come twice only if the first push was stored and not answered, or was the last one
 before a kill. At the end none may be missing: files are removed only once their lines have come.
-kmproxy may count such a file as a gap, if the kubelet failed while it went.
+kmproxy may count such a file as `unseen`, if no list of pods has shown its end, and as `deleted`, if
+the push of its last lines was not acknowledged when kmproxy ended.
 
     python -m tests.support.soak_logs --seconds 600 --seed 1
 """

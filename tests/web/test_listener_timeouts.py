@@ -89,7 +89,7 @@ async def test_a_slow_reader(front, cluster):
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.daemon.metrics_port, limit=1)
     writer.write(
         b"GET /metrics/cadvisor HTTP/1.1\r\nHost: x\r\n"
-        b"X-Prometheus-Scrape-Timeout-Seconds: 2\r\n\r\n"
+        b"X-Prometheus-Scrape-Timeout-Seconds: 5\r\n\r\n"
     )
     await reader.readexactly(1)
 

@@ -13,19 +13,21 @@ mod grammar;
 #[path = "../../src/memory.rs"]
 mod memory;
 
-use std::convert::Infallible;
-
 use engine::{Counts, Engine, Host, Rules};
 use libfuzzer_sys::fuzz_target;
+
+/// The error of a sample that repeats labels that are overwritten too often.
+#[derive(Debug)]
+struct Repeated;
 
 struct Answers {
     labels: bool,
 }
 
 impl Host for Answers {
-    type Error = Infallible;
+    type Error = Repeated;
 
-    fn labels(&mut self, namespace: &[u8], rendered: &mut Vec<u8>) -> Result<(), Infallible> {
+    fn labels(&mut self, namespace: &[u8], rendered: &mut Vec<u8>) -> Result<(), Repeated> {
         assert!(!namespace.is_empty());
         rendered.extend_from_slice(match (self.labels, namespace) {
             (false, _) | (_, [b'b', ..]) => b"",
@@ -36,7 +38,7 @@ impl Host for Answers {
         Ok(())
     }
 
-    fn pod(&mut self, _: &[u8], pod: &[u8], rendered: &mut Vec<u8>) -> Result<bool, Infallible> {
+    fn pod(&mut self, _: &[u8], pod: &[u8], rendered: &mut Vec<u8>) -> Result<bool, Repeated> {
         assert!(!pod.is_empty());
         if self.labels && pod.len() % 3 == 1 {
             rendered.extend_from_slice(br#",workload="w",team="p""#);
@@ -44,15 +46,20 @@ impl Host for Answers {
         Ok(!self.labels || pod.len() % 3 > 0)
     }
 
-    fn metric(&mut self, name: &[u8], family: &[u8]) -> Result<bool, Infallible> {
+    fn metric(&mut self, name: &[u8], family: &[u8]) -> Result<bool, Repeated> {
         Ok(!self.labels || (name.first() != Some(&b'u') && family.first() != Some(&b'u')))
     }
 
-    fn namespace(&mut self, namespace: &[u8]) -> Result<bool, Infallible> {
+    fn namespace(&mut self, namespace: &[u8]) -> Result<bool, Repeated> {
         Ok(!self.labels || namespace.first() != Some(&b's'))
     }
 
-    fn room(&mut self, _: u64) -> Result<u64, Infallible> {
+    fn repeated(&mut self, _: &[u8], label: &[u8]) -> Repeated {
+        assert!(!label.is_empty());
+        Repeated
+    }
+
+    fn room(&mut self, _: u64) -> Result<u64, Repeated> {
         Ok(2)
     }
 }
@@ -76,13 +83,13 @@ fn rules(flags: u8) -> Rules {
     }
 }
 
-fn read(rules: Rules, labels: bool, block: &[u8]) -> (Vec<u8>, Counts) {
+fn read(rules: Rules, labels: bool, block: &[u8]) -> Result<(Vec<u8>, Counts), Repeated> {
     let mut engine = Engine::new(rules);
     // The blocks' border is at the end of some line.
     let border = memchr::memchr_iter(b'\n', block).nth(3).map_or(0, |end| end + 1);
     let (first, second) = block.split_at(border);
-    let Ok(()) = engine.read(&[first, second], 1, &mut Answers { labels });
-    (engine.output, engine.counts)
+    engine.read(&[first, second], 1, &mut Answers { labels })?;
+    Ok((engine.output, engine.counts))
 }
 
 /// All that is counted for a line.
@@ -105,7 +112,10 @@ fuzz_target!(|data: &[u8]| {
     let mut block = text.to_vec();
     block.push(b'\n');
     let lines: Vec<&[u8]> = block.split_inclusive(|byte| *byte == b'\n').collect();
-    let (output, counts) = read(rules(*flags), true, &block);
+    let Ok((output, counts)) = read(rules(*flags), true, &block) else {
+        assert!(rules(*flags).overwrite);
+        return;
+    };
     assert!(output.is_empty() || output.ends_with(b"\n"));
 
     let silent = lines.iter().filter(|line| {
@@ -126,7 +136,7 @@ fuzz_target!(|data: &[u8]| {
             prefixes: names.prefixes,
             ..Rules::default()
         };
-        let (passed, counts) = read(tenant, true, &block);
+        let (passed, counts) = read(tenant, true, &block).unwrap();
         let left_out = counts.unparsed + counts.namespace + counts.hidden;
         let passing = passed.split_inclusive(|byte| *byte == b'\n').count() as u64;
         assert!(passing + left_out <= lines.len() as u64);
@@ -135,17 +145,17 @@ fuzz_target!(|data: &[u8]| {
     if flags & 0b0010_1000 == 0 {
         let mut alone = (Vec::new(), [0; 8]);
         for line in &lines {
-            let (output, counts) = read(rules(*flags), true, line);
+            let (output, counts) = read(rules(*flags), true, line).unwrap();
             alone.0.extend(output);
             alone.1.iter_mut().zip(sums(&counts)).for_each(|(sum, count)| *sum += count);
         }
         assert_eq!(alone, (output.clone(), sums(&counts)));
     }
     if flags & 0b0110_0000 == 0 {
-        assert_eq!(read(rules(*flags), false, &block).0, block);
+        assert_eq!(read(rules(*flags), false, &block).unwrap().0, block);
     }
     if flags & 0b0010_0000 == 0 {
-        let again = read(rules(*flags), true, &output);
+        let again = read(rules(*flags), true, &output).unwrap();
         assert_eq!(again.0, output);
         assert_eq!(again.1.samples, counts.samples);
     }

@@ -67,8 +67,8 @@ Ends the rendering with one line if values contradict one another.
 {{- if and .upstreams.enabled (not (include "kmproxy.upstreams" $)) (not (get $v.config "upstreams")) }}
 {{- fail "prometheus.upstreams.enabled has nothing to scrape: list exporters in upstreams" }}
 {{- end }}
-{{- if and .logs.enabled (not $v.logs.enabled) }}
-{{- fail "prometheus.logs.enabled has nothing to scrape: set logs.enabled" }}
+{{- if and .logs.enabled (not (or $v.logs.enabled $v.events.enabled)) }}
+{{- fail "prometheus.logs.enabled has nothing to scrape: set logs.enabled or events.enabled" }}
 {{- end }}
 {{- end }}
 {{- if and (eq $v.authorization.mode "tenant") (include "kmproxy.monitored" .) }}
@@ -82,6 +82,9 @@ Ends the rendering with one line if values contradict one another.
 {{- end }}
 {{- if $v.logs.enabled }}
 {{- include "kmproxy.logsContradictions" . }}
+{{- end }}
+{{- if $v.events.enabled }}
+{{- include "kmproxy.eventsContradictions" . }}
 {{- end }}
 {{- end }}
 
@@ -98,8 +101,8 @@ Ends the rendering with one line if values contradict one another.
 {{/* Values about metrics beside mode=none. */}}
 {{- define "kmproxy.metricsContradictions" -}}
 {{- $v := .Values }}
-{{- if not $v.logs.enabled }}
-{{- fail "mode=none runs nothing without logs.enabled: set one of them" }}
+{{- if not (or $v.logs.enabled $v.events.enabled) }}
+{{- fail "mode=none runs nothing without logs.enabled or events.enabled: set one of them" }}
 {{- end }}
 {{- $given := dict
   "upstreams" $v.upstreams "config" $v.config "kubeStateMetrics.mode" (ne $v.kubeStateMetrics.mode "none")
@@ -120,9 +123,7 @@ Ends the rendering with one line if values contradict one another.
 {{- define "kmproxy.logsContradictions" -}}
 {{- $v := .Values }}
 {{- $files := include "kmproxy.logFiles" . }}
-{{- if not $v.logs.lokiUrl }}
-{{- fail "logs.enabled needs logs.lokiUrl: a push endpoint, such as http://HOST:PORT/loki/api/v1/push" }}
-{{- end }}
+{{- include "kmproxy.endpoint" (list "logs" $v.logs $v.networkPolicy) }}
 {{- if and $files (eq $v.kubelet.access "proxy") }}
 {{- fail "logs.source=files asks the kubelets themselves, which kubelet.access=proxy does not: set logs.source=api" }}
 {{- end }}
@@ -143,9 +144,6 @@ Ends the rendering with one line if values contradict one another.
 {{- if and $files $v.kubelet.tlsPin $insecure }}
 {{- fail "logs.config accepts every certificate of a kubelet: set kubelet.tlsPin=false, too, or better leave that out of logs.config" }}
 {{- end }}
-{{- if and $v.networkPolicy.enabled (not $v.networkPolicy.logsEgress) (not (regexMatch "^https://[^/:]+(:(443|6443))?(/|$)" $v.logs.lokiUrl)) }}
-{{- fail "networkPolicy.enabled lets no line reach logs.lokiUrl: add a rule for the pods of the endpoint to networkPolicy.logsEgress" }}
-{{- end }}
 {{- include "kmproxy.managed" (list "logs.config" $v.logs.config (dict
   "loki-url" "logs.lokiUrl" "source" "logs.source" "shard" "logs.replicaCount"
   "positions" "logs.persistence" "node-name-or-ip" "logs.source" "node-ip" "logs.source"
@@ -153,7 +151,39 @@ Ends the rendering with one line if values contradict one another.
   "kubeconfig" "logs.serviceAccount" "service-account-dir" "logs.serviceAccount"
   "telemetry-listen" "logs" "health-probe-bind-address" "logs"
   "log-level" "log.level" "log-format" "log.format")) }}
-{{- if and (not $v.logs.serviceAccount.create) (not $v.logs.serviceAccount.name) }}
-{{- fail "logs.serviceAccount.create=false needs logs.serviceAccount.name: the role is not for the account that every pod has" }}
+{{- end }}
+
+{{/* The endpoint and the account of `logs` or `events`: (list NAME VALUES NETWORKPOLICY). */}}
+{{- define "kmproxy.endpoint" -}}
+{{- $name := index . 0 }}
+{{- $policy := index . 2 }}
+{{- with index . 1 }}
+{{- if not .lokiUrl }}
+{{- fail (printf "%s.enabled needs %s.lokiUrl: a push endpoint, such as http://HOST:PORT/loki/api/v1/push" $name $name) }}
+{{- end }}
+{{- if and $policy.enabled (not $policy.logsEgress) (not (regexMatch "^https://[^/:]+(:(443|6443))?(/|$)" .lokiUrl)) }}
+{{- fail (printf "networkPolicy.enabled lets no line reach %s.lokiUrl: add a rule for the pods of the endpoint to networkPolicy.logsEgress" $name) }}
+{{- end }}
+{{- if and (not .serviceAccount.create) (not .serviceAccount.name) }}
+{{- fail (printf "%s.serviceAccount.create=false needs %s.serviceAccount.name: the role is not for the account that every pod has" $name $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Values of `events`. */}}
+{{- define "kmproxy.eventsContradictions" -}}
+{{- $v := .Values }}
+{{- include "kmproxy.endpoint" (list "events" $v.events $v.networkPolicy) }}
+{{- include "kmproxy.managed" (list "events.config" $v.events.config (dict
+  "loki-url" "events.lokiUrl" "events" "events.enabled" "source" "logs.source"
+  "events-lease" "fullnameOverride" "shard" "events.replicaCount" "positions" "events"
+  "node-name-or-ip" "logs.source" "node-ip" "logs.source" "kube-apiserver" "events"
+  "kubeconfig" "events.serviceAccount" "service-account-dir" "events.serviceAccount"
+  "telemetry-listen" "events" "health-probe-bind-address" "events"
+  "log-level" "log.level" "log-format" "log.format")) }}
+{{- range list "kubelet" "kubelet-scheme" "kubelet-insecure-tls" "kubelet-ca-file" "kubelet-server-name" "kubelet-tls-pin" "node-port" }}
+{{- if hasKey $v.events.config . }}
+{{- fail (printf "events.config.%s makes no sense: events come from the API server" .) }}
+{{- end }}
 {{- end }}
 {{- end }}

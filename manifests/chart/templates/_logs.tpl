@@ -1,5 +1,6 @@
 {{/*
 What follows from the values for `kmproxy logs`. Templates of logs/ are rendered with logs.enabled.
+Those of events/ have the values of `events` in place of those of `logs`, with the source `none`.
 */}}
 
 {{/* Whether log files are read, through the kubelet of each node. "true" or empty. */}}
@@ -7,9 +8,19 @@ What follows from the values for `kmproxy logs`. Templates of logs/ are rendered
 {{ if eq .Values.logs.source "files" }}true{{ end }}
 {{- end }}
 
+{{/* Whether events are sent, and no logs. "true" or empty. */}}
+{{- define "kmproxy.logEvents" -}}
+{{ if eq .Values.logs.source "none" }}true{{ end }}
+{{- end }}
+
+{{/* The Lease of the pods that send events. */}}
+{{- define "kmproxy.eventsLease" -}}
+{{ include "kmproxy.fullname" . }}-logs-events
+{{- end }}
+
 {{/* The end of the names of objects. With another source they have other rights, so other names. */}}
 {{- define "kmproxy.logsSuffix" -}}
--logs{{ if not (include "kmproxy.logFiles" .) }}-api{{ end }}
+{{ get (dict "files" "-logs" "api" "-logs-api" "none" "-logs-events") .Values.logs.source }}
 {{- end }}
 
 {{- define "kmproxy.logsName" -}}
@@ -22,7 +33,7 @@ What follows from the values for `kmproxy logs`. Templates of logs/ are rendered
 
 {{/* The labels by which pods of `kmproxy logs` are found, and no others. */}}
 {{- define "kmproxy.logsSelectorLabels" -}}
-app.kubernetes.io/name: {{ printf "%s%s" (include "kmproxy.name" . | trunc 54) (include "kmproxy.logsSuffix" .) }}
+app.kubernetes.io/name: {{ printf "%s%s" (include "kmproxy.name" . | trunc 51) (include "kmproxy.logsSuffix" .) }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
@@ -44,7 +55,11 @@ labels:
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [list, watch]
-{{- if not (include "kmproxy.logFiles" .) }}
+{{- if include "kmproxy.logEvents" . }}
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [list, watch]
+{{- else if not (include "kmproxy.logFiles" .) }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
@@ -71,6 +86,15 @@ labels:
   valueFrom:
     fieldRef:
       fieldPath: status.hostIP
+{{- else if include "kmproxy.logEvents" . }}
+- name: KMPROXY_SOURCE
+  value: none
+- name: KMPROXY_EVENTS
+  value: "true"
+{{- if ne (include "kmproxy.eventsLease" .) "kmproxy-logs-events" }}
+- name: KMPROXY_EVENTS_LEASE
+  value: {{ include "kmproxy.eventsLease" . }}
+{{- end }}
 {{- else }}
 - name: KMPROXY_SOURCE
   value: api
@@ -86,8 +110,10 @@ labels:
 - name: KMPROXY_LABEL
   value: {{ join "\n" .Values.label | quote }}
 {{- end }}
+{{- if not (include "kmproxy.logEvents" .) }}
 - name: KMPROXY_POSITIONS
   value: /var/lib/kmproxy/positions.json
+{{- end }}
 {{- if .Values.logs.config }}
 - name: KMPROXY_CONFIG
   value: /etc/kmproxy/config/config.yml
@@ -106,8 +132,10 @@ labels:
 {{- end }}
 
 {{- define "kmproxy.logsVolumeMounts" -}}
+{{- if not (include "kmproxy.logEvents" .) }}
 - name: positions
   mountPath: /var/lib/kmproxy
+{{- end }}
 {{- if .Values.logs.config }}
 - name: config
   mountPath: /etc/kmproxy/config
@@ -121,7 +149,7 @@ labels:
 {{/* The volumes: (list . CLAIMED), whether a claim brings that of the positions. */}}
 {{- define "kmproxy.logsVolumes" -}}
 {{- with index . 0 }}
-{{- if not (index $ 1) }}
+{{- if not (or (index $ 1) (include "kmproxy.logEvents" .)) }}
 # It survives a restart of the container, but not the pod. A new pod sends again the lines of the
 # last --max-age that are still there.
 - name: positions
@@ -141,7 +169,7 @@ labels:
 
 {{/* Whether the positions are on volumes that stay when a pod is replaced. "true" or empty. */}}
 {{- define "kmproxy.logsClaimed" -}}
-{{ if and (not (include "kmproxy.logFiles" .)) .Values.logs.persistence.enabled }}true{{ end }}
+{{ if and (eq .Values.logs.source "api") .Values.logs.persistence.enabled }}true{{ end }}
 {{- end }}
 
 {{/* The security context of pods, as YAML. The group of a claimed volume is that of the process. */}}
@@ -190,6 +218,13 @@ requests:
   memory: 96Mi
 limits:
   memory: 192Mi
+{{- else if include "kmproxy.logEvents" . -}}
+# 100,000 events at the first start took 70 MiB (docs/logs.md).
+requests:
+  cpu: 10m
+  memory: 64Mi
+limits:
+  memory: 192Mi
 {{- else -}}
 # kmproxy follows 200 logs at most. Each has a connection, whose buffers fill up while the endpoint
 # is away.
@@ -233,11 +268,22 @@ spec:
   {{- with include "kmproxy.priorityClass" (list .Values.logs.priorityClassName $class) }}
   {{- . | nindent 2 }}
   {{- end }}
-  # At the end kmproxy sends the lines in memory for at most 10 s and writes the positions.
+  # At the end kmproxy sends the lines in memory for at most 10 s, and writes its positions.
   terminationGracePeriodSeconds: 30
+  {{- if not (kindIs "invalid" .Values.logs.topologySpreadConstraints) }}
   {{- with .Values.logs.topologySpreadConstraints }}
   topologySpreadConstraints:
     {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- else if include "kmproxy.logEvents" . }}
+  # The pods on different nodes, if there are as many.
+  topologySpreadConstraints:
+    - topologyKey: kubernetes.io/hostname
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "kmproxy.logsSelectorLabels" . | nindent 10 }}
   {{- end }}
   containers:
     - name: kmproxy
@@ -247,4 +293,23 @@ spec:
         - name: telemetry
           containerPort: 8081
       {{- include "kmproxy.probes" . | nindent 6 }}
+{{- end }}
+
+{{/* The pods that send events, of which one works and the others take over. */}}
+{{- define "kmproxy.eventsDeployment" -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "kmproxy.logsMetadata" . | nindent 2 }}
+spec:
+  selector:
+    matchLabels:
+      {{- include "kmproxy.logsSelectorLabels" . | nindent 6 }}
+  replicas: {{ .Values.logs.replicaCount }}
+  {{- with .Values.logs.updateStrategy }}
+  strategy:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  template:
+    {{- include "kmproxy.logsPodTemplate" . | nindent 4 }}
 {{- end }}
