@@ -43,7 +43,7 @@ class TenantHost(Protocol):
     def ask_verdict(self, namespace: bytes, /) -> int:
         """The verdict about a namespace: 0 passes, 1 is not wanted, 2 is hidden, 3 is undecided.
 
-        It is asked for again as long as it is undecided.
+        As long as it is undecided, each `read` asks for it again, once.
         """
 
 class Engine:
