@@ -12,17 +12,18 @@ Counts = tuple[int, int, int, int, int, int, int, int, int, int]
 """Samples, enriched, unparsed, conflicts, unknown pods; dropped by metric, by namespace, as merged;
 of a tenant: hidden, undecided."""
 
-Labels = tuple[bytes, list[tuple[bytes, bytes]]]
+def may_be_sample(line: bytes, /) -> bool:
+    """Whether `Engine.read` returns a line for a second reading, if it takes it for no sample."""
 
 class Host(Protocol):
     """Answers the questions of an engine, once for each name, as far as it remembers them.
 
-    Names are as they are spelled between quotes, but for those of metrics and families.
+    Names are unescaped, but for that of `ask_namespace`. Labels are rendered: `,team="a"` for each.
     """
 
-    def ask_labels(self, label: int, namespace: bytes, /) -> Labels:
-        """The labels of a namespace that the namespace label with a number names."""
-    def ask_pod(self, namespace: bytes, pod: bytes, /) -> Labels | None:
+    def ask_labels(self, namespace: bytes, /) -> bytes:
+        """The labels of a namespace, without a prefix."""
+    def ask_pod(self, namespace: bytes, pod: bytes, /) -> bytes | None:
         """The labels of a pod. None if its samples are left out."""
     def ask_metric(self, name: bytes, family: bytes, /) -> bool:
         """Whether a metric is selected."""
@@ -42,7 +43,7 @@ class TenantHost(Protocol):
     def ask_verdict(self, namespace: bytes, /) -> int:
         """The verdict about a namespace: 0 passes, 1 is not wanted, 2 is hidden, 3 is undecided.
 
-        It is asked for again as long as it is undecided.
+        As long as it is undecided, each `read` asks for it again, once.
         """
 
 class Engine:
@@ -59,7 +60,7 @@ class Engine:
         cls,
         *,
         naming: Sequence[bytes],
-        each: bool,
+        prefixes: Sequence[bytes],
         pods: bool,
         overwrite: bool,
         metrics: bool,

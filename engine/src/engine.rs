@@ -19,15 +19,20 @@ const MAX_REPEATS: usize = 8;
 const SUFFIXES: [&[u8]; 8] =
     [b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum"];
 
-/// Answers the questions of an engine. Names are as they are spelled between quotes, but for those
-/// of metrics and families.
+/// Answers the questions of an engine. Names are unescaped, but for those of namespaces that need a
+/// verdict.
 pub trait Host {
     /// An error, which ends the block.
     type Error;
-    /// The labels of a namespace, for the namespace label with a number.
-    fn labels(&mut self, label: usize, namespace: &[u8]) -> Result<Added, Self::Error>;
-    /// The labels of a pod; None if its samples are left out.
-    fn pod(&mut self, namespace: &[u8], pod: &[u8]) -> Result<Option<Added>, Self::Error>;
+    /// Appends the labels of a namespace to a text.
+    fn labels(&mut self, namespace: &[u8], rendered: &mut Vec<u8>) -> Result<(), Self::Error>;
+    /// Appends the labels of a pod to a text. Returns whether its samples pass.
+    fn pod(
+        &mut self,
+        namespace: &[u8],
+        pod: &[u8],
+        rendered: &mut Vec<u8>,
+    ) -> Result<bool, Self::Error>;
     /// Whether a metric is selected.
     fn metric(&mut self, name: &[u8], family: &[u8]) -> Result<bool, Self::Error>;
     /// Whether a namespace is selected.
@@ -61,8 +66,9 @@ pub enum Verdict {
 pub struct Rules {
     /// The labels that name a namespace.
     pub naming: Vec<Vec<u8>>,
-    /// Whether each of them names one, or only the first that is not empty.
-    pub each: bool,
+    /// The prefixes of their labels, if each of them names one. Else the first that is not empty
+    /// does.
+    pub prefixes: Vec<Vec<u8>>,
     /// Whether the labels of pods are added.
     pub pods: bool,
     /// Whether a label to be added replaces one that a sample bears.
@@ -81,6 +87,10 @@ pub struct Rules {
 }
 
 impl Rules {
+    fn each(&self) -> bool {
+        !self.prefixes.is_empty()
+    }
+
     fn drops(&self, name: &[u8]) -> bool {
         self.drop.iter().any(|each| same(each, name))
     }
@@ -136,29 +146,36 @@ pub struct Engine {
     bits: u64, // of the names that count
     room: u64, // for new series in this block
     sample: Sample,
-    places: Vec<Option<usize>>, // of the namespace labels, among the pairs
-    pod: Option<usize>,         // the place of the pod
-    dropped: Vec<usize>,        // the places of the labels that are taken off
-    named: Vec<(usize, usize)>, // the places that name a namespace, with the label's number
-    found: Vec<(usize, usize)>, // the places at which labels are added, with their number
+    spans: Vec<(u32, u32, bool)>, // of the pairs, and whether they are taken off
+    places: Vec<Option<usize>>,   // of the namespace labels, among the pairs
+    pod: Option<usize>,           // the place of the pod
+    dropped: Vec<usize>,          // the places of the labels that are taken off
+    named: Vec<(usize, usize)>,   // the places that name a namespace, with the label's number
+    found: Vec<(usize, usize)>,   // the places at which labels are added, with their number
     edits: Vec<Edit>,
     text: Vec<u8>,
     texts: Texts,
     labels: Labels,
     metrics: Verdicts<bool>,
     namespaces: Verdicts<bool>,
+    unnamed: Option<bool>, // the verdict about samples without a namespace
     tenant: Verdicts<Verdict>,
-    last: (Vec<u8>, bool), // the last metric as it is spelled, in this family, and its verdict
+    undecided: Verdicts<()>, // in these blocks
+    last: (Vec<u8>, bool),   // the last metric as it is spelled, in this family, and its verdict
     key: Vec<u8>,
+    rendered: Vec<u8>,
 }
 
 impl Engine {
     /// An engine for an exposition that begins.
     pub fn new(rules: Rules) -> Engine {
+        let kinds = rules.naming.len() + 1; // the last one is that of pods
+        let mut prefixes = rules.prefixes.clone();
+        prefixes.resize(kinds, Vec::new());
         Engine {
             bits: rules.bits(),
             places: vec![None; rules.naming.len()],
-            labels: Labels::new(rules.naming.len() + 1),
+            labels: Labels::new(prefixes),
             rules,
             ..Engine::default()
         }
@@ -177,6 +194,7 @@ impl Engine {
         self.output.clear();
         self.odd.clear();
         self.counts = Counts::default();
+        self.undecided.clear();
         self.room = room;
         blocks.iter().try_for_each(|block| self.block(block, host))
     }
@@ -186,10 +204,12 @@ impl Engine {
         shrink(&mut self.output, BLOCK);
         shrink(&mut self.odd, BLOCK);
         shrink(&mut self.sample.pairs, LINE);
+        shrink(&mut self.spans, LINE);
         shrink(&mut self.dropped, LINE);
         shrink(&mut self.edits, LINE);
         shrink(&mut self.text, LINE);
         shrink(&mut self.key, LINE);
+        shrink(&mut self.rendered, LINE);
         shrink(&mut self.last.0, LINE);
     }
 
@@ -315,7 +335,7 @@ impl Engine {
         if pods > 1 {
             self.counts.unparsed += 1;
         } else {
-            let before = self.counts;
+            let before = (self.counts.enriched, self.counts.conflicts);
             self.counts.samples += 1;
             if !self.named.is_empty() {
                 match self.look_up(line, host)? {
@@ -355,10 +375,12 @@ impl Engine {
             let name = self.sample.pairs[*at].value.of(line);
             let verdict = match self.tenant.get(name) {
                 Some(verdict) => verdict,
+                None if self.undecided.get(name).is_some() => Verdict::Undecided,
                 None => {
                     let verdict = host.verdict(name)?;
-                    if verdict != Verdict::Undecided {
-                        self.tenant.put(name, verdict);
+                    match verdict {
+                        Verdict::Undecided => self.undecided.put(name, ()),
+                        _ => self.tenant.put(name, verdict),
                     }
                     verdict
                 }
@@ -368,7 +390,8 @@ impl Engine {
         match strictest {
             Verdict::Passes => {
                 if !self.sample.quoted && self.texts.came() {
-                    self.hold(line, self.counts, ([1; 2], [1; 2]));
+                    let before = (self.counts.enriched, self.counts.conflicts);
+                    self.hold(line, before, ([1; 2], [1; 2]));
                 }
                 return Ok(true);
             }
@@ -379,8 +402,9 @@ impl Engine {
         Ok(false)
     }
 
-    /// Holds the outcome for the text in the braces of this sample.
-    fn hold(&mut self, line: &[u8], before: Counts, (kept, dropped): ([u64; 2], [u64; 2])) {
+    /// Holds the outcome for the text in the braces of this sample. `before` are the counts of
+    /// enriched samples and of conflicts before it.
+    fn hold(&mut self, line: &[u8], before: (u64, u64), (kept, dropped): ([u64; 2], [u64; 2])) {
         let Span { start, end } = self.sample.braces;
         let (start, end) = (start as usize, end as usize + 1);
         self.edits.sort_by_key(|edit| (edit.start, edit.end));
@@ -390,8 +414,8 @@ impl Engine {
             .map(|e| Edit { start: e.start - start, end: e.end - start, ..*e })
             .collect();
         let outcome = Outcome {
-            enriched: self.counts.enriched > before.enriched,
-            conflicts: self.counts.conflicts - before.conflicts,
+            enriched: self.counts.enriched > before.0,
+            conflicts: self.counts.conflicts - before.1,
             kept,
             dropped,
         };
@@ -402,7 +426,7 @@ impl Engine {
         if self.rules.strip
             && let Some(stamp) = self.sample.stamp
         {
-            self.cut(stamp.start, stamp.end);
+            self.edits.push(cut(stamp.start, stamp.end));
         }
     }
 
@@ -433,7 +457,7 @@ impl Engine {
                 && !is_empty(&self.sample.pairs[at].value)
             {
                 self.named.push((at, label));
-                if !self.rules.each {
+                if !self.rules.each() {
                     break;
                 }
             }
@@ -476,10 +500,14 @@ impl Engine {
     }
 
     fn wants_namespaces<H: Host>(&mut self, line: &[u8], host: &mut H) -> Result<bool, H::Error> {
-        let none = [(usize::MAX, 0)];
-        let named = if self.named.is_empty() { &none[..] } else { &self.named[..] };
-        for (at, _) in named {
-            let name = self.sample.pairs.get(*at).map_or(&b""[..], |pair| pair.value.of(line));
+        if self.named.is_empty() {
+            // No map is asked: where keys are empty, it compares them slowly.
+            let wanted = self.unnamed.map_or_else(|| host.namespace(b""), Ok)?;
+            self.unnamed = Some(wanted);
+            return Ok(wanted);
+        }
+        for (at, _) in &self.named {
+            let name = self.sample.pairs[*at].value.of(line);
             let wanted = match self.namespaces.get(name) {
                 Some(wanted) => wanted,
                 None => {
@@ -527,9 +555,8 @@ impl Engine {
         dropped: [u64; 2],
         host: &mut H,
     ) -> Result<bool, H::Error> {
-        let mut kept = self.series.digest(kept);
-        kept.metric(&plain(self.sample.name.of(line), self.sample.escaped));
-        let seen = self.series.enter(kept.products, dropped);
+        let name = plain(self.sample.name.of(line), self.sample.escaped);
+        let seen = self.series.enter(&name, kept, dropped);
         if seen == Seen::New {
             self.counts.series += 1;
             if self.counts.series > self.room {
@@ -541,11 +568,6 @@ impl Engine {
         Ok(seen == Seen::Merged)
     }
 
-    fn cut(&mut self, start: u32, end: u32) {
-        let edit = Edit { start: start as usize, end: end as usize, text: (0, 0) };
-        self.edits.push(edit);
-    }
-
     /// Cuts the pairs that are taken off, each with one comma. The metric's name stays.
     fn cut_dropped(&mut self, line: &[u8]) {
         if self.dropped.is_empty() {
@@ -553,9 +575,10 @@ impl Engine {
         }
         let name = self.sample.quoted.then_some(self.sample.name);
         let mut name = name.map(|name| (name.start - 1, name.end + 1));
-        let (mut kept, mut cut) = (None, None); // the end of a pair that stays; what is to be cut
+        let (mut kept, mut taken) = (None, None); // the end of a pair that stays; what is taken off
         let mut dropped = self.dropped.iter().peekable();
-        let mut spans: Vec<(u32, u32, bool)> = Vec::new();
+        let spans = &mut self.spans;
+        spans.clear();
         for (at, pair) in self.sample.pairs.iter().enumerate() {
             if let Some((start, end)) = name.take_if(|name| name.0 < pair.start) {
                 spans.push((start, end, false));
@@ -564,23 +587,23 @@ impl Engine {
             spans.push((pair.start, pair.value.end + 1, drops));
         }
         spans.extend(name.map(|(start, end)| (start, end, false)));
-        for (start, end, drops) in spans {
+        for &mut (start, end, drops) in spans {
             if drops {
-                cut = Some((cut.map_or(start, |(first, _)| first), end));
+                taken = Some((taken.map_or(start, |(first, _)| first), end));
             } else {
-                if let Some((first, _)) = cut.take() {
-                    self.cut(first, start);
+                if let Some((first, _)) = taken.take() {
+                    self.edits.push(cut(first, start));
                 }
                 kept = Some(end);
             }
         }
-        if let Some((first, last)) = cut {
+        if let Some((first, last)) = taken {
             match kept {
-                Some(end) => self.cut(end, last),
+                Some(end) => self.edits.push(cut(end, last)),
                 None => {
                     let braces = &line[..self.sample.braces.end as usize];
                     let end = braces.iter().rposition(|byte| !matches!(byte, b' ' | b'\t'));
-                    self.cut(first, end.map_or(first, |end| end as u32 + 1));
+                    self.edits.push(cut(first, end.map_or(first, |end| end as u32 + 1)));
                 }
             }
         }
@@ -593,6 +616,8 @@ impl Engine {
         self.found.clear();
         self.labels.trim();
         let value = |at: usize| self.sample.pairs[at].value.of(line);
+        let name = |at: usize| plain(value(at), self.sample.pairs[at].escaped);
+        let rendered = &mut self.rendered;
         if let Some(at) = self.pod.filter(|at| !value(*at).is_empty()) {
             let (namespace, pod) = (value(self.named[0].0), value(at));
             let kind = self.rules.naming.len();
@@ -605,8 +630,10 @@ impl Engine {
                 None => {
                     let fits = namespace.len() <= MAX_NAMESPACE && pod.len() <= MAX_POD;
                     all &= fits;
-                    let added = host.pod(namespace, pod)?;
-                    self.labels.hold(kind, fits.then_some(&self.key[..]), added)
+                    rendered.clear();
+                    let passes = host.pod(&name(self.named[0].0), &name(at), rendered)?;
+                    let found = passes.then_some(&rendered[..]);
+                    self.labels.hold(kind, fits.then_some(&self.key[..]), found)
                 }
             };
             match known {
@@ -616,14 +643,15 @@ impl Engine {
         }
         for (at, label) in &self.named {
             let namespace = value(*at);
-            let kind = if self.rules.each { *label } else { 0 };
+            let kind = if self.rules.each() { *label } else { 0 };
             let known = match self.labels.get(kind, namespace) {
                 Some(known) => known,
                 None => {
                     let fits = namespace.len() <= MAX_NAMESPACE;
                     all &= fits;
-                    let added = host.labels(*label, namespace)?;
-                    self.labels.hold(kind, fits.then_some(namespace), Some(added))
+                    rendered.clear();
+                    host.labels(&name(*at), rendered)?;
+                    self.labels.hold(kind, fits.then_some(namespace), Some(rendered))
                 }
             };
             self.found.extend(known.map(|number| (*at, number)));
@@ -678,8 +706,8 @@ impl Engine {
                         if repeats > MAX_REPEATS {
                             return Err(*name);
                         }
-                        let mut edit =
-                            insert(&mut self.text, value.end as usize + 1, &[&added.pairs[at].1]);
+                        let new = added.pairs[at].1.of(&added.bytes);
+                        let mut edit = insert(&mut self.text, value.end as usize + 1, &[new]);
                         edit.start = value.start as usize - 1;
                         self.edits.push(edit);
                     }
@@ -691,6 +719,7 @@ impl Engine {
         for (number, ((place, _), added)) in self.found.iter().zip(&found).enumerate() {
             let start = self.text.len();
             for (at, (name, value)) in added.pairs.iter().enumerate() {
+                let (name, value) = (name.of(&added.bytes), value.of(&added.bytes));
                 let taken = found[..number].iter().any(|earlier| earlier.find(name).is_some());
                 if !taken && !borne[number][at] {
                     insert(&mut self.text, 0, &[b",", name, b"=", value]);
@@ -723,6 +752,11 @@ fn shrink<T>(buffer: &mut Vec<T>, bytes: usize) {
     if buffer.capacity() * size_of::<T>() > bytes {
         *buffer = Vec::new();
     }
+}
+
+/// The edit that takes a span off.
+fn cut(start: u32, end: u32) -> Edit {
+    Edit { start: start as usize, end: end as usize, text: (0, 0) }
 }
 
 fn is_empty(span: &Span) -> bool {

@@ -63,7 +63,11 @@ pub struct Sample {
     pub stamp: Option<Span>,
     /// The bits of the names of all pairs.
     pub bits: u64,
+    known_names: [Known; NAMES], // at the places of the last pairs
+    last_name: Vec<u8>,          // of the last metric, if it is short
 }
+
+const NAMES: usize = 16;
 
 /// One of 64 bits for a name. Two names may have the same one.
 pub fn bit(name: &[u8]) -> u8 {
@@ -292,17 +296,41 @@ fn quote_or_backslash(line: &[u8], start: usize) -> Option<usize> {
     Some(at + memchr::memchr2(b'"', b'\\', line.get(at..)?)?)
 }
 
+/// A name that was read before.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    text: u128, // the name with `="` behind it, in the lowest bytes
+    mask: u128, // of these bytes
+    length: usize,
+    bit: u8,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known { text: 1, mask: 0, length: 0, bit: 0 } // equal to no text
+    }
+}
+
 /// Reads a pair of plain spelling: a word, and a string without a backslash right behind it.
 #[inline(always)]
-fn plain_pair(line: &[u8], start: usize) -> Option<Pair> {
+fn plain_pair(line: &[u8], start: usize, known: &mut Known) -> Option<Pair> {
     let rest = line.get(start..)?;
-    if !is(*rest.first()?, START) {
-        return None;
+    let front = rest.first_chunk::<16>().map_or(0, |front| u128::from_le_bytes(*front));
+    if front & known.mask != known.text {
+        if !is(*rest.first()?, START) {
+            return None;
+        }
+        let length = rest.iter().position(|byte| !is(*byte, WORD))?;
+        if rest.get(length..)?.first_chunk::<2>()? != b"=\"" {
+            return None;
+        }
+        *known = Known { length, bit: bit(&rest[..length]), ..Known::default() };
+        if front != 0 && length <= 14 {
+            known.mask = u128::MAX >> (8 * (14 - length));
+            known.text = front & known.mask;
+        }
     }
-    let name = rest.iter().position(|byte| !is(*byte, WORD))?;
-    if rest.get(name..)?.first_chunk::<2>()? != b"=\"" {
-        return None;
-    }
+    let Known { length: name, bit, .. } = *known;
     let value = start + name + 2;
     let end = quote_or_backslash(line, value)?;
     if line[end] != b'"' {
@@ -312,7 +340,7 @@ fn plain_pair(line: &[u8], start: usize) -> Option<Pair> {
         name: Span::new(start, start + name),
         value: Span::new(value, end),
         start: start as u32,
-        bit: bit(&rest[..name]),
+        bit,
         odd_name: false,
         escaped: false,
     })
@@ -343,7 +371,7 @@ impl Sample {
             cursor.blanks();
         }
         if is(cursor.peek(), START | COLON) {
-            self.name = cursor.word(WORD | COLON);
+            self.name = self.metric(cursor);
             let blank = cursor.blanks();
             if cursor.peek() == b'{' {
                 let start = cursor.at;
@@ -384,6 +412,21 @@ impl Sample {
         Some(())
     }
 
+    /// Reads the name of a metric, which is often that of the line before.
+    fn metric(&mut self, cursor: &mut Cursor<'_>) -> Span {
+        let start = cursor.at;
+        if cursor.line[start..].starts_with(&self.last_name) {
+            cursor.at += self.last_name.len();
+        }
+        let rest = cursor.word(WORD | COLON);
+        let name = Span::new(start, cursor.at);
+        if rest.start < rest.end && cursor.at - start <= 128 {
+            self.last_name.clear();
+            self.last_name.extend_from_slice(name.of(cursor.line));
+        }
+        name
+    }
+
     /// Reads the brace that begins the pairs, up to the one that ends them, and blanks.
     fn braces(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
         let start = cursor.at;
@@ -411,7 +454,8 @@ impl Sample {
         let mut bits = self.bits;
         loop {
             // Nearly all pairs are plain. Another one is read twice.
-            let pair = if let Some(pair) = plain_pair(cursor.line, cursor.at) {
+            let known = &mut self.known_names[self.pairs.len() % NAMES];
+            let pair = if let Some(pair) = plain_pair(cursor.line, cursor.at, known) {
                 cursor.at = pair.value.end as usize + 1;
                 pair
             } else if let Some(pair) = cursor.pair() {
@@ -430,6 +474,22 @@ impl Sample {
         }
         self.bits = bits;
     }
+}
+
+/// The pairs in a text that was rendered for this: the spans of their names, and of their values,
+/// each with quotes if there are some.
+pub fn pairs(rendered: &[u8]) -> Vec<(Span, Span)> {
+    let mut cursor = Cursor { line: rendered, at: 0 };
+    let mut found = Vec::new();
+    while cursor.at < rendered.len() {
+        let Some(pair) = cursor.pair() else {
+            cursor.at += 1;
+            continue;
+        };
+        let name = Span { start: pair.start, end: pair.name.end + (pair.name.start - pair.start) };
+        found.push((name, Span { start: pair.value.start - 1, end: pair.value.end + 1 }));
+    }
+    found
 }
 
 /// The family of a HELP, TYPE or UNIT line, not unescaped, and whether it has a backslash.
@@ -458,10 +518,45 @@ pub fn is_silent(line: &[u8]) -> bool {
     cursor.at == line.len() || cursor.peek() == b'#'
 }
 
-/// Whether a line has the length and the first byte of a sample.
+/// Whether a line may be a sample, by rules so simple that they need no second reading. They let
+/// every sample pass.
+///
+/// A sample begins with a name or a brace, and ends in a number behind a blank or a brace. Without
+/// braces it is a name and one or two numbers. If it begins with a brace, one of its strings is the
+/// name, so no equals sign is beside it. Every number is one for Rust's own parser.
 pub fn may_be_sample(line: &[u8]) -> bool {
-    let first = line.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
-    line.len() > 2 && first.is_some_and(|byte| is(*byte, START | COLON) || *byte == b'{')
+    // The last bytes of `1`, `1.`, `Inf`, `NaN`, `Infinity`, and blanks: the others are soon done.
+    let [_, _, .., b'0'..=b'9' | b'.' | b'f' | b'F' | b'n' | b'N' | b'y' | b'Y' | b' ' | b'\t'] =
+        line
+    else {
+        return false;
+    };
+    let words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let (Some(first), Some(last)) = (words.clone().next(), words.clone().next_back()) else {
+        return false;
+    };
+    let name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    let number = |text: &[u8]| str::from_utf8(text).is_ok_and(|text| text.parse::<f64>().is_ok());
+    let value = last.rsplit(|byte| *byte == b'}').next().unwrap_or(last);
+    if first[0].is_ascii_digit() || !(name(&first[0]) || first[0] == b'{') || !number(value) {
+        return false;
+    }
+    if memchr::memchr(b'{', line).is_none() {
+        let count = words.clone().count();
+        return (2..4).contains(&count) && first.iter().all(name) && words.skip(1).all(number);
+    }
+    if first[0] != b'{' || memchr::memchr(b'\\', line).is_some() {
+        return true;
+    }
+    let mut parts = line.split(|byte| *byte == b'"').map(<[u8]>::trim_ascii);
+    let mut before = parts.next();
+    while let (Some(_), Some(after)) = (parts.next(), parts.next()) {
+        if !after.starts_with(b"=") && !before.is_some_and(|before| before.ends_with(b"=")) {
+            return true;
+        }
+        before = Some(after);
+    }
+    false
 }
 
 /// Appends the value that is spelled as `text` between quotes.

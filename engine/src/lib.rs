@@ -16,13 +16,12 @@ pub mod grammar;
 pub mod memory;
 
 use engine::{Engine, Host, Rules, Verdict};
-use memory::{Added, Seen};
+use memory::Seen;
 
 /// Questions to an object of Python, by the names of its methods.
 struct Asking<'a, 'py>(&'a Bound<'py, PyAny>);
 
 type Text = (Vec<u8>, Vec<u8>);
-type Pairs = (Vec<u8>, Vec<Text>);
 
 impl<'py> Asking<'_, 'py> {
     fn bytes(&self, text: &[u8]) -> Bound<'py, PyBytes> {
@@ -33,16 +32,19 @@ impl<'py> Asking<'_, 'py> {
 impl Host for Asking<'_, '_> {
     type Error = PyErr;
 
-    fn labels(&mut self, label: usize, namespace: &[u8]) -> PyResult<Added> {
+    fn labels(&mut self, namespace: &[u8], rendered: &mut Vec<u8>) -> PyResult<()> {
         let name = intern!(self.0.py(), "ask_labels");
-        let found = self.0.call_method1(name, (label, self.bytes(namespace)))?;
-        Ok(added(found.extract()?))
+        let found = self.0.call_method1(name, (self.bytes(namespace),))?;
+        rendered.extend_from_slice(found.extract()?);
+        Ok(())
     }
 
-    fn pod(&mut self, namespace: &[u8], pod: &[u8]) -> PyResult<Option<Added>> {
+    fn pod(&mut self, namespace: &[u8], pod: &[u8], rendered: &mut Vec<u8>) -> PyResult<bool> {
         let name = intern!(self.0.py(), "ask_pod");
         let found = self.0.call_method1(name, (self.bytes(namespace), self.bytes(pod)))?;
-        Ok(found.extract::<Option<Pairs>>()?.map(added))
+        let found = found.extract::<Option<&[u8]>>()?;
+        rendered.extend_from_slice(found.unwrap_or_default());
+        Ok(found.is_some())
     }
 
     fn metric(&mut self, name: &[u8], family: &[u8]) -> PyResult<bool> {
@@ -79,10 +81,6 @@ impl Host for Asking<'_, '_> {
     }
 }
 
-fn added((bytes, pairs): Pairs) -> Added {
-    Added::new(bytes, pairs)
-}
-
 /// Counts of a block, in the order of the stub.
 type Counts = (u64, u64, u64, u64, u64, u64, u64, u64, u64, u64);
 
@@ -97,11 +95,11 @@ struct PyEngine {
 #[pymethods]
 impl PyEngine {
     #[new]
-    #[pyo3(signature = (*, naming, each, pods, overwrite, metrics, namespaces, drop, strip, tenant))]
+    #[pyo3(signature = (*, naming, prefixes, pods, overwrite, metrics, namespaces, drop, strip, tenant))]
     #[allow(clippy::too_many_arguments)] // each of them is named
     fn new(
         naming: Vec<Vec<u8>>,
-        each: bool,
+        prefixes: Vec<Vec<u8>>,
         pods: bool,
         overwrite: bool,
         metrics: bool,
@@ -111,7 +109,7 @@ impl PyEngine {
         tenant: bool,
     ) -> PyEngine {
         let rules =
-            Rules { naming, each, pods, overwrite, metrics, namespaces, drop, strip, tenant };
+            Rules { naming, prefixes, pods, overwrite, metrics, namespaces, drop, strip, tenant };
         PyEngine { engine: Engine::new(rules), broken: false }
     }
 
@@ -171,7 +169,7 @@ impl PyEngine {
 
     /// Enters a series: None if it is new, else whether it is merged.
     fn enter(&mut self, metric: &[u8], kept: Vec<Text>, dropped: Vec<Text>) -> Option<bool> {
-        let [mut kept, dropped] = [kept, dropped].map(|labels| {
+        let [kept, dropped] = [kept, dropped].map(|labels| {
             let mut digest = self.engine.series.digest([1; 2]);
             for (name, value) in labels {
                 let both = [&name[..], b"=\"", &value].concat();
@@ -179,8 +177,7 @@ impl PyEngine {
             }
             digest
         });
-        kept.metric(metric);
-        match self.engine.series.enter(kept.products, dropped.products) {
+        match self.engine.series.enter(metric, kept.products, dropped.products) {
             Seen::New => None,
             seen => Some(seen == Seen::Merged),
         }
@@ -209,8 +206,14 @@ thread_local! {
     static PANIC: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
 }
 
+/// Whether a line that the engine takes for no sample is read once more, by Python.
+#[pyfunction]
+fn may_be_sample(line: &[u8]) -> bool {
+    grammar::may_be_sample(line)
+}
+
 /// The interface, which kmproxy compares with the one that it knows.
-const INTERFACE: u32 = 2;
+const INTERFACE: u32 = 3;
 
 #[pymodule]
 fn kmproxy_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -222,5 +225,6 @@ fn kmproxy_engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }));
     module.add("INTERFACE", INTERFACE)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(may_be_sample, module)?)?;
     module.add_class::<PyEngine>()
 }

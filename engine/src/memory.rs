@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 
+use crate::grammar::{self, Span};
+
 /// Bytes that the labels of namespaces and pods take, at most. Above it all are forgotten, and
 /// asked for again.
 pub const MAX_LABELS: usize = 2 << 20;
@@ -25,34 +27,44 @@ type Map<V> = HashMap<Box<[u8]>, V, Hash<1>>;
 pub struct Added {
     /// The bytes to add, such as `,team="a"`.
     pub bytes: Vec<u8>,
-    /// Their names and their values, with quotes.
-    pub pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The names in them, and the values with their quotes.
+    pub pairs: Vec<(Span, Span)>,
     /// The bits of the names.
     pub bits: u64,
-    index: Map<usize>, // of many pairs
+    index: Option<Map<usize>>, // of many pairs
 }
 
+const MANY: usize = 8; // pairs, to be found by an index
+
 impl Added {
-    /// Labels with some bytes, and the names and quoted values in these.
-    pub fn new(bytes: Vec<u8>, pairs: Vec<(Vec<u8>, Vec<u8>)>) -> Added {
-        let bits = pairs.iter().fold(0, |bits, pair| bits | 1 << crate::grammar::bit(&pair.0));
-        let many = if pairs.len() > 8 { &pairs[..] } else { &[] };
-        let places = many.iter().enumerate();
-        let index = places.map(|(at, pair)| (pair.0[..].into(), at)).collect();
-        Added { bytes, pairs, bits, index }
+    /// Labels as Python renders them: `,team="a"` for each. Their names get a prefix.
+    pub fn new(rendered: &[u8], prefix: &[u8]) -> Added {
+        let mut bytes = rendered.to_vec();
+        if !prefix.is_empty() {
+            let pairs = grammar::pairs(rendered).into_iter();
+            let parts = pairs.map(|(name, value)| {
+                [b",", prefix, name.of(rendered), b"=", value.of(rendered)].concat()
+            });
+            bytes = parts.collect::<Vec<_>>().concat();
+        }
+        let pairs = grammar::pairs(&bytes);
+        let names = pairs.iter().map(|(name, _)| name.of(&bytes));
+        let bits = names.clone().fold(0, |bits, name| bits | 1 << grammar::bit(name));
+        let index = (pairs.len() > MANY)
+            .then(|| names.enumerate().map(|(at, name)| (name.into(), at)).collect());
+        Added { bits, index, pairs, bytes }
     }
 
     /// The place of a name.
     pub fn find(&self, name: &[u8]) -> Option<usize> {
-        if self.pairs.len() > 8 {
-            return self.index.get(name).copied();
+        match &self.index {
+            Some(index) => index.get(name).copied(),
+            None => self.pairs.iter().position(|pair| pair.0.of(&self.bytes) == name),
         }
-        self.pairs.iter().position(|pair| pair.0 == name)
     }
 
     fn size(&self) -> usize {
-        let pairs = self.pairs.iter().map(|pair| 2 * pair.0.len() + pair.1.len() + ENTRY);
-        self.bytes.len() + pairs.sum::<usize>() + ENTRY
+        2 * self.bytes.len() + ENTRY * (1 + self.pairs.len())
     }
 }
 
@@ -62,6 +74,8 @@ pub struct Labels {
     known: Vec<Map<Option<usize>>>,
     recent: Vec<Recent>, // one for each slot
     added: Vec<Added>,
+    last: Vec<(Vec<u8>, Option<usize>)>, // for each kind, the labels that came last
+    prefixes: Vec<Vec<u8>>,              // for each kind
     size: usize,
 }
 
@@ -85,10 +99,12 @@ fn slot(kind: usize, key: &[u8]) -> usize {
 }
 
 impl Labels {
-    /// A memory for some kinds of keys.
-    pub fn new(kinds: usize) -> Labels {
+    /// A memory for some kinds of keys, each with a prefix for the names of its labels.
+    pub fn new(prefixes: Vec<Vec<u8>>) -> Labels {
         Labels {
-            known: (0..kinds).map(|_| Map::default()).collect(),
+            known: prefixes.iter().map(|_| Map::default()).collect(),
+            last: vec![Default::default(); prefixes.len()],
+            prefixes,
             recent: vec![Recent::default(); SLOTS],
             ..Labels::default()
         }
@@ -112,17 +128,33 @@ impl Labels {
         Some(number)
     }
 
-    /// Holds labels until the next `trim`; with a key they are remembered.
-    pub fn hold(&mut self, kind: usize, key: Option<&[u8]>, added: Option<Added>) -> Option<usize> {
-        self.size += added.as_ref().map_or(ENTRY, Added::size) + key.map_or(0, <[u8]>::len);
-        let number = added.map(|added| {
-            self.added.push(added);
-            self.added.len() - 1
-        });
+    /// Holds labels as Python renders them until the next `trim`, or None if the sample is left
+    /// out; with a key they are remembered.
+    pub fn hold(
+        &mut self,
+        kind: usize,
+        key: Option<&[u8]>,
+        rendered: Option<&[u8]>,
+    ) -> Option<usize> {
+        let number = rendered.map(|rendered| self.number(kind, rendered));
         if let Some(key) = key {
+            self.size += ENTRY + key.len();
             self.known[kind].insert(key.into(), number);
         }
         number
+    }
+
+    /// The number of labels. Many names in a row may have the same ones: the unknown names have.
+    fn number(&mut self, kind: usize, rendered: &[u8]) -> usize {
+        let (last, number) = &mut self.last[kind];
+        if let Some(number) = number.filter(|_| same(last, rendered)) {
+            return number;
+        }
+        let added = Added::new(rendered, &self.prefixes[kind]);
+        self.size += added.size();
+        last.clear();
+        last.extend_from_slice(rendered);
+        *number.insert(push(&mut self.added, added))
     }
 
     /// The labels with a number.
@@ -137,12 +169,19 @@ impl Labels {
             self.known.iter_mut().for_each(Map::clear);
             self.recent.iter_mut().for_each(|recent| recent.key.clear());
             self.added.clear();
+            self.last.iter_mut().for_each(|last| last.1 = None);
             self.size = 0;
         }
     }
 }
 
-/// Whether two texts are equal, without a call for short ones.
+/// Appends an element. Returns its place.
+fn push<T>(all: &mut Vec<T>, one: T) -> usize {
+    all.push(one);
+    all.len() - 1
+}
+
+/// Whether two texts are equal, without a call for short ones: for empty ones it is slow.
 #[inline(always)]
 pub fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -329,11 +368,17 @@ impl<V: Copy> Verdicts<V> {
         self.known.get(key).copied()
     }
 
+    /// Forgets all verdicts.
+    pub fn clear(&mut self) {
+        self.known.clear();
+        self.size = 0;
+    }
+
     /// Remembers a verdict. All others are forgotten if they take too many bytes.
     pub fn put(&mut self, key: &[u8], verdict: V) {
         self.size += key.len() + ENTRY;
         if self.size > MAX_VERDICTS {
-            self.known.clear();
+            self.clear();
             self.size = key.len() + ENTRY;
         }
         self.known.insert(key.into(), verdict);
@@ -348,12 +393,12 @@ impl<V: Copy> Verdicts<V> {
 pub struct Hash<const N: usize> {
     places: [u64; N],
     squares: [u64; N],
-    sums: [u64; N], // each less than 2**62
+    sums: [u64; N], // each less than 2**62 + 2**60
 }
 
 const PRIME: u64 = (1 << 61) - 1;
 
-/// Equal to a number modulo the prime, and less than 2**62 if the number is less than 2**122.
+/// Equal to a number modulo the prime. If the number is less than 2**124, it is less than 2**64.
 fn fold(number: u128) -> u64 {
     (number as u64 & PRIME) + (number >> 61) as u64
 }
@@ -362,7 +407,18 @@ fn product(a: u64, b: u64) -> u128 {
     u128::from(a) * u128::from(b)
 }
 
-/// A random place and its square. Both are so small that no sum reaches 2**62.
+/// A hash of 64 bits of a number below the prime. A map takes its highest bits and its lowest.
+fn spread(number: u64) -> u64 {
+    number ^ number << 61
+}
+
+/// The products of a digest with those of one label more, modulo the prime; each is less than 2**62.
+fn times(products: [u64; 2], factors: [u64; 2]) -> [u64; 2] {
+    [0, 1].map(|at| fold(fold(product(products[at], factors[at])).into()))
+}
+
+/// A random place and its square, both less than 2**60. So a sum times a square is less than
+/// 2**123, and no sum reaches 2**62 + 2**60.
 fn place() -> (u64, u64) {
     loop {
         let place = RandomState::new().build_hasher().finish() >> 4;
@@ -381,32 +437,46 @@ impl<const N: usize> Default for Hash<N> {
 }
 
 impl<const N: usize> Hash<N> {
-    #[inline(always)]
-    fn number(&mut self, number: u64) {
-        for at in 0..N {
-            self.sums[at] = fold(product(self.sums[at], self.places[at]) + u128::from(number));
-        }
-    }
-
+    /// Adds a text, whose length was added before: 15 bytes at a time.
     #[inline(always)]
     fn text(&mut self, text: &[u8]) {
         let mut rest = text;
-        while let [a, b, c, d, e, f, g, tail @ ..] = rest
-            && let [h, i, j, k, l, m, n, tail @ ..] = tail
-        {
-            let first = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, 0]);
-            let second = u64::from_le_bytes([*h, *i, *j, *k, *l, *m, *n, 0]);
-            for at in 0..N {
-                let two = product(first, self.places[at]) + u128::from(second);
-                self.sums[at] = fold(product(self.sums[at], self.squares[at]) + two);
-            }
-            rest = tail;
+        while let Some(front) = rest.first_chunk::<16>() {
+            self.two(u128::from_le_bytes(*front));
+            rest = &rest[15..];
         }
-        while !rest.is_empty() {
-            let (bytes, tail) = rest.split_at(rest.len().min(7));
-            self.number(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)));
-            rest = tail;
+        // 1 to 15 bytes are left, or the text is empty.
+        self.two(match text.last_chunk::<16>() {
+            Some(last) => u128::from_le_bytes(*last) >> (8 * (16 - rest.len())),
+            None => short(rest),
+        });
+    }
+
+    /// Adds the two numbers in 15 bytes.
+    #[inline(always)]
+    fn two(&mut self, bytes: u128) {
+        const MASK: u64 = (1 << 60) - 1;
+        let (first, second) = (bytes as u64 & MASK, (bytes >> 60) as u64 & MASK);
+        for at in 0..N {
+            let two = product(first, self.places[at]) + u128::from(second);
+            self.sums[at] = fold(product(self.sums[at], self.squares[at]) + two);
         }
+    }
+}
+
+/// The bytes of a text shorter than 16, as a number.
+#[inline(always)]
+fn short(text: &[u8]) -> u128 {
+    let length = text.len();
+    // The bytes that are read twice are the same.
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let (first, last) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
+        u128::from(first) | u128::from(last) << (8 * (length - 8))
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        u128::from(first) | u128::from(last) << (8 * (length - 4))
+    } else {
+        text.iter().rev().fold(0, |number, byte| number << 8 | u128::from(*byte))
     }
 }
 
@@ -420,7 +490,8 @@ impl BuildHasher for Hash<1> {
 
 impl Hasher for Hash<1> {
     fn finish(&self) -> u64 {
-        (self.sums[0] % PRIME).rotate_left(3) // the map takes the highest bits and the lowest
+        // Without the product, texts that differ in few bits would fall into the same buckets.
+        spread(fold(product(self.sums[0], self.places[0])) % PRIME)
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -428,7 +499,7 @@ impl Hasher for Hash<1> {
     }
 
     fn write_usize(&mut self, length: usize) {
-        self.number(length as u64);
+        self.sums = [length as u64];
     }
 }
 
@@ -449,23 +520,20 @@ impl Digest {
     /// Adds a label: its name, `="` and its value, in one text, with the lengths of both.
     #[inline(always)]
     pub fn add(&mut self, name: usize, value: usize, both: &[u8]) {
-        self.enter((name as u64) << 32 | value as u64, both);
+        let factors = self.factors((name as u64) << 32 | value as u64, both);
+        self.products = times(self.products, factors);
     }
 
-    /// Adds the name of the metric.
-    pub fn metric(&mut self, name: &[u8]) {
-        self.enter(1 << 60 | name.len() as u64, name);
+    /// The factors of the name of a metric.
+    fn metric(&self, name: &[u8]) -> [u64; 2] {
+        self.factors(1 << 60 | name.len() as u64, name)
     }
 
     #[inline(always)]
-    fn enter(&mut self, lengths: u64, text: &[u8]) {
-        let mut hash = self.hash;
-        hash.number(lengths); // each is less than 2**28
+    fn factors(&self, lengths: u64, text: &[u8]) -> [u64; 2] {
+        let mut hash = Hash { sums: [lengths; 2], ..self.hash }; // each is less than 2**28
         hash.text(text);
-        for at in 0..2 {
-            let label = self.random[at] + hash.sums[at]; // less than 2**63
-            self.products[at] = fold(product(self.products[at], label)) % PRIME;
-        }
+        [self.random[0] + hash.sums[0], self.random[1] + hash.sums[1]] // less than 2**63
     }
 }
 
@@ -481,7 +549,7 @@ pub struct Taken(u64);
 
 impl Hasher for Taken {
     fn finish(&self) -> u64 {
-        self.0.rotate_left(3)
+        spread(self.0)
     }
 
     fn write(&mut self, _: &[u8]) {}
@@ -505,6 +573,7 @@ impl std::hash::Hash for Key {
 pub struct Series {
     known: HashMap<Key, [u64; 2], BuildHasherDefault<Taken>>,
     empty: Digest,
+    last: (Vec<u8>, [u64; 2]), // the last name, and its factors in the digest
 }
 
 /// The outcome for a series.
@@ -519,8 +588,16 @@ pub enum Seen {
 }
 
 impl Series {
-    /// Enters a series: its name and labels that are kept, and the labels that are dropped.
-    pub fn enter(&mut self, kept: [u64; 2], dropped: [u64; 2]) -> Seen {
+    /// Enters a series: its name, its labels that are kept, and the labels that are dropped.
+    pub fn enter(&mut self, name: &[u8], kept: [u64; 2], dropped: [u64; 2]) -> Seen {
+        let (last, factors) = &mut self.last;
+        if last.is_empty() || last != name {
+            *factors = self.empty.metric(name);
+            last.clear();
+            last.extend_from_slice(if name.len() > MAX_TEXT { b"" } else { name });
+        }
+        let kept = times(kept, *factors).map(|each| each % PRIME);
+        let dropped = dropped.map(|each| each % PRIME);
         match self.known.entry(Key(kept)) {
             Entry::Vacant(entry) => {
                 entry.insert(dropped);

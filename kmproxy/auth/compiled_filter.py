@@ -45,7 +45,7 @@ class CompiledTenantFilter(TenantFilter):
     def _new_engine(self) -> kmproxy_engine.Engine:
         return kmproxy_engine.Engine(
             naming=list(self._labels.names),
-            each=bool(self._labels.prefixes),
+            prefixes=list(self._labels.prefixes),
             pods=False,
             overwrite=False,
             metrics=False,

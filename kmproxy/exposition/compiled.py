@@ -16,7 +16,7 @@ import kmproxy_engine
 
 from kmproxy.exposition.base_enricher import BaseEnricher, OnConflict
 from kmproxy.exposition.errors import RepeatedLabelError
-from kmproxy.exposition.grammar import SAMPLE, unescape, unquote
+from kmproxy.exposition.grammar import SAMPLE, unquote
 from kmproxy.exposition.lines import LineFilter
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pods import PodsNeededError
@@ -86,7 +86,18 @@ class CompiledLines(LineFilter):
     nothing was counted.
     """
 
-    __slots__ = ("_engine", "_enricher", "_labels", "_pods", "_prefixes", "_selector")
+    # The engine asks the methods of others by names of this object, without a step between.
+    __slots__ = (
+        "_engine",
+        "_enricher",
+        "_labels",
+        "_pods",
+        "_selector",
+        "ask_labels",
+        "ask_metric",
+        "ask_namespace",
+        "ask_pod",
+    )
 
     def __init__(
         self,
@@ -103,10 +114,10 @@ class CompiledLines(LineFilter):
         self._selector = selector
         self._labels = enricher.labels
         self._pods = self._labels.pods
-        self._prefixes = [prefix for _, prefix in namespace_labels.with_prefixes]
+        self.ask_labels, self.ask_pod = self._labels.of, self._labels.of_pod
         self._engine = kmproxy_engine.Engine(
             naming=list(namespace_labels.names),
-            each=bool(namespace_labels.prefixes),
+            prefixes=list(namespace_labels.prefixes),
             pods=self._pods,
             overwrite=on_conflict == "overwrite",
             metrics=selection.by_metric,
@@ -117,6 +128,7 @@ class CompiledLines(LineFilter):
         )
         if selector is not None:
             selector.engine, selector.reading = self._engine, False
+            self.ask_metric, self.ask_namespace = selector.wants_metric, selector.wants_namespace
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next piece. Returns the bytes that can be passed on already."""
@@ -214,32 +226,6 @@ class CompiledLines(LineFilter):
             block = self._selector.feed(block)
             self._engine.family = self._selector.family
         return self._enricher.feed(block)
-
-    def ask_labels(self, label: int, namespace: bytes) -> kmproxy_engine.Labels:
-        """Returns the labels of a namespace that the namespace label with a number names."""
-        rendered = self._labels.of(unescape(namespace))
-        if not rendered:
-            return b"", []
-        pairs = list(self._labels.pairs(rendered).items())
-        if prefix := self._prefixes[label]:
-            pairs = [(prefix + name, value) for name, value in pairs]
-            rendered = b"".join([b",%b=%b" % pair for pair in pairs])
-        return rendered, pairs
-
-    def ask_pod(self, namespace: bytes, pod: bytes) -> kmproxy_engine.Labels | None:
-        """Returns the labels of a pod, or None if it is not known. Raises PodsNeededError."""
-        rendered = self._labels.of_pod(unescape(namespace), unescape(pod))
-        if rendered is None:
-            return None
-        return rendered, list(self._labels.pairs(rendered).items())
-
-    def ask_metric(self, name: bytes, family: bytes) -> bool:
-        """Whether a metric is selected, by its name and its family's. Both are unescaped."""
-        return self._selector is None or self._selector.wants_metric(name, family)
-
-    def ask_namespace(self, namespace: bytes) -> bool:
-        """Whether samples of a namespace are selected."""
-        return self._selector is None or self._selector.wants_namespace(namespace)
 
     def refuse_repeats(self, metric: bytes, label: bytes) -> NoReturn:
         """Raises RepeatedLabelError for a sample."""

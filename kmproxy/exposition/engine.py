@@ -21,7 +21,7 @@ Engine = Literal["pure", "compiled"]
 VARIABLE = "KMPROXY_ENGINE"
 """The environment variable that forces an engine."""
 
-INTERFACE = 2
+INTERFACE = 3
 """The interface of the compiled engine that this version of kmproxy knows."""
 
 

@@ -72,7 +72,10 @@ class RememberedLabels:
                 return b""
             rendered = self._lookup(namespace)
             size = 3 * (len(namespace) + len(rendered)) + _OVERHEAD
-            if self._learn(rendered, size) and len(namespace) <= MAX_NAMESPACE:
+            fits = size <= self._room
+            if rendered not in self._pairs:
+                self._learn(rendered, fits=fits)
+            if fits and len(namespace) <= MAX_NAMESPACE:
                 self.rendered[namespace] = rendered
                 self._room -= size
         return rendered
@@ -87,25 +90,21 @@ class RememberedLabels:
             return self._of_pods[key]
         rendered = self._pods(namespace, pod) if self._pods else b""
         size = 3 * (len(namespace) + len(pod) + len(rendered or b"")) + _OVERHEAD
-        if (
-            self._learn(rendered or b"", size)
-            and len(namespace) <= MAX_NAMESPACE
-            and len(pod) <= MAX_POD
-        ):
+        fits = size <= self._room
+        if rendered and rendered not in self._pairs:
+            self._learn(rendered, fits=fits)
+        if fits and len(namespace) <= MAX_NAMESPACE and len(pod) <= MAX_POD:
             self._of_pods[key] = rendered
             self._room -= size
         return rendered
 
-    def _learn(self, rendered: bytes, size: int) -> bool:
-        """Reads the names in bytes to add. Whether there is room for `size` bytes."""
-        fits = size <= self._room
-        if rendered not in self._pairs:
-            pairs = read_pairs(rendered)
-            if fits:
-                self._pairs[rendered] = pairs
-            if len(self.names) <= MAX_NAMES and not self.names.issuperset(pairs):
-                self.names = self.names.union(pairs)
-        return fits
+    def _learn(self, rendered: bytes, *, fits: bool) -> None:
+        """Reads the names in bytes to add, which are remembered if they fit."""
+        pairs = read_pairs(rendered)
+        if fits:
+            self._pairs[rendered] = pairs
+        if len(self.names) <= MAX_NAMES and not self.names.issuperset(pairs):
+            self.names = self.names.union(pairs)
 
     def pairs(self, rendered: bytes) -> dict[bytes, bytes]:
         """Returns the label names in the bytes to add, with their quoted values."""

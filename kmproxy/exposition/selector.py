@@ -283,7 +283,9 @@ class Selector(LineFilter):
         wanted = self._metrics.get((name, family))
         if wanted is None:
             self._make_room(len(name) + len(family))
-            names = {each.decode(errors="replace") for each in (name, family)}
+            names = [name.decode(errors="replace")]
+            if family != name:
+                names.append(family.decode(errors="replace"))
             wanted = self._metrics[name, family] = self._selection.wants_metric(names)
         return wanted
 

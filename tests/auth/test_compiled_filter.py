@@ -79,6 +79,23 @@ def test_nothing_undecided_passes():
     assert made.dropped == {"namespace": 0, "tenant": 1, "unparsed": 0}
 
 
+def test_an_undecided_namespace_is_asked_for_once_in_a_piece(monkeypatch):
+    """Not in each line, as a piece may have thousands."""
+    asked = []
+    ask = compiled_filter.CompiledTenantFilter.ask_verdict
+    monkeypatch.setattr(
+        compiled_filter.CompiledTenantFilter,
+        "ask_verdict",
+        lambda self, name: asked.append(name) or ask(self, name),
+    )
+    made = tenant_filter(lambda _: True, max_line=MAX_LINE, engine="compiled")
+    assert made.feed(b'm{namespace="web"} 1\n' * 100) == {"web"}
+    assert asked == [b"web"]
+    made.decide({"web": True})
+    assert made.take().count(b"\n") == 100
+    assert asked == [b"web"] * 2
+
+
 def test_a_line_that_the_compiled_engine_misreads(monkeypatch):
     """From then on the lines are read as the pure engine reads them."""
     monkeypatch.setattr(compiled_filter, "NO_SAMPLES", re.compile(b"none"))

@@ -4,10 +4,12 @@ import gc
 import random
 import re
 import weakref
+from itertools import count, product
 
 import pytest
 
 from kmproxy.exposition.engine import available
+from kmproxy.exposition.grammar import NUMBER, Sample
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection
@@ -119,7 +121,7 @@ def test_an_error_of_a_look_up():
 
 def test_a_line_that_the_compiled_engine_misreads(monkeypatch):
     """If a line that it takes for no sample is one, the pure engine works on its whole block."""
-    text = b'# TYPE m gauge\nm{namespace="web",a="1"} 1\nxyz 1 2 3\nm{namespace="web",a="2"} 1\n'
+    text = b'# TYPE m gauge\nm{namespace="web",a="1"} 1\nxyz{ 1\nm{namespace="web",a="2"} 1\n'
     recipe = Recipe(
         selection=Selection(drop_labels=frozenset({b"a"}), drop_metrics=(Globs(("up",)),))
     )
@@ -135,6 +137,30 @@ def test_a_line_that_the_compiled_engine_misreads(monkeypatch):
     assert b"".join(blocks[:1]) == text * 3
 
 
+def test_every_sample_would_be_read_once_more():
+    """If the compiled engine took any sample for none, the pure one would see it."""
+    rng = random.Random(1)
+    text = b"\n".join([lines.random_text(rng, 400, MAX_LINE) for _ in range(40)])
+    samples = [line for line in text.split(b"\n") if Sample.parse(line)]
+    numbers = ["".join(each) for n in range(1, 6) for each in product("01.eE+-inf", repeat=n)]
+    for number in (*numbers, "NaN", "-Infinity", "+iNf", "1" * 2000, "1e999", "." + "0" * 999):
+        if re.fullmatch(NUMBER, number.encode()):
+            samples += (b"m " + number.encode(), b'm{a="b"}%b ' % number.encode())
+    assert len(samples) > 10_000
+    assert not [line for line in samples if not kmproxy_engine.may_be_sample(line)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"x", b" ", b"m x", b"m 1 2 3", b"m-a 1", b"1 1", b'm{a="b"} x', b'm{a="b"} 1}', b'"m" 1',
+     b"}{ 1", b"m 1 #", b"m 1.1.1", b"m \xff", b"m 1\r", b'm{a="b"} 1_0', b"m{}", b"m 0x1", b'{a="b"} 1',
+     b'{a="b", "c" = "d" ,} 1', b'{"a"="b"}1', b"{} 1", b'{"m} 1'],
+)  # fmt: skip
+def test_plain_garbage_is_not_read_once_more(line):
+    """It costs little: an upstream may send much of it."""
+    assert not kmproxy_engine.may_be_sample(line)
+
+
 def noted(method, blocks):
     """A method whose argument is noted."""
 
@@ -148,7 +174,7 @@ def noted(method, blocks):
 def new_engine():
     """An engine by itself, with the default rules."""
     return kmproxy_engine.Engine(
-        naming=[b"namespace"], each=False, pods=False, overwrite=False, metrics=False,
+        naming=[b"namespace"], prefixes=[], pods=False, overwrite=False, metrics=False,
         namespaces=False, drop=[], strip=False, tenant=False,
     )  # fmt: skip
 
@@ -188,6 +214,22 @@ def removing(room):
     """A pipeline that removes a label."""
     recipe = Recipe(selection=Selection(drop_labels=frozenset({b"x"})))
     return Pipeline(lambda _: b"", recipe, room=room, engine="compiled")
+
+
+def test_series_that_differ_in_one_byte():
+    """They are different ones, whatever the length of the label, and wherever the byte stands."""
+    places = [(at, size - at) for size in range(40) for at in range(size + 1)]
+    # One of these bytes differs from `a` in the lower half, the other one in the upper half.
+    values = [b"a" * at + other + b"a" * rest for at, rest in places for other in (b"b", b"q")]
+    values += [b"a" * size for size in range(1, 60)] + [b"m" * size + b"_" for size in range(50)]
+    text = [b'm{a="%b",x="%d"} 1\n' % each for each in zip(values, count(), strict=False)]
+    text += [b'%b{x="%d"} 1\n' % each for each in zip(values, count(), strict=False)]
+    text += [b'm{%b="z",x="%d"} 1\n' % each for each in zip(values[1:], count(), strict=False)]
+    pipeline = removing(SeriesRoom())
+    assert pipeline.feed(b"".join(text)).count(b"\n") == len(text) == pipeline.selector.series
+    again = [line.replace(b'x="', b'x="0') for line in text]
+    assert pipeline.feed(b"".join(again)) == b""
+    assert pipeline.dropped["merged"] == len(text)
 
 
 def test_series_are_bounded(monkeypatch):

@@ -15,7 +15,6 @@ mod memory;
 
 use engine::{Counts, Engine, Host, Rules};
 use libfuzzer_sys::fuzz_target;
-use memory::Added;
 
 /// The error of a sample that repeats labels that are overwritten too often.
 #[derive(Debug)]
@@ -25,34 +24,26 @@ struct Answers {
     labels: bool,
 }
 
-fn added(pairs: &[(&str, &str)]) -> Added {
-    let text: String = pairs.iter().map(|(name, value)| format!(",{name}={value}")).collect();
-    let owned = |text: &&str| text.as_bytes().to_vec();
-    let pairs = pairs.iter().map(|(name, value)| (owned(name), owned(value))).collect();
-    Added::new(text.into_bytes(), pairs)
-}
-
 impl Host for Answers {
     type Error = Repeated;
 
-    fn labels(&mut self, label: usize, namespace: &[u8]) -> Result<Added, Repeated> {
+    fn labels(&mut self, namespace: &[u8], rendered: &mut Vec<u8>) -> Result<(), Repeated> {
         assert!(!namespace.is_empty());
-        Ok(match (self.labels, label, namespace) {
-            (false, ..) => added(&[]),
-            (_, 0, [b'w', ..]) => added(&[("team", "\"front\""), ("tier", "\"a\\\"b\"")]),
-            (_, 0, _) => added(&[("team", "\"t\"")]),
-            (_, _, [b'b', ..]) => added(&[]),
-            _ => added(&[("s_team", "\"s\""), ("le", "\"1\"")]),
-        })
+        rendered.extend_from_slice(match (self.labels, namespace) {
+            (false, _) | (_, [b'b', ..]) => b"",
+            (_, [b'w', ..]) => br#",team="front",tier="a\"b""#,
+            (_, [b'x', ..]) => br#",s_team="s",le="1""#,
+            _ => br#",team="t""#,
+        });
+        Ok(())
     }
 
-    fn pod(&mut self, _: &[u8], pod: &[u8]) -> Result<Option<Added>, Repeated> {
+    fn pod(&mut self, _: &[u8], pod: &[u8], rendered: &mut Vec<u8>) -> Result<bool, Repeated> {
         assert!(!pod.is_empty());
-        Ok(match pod.len() % 3 {
-            0 if self.labels => None,
-            1 if self.labels => Some(added(&[("workload", "\"w\""), ("team", "\"p\"")])),
-            _ => Some(added(&[])),
-        })
+        if self.labels && pod.len() % 3 == 1 {
+            rendered.extend_from_slice(br#",workload="w",team="p""#);
+        }
+        Ok(!self.labels || pod.len() % 3 > 0)
     }
 
     fn metric(&mut self, name: &[u8], family: &[u8]) -> Result<bool, Repeated> {
@@ -81,7 +72,7 @@ fn rules(flags: u8) -> Rules {
     let some = |bit: u8| flags >> bit & 1 == 1;
     Rules {
         naming: if some(0) { names(&["namespace", "source"]) } else { names(&["namespace"]) },
-        each: some(0) && some(1),
+        prefixes: if some(0) && some(1) { names(&["", "s_"]) } else { vec![] },
         pods: !some(0) && some(1),
         overwrite: some(2),
         metrics: some(3),
@@ -142,7 +133,7 @@ fuzz_target!(|data: &[u8]| {
             tenant: true,
             pods: false,
             naming: names.naming,
-            each: names.each,
+            prefixes: names.prefixes,
             ..Rules::default()
         };
         let (passed, counts) = read(tenant, true, &block).unwrap();
