@@ -13,7 +13,7 @@ from kmproxy.config.label_rules import parse_rules
 from kmproxy.daemon.metrics import OwnMetrics
 from kmproxy.exposition.engine import IN_USE
 from kmproxy.exposition.errors import RepeatedLabelError
-from kmproxy.exposition.selector import SeriesError
+from kmproxy.exposition.series import SeriesError
 from kmproxy.kube.objects import ObjectMeta
 from kmproxy.kube.outage import Outage
 from kmproxy.labels.label_map import LabelMap

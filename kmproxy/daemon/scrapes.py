@@ -16,7 +16,7 @@ from kmproxy.daemon.clients import Clients
 from kmproxy.daemon.label_maps import LabelMaps
 from kmproxy.daemon.runtime import Runtime
 from kmproxy.daemon.status import ServedPath, ServedPaths, StatusPage
-from kmproxy.exposition.selector import SeriesRoom
+from kmproxy.exposition.series import SeriesRoom
 from kmproxy.scrape.handler import MetricsPort, Page
 from kmproxy.scrape.pod_lists import PodLists
 from kmproxy.scrape.routes import UPSTREAM_PATH, served_paths

@@ -21,7 +21,7 @@ from kmproxy.config.recipe import read_namespace_labels, read_recipe
 from kmproxy.config.sections import UPSTREAMS_KEY, Config
 from kmproxy.daemon.runtime import Runtime
 from kmproxy.errors import ConfigError
-from kmproxy.exposition.selector import SeriesRoom
+from kmproxy.exposition.series import SeriesRoom
 from kmproxy.scrape.source import UpstreamSource
 from kmproxy.sources.http import HttpSource
 from kmproxy.sources.slots import ConcurrencyLimit

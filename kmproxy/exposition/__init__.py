@@ -17,6 +17,7 @@ number of bytes, for every input. The memory is bounded in bytes.
     sample_editor     the exact rule for one sample, with other namespace labels and pods
     general_enricher  adds labels by other namespace labels, and the labels of pods
     selection         which samples are selected
+    series            digests of series, and the bound of what is remembered of them
     selector          applies a selection to an exposition
     info_metric       one series for each namespace at the end of an exposition
     engine            chooses the pure or the compiled engine

@@ -21,7 +21,8 @@ from kmproxy.exposition.lines import LineFilter
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selection import Selection
-from kmproxy.exposition.selector import Label, Selector
+from kmproxy.exposition.selector import Selector
+from kmproxy.exposition.series import Label
 
 # Whole lines without a sample, a comment or a blank line. An attempt reads one line, twice.
 NO_SAMPLES = re.compile(

@@ -19,7 +19,8 @@ from kmproxy.exposition.lines import MAX_LINE, LineFilter
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.pods import PodLookup
 from kmproxy.exposition.selection import Selection
-from kmproxy.exposition.selector import Selector, SeriesRoom
+from kmproxy.exposition.selector import Selector
+from kmproxy.exposition.series import SeriesRoom
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Applies a selection to one exposition, and bounds the series that all expositions remember.
+"""Applies a selection to one exposition.
 
 Knows lines and the names of their samples. Must not know where a selection comes from. A line that
 is not selected leaves no byte in the output. A line that passes is unchanged, except for the labels
@@ -7,16 +7,15 @@ and timestamps that are removed. A line that is not understood passes unchanged.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-from kmproxy.exposition.errors import ExpositionError
 from kmproxy.exposition.finder import STAMP, sample_finder
 from kmproxy.exposition.grammar import METADATA, Sample, by_lines, unescape, unquote
 from kmproxy.exposition.lines import MAX_LINE, LineFilter
 from kmproxy.exposition.namespace_labels import NamespaceLabels
 from kmproxy.exposition.selection import Selection
+from kmproxy.exposition.series import Label, SeriesError, SeriesRoom, digest
 
 _METADATA = re.compile(METADATA)
 
@@ -24,67 +23,12 @@ _FAMILY = re.compile(rb'[ \t]*+\#[ \t]++[A-Z]++[ \t]++([a-zA-Z0-9_:]++|"(?:[^"\\
 
 _SUFFIXES = (b"_total", b"_bucket", b"_count", b"_sum", b"_created", b"_info", b"_gcount", b"_gsum")
 
-Label = tuple[bytes, re.Match[bytes]]
-"""The unquoted name of a pair, and its match with the groups `name` and `value`."""
-
 MAX_REMEMBERED = 4 << 20
 """Bytes of names whose verdicts are remembered."""
-
-MAX_SERIES = 32 << 20
-"""Bytes of the series that all running expositions together remember while labels are removed:
-168,000 series. A node of 100 pods has about 15,000. The limit is for five expositions at once."""
 
 _LONG = 1 << 16  # bytes of a line whose labels take too much memory, if all are held
 
 _NAME_SIZE = 250  # bytes for the verdict of a name besides the name, approximately
-
-_DIGEST = 15  # bytes: with the 33 of an object they fill a unit of 48; one byte more needs 64
-
-_SERIES_SIZE = 200  # bytes for a series: two digests and a dictionary entry, approximately
-
-
-class SeriesError(ExpositionError):
-    """An exposition has more series than can be kept apart."""
-
-    reason = "series"
-
-
-class SeriesRoom:
-    """Limits the memory for the series of all running expositions together.
-
-    The limit is `MAX_SERIES` bytes, or in proportion more where more than five
-    expositions may run at once. Above it, the exposition with the most series has to
-    end.
-    """
-
-    def __init__(self, expositions: int = 5) -> None:
-        self._most = MAX_SERIES * max(expositions, 5) // 5
-        self._selectors: list[Selector] = []
-        self._count = 0
-
-    def __repr__(self) -> str:
-        return f"<SeriesRoom {self._count} series of {len(self._selectors)} expositions>"
-
-    def enter(self, selector: Selector) -> None:
-        """Registers an exposition that begins."""
-        self._selectors.append(selector)
-
-    def leave(self, selector: Selector, count: int) -> None:
-        """Removes an exposition with `count` series, which has ended or has lost its series."""
-        if selector in self._selectors:
-            self._selectors.remove(selector)
-            self._count -= count
-
-    @property
-    def left(self) -> int:
-        """The number of series for which there is room."""
-        return max(self._most // _SERIES_SIZE - self._count, 0)
-
-    def take(self, series: int = 1) -> None:
-        """Counts more series. Above the limit, the selector with the most forgets its own."""
-        self._count += series
-        if self._count * _SERIES_SIZE > self._most:
-            max(self._selectors, key=lambda each: each.series).forget()
 
 
 class Selector(LineFilter):
@@ -324,9 +268,9 @@ class Selector(LineFilter):
         """
         series = self._series if self._series is not None else {}
         removed = self._selection.drop_labels
-        key = whole = _digest(name, labels)
+        key = whole = digest(name, labels)
         if any(each[0] in removed for each in labels):
-            key = _digest(name, (each for each in labels if each[0] not in removed))
+            key = digest(name, (each for each in labels if each[0] not in removed))
         known = series.setdefault(key, b"")
         if not known:
             series[key] = whole
@@ -360,24 +304,13 @@ def _after_stamp(end: bytes) -> bytes:
 
 
 class _LongLabels:
-    """The labels of a long line, which are read anew each time, so that they take no memory."""
+    """The labels of a long line. Each loop reads them from the line, so they take no memory."""
 
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
 
     def __iter__(self) -> Iterator[Label]:
         return self._sample.labels()
-
-
-def _digest(name: bytes, labels: Iterable[Label]) -> bytes:
-    """Returns a digest that identifies a series. An empty label value equals an absent label."""
-    values = [(name, b"")]
-    values += sorted((n, text) for n, pair in labels if (text := unquote(pair["value"])))
-    digest = hashlib.blake2b(digest_size=_DIGEST)
-    for at in range(0, len(values), 1000):
-        parts = [part for both in values[at : at + 1000] for part in both]
-        digest.update(b"".join([b"%d:%b" % (len(part), part) for part in parts]))
-    return digest.digest()
 
 
 def _spans(

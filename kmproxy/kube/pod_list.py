@@ -132,7 +132,7 @@ class PodListReader(Generic[_T]):
     def __init__(self, decoder: msgspec.json.Decoder[_T], *, whole: bool = False) -> None:
         self._decoder = decoder
         self._splitter = Splitter(MAX_WRITTEN)
-        self._held = bytearray() if whole else None  # the list so far, or what is to be split
+        self._held = bytearray() if whole else None  # bytes that were not read yet
         self._long = False  # whether the list is too long to be decoded at once
 
     def __repr__(self) -> str:

@@ -184,7 +184,7 @@ class PodLabelReader:
 
 
 class _Earlier(NamedTuple):
-    """Labels of a pod in a list, the last one with them, that was `asked` for then."""
+    """Labels that a pod had. The last list that had them was `asked` for at this time."""
 
     asked: float
     labels: bytes
@@ -198,8 +198,8 @@ class PodMap:
     seconds of one clock that does not go back.
 
     Labels that another list replaced are remembered for `RETENTION`, in `MAX_EARLIER` bytes. An
-    answer that is older than the newest list still gets them: a pod may have been deleted and made
-    anew under its name since.
+    answer that is older than the newest list still gets them: since then a new pod may have got the
+    name of a deleted one.
     """
 
     def __init__(self) -> None:
@@ -310,13 +310,13 @@ class PodMap:
 class AnswerPods:
     """The look-up of pods for one answer of a kubelet, which began at a time of the map's clock.
 
-    A known name may be that of a new pod: a StatefulSet makes its pods anew under their names. So
-    the first `lookup` raises PodsNeededError, of any pod. After `use_list` the pods are those of a
-    list that was asked for after the answer had begun. An unknown pod's sample is left out, or with
-    `keep` it passes without the labels of pods. `note` is called once for each unknown pod, of
-    `MAX_UNKNOWN` at most.
+    A known name may belong to a new pod: a StatefulSet gives its new pods the names of the deleted
+    ones. So the first `lookup` raises PodsNeededError, for any pod. After `use_list` the pods are
+    those of a list that was asked for after the answer had begun. An unknown pod's sample is left
+    out, or with `keep` it passes without the labels of pods. `note` is called once for each unknown
+    pod, of `MAX_UNKNOWN` at most.
 
-    After `use_known` instead, the pods are those that are known so far. An unknown one raises
+    After `use_known`, the pods of earlier lists are used. A pod that they do not have raises
     PodsNeededError again.
     """
 

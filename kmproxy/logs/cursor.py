@@ -95,7 +95,7 @@ class Cursor:
 
     @property
     def is_behind(self) -> bool:
-        """Whether bytes are known that were not read at the last look, or may be."""
+        """Whether bytes were not read at the last look, or may not have been."""
         return self._looks.is_behind
 
     @property

@@ -18,14 +18,14 @@ class Looks:
 
     restarts: Restarts = field(default_factory=Restarts)
     is_behind: bool = True
-    """Whether bytes are known that were not read, or may be there and nobody has looked."""
+    """Whether bytes were not read: known ones, or ones in a file that was not looked at yet."""
     read_up: float = -inf
     """When the last request was sent that showed the end of the file."""
     fresh: float = -inf
     """When the last request was sent that brought new bytes of any file."""
 
     def begin(self) -> None:
-        """Say that the newest file is another one, which nobody has looked at."""
+        """Say that there is another newest file. It was not looked at yet."""
         self.is_behind, self.read_up = True, -inf
 
     def take(self, asked: float, *, is_new: bool, is_up: bool, is_behind: bool) -> None:

@@ -130,9 +130,9 @@ _ENTRIES = msgspec.json.Decoder(list[_Entry])
 class PositionBook:
     """The positions of all containers, at most `max_bytes` as text.
 
-    A container that is gone keeps its position for `kept` seconds, which begin anew when `gone` is
-    called after a restart. If the text is over its bound, the positions of the containers that were
-    seen longest ago are left out.
+    A container that is gone keeps its position for `kept` seconds. After a restart, `gone` sets
+    this time back to its beginning. If the text is over its bound, the positions of the containers
+    that were seen longest ago are left out.
     """
 
     def __init__(self, *, kept: float = KEPT, max_bytes: int = MAX_BYTES) -> None:

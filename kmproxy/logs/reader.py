@@ -298,7 +298,7 @@ class LogReader(Cursor):
         return self._end_gone(listing, later, now)
 
     def _is_anew(self, listing: Listing) -> bool:
-        """Whether the numbers of instances began anew.
+        """Whether the instances are counted from 0 again.
 
         A static pod that was taken away and put back has the same UID, and a new folder.
         """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from kmproxy.exposition.pipeline import Recipe
-from kmproxy.exposition.selector import SeriesRoom
+from kmproxy.exposition.series import SeriesRoom
 from kmproxy.kube.nodes import Node, NodeDirectory
 from kmproxy.scrape.pod_lists import PodLists, ScrapePods
 from kmproxy.sources.answer import Exposition

@@ -13,7 +13,7 @@ from kmproxy.exposition.grammar import NUMBER, Sample
 from kmproxy.exposition.lines import MAX_LINE
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import Globs, Selection
-from kmproxy.exposition.selector import SeriesError, SeriesRoom
+from kmproxy.exposition.series import SeriesError, SeriesRoom
 from tests.support import general_lines, lines
 from tests.support.pipeline_cases import fed
 
@@ -234,7 +234,7 @@ def test_series_that_differ_in_one_byte():
 
 def test_series_are_bounded(monkeypatch):
     """Over the bound the exposition ends with an error, so no series appears twice."""
-    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
+    monkeypatch.setattr("kmproxy.exposition.series.MAX_SERIES", 200 * 10)
     text = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
     pipeline = removing(SeriesRoom())
     assert pipeline.feed(b"".join(text[:10])) == b"".join(text[:10]).replace(b',x="1"', b"")
@@ -248,7 +248,7 @@ def test_series_are_bounded(monkeypatch):
 
 def test_series_are_bounded_together(monkeypatch):
     """Over the total bound the largest exposition ends, and frees its memory."""
-    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
+    monkeypatch.setattr("kmproxy.exposition.series.MAX_SERIES", 200 * 10)
     room = SeriesRoom()
     large, small, later = (removing(room) for _ in range(3))
     text = [b'm{a="%d"} 1\n' % number for number in range(20)]

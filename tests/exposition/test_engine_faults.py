@@ -10,7 +10,7 @@ import pytest
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.pods import PodsNeededError
 from kmproxy.exposition.selection import Globs, Selection
-from kmproxy.exposition.selector import SeriesRoom
+from kmproxy.exposition.series import SeriesRoom
 from tests.support.engines import ENGINES, fed
 
 LONG = 500_000

@@ -14,7 +14,8 @@ from kmproxy.config.samples import SelectionConfig
 from kmproxy.errors import ConfigError
 from kmproxy.exposition.pipeline import Pipeline, Recipe
 from kmproxy.exposition.selection import MAX_GLOB, MAX_GLOBS, MAX_NAME, QueryError
-from kmproxy.exposition.selector import Selector, SeriesError, SeriesRoom
+from kmproxy.exposition.selector import Selector
+from kmproxy.exposition.series import SeriesError, SeriesRoom
 from tests.support import lines, reference
 from tests.support.engines import fed
 from tests.support.mutations import mutate, random_line
@@ -292,7 +293,7 @@ def test_what_is_remembered_of_names_is_bounded(flag, monkeypatch):
 
 def test_series_are_bounded(engine, monkeypatch):
     """Over the bound the exposition ends with an error, so no series appears twice."""
-    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
+    monkeypatch.setattr("kmproxy.exposition.series.MAX_SERIES", 200 * 10)
     lines = [b'm{a="%d",x="1"} 1\n' % number for number in range(11)]
     expected = b"".join(lines[:10]).replace(b',x="1"', b"")
     pipeline = dropping(engine, SeriesRoom())
@@ -311,7 +312,7 @@ def dropping(engine, room):
 
 def test_series_are_bounded_together(engine, monkeypatch):
     """Over the total bound the largest exposition ends, and frees its memory."""
-    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 10)
+    monkeypatch.setattr("kmproxy.exposition.series.MAX_SERIES", 200 * 10)
     room = SeriesRoom()
     large, small, later = (dropping(engine, room) for _ in range(3))
     lines = [b'm{a="%d"} 1\n' % number for number in range(20)]

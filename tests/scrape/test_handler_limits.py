@@ -110,7 +110,7 @@ async def test_the_loop_runs_during_an_answer_of_tiny_lines(spoken, kind, coding
 
 async def test_more_series_than_can_be_kept_apart(front, cluster, monkeypatch):
     """The scrape gets an error and a count, or a reset. No series appears twice."""
-    monkeypatch.setattr("kmproxy.exposition.selector.MAX_SERIES", 200 * 1000)
+    monkeypatch.setattr("kmproxy.exposition.series.MAX_SERIES", 200 * 1000)
     proxy = await front("--drop-label=x")
     for count, expected in ((1000, "200"), (1001, "502"), (50_000, "broken")):
         body = b"".join(b'm{a="%d",x="%d"} 1\n' % (number, number) for number in range(count))
