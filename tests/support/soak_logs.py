@@ -127,7 +127,7 @@ class Endpoint:
             await asyncio.sleep(3)
             request.transport.abort()
             return web.Response(status=204)
-        push = self.store(document["streams"])
+        push = self.store(document["streams"], int(request.query["process"]))
         if mood == "store and drop":
             request.transport.abort()
         elif mood == "store and refuse":
@@ -211,8 +211,11 @@ class LogSoak:
         """Run kmproxy; end or kill it now and then. At the end it ends by itself."""
         environment, flags = arguments(self.cluster, self.directory, self.endpoint)
         flags += ["--max-buffer-bytes=8MiB", "--batch-bytes=512KiB"]
+        urls = flags.index(f"--loki-url={self.endpoint.url}")
         while not self.done:
             self.process += 1
+            # A push of a process that was killed may arrive when the next one runs.
+            flags[urls] = f"--loki-url={self.endpoint.url}?process={self.process}"
             async with shipping(environment, flags) as (process, (page, telemetry)):
                 self.page = page
                 until = time.monotonic() + self.random.uniform(10, 40)
@@ -276,9 +279,9 @@ class LogSoak:
             container.write(text, self.random.choice(["stdout", "stderr"]))
         await asyncio.sleep(0.02)
 
-    def _store(self, streams):
+    def _store(self, streams, process):
         now = time.monotonic()
-        push = Push([], self.process)
+        push = Push([], process)
         self.pushes.append(push)
         for stream in streams:
             labels = stream["stream"]
