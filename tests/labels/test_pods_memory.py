@@ -1,9 +1,10 @@
-"""The memory that the labels of pods take."""
+"""The memory that the labels of pods take, and the CPU time that a list of them costs."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 import tracemalloc
 
 import pytest
@@ -72,6 +73,22 @@ def test_500_pods_are_under_1_mib(owners):
     assert len(pods) == 500
     assert taken < 1 << 20
     assert taken <= pods.size
+
+
+@pytest.mark.parametrize("count", [30, 110, 250])
+def test_the_time_to_read_a_list(count):
+    """Printed, not asserted: the least of 20, without TLS."""
+    text = body(count, owners=count)
+    took = []
+    for _ in range(20):
+        begun = time.process_time()
+        reader = PodLabelReader(PodConfig(workload=True, rules=RULES), max_value=1024)
+        for at in range(0, len(text), 65536):
+            reader.feed(text[at : at + 65536])
+        listing = reader.finish()
+        took.append(time.process_time() - begun)
+    assert len(listing) == count
+    sys.stdout.write(f"\n{count} pods, {len(text):,} bytes: {1e3 * min(took):.1f} ms of CPU\n")
 
 
 @pytest.mark.parametrize("key", ["uid", "creationTimestamp"])

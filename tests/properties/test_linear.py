@@ -411,6 +411,9 @@ BOTH = [
 def test_no_stage_takes_long(stage, size):
     """A byte of the worst input costs as much as some bytes of plain text, at both sizes."""
     costs = all_costs(stage, size)[1]
+    dearest = sorted(costs.items(), key=lambda item: -item[1])[:5]
+    shown = ", ".join(f"{name} {cost}" for name, cost in dearest)
+    sys.stdout.write(f"\n{stage}, {size} bytes: {shown} times plain text\n")
     assert {name: cost for name, cost in costs.items() if cost > most(stage, name) * NOISE} == {}
 
 
